@@ -1,0 +1,164 @@
+//! Time as an argument. Real time decides when something fires, monotonic time measures timeouts;
+//! nothing else in the library reads either, so a test that holds a [`ManualClock`] holds time itself.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use chrono::{DateTime, Utc};
+use tokio::sync::{Notify, oneshot};
+
+/// A boxed sleep; see [`Clock::sleep`].
+pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Where the engine takes its time from.
+pub trait Clock: Send + Sync + 'static {
+    /// The time of day.
+    fn realtime(&self) -> DateTime<Utc>;
+
+    /// The time since some fixed moment; never goes back.
+    fn monotonic(&self) -> Duration;
+
+    /// Ends once `duration` of monotonic time has passed.
+    fn sleep(&self, duration: Duration) -> Sleep;
+}
+
+/// Milliseconds since 1970 of the clock's real time: the unit of every stored instant.
+pub(crate) fn now_ms(clock: &dyn Clock) -> i64 {
+    clock.realtime().timestamp_millis()
+}
+
+/// The machine's own clocks. The default.
+#[derive(Debug, Clone)]
+pub struct SystemClock {
+    origin: Instant,
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self { origin: Instant::now() }
+    }
+}
+
+impl Clock for SystemClock {
+    fn realtime(&self) -> DateTime<Utc> {
+        SystemTime::now().into()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep {
+        Box::pin(tokio::time::sleep(duration))
+    }
+}
+
+/// A clock that moves only when told to. Clones share one time.
+///
+/// # Moving time past a timeout
+///
+/// ```
+/// use adjutant::{Clock, ManualClock};
+/// use std::time::Duration;
+///
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+/// # runtime.block_on(async {
+/// let clock = ManualClock::at("2026-03-29T00:59:59Z".parse().unwrap());
+/// let sleep = clock.sleep(Duration::from_secs(60));
+/// clock.advance(Duration::from_secs(60));
+/// sleep.await;
+/// assert_eq!(clock.realtime().to_string(), "2026-03-29 01:00:59 UTC");
+/// # });
+/// ```
+#[derive(Clone)]
+pub struct ManualClock {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    sleeper_came: Notify,
+}
+
+struct State {
+    realtime: DateTime<Utc>,
+    monotonic: Duration,
+    sleepers: Vec<(Duration, oneshot::Sender<()>)>,
+}
+
+impl ManualClock {
+    /// A clock that stands at `realtime`.
+    pub fn at(realtime: DateTime<Utc>) -> Self {
+        let state = State { realtime, monotonic: Duration::ZERO, sleepers: Vec::new() };
+        Self { shared: Arc::new(Shared { state: Mutex::new(state), sleeper_came: Notify::new() }) }
+    }
+
+    /// Lets `duration` pass on both clocks and ends every sleep that is due by then.
+    pub fn advance(&self, duration: Duration) {
+        let mut state = self.state();
+        state.monotonic += duration;
+        state.realtime += duration;
+        let now = state.monotonic;
+        for (_, wake) in state.sleepers.extract_if(.., |(due, _)| *due <= now) {
+            // A sleep that was dropped needs no waking.
+            let _ = wake.send(());
+        }
+    }
+
+    /// Sets the real-time clock, as an operator or NTP would; monotonic time does not notice.
+    pub fn set_realtime(&self, realtime: DateTime<Utc>) {
+        self.state().realtime = realtime;
+    }
+
+    /// Waits until at least `count` sleeps are under way: the moment at which moving time has an
+    /// effect that a test can count on.
+    pub async fn sleeping(&self, count: usize) {
+        loop {
+            let came = self.shared.sleeper_came.notified();
+            {
+                let mut state = self.state();
+                state.sleepers.retain(|(_, wake)| !wake.is_closed());
+                if state.sleepers.len() >= count {
+                    return;
+                }
+            }
+            came.await;
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Clock for ManualClock {
+    fn realtime(&self) -> DateTime<Utc> {
+        self.state().realtime
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.state().monotonic
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep {
+        let (wake, woken) = oneshot::channel();
+        {
+            let mut state = self.state();
+            let due = state.monotonic + duration;
+            if due <= state.monotonic {
+                let _ = wake.send(());
+            } else {
+                state.sleepers.push((due, wake));
+            }
+        }
+        self.shared.sleeper_came.notify_waiters();
+        Box::pin(async move {
+            // The sender lives in the clock; if the clock is gone nobody can move time any more.
+            if woken.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        })
+    }
+}

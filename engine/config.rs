@@ -1,0 +1,68 @@
+//! The engine's own settings; each default has its reason beside it.
+
+use std::time::Duration;
+
+use crate::limits::Limits;
+
+/// How far an acknowledged write is from the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// Every acknowledged write is on disk (`synchronous=FULL`). Survives loss of power.
+    #[default]
+    Full,
+    /// Acknowledged writes survive the end of the process, but the last of them may be lost with
+    /// the power (`synchronous=NORMAL`).
+    Relaxed,
+}
+
+/// What an engine is set to. Made by [`EngineBuilder`](crate::EngineBuilder).
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub limits: Limits,
+    pub durability: Durability,
+    /// Executions that run at a time.
+    pub concurrency_max: usize,
+    /// Read-only connections.
+    pub readers_max: u32,
+    /// From SIGTERM to SIGKILL.
+    pub stop_grace: Duration,
+    pub output: OutputQuota,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            durability: Durability::Full,
+            // Processes wait more than they compute; past this a small machine only swaps.
+            concurrency_max: 64,
+            // Reads are short; more connections than this only hold more page cache.
+            readers_max: 4,
+            stop_grace: Duration::from_secs(5),
+            output: OutputQuota::default(),
+        }
+    }
+}
+
+/// How much of an execution's output its record keeps: the first bytes and the last ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutputQuota {
+    /// Bytes kept from the beginning.
+    pub head_bytes_max: usize,
+    /// Bytes kept from the end.
+    pub tail_bytes_max: usize,
+    /// Bytes of a watched execution that wait on disk for readers slower than it writes.
+    pub spool_bytes_max: u64,
+}
+
+impl Default for OutputQuota {
+    fn default() -> Self {
+        Self {
+            // Together the 24 KiB of the API pages.
+            head_bytes_max: 6_000,
+            tail_bytes_max: 18_576,
+            // Enough for any log a person reads; a flood must not fill the disk.
+            spool_bytes_max: 1 << 30,
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Errors, sorted by what the caller can do about them.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// The result of everything that can fail here.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a call did not do what it was asked to do. Nothing of a failed call is stored.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The request is wrong: change it. Every violation found is listed, in the pages' order.
+    #[error("{}", Listed(.0))]
+    Invalid(Vec<Violation>),
+
+    /// The request is right, but the thing it names is in use: try again when it is not.
+    #[error("{message}")]
+    Conflict {
+        /// The page's code.
+        code: &'static str,
+        /// What is in the way, and what would remove it.
+        message: String,
+    },
+
+    /// Another engine runs on this file: end it, ask it, or open the file for reading only.
+    #[error("{} is in use by {}; stop that process or open the file for reading only", .path.display(), Owner(*.pid))]
+    InUse {
+        /// The database file.
+        path: PathBuf,
+        /// The process that runs it, if it left its number.
+        pid: Option<u32>,
+    },
+
+    /// The database could not be read or written: see to the file or the disk.
+    #[error("{0}")]
+    Storage(#[from] StorageError),
+
+    /// The engine has been shut down.
+    #[error("the engine is shutting down and takes no new work")]
+    ShuttingDown,
+
+    /// A defect of this library. Please report it.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// One violation as an error.
+    pub(crate) fn invalid(violation: Violation) -> Self {
+        Self::Invalid(vec![violation])
+    }
+
+    /// The code of the API page, or of this library where the pages have none. Stable.
+    pub fn code(&self) -> &str {
+        match self {
+            Error::Invalid(violations) => violations.first().map_or("InvalidParameter", |v| v.code),
+            Error::Conflict { code, .. } => code,
+            Error::InUse { .. } => "Storage.InUse",
+            Error::Storage(error) => error.kind.code(),
+            Error::ShuttingDown => "ServiceUnavailable",
+            Error::Internal(_) => "InternalError",
+        }
+    }
+
+    /// The HTTP status that goes with [`code`](Error::code).
+    pub fn http_status(&self) -> u16 {
+        match self {
+            Error::Invalid(violations) => violations.first().map_or(400, |v| v.http_status),
+            Error::Conflict { .. } => 403,
+            Error::InUse { .. } | Error::ShuttingDown => 503,
+            Error::Storage(_) | Error::Internal(_) => 500,
+        }
+    }
+
+    /// Everything that is wrong with the request; empty for errors of other kinds.
+    pub fn violations(&self) -> &[Violation] {
+        match self {
+            Error::Invalid(violations) => violations,
+            _ => &[],
+        }
+    }
+}
+
+/// One thing that is wrong with a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Violation {
+    /// The page's code.
+    pub code: &'static str,
+    /// The page's HTTP status for the code.
+    pub http_status: u16,
+    /// The field at fault, by its name on the page.
+    pub field: &'static str,
+    /// The limit, the value or its size, and what would be right.
+    pub message: String,
+}
+
+impl Violation {
+    pub(crate) fn new(
+        code: &'static str,
+        http_status: u16,
+        field: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { code, http_status, field, message: message.into() }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} ({})", self.field, self.message, self.code)
+    }
+}
+
+/// Ends a check: nothing wrong, or everything that is.
+pub(crate) fn none_of(violations: Vec<Violation>) -> Result<()> {
+    if violations.is_empty() { Ok(()) } else { Err(Error::Invalid(violations)) }
+}
+
+/// The database and what happened to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StorageError {
+    /// What kind of trouble it is.
+    pub kind: StorageErrorKind,
+    /// What SQLite or the system said.
+    pub message: String,
+    /// The file, where it is known.
+    pub path: Option<PathBuf>,
+}
+
+/// Kinds of trouble with the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StorageErrorKind {
+    /// The file or its folder cannot be opened.
+    CannotOpen,
+    /// The file, its folder or the open mode allows no writing.
+    ReadOnly,
+    /// The disk, or the quota on it, is full. Nothing of the call was stored.
+    Full,
+    /// The file is damaged or no database.
+    Corrupt,
+    /// The file was written by a newer version of this library, or by another build of this one.
+    Version,
+    /// The system refused a read or a write.
+    Io,
+    /// Anything else SQLite reports.
+    Other,
+}
+
+impl StorageErrorKind {
+    const fn code(self) -> &'static str {
+        match self {
+            Self::CannotOpen => "Storage.CannotOpen",
+            Self::ReadOnly => "Storage.ReadOnly",
+            Self::Full => "Storage.Full",
+            Self::Corrupt => "Storage.Corrupt",
+            Self::Version => "Storage.Version",
+            Self::Io => "Storage.Io",
+            Self::Other => "Storage.Error",
+        }
+    }
+
+    const fn advice(self) -> &'static str {
+        match self {
+            Self::CannotOpen => "check that the folder exists and that this user may use it",
+            Self::ReadOnly => "make the file and its folder writable, or open it for reading only",
+            Self::Full => "free space on the disk and try again",
+            Self::Corrupt => "restore the file from a backup, or name another file",
+            Self::Version => "use the version that wrote it, or a newer one",
+            Self::Io => "see to the disk or the file system and try again",
+            Self::Other => "see the message of SQLite",
+        }
+    }
+}
+
+impl fmt::Display for StorageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.path {
+            Some(path) => write!(f, "database {}: ", path.display())?,
+            None => write!(f, "database: ")?,
+        }
+        write!(f, "{}; {}", self.message, self.kind.advice())
+    }
+}
+
+impl std::error::Error for StorageError {}
+
+struct Listed<'a>(&'a [Violation]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, violation) in self.0.iter().enumerate() {
+            if n > 0 {
+                f.write_str("; ")?;
+            }
+            violation.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+struct Owner(Option<u32>);
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(pid) => write!(f, "pid {pid}"),
+            None => f.write_str("another process"),
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! What happens to invocations, told to whoever watches. The hub holds the watchers; the stream
+//! that a watcher reads is put together in the engine, from here and from the records.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use crate::config::OutputQuota;
+use crate::id::{ExecutionId, InstanceId, InvokeId};
+use crate::output::{LiveOutput, Stream};
+use crate::status::{ExecutionStatus, InvocationStatus};
+
+/// One thing that happened to an invocation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "Event", rename_all_fields = "PascalCase")]
+#[non_exhaustive]
+pub enum Event {
+    /// An execution came to a new status.
+    Status {
+        /// The execution.
+        execution_id: ExecutionId,
+        /// Where it runs.
+        instance_id: InstanceId,
+        /// The status it came to.
+        status: ExecutionStatus,
+        /// When.
+        at: DateTime<Utc>,
+    },
+    /// An execution printed something.
+    Output {
+        /// The execution.
+        execution_id: ExecutionId,
+        /// Where it runs.
+        instance_id: InstanceId,
+        /// What it printed to.
+        stream: Stream,
+        /// Where in the whole output of the execution the bytes stand.
+        offset: u64,
+        /// What it printed.
+        #[serde(with = "base64_bytes")]
+        bytes: Vec<u8>,
+    },
+    /// Output of an execution was dropped before it could be read.
+    Gap {
+        /// The execution.
+        execution_id: ExecutionId,
+        /// Where it runs.
+        instance_id: InstanceId,
+        /// Where in the whole output of the execution it is missing.
+        offset: u64,
+        /// How much is missing.
+        bytes: u64,
+    },
+    /// The invocation ended; the last event.
+    Finished {
+        /// How it ended as a whole.
+        status: InvocationStatus,
+    },
+}
+
+mod base64_bytes {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    use crate::wire;
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&wire::to_base64(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(d)?;
+        wire::from_base64(&text).map_err(de::Error::custom)
+    }
+}
+
+/// A new status, as the hub passes it on. Sent only after the commit that made it true.
+#[derive(Debug, Clone)]
+pub(crate) struct Change {
+    pub execution_id: ExecutionId,
+    pub instance_id: InstanceId,
+    pub status: ExecutionStatus,
+    pub at_ms: i64,
+    /// The output, from the start of the execution on.
+    pub output: Option<Arc<LiveOutput>>,
+}
+
+/// Changes that wait for one watcher. Past this many it reads the records instead.
+const CHANGES_MAX: usize = 1024;
+
+/// Who watches what, and the outputs of what runs.
+#[derive(Debug, Default)]
+pub(crate) struct Hub {
+    state: Mutex<HubState>,
+}
+
+#[derive(Debug, Default)]
+struct HubState {
+    watched: HashMap<InvokeId, Vec<Weak<Subscription>>>,
+    outputs: HashMap<ExecutionId, Arc<LiveOutput>>,
+}
+
+impl Hub {
+    /// Watches an invocation, which need not exist yet. Ends when the subscription is dropped.
+    pub(crate) fn subscribe(self: &Arc<Self>, invoke_id: InvokeId) -> Arc<Subscription> {
+        let subscription = Arc::new(Subscription {
+            hub: Arc::downgrade(self),
+            invoke_id,
+            inbox: Mutex::default(),
+            wake: Arc::default(),
+        });
+        let mut state = self.state();
+        state.watched.entry(invoke_id).or_default().push(Arc::downgrade(&subscription));
+        drop(state);
+        subscription
+    }
+
+    /// Makes the output of an execution that is about to start.
+    pub(crate) fn open_output(
+        &self,
+        invoke_id: InvokeId,
+        execution_id: ExecutionId,
+        quota: OutputQuota,
+    ) -> Arc<LiveOutput> {
+        // Who subscribes after this line finds the output in the change to `Running`.
+        let watchers = self.watchers(invoke_id);
+        let wakes = watchers.iter().map(|watcher| Arc::downgrade(&watcher.wake)).collect();
+        let output = LiveOutput::new(quota, wakes);
+        self.state().outputs.insert(execution_id, Arc::clone(&output));
+        output
+    }
+
+    /// The output of an execution that runs.
+    pub(crate) fn output(&self, execution_id: ExecutionId) -> Option<Arc<LiveOutput>> {
+        self.state().outputs.get(&execution_id).cloned()
+    }
+
+    /// Forgets an output: from now on its record has it.
+    pub(crate) fn close_output(&self, execution_id: ExecutionId) {
+        self.state().outputs.remove(&execution_id);
+    }
+
+    /// Tells the watchers of an invocation.
+    pub(crate) fn publish(&self, invoke_id: InvokeId, changes: impl FnOnce() -> Vec<Change>) {
+        let watchers = self.watchers(invoke_id);
+        if watchers.is_empty() {
+            return;
+        }
+        let changes = changes();
+        for watcher in watchers {
+            watcher.push(&changes);
+        }
+    }
+
+    /// Tells the watchers of an invocation that it has ended.
+    pub(crate) fn finish(&self, invoke_id: InvokeId, status: InvocationStatus) {
+        for watcher in self.watchers(invoke_id) {
+            watcher.inbox().finished = Some(status);
+            watcher.wake.notify_one();
+        }
+    }
+
+    /// Tells every watcher that nothing more will come.
+    pub(crate) fn close(&self) {
+        let watched = std::mem::take(&mut self.state().watched);
+        for watcher in watched.into_values().flatten().filter_map(|watcher| watcher.upgrade()) {
+            watcher.inbox().closed = true;
+            watcher.wake.notify_one();
+        }
+    }
+
+    fn watchers(&self, invoke_id: InvokeId) -> Vec<Arc<Subscription>> {
+        let state = self.state();
+        let subscriptions = state.watched.get(&invoke_id).map_or(&[][..], Vec::as_slice);
+        subscriptions.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Forgets the subscriptions of an invocation that are gone.
+    fn tidy(&self, invoke_id: InvokeId) {
+        let mut state = self.state();
+        if let Some(subscriptions) = state.watched.get_mut(&invoke_id) {
+            subscriptions.retain(|subscription| subscription.strong_count() > 0);
+            if subscriptions.is_empty() {
+                state.watched.remove(&invoke_id);
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, HubState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One watcher's place in the hub.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    hub: Weak<Hub>,
+    invoke_id: InvokeId,
+    inbox: Mutex<Inbox>,
+    /// Woken by everything that concerns this watcher, output included.
+    pub(crate) wake: Arc<Notify>,
+}
+
+/// What has come for a watcher since it last looked.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    pub changes: VecDeque<Change>,
+    /// Changes were left out: the records know better.
+    pub lagged: bool,
+    pub finished: Option<InvocationStatus>,
+    /// The engine is gone.
+    pub closed: bool,
+}
+
+impl Subscription {
+    /// Takes what has come.
+    pub(crate) fn take(&self) -> Inbox {
+        let mut inbox = self.inbox();
+        Inbox {
+            changes: std::mem::take(&mut inbox.changes),
+            lagged: std::mem::take(&mut inbox.lagged),
+            finished: inbox.finished,
+            closed: inbox.closed,
+        }
+    }
+
+    fn push(&self, changes: &[Change]) {
+        let mut inbox = self.inbox();
+        if inbox.changes.len() + changes.len() > CHANGES_MAX {
+            inbox.lagged = true;
+        } else {
+            inbox.changes.extend(changes.iter().cloned());
+        }
+        drop(inbox);
+        self.wake.notify_one();
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if let Some(hub) = self.hub.upgrade() {
+            hub.tidy(self.invoke_id);
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Executions: the record of one fire of an invocation on one instance.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::id::{CommandId, ExecutionId, InstanceId, InvokeId};
+use crate::output::Output;
+use crate::status::{Cause, ExecutionStatus, InvocationStatus};
+use crate::wire::{self, Encoded};
+
+/// How an executor's work on a task ended. An executor says what it saw; the engine decides what
+/// status that is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It ended by itself with this exit code; 0 is success.
+    Exited(i32),
+    /// It was ended by a signal that the engine did not ask for.
+    Signaled(i32),
+    /// It was ended because the engine asked for it (see
+    /// [`ExecutionContext::stop_asked`](crate::ExecutionContext::stop_asked)).
+    Stopped {
+        /// The signal that ended it, if one did.
+        signal: Option<i32>,
+        /// The exit code it left, if it did.
+        exit_code: Option<i32>,
+    },
+    /// The task does not suit the instance; nothing has run.
+    Unsuitable {
+        /// One of the pages' error codes, such as `DirectoryNotExists`.
+        code: &'static str,
+        /// What does not suit, and what would.
+        info: String,
+    },
+    /// The instance could not be reached; nothing has run.
+    Undeliverable {
+        /// One of the pages' error codes, such as `ClientNotResponse`.
+        code: &'static str,
+        /// What was tried.
+        info: String,
+    },
+    /// It could not be started, or not be seen through to its end.
+    Broke {
+        /// What went wrong.
+        info: String,
+    },
+}
+
+impl From<()> for Outcome {
+    fn from((): ()) -> Self {
+        Self::Exited(0)
+    }
+}
+
+impl From<i32> for Outcome {
+    fn from(exit_code: i32) -> Self {
+        Self::Exited(exit_code)
+    }
+}
+
+impl<T: Into<Outcome>, E: std::fmt::Display> From<Result<T, E>> for Outcome {
+    fn from(result: Result<T, E>) -> Self {
+        match result {
+            Ok(value) => value.into(),
+            Err(error) => Self::Broke { info: error.to_string() },
+        }
+    }
+}
+
+/// Why the engine asks an executor to end a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StopReason {
+    /// Its time is up.
+    Timeout,
+    /// Somebody stopped it.
+    Stopped,
+    /// The engine shuts down.
+    Shutdown,
+}
+
+/// What the record of a finished execution says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub cause: Cause,
+    pub exit_code: Option<i32>,
+    pub signal: Option<i32>,
+    pub error_code: &'static str,
+    pub error_info: String,
+}
+
+/// The `ErrorCode` of an execution whose executor failed.
+pub(crate) const EXECUTION_EXCEPTION: &str = "ExecutionException";
+/// The `ErrorCode` of an execution that the end of its engine cut off.
+pub(crate) const EXECUTION_INTERRUPTED: &str = "ExecutionInterrupted";
+
+impl Verdict {
+    /// Judges what the executor saw, given what the engine had asked it to do.
+    pub(crate) fn new(outcome: Outcome, asked: Option<StopReason>, timeout_s: u64) -> Self {
+        let plain = |cause, error_code, error_info| Self {
+            cause,
+            exit_code: None,
+            signal: None,
+            error_code,
+            error_info,
+        };
+        match outcome {
+            Outcome::Exited(0) => {
+                Self { exit_code: Some(0), ..plain(Cause::ExitedZero, "", String::new()) }
+            }
+            Outcome::Exited(code) => Self {
+                exit_code: Some(code),
+                ..plain(Cause::ExitedNonzero, "ExitCodeNonzero", format!("exit code {code}"))
+            },
+            Outcome::Signaled(signal) => Self {
+                exit_code: Some(-1),
+                signal: Some(signal),
+                ..plain(
+                    Cause::ExitedNonzero,
+                    "ExitCodeNonzero",
+                    format!("ended by signal {signal}"),
+                )
+            },
+            Outcome::Stopped { signal, exit_code } => {
+                let (cause, code, info) = match asked {
+                    Some(StopReason::Timeout) => {
+                        let info = format!("ran longer than its timeout of {timeout_s} s");
+                        (Cause::TimedOut, "ExecutionTimeout", info)
+                    }
+                    Some(StopReason::Stopped) => {
+                        (Cause::Stopped, "", "stopped on request".to_owned())
+                    }
+                    Some(StopReason::Shutdown) => {
+                        let info = "the engine shut down while it ran".to_owned();
+                        (Cause::Interrupted, EXECUTION_INTERRUPTED, info)
+                    }
+                    None => {
+                        let info = "the executor reported a stop that nobody asked for".to_owned();
+                        (Cause::Broke, EXECUTION_EXCEPTION, info)
+                    }
+                };
+                let exit_code = exit_code.or(signal.map(|_| -1));
+                Self { exit_code, signal, ..plain(cause, code, info) }
+            }
+            Outcome::Unsuitable { code, info } => plain(Cause::Unsuitable, code, info),
+            Outcome::Undeliverable { code, info } => plain(Cause::Undeliverable, code, info),
+            Outcome::Broke { info } => plain(Cause::Broke, EXECUTION_EXCEPTION, info),
+        }
+    }
+}
+
+/// Which executions to list.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields, default)]
+pub struct DescribeInvocationResults {
+    /// A region of the pages' services; accepted and not used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region_id: Option<String>,
+    /// Only those of this invocation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub invoke_id: Option<InvokeId>,
+    /// Only those of this command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command_id: Option<CommandId>,
+    /// Only those on this instance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance_id: Option<InstanceId>,
+    /// Only those that stand so.
+    #[serde(rename = "InvokeRecordStatus", skip_serializing_if = "Option::is_none")]
+    pub status: Option<ExecutionStatus>,
+    /// How `Output` comes back; Base64 if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_encoding: Option<String>,
+    /// Entries a page, 1 to 50; 10 if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_results: Option<usize>,
+    /// The `NextToken` of the page before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_token: Option<String>,
+}
+
+/// What is known of an execution.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[non_exhaustive]
+pub struct InvocationResult {
+    /// Its number in this database.
+    pub execution_id: ExecutionId,
+    /// The invocation it belongs to.
+    pub invoke_id: InvokeId,
+    /// The command it runs.
+    pub command_id: CommandId,
+    /// The instance it runs on.
+    pub instance_id: InstanceId,
+    /// Which try this is, from 1.
+    pub attempt: u32,
+    /// Where it stands.
+    #[serde(rename = "InvocationStatus")]
+    pub status: ExecutionStatus,
+    /// When it was claimed for running.
+    #[serde(with = "wire::time::optional")]
+    pub start_time: Option<DateTime<Utc>>,
+    /// When it ended.
+    #[serde(rename = "FinishedTime", with = "wire::time::optional")]
+    pub finish_time: Option<DateTime<Utc>>,
+    /// When somebody asked to stop it.
+    #[serde(with = "wire::time::optional")]
+    pub stop_time: Option<DateTime<Utc>>,
+    /// Milliseconds from start to end, once it has ended.
+    #[serde(rename = "DurationMs")]
+    pub duration_ms: Option<u64>,
+    /// What the process left; −1 if a signal ended it.
+    pub exit_code: Option<i32>,
+    /// The signal that ended it, if one did.
+    pub signal: Option<i32>,
+    /// The page's code for what went wrong; empty if nothing did.
+    pub error_code: String,
+    /// What went wrong, in words.
+    pub error_info: String,
+    /// What it printed, within the quota.
+    pub output: Encoded,
+    /// Bytes of output that the quota left out.
+    pub dropped: u64,
+    /// Where in `output` they are missing, if any are: the length of the part before.
+    pub dropped_at: Option<u64>,
+}
+
+impl InvocationResult {
+    /// The output with its streams told apart is in [`Output`]; this is the page's flat form.
+    pub(crate) fn set_output(&mut self, output: Output, encoding: wire::ContentEncoding) {
+        self.dropped = output.dropped();
+        self.dropped_at = output.gap_at();
+        self.output = Encoded::new(output.into_bytes(), encoding);
+    }
+}
+
+wire::wrapped_list!(result_list, "InvocationResult");
+
+/// The executions of one answer, newest first, and where they go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[non_exhaustive]
+pub struct ResultPage {
+    /// The executions.
+    #[serde(rename = "InvocationResults", with = "result_list")]
+    pub results: Vec<InvocationResult>,
+    /// Gets the next page; empty after the last.
+    pub next_token: String,
+}
+
+/// A page of executions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[non_exhaustive]
+pub struct DescribeInvocationResultsResponse {
+    /// Names this call.
+    pub request_id: String,
+    /// The page.
+    pub invocation: ResultPage,
+}
+
+/// What became of an invocation: every execution, in the order of the request's instances.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Finished {
+    /// How it ended as a whole.
+    pub status: InvocationStatus,
+    /// How it ended on each instance.
+    pub results: Vec<InvocationResult>,
+}

@@ -1,0 +1,169 @@
+//! The plug-in point: whoever takes commands to instances. Two come with the library, one for
+//! processes of this machine and one for closures of the host; a host adds its own.
+
+mod closure;
+mod process;
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::clock::{Clock, Sleep};
+use crate::command::CommandType;
+use crate::command::content::Content;
+use crate::execution::{Outcome, StopReason};
+use crate::id::{CommandId, ExecutionId, InstanceId, InvokeId};
+use crate::invocation::TerminationMode;
+use crate::output::{LiveOutput, Stream};
+
+pub use closure::ClosureExecutor;
+pub use process::ProcessExecutor;
+
+/// Takes commands to the instances that name it.
+///
+/// Each task is given to `execute` at most once. What it returns is written down as the outcome; if
+/// it panics, the execution ends as an error and the engine goes on.
+///
+/// # An executor of a host's own
+///
+/// ```
+/// use adjutant::{ExecutionContext, Executor, Outcome, Stream, Task};
+///
+/// struct Echo;
+///
+/// impl Executor for Echo {
+///     async fn execute(&self, task: Task, cx: ExecutionContext) -> Outcome {
+///         cx.print(Stream::Stdout, task.content());
+///         Outcome::Exited(0)
+///     }
+/// }
+/// ```
+pub trait Executor: Send + Sync + 'static {
+    /// Carries out `task` to its end.
+    ///
+    /// An executor listens to [`ExecutionContext::stop_asked`] and returns soon after it; one that
+    /// does not is dropped in mid-flight once the grace period is over.
+    fn execute(&self, task: Task, cx: ExecutionContext) -> impl Future<Output = Outcome> + Send;
+}
+
+/// A boxed [`Executor::execute`].
+pub(crate) type Execute<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
+
+/// [`Executor`] behind a pointer.
+pub(crate) trait DynExecutor: Send + Sync + 'static {
+    fn execute(&self, task: Task, cx: ExecutionContext) -> Execute<'_>;
+}
+
+impl<E: Executor> DynExecutor for E {
+    fn execute(&self, task: Task, cx: ExecutionContext) -> Execute<'_> {
+        Box::pin(Executor::execute(self, task, cx))
+    }
+}
+
+/// What an executor is asked to do.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Task {
+    /// The record this becomes.
+    pub execution_id: ExecutionId,
+    /// The instance to run on.
+    pub instance_id: InstanceId,
+    /// Which try this is, from 1.
+    pub attempt: u32,
+    pub(crate) job: Arc<Job>,
+}
+
+/// What all executions of an invocation have in common.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub invoke_id: InvokeId,
+    pub command_id: CommandId,
+    pub command_type: CommandType,
+    pub content: Content,
+    pub working_dir: Option<String>,
+    pub timeout_s: u64,
+    pub termination_mode: TerminationMode,
+}
+
+impl Task {
+    /// The invocation it belongs to.
+    pub fn invoke_id(&self) -> InvokeId {
+        self.job.invoke_id
+    }
+
+    /// The command it runs.
+    pub fn command_id(&self) -> CommandId {
+        self.job.command_id
+    }
+
+    /// The language of the script.
+    pub fn command_type(&self) -> CommandType {
+        self.job.command_type
+    }
+
+    /// The script.
+    pub fn content(&self) -> &[u8] {
+        &self.job.content
+    }
+
+    /// The directory to run in; the user's home if `None`.
+    pub fn working_dir(&self) -> Option<&Path> {
+        self.job.working_dir.as_deref().map(Path::new)
+    }
+
+    /// How long it may take. The engine watches this itself and then asks the executor to stop.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs(self.job.timeout_s)
+    }
+
+    /// What a timeout or a stop ends.
+    pub fn termination_mode(&self) -> TerminationMode {
+        self.job.termination_mode
+    }
+}
+
+/// What an executor works with: where output goes, when to stop, what time it is.
+#[derive(Clone)]
+pub struct ExecutionContext {
+    pub(crate) output: Arc<LiveOutput>,
+    pub(crate) stop: watch::Receiver<Option<StopReason>>,
+    pub(crate) stop_grace: Duration,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) scratch_dir: Arc<PathBuf>,
+}
+
+impl ExecutionContext {
+    /// Adds to the output, in the order of the calls. Never waits for a reader.
+    pub fn print(&self, stream: Stream, bytes: &[u8]) {
+        self.output.append(stream, bytes);
+    }
+
+    /// Ends when the engine wants the task to end. Safe to drop and to call again.
+    pub async fn stop_asked(&self) -> StopReason {
+        let mut stop = self.stop.clone();
+        match stop.wait_for(Option::is_some).await {
+            Ok(reason) => reason.unwrap_or(StopReason::Stopped),
+            // The engine no longer follows this task: it is gone or about to be.
+            Err(_) => StopReason::Shutdown,
+        }
+    }
+
+    /// How long a task may take to end politely once it is asked to.
+    pub fn stop_grace(&self) -> Duration {
+        self.stop_grace
+    }
+
+    /// Ends once `duration` of the engine's monotonic time has passed.
+    pub fn sleep(&self, duration: Duration) -> Sleep {
+        self.clock.sleep(duration)
+    }
+
+    /// A folder that only this user can enter; emptied when the engine opens.
+    pub fn scratch_dir(&self) -> &Path {
+        &self.scratch_dir
+    }
+}

@@ -1,0 +1,472 @@
+//! Invocations: requests to run a command on instances, and what became of them.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::command::content::{self, Content};
+use crate::command::{CommandType, check_texts, check_timeout};
+use crate::error::Violation;
+use crate::id::{CommandId, InstanceId, InvokeId};
+use crate::limits::Limits;
+use crate::status::InvocationStatus;
+use crate::wire::{self, ContentEncoding, Encoded};
+
+/// When an invocation runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum RepeatMode {
+    /// At once, and once.
+    #[default]
+    Once,
+}
+
+impl RepeatMode {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Once => "Once",
+        }
+    }
+}
+
+impl fmt::Display for RepeatMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What a timeout or a stop ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum TerminationMode {
+    /// The command's own process; what it started lives on.
+    Process,
+    /// Everything in the command's process group. The default: a stopped command leaves nothing behind.
+    #[default]
+    ProcessTree,
+}
+
+impl TerminationMode {
+    pub(crate) const ALL: [Self; 2] = [Self::Process, Self::ProcessTree];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Process => "Process",
+            Self::ProcessTree => "ProcessTree",
+        }
+    }
+}
+
+impl fmt::Display for TerminationMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Creates a command and runs it in one call.
+///
+/// As JSON, `CommandContent` is plain text unless `ContentEncoding` says `Base64`.
+///
+/// # From a page's example
+///
+/// ```
+/// use adjutant::RunCommand;
+///
+/// let request: RunCommand = serde_json::from_str(r#"{
+///     "RegionId": "cn-hangzhou", "Name": "testName", "Type": "RunShellScript",
+///     "CommandContent": "ZWNobyAxMjM=", "ContentEncoding": "Base64",
+///     "WorkingDir": "/home/user", "Timeout": 3600, "InstanceId": ["i-1", "i-2"]
+/// }"#)?;
+/// assert_eq!(request.instance_ids.len(), 2);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+#[non_exhaustive]
+pub struct RunCommand {
+    /// A region of the pages' services; accepted and not used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region_id: Option<String>,
+    /// A name for people. At most 128 characters.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// What it is for. At most 512 characters.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// The language.
+    #[serde(rename = "Type")]
+    pub command_type: CommandType,
+    /// The script, encoded as the next field says.
+    pub command_content: String,
+    /// `PlainText` or `Base64`; anything else, also nothing, means plain text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_encoding: Option<String>,
+    /// The directory to run in; the user's home if none is given. At most 200 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<String>,
+    /// Seconds a run may take; 60 if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<u64>,
+    /// Whether the command stays for later invocations.
+    #[serde(default)]
+    pub keep_command: bool,
+    /// When it runs.
+    #[serde(default)]
+    pub repeat_mode: RepeatMode,
+    /// Accepted and not used, as on the pages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timed: Option<bool>,
+    /// What a timeout or a stop ends.
+    #[serde(default)]
+    pub termination_mode: TerminationMode,
+    /// The instances to run on, 1 to 100.
+    #[serde(rename = "InstanceId", default)]
+    pub instance_ids: Vec<InstanceId>,
+}
+
+impl RunCommand {
+    /// A shell script, given as it is. Bytes that are no UTF-8 are taken too.
+    pub fn shell(script: impl AsRef<[u8]>) -> Self {
+        let script = script.as_ref();
+        let (command_content, encoding) = match std::str::from_utf8(script) {
+            Ok(text) => (text.to_owned(), ContentEncoding::PlainText),
+            Err(_) => (wire::to_base64(script), ContentEncoding::Base64),
+        };
+        Self {
+            command_content,
+            content_encoding: Some(encoding.as_str().to_owned()),
+            ..Self::default()
+        }
+    }
+
+    /// Sets the instances to run on.
+    #[must_use]
+    pub fn on<I: Into<InstanceId>>(mut self, instances: impl IntoIterator<Item = I>) -> Self {
+        self.instance_ids = instances.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets the name.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Sets the directory to run in.
+    #[must_use]
+    pub fn working_dir(mut self, working_dir: impl Into<String>) -> Self {
+        self.working_dir = Some(working_dir.into());
+        self
+    }
+
+    /// Sets the seconds a run may take.
+    #[must_use]
+    pub fn timeout(mut self, seconds: u64) -> Self {
+        self.timeout = Some(seconds);
+        self
+    }
+
+    /// Keeps the command for later invocations.
+    #[must_use]
+    pub fn keep(mut self) -> Self {
+        self.keep_command = true;
+        self
+    }
+
+    /// Sets what a timeout or a stop ends.
+    #[must_use]
+    pub fn termination_mode(mut self, mode: TerminationMode) -> Self {
+        self.termination_mode = mode;
+        self
+    }
+
+    /// Checks the request and takes its content out of its encoding.
+    pub(crate) fn check(&self, limits: &Limits) -> (Option<Content>, Vec<Violation>) {
+        let mut found = Vec::new();
+        let encoding = self.content_encoding.as_deref().and_then(ContentEncoding::parse);
+        let bytes_max = if self.keep_command {
+            limits.kept_content_bytes_max
+        } else {
+            limits.unkept_content_bytes_max
+        };
+        check_instance_ids(&self.instance_ids, limits, &mut found);
+        let content = content::check(
+            &self.command_content,
+            encoding.unwrap_or(ContentEncoding::PlainText),
+            bytes_max,
+            &mut found,
+        );
+        check_texts(&self.name, &self.description, self.working_dir.as_deref(), limits, &mut found);
+        check_timeout(self.timeout, 1, limits, &mut found);
+        (content, found)
+    }
+}
+
+/// What a run got.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[non_exhaustive]
+pub struct RunCommandResponse {
+    /// Names this call.
+    pub request_id: String,
+    /// The command, whether it is kept or not.
+    pub command_id: CommandId,
+    /// The invocation.
+    pub invoke_id: InvokeId,
+}
+
+/// Runs a stored command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+#[non_exhaustive]
+pub struct InvokeCommand {
+    /// A region of the pages' services; accepted and not used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region_id: Option<String>,
+    /// The command.
+    pub command_id: CommandId,
+    /// The directory to run in; the command's if none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<String>,
+    /// Seconds a run may take, at least 10; the command's if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<u64>,
+    /// When it runs.
+    #[serde(default)]
+    pub repeat_mode: RepeatMode,
+    /// Accepted and not used, as on the pages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timed: Option<bool>,
+    /// What a timeout or a stop ends.
+    #[serde(default)]
+    pub termination_mode: TerminationMode,
+    /// The instances to run on, 1 to 100.
+    #[serde(rename = "InstanceId", default)]
+    pub instance_ids: Vec<InstanceId>,
+}
+
+impl InvokeCommand {
+    /// Runs a command as it was stored.
+    pub fn new(command_id: CommandId) -> Self {
+        Self {
+            region_id: None,
+            command_id,
+            working_dir: None,
+            timeout: None,
+            repeat_mode: RepeatMode::Once,
+            timed: None,
+            termination_mode: TerminationMode::default(),
+            instance_ids: Vec::new(),
+        }
+    }
+
+    /// Sets the instances to run on.
+    #[must_use]
+    pub fn on<I: Into<InstanceId>>(mut self, instances: impl IntoIterator<Item = I>) -> Self {
+        self.instance_ids = instances.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets the directory to run in.
+    #[must_use]
+    pub fn working_dir(mut self, working_dir: impl Into<String>) -> Self {
+        self.working_dir = Some(working_dir.into());
+        self
+    }
+
+    /// Sets the seconds a run may take.
+    #[must_use]
+    pub fn timeout(mut self, seconds: u64) -> Self {
+        self.timeout = Some(seconds);
+        self
+    }
+
+    /// Sets what a timeout or a stop ends.
+    #[must_use]
+    pub fn termination_mode(mut self, mode: TerminationMode) -> Self {
+        self.termination_mode = mode;
+        self
+    }
+
+    pub(crate) fn violations(&self, limits: &Limits) -> Vec<Violation> {
+        let mut found = Vec::new();
+        check_instance_ids(&self.instance_ids, limits, &mut found);
+        check_texts("", "", self.working_dir.as_deref(), limits, &mut found);
+        check_timeout(self.timeout, limits.invoke_timeout_s_min, limits, &mut found);
+        found
+    }
+}
+
+/// What an invocation of a stored command got.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[non_exhaustive]
+pub struct InvokeCommandResponse {
+    /// Names this call.
+    pub request_id: String,
+    /// The invocation.
+    pub invoke_id: InvokeId,
+}
+
+/// Stops an invocation, or its executions on some instances: what waits is cancelled, what runs is ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+#[non_exhaustive]
+pub struct StopInvocation {
+    /// A region of the pages' services; accepted and not used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region_id: Option<String>,
+    /// The invocation.
+    pub invoke_id: InvokeId,
+    /// Only on these instances, 1 to 50; on all if empty.
+    #[serde(rename = "InstanceId", default, skip_serializing_if = "Vec::is_empty")]
+    pub instance_ids: Vec<InstanceId>,
+}
+
+impl StopInvocation {
+    /// Stops all of an invocation.
+    pub fn new(invoke_id: InvokeId) -> Self {
+        Self { region_id: None, invoke_id, instance_ids: Vec::new() }
+    }
+
+    /// Stops it on these instances only.
+    #[must_use]
+    pub fn on<I: Into<InstanceId>>(mut self, instances: impl IntoIterator<Item = I>) -> Self {
+        self.instance_ids = instances.into_iter().map(Into::into).collect();
+        self
+    }
+
+    pub(crate) fn violations(&self, limits: &Limits) -> Vec<Violation> {
+        let mut found = Vec::new();
+        if self.instance_ids.len() > limits.stop_instances_max {
+            found.push(too_many_instances(limits.stop_instances_max, self.instance_ids.len()));
+        }
+        found
+    }
+}
+
+/// What a stop did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[non_exhaustive]
+pub struct StopInvocationResponse {
+    /// Names this call.
+    pub request_id: String,
+}
+
+/// Which invocations to list.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields, default)]
+pub struct DescribeInvocations {
+    /// A region of the pages' services; accepted and not used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region_id: Option<String>,
+    /// Only this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub invoke_id: Option<InvokeId>,
+    /// Only those of this command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command_id: Option<CommandId>,
+    /// Only those that run on this instance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance_id: Option<InstanceId>,
+    /// Only those that stand so.
+    #[serde(rename = "InvokeStatus", skip_serializing_if = "Option::is_none")]
+    pub status: Option<InvocationStatus>,
+    /// How `CommandContent` comes back; Base64 if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_encoding: Option<String>,
+    /// Entries a page, 1 to 50; 10 if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_results: Option<usize>,
+    /// The `NextToken` of the page before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_token: Option<String>,
+}
+
+/// An invocation, with what it took from its command when it was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[non_exhaustive]
+pub struct Invocation {
+    /// Its id.
+    pub invoke_id: InvokeId,
+    /// The command it runs.
+    pub command_id: CommandId,
+    /// The command's name.
+    pub command_name: String,
+    /// What the command is for.
+    pub command_description: String,
+    /// The command's language.
+    pub command_type: CommandType,
+    /// The script.
+    pub command_content: Encoded,
+    /// Where it stands.
+    #[serde(rename = "InvocationStatus")]
+    pub status: InvocationStatus,
+    /// When it runs.
+    pub repeat_mode: RepeatMode,
+    /// The directory it runs in; empty for the user's home.
+    pub working_dir: String,
+    /// Seconds a run may take.
+    pub timeout: u64,
+    /// What a timeout or a stop ends.
+    pub termination_mode: TerminationMode,
+    /// When it was made.
+    #[serde(with = "wire::time")]
+    pub creation_time: DateTime<Utc>,
+    /// When its last execution ended, if it has.
+    #[serde(with = "wire::time::optional")]
+    pub finish_time: Option<DateTime<Utc>>,
+    /// How many instances it runs on.
+    pub instance_count: u64,
+}
+
+wire::wrapped_list!(invocation_list, "Invocation");
+
+/// A page of invocations, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[non_exhaustive]
+pub struct DescribeInvocationsResponse {
+    /// Names this call.
+    pub request_id: String,
+    /// The invocations.
+    #[serde(with = "invocation_list")]
+    pub invocations: Vec<Invocation>,
+    /// Gets the next page; empty after the last.
+    pub next_token: String,
+}
+
+fn check_instance_ids(ids: &[InstanceId], limits: &Limits, found: &mut Vec<Violation>) {
+    const FIELD: &str = "InstanceId";
+    if ids.is_empty() {
+        found.push(Violation::new(
+            "MissingParam.InstanceId",
+            400,
+            FIELD,
+            format!("name 1 to {} instances to run on", limits.instances_max),
+        ));
+    }
+    if ids.len() > limits.instances_max {
+        found.push(too_many_instances(limits.instances_max, ids.len()));
+    }
+    let mut seen = std::collections::HashSet::new();
+    if let Some(twice) = ids.iter().find(|id| !seen.insert(*id)) {
+        found.push(Violation::new(
+            "InvalidInstanceId.Duplicate",
+            400,
+            FIELD,
+            format!("`{twice}` is named twice; name each instance once"),
+        ));
+    }
+}
+
+fn too_many_instances(max: usize, given: usize) -> Violation {
+    Violation::new(
+        "InstanceIds.ExceedLimit",
+        403,
+        "InstanceId",
+        format!("want at most {max} instances; it names {given}"),
+    )
+}

@@ -1,0 +1,61 @@
+//! Every number of the API pages, in one value.
+
+/// What requests are held to. [`Limits::alibaba`] is the default; a host may change any number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Longest command name, in characters.
+    pub name_chars_max: usize,
+    /// Longest description, in characters.
+    pub description_chars_max: usize,
+    /// Longest working directory, in characters.
+    pub working_dir_chars_max: usize,
+    /// Largest content of a kept or invoked command, in bytes of its Base64 form.
+    pub kept_content_bytes_max: usize,
+    /// Largest content of a command that is run without being kept, in bytes of its Base64 form.
+    pub unkept_content_bytes_max: usize,
+    /// Timeout of a command that states none, in seconds.
+    pub timeout_s_default: u64,
+    /// Longest timeout, in seconds.
+    pub timeout_s_max: u64,
+    /// Shortest timeout that an invocation of a stored command may state, in seconds.
+    pub invoke_timeout_s_min: u64,
+    /// Most instances that one request may name to run on.
+    pub instances_max: usize,
+    /// Most instances that one request may name to stop on.
+    pub stop_instances_max: usize,
+    /// Most commands that may be kept at a time.
+    pub kept_commands_max: u64,
+    /// Largest page of a listing, in entries.
+    pub page_size_max: usize,
+    /// Page of a listing that states no size, in entries.
+    pub page_size_default: usize,
+}
+
+impl Limits {
+    /// The numbers of Alibaba Cloud Assistant.
+    pub const fn alibaba() -> Self {
+        Self {
+            name_chars_max: 128,
+            description_chars_max: 512,
+            working_dir_chars_max: 200,
+            kept_content_bytes_max: 18 * 1024,
+            unkept_content_bytes_max: 24 * 1024,
+            timeout_s_default: 60,
+            // The pages name none; a year keeps every deadline representable.
+            timeout_s_max: 366 * 24 * 3600,
+            invoke_timeout_s_min: 10,
+            instances_max: 100,
+            stop_instances_max: 50,
+            kept_commands_max: 50_000,
+            page_size_max: 50,
+            page_size_default: 10,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::alibaba()
+    }
+}

@@ -1,0 +1,349 @@
+//! What executions print: the record's share of it, and the live view.
+
+mod live;
+mod spool;
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::OutputQuota;
+
+pub(crate) use live::{LiveOutput, Piece, Reader};
+
+/// The two streams of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stream {
+    /// Descriptor 1.
+    Stdout,
+    /// Descriptor 2.
+    Stderr,
+}
+
+/// What the record keeps of an output: its beginning and its end, both streams in the order they
+/// arrived, and the exact number of bytes between.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Output {
+    bytes: Vec<u8>,
+    runs: Runs,
+    gap: Option<Gap>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Gap {
+    at: usize,
+    bytes: u64,
+}
+
+impl Output {
+    pub(crate) fn from_parts(bytes: Vec<u8>, runs: Runs, gap: Option<(u64, u64)>) -> Self {
+        let gap =
+            gap.map(|(at, bytes)| Gap { at: usize::try_from(at).unwrap_or(usize::MAX), bytes });
+        Self { bytes, runs, gap }
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    pub(crate) fn runs(&self) -> &Runs {
+        &self.runs
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.gap.is_none()
+    }
+
+    /// Bytes that were left out.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.gap.map_or(0, |gap| gap.bytes)
+    }
+
+    /// The length of the part before the bytes that were left out.
+    pub(crate) fn gap_at(&self) -> Option<u64> {
+        self.gap.map(|gap| gap.at as u64)
+    }
+
+    /// What there is at `offset` of the whole output: `Gap` where it was left out, `End` past it.
+    pub(crate) fn piece_at(&self, offset: u64, bytes_max: usize) -> Piece {
+        let (gap_at, gap_bytes) =
+            self.gap.map_or((self.bytes.len() as u64, 0), |gap| (gap.at as u64, gap.bytes));
+        let index = if offset < gap_at {
+            offset
+        } else if offset < gap_at + gap_bytes {
+            return Piece::Gap(gap_at + gap_bytes - offset);
+        } else {
+            offset - gap_bytes
+        };
+        let index = usize::try_from(index).unwrap_or(usize::MAX);
+        let Some((stream, run_end)) = self.runs.find(index) else { return Piece::End };
+        let mut end = run_end.min(index.saturating_add(bytes_max)).min(self.bytes.len());
+        if offset < gap_at {
+            end = end.min(usize::try_from(gap_at).unwrap_or(usize::MAX));
+        }
+        Piece::Bytes { stream, bytes: self.bytes[index..end].to_vec() }
+    }
+}
+
+/// Which stretches of some bytes came from which stream: lengths in turn, standard output first.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Runs(Vec<usize>);
+
+impl Runs {
+    fn push(&mut self, stream: Stream, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        let parity = stream as usize;
+        if self.0.is_empty() && parity == 1 {
+            self.0.push(0);
+        }
+        if self.0.len() % 2 == 1 - parity && !self.0.is_empty() {
+            *self.0.last_mut().expect("not empty, as just seen") += bytes;
+        } else {
+            self.0.push(bytes);
+        }
+    }
+
+    /// The stream of the byte at `index`, and where its stretch ends.
+    fn find(&self, index: usize) -> Option<(Stream, usize)> {
+        let mut end = 0;
+        for (n, bytes) in self.0.iter().enumerate() {
+            end += bytes;
+            if index < end {
+                return Some((if n % 2 == 0 { Stream::Stdout } else { Stream::Stderr }, end));
+            }
+        }
+        None
+    }
+
+    /// The compact form that is stored: each length in LEB128.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.0.len() * 2);
+        for &length in &self.0 {
+            let mut rest = length;
+            while rest >= 0x80 {
+                bytes.push((rest & 0x7f) as u8 | 0x80);
+                rest >>= 7;
+            }
+            bytes.push(rest as u8);
+        }
+        bytes
+    }
+
+    /// Reads the stored form; `None` if it is not one.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut lengths = Vec::new();
+        let (mut length, mut shift) = (0usize, 0u32);
+        for &byte in bytes {
+            let bits = usize::from(byte & 0x7f);
+            length = length.checked_add(bits.checked_shl(shift).filter(|v| v >> shift == bits)?)?;
+            if byte & 0x80 == 0 {
+                lengths.push(length);
+                (length, shift) = (0, 0);
+            } else {
+                shift += 7;
+            }
+        }
+        (shift == 0).then_some(Self(lengths))
+    }
+}
+
+/// Collects an output within its quota: memory stays the same whatever is appended.
+#[derive(Debug)]
+struct OutputBuffer {
+    quota: OutputQuota,
+    head: Vec<u8>,
+    head_runs: Runs,
+    tail: VecDeque<u8>,
+    tail_runs: VecDeque<(Stream, usize)>,
+    total: u64,
+}
+
+impl OutputBuffer {
+    fn new(quota: OutputQuota) -> Self {
+        Self {
+            quota,
+            head: Vec::new(),
+            head_runs: Runs::default(),
+            tail: VecDeque::new(),
+            tail_runs: VecDeque::new(),
+            total: 0,
+        }
+    }
+
+    fn append(&mut self, stream: Stream, mut bytes: &[u8]) {
+        self.total += bytes.len() as u64;
+        let room = (self.quota.head_bytes_max - self.head.len()).min(bytes.len());
+        if room > 0 {
+            self.head.extend_from_slice(&bytes[..room]);
+            self.head_runs.push(stream, room);
+            bytes = &bytes[room..];
+        }
+        // Of a piece longer than the tail only its end can stay.
+        let tail_max = self.quota.tail_bytes_max;
+        bytes = &bytes[bytes.len().saturating_sub(tail_max)..];
+        self.forget((self.tail.len() + bytes.len()).saturating_sub(tail_max));
+        if bytes.is_empty() {
+            return;
+        }
+        self.tail.extend(bytes);
+        match self.tail_runs.back_mut() {
+            Some((last, length)) if *last == stream => *length += bytes.len(),
+            _ => self.tail_runs.push_back((stream, bytes.len())),
+        }
+    }
+
+    /// Whether `more` bytes would push others out.
+    fn would_drop(&self, more: usize) -> bool {
+        let room = (self.quota.head_bytes_max - self.head.len())
+            + (self.quota.tail_bytes_max - self.tail.len());
+        more > room
+    }
+
+    /// The offset of the first byte of the tail.
+    fn tail_start(&self) -> u64 {
+        self.total - self.tail.len() as u64
+    }
+
+    fn forget(&mut self, mut bytes: usize) {
+        self.tail.drain(..bytes);
+        while bytes > 0 {
+            let Some((_, length)) = self.tail_runs.front_mut() else { return };
+            if *length > bytes {
+                *length -= bytes;
+                return;
+            }
+            bytes -= *length;
+            self.tail_runs.pop_front();
+        }
+    }
+
+    /// What is kept at `offset`: `Gap` where it was dropped, `End` at the end of what there is so far.
+    fn piece_at(&self, offset: u64, bytes_max: usize) -> Piece {
+        let clip = |from: usize, run_end: usize| run_end.min(from.saturating_add(bytes_max));
+        if offset >= self.total {
+            return Piece::End;
+        }
+        if offset < self.head.len() as u64 {
+            let from = offset as usize;
+            let (stream, run_end) = self.head_runs.find(from).expect("the runs cover the head");
+            return Piece::Bytes { stream, bytes: self.head[from..clip(from, run_end)].to_vec() };
+        }
+        if offset < self.tail_start() {
+            return Piece::Gap(self.tail_start() - offset);
+        }
+        let from = (offset - self.tail_start()) as usize;
+        let mut run_end = 0;
+        for &(stream, length) in &self.tail_runs {
+            run_end += length;
+            if from < run_end {
+                let bytes = self.tail.range(from..clip(from, run_end)).copied().collect();
+                return Piece::Bytes { stream, bytes };
+            }
+        }
+        unreachable!("the runs cover the tail")
+    }
+
+    fn to_output(&self) -> Output {
+        let mut bytes = Vec::with_capacity(self.head.len() + self.tail.len());
+        bytes.extend_from_slice(&self.head);
+        bytes.extend(&self.tail);
+        let mut runs = self.head_runs.clone();
+        for &(stream, length) in &self.tail_runs {
+            runs.push(stream, length);
+        }
+        let dropped = self.total - bytes.len() as u64;
+        let gap = (dropped > 0).then_some(Gap { at: self.head.len(), bytes: dropped });
+        Output { bytes, runs, gap }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Stream::{Stderr, Stdout};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn quota(head: usize, tail: usize) -> OutputQuota {
+        OutputQuota { head_bytes_max: head, tail_bytes_max: tail, spool_bytes_max: 0 }
+    }
+
+    fn collect(quota: OutputQuota, appends: &[(Stream, &[u8])]) -> OutputBuffer {
+        let mut buffer = OutputBuffer::new(quota);
+        for (stream, bytes) in appends {
+            buffer.append(*stream, bytes);
+        }
+        buffer
+    }
+
+    #[test]
+    fn head_tail_and_exact_count() {
+        let check = |appends: &[(Stream, &[u8])], kept: &[u8], dropped| {
+            let output = collect(quota(3, 4), appends).to_output();
+            assert_eq!(output.as_bytes(), kept);
+            assert_eq!(output.dropped(), dropped);
+        };
+        check(&[], b"", 0);
+        check(&[(Stdout, b"ab")], b"ab", 0);
+        check(&[(Stdout, b"abcdefg")], b"abcdefg", 0);
+        check(&[(Stdout, b"abcdefgh")], b"abcefgh", 1);
+        check(&[(Stdout, b"ab"), (Stderr, b"cd"), (Stdout, b"efghijkl")], b"abcijkl", 5);
+        check(&[(Stdout, &[b'x'; 100]), (Stderr, b"end")], b"xxxxend", 96);
+    }
+
+    proptest! {
+        /// Whatever is appended, in whatever pieces: every byte is kept or counted, in its place
+        /// and with its stream, and the stored form reads back the same.
+        #[test]
+        fn nothing_is_lost_uncounted(
+            appends in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..20)), 0..20),
+            head in 0usize..30,
+            tail in 0usize..30,
+            piece_max in 1usize..9,
+        ) {
+            let mut buffer = OutputBuffer::new(quota(head, tail));
+            let mut whole = Vec::new();
+            for (err, bytes) in &appends {
+                let stream = if *err { Stderr } else { Stdout };
+                buffer.append(stream, bytes);
+                whole.extend(bytes.iter().map(|byte| (stream, *byte)));
+            }
+            let output = buffer.to_output();
+            prop_assert_eq!(output.as_bytes().len() as u64 + output.dropped(), whole.len() as u64);
+            prop_assert_eq!(Runs::from_bytes(&output.runs().to_bytes()).as_ref(), Some(output.runs()));
+            for kept in [&|at| buffer.piece_at(at, piece_max) as Piece, &|at| output.piece_at(at, piece_max)] as [&dyn Fn(u64) -> Piece; 2] {
+                let mut at = 0usize;
+                loop {
+                    match kept(at as u64) {
+                        Piece::End => break,
+                        Piece::Gap(bytes) => {
+                            prop_assert_eq!(bytes, output.dropped());
+                            at += bytes as usize;
+                        }
+                        Piece::Bytes { stream, bytes } => {
+                            prop_assert!(!bytes.is_empty());
+                            for byte in bytes {
+                                prop_assert_eq!((stream, byte), whole[at]);
+                                at += 1;
+                            }
+                        }
+                        Piece::Wait => unreachable!(),
+                    }
+                }
+                prop_assert_eq!(at, whole.len());
+            }
+        }
+    }
+
+    #[test]
+    fn broken_runs_are_refused() {
+        assert_eq!(Runs::from_bytes(&[0x80]), None);
+        assert_eq!(Runs::from_bytes(&[0xff; 12]), None);
+    }
+}

@@ -1,0 +1,271 @@
+//! The output of an execution that runs: one writer, any number of readers from any offset. Without
+//! a watcher it keeps what the record will keep; with one, what that would drop waits in a spool,
+//! so a slow reader loses nothing and holds nobody up.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::sync::Notify;
+
+use super::spool::{Cursor, Spool};
+use super::{Output, OutputBuffer, Stream};
+use crate::config::OutputQuota;
+
+/// What a reader finds at its offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Piece {
+    /// These bytes, of one stream.
+    Bytes { stream: Stream, bytes: Vec<u8> },
+    /// This many bytes were dropped.
+    Gap(u64),
+    /// Nothing yet.
+    Wait,
+    /// Nothing more.
+    End,
+}
+
+/// The shared output of one execution.
+#[derive(Debug)]
+pub(crate) struct LiveOutput {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    buffer: OutputBuffer,
+    spool: SpoolState,
+    watchers: Vec<Weak<Notify>>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+enum SpoolState {
+    /// Nothing had to be spooled yet.
+    Unused,
+    Open(Spool),
+    /// The limit was reached: it can be read, and takes no more.
+    Full(Spool),
+    /// The disk took it not; readers get gaps.
+    Failed,
+}
+
+impl LiveOutput {
+    pub(crate) fn new(quota: OutputQuota, watchers: Vec<Weak<Notify>>) -> Arc<Self> {
+        let buffer = OutputBuffer::new(quota);
+        let state = State { buffer, spool: SpoolState::Unused, watchers, closed: false };
+        Arc::new(Self { state: Mutex::new(state) })
+    }
+
+    /// Takes what the execution printed. Blocks no longer than a write to the page cache takes.
+    pub(crate) fn append(&self, stream: Stream, bytes: &[u8]) {
+        let mut state = self.state();
+        if state.closed {
+            return;
+        }
+        if !state.watchers.is_empty() {
+            state.spool(stream, bytes);
+        }
+        state.buffer.append(stream, bytes);
+        state.notify();
+    }
+
+    /// Lets `watcher` know of everything that comes from now on.
+    pub(crate) fn watch(&self, watcher: &Arc<Notify>) {
+        self.state().watchers.push(Arc::downgrade(watcher));
+    }
+
+    /// Ends the output: the record's share of it.
+    pub(crate) fn close(&self) -> Output {
+        let mut state = self.state();
+        state.closed = true;
+        state.notify();
+        state.buffer.to_output()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Puts aside what the buffer is about to drop, as long as anybody watches.
+    fn spool(&mut self, stream: Stream, bytes: &[u8]) {
+        self.watchers.retain(|watcher| watcher.strong_count() > 0);
+        if self.watchers.is_empty() {
+            self.spool = SpoolState::Unused;
+            return;
+        }
+        let spool = std::mem::replace(&mut self.spool, SpoolState::Failed);
+        self.spool = match spool {
+            SpoolState::Unused if self.buffer.would_drop(bytes.len()) => {
+                match self.spool_with_tail() {
+                    Ok(spool) => append_to(spool, stream, bytes),
+                    Err(error) => failed(&error),
+                }
+            }
+            SpoolState::Open(spool) => append_to(spool, stream, bytes),
+            other => other,
+        };
+    }
+
+    /// A spool that begins with what the buffer's tail still holds.
+    fn spool_with_tail(&self) -> std::io::Result<Spool> {
+        let buffer = &self.buffer;
+        let mut spool = Spool::new(buffer.tail_start(), buffer.quota.spool_bytes_max)?;
+        let mut from = 0;
+        for &(stream, length) in &buffer.tail_runs {
+            let bytes: Vec<u8> = buffer.tail.range(from..from + length).copied().collect();
+            spool.append(stream, &bytes)?;
+            from += length;
+        }
+        Ok(spool)
+    }
+
+    fn notify(&self) {
+        for watcher in &self.watchers {
+            if let Some(watcher) = watcher.upgrade() {
+                watcher.notify_one();
+            }
+        }
+    }
+}
+
+fn append_to(mut spool: Spool, stream: Stream, bytes: &[u8]) -> SpoolState {
+    match spool.append(stream, bytes) {
+        Ok(true) => SpoolState::Open(spool),
+        Ok(false) => SpoolState::Full(spool),
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &std::io::Error) -> SpoolState {
+    tracing::warn!(%error, "watched output cannot be spooled; slow watchers will see gaps");
+    SpoolState::Failed
+}
+
+/// One reader of a live output.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    live: Arc<LiveOutput>,
+    offset: u64,
+    cursor: Cursor,
+}
+
+impl Reader {
+    pub(crate) fn new(live: Arc<LiveOutput>, offset: u64) -> Self {
+        Self { live, offset, cursor: Cursor::default() }
+    }
+
+    /// The next piece, at most `bytes_max` long, and the offset at which it stands.
+    pub(crate) fn next(&mut self, bytes_max: usize) -> (u64, Piece) {
+        let at = self.offset;
+        let piece = self.piece(bytes_max);
+        match &piece {
+            Piece::Bytes { bytes, .. } => self.offset += bytes.len() as u64,
+            Piece::Gap(bytes) => self.offset += bytes,
+            Piece::Wait | Piece::End => {}
+        }
+        (at, piece)
+    }
+
+    fn piece(&mut self, bytes_max: usize) -> Piece {
+        let state = self.live.state();
+        let kept = state.buffer.piece_at(self.offset, bytes_max);
+        match (&kept, &state.spool) {
+            (Piece::End, _) if !state.closed => Piece::Wait,
+            (Piece::Gap(gap), SpoolState::Open(spool) | SpoolState::Full(spool)) => {
+                if spool.holds(self.offset) {
+                    return match spool.read(self.offset, bytes_max, &mut self.cursor) {
+                        Ok((stream, bytes)) => Piece::Bytes { stream, bytes },
+                        Err(error) => {
+                            tracing::warn!(%error, "spooled output cannot be read");
+                            kept
+                        }
+                    };
+                }
+                match spool.start().checked_sub(self.offset) {
+                    Some(before) if before > 0 => Piece::Gap(before.min(*gap)),
+                    _ => kept,
+                }
+            }
+            _ => kept,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quota(spool_bytes_max: u64) -> OutputQuota {
+        OutputQuota { head_bytes_max: 4, tail_bytes_max: 8, spool_bytes_max }
+    }
+
+    fn read_all(reader: &mut Reader) -> (Vec<u8>, u64) {
+        let (mut read, mut missing) = (Vec::new(), 0);
+        loop {
+            match reader.next(7).1 {
+                Piece::Bytes { bytes, .. } => read.extend(bytes),
+                Piece::Gap(bytes) => missing += bytes,
+                Piece::Wait | Piece::End => return (read, missing),
+            }
+        }
+    }
+
+    fn print(live: &LiveOutput, lines: std::ops::Range<usize>) -> Vec<u8> {
+        let mut printed = Vec::new();
+        for n in lines {
+            let line = format!("line {n}\n");
+            let stream = if n % 3 == 0 { Stream::Stderr } else { Stream::Stdout };
+            live.append(stream, line.as_bytes());
+            printed.extend(line.into_bytes());
+        }
+        printed
+    }
+
+    #[test]
+    fn a_slow_watcher_loses_nothing() {
+        let wake = Arc::new(Notify::new());
+        let live = LiveOutput::new(quota(1 << 20), vec![Arc::downgrade(&wake)]);
+        let mut early = Reader::new(live.clone(), 0);
+        let mut printed = print(&live, 0..50);
+        assert_eq!(read_all(&mut early), (printed.clone(), 0));
+        printed.extend(print(&live, 50..100));
+        let mut late = Reader::new(live.clone(), 100);
+        live.close();
+        assert_eq!(read_all(&mut late), (printed[100..].to_vec(), 0));
+        assert_eq!(read_all(&mut early).0.len(), printed.len() - early_offset(&printed, 50));
+        assert_eq!(early.next(1).1, Piece::End);
+    }
+
+    fn early_offset(printed: &[u8], lines: usize) -> usize {
+        printed.split_inclusive(|b| *b == b'\n').take(lines).map(<[u8]>::len).sum()
+    }
+
+    #[test]
+    fn what_nobody_watched_is_a_gap_of_exact_size() {
+        let live = LiveOutput::new(quota(1 << 20), Vec::new());
+        let printed = print(&live, 0..50);
+        let (read, missing) = read_all(&mut Reader::new(live.clone(), 0));
+        assert_eq!(read.len() as u64 + missing, printed.len() as u64);
+        assert_eq!(read, [&printed[..4], &printed[printed.len() - 8..]].concat());
+
+        let wake = Arc::new(Notify::new());
+        live.watch(&wake);
+        let more = print(&live, 50..90);
+        let (read, missing) = read_all(&mut Reader::new(live, 0));
+        assert_eq!(missing, printed.len() as u64 - 12);
+        assert_eq!(read, [&printed[..4], &printed[printed.len() - 8..], &more].concat());
+    }
+
+    #[test]
+    fn past_the_spools_limit_there_are_gaps() {
+        let wake = Arc::new(Notify::new());
+        let live = LiveOutput::new(quota(40), vec![Arc::downgrade(&wake)]);
+        let printed = print(&live, 0..50);
+        let (read, missing) = read_all(&mut Reader::new(live, 0));
+        assert_eq!(read.len() as u64 + missing, printed.len() as u64);
+        assert!(missing > 0);
+        assert!(read.starts_with(&printed[..40]));
+        assert!(read.ends_with(&printed[printed.len() - 8..]));
+    }
+}

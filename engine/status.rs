@@ -1,0 +1,318 @@
+//! The states of an execution and of an invocation, and the one function that holds every transition.
+//!
+//! ```text
+//! Pending ─┬─► Running ─┬─► Success · Failed · Timeout · Invalid · Aborted · Error
+//!          │            └─► Stopping ─► Terminated (or, if it ended by itself first, any of the above)
+//!          └─► Cancelled · Aborted
+//! ```
+//!
+//! `Scheduled` and `Skipped` belong to executions that a timer has planned or passed over.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! status_enum {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
+
+        impl $name {
+            /// Every status, in the order of declaration.
+            pub const ALL: &'static [$name] = &[$($name::$variant,)+];
+
+            /// The status as the API pages spell it.
+            pub const fn as_str(self) -> &'static str {
+                match self { $($name::$variant => stringify!($variant),)+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = UnknownStatus;
+
+            fn from_str(text: &str) -> Result<Self, UnknownStatus> {
+                $name::ALL
+                    .iter()
+                    .copied()
+                    .find(|status| status.as_str() == text)
+                    .ok_or_else(|| UnknownStatus(text.to_owned()))
+            }
+        }
+    };
+}
+
+/// A text that names no status.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no status")]
+pub struct UnknownStatus(String);
+
+status_enum! {
+    /// Where an execution stands.
+    ExecutionStatus {
+        /// Waits for a free place; nothing has started.
+        Pending,
+        /// Planned by a timer that has not fired yet.
+        Scheduled,
+        /// Claimed: from here on it is started at most once.
+        Running,
+        /// A stop was asked for and is being carried out.
+        Stopping,
+        /// Ended with exit code 0.
+        Success,
+        /// Ended with another exit code or by a signal of its own.
+        Failed,
+        /// Could not go on: the executor broke, or the engine ended in the middle.
+        Error,
+        /// Ran longer than its timeout and was ended.
+        Timeout,
+        /// Never ran: the command does not suit the instance (type, user, directory, launcher).
+        Invalid,
+        /// Never ran: it could not be delivered to the instance.
+        Aborted,
+        /// Never ran: stopped while it waited.
+        Cancelled,
+        /// Stopped while it ran.
+        Terminated,
+        /// Never ran: its fire was passed over, for the reason in the record.
+        Skipped,
+    }
+}
+
+status_enum! {
+    /// Where an invocation stands: the roll-up of its executions.
+    InvocationStatus {
+        /// Executions wait for a free place.
+        Pending,
+        /// Timers will fire again.
+        Scheduled,
+        /// Executions run.
+        Running,
+        /// Executions are being stopped.
+        Stopping,
+        /// Some succeeded and none failed.
+        Success,
+        /// None succeeded, some failed.
+        Failed,
+        /// Some succeeded and some failed.
+        PartialFailed,
+        /// All were stopped.
+        Stopped,
+    }
+}
+
+/// Why an execution changes its status. Named by what happened, not by where it leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// The dispatcher took it.
+    Claimed,
+    /// Somebody asked to stop it while it ran.
+    StopAsked,
+    /// Somebody asked to stop it while it waited.
+    StopAskedEarly,
+    /// It ended with exit code 0.
+    ExitedZero,
+    /// It ended with another exit code or by a signal nobody here sent.
+    ExitedNonzero,
+    /// It was ended because its time was up.
+    TimedOut,
+    /// It was ended because of a stop.
+    Stopped,
+    /// The command does not suit the instance.
+    Unsuitable,
+    /// Nobody could take it to the instance.
+    Undeliverable,
+    /// The executor could not start it or see it through.
+    Broke,
+    /// The engine ended while it ran.
+    Interrupted,
+}
+
+impl Cause {
+    /// The states in which this can happen.
+    pub const fn sources(self) -> &'static [ExecutionStatus] {
+        use ExecutionStatus::{Pending, Running, Scheduled, Stopping};
+        match self {
+            Cause::Claimed => &[Pending],
+            Cause::StopAsked => &[Running],
+            Cause::StopAskedEarly => &[Pending, Scheduled],
+            Cause::Undeliverable => &[Pending, Running, Stopping],
+            Cause::ExitedZero
+            | Cause::ExitedNonzero
+            | Cause::TimedOut
+            | Cause::Stopped
+            | Cause::Unsuitable
+            | Cause::Broke
+            | Cause::Interrupted => &[Running, Stopping],
+        }
+    }
+
+    /// The state it leads to.
+    pub const fn target(self) -> ExecutionStatus {
+        match self {
+            Cause::Claimed => ExecutionStatus::Running,
+            Cause::StopAsked => ExecutionStatus::Stopping,
+            Cause::StopAskedEarly => ExecutionStatus::Cancelled,
+            Cause::ExitedZero => ExecutionStatus::Success,
+            Cause::ExitedNonzero => ExecutionStatus::Failed,
+            Cause::TimedOut => ExecutionStatus::Timeout,
+            Cause::Stopped => ExecutionStatus::Terminated,
+            Cause::Unsuitable => ExecutionStatus::Invalid,
+            Cause::Undeliverable => ExecutionStatus::Aborted,
+            Cause::Broke | Cause::Interrupted => ExecutionStatus::Error,
+        }
+    }
+}
+
+impl ExecutionStatus {
+    /// Where `cause` leads from here; `None` if it cannot happen here.
+    pub fn on(self, cause: Cause) -> Option<ExecutionStatus> {
+        cause.sources().contains(&self).then(|| cause.target())
+    }
+
+    /// Final states never change.
+    pub const fn is_final(self) -> bool {
+        use ExecutionStatus::{Pending, Running, Scheduled, Stopping};
+        !matches!(self, Pending | Scheduled | Running | Stopping)
+    }
+}
+
+impl InvocationStatus {
+    /// Final states never change.
+    pub const fn is_final(self) -> bool {
+        use InvocationStatus::{Pending, Running, Scheduled, Stopping};
+        !matches!(self, Pending | Scheduled | Running | Stopping)
+    }
+}
+
+/// How many executions stand where; what [`roll_up`] decides from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StatusCounts([u64; ExecutionStatus::ALL.len()]);
+
+impl StatusCounts {
+    /// Counts `n` more executions in `status`.
+    pub fn add(&mut self, status: ExecutionStatus, n: u64) {
+        self.0[status as usize] += n;
+    }
+
+    /// How many are in `status`.
+    pub fn get(&self, status: ExecutionStatus) -> u64 {
+        self.0[status as usize]
+    }
+
+    /// How many there are in all.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+}
+
+impl FromIterator<ExecutionStatus> for StatusCounts {
+    fn from_iter<I: IntoIterator<Item = ExecutionStatus>>(statuses: I) -> Self {
+        let mut counts = Self::default();
+        for status in statuses {
+            counts.add(status, 1);
+        }
+        counts
+    }
+}
+
+/// The status of an invocation whose latest executions stand as counted; `timers_left` says that
+/// more fires are to come.
+pub fn roll_up(counts: &StatusCounts, timers_left: bool) -> InvocationStatus {
+    use ExecutionStatus as E;
+    use InvocationStatus as I;
+    let any = |status| counts.get(status) > 0;
+    let stopped = counts.get(E::Cancelled) + counts.get(E::Terminated);
+    let succeeded = counts.get(E::Success);
+    // A skipped fire neither succeeded nor failed.
+    let failed = counts.total() - stopped - succeeded - counts.get(E::Skipped);
+    if any(E::Stopping) {
+        I::Stopping
+    } else if any(E::Pending) {
+        I::Pending
+    } else if any(E::Running) {
+        I::Running
+    } else if timers_left || any(E::Scheduled) {
+        I::Scheduled
+    } else if stopped > 0 && succeeded == 0 && failed == 0 {
+        I::Stopped
+    } else if failed == 0 {
+        I::Success
+    } else if succeeded == 0 {
+        I::Failed
+    } else {
+        I::PartialFailed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ExecutionStatus as E;
+    use super::*;
+
+    const CAUSES: [Cause; 11] = [
+        Cause::Claimed,
+        Cause::StopAsked,
+        Cause::StopAskedEarly,
+        Cause::ExitedZero,
+        Cause::ExitedNonzero,
+        Cause::TimedOut,
+        Cause::Stopped,
+        Cause::Unsuitable,
+        Cause::Undeliverable,
+        Cause::Broke,
+        Cause::Interrupted,
+    ];
+
+    #[test]
+    fn final_states_never_change() {
+        for &status in E::ALL {
+            let leaves = CAUSES.iter().any(|&cause| status.on(cause).is_some());
+            assert_eq!(leaves, !status.is_final(), "{status}");
+        }
+    }
+
+    #[test]
+    fn transitions() {
+        let check =
+            |from: E, cause, to: Option<E>| assert_eq!(from.on(cause), to, "{from} on {cause:?}");
+        check(E::Pending, Cause::Claimed, Some(E::Running));
+        check(E::Running, Cause::Claimed, None);
+        check(E::Pending, Cause::StopAskedEarly, Some(E::Cancelled));
+        check(E::Pending, Cause::StopAsked, None);
+        check(E::Running, Cause::StopAsked, Some(E::Stopping));
+        check(E::Stopping, Cause::Stopped, Some(E::Terminated));
+        check(E::Stopping, Cause::ExitedZero, Some(E::Success));
+        check(E::Pending, Cause::ExitedZero, None);
+        check(E::Running, Cause::TimedOut, Some(E::Timeout));
+        check(E::Success, Cause::Interrupted, None);
+    }
+
+    #[test]
+    fn roll_ups() {
+        use InvocationStatus as I;
+        let check = |statuses: &[E], timers_left, want| {
+            let counts = statuses.iter().copied().collect();
+            assert_eq!(roll_up(&counts, timers_left), want, "{statuses:?}");
+        };
+        check(&[E::Stopping, E::Pending, E::Running], false, I::Stopping);
+        check(&[E::Pending, E::Running], false, I::Pending);
+        check(&[E::Running, E::Failed], true, I::Running);
+        check(&[E::Failed], true, I::Scheduled);
+        check(&[], true, I::Scheduled);
+        check(&[E::Cancelled, E::Terminated], false, I::Stopped);
+        check(&[E::Success, E::Cancelled], false, I::Success);
+        check(&[E::Success], false, I::Success);
+        check(&[E::Failed, E::Terminated], false, I::Failed);
+        check(&[E::Timeout, E::Error, E::Invalid, E::Aborted], false, I::Failed);
+        check(&[E::Success, E::Timeout], false, I::PartialFailed);
+        check(&[E::Skipped, E::Success], false, I::Success);
+    }
+}

@@ -1,0 +1,170 @@
+//! How the API pages write things down: lists in two wrappings, times to the second, content and
+//! output as Base64 unless plain text is asked for.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use chrono::{DateTime, Utc};
+use serde::de::{self, Deserialize, Deserializer};
+use serde::{Serialize, Serializer};
+use uuid::Uuid;
+
+/// How content travels. Any other spelling of a request means the default of its operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub enum ContentEncoding {
+    /// As it is.
+    PlainText,
+    /// The standard alphabet, padded.
+    #[default]
+    Base64,
+}
+
+impl ContentEncoding {
+    /// Reads a request's `ContentEncoding`, whatever its case; `None` if it names no encoding.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::PlainText, Self::Base64]
+            .into_iter()
+            .find(|encoding| text.eq_ignore_ascii_case(encoding.as_str()))
+    }
+
+    /// The name on the pages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PlainText => "PlainText",
+            Self::Base64 => "Base64",
+        }
+    }
+}
+
+/// Bytes of content or output, and how a response writes them.
+///
+/// As JSON it is one string. Reading it back takes Base64, the encoding of every response that was
+/// not asked for in plain text.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Encoded {
+    bytes: Vec<u8>,
+    encoding: ContentEncoding,
+}
+
+impl Encoded {
+    pub(crate) fn new(bytes: Vec<u8>, encoding: ContentEncoding) -> Self {
+        Self { bytes, encoding }
+    }
+
+    /// The bytes themselves.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The bytes as text; what is no UTF-8 is replaced.
+    pub fn to_text(&self) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(&self.bytes)
+    }
+}
+
+impl Serialize for Encoded {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.encoding {
+            ContentEncoding::PlainText => serializer.serialize_str(&self.to_text()),
+            ContentEncoding::Base64 => serializer.serialize_str(&to_base64(&self.bytes)),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Encoded {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        let bytes = from_base64(&text).map_err(de::Error::custom)?;
+        Ok(Self { bytes, encoding: ContentEncoding::Base64 })
+    }
+}
+
+/// Bytes to Base64 with the standard alphabet and padding.
+pub(crate) fn to_base64(bytes: impl AsRef<[u8]>) -> String {
+    BASE64.encode(bytes)
+}
+
+/// Base64 to bytes; the error says where it is broken.
+pub(crate) fn from_base64(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
+    BASE64.decode(text)
+}
+
+/// The length that `bytes` have as Base64.
+pub(crate) const fn base64_len(bytes: usize) -> usize {
+    bytes.div_ceil(3) * 4
+}
+
+/// A fresh `RequestId`.
+pub(crate) fn request_id() -> String {
+    Uuid::now_v7().hyphenated().to_string().to_uppercase()
+}
+
+/// Times as `yyyy-MM-ddTHH:mm:ssZ`, nothing for none.
+pub(crate) mod time {
+    use super::{DateTime, Deserialize, Deserializer, Serializer, Utc};
+
+    pub(crate) fn serialize<S: Serializer>(
+        time: &DateTime<Utc>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&time.format("%Y-%m-%dT%H:%M:%SZ"))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<DateTime<Utc>, D::Error> {
+        DateTime::deserialize(d)
+    }
+
+    /// The same for a time that may not have come yet: an empty string.
+    pub(crate) mod optional {
+        use super::{DateTime, Deserialize, Deserializer, Serializer, Utc};
+
+        pub(crate) fn serialize<S: Serializer>(
+            time: &Option<DateTime<Utc>>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            match time {
+                Some(time) => super::serialize(time, serializer),
+                None => serializer.serialize_str(""),
+            }
+        }
+
+        pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+            d: D,
+        ) -> Result<Option<DateTime<Utc>>, D::Error> {
+            let text = std::borrow::Cow::<'de, str>::deserialize(d)?;
+            if text.is_empty() {
+                return Ok(None);
+            }
+            text.parse().map(Some).map_err(serde::de::Error::custom)
+        }
+    }
+}
+
+/// A module for `#[serde(with)]` that puts a list into one more object, as in
+/// `"Commands": {"Command": [...]}`.
+macro_rules! wrapped_list {
+    ($module:ident, $key:literal) => {
+        pub(crate) mod $module {
+            use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+            #[derive(Serialize, Deserialize)]
+            struct Wrapped<T> {
+                #[serde(rename = $key)]
+                list: T,
+            }
+
+            pub(crate) fn serialize<T: Serialize, S: Serializer>(
+                list: &[T],
+                serializer: S,
+            ) -> Result<S::Ok, S::Error> {
+                Wrapped { list }.serialize(serializer)
+            }
+
+            pub(crate) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+                deserializer: D,
+            ) -> Result<Vec<T>, D::Error> {
+                Ok(Wrapped::deserialize(deserializer)?.list)
+            }
+        }
+    };
+}
+pub(crate) use wrapped_list;
