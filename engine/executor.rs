@@ -14,10 +14,9 @@ use tokio::sync::watch;
 
 use crate::clock::{Clock, Sleep};
 use crate::command::CommandType;
-use crate::command::content::Content;
 use crate::execution::{Outcome, StopReason};
 use crate::id::{CommandId, ExecutionId, InstanceId, InvokeId};
-use crate::invocation::TerminationMode;
+use crate::invocation::{Job, TerminationMode};
 use crate::output::{LiveOutput, Stream};
 
 pub use closure::ClosureExecutor;
@@ -75,18 +74,6 @@ pub struct Task {
     /// Which try this is, from 1.
     pub attempt: u32,
     pub(crate) job: Arc<Job>,
-}
-
-/// What all executions of an invocation have in common.
-#[derive(Debug)]
-pub(crate) struct Job {
-    pub invoke_id: InvokeId,
-    pub command_id: CommandId,
-    pub command_type: CommandType,
-    pub content: Content,
-    pub working_dir: Option<String>,
-    pub timeout_s: u64,
-    pub termination_mode: TerminationMode,
 }
 
 impl Task {

@@ -422,6 +422,18 @@ pub struct Invocation {
     pub instance_count: u64,
 }
 
+/// What all executions of an invocation have in common.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub invoke_id: InvokeId,
+    pub command_id: CommandId,
+    pub command_type: CommandType,
+    pub content: Content,
+    pub working_dir: Option<String>,
+    pub timeout_s: u64,
+    pub termination_mode: TerminationMode,
+}
+
 wire::wrapped_list!(invocation_list, "Invocation");
 
 /// A page of invocations, newest first.

@@ -17,6 +17,12 @@ mod output;
 
 mod event;
 mod executor;
+mod store;
+
+mod dispatcher;
+mod recovery;
+
+mod engine;
 
 pub use clock::{Clock, ManualClock, Sleep, SystemClock};
 pub use command::{
@@ -24,6 +30,7 @@ pub use command::{
     DescribeCommandsResponse, ModifyCommand,
 };
 pub use config::{Durability, OutputQuota};
+pub use engine::{Engine, EngineBuilder, Position, Watch};
 pub use error::{Error, Result, StorageError, StorageErrorKind, Violation};
 pub use event::Event;
 pub use execution::{

@@ -316,8 +316,11 @@ mod tests {
             }
             let output = buffer.to_output();
             prop_assert_eq!(output.as_bytes().len() as u64 + output.dropped(), whole.len() as u64);
-            prop_assert_eq!(Runs::from_bytes(&output.runs().to_bytes()).as_ref(), Some(output.runs()));
-            for kept in [&|at| buffer.piece_at(at, piece_max) as Piece, &|at| output.piece_at(at, piece_max)] as [&dyn Fn(u64) -> Piece; 2] {
+            let stored = Runs::from_bytes(&output.runs().to_bytes());
+            prop_assert_eq!(stored.as_ref(), Some(output.runs()));
+            let from_buffer = |at| buffer.piece_at(at, piece_max);
+            let from_record = |at| output.piece_at(at, piece_max);
+            for kept in [&from_buffer as &dyn Fn(u64) -> Piece, &from_record] {
                 let mut at = 0usize;
                 loop {
                     match kept(at as u64) {

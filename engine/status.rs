@@ -3,7 +3,7 @@
 //! ```text
 //! Pending ─┬─► Running ─┬─► Success · Failed · Timeout · Invalid · Aborted · Error
 //!          │            └─► Stopping ─► Terminated (or, if it ended by itself first, any of the above)
-//!          └─► Cancelled · Aborted
+//!          └─► Cancelled
 //! ```
 //!
 //! `Scheduled` and `Skipped` belong to executions that a timer has planned or passed over.
@@ -143,12 +143,12 @@ impl Cause {
             Cause::Claimed => &[Pending],
             Cause::StopAsked => &[Running],
             Cause::StopAskedEarly => &[Pending, Scheduled],
-            Cause::Undeliverable => &[Pending, Running, Stopping],
             Cause::ExitedZero
             | Cause::ExitedNonzero
             | Cause::TimedOut
             | Cause::Stopped
             | Cause::Unsuitable
+            | Cause::Undeliverable
             | Cause::Broke
             | Cause::Interrupted => &[Running, Stopping],
         }

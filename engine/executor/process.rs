@@ -7,6 +7,13 @@ use crate::execution::Outcome;
 #[derive(Debug, Default)]
 pub struct ProcessExecutor {}
 
+impl ProcessExecutor {
+    /// x
+    pub fn new() -> Self {
+        Self {}
+    }
+}
+
 impl Executor for ProcessExecutor {
     async fn execute(&self, _task: Task, _cx: ExecutionContext) -> Outcome {
         Outcome::Broke { info: String::new() }

@@ -70,7 +70,11 @@ impl LiveOutput {
 
     /// Lets `watcher` know of everything that comes from now on.
     pub(crate) fn watch(&self, watcher: &Arc<Notify>) {
-        self.state().watchers.push(Arc::downgrade(watcher));
+        let watcher = Arc::downgrade(watcher);
+        let mut state = self.state();
+        if !state.watchers.iter().any(|known| known.ptr_eq(&watcher)) {
+            state.watchers.push(watcher);
+        }
     }
 
     /// Ends the output: the record's share of it.
@@ -155,16 +159,15 @@ impl Reader {
         Self { live, offset, cursor: Cursor::default() }
     }
 
-    /// The next piece, at most `bytes_max` long, and the offset at which it stands.
-    pub(crate) fn next(&mut self, bytes_max: usize) -> (u64, Piece) {
-        let at = self.offset;
+    /// The next piece, at most `bytes_max` long.
+    pub(crate) fn next(&mut self, bytes_max: usize) -> Piece {
         let piece = self.piece(bytes_max);
         match &piece {
             Piece::Bytes { bytes, .. } => self.offset += bytes.len() as u64,
             Piece::Gap(bytes) => self.offset += bytes,
             Piece::Wait | Piece::End => {}
         }
-        (at, piece)
+        piece
     }
 
     fn piece(&mut self, bytes_max: usize) -> Piece {
@@ -203,7 +206,7 @@ mod tests {
     fn read_all(reader: &mut Reader) -> (Vec<u8>, u64) {
         let (mut read, mut missing) = (Vec::new(), 0);
         loop {
-            match reader.next(7).1 {
+            match reader.next(7) {
                 Piece::Bytes { bytes, .. } => read.extend(bytes),
                 Piece::Gap(bytes) => missing += bytes,
                 Piece::Wait | Piece::End => return (read, missing),
@@ -234,7 +237,7 @@ mod tests {
         live.close();
         assert_eq!(read_all(&mut late), (printed[100..].to_vec(), 0));
         assert_eq!(read_all(&mut early).0.len(), printed.len() - early_offset(&printed, 50));
-        assert_eq!(early.next(1).1, Piece::End);
+        assert_eq!(early.next(1), Piece::End);
     }
 
     fn early_offset(printed: &[u8], lines: usize) -> usize {

@@ -1,0 +1,410 @@
+//! Takes executions from waiting to running to ended. One loop: what has ended and what may start
+//! share a commit; nothing starts before its claim is on disk, and nobody hears of an end before
+//! that is. The bound on what runs is the number of free places the loop hands out.
+
+mod claim;
+mod run;
+mod slots;
+
+use std::collections::HashMap;
+use std::panic;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
+
+use crate::clock::{Clock, now_ms};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::event::{Change, Hub};
+use crate::execution::{Outcome, StopReason, Verdict};
+use crate::executor::{DynExecutor, ExecutionContext, Task};
+use crate::id::{ExecutionId, InstanceId};
+use crate::invocation::Job;
+use crate::output::LiveOutput;
+use crate::status::ExecutionStatus;
+use crate::store::executions::{self, Claimed, Ended, FinishedInvocations};
+use crate::store::{Store, Tx};
+
+use claim::ClaimedWork;
+use slots::Backlog;
+
+/// Executors by the name that instances give.
+pub(crate) type Executors = HashMap<String, Arc<dyn DynExecutor>>;
+
+/// How long to wait before trying again to write to a database that refused.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Executions claimed in one commit.
+const CLAIM_MAX: usize = 1_024;
+
+/// What the loop works with.
+pub(crate) struct Resources {
+    pub store: Arc<Store>,
+    pub hub: Arc<Hub>,
+    pub clock: Arc<dyn Clock>,
+    pub config: Config,
+    pub executors: Executors,
+    pub scratch_dir: Arc<PathBuf>,
+}
+
+/// How far the engine has shut down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+enum Phase {
+    #[default]
+    Working,
+    /// Nothing more is started; what runs goes on.
+    Draining,
+    /// What runs is being ended.
+    Stopping,
+}
+
+/// The handle of the loop.
+#[derive(Debug, Default)]
+pub(crate) struct Dispatcher {
+    orders: Arc<Orders>,
+    task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the loop is told from outside.
+#[derive(Debug, Default)]
+struct Orders {
+    stops: Mutex<Vec<ExecutionId>>,
+    phase: Mutex<Phase>,
+    wake: Notify,
+}
+
+impl Dispatcher {
+    /// Starts the loop on the current runtime.
+    pub(crate) fn start(resources: Resources) -> Self {
+        let orders = Arc::new(Orders::default());
+        let work = Loop {
+            orders: Arc::clone(&orders),
+            resources,
+            backlog: Backlog::new(),
+            tasks: JoinSet::new(),
+            running: HashMap::new(),
+            task_of: HashMap::new(),
+            ended: Vec::new(),
+        };
+        let task = tokio::spawn(work.run());
+        Self { orders, task: tokio::sync::Mutex::new(Some(task)) }
+    }
+
+    /// New executions have been stored.
+    pub(crate) fn wake(&self) {
+        self.orders.wake.notify_one();
+    }
+
+    /// These executions, which run, are to be ended.
+    pub(crate) fn stop(&self, executions: impl IntoIterator<Item = ExecutionId>) {
+        self.orders.stops.lock().unwrap_or_else(PoisonError::into_inner).extend(executions);
+        self.wake();
+    }
+
+    /// Starts nothing more; the loop ends when nothing runs any longer.
+    pub(crate) fn drain(&self) {
+        self.orders.advance(Phase::Draining);
+    }
+
+    /// Starts nothing more, waits for what runs until `deadline`, then ends it.
+    pub(crate) async fn shut_down(&self, deadline: Duration, clock: &dyn Clock) {
+        self.drain();
+        let mut task = self.task.lock().await;
+        let Some(running) = task.as_mut() else { return };
+        tokio::select! {
+            biased;
+            _ = &mut *running => {}
+            () = clock.sleep(deadline) => {
+                self.orders.advance(Phase::Stopping);
+                // A panic of the loop has been reported where it happened.
+                let _ = running.await;
+            }
+        }
+        *task = None;
+    }
+}
+
+impl Orders {
+    fn advance(&self, to: Phase) {
+        let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        *phase = to.max(*phase);
+        self.wake.notify_one();
+    }
+
+    fn phase(&self) -> Phase {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_stops(&self) -> Vec<ExecutionId> {
+        std::mem::take(&mut *self.stops.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+struct Loop {
+    orders: Arc<Orders>,
+    resources: Resources,
+    backlog: Backlog,
+    tasks: JoinSet<Outcome>,
+    running: HashMap<Id, Running>,
+    task_of: HashMap<ExecutionId, Id>,
+    /// Ended, and not yet written down.
+    ended: Vec<(Ended, Running)>,
+}
+
+/// What the loop keeps of an execution that runs.
+struct Running {
+    id: ExecutionId,
+    attempt: u32,
+    fire: i64,
+    instance_id: InstanceId,
+    job: Arc<Job>,
+    output: Arc<LiveOutput>,
+    stop: Arc<watch::Sender<Option<StopReason>>>,
+    started_at_ms: i64,
+    started: Duration,
+}
+
+impl Loop {
+    async fn run(mut self) {
+        loop {
+            self.take_orders();
+            let busy = self.step().await;
+            let done = self.tasks.is_empty() && self.ended.is_empty();
+            if done && self.orders.phase() > Phase::Working {
+                return;
+            }
+            if !busy {
+                self.wait().await;
+            }
+            self.collect();
+        }
+    }
+
+    /// Waits for an end or an order.
+    async fn wait(&mut self) {
+        tokio::select! {
+            Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
+                self.note_end(ended);
+            }
+            () = self.orders.wake.notified() => self.backlog.expect_new(),
+        }
+    }
+
+    fn collect(&mut self) {
+        while let Some(ended) = self.tasks.try_join_next_with_id() {
+            self.note_end(ended);
+        }
+    }
+
+    fn take_orders(&mut self) {
+        let stops = self.orders.take_stops();
+        let ids = stops.iter().filter_map(|execution| self.task_of.get(execution));
+        for running in ids.filter_map(|id| self.running.get(id)) {
+            run::ask_to_stop(&running.stop, StopReason::Stopped);
+        }
+        if self.orders.phase() == Phase::Stopping {
+            for running in self.running.values() {
+                run::ask_to_stop(&running.stop, StopReason::Shutdown);
+            }
+        }
+    }
+
+    fn note_end(&mut self, ended: Result<(Id, Outcome), JoinError>) {
+        let (id, outcome) = match ended {
+            Ok((id, outcome)) => (id, outcome),
+            Err(error) => (error.id(), Outcome::Broke { info: panic_message(error) }),
+        };
+        let Some(running) = self.running.remove(&id) else { return };
+        self.task_of.remove(&running.id);
+        self.end(running, outcome);
+    }
+
+    fn end(&mut self, running: Running, outcome: Outcome) {
+        let asked = *running.stop.borrow();
+        // By the monotonic clock: a clock set during the run does not change how long it took.
+        let took = self.resources.clock.monotonic().saturating_sub(running.started);
+        let took_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
+        let ended = Ended {
+            id: running.id,
+            attempt: running.attempt,
+            fire: running.fire,
+            verdict: Verdict::new(outcome, asked, running.job.timeout_s),
+            output: running.output.close(),
+            finished_at_ms: running.started_at_ms.saturating_add(took_ms),
+        };
+        self.ended.push((ended, running));
+    }
+
+    /// Writes down what ended and claims what may start, in one commit; whether there was anything to do.
+    async fn step(&mut self) -> bool {
+        let working = self.orders.phase() == Phase::Working;
+        let places = self.resources.config.concurrency_max.saturating_sub(self.running.len());
+        let room = if working && self.backlog.may_have_work() { places.min(CLAIM_MAX) } else { 0 };
+        if room == 0 && self.ended.is_empty() {
+            return false;
+        }
+        let (ended, runs): (Vec<_>, Vec<_>) = self.ended.drain(..).unzip();
+        let ended = Arc::new(ended);
+        let claimed_at_ms = now_ms(&*self.resources.clock);
+        let started = self.resources.clock.monotonic();
+        let plan = Arc::new(self.backlog.plan(room));
+        let to_claim = Arc::clone(&plan);
+        let written = self.write(&ended, move |tx, ended| {
+            let finished = executions::finish(tx, ended)?;
+            Ok((finished, claim::claim(tx, &to_claim, claimed_at_ms)?))
+        });
+        match written.await {
+            Ok((finished, work)) => {
+                let claimed = self.start_all(work, &plan, claimed_at_ms, started);
+                self.tell(&ended, &runs, finished);
+                claimed > 0 || !ended.is_empty()
+            }
+            Err(Error::Internal(_)) => {
+                self.write_apart(&ended, &runs).await;
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Writes until the database takes it: what has ended must not be forgotten because a disk is
+    /// full. Gives up only when the engine is being stopped; the next one will find the executions
+    /// running and say so in their records.
+    async fn write<T: Send + 'static>(
+        &self,
+        ended: &Arc<Vec<Ended>>,
+        op: impl Fn(Tx<'_>, &[Ended]) -> Result<T> + Clone + Send + 'static,
+    ) -> Result<T> {
+        loop {
+            let (op, shared) = (op.clone(), Arc::clone(ended));
+            let error = match self.resources.store.write(move |tx| op(tx, &shared)).await {
+                Ok(written) => return Ok(written),
+                Err(error) => error,
+            };
+            tracing::error!(%error, waiting = ended.len(), "ends of executions are not on disk yet");
+            if matches!(error, Error::Internal(_)) || self.orders.phase() == Phase::Stopping {
+                return Err(error);
+            }
+            self.resources.clock.sleep(RETRY_AFTER).await;
+        }
+    }
+
+    /// One record that contradicts its execution must not keep the others from being written.
+    async fn write_apart(&self, ended: &Arc<Vec<Ended>>, runs: &[Running]) {
+        for (n, run) in runs.iter().enumerate() {
+            let shared = Arc::clone(ended);
+            let op = move |tx: Tx<'_>| executions::finish(tx, std::slice::from_ref(&shared[n]));
+            match self.resources.store.write(op).await {
+                Ok(finished) => {
+                    self.tell(std::slice::from_ref(&ended[n]), std::slice::from_ref(run), finished);
+                }
+                Err(error) => tracing::error!(%error, "the end of an execution cannot be recorded"),
+            }
+        }
+    }
+
+    fn start_all(
+        &mut self,
+        work: ClaimedWork,
+        plan: &slots::Plan,
+        claimed_at_ms: i64,
+        started: Duration,
+    ) -> usize {
+        let mut count = 0;
+        for (fire, job, claimed) in work.claimed {
+            count += claimed.len();
+            for execution in claimed {
+                self.start(fire, Arc::clone(&job), execution, claimed_at_ms, started);
+            }
+        }
+        self.backlog.apply(plan, work.served, work.more_new);
+        count
+    }
+
+    fn start(
+        &mut self,
+        fire: i64,
+        job: Arc<Job>,
+        claimed: Claimed,
+        started_at_ms: i64,
+        started: Duration,
+    ) {
+        let Resources { hub, config, clock, executors, scratch_dir, .. } = &self.resources;
+        let invoke_id = job.invoke_id;
+        let output = hub.open_output(invoke_id, claimed.id, config.output);
+        let (stop, stop_asked) = watch::channel(None);
+        let running = Running {
+            id: claimed.id,
+            attempt: claimed.attempt,
+            fire,
+            instance_id: claimed.instance_id,
+            job,
+            output,
+            stop: Arc::new(stop),
+            started_at_ms,
+            started,
+        };
+        hub.publish(invoke_id, || vec![running.change(ExecutionStatus::Running, started_at_ms)]);
+        let Some(executor) = executors.get(&claimed.executor) else {
+            let info = format!("no executor `{}` is plugged in", claimed.executor);
+            self.end(running, Outcome::Undeliverable { code: "ClientNotRunning", info });
+            return;
+        };
+        let cx = ExecutionContext {
+            output: Arc::clone(&running.output),
+            stop: stop_asked,
+            stop_grace: config.stop_grace,
+            clock: Arc::clone(clock),
+            scratch_dir: Arc::clone(scratch_dir),
+        };
+        let task = Task {
+            execution_id: running.id,
+            instance_id: running.instance_id.clone(),
+            attempt: running.attempt,
+            job: Arc::clone(&running.job),
+        };
+        let work = run::run(Arc::clone(executor), task, cx, Arc::clone(&running.stop));
+        let id = self.tasks.spawn(work).id();
+        self.task_of.insert(running.id, id);
+        self.running.insert(id, running);
+    }
+
+    /// Tells the watchers, now that it is on disk.
+    fn tell(&self, ended: &[Ended], runs: &[Running], finished: FinishedInvocations) {
+        for (ended, run) in ended.iter().zip(runs) {
+            let status = ended.verdict.cause.target();
+            self.resources
+                .hub
+                .publish(run.job.invoke_id, || vec![run.change(status, ended.finished_at_ms)]);
+            self.resources.hub.close_output(ended.id);
+        }
+        for (invoke_id, status) in finished {
+            self.resources.hub.finish(invoke_id, status);
+        }
+    }
+}
+
+impl Running {
+    fn change(&self, status: ExecutionStatus, at_ms: i64) -> Change {
+        Change {
+            execution_id: self.id,
+            instance_id: self.instance_id.clone(),
+            status,
+            at_ms,
+            output: Some(Arc::clone(&self.output)),
+        }
+    }
+}
+
+fn panic_message(error: JoinError) -> String {
+    match error.try_into_panic() {
+        Ok(payload) => {
+            let text = payload.downcast_ref::<&str>().copied();
+            let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+            format!("the executor panicked: {}", text.unwrap_or("no message"))
+        }
+        Err(error) => format!("the executor's task was ended: {error}"),
+    }
+}

@@ -1,0 +1,51 @@
+//! One execution from its start to its end: the executor's work, against its timeout and a stop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::execution::{Outcome, StopReason};
+use crate::executor::{DynExecutor, ExecutionContext, Task};
+
+/// How much longer than the grace period an executor may take to see a stop through: to drain pipes
+/// and collect what it ended.
+const STOP_MARGIN: Duration = Duration::from_secs(10);
+
+/// Carries out a task. If its time is up it is asked to stop; an executor that does not is dropped.
+pub(super) async fn run(
+    executor: Arc<dyn DynExecutor>,
+    task: Task,
+    cx: ExecutionContext,
+    stop: Arc<watch::Sender<Option<StopReason>>>,
+) -> Outcome {
+    let timeout = task.timeout();
+    let mut work = executor.execute(task, cx.clone());
+    tokio::select! {
+        // What is done is done, even if its time is up in the same instant.
+        biased;
+        outcome = &mut work => return outcome,
+        _ = cx.stop_asked() => {}
+        () = cx.sleep(timeout) => ask_to_stop(&stop, StopReason::Timeout),
+    }
+    let patience = cx.stop_grace() + STOP_MARGIN;
+    tokio::select! {
+        biased;
+        outcome = &mut work => outcome,
+        () = cx.sleep(patience) => Outcome::Broke {
+            info: format!(
+                "the executor was asked to stop and did not return within {} s; it was dropped",
+                patience.as_secs()
+            ),
+        },
+    }
+}
+
+/// Asks once; the first reason stays.
+pub(super) fn ask_to_stop(stop: &watch::Sender<Option<StopReason>>, reason: StopReason) {
+    stop.send_if_modified(|asked| {
+        let first = asked.is_none();
+        asked.get_or_insert(reason);
+        first
+    });
+}

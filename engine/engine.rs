@@ -1,0 +1,700 @@
+//! The engine as a host sees it: requests in, records and events out.
+
+mod builder;
+mod scratch;
+mod watch;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Clock, now_ms};
+use crate::command::{
+    CreateCommand, CreateCommandResponse, DescribeCommands, DescribeCommandsResponse, ModifyCommand,
+};
+use crate::config::Config;
+use crate::dispatcher::Dispatcher;
+use crate::error::{Error, Result, StorageError, StorageErrorKind, Violation, none_of};
+use crate::event::{Change, Hub, Subscription};
+use crate::execution::{
+    DescribeInvocationResults, DescribeInvocationResultsResponse, Finished, ResultPage,
+};
+use crate::id::{CommandId, ExecutionId, InstanceId, InvokeId};
+use crate::instance::{DescribeInstances, DescribeInstancesResponse, Instance, InstanceState};
+use crate::invocation::{
+    DescribeInvocations, DescribeInvocationsResponse, InvokeCommand, InvokeCommandResponse,
+    RunCommand, RunCommandResponse, StopInvocation, StopInvocationResponse,
+};
+use crate::limits::Limits;
+use crate::status::ExecutionStatus;
+use crate::store::commands::Definition;
+use crate::store::invocations::NewInvocation;
+use crate::store::{PageToken, Store, Tx, commands, executions, instances, invocations};
+use crate::wire::{self, ContentEncoding};
+
+pub use builder::EngineBuilder;
+pub use watch::{Position, Watch};
+
+use scratch::Scratch;
+
+/// An open engine. Clones are handles of the same one; dropping the last ends it once what runs has
+/// ended, while [`shutdown`](Engine::shutdown) says when.
+///
+/// # Run a script and read what it printed
+///
+/// ```
+/// use adjutant::{Engine, RunCommand};
+///
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+/// # runtime.block_on(async {
+/// let engine = Engine::open_in_memory().await?;
+/// let run = engine.run_command(RunCommand::shell("echo hello").on(["local"])).await?;
+/// let finished = engine.wait(&run.invoke_id).await?;
+/// assert_eq!(finished.results[0].output.as_bytes(), b"hello\n");
+/// # Ok::<(), adjutant::Error>(())
+/// # }).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    records: Records,
+    clock: Arc<dyn Clock>,
+    config: Config,
+    executor_names: Arc<Vec<String>>,
+    /// None if the file is open for reading only.
+    dispatcher: Option<Dispatcher>,
+    closing: std::sync::atomic::AtomicBool,
+    _scratch: Option<Arc<Scratch>>,
+}
+
+/// What reading and watching need; does not keep the engine going.
+#[derive(Clone)]
+struct Records {
+    store: Arc<Store>,
+    hub: Arc<Hub>,
+    /// Set if another process runs the file: then the hub tells nothing, and one has to look.
+    poll: Option<Arc<dyn Clock>>,
+}
+
+/// How often a reader of another process's file looks again.
+const POLL_EVERY: Duration = Duration::from_millis(200);
+
+impl Records {
+    async fn read<T, F>(&self, op: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(Tx<'_>) -> Result<T> + Send + 'static,
+    {
+        self.store.read(op).await
+    }
+
+    /// Waits until there may be news; whether the records have to be looked at for them.
+    async fn wait(&self, subscription: &Subscription) -> bool {
+        match &self.poll {
+            None => subscription.wake.notified().await,
+            Some(clock) => clock.sleep(POLL_EVERY).await,
+        }
+        self.poll.is_some()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(dispatcher) = &self.dispatcher {
+            dispatcher.drain();
+        }
+        self.records.hub.close();
+    }
+}
+
+impl Engine {
+    /// Opens the engine on a database file, which is created if it is missing, with the local
+    /// machine as its first instance and everything else at its default.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InUse`] if another process runs the file, [`Error::Storage`] if it cannot be opened,
+    /// is damaged or was written by a newer version.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder().path(path).open().await
+    }
+
+    /// Opens an engine whose records live and die with it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Storage`] if there is no place for its temporary files.
+    pub async fn open_in_memory() -> Result<Self> {
+        Self::builder().open().await
+    }
+
+    /// Sets an engine up in detail.
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder::new()
+    }
+
+    /// The database file; none if the engine lives in memory.
+    pub fn path(&self) -> Option<&Path> {
+        self.inner.records.store.path()
+    }
+
+    /// What requests are held to.
+    pub fn limits(&self) -> &Limits {
+        &self.inner.config.limits
+    }
+
+    /// Registers an instance, or changes the one of that name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if its id is malformed or its executor is not plugged in.
+    pub async fn register_instance(&self, instance: Instance) -> Result<()> {
+        self.check_instance(&instance)?;
+        let now_ms = self.now_ms();
+        self.write(move |tx| instances::upsert(tx, &instance, now_ms)).await
+    }
+
+    /// Changes a registered instance.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if there is none of that name, or as for
+    /// [`register_instance`](Engine::register_instance).
+    pub async fn update_instance(&self, instance: Instance) -> Result<()> {
+        self.check_instance(&instance)?;
+        let now_ms = self.now_ms();
+        self.write(move |tx| {
+            let known = instances::find(tx, &instance.instance_id)?;
+            known.ok_or_else(|| Error::invalid(instances::not_found(&instance.instance_id)))?;
+            instances::upsert(tx, &instance, now_ms)
+        })
+        .await
+    }
+
+    /// Removes an instance. Its records stay, and registering it again brings it back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if there is none of that name, [`Error::Conflict`] while executions on it
+    /// have not ended.
+    pub async fn remove_instance(&self, instance_id: &InstanceId) -> Result<()> {
+        let (instance_id, now_ms) = (instance_id.clone(), self.now_ms());
+        self.write(move |tx| instances::remove(tx, &instance_id, now_ms)).await
+    }
+
+    /// Lists instances, a page at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if an id is unknown or the page is not one.
+    pub async fn describe_instances(
+        &self,
+        request: DescribeInstances,
+    ) -> Result<DescribeInstancesResponse> {
+        let page = Page::new(request.max_results, request.next_token.as_deref(), self.limits())?;
+        let ids = request.instance_ids;
+        let (instances, next) = self
+            .read(move |tx| {
+                if ids.is_empty() {
+                    return instances::list(tx, page.after, page.size);
+                }
+                let found = ids.iter().map(|id| {
+                    let target = instances::find(tx, id)?;
+                    target.ok_or_else(|| Error::invalid(instances::not_found(id)))
+                });
+                Ok((found.map(|t| Ok(t?.instance)).collect::<Result<_>>()?, None))
+            })
+            .await?;
+        Ok(DescribeInstancesResponse {
+            request_id: wire::request_id(),
+            instances,
+            next_token: text(next),
+        })
+    }
+
+    /// Keeps a command for later invocations.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] with everything that is wrong with the request.
+    pub async fn create_command(&self, request: CreateCommand) -> Result<CreateCommandResponse> {
+        let (content, violations) = request.check(self.limits());
+        none_of(violations)?;
+        let definition = Definition {
+            name: request.name,
+            description: request.description,
+            command_type: request.command_type,
+            content: content.ok_or_else(unchecked)?,
+            working_dir: request.working_dir.filter(|dir| !dir.is_empty()),
+            timeout_s: request.timeout.unwrap_or(self.limits().timeout_s_default),
+        };
+        let command_id = CommandId::new(self.inner.clock.realtime());
+        let (kept_max, now_ms) = (self.limits().kept_commands_max, self.now_ms());
+        self.write(move |tx| commands::insert(tx, command_id, &definition, kept_max, now_ms))
+            .await?;
+        Ok(CreateCommandResponse { request_id: wire::request_id(), command_id })
+    }
+
+    /// Changes a kept command; invocations that exist keep what they were made from.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if there is no such command or a value is out of bounds.
+    pub async fn modify_command(&self, request: ModifyCommand) -> Result<()> {
+        none_of(request.violations(self.limits()))?;
+        self.write(move |tx| commands::modify(tx, &request)).await
+    }
+
+    /// Deletes a kept command; its invocations stay.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if there is no such command, [`Error::Conflict`] while an invocation of it
+    /// has not ended.
+    pub async fn delete_command(&self, command_id: CommandId) -> Result<()> {
+        self.write(move |tx| commands::delete(tx, command_id)).await
+    }
+
+    /// Lists kept commands, newest first, a page at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if the page is not one.
+    pub async fn describe_commands(
+        &self,
+        request: DescribeCommands,
+    ) -> Result<DescribeCommandsResponse> {
+        let page = Page::new(request.max_results, request.next_token.as_deref(), self.limits())?;
+        let encoding = encoding(request.content_encoding.as_deref());
+        let (commands, next) = self
+            .read(move |tx| commands::list(tx, &request, page.after, page.size, encoding))
+            .await?;
+        Ok(DescribeCommandsResponse {
+            request_id: wire::request_id(),
+            commands,
+            next_token: text(next),
+        })
+    }
+
+    /// Creates a command and runs it. When this returns, the invocation is on disk.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] with everything that is wrong; then nothing is stored and nothing runs.
+    pub async fn run_command(&self, request: RunCommand) -> Result<RunCommandResponse> {
+        let invoke_id = self.new_invoke_id();
+        self.submit_run(invoke_id, request).await
+    }
+
+    /// Does the same and watches from before the start, so that no output is missed.
+    ///
+    /// # Errors
+    ///
+    /// As [`run_command`](Engine::run_command).
+    pub async fn run_command_and_watch(
+        &self,
+        request: RunCommand,
+    ) -> Result<(RunCommandResponse, Watch)> {
+        let invoke_id = self.new_invoke_id();
+        let subscription = self.inner.records.hub.subscribe(invoke_id);
+        let response = self.submit_run(invoke_id, request).await?;
+        Ok((response, self.watch_with(subscription, invoke_id, Position::default()).await?))
+    }
+
+    async fn submit_run(
+        &self,
+        invoke_id: InvokeId,
+        request: RunCommand,
+    ) -> Result<RunCommandResponse> {
+        let (content, violations) = request.check(self.limits());
+        none_of(violations)?;
+        let definition = Definition {
+            name: request.name,
+            description: request.description,
+            command_type: request.command_type,
+            content: content.ok_or_else(unchecked)?,
+            working_dir: request.working_dir.filter(|dir| !dir.is_empty()),
+            timeout_s: request.timeout.unwrap_or(self.limits().timeout_s_default),
+        };
+        let command_id = CommandId::of_invocation(invoke_id);
+        let (keep, kept_max, now_ms) =
+            (request.keep_command, self.limits().kept_commands_max, self.now_ms());
+        let new = NewInvocation {
+            invoke_id,
+            command_id: keep.then_some(command_id),
+            definition,
+            termination_mode: request.termination_mode,
+            repeat_mode: request.repeat_mode,
+        };
+        let executor_names = Arc::clone(&self.inner.executor_names);
+        self.submit(move |tx| {
+            let targets = targets(tx, &request.instance_ids, &new.definition, &executor_names)?;
+            if keep {
+                commands::insert(tx, command_id, &new.definition, kept_max, now_ms)?;
+            }
+            invocations::insert(tx, &new, &targets, now_ms)
+        })
+        .await?;
+        Ok(RunCommandResponse { request_id: wire::request_id(), command_id, invoke_id })
+    }
+
+    /// Runs a kept command. When this returns, the invocation is on disk.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] with what is wrong; then nothing is stored and nothing runs.
+    pub async fn invoke_command(&self, request: InvokeCommand) -> Result<InvokeCommandResponse> {
+        let invoke_id = self.new_invoke_id();
+        self.submit_invoke(invoke_id, request).await
+    }
+
+    /// Does the same and watches from before the start, so that no output is missed.
+    ///
+    /// # Errors
+    ///
+    /// As [`invoke_command`](Engine::invoke_command).
+    pub async fn invoke_command_and_watch(
+        &self,
+        request: InvokeCommand,
+    ) -> Result<(InvokeCommandResponse, Watch)> {
+        let invoke_id = self.new_invoke_id();
+        let subscription = self.inner.records.hub.subscribe(invoke_id);
+        let response = self.submit_invoke(invoke_id, request).await?;
+        Ok((response, self.watch_with(subscription, invoke_id, Position::default()).await?))
+    }
+
+    async fn submit_invoke(
+        &self,
+        invoke_id: InvokeId,
+        request: InvokeCommand,
+    ) -> Result<InvokeCommandResponse> {
+        none_of(request.violations(self.limits()))?;
+        let now_ms = self.now_ms();
+        let executor_names = Arc::clone(&self.inner.executor_names);
+        self.submit(move |tx| {
+            let mut definition = commands::get(tx, request.command_id)?;
+            if let Some(working_dir) = request.working_dir.filter(|dir| !dir.is_empty()) {
+                definition.working_dir = Some(working_dir);
+            }
+            definition.timeout_s = request.timeout.unwrap_or(definition.timeout_s);
+            let targets = targets(tx, &request.instance_ids, &definition, &executor_names)?;
+            let new = NewInvocation {
+                invoke_id,
+                command_id: Some(request.command_id),
+                definition,
+                termination_mode: request.termination_mode,
+                repeat_mode: request.repeat_mode,
+            };
+            invocations::insert(tx, &new, &targets, now_ms)
+        })
+        .await?;
+        Ok(InvokeCommandResponse { request_id: wire::request_id(), invoke_id })
+    }
+
+    /// Stops an invocation: what waits is cancelled, what runs is asked to end. When this returns,
+    /// the request is on disk; [`wait`](Engine::wait) for the end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if there is no such invocation, or it has no such target.
+    pub async fn stop_invocation(&self, request: StopInvocation) -> Result<StopInvocationResponse> {
+        none_of(request.violations(self.limits()))?;
+        let (invoke_id, now_ms) = (request.invoke_id, self.now_ms());
+        let stopped = self
+            .write(move |tx| {
+                let invocation = invocations::find(tx, invoke_id)?;
+                executions::stop(tx, invocation, &request.instance_ids, now_ms)
+            })
+            .await?;
+        let change = |status| {
+            move |(execution_id, instance_id): &(ExecutionId, InstanceId)| Change {
+                execution_id: *execution_id,
+                instance_id: instance_id.clone(),
+                status,
+                at_ms: now_ms,
+                output: None,
+            }
+        };
+        self.inner.records.hub.publish(invoke_id, || {
+            let cancelled = stopped.cancelled.iter().map(change(ExecutionStatus::Cancelled));
+            cancelled
+                .chain(stopped.stopping.iter().map(change(ExecutionStatus::Stopping)))
+                .collect()
+        });
+        if let Some(dispatcher) = &self.inner.dispatcher {
+            dispatcher.stop(stopped.stopping.iter().map(|(execution_id, _)| *execution_id));
+        }
+        for (invoke_id, status) in stopped.finished {
+            self.inner.records.hub.finish(invoke_id, status);
+        }
+        Ok(StopInvocationResponse { request_id: wire::request_id() })
+    }
+
+    /// Lists invocations, newest first, a page at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if the page is not one.
+    pub async fn describe_invocations(
+        &self,
+        request: DescribeInvocations,
+    ) -> Result<DescribeInvocationsResponse> {
+        let page = Page::new(request.max_results, request.next_token.as_deref(), self.limits())?;
+        let encoding = encoding(request.content_encoding.as_deref());
+        let (invocations, next) = self
+            .read(move |tx| {
+                if let Some(invoke_id) = request.invoke_id {
+                    invocations::find(tx, invoke_id)?;
+                }
+                invocations::list(tx, &request, page.after, page.size, encoding)
+            })
+            .await?;
+        Ok(DescribeInvocationsResponse {
+            request_id: wire::request_id(),
+            invocations,
+            next_token: text(next),
+        })
+    }
+
+    /// Lists executions, newest first, a page at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if the invocation is unknown or the page is not one.
+    pub async fn describe_invocation_results(
+        &self,
+        request: DescribeInvocationResults,
+    ) -> Result<DescribeInvocationResultsResponse> {
+        let page = Page::new(request.max_results, request.next_token.as_deref(), self.limits())?;
+        let encoding = encoding(request.content_encoding.as_deref());
+        let (results, next) = self
+            .read(move |tx| {
+                if let Some(invoke_id) = request.invoke_id {
+                    invocations::find(tx, invoke_id)?;
+                }
+                executions::list(tx, &request, page.after, page.size, encoding)
+            })
+            .await?;
+        let invocation = ResultPage { results, next_token: text(next) };
+        Ok(DescribeInvocationResultsResponse { request_id: wire::request_id(), invocation })
+    }
+
+    /// Waits until an invocation has ended; all its results, in the order of its targets.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if there is no such invocation, [`Error::ShuttingDown`] if the engine
+    /// ends before it.
+    pub async fn wait(&self, invoke_id: &InvokeId) -> Result<Finished> {
+        let invoke_id = *invoke_id;
+        let subscription = self.inner.records.hub.subscribe(invoke_id);
+        loop {
+            let finished = self.read(move |tx| finished(tx, invoke_id)).await?;
+            if let Some(finished) = finished {
+                return Ok(finished);
+            }
+            loop {
+                let inbox = subscription.take();
+                if inbox.finished.is_some() {
+                    break;
+                }
+                if inbox.closed {
+                    return Err(Error::ShuttingDown);
+                }
+                if self.inner.records.wait(&subscription).await {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Watches an invocation from its beginning: what has happened, then what happens.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if there is no such invocation.
+    pub async fn watch(&self, invoke_id: &InvokeId) -> Result<Watch> {
+        self.watch_from(invoke_id, Position::default()).await
+    }
+
+    /// Watches an invocation from where an earlier [`Watch`] had come to.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if there is no such invocation.
+    pub async fn watch_from(&self, invoke_id: &InvokeId, position: Position) -> Result<Watch> {
+        let subscription = self.inner.records.hub.subscribe(*invoke_id);
+        self.watch_with(subscription, *invoke_id, position).await
+    }
+
+    async fn watch_with(
+        &self,
+        subscription: Arc<Subscription>,
+        invoke_id: InvokeId,
+        position: Position,
+    ) -> Result<Watch> {
+        let invocation = self.read(move |tx| invocations::find(tx, invoke_id)).await?;
+        Ok(Watch::new(self.inner.records.clone(), subscription, invocation, position))
+    }
+
+    /// Takes no new work, waits up to `deadline` for what runs, then ends that too. When this
+    /// returns nothing of the engine runs any longer; what waited stays for the next one.
+    pub async fn shutdown(&self, deadline: Duration) {
+        self.inner.closing.store(true, std::sync::atomic::Ordering::Relaxed);
+        if let Some(dispatcher) = &self.inner.dispatcher {
+            dispatcher.shut_down(deadline, &*self.inner.clock).await;
+        }
+        self.inner.records.hub.close();
+    }
+
+    fn check_instance(&self, instance: &Instance) -> Result<()> {
+        let mut violations = instance.violations();
+        if !self.inner.executor_names.contains(&instance.executor) {
+            violations.push(no_executor(instance, &self.inner.executor_names));
+        }
+        none_of(violations)
+    }
+
+    fn new_invoke_id(&self) -> InvokeId {
+        InvokeId::new(self.inner.clock.realtime())
+    }
+
+    fn now_ms(&self) -> i64 {
+        now_ms(&*self.inner.clock)
+    }
+
+    /// Stores an invocation and lets the dispatcher know.
+    async fn submit<F>(&self, op: F) -> Result<()>
+    where
+        F: FnOnce(Tx<'_>) -> Result<()> + Send + 'static,
+    {
+        self.write(op).await?;
+        if let Some(dispatcher) = &self.inner.dispatcher {
+            dispatcher.wake();
+        }
+        Ok(())
+    }
+
+    async fn write<T, F>(&self, op: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(Tx<'_>) -> Result<T> + Send + 'static,
+    {
+        if self.inner.closing.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(Error::ShuttingDown);
+        }
+        self.inner.records.store.write(op).await
+    }
+
+    async fn read<T, F>(&self, op: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(Tx<'_>) -> Result<T> + Send + 'static,
+    {
+        self.inner.records.read(op).await
+    }
+}
+
+/// The rows of the instances to run on, if every one of them suits.
+fn targets(
+    tx: Tx<'_>,
+    ids: &[InstanceId],
+    definition: &Definition,
+    executor_names: &[String],
+) -> Result<Vec<i64>> {
+    let mut rows = Vec::with_capacity(ids.len());
+    let mut violations = Vec::new();
+    for id in ids {
+        let Some(target) = instances::find(tx, id)? else {
+            violations.push(instances::not_found(id));
+            continue;
+        };
+        let instance = target.instance;
+        if instance.state != InstanceState::Running {
+            let message = format!("`{id}` is {}; it must be Running", instance.state);
+            violations.push(Violation::new("InvalidInstance.NotMatch", 400, "InstanceId", message));
+        }
+        if !definition.command_type.suits(instance.os_type) {
+            let message = format!(
+                "{} does not run on {} (`{id}`)",
+                definition.command_type, instance.os_type
+            );
+            violations.push(Violation::new("InvalidInstance.NotMatch", 400, "InstanceId", message));
+        }
+        if !executor_names.contains(&instance.executor) {
+            violations.push(no_executor(&instance, executor_names));
+        }
+        rows.push(target.row);
+    }
+    none_of(violations)?;
+    Ok(rows)
+}
+
+fn no_executor(instance: &Instance, executor_names: &[String]) -> Violation {
+    Violation::new(
+        "InvalidInstance.NotMatch",
+        400,
+        "Executor",
+        format!(
+            "`{}` is served by executor `{}`, which is not plugged in; there are: {}",
+            instance.instance_id,
+            instance.executor,
+            executor_names.join(", ")
+        ),
+    )
+}
+
+fn finished(tx: Tx<'_>, invoke_id: InvokeId) -> Result<Option<Finished>> {
+    let invocation = invocations::find(tx, invoke_id)?;
+    let status = invocations::status(tx, invocation)?;
+    if !status.is_final() {
+        return Ok(None);
+    }
+    Ok(Some(Finished { status, results: executions::all_of(tx, invocation)? }))
+}
+
+/// The page that a listing asks for.
+#[derive(Debug, Clone, Copy)]
+struct Page {
+    after: Option<PageToken>,
+    size: usize,
+}
+
+impl Page {
+    fn new(max_results: Option<usize>, token: Option<&str>, limits: &Limits) -> Result<Self> {
+        let size = max_results.unwrap_or(limits.page_size_default);
+        if !(1..=limits.page_size_max).contains(&size) {
+            return Err(Error::invalid(Violation::new(
+                "InvalidParameter.MaxResults",
+                400,
+                "MaxResults",
+                format!("want 1 to {} entries a page; it is {size}", limits.page_size_max),
+            )));
+        }
+        let after = token.filter(|token| !token.is_empty()).map(PageToken::parse).transpose()?;
+        Ok(Self { after, size })
+    }
+}
+
+fn text(next: Option<PageToken>) -> String {
+    next.map(|token| token.to_string()).unwrap_or_default()
+}
+
+fn encoding(request: Option<&str>) -> ContentEncoding {
+    request.and_then(ContentEncoding::parse).unwrap_or_default()
+}
+
+fn unchecked() -> Error {
+    Error::Internal("content passed its check and is not there".to_owned())
+}
+
+fn io_error(path: &Path, error: &std::io::Error) -> Error {
+    Error::Storage(StorageError {
+        kind: StorageErrorKind::Io,
+        message: error.to_string(),
+        path: Some(path.to_owned()),
+    })
+}

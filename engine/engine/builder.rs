@@ -1,0 +1,191 @@
+//! Setting an engine up.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::scratch::Scratch;
+use super::{Engine, Inner, Records};
+use crate::clock::{Clock, SystemClock, now_ms};
+use crate::config::{Config, Durability, OutputQuota};
+use crate::dispatcher::{Dispatcher, Executors, Resources};
+use crate::error::{Error, Result};
+use crate::event::Hub;
+use crate::executor::{Executor, ProcessExecutor};
+use crate::instance::{Instance, LOCAL};
+use crate::limits::Limits;
+use crate::recovery;
+use crate::store::{Location, Store, StoreOptions, instances};
+
+/// What an engine is to be. Everything has a default; without a [`path`](EngineBuilder::path) it
+/// lives in memory.
+///
+/// # A host with an executor of its own
+///
+/// ```
+/// use adjutant::{ClosureExecutor, Engine, Instance, RunCommand};
+///
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+/// # runtime.block_on(async {
+/// let engine = Engine::builder()
+///     .max_concurrent(200)
+///     .executor("mailer", ClosureExecutor::new(|_task, _cx| async { Ok::<(), String>(()) }))
+///     .open()
+///     .await?;
+/// engine.register_instance(Instance::new("mailer-1").executor("mailer")).await?;
+/// let run = engine.run_command(RunCommand::shell("weekly").on(["mailer-1"])).await?;
+/// assert_eq!(engine.wait(&run.invoke_id).await?.results[0].exit_code, Some(0));
+/// # Ok::<(), adjutant::Error>(())
+/// # }).unwrap();
+/// ```
+#[must_use]
+pub struct EngineBuilder {
+    location: Location,
+    read_only: bool,
+    config: Config,
+    clock: Arc<dyn Clock>,
+    executors: Executors,
+}
+
+impl EngineBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            location: Location::Memory,
+            read_only: false,
+            config: Config::default(),
+            clock: Arc::new(SystemClock::default()),
+            executors: Executors::new(),
+        }
+    }
+
+    /// Keeps the records in this file.
+    pub fn path(mut self, path: impl AsRef<Path>) -> Self {
+        self.location = Location::File(path.as_ref().to_owned());
+        self
+    }
+
+    /// Only reads, also while another process runs the file. Nothing runs, and writing is refused.
+    pub fn read_only(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+
+    /// Executions that may run at a time; 64 by default, at least 1.
+    pub fn max_concurrent(mut self, executions: usize) -> Self {
+        self.config.concurrency_max = executions.max(1);
+        self
+    }
+
+    /// Plugs in an executor under the name by which instances ask for it. `local` is there by
+    /// default and can be replaced.
+    pub fn executor(mut self, name: impl Into<String>, executor: impl Executor) -> Self {
+        self.executors.insert(name.into(), Arc::new(executor));
+        self
+    }
+
+    /// Takes time from this clock.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Holds requests to these limits.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.config.limits = limits;
+        self
+    }
+
+    /// Says how far an acknowledged write is from the disk.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.config.durability = durability;
+        self
+    }
+
+    /// The time between asking a process to end and ending it; 5 s by default.
+    pub fn stop_grace(mut self, grace: Duration) -> Self {
+        self.config.stop_grace = grace;
+        self
+    }
+
+    /// Says how much of an output its record keeps.
+    pub fn output_quota(mut self, quota: OutputQuota) -> Self {
+        self.config.output = quota;
+        self
+    }
+
+    /// Opens the engine on the tokio runtime that this is called on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::open`].
+    pub async fn open(mut self) -> Result<Engine> {
+        self.executors.entry(LOCAL.to_owned()).or_insert_with(|| Arc::new(ProcessExecutor::new()));
+        let options = StoreOptions {
+            location: self.location.clone(),
+            read_only: self.read_only,
+            durability: self.config.durability,
+            readers_max: self.config.readers_max,
+        };
+        let opened = tokio::task::spawn_blocking(move || -> Result<_> {
+            let store = Store::open(&options)?;
+            let scratch = match store.path() {
+                _ if options.read_only => None,
+                Some(path) => Some(Scratch::beside(path)?),
+                None => Some(Scratch::temporary()?),
+            };
+            Ok((store, scratch))
+        });
+        let (store, scratch) = opened
+            .await
+            .map_err(|error| Error::Internal(format!("opening did not end: {error}")))??;
+        self.start(Arc::new(store), scratch.map(Arc::new)).await
+    }
+
+    async fn start(self, store: Arc<Store>, scratch: Option<Arc<Scratch>>) -> Result<Engine> {
+        let Self { config, clock, executors, .. } = self;
+        let hub = Arc::new(Hub::default());
+        let mut executor_names: Vec<String> = executors.keys().cloned().collect();
+        executor_names.sort();
+        let dispatcher = match &scratch {
+            None => None,
+            Some(scratch) => {
+                let now_ms = now_ms(&*clock);
+                let interrupted = store
+                    .write(move |tx| {
+                        instances::insert_if_new(tx, &Instance::new(LOCAL), now_ms)?;
+                        recovery::take_over(tx, now_ms)
+                    })
+                    .await?;
+                if interrupted > 0 {
+                    tracing::warn!(
+                        interrupted,
+                        "executions were cut off by the end of their engine"
+                    );
+                }
+                Some(Dispatcher::start(Resources {
+                    store: Arc::clone(&store),
+                    hub: Arc::clone(&hub),
+                    clock: Arc::clone(&clock),
+                    config: config.clone(),
+                    executors,
+                    scratch_dir: Arc::new(PathBuf::from(scratch.path())),
+                }))
+            }
+        };
+        if let Some(dispatcher) = &dispatcher {
+            dispatcher.wake();
+        }
+        let poll = dispatcher.is_none().then(|| Arc::clone(&clock));
+        Ok(Engine {
+            inner: Arc::new(Inner {
+                records: Records { store, hub, poll },
+                clock,
+                config,
+                executor_names: Arc::new(executor_names),
+                dispatcher,
+                closing: false.into(),
+                _scratch: scratch,
+            }),
+        })
+    }
+}

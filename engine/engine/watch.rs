@@ -1,0 +1,333 @@
+//! Watching an invocation: its events in order, put together from the records and from what the hub
+//! tells. Nothing is kept for a watcher that the records or the outputs do not hold anyway, so it
+//! may be as slow as it likes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use chrono::DateTime;
+use serde::{Deserialize, Serialize};
+
+use super::Records;
+use crate::error::Result;
+use crate::event::{Event, Inbox, Subscription};
+use crate::id::{ExecutionId, InstanceId};
+use crate::output::{LiveOutput, Output, Piece, Reader};
+use crate::status::{ExecutionStatus, InvocationStatus};
+use crate::store::executions::{self, Progress};
+use crate::store::invocations;
+
+/// The longest stretch of output in one event, in bytes.
+const OUTPUT_EVENT_BYTES_MAX: usize = 64 * 1024;
+
+/// How far a watcher has come: for each execution, its status and how much of its output. The
+/// default is the beginning. Serialises, so that a watcher elsewhere can go on from it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Position {
+    executions: BTreeMap<ExecutionId, Seen>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Seen {
+    status: Option<ExecutionStatus>,
+    offset: u64,
+}
+
+/// The events of one invocation, from [`Engine::watch`](crate::Engine::watch).
+pub struct Watch {
+    records: Records,
+    subscription: Arc<Subscription>,
+    invocation: i64,
+    tracks: BTreeMap<ExecutionId, Track>,
+    /// Those that may have something to tell, in turn.
+    ready: VecDeque<ExecutionId>,
+    /// The records have been looked at since they last said more than the hub did.
+    in_sync: bool,
+    /// How the invocation ended, once the records say so.
+    outcome: Option<InvocationStatus>,
+    ended: bool,
+}
+
+/// One execution as its watcher sees it.
+struct Track {
+    instance_id: InstanceId,
+    seen: Seen,
+    /// States it has come to and that are not told yet.
+    states: VecDeque<(ExecutionStatus, i64)>,
+    output: Source,
+    queued: bool,
+}
+
+/// Where the output of an execution is read.
+enum Source {
+    /// Not known yet; if the execution has ended, its record has it.
+    Unknown,
+    Live(Reader),
+    Record(Output),
+}
+
+impl Watch {
+    pub(super) fn new(
+        records: Records,
+        subscription: Arc<Subscription>,
+        invocation: i64,
+        position: Position,
+    ) -> Self {
+        let seen = position.executions.into_iter();
+        let tracks = seen.map(|(id, seen)| (id, Track::new(InstanceId::from(""), seen)));
+        Self {
+            records,
+            subscription,
+            invocation,
+            tracks: tracks.collect(),
+            ready: VecDeque::new(),
+            in_sync: false,
+            outcome: None,
+            ended: false,
+        }
+    }
+
+    /// The next event; `None` after [`Event::Finished`], or when the engine has ended. May be
+    /// dropped and called again without losing anything.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Storage`](crate::Error::Storage) if the records cannot be read; calling again tries again.
+    pub async fn next(&mut self) -> Result<Option<Event>> {
+        while !self.ended {
+            if let Some(event) = self.ready_event().await? {
+                return Ok(Some(event));
+            }
+            if let Some(status) = self.outcome {
+                self.ended = true;
+                return Ok(Some(Event::Finished { status }));
+            }
+            let inbox = self.subscription.take();
+            if self.receive(inbox) {
+                continue;
+            }
+            if self.in_sync {
+                self.in_sync = !self.records.wait(&self.subscription).await;
+                self.queue_live();
+            } else {
+                self.sync().await?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// How far this watcher has come.
+    pub fn position(&self) -> Position {
+        Position { executions: self.tracks.iter().map(|(&id, track)| (id, track.seen)).collect() }
+    }
+
+    /// The next event of the executions that may have one, in turn.
+    async fn ready_event(&mut self) -> Result<Option<Event>> {
+        while let Some(&id) = self.ready.front() {
+            let Some(track) = self.tracks.get_mut(&id) else {
+                self.ready.pop_front();
+                continue;
+            };
+            if track.wants_record() {
+                let output = self.records.read(move |tx| executions::output(tx, id)).await?;
+                track.output = Source::Record(output);
+            }
+            self.ready.pop_front();
+            match track.next_event(id) {
+                Some(event) => {
+                    self.ready.push_back(id);
+                    return Ok(Some(event));
+                }
+                None => track.queued = false,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes in what the hub told; whether there was anything.
+    fn receive(&mut self, inbox: Inbox) -> bool {
+        let told = !inbox.changes.is_empty();
+        for change in inbox.changes {
+            let id = change.execution_id;
+            let track = self.track(id, change.instance_id);
+            if let Some(output) = &change.output {
+                track.follow(output);
+            }
+            track.add(change.status, change.at_ms);
+            if let Some(output) = &change.output {
+                output.watch(&self.subscription.wake);
+            }
+            self.queue(id);
+        }
+        if inbox.lagged || inbox.finished.is_some() {
+            // The records tell what the changes left out, and that these were the last.
+            self.in_sync = false;
+        }
+        if inbox.closed && !told && self.in_sync {
+            self.ended = true;
+        }
+        told || self.ended
+    }
+
+    /// Compares with the records: what changed, what runs, and whether all has ended.
+    async fn sync(&mut self) -> Result<()> {
+        let invocation = self.invocation;
+        let (progress, status) = self
+            .records
+            .read(move |tx| {
+                Ok((executions::progress_of(tx, invocation)?, invocations::status(tx, invocation)?))
+            })
+            .await?;
+        for execution in progress {
+            let id = execution.id;
+            let live = self.records.hub.output(id).filter(|_| !execution.status.is_final());
+            let wake = Arc::clone(&self.subscription.wake);
+            let track = self.track(id, execution.instance_id.clone());
+            if let Some(output) = live {
+                output.watch(&wake);
+                track.follow(&output);
+            }
+            for (status, at_ms) in states_so_far(&execution) {
+                track.add(status, at_ms);
+            }
+            self.queue(id);
+        }
+        self.in_sync = true;
+        self.outcome = Some(status).filter(|status| status.is_final());
+        Ok(())
+    }
+
+    fn track(&mut self, id: ExecutionId, instance_id: InstanceId) -> &mut Track {
+        let track = self.tracks.entry(id);
+        let track = track.or_insert_with(|| Track::new(instance_id.clone(), Seen::default()));
+        track.instance_id = instance_id;
+        track
+    }
+
+    fn queue(&mut self, id: ExecutionId) {
+        if let Some(track) = self.tracks.get_mut(&id).filter(|track| !track.queued) {
+            track.queued = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    fn queue_live(&mut self) {
+        for (&id, track) in &mut self.tracks {
+            if matches!(track.output, Source::Live(_)) && !track.queued {
+                track.queued = true;
+                self.ready.push_back(id);
+            }
+        }
+    }
+}
+
+impl Track {
+    fn new(instance_id: InstanceId, seen: Seen) -> Self {
+        let states = VecDeque::new();
+        Self { instance_id, seen, states, output: Source::Unknown, queued: false }
+    }
+
+    /// Takes note of a state, unless the execution was known to have come further.
+    fn add(&mut self, status: ExecutionStatus, at_ms: i64) {
+        let known = self.states.back().map(|(status, _)| *status).or(self.seen.status);
+        if known.is_none_or(|known| rank(status) > rank(known)) {
+            self.states.push_back((status, at_ms));
+        }
+    }
+
+    fn follow(&mut self, output: &Arc<LiveOutput>) {
+        let over = self.seen.status.is_some_and(ExecutionStatus::is_final);
+        if matches!(self.output, Source::Unknown) && !over {
+            self.output = Source::Live(Reader::new(Arc::clone(output), self.seen.offset));
+        }
+    }
+
+    /// Whether the output of an execution that has ended is still to be fetched.
+    fn wants_record(&self) -> bool {
+        matches!(self.output, Source::Unknown) && self.final_state_is_next()
+    }
+
+    fn final_state_is_next(&self) -> bool {
+        self.states.front().is_some_and(|(status, _)| status.is_final())
+    }
+
+    /// A state before everything printed in it, and the final one after everything printed.
+    fn next_event(&mut self, id: ExecutionId) -> Option<Event> {
+        if self.states.is_empty() || self.final_state_is_next() {
+            let offset = self.seen.offset;
+            let piece = match &mut self.output {
+                Source::Unknown => Piece::Wait,
+                Source::Live(reader) => reader.next(OUTPUT_EVENT_BYTES_MAX),
+                Source::Record(output) => output.piece_at(offset, OUTPUT_EVENT_BYTES_MAX),
+            };
+            if let Some(event) = output_event(id, &self.instance_id, offset, piece) {
+                return Some(self.printed(event));
+            }
+        }
+        let (status, at_ms) = self.states.pop_front()?;
+        self.seen.status = Some(status);
+        if status.is_final() {
+            // Nothing more is read of it: lets go of the output and its spool.
+            self.output = Source::Unknown;
+        }
+        Some(Event::Status {
+            execution_id: id,
+            instance_id: self.instance_id.clone(),
+            status,
+            at: DateTime::from_timestamp_millis(at_ms).unwrap_or_default(),
+        })
+    }
+
+    fn printed(&mut self, event: Event) -> Event {
+        self.seen.offset += match &event {
+            Event::Output { bytes, .. } => bytes.len() as u64,
+            Event::Gap { bytes, .. } => *bytes,
+            Event::Status { .. } | Event::Finished { .. } => 0,
+        };
+        event
+    }
+}
+
+/// The order in which an execution comes to its states.
+fn rank(status: ExecutionStatus) -> u8 {
+    match status {
+        ExecutionStatus::Scheduled => 0,
+        ExecutionStatus::Pending => 1,
+        ExecutionStatus::Running => 2,
+        ExecutionStatus::Stopping => 3,
+        _ => 4,
+    }
+}
+
+/// The states an execution has been in, from its record.
+fn states_so_far(execution: &Progress) -> impl Iterator<Item = (ExecutionStatus, i64)> + use<> {
+    use ExecutionStatus::{Pending, Running, Stopping};
+    let stopping = execution.stop_at_ms.filter(|_| execution.started_at_ms.is_some());
+    let ended = execution.finished_at_ms.map(|at| (execution.status, at));
+    [
+        Some((Pending, execution.created_at_ms)),
+        execution.started_at_ms.map(|at| (Running, at)),
+        stopping.map(|at| (Stopping, at)),
+        ended,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+fn output_event(
+    execution_id: ExecutionId,
+    instance_id: &InstanceId,
+    offset: u64,
+    piece: Piece,
+) -> Option<Event> {
+    let instance_id = instance_id.clone();
+    match piece {
+        Piece::Bytes { stream, bytes } => {
+            Some(Event::Output { execution_id, instance_id, stream, offset, bytes })
+        }
+        Piece::Gap(bytes) => Some(Event::Gap { execution_id, instance_id, offset, bytes }),
+        Piece::Wait | Piece::End => None,
+    }
+}

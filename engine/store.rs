@@ -1,0 +1,235 @@
+//! The database: the only module that speaks SQL.
+//!
+//! All writes go through one thread, which commits together whatever waits together; reads go
+//! through a pool of read-only connections beside it. A file is run by one process at a time, which
+//! holds the lock beside it; others may read.
+
+pub(crate) mod commands;
+mod connection;
+mod contents;
+pub(crate) mod executions;
+pub(crate) mod instances;
+pub(crate) mod invocations;
+mod lock;
+pub(crate) mod meta;
+mod migrate;
+mod outputs;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use r2d2_sqlite::SqliteConnectionManager;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::config::Durability;
+use crate::error::{Error, Result, StorageError, StorageErrorKind, Violation};
+use lock::Lock;
+use writer::Writer;
+
+/// What closures of [`Store::read`] and [`Store::write`] work on.
+pub(crate) type Tx<'a> = &'a Connection;
+
+/// Where the database is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Location {
+    File(PathBuf),
+    Memory,
+}
+
+/// How a store is opened.
+#[derive(Debug, Clone)]
+pub(crate) struct StoreOptions {
+    pub location: Location,
+    pub read_only: bool,
+    pub durability: Durability,
+    pub readers_max: u32,
+}
+
+/// An open database. Its parts end in this order: readers, writer, lock.
+#[derive(Debug)]
+pub(crate) struct Store {
+    path: Option<Arc<Path>>,
+    readers: Option<r2d2::Pool<SqliteConnectionManager>>,
+    writer: Option<Writer>,
+    _lock: Option<Lock>,
+}
+
+impl Store {
+    /// Opens the database, creates or upgrades its tables. Blocks.
+    pub(crate) fn open(options: &StoreOptions) -> Result<Self> {
+        match &options.location {
+            Location::Memory => {
+                let mut connection = Connection::open_in_memory()?;
+                connection::set_up_memory(&connection)?;
+                migrate::migrate(&mut connection)?;
+                let writer = Writer::start(connection, None)?;
+                Ok(Self { path: None, readers: None, writer: Some(writer), _lock: None })
+            }
+            Location::File(path) => {
+                let path: Arc<Path> = lock::canonical(path)?.into();
+                let opened = if options.read_only {
+                    Self::open_reader(&path, options)
+                } else {
+                    Self::open_owner(&path, options)
+                };
+                opened.map_err(|error| at(error, &path))
+            }
+        }
+    }
+
+    fn open_owner(path: &Arc<Path>, options: &StoreOptions) -> Result<Self> {
+        let lock = Lock::take(path)?;
+        lock::create_private(path)?;
+        let mut connection = Connection::open_with_flags(
+            path,
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )?;
+        connection::set_up_writer(&connection, options.durability)?;
+        migrate::migrate(&mut connection)?;
+        let readers = connection::readers(path, options.readers_max);
+        let writer = Writer::start(connection, Some(Arc::clone(path)))?;
+        Ok(Self {
+            path: Some(Arc::clone(path)),
+            readers: Some(readers),
+            writer: Some(writer),
+            _lock: Some(lock),
+        })
+    }
+
+    fn open_reader(path: &Arc<Path>, options: &StoreOptions) -> Result<Self> {
+        if !path.exists() {
+            return Err(storage(StorageErrorKind::CannotOpen, "there is no such file"));
+        }
+        // Opened by itself first: the pool would try again and again, and hide why.
+        migrate::check(&connection::reader(path)?)?;
+        let readers = connection::readers(path, options.readers_max);
+        Ok(Self { path: Some(Arc::clone(path)), readers: Some(readers), writer: None, _lock: None })
+    }
+
+    /// The database file, if there is one.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// Runs `op` in a transaction and answers once it is on disk. If `op` fails, nothing of it is
+    /// stored; others that share its commit are not touched.
+    pub(crate) async fn write<T, F>(&self, op: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(Tx<'_>) -> Result<T> + Send + 'static,
+    {
+        match &self.writer {
+            Some(writer) => writer.write(op).await,
+            None => {
+                Err(self.at(storage(StorageErrorKind::ReadOnly, "it is open for reading only")))
+            }
+        }
+    }
+
+    /// Runs `op` on one consistent view of the database.
+    pub(crate) async fn read<T, F>(&self, op: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(Tx<'_>) -> Result<T> + Send + 'static,
+    {
+        let Some(readers) = self.readers.clone() else {
+            // A database in memory has one connection only.
+            return self.write(op).await;
+        };
+        let work = tokio::task::spawn_blocking(move || {
+            let mut connection = readers.get()?;
+            let snapshot = connection.transaction()?;
+            op(&snapshot)
+        });
+        match work.await {
+            Ok(result) => result.map_err(|error| self.at(error)),
+            Err(join) => Err(Error::Internal(format!("a read did not end: {join}"))),
+        }
+    }
+
+    fn at(&self, error: Error) -> Error {
+        match &self.path {
+            Some(path) => at(error, path),
+            None => error,
+        }
+    }
+}
+
+/// Names the file in an error of the database.
+fn at(error: Error, path: &Path) -> Error {
+    match error {
+        Error::Storage(mut storage) => {
+            storage.path.get_or_insert_with(|| path.to_owned());
+            Error::Storage(storage)
+        }
+        other => other,
+    }
+}
+
+fn storage(kind: StorageErrorKind, message: impl Into<String>) -> Error {
+    Error::Storage(StorageError { kind, message: message.into(), path: None })
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        let kind = match error.sqlite_error_code() {
+            Some(ErrorCode::CannotOpen) => StorageErrorKind::CannotOpen,
+            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => StorageErrorKind::ReadOnly,
+            Some(ErrorCode::DiskFull) => StorageErrorKind::Full,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StorageErrorKind::Corrupt,
+            Some(ErrorCode::SystemIoFailure) => StorageErrorKind::Io,
+            _ => StorageErrorKind::Other,
+        };
+        storage(kind, error.to_string())
+    }
+}
+
+impl From<r2d2::Error> for Error {
+    fn from(error: r2d2::Error) -> Self {
+        storage(StorageErrorKind::CannotOpen, error.to_string())
+    }
+}
+
+/// A record that says what no version of this library writes.
+fn unreadable(what: impl std::fmt::Display) -> Error {
+    storage(StorageErrorKind::Corrupt, format!("a record cannot be understood: {what}"))
+}
+
+/// Reads a text column into what it names.
+fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T> {
+    text.parse().map_err(unreadable)
+}
+
+/// Where a listing goes on: the key of the last entry of the page before, as the caller's opaque text.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PageToken(i64);
+
+impl PageToken {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        let key = i64::from_str_radix(text, 16).map_err(|_| {
+            Error::invalid(Violation::new(
+                "InvalidParameter.NextToken",
+                400,
+                "NextToken",
+                format!("`{text}` is not the NextToken of a page; leave it out for the first page"),
+            ))
+        })?;
+        Ok(Self(key))
+    }
+}
+
+impl std::fmt::Display for PageToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:x}", self.0)
+    }
+}
+
+/// Cuts a listing that was read one entry too far; the token if it goes on.
+fn cut_page<T>(entries: &mut Vec<(i64, T)>, page_size: usize) -> Option<PageToken> {
+    if entries.len() <= page_size {
+        return None;
+    }
+    entries.truncate(page_size);
+    entries.last().map(|(key, _)| PageToken(*key))
+}

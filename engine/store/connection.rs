@@ -1,0 +1,98 @@
+//! How a connection is set up. Every PRAGMA is read back: SQLite ignores what it does not know, and
+//! a silent default is how durability gets lost.
+
+use std::path::Path;
+use std::time::Duration;
+
+use r2d2_sqlite::SqliteConnectionManager;
+use rusqlite::types::Value;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::config::Durability;
+use crate::error::{Result, StorageErrorKind};
+
+use super::storage;
+
+/// For locks that another program holds on the file, such as a backup.
+const BUSY_MS: i64 = 5_000;
+/// Statements that stay prepared on a connection.
+const STATEMENTS_MAX: usize = 128;
+
+pub(super) fn set_up_writer(connection: &Connection, durability: Durability) -> Result<()> {
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    set(connection, "busy_timeout", BUSY_MS)?;
+    let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
+    if pages == 0 {
+        // Only possible before the first table, and before the journal is a WAL.
+        set(connection, "auto_vacuum", 2)?;
+    }
+    set(connection, "journal_mode", "wal".to_owned())?;
+    set(connection, "synchronous", synchronous(durability))?;
+    set(connection, "foreign_keys", 1)?;
+    set(connection, "trusted_schema", 0)?;
+    // Savepoints keep their pages in memory, not in a file of their own.
+    set(connection, "temp_store", 2)?;
+    // 16 MiB: the hot ends of every table and index, not the whole file.
+    set(connection, "cache_size", -16 * 1024)?;
+    // A checkpoint each 16 MiB of journal; fewer syncs than at SQLite's 4 MiB, and soon read back.
+    set(connection, "wal_autocheckpoint", 4_096)?;
+    // After a long reader let it grow, the journal shrinks to this again.
+    set(connection, "journal_size_limit", 64 << 20)?;
+    Ok(())
+}
+
+const fn synchronous(durability: Durability) -> i64 {
+    match durability {
+        Durability::Full => 2,
+        Durability::Relaxed => 1,
+    }
+}
+
+pub(super) fn set_up_memory(connection: &Connection) -> Result<()> {
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    set(connection, "foreign_keys", 1)?;
+    set(connection, "trusted_schema", 0)?;
+    set(connection, "temp_store", 2)
+}
+
+const READ_ONLY: OpenFlags =
+    OpenFlags::SQLITE_OPEN_READ_ONLY.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
+
+/// A connection that cannot write.
+pub(super) fn reader(path: &Path) -> Result<Connection> {
+    let mut connection = Connection::open_with_flags(path, READ_ONLY)?;
+    set_up_reader(&mut connection)?;
+    Ok(connection)
+}
+
+/// A pool of connections that cannot write; they are opened when they are first needed.
+pub(super) fn readers(path: &Path, max: u32) -> r2d2::Pool<SqliteConnectionManager> {
+    let manager =
+        SqliteConnectionManager::file(path).with_flags(READ_ONLY).with_init(set_up_reader);
+    r2d2::Pool::builder()
+        .max_size(max.max(1))
+        .min_idle(Some(0))
+        .connection_timeout(Duration::from_secs(10))
+        .error_handler(Box::new(r2d2::NopErrorHandler))
+        .test_on_check_out(false)
+        .build_unchecked(manager)
+}
+
+fn set_up_reader(connection: &mut Connection) -> rusqlite::Result<()> {
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    connection.busy_timeout(Duration::from_millis(BUSY_MS.cast_unsigned()))?;
+    connection.pragma_update(None, "query_only", true)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "cache_size", -4 * 1024)
+}
+
+fn set(connection: &Connection, pragma: &str, value: impl Into<Value>) -> Result<()> {
+    let value = value.into();
+    connection.pragma_update(None, pragma, &value)?;
+    let actual: Value = connection.pragma_query_value(None, pragma, |row| row.get(0))?;
+    if actual != value {
+        let message = format!("PRAGMA {pragma} is {actual:?} after it was set to {value:?}");
+        return Err(storage(StorageErrorKind::Other, message));
+    }
+    Ok(())
+}

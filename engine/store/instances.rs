@@ -1,0 +1,127 @@
+//! Table `instances`.
+
+use rusqlite::{OptionalExtension, Row};
+
+use crate::error::{Error, Result, Violation};
+use crate::id::InstanceId;
+use crate::instance::{Instance, InstanceState, OsType};
+
+use super::{PageToken, Tx, cut_page, unreadable};
+
+/// An instance as a target: what the checks before an invocation need.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub row: i64,
+    pub instance: Instance,
+}
+
+const COLUMNS: &str = "id, instance_id, name, os_type, state, executor";
+
+/// Registers an instance, or changes the one of that name.
+pub(crate) fn upsert(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Result<()> {
+    tx.prepare_cached(
+        "INSERT INTO instances (instance_id, name, os_type, state, executor, registered_at_ms, updated_at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)
+         ON CONFLICT (instance_id) DO UPDATE SET
+             name = excluded.name, os_type = excluded.os_type, state = excluded.state,
+             executor = excluded.executor, updated_at_ms = excluded.updated_at_ms, removed_at_ms = NULL",
+    )?
+    .execute((
+        instance.instance_id.as_str(),
+        &instance.name,
+        instance.os_type.as_str(),
+        instance.state.as_str(),
+        &instance.executor,
+        now_ms,
+    ))?;
+    Ok(())
+}
+
+/// Registers an instance unless one of that name is, or was, registered.
+pub(crate) fn insert_if_new(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Result<()> {
+    let known: bool = tx
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM instances WHERE instance_id = ?1)")?
+        .query_row([instance.instance_id.as_str()], |row| row.get(0))?;
+    if known { Ok(()) } else { upsert(tx, instance, now_ms) }
+}
+
+/// Removes an instance; its records stay. Refused while an execution on it has not ended.
+pub(crate) fn remove(tx: Tx<'_>, id: &InstanceId, now_ms: i64) -> Result<()> {
+    let target = find(tx, id)?.ok_or_else(|| Error::invalid(not_found(id)))?;
+    let busy: bool = tx
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM executions INDEXED BY executions_unfinished
+             WHERE finished_at_ms IS NULL AND instance = ?1)",
+        )?
+        .query_row([target.row], |row| row.get(0))?;
+    if busy {
+        return Err(Error::Conflict {
+            code: "InvalidStatus.InstanceIdInUse",
+            message: format!(
+                "InstanceId: executions on `{id}` have not ended; stop their invocations first"
+            ),
+        });
+    }
+    tx.prepare_cached("UPDATE instances SET removed_at_ms = ?2 WHERE id = ?1")?
+        .execute((target.row, now_ms))?;
+    Ok(())
+}
+
+/// The instance of that name.
+pub(crate) fn find(tx: Tx<'_>, id: &InstanceId) -> Result<Option<Target>> {
+    tx.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM instances WHERE instance_id = ?1 AND removed_at_ms IS NULL"
+    ))?
+    .query_row([id.as_str()], |row| Ok(read(row)))
+    .optional()?
+    .transpose()
+}
+
+/// A page of instances, in the order of their registration.
+pub(crate) fn list(
+    tx: Tx<'_>,
+    after: Option<PageToken>,
+    page_size: usize,
+) -> Result<(Vec<Instance>, Option<PageToken>)> {
+    let mut query = tx.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM instances WHERE removed_at_ms IS NULL AND id > ?1 ORDER BY id LIMIT ?2"
+    ))?;
+    let mut rows = query.query((after.map_or(0, |token| token.0), page_size as i64 + 1))?;
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next()? {
+        let target = read(row)?;
+        entries.push((target.row, target.instance));
+    }
+    let next = cut_page(&mut entries, page_size);
+    Ok((entries.into_iter().map(|(_, instance)| instance).collect(), next))
+}
+
+/// What an unknown instance is.
+pub(crate) fn not_found(id: &InstanceId) -> Violation {
+    Violation::new(
+        "InvalidInstance.NotFound",
+        404,
+        "InstanceId",
+        format!("no instance `{id}` is registered"),
+    )
+}
+
+fn read(row: &Row<'_>) -> Result<Target> {
+    let instance_id: String = row.get(1)?;
+    let os_type = match row.get_ref(3)?.as_str().map_err(unreadable)? {
+        "Linux" => OsType::Linux,
+        "Windows" => OsType::Windows,
+        other => return Err(unreadable(other)),
+    };
+    let state = match row.get_ref(4)?.as_str().map_err(unreadable)? {
+        "Running" => InstanceState::Running,
+        "Stopped" => InstanceState::Stopped,
+        other => return Err(unreadable(other)),
+    };
+    let instance = Instance::new(instance_id)
+        .name(row.get::<_, String>(2)?)
+        .os_type(os_type)
+        .state(state)
+        .executor(row.get::<_, String>(5)?);
+    Ok(Target { row: row.get(0)?, instance })
+}

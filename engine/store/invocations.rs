@@ -1,0 +1,249 @@
+//! Tables `invocations` and `fires`: what was asked for, and what it came to.
+
+use std::sync::Arc;
+
+use rusqlite::{OptionalExtension, Row, params_from_iter, types::Value};
+
+use crate::error::{Error, Result, Violation};
+use crate::id::{CommandId, InvokeId};
+use crate::invocation::{DescribeInvocations, Invocation, Job, RepeatMode, TerminationMode};
+use crate::status::{ExecutionStatus, InvocationStatus, StatusCounts, roll_up};
+use crate::wire::{ContentEncoding, Encoded};
+
+use super::commands::{Definition, read_time, read_type};
+use super::{PageToken, Tx, contents, cut_page, executions, parse, unreadable};
+
+/// An invocation that is about to be stored.
+#[derive(Debug)]
+pub(crate) struct NewInvocation {
+    pub invoke_id: InvokeId,
+    /// `None`: the command comes with the invocation and has its digits for an id.
+    pub command_id: Option<CommandId>,
+    pub definition: Definition,
+    pub termination_mode: TerminationMode,
+    pub repeat_mode: RepeatMode,
+}
+
+/// Stores an invocation that runs at once, with an execution for each target.
+pub(crate) fn insert(
+    tx: Tx<'_>,
+    new: &NewInvocation,
+    target_rows: &[i64],
+    now_ms: i64,
+) -> Result<()> {
+    let definition = &new.definition;
+    let content = contents::intern(tx, &definition.content)?;
+    tx.prepare_cached(
+        "INSERT INTO invocations (invoke_id, command_id, name, description, type, content, working_dir,
+             timeout_s, termination_mode, repeat_mode, created_at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    )?
+    .execute((
+        new.invoke_id.as_bytes(),
+        new.command_id.as_ref().map(CommandId::as_bytes),
+        &definition.name,
+        &definition.description,
+        definition.command_type.as_str(),
+        content,
+        &definition.working_dir,
+        definition.timeout_s,
+        new.termination_mode.as_str(),
+        new.repeat_mode.as_str(),
+        now_ms,
+    ))?;
+    let invocation = tx.last_insert_rowid();
+    tx.prepare_cached(
+        "INSERT INTO fires (invocation, fire_at_ms, disposition) VALUES (?1, ?2, 'Started')",
+    )?
+    .execute((invocation, now_ms))?;
+    executions::insert_pending(tx, tx.last_insert_rowid(), target_rows)
+}
+
+/// The row of an invocation.
+pub(crate) fn find(tx: Tx<'_>, invoke_id: InvokeId) -> Result<i64> {
+    tx.prepare_cached("SELECT id FROM invocations WHERE invoke_id = ?1")?
+        .query_row([invoke_id.as_bytes()], |row| row.get(0))
+        .optional()?
+        .ok_or_else(|| {
+            Error::invalid(Violation::new(
+                "InvalidInvokeId.NotFound",
+                404,
+                "InvokeId",
+                format!("there is no invocation `{invoke_id}`"),
+            ))
+        })
+}
+
+/// What the executions of a fire have in common.
+pub(crate) fn job_of_fire(tx: Tx<'_>, fire: i64) -> Result<Arc<Job>> {
+    tx.prepare_cached(
+        "SELECT v.invoke_id, v.command_id, v.type, v.content, v.working_dir, v.timeout_s, v.termination_mode
+         FROM fires f JOIN invocations v ON v.id = f.invocation WHERE f.id = ?1",
+    )?
+    .query_row([fire], |row| Ok(read_job(tx, row)))?
+    .map(Arc::new)
+}
+
+fn read_job(tx: Tx<'_>, row: &Row<'_>) -> Result<Job> {
+    let invoke_id = InvokeId::from_bytes(row.get(0)?);
+    Ok(Job {
+        invoke_id,
+        command_id: read_command_id(row, 1, invoke_id)?,
+        command_type: read_type(row, 2)?,
+        content: contents::get(tx, row.get(3)?)?,
+        working_dir: row.get(4)?,
+        timeout_s: row.get(5)?,
+        termination_mode: read_termination_mode(row, 6)?,
+    })
+}
+
+/// Where an invocation stands, and whether that is for good.
+pub(crate) fn status(tx: Tx<'_>, invocation: i64) -> Result<InvocationStatus> {
+    let stored: Option<String> = tx
+        .prepare_cached("SELECT status FROM invocations WHERE id = ?1")?
+        .query_row([invocation], |row| row.get(0))?;
+    match stored {
+        Some(status) => parse(&status),
+        None => Ok(roll_up(&counts(tx, invocation)?, false)),
+    }
+}
+
+/// How many executions of an invocation stand where.
+fn counts(tx: Tx<'_>, invocation: i64) -> Result<StatusCounts> {
+    let mut query = tx.prepare_cached(
+        "SELECT e.status, count(*) FROM fires f JOIN executions e ON e.fire = f.id
+         WHERE f.invocation = ?1 GROUP BY e.status",
+    )?;
+    let mut rows = query.query([invocation])?;
+    let mut counts = StatusCounts::default();
+    while let Some(row) = rows.next()? {
+        counts.add(read_status(row, 0)?, row.get(1)?);
+    }
+    Ok(counts)
+}
+
+/// Ends the invocation of a fire if none of its executions is left to run; says how it ended.
+pub(crate) fn finish_if_done(
+    tx: Tx<'_>,
+    fire: i64,
+    now_ms: i64,
+) -> Result<Option<(InvokeId, InvocationStatus)>> {
+    let unfinished = tx
+        .prepare_cached(
+            "SELECT v.id, v.invoke_id FROM fires f JOIN invocations v ON v.id = f.invocation
+             WHERE f.id = ?1 AND v.finished_at_ms IS NULL AND NOT EXISTS (
+                 SELECT 1 FROM fires o JOIN executions e ON e.fire = o.id
+                 WHERE o.invocation = v.id AND e.finished_at_ms IS NULL)",
+        )?
+        .query_row([fire], |row| Ok((row.get(0)?, InvokeId::from_bytes(row.get(1)?))))
+        .optional()?;
+    let Some((invocation, invoke_id)) = unfinished else { return Ok(None) };
+    let status = roll_up(&counts(tx, invocation)?, false);
+    tx.prepare_cached("UPDATE invocations SET status = ?2, finished_at_ms = ?3 WHERE id = ?1")?
+        .execute((invocation, status.as_str(), now_ms))?;
+    Ok(Some((invoke_id, status)))
+}
+
+/// A page of invocations, newest first.
+pub(crate) fn list(
+    tx: Tx<'_>,
+    filter: &DescribeInvocations,
+    after: Option<PageToken>,
+    page_size: usize,
+    encoding: ContentEncoding,
+) -> Result<(Vec<Invocation>, Option<PageToken>)> {
+    let mut conditions = vec!["v.id < ?"];
+    let mut values = vec![Value::from(after.map_or(i64::MAX, |token| token.0))];
+    if let Some(id) = filter.invoke_id {
+        conditions.push("v.invoke_id = ?");
+        values.push(id.as_bytes().to_vec().into());
+    }
+    if let Some(id) = filter.command_id {
+        conditions.push(OF_COMMAND);
+        values.extend([id.as_bytes().to_vec().into(), id.as_bytes().to_vec().into()]);
+    }
+    if let Some(id) = &filter.instance_id {
+        conditions.push(
+            "EXISTS (SELECT 1 FROM fires f JOIN executions e ON e.fire = f.id
+             WHERE f.invocation = v.id AND e.instance = (SELECT id FROM instances WHERE instance_id = ?))",
+        );
+        values.push(id.as_str().to_owned().into());
+    }
+    match filter.status {
+        Some(status) if status.is_final() => {
+            conditions.push("v.status = ?");
+            values.push(status.as_str().to_owned().into());
+        }
+        // Which of the unfinished ones stand so is seen from their executions below.
+        Some(_) => conditions.push("v.finished_at_ms IS NULL"),
+        None => {}
+    }
+    let mut query = tx.prepare_cached(&format!(
+        "SELECT v.id, v.invoke_id, v.command_id, v.name, v.description, v.type, v.content, v.working_dir,
+                v.timeout_s, v.termination_mode, v.created_at_ms, v.finished_at_ms
+         FROM invocations v WHERE {} ORDER BY v.id DESC",
+        conditions.join(" AND ")
+    ))?;
+    let mut rows = query.query(params_from_iter(values))?;
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next()? {
+        let invocation = read(tx, row, encoding)?;
+        if filter.status.is_none_or(|status| status == invocation.status) {
+            entries.push((row.get(0)?, invocation));
+        }
+        if entries.len() > page_size {
+            break;
+        }
+    }
+    let next = cut_page(&mut entries, page_size);
+    Ok((entries.into_iter().map(|(_, invocation)| invocation).collect(), next))
+}
+
+/// The condition that picks the invocations of a command: of a kept one by its id, of another by
+/// the digits it shares with its invocation. Takes the id twice.
+pub(super) const OF_COMMAND: &str =
+    "(v.command_id = ? OR (v.invoke_id = ? AND v.command_id IS NULL))";
+
+fn read(tx: Tx<'_>, row: &Row<'_>, encoding: ContentEncoding) -> Result<Invocation> {
+    let id = row.get(0)?;
+    let invoke_id = InvokeId::from_bytes(row.get(1)?);
+    let content = contents::get(tx, row.get(6)?)?;
+    let finished_at_ms: Option<i64> = row.get(11)?;
+    Ok(Invocation {
+        invoke_id,
+        command_id: read_command_id(row, 2, invoke_id)?,
+        command_name: row.get(3)?,
+        command_description: row.get(4)?,
+        command_type: read_type(row, 5)?,
+        command_content: Encoded::new(content.to_vec(), encoding),
+        status: status(tx, id)?,
+        repeat_mode: RepeatMode::Once,
+        working_dir: row.get::<_, Option<String>>(7)?.unwrap_or_default(),
+        timeout: row.get(8)?,
+        termination_mode: read_termination_mode(row, 9)?,
+        creation_time: read_time(row.get(10)?)?,
+        finish_time: finished_at_ms.map(read_time).transpose()?,
+        instance_count: counts(tx, id)?.total(),
+    })
+}
+
+pub(super) fn read_command_id(
+    row: &Row<'_>,
+    column: usize,
+    invoke_id: InvokeId,
+) -> Result<CommandId> {
+    let kept: Option<[u8; 16]> = row.get(column)?;
+    Ok(kept.map_or_else(|| CommandId::of_invocation(invoke_id), CommandId::from_bytes))
+}
+
+fn read_termination_mode(row: &Row<'_>, column: usize) -> Result<TerminationMode> {
+    let text = row.get_ref(column)?.as_str().map_err(unreadable)?;
+    TerminationMode::ALL
+        .into_iter()
+        .find(|mode| mode.as_str() == text)
+        .ok_or_else(|| unreadable(text))
+}
+
+pub(super) fn read_status(row: &Row<'_>, column: usize) -> Result<ExecutionStatus> {
+    parse(row.get_ref(column)?.as_str().map_err(unreadable)?)
+}

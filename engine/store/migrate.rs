@@ -1,0 +1,131 @@
+//! The schema and its history: forward only, embedded, each step known by its hash.
+
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result, StorageErrorKind};
+
+use super::storage;
+
+struct Migration {
+    version: i64,
+    name: &'static str,
+    sql: &'static str,
+}
+
+const MIGRATIONS: [Migration; 1] = [Migration {
+    version: 1,
+    name: "initial",
+    sql: include_str!("../../migrations/0001_initial.sql"),
+}];
+
+const NEWEST: i64 = MIGRATIONS[MIGRATIONS.len() - 1].version;
+
+/// Brings the tables to the newest version in one transaction: all steps or none.
+pub(super) fn migrate(connection: &mut Connection) -> Result<()> {
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    tx.execute_batch(
+        "CREATE TABLE IF NOT EXISTS migrations (
+            version INTEGER PRIMARY KEY,
+            name    TEXT NOT NULL,
+            sha256  TEXT NOT NULL
+        ) STRICT",
+    )?;
+    let applied = applied(&tx)?;
+    for migration in &MIGRATIONS[applied..] {
+        tx.execute_batch(migration.sql)?;
+        tx.execute(
+            "INSERT INTO migrations (version, name, sha256) VALUES (?1, ?2, ?3)",
+            (migration.version, migration.name, sha256(migration.sql)),
+        )?;
+    }
+    tx.commit()?;
+    Ok(())
+}
+
+/// Checks, without changing anything, that the tables are of the newest version.
+pub(super) fn check(connection: &Connection) -> Result<()> {
+    let has_history: Option<i64> = connection
+        .query_row("SELECT 1 FROM sqlite_schema WHERE name = 'migrations'", (), |row| row.get(0))
+        .optional()?;
+    let applied = if has_history.is_some() { applied(connection)? } else { 0 };
+    if applied < MIGRATIONS.len() {
+        let message =
+            "its tables are older than this version; open it for writing once to upgrade it";
+        return Err(storage(StorageErrorKind::Version, message));
+    }
+    Ok(())
+}
+
+/// How many steps the file has behind it; each must be the one this build knows.
+fn applied(connection: &Connection) -> Result<usize> {
+    let mut query =
+        connection.prepare("SELECT version, sha256 FROM migrations ORDER BY version")?;
+    let steps = query.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let mut applied = 0;
+    for step in steps {
+        let (version, hash): (i64, String) = step?;
+        match MIGRATIONS.get(applied) {
+            Some(known) if known.version == version && sha256(known.sql) == hash => applied += 1,
+            Some(known) if known.version == version => return Err(other_build(version)),
+            _ => return Err(newer(version)),
+        }
+    }
+    Ok(applied)
+}
+
+fn newer(version: i64) -> Error {
+    let message = format!(
+        "its tables have version {version}, this library knows them up to version {NEWEST}"
+    );
+    storage(StorageErrorKind::Version, message)
+}
+
+fn other_build(version: i64) -> Error {
+    let message = format!("version {version} of its tables was made by another build");
+    storage(StorageErrorKind::Version, message)
+}
+
+fn sha256(text: &str) -> String {
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(change: &str, want: &str) {
+        let mut connection = Connection::open_in_memory().expect("memory");
+        migrate(&mut connection).expect("a new file");
+        connection.execute_batch(change).expect("the change itself is sound");
+        let message = match migrate(&mut connection) {
+            Ok(()) => String::new(),
+            Err(error) => error.to_string(),
+        };
+        assert!(
+            message.contains(want) && message.is_empty() == want.is_empty(),
+            "{change}: {message}"
+        );
+    }
+
+    #[test]
+    fn history_is_checked() {
+        check("", "");
+        check("INSERT INTO migrations VALUES (2, 'later', '00')", "up to version 1");
+        check("UPDATE migrations SET sha256 = '00' WHERE version = 1", "another build");
+    }
+
+    #[test]
+    fn a_failed_upgrade_leaves_the_file_as_it_was() {
+        let mut connection = Connection::open_in_memory().expect("memory");
+        // In the way of the first migration's last table.
+        connection.execute_batch("CREATE TABLE client_tokens (x)").expect("a host's own table");
+        assert!(migrate(&mut connection).is_err());
+        let tables: i64 = connection
+            .query_row("SELECT count(*) FROM sqlite_schema WHERE type = 'table'", (), |row| {
+                row.get(0)
+            })
+            .expect("still readable");
+        assert_eq!(tables, 1);
+    }
+}

@@ -1,0 +1,38 @@
+//! Table `outputs`: what executions printed, apart from the small rows.
+
+use rusqlite::OptionalExtension;
+
+use crate::error::Result;
+use crate::id::ExecutionId;
+use crate::output::{Output, Runs};
+
+use super::{Tx, unreadable};
+
+/// Keeps an output, if there is any.
+pub(super) fn insert(tx: Tx<'_>, id: ExecutionId, output: &Output) -> Result<()> {
+    if output.is_empty() {
+        return Ok(());
+    }
+    tx.prepare_cached(
+        "INSERT INTO outputs (execution, bytes, runs, gap_at, dropped) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute((
+        id.0,
+        output.as_bytes(),
+        output.runs().to_bytes(),
+        output.gap_at(),
+        output.dropped(),
+    ))?;
+    Ok(())
+}
+
+/// The output of an execution; empty if it printed nothing.
+pub(super) fn get(tx: Tx<'_>, id: ExecutionId) -> Result<Output> {
+    let row: Option<(Vec<u8>, Vec<u8>, Option<u64>, u64)> = tx
+        .prepare_cached("SELECT bytes, runs, gap_at, dropped FROM outputs WHERE execution = ?1")?
+        .query_row([id.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+        .optional()?;
+    let Some((bytes, runs, gap_at, dropped)) = row else { return Ok(Output::default()) };
+    let runs = Runs::from_bytes(&runs).ok_or_else(|| unreadable("runs of an output"))?;
+    Ok(Output::from_parts(bytes, runs, gap_at.map(|at| (at, dropped))))
+}

@@ -1,0 +1,171 @@
+-- The data model. Conventions: every table has an INTEGER PRIMARY KEY, foreign keys carry the name of
+-- the noun they point to, instants are milliseconds since 1970 in columns that end in _ms, and the
+-- CHECK constraints repeat what the state machine in the library says.
+
+-- What the file says of itself: which engine ran it last, which zone data its timers were planned with.
+CREATE TABLE meta (
+    id    INTEGER PRIMARY KEY,
+    key   TEXT NOT NULL UNIQUE,
+    value TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE instances (
+    id                INTEGER PRIMARY KEY,
+    instance_id       TEXT NOT NULL UNIQUE CHECK (instance_id <> ''),
+    name              TEXT NOT NULL,
+    os_type           TEXT NOT NULL CHECK (os_type IN ('Linux', 'Windows')),
+    state             TEXT NOT NULL CHECK (state IN ('Running', 'Stopped')),
+    executor          TEXT NOT NULL,
+    resource_group_id TEXT,
+    time_zone         TEXT,
+    boot_id           TEXT,
+    registered_at_ms  INTEGER NOT NULL,
+    updated_at_ms     INTEGER NOT NULL,
+    -- Records outlive their instance: a removed one keeps its row and comes back under its name.
+    removed_at_ms     INTEGER
+) STRICT;
+
+CREATE TABLE instance_tags (
+    id       INTEGER PRIMARY KEY,
+    instance INTEGER NOT NULL REFERENCES instances ON DELETE CASCADE,
+    key      TEXT NOT NULL,
+    value    TEXT NOT NULL,
+    UNIQUE (instance, key)
+) STRICT;
+CREATE INDEX instance_tags_by_value ON instance_tags (key, value, instance);
+
+-- Scripts, once each: commands and invocations point here, so an invocation keeps what it was made from.
+CREATE TABLE contents (
+    id     INTEGER PRIMARY KEY,
+    sha256 BLOB NOT NULL UNIQUE CHECK (length(sha256) = 32),
+    bytes  BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE commands (
+    id               INTEGER PRIMARY KEY,
+    command_id       BLOB NOT NULL UNIQUE CHECK (length(command_id) = 16),
+    name             TEXT NOT NULL CHECK (name <> ''),
+    description      TEXT NOT NULL,
+    type             TEXT NOT NULL CHECK (type IN ('RunShellScript', 'RunPowerShellScript', 'RunBatScript')),
+    content          INTEGER NOT NULL REFERENCES contents,
+    working_dir      TEXT,
+    timeout_s        INTEGER NOT NULL CHECK (timeout_s > 0),
+    launcher         TEXT,
+    username         TEXT,
+    enable_parameter INTEGER NOT NULL DEFAULT 0 CHECK (enable_parameter IN (0, 1)),
+    parameters       TEXT,
+    created_at_ms    INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE command_tags (
+    id      INTEGER PRIMARY KEY,
+    command INTEGER NOT NULL REFERENCES commands ON DELETE CASCADE,
+    key     TEXT NOT NULL,
+    value   TEXT NOT NULL,
+    UNIQUE (command, key)
+) STRICT;
+
+CREATE TABLE invocations (
+    id                INTEGER PRIMARY KEY,
+    invoke_id         BLOB NOT NULL UNIQUE CHECK (length(invoke_id) = 16),
+    -- NULL: the command came with the invocation and has its digits for an id.
+    command_id        BLOB CHECK (length(command_id) = 16),
+    name              TEXT NOT NULL,
+    description       TEXT NOT NULL,
+    type              TEXT NOT NULL CHECK (type IN ('RunShellScript', 'RunPowerShellScript', 'RunBatScript')),
+    content           INTEGER NOT NULL REFERENCES contents,
+    working_dir       TEXT,
+    timeout_s         INTEGER NOT NULL CHECK (timeout_s > 0),
+    termination_mode  TEXT NOT NULL CHECK (termination_mode IN ('Process', 'ProcessTree')),
+    repeat_mode       TEXT NOT NULL CHECK (repeat_mode IN ('Once', 'Period', 'NextRebootOnly', 'EveryReboot')),
+    frequency         TEXT,
+    launcher          TEXT,
+    username          TEXT,
+    container_id      TEXT,
+    container_name    TEXT,
+    parameters        TEXT,
+    resource_group_id TEXT,
+    created_at_ms     INTEGER NOT NULL,
+    -- The roll-up, once no execution and no timer is left; computed from them until then.
+    status            TEXT CHECK (status IN ('Success', 'Failed', 'PartialFailed', 'Stopped')),
+    finished_at_ms    INTEGER,
+    CHECK ((status IS NULL) = (finished_at_ms IS NULL))
+) STRICT;
+CREATE INDEX invocations_by_command ON invocations (command_id) WHERE command_id IS NOT NULL;
+CREATE INDEX invocations_unfinished ON invocations (id) WHERE finished_at_ms IS NULL;
+
+CREATE TABLE invocation_tags (
+    id         INTEGER PRIMARY KEY,
+    invocation INTEGER NOT NULL REFERENCES invocations ON DELETE CASCADE,
+    key        TEXT NOT NULL,
+    value      TEXT NOT NULL,
+    UNIQUE (invocation, key)
+) STRICT;
+
+-- One per invocation and time zone. NULL in next_fire_at_ms: it will not fire again.
+CREATE TABLE timers (
+    id              INTEGER PRIMARY KEY,
+    invocation      INTEGER NOT NULL REFERENCES invocations ON DELETE CASCADE,
+    zone            TEXT,
+    next_fire_at_ms INTEGER,
+    UNIQUE (invocation, zone)
+) STRICT;
+CREATE INDEX timers_due ON timers (next_fire_at_ms) WHERE next_fire_at_ms IS NOT NULL;
+
+-- Exactly one row per nominal time of a timer; no timer for a run at once. Numbers are never used
+-- again, for the dispatcher takes a higher one for a later one.
+CREATE TABLE fires (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    invocation  INTEGER NOT NULL REFERENCES invocations ON DELETE CASCADE,
+    timer       INTEGER REFERENCES timers ON DELETE CASCADE,
+    fire_at_ms  INTEGER NOT NULL,
+    disposition TEXT NOT NULL CHECK (disposition IN ('Started', 'Skipped', 'Missed')),
+    reason      TEXT,
+    -- A range of missed fires is one row: how many, and the last of them.
+    count       INTEGER NOT NULL DEFAULT 1 CHECK (count > 0),
+    until_ms    INTEGER
+) STRICT;
+CREATE INDEX fires_by_invocation ON fires (invocation);
+CREATE UNIQUE INDEX fires_by_timer ON fires (timer, fire_at_ms) WHERE timer IS NOT NULL;
+
+CREATE TABLE executions (
+    id             INTEGER PRIMARY KEY AUTOINCREMENT,
+    fire           INTEGER NOT NULL REFERENCES fires ON DELETE CASCADE,
+    instance       INTEGER NOT NULL REFERENCES instances,
+    attempt        INTEGER NOT NULL CHECK (attempt > 0),
+    status         TEXT NOT NULL CHECK (status IN (
+        'Pending', 'Scheduled', 'Running', 'Stopping', 'Success', 'Failed', 'Error', 'Timeout', 'Invalid',
+        'Aborted', 'Cancelled', 'Terminated', 'Skipped')),
+    started_at_ms  INTEGER,
+    stop_at_ms     INTEGER,
+    finished_at_ms INTEGER,
+    exit_code      INTEGER,
+    signal         INTEGER,
+    error_code     TEXT,
+    error_info     TEXT,
+    UNIQUE (fire, instance, attempt),
+    CHECK ((finished_at_ms IS NULL) = (status IN ('Pending', 'Scheduled', 'Running', 'Stopping'))),
+    CHECK (started_at_ms IS NOT NULL OR status NOT IN ('Running', 'Stopping', 'Success', 'Failed', 'Timeout', 'Terminated'))
+) STRICT;
+CREATE INDEX executions_by_instance ON executions (instance);
+CREATE INDEX executions_unfinished ON executions (fire) WHERE finished_at_ms IS NULL;
+
+-- Only of executions that printed something.
+CREATE TABLE outputs (
+    execution INTEGER PRIMARY KEY REFERENCES executions ON DELETE CASCADE,
+    bytes     BLOB NOT NULL,
+    -- Which stretches came from which stream: LEB128 lengths in turn, standard output first.
+    runs      BLOB NOT NULL,
+    -- Where in bytes something was left out, and how much of it.
+    gap_at    INTEGER,
+    dropped   INTEGER NOT NULL DEFAULT 0 CHECK ((dropped > 0) = (gap_at IS NOT NULL))
+) STRICT;
+
+CREATE TABLE client_tokens (
+    id             INTEGER PRIMARY KEY,
+    token          TEXT NOT NULL UNIQUE,
+    request_sha256 BLOB NOT NULL,
+    response       TEXT NOT NULL,
+    created_at_ms  INTEGER NOT NULL
+) STRICT;
+CREATE INDEX client_tokens_by_age ON client_tokens (created_at_ms);
