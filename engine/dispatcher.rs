@@ -319,7 +319,7 @@ impl Loop {
                 self.start(fire, Arc::clone(&job), execution, claimed_at_ms, started);
             }
         }
-        self.backlog.apply(plan, work.served, work.more_new);
+        self.backlog.apply(plan, work.taken);
         count
     }
 

@@ -95,7 +95,7 @@ pub(crate) const fn base64_len(bytes: usize) -> usize {
 
 /// A fresh `RequestId`.
 pub(crate) fn request_id() -> String {
-    Uuid::now_v7().hyphenated().to_string().to_uppercase()
+    Uuid::new_v4().hyphenated().to_string().to_uppercase()
 }
 
 /// Times as `yyyy-MM-ddTHH:mm:ssZ`, nothing for none.

@@ -1,6 +1,7 @@
 //! The part of a step that runs inside its transaction: claims what the plan allows, and looks for
 //! work that is new.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -9,42 +10,39 @@ use crate::invocation::Job;
 use crate::store::executions::{self, Claimed};
 use crate::store::{Tx, invocations};
 
-use super::slots::{Plan, Served, Waiting, even_shares};
+use super::slots::{Plan, Taken, Waiting, even_shares};
 
 /// What a claim came to.
 #[derive(Debug, Default)]
 pub(super) struct ClaimedWork {
     /// By fire: what to start.
     pub claimed: Vec<(i64, Arc<Job>, Vec<Claimed>)>,
-    pub served: Vec<Served>,
-    /// Whether newer fires may be left; `None` if there was no room to look.
-    pub more_new: Option<bool>,
+    pub taken: Taken,
 }
 
 pub(super) fn claim(tx: Tx<'_>, plan: &Plan, now_ms: i64) -> Result<ClaimedWork> {
     let mut work = ClaimedWork::default();
-    let mut room = plan.room;
-    for share in &plan.shares {
-        room -= work.serve(tx, share.waiting.clone(), share.max, now_ms)?;
-    }
-    let new_max = plan.new_max.min(room);
-    if new_max == 0 {
-        return Ok(work);
-    }
-    let fires = executions::fires_with_work(tx, plan.new_after, new_max)?;
-    work.more_new = Some(fires.len() == new_max);
-    for (&fire, max) in fires.iter().zip(even_shares(room, fires.len())) {
-        let waiting = Waiting { fire, after: ExecutionId(0), job: None };
+    let new = match plan.new_max {
+        0 => Vec::new(),
+        max => executions::fires_with_work(tx, plan.new_after, max)?,
+    };
+    work.taken.newest = new.last().copied();
+    work.taken.more_new = new.len() == plan.new_max;
+    let new = new.into_iter().map(|fire| Waiting { fire, after: ExecutionId(0), job: None });
+    let mut turn: VecDeque<Waiting> = plan.turn.iter().cloned().chain(new).collect();
+    for max in even_shares(plan.room, plan.room.min(turn.len())) {
+        let Some(waiting) = turn.pop_front() else { break };
         work.serve(tx, waiting, max, now_ms)?;
     }
+    work.taken.unserved = turn.into();
     Ok(work)
 }
 
 impl ClaimedWork {
-    /// Claims up to `max` executions of a fire; how many it got.
-    fn serve(&mut self, tx: Tx<'_>, mut fire: Waiting, max: usize, now_ms: i64) -> Result<usize> {
+    /// Claims up to `max` executions of a fire.
+    fn serve(&mut self, tx: Tx<'_>, mut fire: Waiting, max: usize, now_ms: i64) -> Result<()> {
         let claimed = executions::claim(tx, fire.fire, fire.after, max, now_ms)?;
-        let count = claimed.len();
+        let exhausted = claimed.len() < max;
         if let Some(last) = claimed.last() {
             fire.after = last.id;
             let job = match fire.job.take() {
@@ -54,7 +52,9 @@ impl ClaimedWork {
             fire.job = Some(Arc::clone(&job));
             self.claimed.push((fire.fire, job, claimed));
         }
-        self.served.push(Served { waiting: fire, exhausted: count < max });
-        Ok(count)
+        if !exhausted {
+            self.taken.served.push(fire);
+        }
+        Ok(())
     }
 }

@@ -20,22 +20,29 @@ pub(super) struct Waiting {
     pub job: Option<Arc<Job>>,
 }
 
-/// A fire and how many of its executions may be claimed now.
-#[derive(Debug, Clone)]
-pub(super) struct Share {
-    pub waiting: Waiting,
-    pub max: usize,
-}
-
 /// What to claim, worked out before the transaction that does it.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
-    pub shares: Vec<Share>,
-    /// Free places in all.
+    /// Those whose turn it is, no more than there is room.
+    pub turn: Vec<Waiting>,
+    /// Free places.
     pub room: usize,
     /// New fires are looked for after this one; at most so many.
     pub new_after: i64,
     pub new_max: usize,
+}
+
+/// What a plan came to.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    /// New fires that there was no room for yet.
+    pub unserved: Vec<Waiting>,
+    /// Served, and with executions left.
+    pub served: Vec<Waiting>,
+    /// The newest fire found, if any was.
+    pub newest: Option<i64>,
+    /// Whether there may be newer ones still.
+    pub more_new: bool,
 }
 
 /// The fires in turn.
@@ -64,40 +71,25 @@ impl Backlog {
         !self.turn.is_empty() || self.may_have_new
     }
 
-    /// Divides `room` places among the fires whose turn it is, evenly.
+    /// Whose turn it is for `room` places.
     pub(super) fn plan(&self, room: usize) -> Plan {
-        let served = self.turn.len().min(room);
-        let shares = even_shares(room, served)
-            .zip(&self.turn)
-            .map(|(max, waiting)| Share { waiting: waiting.clone(), max })
-            .collect();
+        let turn = self.turn.iter().take(room).cloned().collect();
         let new_max = if self.may_have_new { FIRES_MAX - self.turn.len() } else { 0 };
-        Plan { shares, room, new_after: self.newest, new_max }
+        Plan { turn, room, new_after: self.newest, new_max }
     }
 
-    /// Takes note of what a plan came to: the fires it served go to the end of the turn, those with
-    /// nothing left are dropped, new ones join.
-    pub(super) fn apply(&mut self, plan: &Plan, served: Vec<Served>, more_new: Option<bool>) {
-        self.turn.drain(..plan.shares.len());
-        for fire in served {
-            self.newest = self.newest.max(fire.waiting.fire);
-            if !fire.exhausted {
-                self.turn.push_back(fire.waiting);
-            }
-        }
+    /// Takes note of what a plan came to: new fires join the turn, those that were served go to its
+    /// end, those with nothing left are gone.
+    pub(super) fn apply(&mut self, plan: &Plan, taken: Taken) {
+        self.turn.drain(..plan.turn.len());
+        self.turn.extend(taken.unserved);
+        self.turn.extend(taken.served);
+        self.newest = taken.newest.unwrap_or(self.newest);
         // Without a look at what is new, what was thought of it stands.
-        if let Some(more) = more_new {
-            self.may_have_new = more;
+        if plan.new_max > 0 {
+            self.may_have_new = taken.more_new;
         }
     }
-}
-
-/// How a fire came out of a claim.
-#[derive(Debug)]
-pub(super) struct Served {
-    pub waiting: Waiting,
-    /// It had fewer executions waiting than it could have had claimed.
-    pub exhausted: bool,
 }
 
 /// `room` in `parts` parts that differ by one at most; none is empty.
@@ -124,41 +116,55 @@ mod tests {
         check(5, 0, &[]);
     }
 
+    fn found(fires: std::ops::RangeInclusive<i64>, more_new: bool) -> Taken {
+        Taken {
+            newest: Some(*fires.end()),
+            unserved: fires.map(waiting).collect(),
+            more_new,
+            ..Taken::default()
+        }
+    }
+
     #[test]
     fn every_fire_has_its_turn() {
         let mut backlog = Backlog::new();
         let plan = backlog.plan(4);
-        assert_eq!((plan.shares.len(), plan.new_max), (0, FIRES_MAX));
-        let found = (1..=6).map(|fire| Served { waiting: waiting(fire), exhausted: false });
-        backlog.apply(&plan, found.collect(), Some(false));
+        assert_eq!((plan.turn.len(), plan.new_max), (0, FIRES_MAX));
+        backlog.apply(&plan, found(1..=5, false));
         let mut order = Vec::new();
-        for _ in 0..3 {
+        for _ in 0..4 {
             let plan = backlog.plan(2);
-            assert_eq!(plan.new_max, 0);
-            let served = plan.shares.iter().map(|share| {
-                order.push((share.waiting.fire, share.max));
-                Served { waiting: share.waiting.clone(), exhausted: share.waiting.fire == 1 }
-            });
-            let served = served.collect();
-            backlog.apply(&plan, served, None);
+            assert_eq!((plan.new_max, plan.new_after), (0, 5));
+            order.extend(plan.turn.iter().map(|waiting| waiting.fire));
+            // Fire 1 has nothing left after its first turn.
+            let served = plan.turn.iter().filter(|w| w.fire != 1).cloned().collect();
+            backlog.apply(&plan, Taken { served, ..Taken::default() });
         }
-        assert_eq!(order, [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (6, 1)]);
-        assert_eq!(backlog.plan(1).shares[0].waiting.fire, 2);
+        assert_eq!(order, [1, 2, 3, 4, 5, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_new_fire_is_found_while_old_ones_take_all_the_room() {
+        let mut backlog = Backlog::new();
+        let plan = backlog.plan(1);
+        backlog.apply(&plan, found(1..=1, false));
+        backlog.expect_new();
+        let plan = backlog.plan(1);
+        assert!(plan.new_max > 0);
+        let served = vec![waiting(1)];
+        backlog.apply(&plan, Taken { served, ..found(2..=2, false) });
+        assert_eq!(backlog.plan(1).turn[0].fire, 2);
     }
 
     #[test]
     fn a_full_house_looks_again_when_it_empties() {
         let mut backlog = Backlog::new();
-        let plan = backlog.plan(FIRES_MAX);
-        let all =
-            (1..=FIRES_MAX as i64).map(|fire| Served { waiting: waiting(fire), exhausted: false });
-        backlog.apply(&plan, all.collect(), Some(true));
+        let plan = backlog.plan(1);
+        backlog.apply(&plan, found(1..=FIRES_MAX as i64, true));
         let plan = backlog.plan(FIRES_MAX);
         assert_eq!(plan.new_max, 0);
-        let gone =
-            plan.shares.iter().map(|s| Served { waiting: s.waiting.clone(), exhausted: true });
-        let gone = gone.collect();
-        backlog.apply(&plan, gone, None);
+        backlog.apply(&plan, Taken::default());
         assert!(backlog.may_have_work());
+        assert_eq!(backlog.plan(1).new_after, FIRES_MAX as i64);
     }
 }

@@ -151,12 +151,15 @@ impl Watch {
         let told = !inbox.changes.is_empty();
         for change in inbox.changes {
             let id = change.execution_id;
+            // What came before the first change of an execution is in the records.
+            self.in_sync &= self.tracks.contains_key(&id);
+            let in_sync = self.in_sync;
             let track = self.track(id, change.instance_id);
+            if in_sync {
+                track.add(change.status, change.at_ms);
+            }
             if let Some(output) = &change.output {
                 track.follow(output);
-            }
-            track.add(change.status, change.at_ms);
-            if let Some(output) = &change.output {
                 output.watch(&self.subscription.wake);
             }
             self.queue(id);
@@ -255,7 +258,9 @@ impl Track {
 
     /// A state before everything printed in it, and the final one after everything printed.
     fn next_event(&mut self, id: ExecutionId) -> Option<Event> {
-        if self.states.is_empty() || self.final_state_is_next() {
+        use ExecutionStatus::Running;
+        let runs = self.seen.status.is_some_and(|status| rank(status) >= rank(Running));
+        if runs && (self.states.is_empty() || self.final_state_is_next()) {
             let offset = self.seen.offset;
             let piece = match &mut self.output {
                 Source::Unknown => Piece::Wait,

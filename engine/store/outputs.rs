@@ -1,8 +1,8 @@
 //! Table `outputs`: what executions printed, apart from the small rows.
 
-use rusqlite::OptionalExtension;
+use rusqlite::{OptionalExtension, Row};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::ExecutionId;
 use crate::output::{Output, Runs};
 
@@ -28,11 +28,17 @@ pub(super) fn insert(tx: Tx<'_>, id: ExecutionId, output: &Output) -> Result<()>
 
 /// The output of an execution; empty if it printed nothing.
 pub(super) fn get(tx: Tx<'_>, id: ExecutionId) -> Result<Output> {
-    let row: Option<(Vec<u8>, Vec<u8>, Option<u64>, u64)> = tx
+    let stored = tx
         .prepare_cached("SELECT bytes, runs, gap_at, dropped FROM outputs WHERE execution = ?1")?
-        .query_row([id.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+        .query_row([id.0], |row| Ok(read(row)))
         .optional()?;
-    let Some((bytes, runs, gap_at, dropped)) = row else { return Ok(Output::default()) };
+    stored.unwrap_or_else(|| Ok(Output::default()))
+}
+
+fn read(row: &Row<'_>) -> Result<Output> {
+    let runs: Vec<u8> = row.get(1)?;
     let runs = Runs::from_bytes(&runs).ok_or_else(|| unreadable("runs of an output"))?;
-    Ok(Output::from_parts(bytes, runs, gap_at.map(|at| (at, dropped))))
+    let gap_at: Option<u64> = row.get(2)?;
+    let gap = gap_at.map(|at| Ok::<_, Error>((at, row.get(3)?))).transpose()?;
+    Ok(Output::from_parts(row.get(0)?, runs, gap))
 }

@@ -1,0 +1,295 @@
+//! Running, stopping, timing out, bounds, and what the records say of it.
+
+use std::time::Duration;
+
+use adjutant::{
+    DescribeInvocationResults, DescribeInvocations, Engine, Error, ExecutionStatus,
+    InvocationStatus, InvokeCommand, ManualClock, RunCommand, StopInvocation,
+};
+
+use crate::support::{Gate, engine, register, run, wait, with_executors, within};
+
+#[tokio::test]
+async fn outcomes_become_statuses() {
+    let engine = engine().await;
+    let check = async |script: &str, status, exit_code, error_code: &str, info: &str| {
+        let finished = run(&engine, script, &["i-1"]).await;
+        let [result] = &finished.results[..] else { panic!("one result") };
+        assert_eq!(result.status, status, "{script}");
+        assert_eq!(result.exit_code, exit_code, "{script}");
+        assert_eq!(result.error_code, error_code, "{script}");
+        assert!(result.error_info.contains(info), "{script}: {}", result.error_info);
+        assert!(result.start_time.is_some() && result.finish_time.is_some(), "{script}");
+    };
+    check("exit:0", ExecutionStatus::Success, Some(0), "", "").await;
+    check("exit:3", ExecutionStatus::Failed, Some(3), "ExitCodeNonzero", "exit code 3").await;
+    check("fail:broken", ExecutionStatus::Error, None, "ExecutionException", "broken").await;
+    check("panic", ExecutionStatus::Error, None, "ExecutionException", "panicked: as told").await;
+    // The panic of one run was not the end of the engine.
+    check("exit:0", ExecutionStatus::Success, Some(0), "", "").await;
+}
+
+#[tokio::test]
+async fn an_invocation_rolls_up_its_instances() {
+    let engine = engine().await;
+    let check = async |script: &str, want| {
+        assert_eq!(run(&engine, script, &["i-1", "i-2"]).await.status, want, "{script}");
+    };
+    check("exit:0", InvocationStatus::Success).await;
+    check("exit:1", InvocationStatus::Failed).await;
+}
+
+#[tokio::test]
+async fn results_come_in_the_order_of_the_request() {
+    let engine = engine().await;
+    let finished = run(&engine, "out:x", &["i-3", "i-1", "i-2"]).await;
+    let order: Vec<_> = finished.results.iter().map(|r| r.instance_id.as_str()).collect();
+    assert_eq!(order, ["i-3", "i-1", "i-2"]);
+    assert!(finished.results.iter().all(|r| r.output.as_bytes() == b"x"));
+}
+
+#[tokio::test]
+async fn a_timeout_ends_a_run_by_the_monotonic_clock() {
+    let clock = ManualClock::at("2026-01-01T00:00:00Z".parse().expect("a time"));
+    let builder = with_executors(Engine::builder()).clock(clock.clone());
+    let engine = builder.open().await.expect("an engine");
+    register(&engine, "script", 1).await;
+    let request = RunCommand::shell("hang").on(["i-1"]).timeout(7);
+    let run = engine.run_command(request).await.expect("a sound request");
+    within(clock.sleeping(1)).await;
+    // Setting the time of day is not the passing of time.
+    clock.set_realtime("2027-01-01T00:00:00Z".parse().expect("a time"));
+    clock.advance(Duration::from_millis(6_999));
+    assert_eq!(status(&engine, &run.invoke_id).await, InvocationStatus::Running);
+    clock.advance(Duration::from_millis(1));
+    let finished = wait(&engine, &run.invoke_id).await;
+    let result = &finished.results[0];
+    assert_eq!(result.status, ExecutionStatus::Timeout);
+    assert_eq!(result.error_code, "ExecutionTimeout");
+    assert_eq!(result.duration_ms, Some(7_000));
+}
+
+async fn status(engine: &Engine, invoke_id: &adjutant::InvokeId) -> InvocationStatus {
+    let filter = DescribeInvocations { invoke_id: Some(*invoke_id), ..Default::default() };
+    engine.describe_invocations(filter).await.expect("it exists").invocations[0].status
+}
+
+#[tokio::test]
+async fn a_stop_cancels_what_waits_and_ends_what_runs() {
+    let engine =
+        with_executors(Engine::builder()).max_concurrent(1).open().await.expect("an engine");
+    register(&engine, "script", 3).await;
+    let request = RunCommand::shell("out:started hang").on(["i-1", "i-2", "i-3"]);
+    let (run, mut watch) = engine.run_command_and_watch(request).await.expect("a sound request");
+    while !matches!(
+        within(watch.next()).await.expect("readable"),
+        Some(adjutant::Event::Output { .. })
+    ) {}
+    engine.stop_invocation(StopInvocation::new(run.invoke_id)).await.expect("it can be stopped");
+    let finished = wait(&engine, &run.invoke_id).await;
+    let statuses: Vec<_> = finished.results.iter().map(|r| r.status).collect();
+    assert_eq!(
+        statuses,
+        [ExecutionStatus::Terminated, ExecutionStatus::Cancelled, ExecutionStatus::Cancelled]
+    );
+    assert_eq!(finished.status, InvocationStatus::Stopped);
+    assert!(finished.results.iter().all(|r| r.stop_time.is_some()));
+    assert_eq!(finished.results[1].start_time, None);
+    // Stopping what has ended changes nothing.
+    engine.stop_invocation(StopInvocation::new(run.invoke_id)).await.expect("no error");
+    assert_eq!(wait(&engine, &run.invoke_id).await, finished);
+}
+
+#[tokio::test]
+async fn a_stop_may_name_instances() {
+    let gate = Gate::new();
+    let builder = gate.plug_in(Engine::builder());
+    let engine = builder.open().await.expect("an engine");
+    register(&engine, "gate", 2).await;
+    let request = RunCommand::shell("x").on(["i-1", "i-2"]);
+    let run = engine.run_command(request).await.expect("a sound request");
+    within(gate.arrivals(2)).await;
+    let stop = StopInvocation::new(run.invoke_id).on(["i-2"]);
+    engine.stop_invocation(stop).await.expect("i-2 is a target");
+    gate.let_go(1);
+    let finished = wait(&engine, &run.invoke_id).await;
+    let statuses: Vec<_> = finished.results.iter().map(|r| r.status).collect();
+    assert_eq!(statuses, [ExecutionStatus::Success, ExecutionStatus::Terminated]);
+    assert_eq!(finished.status, InvocationStatus::Success);
+
+    let stop = StopInvocation::new(run.invoke_id).on(["local"]);
+    let error = engine.stop_invocation(stop).await.expect_err("no target");
+    assert_eq!(error.code(), "InvalidInstance.NotFound");
+}
+
+#[tokio::test]
+async fn no_more_run_at_a_time_than_allowed_and_each_invocation_has_its_turn() {
+    let gate = Gate::new();
+    let builder = gate.plug_in(Engine::builder()).max_concurrent(2);
+    let engine = builder.open().await.expect("an engine");
+    register(&engine, "gate", 60).await;
+    let many: Vec<String> = (1..=60).map(|n| format!("i-{n}")).collect();
+    let request = RunCommand::shell("x").on(many.iter().map(String::as_str));
+    let big = engine.run_command(request).await.expect("a sound request");
+    within(gate.arrivals(2)).await;
+    let small = engine.run_command(RunCommand::shell("x").on(["i-1"])).await.expect("sound");
+    // The small invocation is served within two turns, though 58 executions were there first.
+    let small_ends = engine.wait(&small.invoke_id);
+    tokio::pin!(small_ends);
+    let mut served = 0;
+    loop {
+        assert_eq!(gate.waiting(), 0);
+        gate.let_go(1);
+        served += 1;
+        tokio::select! {
+            biased;
+            finished = &mut small_ends => {
+                assert_eq!(finished.expect("it ends").status, InvocationStatus::Success);
+                break;
+            }
+            () = within(gate.arrivals(1)) => {}
+        }
+        assert!(served < 20, "the small invocation starves");
+    }
+    gate.let_go(60);
+    assert_eq!(wait(&engine, &big.invoke_id).await.status, InvocationStatus::Success);
+}
+
+#[tokio::test]
+async fn a_kept_command_is_invoked_as_it_was_and_its_invocations_stay_as_they_were() {
+    let engine = engine().await;
+    let create = adjutant::CreateCommand::shell("greet", "out:hello").timeout(30);
+    let command_id = engine.create_command(create).await.expect("a sound command").command_id;
+    let invoke = InvokeCommand::new(command_id).on(["i-1"]).timeout(20);
+    let first = engine.invoke_command(invoke).await.expect("it exists");
+    wait(&engine, &first.invoke_id).await;
+    let change = adjutant::ModifyCommand::new(command_id).name("greet-2").timeout(99);
+    engine.modify_command(change).await.expect("it exists");
+
+    let listed = engine.describe_invocations(DescribeInvocations::default()).await.expect("listed");
+    let [invocation] = &listed.invocations[..] else { panic!("one invocation") };
+    assert_eq!(invocation.command_id, command_id);
+    assert_eq!(invocation.command_name, "greet");
+    assert_eq!(invocation.timeout, 20);
+    assert_eq!(invocation.command_content.as_bytes(), b"out:hello");
+}
+
+#[tokio::test]
+async fn listings_are_paged_filtered_and_stable() {
+    let engine = engine().await;
+    let mut ids = Vec::new();
+    for n in 0..7 {
+        let script = format!("exit:{}", n % 2);
+        let request = RunCommand::shell(script).on([["i-1", "i-2"][n % 2]]);
+        let run = engine.run_command(request).await.expect("a sound request");
+        wait(&engine, &run.invoke_id).await;
+        ids.push(run.invoke_id);
+    }
+    ids.reverse();
+
+    let mut seen = Vec::new();
+    let mut token = None;
+    loop {
+        let request = DescribeInvocations {
+            max_results: Some(3),
+            next_token: token.clone(),
+            ..Default::default()
+        };
+        let page = engine.describe_invocations(request).await.expect("a page");
+        seen.extend(page.invocations.iter().map(|i| i.invoke_id));
+        if page.next_token.is_empty() {
+            break;
+        }
+        // What is added meanwhile does not move the pages.
+        run(&engine, "exit:0", &["i-3"]).await;
+        token = Some(page.next_token);
+    }
+    assert_eq!(seen, ids);
+
+    let count = async |request: DescribeInvocationResults| {
+        let page = DescribeInvocationResults { max_results: Some(50), ..request };
+        let response = engine.describe_invocation_results(page).await.expect("a page");
+        response.invocation.results.len()
+    };
+    let any = DescribeInvocationResults::default;
+    assert_eq!(count(any()).await, 9);
+    assert_eq!(count(DescribeInvocationResults { invoke_id: Some(ids[0]), ..any() }).await, 1);
+    let on_two = DescribeInvocationResults { instance_id: Some("i-2".into()), ..any() };
+    assert_eq!(count(on_two).await, 3);
+    let failed = DescribeInvocationResults { status: Some(ExecutionStatus::Failed), ..any() };
+    assert_eq!(count(failed).await, 3);
+
+    let by = async |request: DescribeInvocations| {
+        let page = DescribeInvocations { max_results: Some(50), ..request };
+        engine.describe_invocations(page).await.expect("a page").invocations
+    };
+    let any = DescribeInvocations::default;
+    let failed = by(DescribeInvocations { status: Some(InvocationStatus::Failed), ..any() }).await;
+    assert_eq!(failed.len(), 3);
+    let running =
+        by(DescribeInvocations { status: Some(InvocationStatus::Running), ..any() }).await;
+    assert_eq!(running, []);
+    let of_command = DescribeInvocations { command_id: Some(failed[0].command_id), ..any() };
+    assert_eq!(by(of_command).await, [failed[0].clone()]);
+    let on_two = by(DescribeInvocations { instance_id: Some("i-2".into()), ..any() }).await;
+    assert_eq!(on_two.len(), 3);
+}
+
+#[tokio::test]
+async fn a_shutdown_waits_then_ends_what_runs() {
+    let clock = ManualClock::at("2026-01-01T00:00:00Z".parse().expect("a time"));
+    let builder = with_executors(Engine::builder()).clock(clock.clone());
+    let engine = builder.open().await.expect("an engine");
+    register(&engine, "script", 1).await;
+    let run = engine.run_command(RunCommand::shell("hang").on(["i-1"])).await.expect("sound");
+    within(clock.sleeping(1)).await;
+    let shutdown = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.shutdown(Duration::from_secs(5)).await }
+    });
+    within(clock.sleeping(2)).await;
+    let refused = engine.run_command(RunCommand::shell("hang").on(["i-1"])).await;
+    assert!(matches!(refused, Err(Error::ShuttingDown)));
+    clock.advance(Duration::from_secs(5));
+    within(shutdown).await.expect("it ends");
+    let finished = wait(&engine, &run.invoke_id).await;
+    assert_eq!(finished.results[0].status, ExecutionStatus::Error);
+    assert_eq!(finished.results[0].error_code, "ExecutionInterrupted");
+}
+
+#[tokio::test]
+async fn an_executor_that_ignores_a_stop_is_dropped() {
+    struct Deaf;
+    impl adjutant::Executor for Deaf {
+        async fn execute(
+            &self,
+            _task: adjutant::Task,
+            _cx: adjutant::ExecutionContext,
+        ) -> adjutant::Outcome {
+            std::future::pending().await
+        }
+    }
+    let clock = ManualClock::at("2026-01-01T00:00:00Z".parse().expect("a time"));
+    let builder = Engine::builder().executor("deaf", Deaf).clock(clock.clone());
+    let engine = builder.open().await.expect("an engine");
+    register(&engine, "deaf", 1).await;
+    let run =
+        engine.run_command(RunCommand::shell("x").on(["i-1"]).timeout(1)).await.expect("sound");
+    within(clock.sleeping(1)).await;
+    clock.advance(Duration::from_secs(1));
+    within(clock.sleeping(1)).await;
+    clock.advance(Duration::from_secs(60));
+    let finished = wait(&engine, &run.invoke_id).await;
+    assert_eq!(finished.results[0].status, ExecutionStatus::Error);
+    assert!(finished.results[0].error_info.contains("was dropped"));
+}
+
+#[test]
+fn a_current_thread_runtime_is_enough() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let engine = engine().await;
+        assert_eq!(run(&engine, "out:x", &["i-1"]).await.status, InvocationStatus::Success);
+        engine.shutdown(Duration::from_secs(5)).await;
+    });
+}

@@ -1,0 +1,140 @@
+//! What the tests share: engines on temporary files, and executors that do as they are told.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use adjutant::{
+    ClosureExecutor, Engine, EngineBuilder, Finished, Instance, InvokeId, RunCommand, Stream,
+};
+use tempfile::TempDir;
+use tokio::sync::Semaphore;
+
+/// A database file of its own, gone with the test.
+pub struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    pub fn new() -> Self {
+        Self { folder: tempfile::tempdir().expect("a temporary folder") }
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.folder.path().join("adjutant.db")
+    }
+
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    pub fn builder(&self) -> EngineBuilder {
+        with_executors(Engine::builder().path(self.database()))
+    }
+
+    pub async fn open(&self) -> Engine {
+        let engine = self.builder().open().await.expect("the file opens");
+        register(&engine, "script", 3).await;
+        engine
+    }
+}
+
+/// An engine in memory with instances `i-1` to `i-3`, which the executor `script` serves.
+pub async fn engine() -> Engine {
+    let engine = with_executors(Engine::builder()).open().await.expect("an engine in memory");
+    register(&engine, "script", 3).await;
+    engine
+}
+
+/// Adds the executor `script`: the command's content says what to do, a word a step.
+///
+/// `out:TEXT` and `err:TEXT` print, `exit:N` ends with that code, `fail:TEXT` breaks, `panic`
+/// panics, `hang` waits to be stopped.
+pub fn with_executors(builder: EngineBuilder) -> EngineBuilder {
+    builder.executor(
+        "script",
+        ClosureExecutor::new(|task, cx| async move {
+            let script = String::from_utf8_lossy(task.content()).into_owned();
+            for step in script.split_whitespace() {
+                let (verb, rest) = step.split_once(':').unwrap_or((step, ""));
+                match verb {
+                    "out" => cx.print(Stream::Stdout, rest.as_bytes()),
+                    "err" => cx.print(Stream::Stderr, rest.as_bytes()),
+                    "exit" => return Ok(rest.parse().expect("exit:N")),
+                    "fail" => return Err(rest.to_owned()),
+                    "panic" => panic!("as told"),
+                    "hang" => std::future::pending().await,
+                    _ => panic!("no step `{step}`"),
+                }
+            }
+            Ok(0)
+        }),
+    )
+}
+
+/// Registers instances `i-1` to `i-count`, served by `executor`.
+pub async fn register(engine: &Engine, executor: &str, count: usize) {
+    for n in 1..=count {
+        let instance = Instance::new(format!("i-{n}")).executor(executor);
+        engine.register_instance(instance).await.expect("a sound instance");
+    }
+}
+
+/// An executor that holds each task until the test lets it go, and counts those it holds.
+#[derive(Clone)]
+pub struct Gate {
+    arrived: Arc<Semaphore>,
+    leave: Arc<Semaphore>,
+}
+
+impl Gate {
+    pub fn new() -> Self {
+        Self { arrived: Arc::new(Semaphore::new(0)), leave: Arc::new(Semaphore::new(0)) }
+    }
+
+    pub fn plug_in(&self, builder: EngineBuilder) -> EngineBuilder {
+        let gate = self.clone();
+        builder.executor(
+            "gate",
+            ClosureExecutor::new(move |_task, _cx| {
+                let gate = gate.clone();
+                async move {
+                    gate.arrived.add_permits(1);
+                    gate.leave.acquire().await.expect("never closed").forget();
+                }
+            }),
+        )
+    }
+
+    /// Waits until `count` more tasks have started.
+    pub async fn arrivals(&self, count: u32) {
+        self.arrived.acquire_many(count).await.expect("never closed").forget();
+    }
+
+    /// Tasks that have started and that no `arrivals` has taken note of.
+    pub fn waiting(&self) -> usize {
+        self.arrived.available_permits()
+    }
+
+    /// Lets `count` tasks end.
+    pub fn let_go(&self, count: usize) {
+        self.leave.add_permits(count);
+    }
+}
+
+/// Runs a script and waits for its end.
+pub async fn run(engine: &Engine, script: &str, on: &[&str]) -> Finished {
+    let request = RunCommand::shell(script).on(on.iter().copied());
+    let run = engine.run_command(request).await.expect("a sound request");
+    wait(engine, &run.invoke_id).await
+}
+
+/// Waits for the end of an invocation; a test that would hang fails instead.
+pub async fn wait(engine: &Engine, invoke_id: &InvokeId) -> Finished {
+    within(engine.wait(invoke_id)).await.expect("the invocation ends")
+}
+
+/// Fails the test if `future` has not ended in half a minute.
+pub async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), future).await.expect("it ends within 30 s")
+}

@@ -1,0 +1,193 @@
+//! The mechanical rules of ARCHITECTURE.md, as a test: who imports whom, where SQL, clocks and tasks
+//! may appear, and that what was released stays as it was.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+/// The modules of the library, layer by layer. A module imports from layers below its own only.
+const LAYERS: [&[&str]; 7] = [
+    &["id", "clock", "status"],
+    &["limits", "error", "wire"],
+    &["config"],
+    &["instance", "command", "invocation", "execution", "output"],
+    &["store", "executor", "event"],
+    &["dispatcher", "recovery"],
+    &["engine"],
+];
+
+/// Within this layer modules may use each other: the nouns refer to one another.
+const NOUNS: usize = 3;
+
+/// Migrations that have been released: they never change again.
+const RELEASED: [(&str, &str); 0] = [];
+
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    let mut folders = vec![root.join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder of the project") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).expect("UTF-8");
+                found.push((path.strip_prefix(root).expect("inside").to_owned(), text));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "{folder} has sources");
+    found.sort();
+    found
+}
+
+/// The module that a file of the library belongs to: `store` for `engine/store/writer.rs`.
+fn module(path: &Path) -> String {
+    let name = path.components().nth(1).expect("engine/<module>").as_os_str().to_string_lossy();
+    name.trim_end_matches(".rs").to_owned()
+}
+
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|modules| modules.contains(&module))
+}
+
+/// What lies before the unit tests of a file.
+fn code(text: &str) -> &str {
+    text.split("#[cfg(test)]").next().unwrap_or_default()
+}
+
+#[test]
+fn modules_import_downwards_only() {
+    let mut wrong = Vec::new();
+    for (path, text) in sources("engine") {
+        let user = module(&path);
+        if user == "lib" {
+            continue;
+        }
+        let Some(user_layer) = layer(&user) else {
+            wrong.push(format!("{}: module `{user}` has no layer", path.display()));
+            continue;
+        };
+        for (number, line) in code(&text).lines().enumerate() {
+            for used in line.split("crate::").skip(1) {
+                let used: String =
+                    used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                let allowed = used == user
+                    || layer(&used).is_some_and(|used_layer| {
+                        used_layer < user_layer || (used_layer == user_layer && user_layer == NOUNS)
+                    });
+                if !allowed && used.starts_with(char::is_lowercase) {
+                    wrong.push(format!("{}:{}: imports {used}", path.display(), number + 1));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn the_module_list_is_in_layer_order() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let lib = fs::read_to_string(root.join("engine/lib.rs")).expect("UTF-8");
+    let listed =
+        lib.lines().filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod "));
+    let layers: Vec<_> = listed.map(|name| layer(name.trim_end_matches(';'))).collect();
+    assert_eq!(layers.len(), LAYERS.iter().map(|modules| modules.len()).sum::<usize>());
+    assert!(layers.is_sorted(), "{layers:?}");
+}
+
+#[test]
+fn things_have_their_place() {
+    /// A word, the files that may hold it, and why.
+    const RULES: [(&[&str], &[&str], &str); 6] = [
+        (
+            &["rusqlite", "r2d2"],
+            &["engine/store.rs", "engine/store"],
+            "SQL is spoken in store only",
+        ),
+        (
+            &["Instant::now", "SystemTime::now", "Utc::now", "time::sleep", "Uuid::now"],
+            &["engine/clock.rs", "engine/store/writer.rs"],
+            "time comes from the clock",
+        ),
+        (&["tokio::spawn", "JoinSet"], &["engine/dispatcher.rs"], "every task has an owner"),
+        (&["unbounded_channel", "mpsc::unbounded"], &[], "every queue has a limit"),
+        (
+            &["unwrap()"],
+            &["engine/engine.rs", "engine/engine/builder.rs", "engine/clock.rs"],
+            "examples only",
+        ),
+        (&["todo!", "unimplemented!", "dbg!", "println!", "eprintln!"], &[], "not in a library"),
+    ];
+    let mut wrong = Vec::new();
+    for (path, text) in sources("engine") {
+        for (words, allowed, why) in RULES {
+            if allowed.iter().any(|place| path.starts_with(place)) {
+                continue;
+            }
+            for word in words {
+                let found = code(&text)
+                    .lines()
+                    .position(|line| line.contains(word) && !line.trim_start().starts_with("//"));
+                if let Some(number) = found {
+                    wrong.push(format!("{}:{}: {word}: {why}", path.display(), number + 1));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn tests_do_not_sleep() {
+    let mut wrong = Vec::new();
+    for (path, text) in ["engine", "tests", "cli"].into_iter().flat_map(sources) {
+        let tested = if path.starts_with("tests") || path.to_string_lossy().contains("tests") {
+            text.as_str()
+        } else {
+            text.split_once("#[cfg(test)]").map_or("", |(_, tests)| tests)
+        };
+        if path.ends_with("tidy.rs") {
+            continue;
+        }
+        for word in ["thread::sleep", "time::sleep", "#[ignore"] {
+            if tested.contains(word) {
+                wrong.push(format!("{}: {word}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn released_migrations_never_change() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(root).expect("the folder of migrations") {
+        let path = entry.expect("an entry").path();
+        let hash: String = Sha256::digest(fs::read(&path).expect("readable"))
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        files.insert(path.file_name().expect("a name").to_string_lossy().into_owned(), hash);
+    }
+    for (number, name) in files.keys().enumerate() {
+        assert!(name.starts_with(&format!("{:04}_", number + 1)), "{name} is out of order");
+    }
+    for (name, hash) in RELEASED {
+        assert_eq!(files.get(name).map(String::as_str), Some(hash), "{name} was released");
+    }
+}
+
+#[test]
+fn the_layers_in_the_document_are_those_here() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let document = fs::read_to_string(root.join("engine/ARCHITECTURE.md")).expect("UTF-8");
+    for (number, modules) in LAYERS.iter().enumerate() {
+        let line = format!("{number}  {}", modules.join(" · "));
+        assert!(document.contains(&line), "ARCHITECTURE.md lacks `{line}`");
+    }
+}
