@@ -64,25 +64,7 @@ impl Context {
         need: Need,
         work: impl AsyncFnOnce(&mut Session) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        self.work(Session::open(&self.database, need).await?, work).await
-    }
-
-    /// Does the same while other processes can reach the engine too, for as long as it takes.
-    async fn with_listening_session<T>(
-        &self,
-        need: Need,
-        work: impl AsyncFnOnce(&mut Session) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
         let mut session = Session::open(&self.database, need).await?;
-        session.listen();
-        self.work(session, work).await
-    }
-
-    async fn work<T>(
-        &self,
-        mut session: Session,
-        work: impl AsyncFnOnce(&mut Session) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
         let result = work(&mut session).await;
         let closed = session.close(&self.interrupts).await;
         result.and_then(|result| closed.map(|()| result))

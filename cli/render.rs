@@ -21,7 +21,7 @@ pub(crate) fn results(results: &[InvocationResult], target: Target) -> String {
         let mut row = vec![
             Cell::new(one_line(result.instance_id.as_str())),
             Cell::new(result.status).fg(colour(result.status)),
-            right(result.exit_code.map_or_else(nothing, |code| code.to_string())),
+            right(exit(result)),
             right(result.duration_ms.map_or_else(nothing, duration)),
             right(result.dropped.to_string()),
         ];
@@ -29,6 +29,15 @@ pub(crate) fn results(results: &[InvocationResult], target: Target) -> String {
         table.add_row(row);
     }
     finish(&table)
+}
+
+/// The exit code, or the signal that there was instead.
+fn exit(result: &InvocationResult) -> String {
+    match (result.signal, result.exit_code) {
+        (Some(signal), _) => format!("signal {signal}"),
+        (None, Some(code)) => code.to_string(),
+        (None, None) => nothing(),
+    }
 }
 
 /// What went wrong, with the code to search for. An exit code says it all by itself.

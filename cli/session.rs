@@ -40,21 +40,32 @@ enum Role {
 /// What a command is going to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
+    /// Look at records.
     Read,
+    /// Change records.
     Write,
+    /// Look at what runs until it ends.
+    Follow,
+    /// Run something.
+    Run,
+}
+
+impl Need {
+    /// Records alone will do.
+    fn is_met_by_a_reader(self) -> bool {
+        matches!(self, Self::Read | Self::Follow)
+    }
+
+    /// It takes time, in which work goes on and others come with more of it.
+    fn takes_time(self) -> bool {
+        matches!(self, Self::Follow | Self::Run)
+    }
 }
 
 impl Session {
     pub(crate) async fn open(database: &Path, need: Need) -> Result<Self, Failure> {
         let role = Role::find(database, need).await?;
         Ok(Self { database: database.to_owned(), role })
-    }
-
-    /// Lets other processes reach the engine, if it is here.
-    pub(crate) fn listen(&mut self) {
-        if let Role::Owner(owner) = &mut self.role {
-            owner.listen();
-        }
     }
 
     /// Calls the engine.
@@ -124,10 +135,10 @@ impl Role {
     async fn find(database: &Path, need: Need) -> Result<Self, Failure> {
         let deadline = Instant::now() + OWNER_PATIENCE;
         loop {
-            let in_use = match Engine::open(database).await {
-                Ok(engine) => return Ok(Self::Owner(Owner::new(engine))),
+            let in_use = match Self::owner(database, need).await {
+                Ok(owner) => return Ok(owner),
                 Err(error @ Error::InUse { .. }) => error,
-                Err(error) if need == Need::Read && is_read_only(&error) => {
+                Err(error) if need.is_met_by_a_reader() && is_read_only(&error) => {
                     return Self::reader(database).await;
                 }
                 Err(error) => return Err(error.into()),
@@ -135,7 +146,7 @@ impl Role {
             if let Some(client) = Client::connect(database).await? {
                 return Ok(Self::Client(client));
             }
-            if need == Need::Read {
+            if need.is_met_by_a_reader() {
                 return Self::reader(database).await;
             }
             if Instant::now() >= deadline {
@@ -143,6 +154,17 @@ impl Role {
             }
             tokio::time::sleep(OWNER_POLL).await;
         }
+    }
+
+    /// What comes and goes starts nothing that it would have to wait for.
+    async fn owner(database: &Path, need: Need) -> adjutant::Result<Self> {
+        if need.takes_time() {
+            let mut owner = Owner::new(Engine::open(database).await?);
+            owner.listen();
+            return Ok(Self::Owner(owner));
+        }
+        let engine = Engine::builder().path(database).idle().open().await?;
+        Ok(Self::Owner(Owner::new(engine)))
     }
 
     async fn reader(database: &Path) -> Result<Self, Failure> {

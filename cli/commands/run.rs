@@ -42,5 +42,5 @@ async fn carry_out<O: Watched>(
     let attended = async |session: &mut _| {
         attend(context, session, request, &target.on, OnInterrupt::Stop).await
     };
-    context.with_listening_session(Need::Write, attended).await
+    context.with_session(Need::Run, attended).await
 }

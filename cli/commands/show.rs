@@ -19,7 +19,7 @@ pub(super) async fn show(context: &Context, show: &Show) -> Result<u8, Failure> 
             let record = fetch(session).await?;
             follow(context, session, &record).await
         };
-        return context.with_listening_session(Need::Read, followed).await;
+        return context.with_session(Need::Follow, followed).await;
     }
     let record = context.with_session(Need::Read, fetch).await?;
     if context.json {
