@@ -26,12 +26,12 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> (bool, Result<Pars
         // What could not be read has to be looked at as it is.
         Err(error) => {
             let options = words.iter().take_while(|word| *word != "--");
-            (options.into_iter().any(|word| word == "--json"), not_a_command(&error))
+            (options.into_iter().any(|word| word == "--json"), not_a_command(&error, &words))
         }
     }
 }
 
-fn not_a_command(error: &clap::Error) -> Result<Parsed, Failure> {
+fn not_a_command(error: &clap::Error, words: &[OsString]) -> Result<Parsed, Failure> {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             ui::print(error.render().to_string().as_bytes())?;
@@ -42,16 +42,25 @@ fn not_a_command(error: &clap::Error) -> Result<Parsed, Failure> {
             let _ = error.print();
             Ok(Parsed::Answered(2))
         }
-        _ => Err(Failure::usage(in_one_line(&error.render().to_string()))),
+        kind => {
+            let mut message = in_one_line(&error.render().to_string());
+            let is_run = || words.iter().any(|word| word == "run");
+            if kind == ErrorKind::UnknownArgument && is_run() && !message.contains("tip:") {
+                message.push_str("; a script of several words goes in quotes");
+            }
+            Err(Failure::usage(message))
+        }
     }
 }
 
-/// The message and the tips, without the usage that stands below them.
+/// The message, and what is spelled alike; not the usage and the general advice below them.
 fn in_one_line(message: &str) -> String {
-    let paragraphs = message.trim_start_matches("error: ").split("\n\n");
-    let said = paragraphs.take_while(|text| !text.starts_with("Usage:"));
-    let words = said.map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
-    words.filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ")
+    let mut paragraphs = message.trim_start_matches("error: ").split("\n\n").map(str::trim);
+    let said = paragraphs.next();
+    let tips = paragraphs.filter(|text| text.starts_with("tip:") && text.contains("similar"));
+    let lines = said.into_iter().chain(tips);
+    let lines = lines.map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 /// Runs commands on fleets of instances and keeps a record of every run.

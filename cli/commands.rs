@@ -9,24 +9,23 @@ mod show;
 mod stop;
 mod stored;
 
-use std::path::PathBuf;
-
 use clap::CommandFactory;
 use clap_complete::Shell;
 use serde::Serialize;
 
 use crate::args::{Arguments, Verb};
+use crate::database::Database;
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
 use crate::session::{Need, Session};
-use crate::{background, database, ui};
+use crate::{background, ui};
 
 /// The exit status of a run that did not succeed everywhere.
 const NOT_ALL_SUCCEEDED: u8 = 1;
 
 /// What all commands have in common.
 struct Context {
-    database: PathBuf,
+    database: Database,
     json: bool,
     interrupts: Interrupts,
 }
@@ -38,7 +37,7 @@ pub(crate) async fn perform(arguments: Arguments) -> Result<u8, Failure> {
     }
     let context = Context {
         interrupts: Interrupts::catch()?,
-        database: database::find(arguments.db)?,
+        database: Database::find(arguments.db)?,
         json: arguments.json,
     };
     match arguments.verb {
@@ -50,7 +49,7 @@ pub(crate) async fn perform(arguments: Arguments) -> Result<u8, Failure> {
         Verb::Commands(commands) => stored::commands(&context, commands).await,
         Verb::Instances(instances) => instances::instances(&context, instances).await,
         Verb::OwnInBackground => {
-            background::own(&context.database, &context.interrupts).await.map(|()| 0)
+            background::own(context.database.path(), &context.interrupts).await.map(|()| 0)
         }
         Verb::Completions { .. } => unreachable!("dealt with above: it needs no database"),
     }
@@ -64,7 +63,8 @@ impl Context {
         need: Need,
         work: impl AsyncFnOnce(&mut Session) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let mut session = Session::open(&self.database, need).await?;
+        let mut session = Session::open(self.database.path(), need).await?;
+        self.database.announce();
         let result = work(&mut session).await;
         let closed = session.close(&self.interrupts).await;
         result.and_then(|result| closed.map(|()| result))

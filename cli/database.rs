@@ -9,20 +9,38 @@ use std::path::{Path, PathBuf};
 use crate::failure::Failure;
 use crate::ui;
 
-/// The file of `--db`, of `$ADJUTANT_DB`, or the one in the XDG data folder, as an absolute path:
-/// it is handed to other processes.
-pub(crate) fn find(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
-    if let Some(path) = named {
-        return absolute(&path);
+/// A database file.
+#[derive(Debug)]
+pub(crate) struct Database {
+    path: PathBuf,
+    /// Nobody named it and it is not there yet, so its place is worth a line.
+    is_news: bool,
+}
+
+impl Database {
+    /// The file of `--db`, of `$ADJUTANT_DB`, or the one in the XDG data folder, as an absolute
+    /// path: it is handed to other processes.
+    pub(crate) fn find(named: Option<PathBuf>) -> Result<Self, Failure> {
+        if let Some(path) = named {
+            return Ok(Self { path: absolute(&path)?, is_news: false });
+        }
+        let path = match variable("ADJUTANT_DB") {
+            Some(path) => absolute(Path::new(&path))?,
+            None => in_data_folder()?,
+        };
+        Ok(Self { is_news: !path.exists(), path })
     }
-    let path = match variable("ADJUTANT_DB") {
-        Some(path) => absolute(Path::new(&path))?,
-        None => in_data_folder()?,
-    };
-    if !path.exists() {
-        ui::note(&format!("records go to {}", path.display()));
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
-    Ok(path)
+
+    /// Says where the records are, once the file has been made.
+    pub(crate) fn announce(&self) {
+        if self.is_news {
+            ui::note(&format!("records are kept in {}", self.path.display()));
+        }
+    }
 }
 
 fn in_data_folder() -> Result<PathBuf, Failure> {

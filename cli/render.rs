@@ -1,15 +1,20 @@
 //! Records as text for people.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use adjutant::{
     Command, ExecutionStatus, Instance, Invocation, InvocationResult, InvocationStatus,
 };
-use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, Table, Width, presets};
 
 use crate::failure::one_line;
 use crate::ui::Target;
 
 /// The widest that a name or a script's first line may be in a table.
 const TEXT_CHARS_MAX: usize = 40;
+
+/// The narrowest that a last column is cut to; past that the terminal breaks the lines.
+const LAST_WIDTH_MIN: u16 = 12;
 
 /// How a run went on each instance.
 pub(crate) fn results(results: &[InvocationResult], target: Target) -> String {
@@ -52,19 +57,20 @@ fn reason(result: &InvocationResult) -> String {
 
 /// A list of runs.
 pub(crate) fn invocations(invocations: &[Invocation], target: Target) -> String {
-    let header = ["", "RUN", "STATUS", "INSTANCES", "CREATED", "TOOK", "COMMAND"];
-    let mut table = table(target, &header);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut table = table(target, &["", "RUN", "STATUS", "ON", "AGE", "TOOK", "COMMAND"]);
     for invocation in invocations {
         table.add_row(vec![
             Cell::new(if invocation.status.is_final() { "" } else { "*" }),
             Cell::new(invocation.invoke_id),
             Cell::new(invocation.status).fg(invocation_colour(invocation.status)),
             right(invocation.instance_count.to_string()),
-            Cell::new(time(&invocation.creation_time)),
+            right(age(now.as_secs(), invocation.creation_time.timestamp())),
             right(took(invocation).map_or_else(nothing, duration)),
             Cell::new(title(&invocation.command_name, &invocation.command_content.to_text())),
         ]);
     }
+    cut_last_column(&mut table, target);
     finish(&table)
 }
 
@@ -80,6 +86,7 @@ pub(crate) fn commands(commands: &[Command], target: Target) -> String {
             Cell::new(title("", &command.command_content.to_text())),
         ]);
     }
+    cut_last_column(&mut table, target);
     finish(&table)
 }
 
@@ -136,21 +143,31 @@ fn fields(fields: &[(&str, String)]) -> String {
 /// A table without lines, as the stream can show it.
 fn table(target: Target, header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header);
-    if target == Target::Stderr {
-        table.use_stderr();
-    }
-    if target.is_terminal() {
-        table.set_content_arrangement(ContentArrangement::Dynamic);
-        if let Some(width) = table.width() {
-            table.set_width(width);
-        }
-    }
-    table.force_no_tty();
+    // Long lines are the terminal's to break: an id that is broken here cannot be copied.
+    table.load_style(presets::NOTHING).set_header(header).force_no_tty();
     if target.has_colours() {
         table.enforce_styling();
     }
     table
+}
+
+/// Keeps the rows to one line of the terminal each, as far as the last column is to blame.
+fn cut_last_column(table: &mut Table, target: Target) {
+    let Some(terminal) = target.width() else { return };
+    let widths = table.column_max_content_widths();
+    let Some((&last, others)) = widths.split_last() else { return };
+    // Two blanks between columns, and what `finish` takes off.
+    let used: u16 = others.iter().map(|width| width.saturating_add(2)).sum();
+    let room = terminal.saturating_sub(used).max(LAST_WIDTH_MIN);
+    if room < last {
+        let width = ColumnConstraint::UpperBoundary(Width::Fixed(room));
+        if let Some(column) = table.column_mut(others.len()) {
+            column.set_constraint(width);
+        }
+        for row in table.row_iter_mut() {
+            row.max_height(1);
+        }
+    }
 }
 
 fn finish(table: &Table) -> String {
@@ -204,6 +221,17 @@ fn took(invocation: &Invocation) -> Option<u64> {
     u64::try_from(took.num_milliseconds()).ok()
 }
 
+/// How long ago something was, in its largest unit.
+fn age(now_s: u64, then_s: i64) -> String {
+    let s = now_s.saturating_sub(u64::try_from(then_s).unwrap_or(0));
+    match s {
+        0..60 => format!("{s} s"),
+        60..3_600 => format!("{} min", s / 60),
+        3_600..86_400 => format!("{} h", s / 3_600),
+        _ => format!("{} d", s / 86_400),
+    }
+}
+
 /// Three digits that matter: `7 ms`, `1.25 s`, `2 min 05 s`, `3 h 01 min`.
 fn duration(ms: u64) -> String {
     let s = ms / 1_000;
@@ -253,6 +281,14 @@ mod tests {
         ] {
             assert_eq!(duration(ms), want);
         }
+    }
+
+    #[test]
+    fn ages() {
+        for (ago, want) in [(0, "0 s"), (59, "59 s"), (3_599, "59 min"), (90_000, "1 d")] {
+            assert_eq!(age(1_000_000, 1_000_000 - ago), want);
+        }
+        assert_eq!(age(5, 7), "0 s");
     }
 
     #[test]

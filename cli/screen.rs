@@ -237,8 +237,8 @@ impl Progress {
     }
 
     fn show(&self, bar: &ProgressBar) {
-        bar.set_position(self.ended);
         bar.set_message(format!("{} running, {} failed", self.running.len(), self.failed));
+        bar.set_position(self.ended);
     }
 }
 
@@ -246,6 +246,7 @@ fn bar(instances: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(instances), ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template("{bar:24} {pos} of {len} done, {msg} {elapsed}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    Progress::default().show(&bar);
     bar.enable_steady_tick(std::time::Duration::from_millis(200));
     bar
 }

@@ -63,6 +63,15 @@ impl Target {
         }
     }
 
+    /// The columns of the terminal, if it is one and says so.
+    pub(crate) fn width(self) -> Option<u16> {
+        let size = match self {
+            Self::Stdout => rustix::termios::tcgetwinsize(io::stdout()),
+            Self::Stderr => rustix::termios::tcgetwinsize(io::stderr()),
+        };
+        size.ok().map(|size| size.ws_col).filter(|columns| *columns > 0)
+    }
+
     /// Whether to use colours: a terminal that has them, and no `NO_COLOR`.
     pub(crate) fn has_colours(self) -> bool {
         let choice = match self {

@@ -36,7 +36,8 @@ async fn carry_out<O: Watched>(
     target: &Target,
 ) -> Result<u8, Failure> {
     if target.detach {
-        let response = background::hand_over(&context.database, &request).await?;
+        let response = background::hand_over(context.database.path(), &request).await?;
+        context.database.announce();
         return context.answer(&response, || format!("{}\n", request.invoke_id(&response)));
     }
     let attended = async |session: &mut _| {
