@@ -41,10 +41,14 @@ impl Interrupts {
         Ok(interrupts)
     }
 
-    /// Ends at the next signal, for the one caller that will act on it.
-    pub(crate) async fn next(&self) {
-        let _awaited = Awaited::new(&self.shared.awaited);
-        self.shared.came.notified().await;
+    /// Ends at the next signal, for the one caller that will act on it. Signals are awaited from
+    /// this call on, not only once its future is polled.
+    pub(crate) fn next(&self) -> impl Future<Output = ()> + use<'_> {
+        let awaited = Awaited::new(&self.shared.awaited);
+        async move {
+            let _awaited = awaited;
+            self.shared.came.notified().await;
+        }
     }
 
     async fn pass_on(self, mut signals: Signal) {

@@ -64,6 +64,7 @@ impl Owner {
         interrupts: &Interrupts,
     ) -> Result<(), Failure> {
         let left = unfinished(&self.engine).await?;
+        let interrupted = interrupts.next();
         match left.len() {
             0 => {}
             1 => ui::note("waiting for a run of another terminal; Ctrl-C stops it"),
@@ -74,7 +75,7 @@ impl Owner {
         tokio::pin!(drained);
         tokio::select! {
             drained = &mut drained => return drained,
-            () = interrupts.next() => {}
+            () = interrupted => {}
         }
         ui::note("stopping the runs of other terminals; Ctrl-C again leaves at once");
         stop_all(&engine).await?;

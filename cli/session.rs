@@ -7,7 +7,7 @@ use std::time::Duration;
 use adjutant::{Engine, Error, Event, StorageErrorKind, Watch};
 use tokio::time::Instant;
 
-use crate::control::{Client, Events, Operation, Paged, Watched};
+use crate::control::{Address, Client, Events, Operation, Paged, Watched};
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
 use crate::owner::Owner;
@@ -146,10 +146,13 @@ impl Role {
             if let Some(client) = Client::connect(database).await? {
                 return Ok(Self::Client(client));
             }
-            if need.is_met_by_a_reader() {
+            let late = Instant::now() >= deadline;
+            // A socket that does not answer is that of an owner which is just ending. Without one
+            // there is nothing to wait for but what runs the file for good.
+            if need.is_met_by_a_reader() && (late || !has_socket(database)) {
                 return Self::reader(database).await;
             }
-            if Instant::now() >= deadline {
+            if late {
                 return Err(in_use.into());
             }
             tokio::time::sleep(OWNER_POLL).await;
@@ -170,6 +173,10 @@ impl Role {
     async fn reader(database: &Path) -> Result<Self, Failure> {
         Ok(Self::Reader(Engine::builder().path(database).read_only().open().await?))
     }
+}
+
+fn has_socket(database: &Path) -> bool {
+    Address::of(database).is_ok_and(|address| address.exists())
 }
 
 fn is_read_only(error: &Error) -> bool {

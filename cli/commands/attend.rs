@@ -29,6 +29,7 @@ pub(super) async fn attend<O: Watched>(
     instances: &[InstanceId],
     on_interrupt: OnInterrupt,
 ) -> Result<u8, Failure> {
+    let interrupted = context.interrupts.next();
     let (response, mut watching) = session.watch(request.clone()).await?;
     let invoke_id = request.invoke_id(&response);
     let screen = Screen::open(instances, !context.json);
@@ -36,7 +37,7 @@ pub(super) async fn attend<O: Watched>(
         let mut events = pin!(pass_on(&mut watching, &screen));
         tokio::select! {
             end = &mut events => end.map(|()| false),
-            () = context.interrupts.next() => match on_interrupt {
+            () = interrupted => match on_interrupt {
                 OnInterrupt::Leave => Ok(true),
                 OnInterrupt::Stop => {
                     stop(session, invoke_id, &screen).await?;

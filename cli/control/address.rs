@@ -57,6 +57,11 @@ impl Address {
         if is_same_user(&stream) { Ok(stream) } else { Err(io::ErrorKind::PermissionDenied.into()) }
     }
 
+    /// Whether there is a socket, in use or left behind.
+    pub(crate) fn exists(&self) -> bool {
+        fs::symlink_metadata(self.path()).is_ok()
+    }
+
     /// Takes the socket away: who comes from now on finds nobody.
     pub(crate) fn remove(&self) {
         let _ = fs::remove_file(self.path());

@@ -1,0 +1,226 @@
+//! A folder and a database of its own for every test, and ways to wait that are no sleeps.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Longer than anything here takes on the slowest machine; only a failed test waits for it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where a test works.
+pub struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    pub fn new() -> Self {
+        Self { folder: tempfile::tempdir().expect("a folder for the test") }
+    }
+
+    /// A place in which these instances are registered.
+    pub fn with_instances(ids: &[&str]) -> Self {
+        let place = Self::new();
+        place.ok(&[&["instances", "add"], ids].concat());
+        place
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn db(&self) -> PathBuf {
+        self.path("a.db")
+    }
+
+    /// The program, with nothing of this process's environment but the search path.
+    pub fn command<S: AsRef<std::ffi::OsStr>>(&self, words: &[S]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_adjutant"));
+        command
+            .args(words)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.folder.path())
+            .env("ADJUTANT_DB", self.db())
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the program to its end.
+    pub fn run<S: AsRef<std::ffi::OsStr>>(&self, words: &[S]) -> Done {
+        Done::new(self.command(words).output().expect("the program starts"))
+    }
+
+    /// Runs it and wants success; what it printed.
+    pub fn ok<S: AsRef<std::ffi::OsStr>>(&self, words: &[S]) -> String {
+        let done = self.run(words);
+        assert_eq!(done.code, Some(0), "{}", done.err);
+        done.out
+    }
+
+    /// Runs it with `--json` and reads what it printed.
+    pub fn json<S: AsRef<std::ffi::OsStr>>(&self, words: &[S]) -> Value {
+        let mut command = self.command(words);
+        let output = command.arg("--json").output().expect("the program starts");
+        serde_json::from_slice(&output.stdout).expect("one JSON document")
+    }
+
+    /// Starts the program and goes on.
+    pub fn start<S: AsRef<std::ffi::OsStr>>(&self, words: &[S]) -> Running {
+        Running::new(self.command(words))
+    }
+
+    /// The newest run.
+    pub fn newest(&self) -> String {
+        let listed = self.json(&["ps", "-n", "1"]);
+        let id = &listed["Invocations"]["Invocation"][0]["InvokeId"];
+        id.as_str().expect("there is a run").to_owned()
+    }
+
+    /// Something that a script can wait for.
+    pub fn gate(&self, name: &str) -> Gate {
+        let path = self.path(name);
+        let made = Command::new("mkfifo").arg(&path).status().expect("mkfifo starts");
+        assert!(made.success());
+        Gate { path }
+    }
+
+    /// Waits until no process runs the database any more.
+    pub fn wait_until_unowned(&self) {
+        let lock = File::open(self.path("a.db.lock")).expect("it has been run");
+        lock.lock().expect("the lock can be waited for");
+    }
+}
+
+/// A named pipe: whoever opens it for reading waits until it is opened.
+pub struct Gate {
+    path: PathBuf,
+}
+
+impl Gate {
+    /// The shell's words for waiting here.
+    pub fn wait(&self) -> String {
+        format!("read line < '{}'", self.path.display())
+    }
+
+    /// Lets one through, as soon as it is there.
+    pub fn open(&self) {
+        let mut pipe = OpenOptions::new().write(true).open(&self.path).expect("a reader");
+        let _ = writeln!(pipe, "go");
+    }
+}
+
+impl Drop for Gate {
+    /// Lets everybody go who still waits.
+    fn drop(&mut self) {
+        // Both ends at once: opening waits for nobody, and every reader wakes.
+        let open = OpenOptions::new().read(true).write(true).open(&self.path);
+        let _ = open.and_then(|mut pipe| pipe.write_all(&[b'\n'; 4096]));
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// A program that has ended.
+#[derive(Debug)]
+pub struct Done {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl Done {
+    pub fn new(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Self { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    }
+}
+
+/// A program that runs; its lines come as it prints them.
+pub struct Running {
+    child: Child,
+    pub out: Lines,
+    pub err: Lines,
+}
+
+impl Running {
+    pub fn new(mut command: Command) -> Self {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let out = Lines::new(child.stdout.take().expect("piped"));
+        let err = Lines::new(child.stderr.take().expect("piped"));
+        Self { child, out, err }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+    }
+
+    pub fn kill(mut self) {
+        self.child.kill().expect("it runs");
+        self.wait();
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().expect("it ends")
+    }
+
+    /// Waits for its end; the exit status and the rest of what it said.
+    pub fn end(mut self) -> Done {
+        let code = self.wait().code();
+        Done { code, out: self.out.rest(), err: self.err.rest() }
+    }
+}
+
+/// The lines of a stream.
+pub struct Lines {
+    lines: Receiver<String>,
+}
+
+impl Lines {
+    fn new(stream: impl Read + Send + 'static) -> Self {
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            let mut stream = BufReader::new(stream);
+            let mut line = Vec::new();
+            while stream.read_until(b'\n', &mut line).is_ok_and(|bytes| bytes > 0) {
+                let _ = sender.send(String::from_utf8_lossy(&line).into_owned());
+                line.clear();
+            }
+        });
+        Self { lines }
+    }
+
+    /// Waits for a line with these words.
+    pub fn expect(&self, words: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no `{words}`"));
+            if line.contains(words) {
+                return line;
+            }
+        }
+    }
+
+    fn rest(&self) -> String {
+        self.lines.iter().collect()
+    }
+}
+
+/// Whether a process exists and is no zombie.
+pub fn is_alive(pid: &str) -> bool {
+    let stat = fs::read_to_string(Path::new("/proc").join(pid.trim()).join("stat"));
+    stat.is_ok_and(|stat| !stat.contains(") Z "))
+}

@@ -1,0 +1,144 @@
+//! Bad input: one line, the right exit status, no panic.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::harness::Place;
+
+const USAGE: i32 = 2;
+const FAILURE: i32 = 1;
+
+/// A word of the command line: `\xff` stands for that byte.
+fn word(text: &str) -> OsString {
+    let mut bytes = Vec::new();
+    for (n, part) in text.split("\\xff").enumerate() {
+        if n > 0 {
+            bytes.push(0xff);
+        }
+        bytes.extend_from_slice(part.as_bytes());
+    }
+    OsString::from_vec(bytes)
+}
+
+const NO_RUN: &str = "t-00000000000000000000000000000000";
+const NO_COMMAND: &str = "c-00000000000000000000000000000000";
+
+#[rustfmt::skip]
+const REFUSED: &[(&[&str], i32, &str)] = &[
+    (&["nonsense"], USAGE, "unrecognized subcommand 'nonsense' (Usage)"),
+    (&["run"], USAGE, "the following required arguments were not provided: <SCRIPT|--file <FILE>> (Usage)"),
+    (&["run", "echo", "hi"], USAGE, "unexpected argument 'hi' found; a script of several words goes in quotes (Usage)"),
+    (&["run", "--timout", "3", "true"], USAGE, "unexpected argument '--timout' found; tip: a similar argument exists: '--timeout' (Usage)"),
+    (&["run", "true", "-f", "x"], USAGE, "the argument '[SCRIPT]' cannot be used with '--file <FILE>' (Usage)"),
+    (&["run", "--timeout", "soon", "true"], USAGE, "invalid value 'soon' for '--timeout <SECONDS>': invalid digit found in string (Usage)"),
+    (&["run", "--name", "\\xff", "true"], USAGE, "invalid UTF-8 was detected in one or more arguments (Usage)"),
+    (&["run", "--workdir", "/\\xff", "true"], USAGE, "the folder's name \"/\\xFF\" is no UTF-8 (Usage)"),
+    (&["show", "t-1"], USAGE, "`t-1` is no invocation id: want `t-` and 32 hexadecimal digits (Usage)"),
+    (&["show", "a\nb\u{1b}[31m"], USAGE, "(Usage)"),
+    (&["invoke", NO_RUN], USAGE, "is no command id: want `c-` and 32 hexadecimal digits (Usage)"),
+    (&["ps", "-n", "-3"], USAGE, "(Usage)"),
+    (&["--db", "", "ps"], USAGE, "a value is required for '--db <FILE>' but none was supplied (Usage)"),
+    (&["own-in-background"], FAILURE, "(System.Refused)"),
+    (&["run", "-f", "missing"], FAILURE, "cannot read missing: No such file or directory (os error 2) (Script.CannotRead)"),
+    (&["run", "-f", "."], FAILURE, "cannot read .: Is a directory (os error 21) (Script.CannotRead)"),
+    (&["run", "-f", "/dev/zero"], FAILURE, "/dev/zero is no script: it has more than 262144 bytes (CmdContent.ExceedLimit)"),
+    (&["run", "-f", "line\nbreak\u{1b}[2J\\xff"], FAILURE, "cannot read line\\nbreak\\u{1b}[2J\u{fffd}: No such file"),
+    (&["run", "-f", "big"], FAILURE, "want at most 24576 bytes as Base64; it has 26668 (CmdContent.ExceedLimit)"),
+    (&["run", ""], FAILURE, "it is empty; give the script to run (MissingParameter.CommandContent)"),
+    (&["run", "-"], FAILURE, "(MissingParameter.CommandContent)"),
+    (&["run", "--on", "nobody", "true"], FAILURE, "no instance `nobody` is registered (InvalidInstance.NotFound)"),
+    (&["run", "--on", "", "true"], FAILURE, "(InvalidInstance.NotFound)"),
+    (&["run", "--on", "local,local", "true"], FAILURE, "`local` is named twice; name each instance once (InvalidInstanceId.Duplicate)"),
+    (&["run", "--timeout", "0", "true"], FAILURE, "it is 0 (InvalidParameter.Timeout)"),
+    (&["show", NO_RUN], FAILURE, "(InvalidInvokeId.NotFound)"),
+    (&["show", "--follow", NO_RUN], FAILURE, "(InvalidInvokeId.NotFound)"),
+    (&["stop", NO_RUN], FAILURE, "(InvalidInvokeId.NotFound)"),
+    (&["invoke", NO_COMMAND], FAILURE, "(InvalidCmdId.NotFound)"),
+    (&["commands", "show", NO_COMMAND], FAILURE, "(InvalidCmdId.NotFound)"),
+    (&["commands", "delete", NO_COMMAND], FAILURE, "(InvalidCmdId.NotFound)"),
+    (&["instances", "remove", "nobody"], FAILURE, "(InvalidInstance.NotFound)"),
+    (&["instances", "add", "a\tb"], FAILURE, "(InvalidInstanceId.Malformed)"),
+    (&["instances", "add", "i-1", "--executor", "moon"], FAILURE, "which is not plugged in; there are: local (InvalidInstance.NotMatch)"),
+    (&["--db", "missing/a.db", "ps"], FAILURE, "(Storage.CannotOpen)"),
+    (&["--db", ".", "ps"], FAILURE, "it is a folder, not a file; check that the folder exists and that this user may use it (Storage.CannotOpen)"),
+    (&["--db", "junk", "run", "true"], FAILURE, "(Storage.Corrupt)"),
+    (&["--db", "junk", "ps"], FAILURE, "(Storage.Corrupt)"),
+];
+
+#[test]
+fn bad_input_is_refused_in_one_line() {
+    let place = Place::new();
+    fs::write(place.path("junk"), "x".repeat(5_000)).expect("a file");
+    fs::write(place.path("big"), "x".repeat(20_000)).expect("a file");
+    place.ok(&["ps"]);
+    for (words, code, message) in REFUSED {
+        let done = place.run(&words.iter().map(|text| word(text)).collect::<Vec<_>>());
+        assert_eq!(done.code, Some(*code), "{words:?}: {}", done.err);
+        assert_eq!(done.out, "", "{words:?}");
+        assert_eq!(done.err.lines().count(), 1, "{words:?}: {}", done.err);
+        assert!(done.err.starts_with("adjutant: "), "{words:?}: {}", done.err);
+        assert!(done.err.contains(message), "{words:?}: {}", done.err);
+        assert!(!done.err.contains('\u{1b}'), "{words:?}: {}", done.err);
+    }
+}
+
+#[test]
+fn with_json_failures_are_json() {
+    let place = Place::new();
+    for (words, code, want) in [
+        (&["run", "a", "b"][..], USAGE, "Usage"),
+        (&["run", "--on", "x,y", "true"], FAILURE, "InvalidInstance.NotFound"),
+        (&["run", "-f", "missing"], FAILURE, "Script.CannotRead"),
+        (&["show", NO_RUN], FAILURE, "InvalidInvokeId.NotFound"),
+    ] {
+        let mut command = place.command(&["--json"]);
+        let output = command.args(words).output().expect("it starts");
+        assert_eq!(output.status.code(), Some(code), "{words:?}");
+        let document: serde_json::Value =
+            serde_json::from_slice(&output.stdout).expect("one JSON document");
+        let error = &document["error"];
+        assert_eq!(error["Code"], want, "{words:?}");
+        assert!(error["Message"].is_string() && error["HttpStatus"].is_u64(), "{words:?}");
+        assert!(error["Violations"].is_array(), "{words:?}");
+    }
+    let refused = place.json(&["run", "--on", "x,y", "true"]);
+    assert_eq!(refused["error"]["Violations"][1]["Field"], "InstanceId", "{refused}");
+}
+
+#[test]
+fn a_script_after_two_dashes_may_look_like_an_option() {
+    let place = Place::new();
+    let done = place.run(&["run", "--", "--json"]);
+    assert_eq!(done.code, Some(FAILURE));
+    assert!(done.err.contains("Failed"), "{}", done.err);
+    assert_eq!(place.run(&["run", "a", "--", "--json"]).out, "");
+}
+
+#[test]
+fn odd_names_of_files_are_names_of_files() {
+    let place = Place::new();
+    for name in ["with space", "-dash", "line\nbreak", "\\xff", "quote'\"", ":memory:"] {
+        let path = place.path("").join(word(name));
+        let words: Vec<OsString> =
+            ["--db".into(), path.clone().into(), "run".into(), "echo hi".into()].into();
+        assert_eq!(place.ok(&words), "hi\n", "{name}");
+        assert!(path.exists(), "{name}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_written_can_be_read() {
+    let place = Place::new();
+    place.ok(&["run", "echo before"]);
+    fs::set_permissions(place.db(), fs::Permissions::from_mode(0o400)).expect("it is ours");
+    if fs::OpenOptions::new().write(true).open(place.db()).is_ok() {
+        // Permissions mean nothing to this user.
+        return;
+    }
+    assert!(place.ok(&["ps"]).contains("echo before"));
+    let done = place.run(&["run", "true"]);
+    assert_eq!(done.code, Some(FAILURE));
+    assert!(done.err.ends_with("(Storage.ReadOnly)\n"), "{}", done.err);
+}

@@ -1,0 +1,8 @@
+//! The program from outside: real processes, real files, real sockets.
+
+mod harness;
+mod input;
+mod output;
+mod owners;
+mod run;
+mod socket;

@@ -1,0 +1,199 @@
+//! One process runs the file, others reach it.
+
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::{fs, iter};
+
+use adjutant::Engine;
+
+use crate::harness::{Place, Running};
+
+/// A run that says when it has started and goes on when its gate is opened.
+fn start(place: &Place, gate: &crate::harness::Gate, more: &str) -> Running {
+    let run = place.start(&["run", &format!("echo started; {}; {more}", gate.wait())]);
+    run.out.expect("started");
+    run
+}
+
+#[test]
+fn a_killed_run_has_a_final_status_and_a_reason() {
+    let place = Place::new();
+    let gate = place.gate("gate");
+    start(&place, &gate, "true").kill();
+    assert!(fs::metadata(place.path("a.db.sock")).is_ok(), "nobody could take it away");
+    let listed = place.ok(&["ps"]);
+    assert!(listed.contains("Failed"), "{listed}");
+    let shown = place.ok(&["show", &place.newest()]);
+    assert!(shown.contains("Error"), "{shown}");
+    assert!(shown.contains("(ExecutionInterrupted)"), "{shown}");
+}
+
+#[test]
+fn others_see_and_stop_what_runs() {
+    let place = Place::with_instances(&["i-1"]);
+    let gate = place.gate("gate");
+    let script = format!("echo started; {}", gate.wait());
+    let run = place.start(&["run", "--on", "local,i-1", &script]);
+    run.out.expect("started");
+    run.out.expect("started");
+    let socket = fs::metadata(place.path("a.db.sock")).expect("a control socket");
+    assert!(socket.file_type().is_socket());
+    assert_eq!(socket.permissions().mode() & 0o777, 0o600);
+    let listed = place.ok(&["ps"]);
+    assert!(listed.lines().any(|line| line.starts_with("*  t-")), "{listed}");
+    let id = place.newest();
+    let follow = place.start(&["show", "--follow", &id]);
+    follow.out.expect("started");
+    assert_eq!(place.ok(&["stop", &id, "--on", "i-1"]), format!("asked {id} to stop\n"));
+    place.ok(&["stop", &id]);
+    for watcher in [run, follow] {
+        let done = watcher.end();
+        assert_eq!(done.code, Some(1));
+        assert_eq!(done.err.matches("Terminated").count(), 2, "{}", done.err);
+    }
+    assert!(fs::metadata(place.path("a.db.sock")).is_err());
+    assert!(place.ok(&["show", &id]).contains("Stopped"));
+}
+
+#[test]
+fn a_finished_run_waits_for_the_runs_of_others() {
+    let place = Place::new();
+    let (first, second) = (place.gate("first"), place.gate("second"));
+    let owner = start(&place, &first, "echo one");
+    let client = start(&place, &second, "echo two; exit 5");
+    first.open();
+    owner.err.expect("waiting for a run of another terminal");
+    assert!(place.ok(&["ps"]).contains('*'));
+    second.open();
+    let (client, owner) = (client.end(), owner.end());
+    assert_eq!((client.code, client.out.as_str()), (Some(1), "two\n"), "{}", client.err);
+    assert_eq!((owner.code, owner.out.as_str()), (Some(0), "one\n"), "{}", owner.err);
+}
+
+#[test]
+fn an_owner_that_waits_can_be_told_to_stop_the_rest() {
+    let place = Place::new();
+    let (first, second) = (place.gate("first"), place.gate("second"));
+    let owner = start(&place, &first, "echo one");
+    let client = start(&place, &second, "true");
+    first.open();
+    owner.err.expect("waiting for a run of another terminal");
+    owner.signal(rustix::process::Signal::INT);
+    owner.err.expect("stopping the runs of other terminals");
+    assert!(client.end().err.contains("Terminated"));
+    assert_eq!(owner.end().code, Some(0));
+}
+
+#[test]
+fn a_client_survives_its_owner() {
+    let place = Place::new();
+    let (first, second) = (place.gate("first"), place.gate("second"));
+    let owner = start(&place, &first, "true");
+    let client = start(&place, &second, "true");
+    owner.kill();
+    let done = client.end();
+    assert_eq!(done.code, Some(1));
+    assert!(done.err.contains("the process that ran it has ended"), "{}", done.err);
+    assert!(done.err.contains("ExecutionInterrupted"), "{}", done.err);
+}
+
+#[test]
+fn a_detached_run_goes_on_and_leaves_nothing() {
+    let place = Place::new();
+    let gate = place.gate("gate");
+    let script = format!("echo one; {}; echo two; exit 4", gate.wait());
+    let id = place.ok(&["run", "--detach", &script]);
+    let id = id.trim();
+    assert!(place.ok(&["ps"]).contains(&format!("*  {id}  Running")));
+    let second = place.json(&["run", "--detach", "echo three"]);
+    assert_eq!(second.as_object().map(|fields| fields.len()), Some(3), "{second}");
+    let follow = place.start(&["show", "--follow", id]);
+    follow.out.expect("one");
+    gate.open();
+    let done = follow.end();
+    assert_eq!((done.code, done.out.as_str()), (Some(1), "two\n"), "{}", done.err);
+    place.wait_until_unowned();
+    assert!(fs::metadata(place.path("a.db.sock")).is_err());
+    assert_eq!(place.ok(&["show", "--output", id]), "one\ntwo\n");
+    assert!(place.ok(&["ps"]).lines().skip(1).all(|line| !line.starts_with('*')));
+}
+
+#[test]
+fn a_detached_run_that_is_refused_says_so() {
+    let place = Place::new();
+    let done = place.run(&["run", "--detach", "--on", "nobody", "true"]);
+    assert_eq!(done.code, Some(1));
+    assert!(done.err.contains("InvalidInstance.NotFound"), "{}", done.err);
+    place.wait_until_unowned();
+}
+
+#[test]
+fn a_host_without_a_socket_is_named() {
+    let place = Place::new();
+    place.ok(&["run", "echo before"]);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let engine = runtime.block_on(Engine::open(place.db())).expect("the file is free");
+    assert!(place.ok(&["ps"]).contains("echo before"));
+    assert_eq!(place.ok(&["show", "--output", &place.newest()]), "before\n");
+    assert_eq!(place.ok(&["instances", "list"]).lines().count(), 2);
+    let id = place.newest();
+    for words in [
+        &["run", "true"][..],
+        &["run", "--detach", "true"],
+        &["instances", "add", "i-1"],
+        &["stop", &id],
+    ] {
+        let done = place.run(words);
+        assert_eq!((done.code, done.out.as_str()), (Some(1), ""), "{words:?}");
+        assert_eq!(done.err.lines().count(), 1, "{words:?}: {}", done.err);
+        let owner = format!("in use by pid {};", std::process::id());
+        assert!(done.err.contains(&owner), "{words:?}: {}", done.err);
+        assert!(done.err.ends_with("(Storage.InUse)\n"), "{words:?}: {}", done.err);
+    }
+    runtime.block_on(engine.shutdown(std::time::Duration::ZERO));
+}
+
+#[test]
+fn a_socket_that_was_left_behind_is_replaced() {
+    let place = Place::new();
+    drop(UnixListener::bind(place.path("a.db.sock")).expect("a socket"));
+    let gate = place.gate("gate");
+    let run = start(&place, &gate, "true");
+    assert!(place.ok(&["ps"]).contains('*'));
+    gate.open();
+    assert_eq!(run.end().code, Some(0));
+}
+
+#[test]
+fn a_path_longer_than_a_socket_address_is_no_obstacle() {
+    let place = Place::new();
+    let folder = place.path(&"d".repeat(200));
+    fs::create_dir(&folder).expect("a folder");
+    let db = folder.join("e".repeat(100));
+    let db = db.to_str().expect("UTF-8");
+    let gate = place.gate("gate");
+    let script = format!("echo started; {}", gate.wait());
+    let run = place.start(&["--db", db, "run", &script]);
+    run.out.expect("started");
+    assert!(place.ok(&["--db", db, "ps"]).contains('*'));
+    gate.open();
+    assert_eq!(run.end().code, Some(0));
+}
+
+#[test]
+fn looking_at_what_waits_does_not_start_it() {
+    let ids: Vec<String> = (0..70).map(|n| format!("i-{n}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let place = Place::with_instances(&ids);
+    let gate = place.gate("gate");
+    let script = format!("echo started; {}", gate.wait());
+    let run = place.start(&["run", "--on", &ids.join(","), &script]);
+    // 64 run at a time.
+    iter::repeat_n((), 64).for_each(|()| drop(run.out.expect("started")));
+    run.kill();
+    let id = place.newest();
+    let count = |status| place.ok(&["show", &id]).matches(status).count();
+    assert_eq!((count("Error"), count("Running"), count("Pending")), (64, 0, 7));
+    place.ok(&["stop", &id]);
+    assert_eq!((count("Error"), count("Pending"), count("Cancelled")), (64, 0, 6));
+}

@@ -1,0 +1,165 @@
+//! `run` and `invoke` by themselves.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::harness::{Done, Place, Running, is_alive};
+
+#[test]
+fn the_exit_status_tells_whether_all_succeeded() {
+    let place = Place::with_instances(&["i-1", "i-2"]);
+    let check = |words: &[&str], code, table: &[&str]| {
+        let done = place.run(words);
+        assert_eq!(done.code, Some(code), "{words:?}: {}", done.err);
+        for word in table {
+            assert!(done.err.contains(word), "{words:?}: no `{word}` in {}", done.err);
+        }
+    };
+    check(&["run", "true"], 0, &["INSTANCE", "local", "Success"]);
+    check(&["run", "exit 3"], 1, &["Failed", "     3  "]);
+    check(&["run", "kill -9 $$"], 1, &["Failed", "signal 9"]);
+    check(&["run", "--timeout", "1", "sleep 100"], 1, &["Timeout", "ExecutionTimeout"]);
+    check(&["run", "--workdir", "/no/such", "true"], 1, &["Invalid", "DirectoryNotExists"]);
+    check(&["run", "--on", "i-1,i-2", "true"], 0, &["i-1", "i-2"]);
+    check(&["run", "--on", "i-1", "--on", "i-2", "mkdir once"], 1, &["Failed", "Success"]);
+}
+
+#[test]
+fn three_instances_run_at_the_same_time() {
+    let place = Place::with_instances(&["i-1", "i-2", "i-3"]);
+    let started = Instant::now();
+    let done = place.run(&["run", "--on", "i-1,i-2,i-3", "echo hi from $$; sleep 1; exit 3"]);
+    assert!(started.elapsed() < Duration::from_millis(2_900), "{:?}", started.elapsed());
+    assert_eq!(done.code, Some(1));
+    assert_eq!(done.err.matches("Failed     3").count(), 3, "{}", done.err);
+    let mut lines: Vec<_> = done.out.lines().map(|line| &line[..14]).collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["i-1 | hi from ", "i-2 | hi from ", "i-3 | hi from "]);
+}
+
+#[test]
+fn a_timeout_leaves_nothing_behind() {
+    let place = Place::new();
+    let done = place.run(&["run", "--timeout", "1", "sleep 100 & echo $!; sleep 100"]);
+    assert_eq!(done.code, Some(1));
+    assert!(!is_alive(&done.out), "{}", done.out);
+}
+
+#[test]
+fn scripts_and_output_are_bytes() {
+    let place = Place::new();
+    place.ok(&["ps"]);
+    let script = b"printf '\xff\xfe'; printf '\\377' >&2";
+    fs::write(place.path("script"), script).expect("a file");
+    let word = std::ffi::OsStr::from_bytes(script);
+    let from_stdin = |words: &[&str]| {
+        let mut command = place.command(words);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
+        child.stdin.take().expect("piped").write_all(script).expect("it reads");
+        child.wait_with_output().expect("it ends")
+    };
+    let outputs = [
+        place.command(&["run".as_ref(), word]).output().expect("it starts"),
+        place.command(&["run", "-f", "script"]).output().expect("it starts"),
+        from_stdin(&["run", "-"]),
+        from_stdin(&["run", "--file", "-"]),
+    ];
+    for output in outputs {
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert_eq!(output.stdout, b"\xff\xfe");
+        assert!(output.stderr.starts_with(b"\xff"), "{output:?}");
+    }
+}
+
+#[test]
+fn all_output_is_shown_and_its_share_recorded() {
+    let place = Place::new();
+    let done = place.run(&["run", "yes | head -c 3000000"]);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    assert_eq!(done.out.len(), 3_000_000);
+    assert!(done.err.contains("2975424"), "{}", done.err);
+    let kept = place.ok(&["show", "--output", &place.newest()]);
+    let gap = "\n[... 2975424 bytes are not in the record ...]\n";
+    assert_eq!(kept.len(), 24_576 + gap.len());
+    assert!(kept.contains(gap));
+}
+
+#[test]
+fn a_reader_that_goes_away_does_not_end_the_run() {
+    let place = Place::new();
+    let mut command = place.command(&["run", "yes | head -c 3000000"]);
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    drop(child.stdout.take());
+    let done = Done::new(child.wait_with_output().expect("it ends"));
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    assert!(done.err.contains("Success"), "{}", done.err);
+}
+
+#[test]
+fn a_kept_command_can_be_invoked() {
+    let place = Place::with_instances(&["i-1"]);
+    let created = place.ok(&["commands", "create", "--name", "greet", "echo hello"]);
+    let id = created.trim();
+    assert!(place.ok(&["commands", "list", "--name", "gr*"]).contains(id));
+    assert!(place.ok(&["commands", "show", id]).ends_with("\n\necho hello\n"));
+    assert_eq!(place.ok(&["invoke", id]), "hello\n");
+    assert_eq!(place.ok(&["invoke", id, "--on", "local,i-1"]).lines().count(), 2);
+    assert_eq!(place.ok(&["commands", "delete", id]), format!("deleted {id}\n"));
+    assert_eq!(place.run(&["invoke", id]).code, Some(1));
+    assert_eq!(place.ok(&["run", "--keep", "--name", "kept", "echo kept"]), "kept\n");
+    assert!(place.ok(&["commands", "list"]).contains("echo kept"));
+}
+
+#[test]
+fn the_first_interrupt_stops_the_run() {
+    let place = Place::new();
+    let gate = place.gate("gate");
+    let run = place.start(&["run", &format!("echo started; {}", gate.wait())]);
+    run.out.expect("started");
+    run.signal(Signal::INT);
+    run.err.expect("stopping the run; Ctrl-C again leaves at once");
+    let done = run.end();
+    assert_eq!(done.code, Some(1));
+    assert!(done.err.contains("Terminated"), "{}", done.err);
+}
+
+#[test]
+fn the_second_interrupt_leaves_at_once() {
+    let place = Place::new();
+    let gate = place.gate("gate");
+    let script = format!("trap '' TERM; echo $$; while :; do {}; done", gate.wait());
+    let run = place.start(&["run", &script]);
+    let script_pid: i32 = run.out.expect("").trim().parse().expect("a process id");
+    run.signal(Signal::INT);
+    run.err.expect("stopping");
+    run.signal(Signal::TERM);
+    assert_eq!(run.end().code, Some(130));
+    let group = Pid::from_raw(script_pid).expect("a process id");
+    let _ = kill_process_group(group, Signal::KILL);
+}
+
+#[test]
+fn ignored_signals_stay_ignored() {
+    let place = Place::new();
+    let gate = place.gate("gate");
+    let script = format!("echo started; {}; echo ended", gate.wait());
+    let program = place.command(&["run", &script]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' HUP INT; exec \"$@\"", "sh"]);
+    shell.arg(program.get_program()).args(program.get_args()).current_dir(place.path(""));
+    shell.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let run = Running::new(shell);
+    run.out.expect("started");
+    run.signal(Signal::HUP);
+    run.signal(Signal::INT);
+    gate.open();
+    let done = run.end();
+    assert_eq!((done.code, done.out.as_str()), (Some(0), "ended\n"), "{}", done.err);
+}
