@@ -1,1 +1,55 @@
-fn main() {}
+//! The `adjutant` program: arguments to the library's requests, answers to text or JSON. It can do
+//! nothing that a host application cannot do.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod background;
+mod commands;
+mod control;
+mod database;
+mod failure;
+mod interrupt;
+mod owner;
+mod render;
+mod screen;
+mod script;
+mod session;
+mod ui;
+
+use std::process::ExitCode;
+use std::thread;
+
+use tokio::runtime::{Builder, Runtime};
+
+use args::Parsed;
+use failure::Failure;
+
+/// The engine and the screen must not wait for each other, on any machine.
+const WORKERS_MIN: usize = 2;
+
+fn main() -> ExitCode {
+    let (json, parsed) = args::parse(std::env::args_os());
+    let status = match parsed {
+        Ok(Parsed::Command(arguments)) => carry_out(arguments),
+        Ok(Parsed::Answered(status)) => Ok(status),
+        Err(failure) => Err(failure),
+    };
+    ExitCode::from(status.unwrap_or_else(|failure| {
+        ui::report(&failure, json);
+        failure.exit_status()
+    }))
+}
+
+fn carry_out(arguments: args::Arguments) -> Result<u8, Failure> {
+    let runtime = runtime().map_err(|error| Failure::system("start threads", &error))?;
+    let status = runtime.block_on(commands::perform(arguments));
+    // A thread that is stuck in a write must not keep the program from ending.
+    runtime.shutdown_background();
+    status
+}
+
+fn runtime() -> std::io::Result<Runtime> {
+    let workers = thread::available_parallelism().map_or(WORKERS_MIN, |cores| cores.get());
+    Builder::new_multi_thread().worker_threads(workers.max(WORKERS_MIN)).enable_all().build()
+}

@@ -76,9 +76,12 @@ struct Orders {
 }
 
 impl Dispatcher {
-    /// Starts the loop on the current runtime.
-    pub(crate) fn start(resources: Resources) -> Self {
+    /// Starts the loop on the current runtime; if `idle`, it ends without having started anything.
+    pub(crate) fn start(resources: Resources, idle: bool) -> Self {
         let orders = Arc::new(Orders::default());
+        if idle {
+            orders.advance(Phase::Draining);
+        }
         let work = Loop {
             orders: Arc::clone(&orders),
             resources,

@@ -42,6 +42,7 @@ use crate::store::{Location, Store, StoreOptions, instances};
 pub struct EngineBuilder {
     location: Location,
     read_only: bool,
+    idle: bool,
     config: Config,
     clock: Arc<dyn Clock>,
     executors: Executors,
@@ -52,6 +53,7 @@ impl EngineBuilder {
         Self {
             location: Location::Memory,
             read_only: false,
+            idle: false,
             config: Config::default(),
             clock: Arc::new(SystemClock::default()),
             executors: Executors::new(),
@@ -67,6 +69,13 @@ impl EngineBuilder {
     /// Only reads, also while another process runs the file. Nothing runs, and writing is refused.
     pub fn read_only(mut self) -> Self {
         self.read_only = true;
+        self
+    }
+
+    /// Starts nothing: what waits stays for the next engine, and so does what is requested of this
+    /// one. For a look at the records, or a change to them, that is over before anything could run.
+    pub fn idle(mut self) -> Self {
+        self.idle = true;
         self
     }
 
@@ -142,7 +151,7 @@ impl EngineBuilder {
     }
 
     async fn start(self, store: Arc<Store>, scratch: Option<Arc<Scratch>>) -> Result<Engine> {
-        let Self { config, clock, executors, .. } = self;
+        let Self { config, clock, executors, idle, .. } = self;
         let hub = Arc::new(Hub::default());
         let mut executor_names: Vec<String> = executors.keys().cloned().collect();
         executor_names.sort();
@@ -162,14 +171,15 @@ impl EngineBuilder {
                         "executions were cut off by the end of their engine"
                     );
                 }
-                Some(Dispatcher::start(Resources {
+                let resources = Resources {
                     store: Arc::clone(&store),
                     hub: Arc::clone(&hub),
                     clock: Arc::clone(&clock),
                     config: config.clone(),
                     executors,
                     scratch_dir: Arc::new(PathBuf::from(scratch.path())),
-                }))
+                };
+                Some(Dispatcher::start(resources, idle))
             }
         };
         if let Some(dispatcher) = &dispatcher {

@@ -1,0 +1,276 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use adjutant::{CommandId, InstanceId, InvokeId, LOCAL, TerminationMode};
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::failure::Failure;
+use crate::ui;
+
+/// What the command line comes to.
+pub(crate) enum Parsed {
+    Command(Arguments),
+    /// It asked for help or the version, which has been printed; the exit status.
+    Answered(u8),
+}
+
+/// Reads the command line, and whether failures are to be JSON.
+pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> (bool, Result<Parsed, Failure>) {
+    let words: Vec<OsString> = words.collect();
+    match Arguments::try_parse_from(&words) {
+        Ok(arguments) => (arguments.json, Ok(Parsed::Command(arguments))),
+        // What could not be read has to be looked at as it is.
+        Err(error) => {
+            let options = words.iter().take_while(|word| *word != "--");
+            (options.into_iter().any(|word| word == "--json"), not_a_command(&error, &words))
+        }
+    }
+}
+
+fn not_a_command(error: &clap::Error, words: &[OsString]) -> Result<Parsed, Failure> {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            ui::print(error.render().to_string().as_bytes())?;
+            Ok(Parsed::Answered(0))
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            // To standard error. If that is gone too, the exit status has to do.
+            let _ = error.print();
+            Ok(Parsed::Answered(2))
+        }
+        kind => {
+            let mut message = in_one_line(&error.render().to_string());
+            let is_run = || words.iter().any(|word| word == "run");
+            if kind == ErrorKind::UnknownArgument && is_run() && !message.contains("tip:") {
+                message.push_str("; a script of several words goes in quotes");
+            }
+            Err(Failure::usage(message))
+        }
+    }
+}
+
+/// The message, and what is spelled alike; not the usage and the general advice below them.
+fn in_one_line(message: &str) -> String {
+    let mut paragraphs = message.trim_start_matches("error: ").split("\n\n").map(str::trim);
+    let said = paragraphs.next();
+    let tips = paragraphs.filter(|text| text.starts_with("tip:") && text.contains("similar"));
+    let lines = said.into_iter().chain(tips);
+    let lines = lines.map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
+    lines.collect::<Vec<_>>().join("; ")
+}
+
+/// Runs commands on fleets of instances and keeps a record of every run.
+#[derive(Debug, Parser)]
+#[command(name = "adjutant", version, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    /// The database [default: $ADJUTANT_DB, else adjutant/adjutant.db in the XDG data folder]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub db: Option<PathBuf>,
+
+    /// Print one JSON document instead of text; output of commands is Base64 in it
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Run a script and show what it prints
+    #[command(
+        after_help = "Exits with 0 if every instance succeeded, with 1 otherwise. Ctrl-C stops the run."
+    )]
+    Run(Run),
+    /// Run a stored command and show what it prints
+    #[command(
+        after_help = "Exits with 0 if every instance succeeded, with 1 otherwise. Ctrl-C stops the run."
+    )]
+    Invoke(Invoke),
+    /// List runs, newest first; `*` marks those that have not ended
+    Ps(Ps),
+    /// Show the record of a run
+    Show(Show),
+    /// Stop a run, or its part on some instances
+    Stop(Stop),
+    /// Stored commands
+    #[command(subcommand, arg_required_else_help = true)]
+    Commands(Commands),
+    /// Instances that commands can run on
+    #[command(subcommand, arg_required_else_help = true)]
+    Instances(Instances),
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Own the file in the background for the process that hands over its socket as standard input.
+    #[command(name = "own-in-background", hide = true)]
+    OwnInBackground,
+}
+
+/// Where a script comes from.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Source {
+    /// The script itself; `-` reads it from standard input
+    pub script: Option<OsString>,
+    /// A file with the script
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+/// Where and how to run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Target {
+    /// Instances to run on, separated by commas
+    #[arg(long, value_name = "ID", value_delimiter = ',', default_value = LOCAL)]
+    pub on: Vec<InstanceId>,
+    /// Seconds it may take [default: 60, or what the stored command says]
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+    /// The folder to run in; a relative one is taken from here [default: the user's home]
+    #[arg(long, value_name = "FOLDER")]
+    pub workdir: Option<PathBuf>,
+    /// Print the ids and return; the run goes on in the background
+    #[arg(long)]
+    pub detach: bool,
+    /// What a timeout or a stop ends
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = Termination::Tree)]
+    pub termination: Termination,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Termination {
+    /// The script's own process
+    Process,
+    /// The script and what it started
+    Tree,
+}
+
+impl From<Termination> for TerminationMode {
+    fn from(termination: Termination) -> Self {
+        match termination {
+            Termination::Process => Self::Process,
+            Termination::Tree => Self::ProcessTree,
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub source: Source,
+    /// A name for people
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Keep the command for `adjutant invoke`
+    #[arg(long)]
+    pub keep: bool,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Invoke {
+    /// The command, as `adjutant commands list` shows it
+    pub command_id: CommandId,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Ps {
+    /// List every run
+    #[arg(long, short)]
+    pub all: bool,
+    /// List this many, and older ones only if they have not ended
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20, conflicts_with = "all")]
+    pub limit: usize,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Show {
+    /// The run
+    pub invoke_id: InvokeId,
+    /// Print what it printed
+    #[arg(long)]
+    pub output: bool,
+    /// Print what it prints until it ends, then exit as `adjutant run` does
+    #[arg(long)]
+    pub follow: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Stop {
+    /// The run
+    pub invoke_id: InvokeId,
+    /// Only on these instances, separated by commas
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    pub on: Vec<InstanceId>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Commands {
+    /// Store a command
+    Create(CreateCommand),
+    /// List stored commands, newest first
+    List {
+        /// Only those of this name; a `*` at either end stands for anything
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Show a stored command and its script
+    Show {
+        /// The command
+        command_id: CommandId,
+    },
+    /// Delete a stored command; the records of its runs stay
+    Delete {
+        /// The command
+        command_id: CommandId,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CreateCommand {
+    #[command(flatten)]
+    pub source: Source,
+    /// A name for people
+    #[arg(long)]
+    pub name: String,
+    /// What it is for
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub description: String,
+    /// Seconds a run may take [default: 60]
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+    /// The folder to run in; a relative one is taken from here [default: the user's home]
+    #[arg(long, value_name = "FOLDER")]
+    pub workdir: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Instances {
+    /// Register instances, or change those of the same name
+    Add {
+        /// Their names
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<InstanceId>,
+        /// Who takes commands to them; `local` is this machine
+        #[arg(long, value_name = "NAME", default_value = LOCAL)]
+        executor: String,
+    },
+    /// List instances
+    List,
+    /// Remove instances; the records of their runs stay
+    Remove {
+        /// Their names
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<InstanceId>,
+    },
+}

@@ -1,0 +1,92 @@
+//! What each command does: arguments to requests, answers to text or JSON.
+
+mod attend;
+mod instances;
+mod ps;
+mod record;
+mod run;
+mod show;
+mod stop;
+mod stored;
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+use serde::Serialize;
+
+use crate::args::{Arguments, Verb};
+use crate::database::Database;
+use crate::failure::Failure;
+use crate::interrupt::Interrupts;
+use crate::session::{Need, Session};
+use crate::{background, ui};
+
+/// The exit status of a run that did not succeed everywhere.
+const NOT_ALL_SUCCEEDED: u8 = 1;
+
+/// What all commands have in common.
+struct Context {
+    database: Database,
+    json: bool,
+    interrupts: Interrupts,
+}
+
+/// Carries out the command line; the exit status.
+pub(crate) async fn perform(arguments: Arguments) -> Result<u8, Failure> {
+    if let Verb::Completions { shell } = arguments.verb {
+        return completions(shell);
+    }
+    let context = Context {
+        interrupts: Interrupts::catch()?,
+        database: Database::find(arguments.db)?,
+        json: arguments.json,
+    };
+    match arguments.verb {
+        Verb::Run(run) => run::run(&context, run).await,
+        Verb::Invoke(invoke) => run::invoke(&context, invoke).await,
+        Verb::Ps(ps) => ps::ps(&context, &ps).await,
+        Verb::Show(show) => show::show(&context, &show).await,
+        Verb::Stop(stop) => stop::stop(&context, stop).await,
+        Verb::Commands(commands) => stored::commands(&context, commands).await,
+        Verb::Instances(instances) => instances::instances(&context, instances).await,
+        Verb::OwnInBackground => {
+            background::own(context.database.path(), &context.interrupts).await.map(|()| 0)
+        }
+        Verb::Completions { .. } => unreachable!("dealt with above: it needs no database"),
+    }
+}
+
+impl Context {
+    /// Works with the engine and leaves it; what there is to print is printed afterwards, so that a
+    /// slow reader of it keeps nobody from the file.
+    async fn with_session<T>(
+        &self,
+        need: Need,
+        work: impl AsyncFnOnce(&mut Session) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let mut session = Session::open(self.database.path(), need).await?;
+        self.database.announce();
+        let result = work(&mut session).await;
+        let closed = session.close(&self.interrupts).await;
+        result.and_then(|result| closed.map(|()| result))
+    }
+
+    /// Prints an answer in the form that was asked for.
+    fn answer(
+        &self,
+        document: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<u8, Failure> {
+        if self.json {
+            ui::print_json(document)?
+        } else {
+            ui::print(text().as_bytes())?
+        }
+        Ok(0)
+    }
+}
+
+fn completions(shell: Shell) -> Result<u8, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "adjutant", &mut script);
+    ui::print(&script).map(|()| 0)
+}

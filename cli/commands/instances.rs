@@ -1,0 +1,60 @@
+//! `instances`: the targets that commands can run on.
+
+use adjutant::{DescribeInstances, Instance, InstanceId};
+use serde::Serialize;
+
+use super::Context;
+use crate::args::Instances;
+use crate::control::{RegisterInstance, RemoveInstance};
+use crate::failure::{Failure, one_line};
+use crate::render;
+use crate::session::{Need, Session};
+use crate::ui::Target;
+
+pub(super) async fn instances(context: &Context, verb: Instances) -> Result<u8, Failure> {
+    match verb {
+        Instances::Add { ids, executor } => add(context, &ids, &executor).await,
+        Instances::List => list(context).await,
+        Instances::Remove { ids } => remove(context, &ids).await,
+    }
+}
+
+async fn add(context: &Context, ids: &[InstanceId], executor: &str) -> Result<u8, Failure> {
+    let register = async |session: &mut Session| {
+        for id in ids {
+            session.call(RegisterInstance(Instance::new(id).executor(executor))).await?;
+        }
+        Ok(())
+    };
+    context.with_session(Need::Write, register).await?;
+    context.answer(&Changed { instance_id: ids }, || told("added", ids))
+}
+
+async fn list(context: &Context) -> Result<u8, Failure> {
+    let request = DescribeInstances::default();
+    let all = async |session: &mut Session| session.pages(request, |_| false).await;
+    let page = context.with_session(Need::Read, all).await?;
+    context.answer(&page, || render::instances(&page.instances, Target::Stdout))
+}
+
+async fn remove(context: &Context, ids: &[InstanceId]) -> Result<u8, Failure> {
+    let remove = async |session: &mut Session| {
+        for id in ids {
+            session.call(RemoveInstance { instance_id: id.clone() }).await?;
+        }
+        Ok(())
+    };
+    context.with_session(Need::Write, remove).await?;
+    context.answer(&Changed { instance_id: ids }, || told("removed", ids))
+}
+
+/// The instances that a command changed.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Changed<'a> {
+    instance_id: &'a [InstanceId],
+}
+
+fn told(what: &str, ids: &[InstanceId]) -> String {
+    ids.iter().map(|id| format!("{what} {}\n", one_line(id.as_str()))).collect()
+}

@@ -1,0 +1,71 @@
+//! `commands`: what is stored for `adjutant invoke`.
+
+use adjutant::{Command, CommandId, CreateCommand, DescribeCommands};
+use serde::Serialize;
+
+use super::Context;
+use crate::args;
+use crate::control::DeleteCommand;
+use crate::failure::Failure;
+use crate::session::{Need, Session};
+use crate::ui::Target;
+use crate::{render, script};
+
+pub(super) async fn commands(context: &Context, verb: args::Commands) -> Result<u8, Failure> {
+    match verb {
+        args::Commands::Create(given) => create(context, given).await,
+        args::Commands::List { name } => list(context, name).await,
+        args::Commands::Show { command_id } => show(context, command_id).await,
+        args::Commands::Delete { command_id } => delete(context, command_id).await,
+    }
+}
+
+async fn create(context: &Context, given: args::CreateCommand) -> Result<u8, Failure> {
+    let script = given.source.read()?;
+    let mut request = CreateCommand::shell(given.name, script).description(given.description);
+    request.timeout = given.timeout;
+    request.working_dir = given.workdir.as_deref().map(script::working_dir).transpose()?;
+    let response =
+        context.with_session(Need::Write, async |session| session.call(request).await).await?;
+    context.answer(&response, || format!("{}\n", response.command_id))
+}
+
+async fn list(context: &Context, name: Option<String>) -> Result<u8, Failure> {
+    let request = DescribeCommands { name, ..Default::default() };
+    let all = async |session: &mut Session| session.pages(request, |_| false).await;
+    let page = context.with_session(Need::Read, all).await?;
+    context.answer(&page, || render::commands(&page.commands, Target::Stdout))
+}
+
+async fn show(context: &Context, command_id: CommandId) -> Result<u8, Failure> {
+    let request = DescribeCommands { command_id: Some(command_id), ..Default::default() };
+    let mut page =
+        context.with_session(Need::Read, async |session| session.call(request).await).await?;
+    let command = page.commands.pop().ok_or_else(|| {
+        let message = format!("there is no stored command `{command_id}`");
+        Failure::new("InvalidCmdId.NotFound", 404, message)
+    })?;
+    context.answer(&command, || text(&command))
+}
+
+/// What it is, and its script.
+fn text(command: &Command) -> String {
+    let mut text = render::command(command);
+    text.push('\n');
+    text.push_str(&command.command_content.to_text());
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
+}
+
+async fn delete(context: &Context, command_id: CommandId) -> Result<u8, Failure> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Deleted {
+        command_id: CommandId,
+    }
+    let request = DeleteCommand { command_id };
+    context.with_session(Need::Write, async |session| session.call(request).await).await?;
+    context.answer(&Deleted { command_id }, || format!("deleted {command_id}\n"))
+}

@@ -1,0 +1,77 @@
+//! Where the socket of a database is.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use tokio::net::UnixStream;
+
+/// The socket beside a database file: `<file>.sock`.
+///
+/// A socket address holds about 100 bytes and paths may be longer, so the folder is opened first
+/// and the socket named through `/proc/self/fd`.
+#[derive(Debug, Clone)]
+pub(crate) struct Address {
+    folder: PathBuf,
+    name: OsString,
+}
+
+impl Address {
+    /// The address for a file; every spelling of one file leads to one address.
+    pub(crate) fn of(database: &Path) -> io::Result<Self> {
+        let file = fs::canonicalize(database)?;
+        let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else {
+            return Err(io::ErrorKind::InvalidFilename.into());
+        };
+        let mut name = name.to_owned();
+        name.push(".sock");
+        Ok(Self { folder: folder.to_owned(), name })
+    }
+
+    /// Takes the address over from whoever had it. Only for the owner of the database's lock: who
+    /// holds that lock knows that a socket which is there already was left behind.
+    pub(crate) fn listen(&self) -> io::Result<UnixListener> {
+        let folder = self.open(&self.folder, OFlags::PATH | OFlags::DIRECTORY)?;
+        let folder = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join("");
+        // Made under another name and moved: nobody can connect before the mode is right, and a
+        // socket that was left behind is replaced in one step.
+        let fresh = folder.join(format!(".adjutant-{}.sock", std::process::id()));
+        let _ = fs::remove_file(&fresh);
+        let listener = UnixListener::bind(&fresh)?;
+        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600))
+            .and_then(|()| fs::rename(&fresh, folder.join(&self.name)))
+            .inspect_err(|_| drop(fs::remove_file(&fresh)))?;
+        Ok(listener)
+    }
+
+    /// Connects to whoever listens; refuses one that belongs to another user.
+    pub(crate) async fn connect(&self) -> io::Result<UnixStream> {
+        let socket = self.open(&self.path(), OFlags::PATH | OFlags::NOFOLLOW)?;
+        let path = format!("/proc/self/fd/{}", socket.as_fd().as_raw_fd());
+        let stream = UnixStream::connect(path).await?;
+        if is_same_user(&stream) { Ok(stream) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+    }
+
+    /// Takes the socket away: who comes from now on finds nobody.
+    pub(crate) fn remove(&self) {
+        let _ = fs::remove_file(self.path());
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.join(&self.name)
+    }
+
+    fn open(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+        Ok(rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())?)
+    }
+}
+
+/// Whether the other end is a process of this user.
+pub(crate) fn is_same_user(stream: &UnixStream) -> bool {
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == rustix::process::getuid().as_raw())
+}

@@ -1,0 +1,260 @@
+//! What travels over the socket: the library's requests and answers under their names.
+
+use adjutant::{
+    CommandId, CreateCommand, CreateCommandResponse, DescribeCommands, DescribeCommandsResponse,
+    DescribeInstances, DescribeInstancesResponse, DescribeInvocationResults,
+    DescribeInvocationResultsResponse, DescribeInvocations, DescribeInvocationsResponse, Engine,
+    Event, Instance, InstanceId, InvokeCommand, InvokeCommandResponse, InvokeId, Result,
+    RunCommand, RunCommandResponse, StopInvocation, StopInvocationResponse, Watch,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::failure::Failure;
+
+/// A line to the owner.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Request<T> {
+    pub op: String,
+    pub request: T,
+    #[serde(default)]
+    pub watch: bool,
+}
+
+/// A line from the owner.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Reply {
+    Ready(Ready),
+    Ok(Value),
+    Error(Failure),
+    Event(Event),
+    End {},
+}
+
+/// Who speaks.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Ready {
+    pub version: String,
+    pub pid: u32,
+}
+
+impl Ready {
+    pub(crate) fn this_process() -> Self {
+        Self { version: env!("CARGO_PKG_VERSION").to_owned(), pid: std::process::id() }
+    }
+}
+
+/// One call of the engine, wherever the engine is.
+pub(crate) trait Operation: Serialize + DeserializeOwned + Send + Sync {
+    const NAME: &'static str;
+    /// It changes nothing, so it may be asked again and needs no owner.
+    const READS: bool;
+    type Response: Serialize + DeserializeOwned + Send;
+
+    fn perform(self, engine: &Engine) -> impl Future<Output = Result<Self::Response>> + Send;
+}
+
+/// A call that starts or finds a run and can watch it from its beginning.
+pub(crate) trait Watched: Operation + Clone {
+    fn invoke_id(&self, response: &Self::Response) -> InvokeId;
+
+    fn perform_and_watch(
+        self,
+        engine: &Engine,
+    ) -> impl Future<Output = Result<(Self::Response, Watch)>> + Send;
+}
+
+/// A call whose answer comes in pages.
+pub(crate) trait Paged: Operation + Clone {
+    /// Asks for entries by the `page_size` from where the page with this token begins.
+    fn turn_to(&mut self, page_size: usize, next_token: Option<String>);
+
+    /// The token of the next page; empty after the last.
+    fn next_token(response: &Self::Response) -> &str;
+
+    fn append(response: &mut Self::Response, next: Self::Response);
+}
+
+macro_rules! operations {
+    ($($kind:ident $request:ident($method:ident) -> $response:ty;)+) => {
+        $(impl Operation for $request {
+            const NAME: &'static str = stringify!($request);
+            const READS: bool = operations!(@reads $kind);
+            type Response = $response;
+
+            async fn perform(self, engine: &Engine) -> Result<$response> {
+                operations!(@call self, engine, $method)
+            }
+        })+
+
+        /// Carries out a request by the name of its operation.
+        pub(crate) async fn perform(
+            engine: &Engine,
+            op: &str,
+            request: Value,
+        ) -> std::result::Result<Value, Failure> {
+            match op {
+                $($request::NAME => answer(read::<$request>(request)?.perform(engine).await),)+
+                _ => Err(unknown(op)),
+            }
+        }
+    };
+    (@reads read) => { true };
+    (@reads write) => { false };
+    (@call $request:ident, $engine:ident, delete_command) => {
+        $engine.delete_command($request.command_id).await
+    };
+    (@call $request:ident, $engine:ident, register_instance) => {
+        $engine.register_instance($request.0).await
+    };
+    (@call $request:ident, $engine:ident, remove_instance) => {
+        $engine.remove_instance(&$request.instance_id).await
+    };
+    (@call $request:ident, $engine:ident, watch) => {
+        $engine.watch(&$request.invoke_id).await.map(drop)
+    };
+    (@call $request:ident, $engine:ident, $method:ident) => { $engine.$method($request).await };
+}
+
+operations! {
+    write RunCommand(run_command) -> RunCommandResponse;
+    write InvokeCommand(invoke_command) -> InvokeCommandResponse;
+    write StopInvocation(stop_invocation) -> StopInvocationResponse;
+    read WatchInvocation(watch) -> ();
+    read DescribeInvocations(describe_invocations) -> DescribeInvocationsResponse;
+    read DescribeInvocationResults(describe_invocation_results) -> DescribeInvocationResultsResponse;
+    write CreateCommand(create_command) -> CreateCommandResponse;
+    write DeleteCommand(delete_command) -> ();
+    read DescribeCommands(describe_commands) -> DescribeCommandsResponse;
+    write RegisterInstance(register_instance) -> ();
+    write RemoveInstance(remove_instance) -> ();
+    read DescribeInstances(describe_instances) -> DescribeInstancesResponse;
+}
+
+/// Carries out a request that starts or finds a run, and watches it.
+pub(crate) async fn perform_and_watch(
+    engine: &Engine,
+    op: &str,
+    request: Value,
+) -> std::result::Result<(Value, Watch), Failure> {
+    async fn one<O: Watched>(
+        engine: &Engine,
+        request: Value,
+    ) -> std::result::Result<(Value, Watch), Failure> {
+        let (response, watch) = read::<O>(request)?.perform_and_watch(engine).await?;
+        Ok((write(&response)?, watch))
+    }
+    match op {
+        RunCommand::NAME => one::<RunCommand>(engine, request).await,
+        InvokeCommand::NAME => one::<InvokeCommand>(engine, request).await,
+        WatchInvocation::NAME => one::<WatchInvocation>(engine, request).await,
+        _ => Err(unknown(op)),
+    }
+}
+
+fn read<T: DeserializeOwned>(request: Value) -> std::result::Result<T, Failure> {
+    serde_json::from_value(request)
+        .map_err(|error| Failure::new("InvalidRequest", 400, format!("bad request: {error}")))
+}
+
+fn write<T: Serialize>(response: &T) -> std::result::Result<Value, Failure> {
+    serde_json::to_value(response)
+        .map_err(|error| Failure::new("InternalError", 500, format!("bad response: {error}")))
+}
+
+fn answer<T: Serialize>(result: Result<T>) -> std::result::Result<Value, Failure> {
+    write(&result?)
+}
+
+fn unknown(op: &str) -> Failure {
+    Failure::new("InvalidRequest", 400, format!("there is no operation `{op}`"))
+}
+
+/// Deletes a stored command.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub(crate) struct DeleteCommand {
+    pub command_id: CommandId,
+}
+
+/// Registers an instance, or changes the one of the same name.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct RegisterInstance(pub Instance);
+
+/// Removes an instance.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub(crate) struct RemoveInstance {
+    pub instance_id: InstanceId,
+}
+
+/// Watches a run from its beginning.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub(crate) struct WatchInvocation {
+    pub invoke_id: InvokeId,
+}
+
+impl Watched for RunCommand {
+    fn invoke_id(&self, response: &RunCommandResponse) -> InvokeId {
+        response.invoke_id
+    }
+
+    async fn perform_and_watch(self, engine: &Engine) -> Result<(RunCommandResponse, Watch)> {
+        engine.run_command_and_watch(self).await
+    }
+}
+
+impl Watched for InvokeCommand {
+    fn invoke_id(&self, response: &InvokeCommandResponse) -> InvokeId {
+        response.invoke_id
+    }
+
+    async fn perform_and_watch(self, engine: &Engine) -> Result<(InvokeCommandResponse, Watch)> {
+        engine.invoke_command_and_watch(self).await
+    }
+}
+
+impl Watched for WatchInvocation {
+    fn invoke_id(&self, (): &()) -> InvokeId {
+        self.invoke_id
+    }
+
+    async fn perform_and_watch(self, engine: &Engine) -> Result<((), Watch)> {
+        Ok(((), engine.watch(&self.invoke_id).await?))
+    }
+}
+
+macro_rules! paged {
+    ($request:ident, $response:ident, $($list:ident).+, $($token:ident).+) => {
+        impl Paged for $request {
+            fn turn_to(&mut self, page_size: usize, next_token: Option<String>) {
+                self.max_results = Some(page_size);
+                self.next_token = next_token;
+            }
+
+            fn next_token(response: &$response) -> &str {
+                &response.$($token).+
+            }
+
+            fn append(response: &mut $response, next: $response) {
+                response.$($list).+.extend(next.$($list).+);
+                response.$($token).+ = next.$($token).+;
+            }
+        }
+    };
+}
+
+paged!(DescribeInvocations, DescribeInvocationsResponse, invocations, next_token);
+paged!(
+    DescribeInvocationResults,
+    DescribeInvocationResultsResponse,
+    invocation.results,
+    invocation.next_token
+);
+paged!(DescribeCommands, DescribeCommandsResponse, commands, next_token);
+paged!(DescribeInstances, DescribeInstancesResponse, instances, next_token);

@@ -1,0 +1,71 @@
+//! Which file the records are in.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use crate::failure::Failure;
+use crate::ui;
+
+/// A database file.
+#[derive(Debug)]
+pub(crate) struct Database {
+    path: PathBuf,
+    /// Nobody named it and it is not there yet, so its place is worth a line.
+    is_news: bool,
+}
+
+impl Database {
+    /// The file of `--db`, of `$ADJUTANT_DB`, or the one in the XDG data folder, as an absolute
+    /// path: it is handed to other processes.
+    pub(crate) fn find(named: Option<PathBuf>) -> Result<Self, Failure> {
+        if let Some(path) = named {
+            return Ok(Self { path: absolute(&path)?, is_news: false });
+        }
+        let path = match variable("ADJUTANT_DB") {
+            Some(path) => absolute(Path::new(&path))?,
+            None => in_data_folder()?,
+        };
+        Ok(Self { is_news: !path.exists(), path })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Says where the records are, once the file has been made.
+    pub(crate) fn announce(&self) {
+        if self.is_news {
+            ui::note(&format!("records are kept in {}", self.path.display()));
+        }
+    }
+}
+
+fn in_data_folder() -> Result<PathBuf, Failure> {
+    let data = variable("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let data = data.or_else(|| Some(PathBuf::from(variable("HOME")?).join(".local/share")));
+    let folder = data.filter(|path| path.is_absolute()).ok_or_else(|| {
+        Failure::usage("there is no home folder to keep records in; name a file with --db FILE")
+    })?;
+    let folder = folder.join("adjutant");
+    // Scripts and their output are nobody else's business.
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&folder)
+        .map_err(|e| Failure::system(format_args!("create {}", folder.display()), &e))?;
+    Ok(folder.join("adjutant.db"))
+}
+
+/// A variable that is set to something.
+fn variable(name: &str) -> Option<OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// A path that means the same in every folder.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path)
+        .map_err(|e| Failure::system(format_args!("find {}", path.display()), &e))
+}

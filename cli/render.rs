@@ -1,0 +1,307 @@
+//! Records as text for people.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use adjutant::{
+    Command, ExecutionStatus, Instance, Invocation, InvocationResult, InvocationStatus,
+};
+use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, Table, Width, presets};
+
+use crate::failure::one_line;
+use crate::ui::Target;
+
+/// The widest that a name or a script's first line may be in a table.
+const TEXT_CHARS_MAX: usize = 40;
+
+/// The narrowest that a last column is cut to; past that the terminal breaks the lines.
+const LAST_WIDTH_MIN: u16 = 12;
+
+/// How a run went on each instance.
+pub(crate) fn results(results: &[InvocationResult], target: Target) -> String {
+    let with_reason = results.iter().any(|result| !reason(result).is_empty());
+    let mut header = vec!["INSTANCE", "STATUS", "EXIT", "DURATION", "DROPPED"];
+    header.extend(with_reason.then_some("REASON"));
+    let mut table = table(target, &header);
+    for result in results {
+        let mut row = vec![
+            Cell::new(one_line(result.instance_id.as_str())),
+            Cell::new(result.status).fg(colour(result.status)),
+            right(exit(result)),
+            right(result.duration_ms.map_or_else(nothing, duration)),
+            right(result.dropped.to_string()),
+        ];
+        row.extend(with_reason.then(|| Cell::new(reason(result))));
+        table.add_row(row);
+    }
+    finish(&table)
+}
+
+/// The exit code, or the signal that there was instead.
+fn exit(result: &InvocationResult) -> String {
+    match (result.signal, result.exit_code) {
+        (Some(signal), _) => format!("signal {signal}"),
+        (None, Some(code)) => code.to_string(),
+        (None, None) => nothing(),
+    }
+}
+
+/// What went wrong, with the code to search for. An exit code says it all by itself.
+fn reason(result: &InvocationResult) -> String {
+    let info = one_line(&result.error_info);
+    match result.error_code.as_str() {
+        "" => info,
+        "ExitCodeNonzero" if result.signal.is_none() => String::new(),
+        code => format!("{info} ({code})"),
+    }
+}
+
+/// A list of runs.
+pub(crate) fn invocations(invocations: &[Invocation], target: Target) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut table = table(target, &["", "RUN", "STATUS", "ON", "AGE", "TOOK", "COMMAND"]);
+    for invocation in invocations {
+        table.add_row(vec![
+            Cell::new(if invocation.status.is_final() { "" } else { "*" }),
+            Cell::new(invocation.invoke_id),
+            Cell::new(invocation.status).fg(invocation_colour(invocation.status)),
+            right(invocation.instance_count.to_string()),
+            right(age(now.as_secs(), invocation.creation_time.timestamp())),
+            right(took(invocation).map_or_else(nothing, duration)),
+            Cell::new(title(&invocation.command_name, &invocation.command_content.to_text())),
+        ]);
+    }
+    cut_last_column(&mut table, target);
+    finish(&table)
+}
+
+/// A list of stored commands.
+pub(crate) fn commands(commands: &[Command], target: Target) -> String {
+    let mut table = table(target, &["COMMAND", "NAME", "CREATED", "RUNS", "SCRIPT"]);
+    for command in commands {
+        table.add_row(vec![
+            Cell::new(command.command_id),
+            Cell::new(title(&command.name, "")),
+            Cell::new(time(&command.creation_time)),
+            right(command.invoke_times.to_string()),
+            Cell::new(title("", &command.command_content.to_text())),
+        ]);
+    }
+    cut_last_column(&mut table, target);
+    finish(&table)
+}
+
+/// A list of instances.
+pub(crate) fn instances(instances: &[Instance], target: Target) -> String {
+    let mut table = table(target, &["INSTANCE", "EXECUTOR", "OS", "STATUS", "NAME"]);
+    for instance in instances {
+        table.add_row(vec![
+            Cell::new(one_line(instance.instance_id.as_str())),
+            Cell::new(one_line(&instance.executor)),
+            Cell::new(instance.os_type),
+            Cell::new(instance.state),
+            Cell::new(one_line(&instance.name)),
+        ]);
+    }
+    finish(&table)
+}
+
+/// What a run is, line by line.
+pub(crate) fn invocation(invocation: &Invocation) -> String {
+    let script = invocation.command_content.to_text();
+    fields(&[
+        ("Run", invocation.invoke_id.to_string()),
+        ("Status", invocation.status.to_string()),
+        ("Command", invocation.command_id.to_string()),
+        ("Name", one_line(&invocation.command_name)),
+        ("Script", title("", &script)),
+        ("Folder", one_line(&invocation.working_dir)),
+        ("Timeout", format!("{} s", invocation.timeout)),
+        ("Created", time(&invocation.creation_time)),
+        ("Ended", invocation.finish_time.as_ref().map(time).unwrap_or_default()),
+    ])
+}
+
+/// What a stored command is, line by line.
+pub(crate) fn command(command: &Command) -> String {
+    fields(&[
+        ("Command", command.command_id.to_string()),
+        ("Name", one_line(&command.name)),
+        ("About", one_line(&command.description)),
+        ("Folder", one_line(&command.working_dir)),
+        ("Timeout", format!("{} s", command.timeout)),
+        ("Created", time(&command.creation_time)),
+        ("Runs", command.invoke_times.to_string()),
+    ])
+}
+
+/// Names and values; what has no value is left out.
+fn fields(fields: &[(&str, String)]) -> String {
+    let given = fields.iter().filter(|(_, value)| !value.is_empty());
+    given.map(|(name, value)| format!("{name:<9}{value}\n")).collect()
+}
+
+/// A table without lines, as the stream can show it.
+fn table(target: Target, header: &[&str]) -> Table {
+    let mut table = Table::new();
+    // Long lines are the terminal's to break: an id that is broken here cannot be copied.
+    table.load_style(presets::NOTHING).set_header(header).force_no_tty();
+    if target.has_colours() {
+        table.enforce_styling();
+    }
+    table
+}
+
+/// Keeps the rows to one line of the terminal each, as far as the last column is to blame.
+fn cut_last_column(table: &mut Table, target: Target) {
+    let Some(terminal) = target.width() else { return };
+    let widths = table.column_max_content_widths();
+    let Some((&last, others)) = widths.split_last() else { return };
+    // Two blanks between columns, and what `finish` takes off.
+    let used: u16 = others.iter().map(|width| width.saturating_add(2)).sum();
+    let room = terminal.saturating_sub(used).max(LAST_WIDTH_MIN);
+    if room < last {
+        let width = ColumnConstraint::UpperBoundary(Width::Fixed(room));
+        if let Some(column) = table.column_mut(others.len()) {
+            column.set_constraint(width);
+        }
+        for row in table.row_iter_mut() {
+            row.max_height(1);
+        }
+    }
+}
+
+fn finish(table: &Table) -> String {
+    let mut text = String::new();
+    for line in table.lines() {
+        // The style's margin and the padding of the last column.
+        text.push_str(line.strip_prefix(' ').unwrap_or(&line).trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn right(text: String) -> Cell {
+    Cell::new(text).set_alignment(CellAlignment::Right)
+}
+
+fn nothing() -> String {
+    "-".to_owned()
+}
+
+/// A name, or else what the script does first, no longer than a table can bear.
+fn title(name: &str, script: &str) -> String {
+    let text = if name.is_empty() { first_line(script) } else { name };
+    let text = one_line(text);
+    match text.char_indices().nth(TEXT_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// The first line that does something.
+fn first_line(script: &str) -> &str {
+    let mut lines = script.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    if first.starts_with('#') {
+        lines.find(|line| !line.starts_with('#')).unwrap_or(first)
+    } else {
+        first
+    }
+}
+
+fn time<T: std::fmt::Display>(time: &T) -> String {
+    // The library's times are in UTC and print as `2026-01-31 12:00:00.123 UTC`.
+    let text = time.to_string();
+    let seconds = text.split(['.', 'U']).next().unwrap_or(&text).trim_end();
+    format!("{seconds}Z")
+}
+
+fn took(invocation: &Invocation) -> Option<u64> {
+    let took = invocation.finish_time?.signed_duration_since(invocation.creation_time);
+    u64::try_from(took.num_milliseconds()).ok()
+}
+
+/// How long ago something was, in its largest unit.
+fn age(now_s: u64, then_s: i64) -> String {
+    let s = now_s.saturating_sub(u64::try_from(then_s).unwrap_or(0));
+    match s {
+        0..60 => format!("{s} s"),
+        60..3_600 => format!("{} min", s / 60),
+        3_600..86_400 => format!("{} h", s / 3_600),
+        _ => format!("{} d", s / 86_400),
+    }
+}
+
+/// Three digits that matter: `7 ms`, `1.25 s`, `2 min 05 s`, `3 h 01 min`.
+fn duration(ms: u64) -> String {
+    let s = ms / 1_000;
+    match ms {
+        0..1_000 => format!("{ms} ms"),
+        1_000..60_000 => format!("{}.{:02} s", s, ms % 1_000 / 10),
+        60_000..3_600_000 => format!("{} min {:02} s", s / 60, s % 60),
+        _ => format!("{} h {:02} min", s / 3_600, s / 60 % 60),
+    }
+}
+
+fn colour(status: ExecutionStatus) -> Color {
+    match status {
+        ExecutionStatus::Success => Color::Green,
+        ExecutionStatus::Cancelled | ExecutionStatus::Terminated | ExecutionStatus::Skipped => {
+            Color::Yellow
+        }
+        status if status.is_final() => Color::Red,
+        _ => Color::Cyan,
+    }
+}
+
+fn invocation_colour(status: InvocationStatus) -> Color {
+    match status {
+        InvocationStatus::Success => Color::Green,
+        InvocationStatus::Stopped => Color::Yellow,
+        status if status.is_final() => Color::Red,
+        _ => Color::Cyan,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (ms, want) in [
+            (0, "0 ms"),
+            (999, "999 ms"),
+            (1_000, "1.00 s"),
+            (1_259, "1.25 s"),
+            (59_999, "59.99 s"),
+            (125_000, "2 min 05 s"),
+            (10_860_000, "3 h 01 min"),
+            (u64::MAX, "5124095576030 h 25 min"),
+        ] {
+            assert_eq!(duration(ms), want);
+        }
+    }
+
+    #[test]
+    fn ages() {
+        for (ago, want) in [(0, "0 s"), (59, "59 s"), (3_599, "59 min"), (90_000, "1 d")] {
+            assert_eq!(age(1_000_000, 1_000_000 - ago), want);
+        }
+        assert_eq!(age(5, 7), "0 s");
+    }
+
+    #[test]
+    fn titles_are_short_and_safe() {
+        for (name, script, want) in [
+            ("backup", "echo", "backup"),
+            ("", "#!/bin/sh\n# why\n\n  echo hi\n", "echo hi"),
+            ("", "# only\n", "# only"),
+            ("", "", ""),
+            ("", "a\x1b[2Jb", "a\\u{1b}[2Jb"),
+            ("", &"é".repeat(41), &format!("{}…", "é".repeat(40))),
+        ] {
+            assert_eq!(title(name, script), want);
+        }
+    }
+}

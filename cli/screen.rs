@@ -1,0 +1,272 @@
+//! The live view of a run. A thread of its own writes it, so that a stream nobody reads holds up
+//! neither the engine nor Ctrl-C.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
+
+use adjutant::{Event, ExecutionId, ExecutionStatus, InstanceId, Stream};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::failure::{Failure, one_line};
+use crate::ui::{self, Target};
+
+/// Events on their way to the screen; the watch keeps the rest.
+const WAITING_MAX: usize = 16;
+
+/// A line longer than this is shown in parts, so that output without line breaks is shown at all.
+const LINE_BYTES_MAX: usize = 64 * 1024;
+
+/// The handle of the thread.
+pub(crate) struct Screen {
+    items: mpsc::Sender<Item>,
+    thread: JoinHandle<Result<(), Failure>>,
+}
+
+enum Item {
+    Event(Event),
+    Note(String),
+}
+
+impl Screen {
+    /// A view of a run on these instances; without `output` only of its progress.
+    pub(crate) fn open(instances: &[InstanceId], output: bool) -> Self {
+        let (items, mut waiting) = mpsc::channel(WAITING_MAX);
+        let mut view = View::new(instances, output);
+        let thread = tokio::task::spawn_blocking(move || {
+            while let Some(item) = waiting.blocking_recv() {
+                view.show(item);
+            }
+            view.close()
+        });
+        Self { items, thread }
+    }
+
+    pub(crate) async fn event(&self, event: Event) {
+        // The thread ends only after this handle has gone.
+        let _ = self.items.send(Item::Event(event)).await;
+    }
+
+    /// Says something, at once if the screen is stuck.
+    pub(crate) fn note(&self, text: &str) {
+        if self.items.try_send(Item::Note(text.to_owned())).is_err() {
+            ui::note(text);
+        }
+    }
+
+    /// Waits until everything is shown; whether it could be.
+    pub(crate) async fn close(self) -> Result<(), Failure> {
+        drop(self.items);
+        self.thread
+            .await
+            .unwrap_or_else(|error| Err(Failure::new("InternalError", 500, error.to_string())))
+    }
+}
+
+struct View {
+    mode: Mode,
+    bar: ProgressBar,
+    progress: Progress,
+    /// The first thing that went wrong in writing to standard output.
+    broken: Option<io::Error>,
+    /// Standard output ended in the middle of a line.
+    mid_line: bool,
+}
+
+enum Mode {
+    /// No output.
+    Silent,
+    /// One instance: its bytes as they are.
+    Raw,
+    /// Several: line by line, each behind its instance.
+    Prefixed { width: usize, lines: BTreeMap<(ExecutionId, bool), Line> },
+}
+
+struct Line {
+    instance_id: InstanceId,
+    bytes: Vec<u8>,
+}
+
+/// How far the executions have come.
+#[derive(Default)]
+struct Progress {
+    running: BTreeSet<ExecutionId>,
+    ended: u64,
+    failed: u64,
+}
+
+impl View {
+    fn new(instances: &[InstanceId], output: bool) -> Self {
+        let mode = match instances {
+            _ if !output => Mode::Silent,
+            [] | [_] => Mode::Raw,
+            many => {
+                let width = many.iter().map(|id| id.as_str().chars().count()).max();
+                Mode::Prefixed { width: width.unwrap_or(0), lines: BTreeMap::new() }
+            }
+        };
+        let bar = if instances.len() > 1 && Target::Stderr.is_terminal() {
+            bar(instances.len() as u64)
+        } else {
+            ProgressBar::hidden()
+        };
+        Self { mode, bar, progress: Progress::default(), broken: None, mid_line: false }
+    }
+
+    fn show(&mut self, item: Item) {
+        match item {
+            Item::Event(Event::Status { execution_id, status, .. }) => {
+                self.progress.count(execution_id, status);
+                self.progress.show(&self.bar);
+            }
+            Item::Event(Event::Output { execution_id, instance_id, stream, bytes, .. }) => {
+                self.output(execution_id, &instance_id, stream, &bytes);
+            }
+            Item::Event(Event::Gap { instance_id: id, bytes, .. }) if !self.is_silent() => {
+                self.note(&format!("{bytes} bytes of the output of {id} came too fast to show"));
+            }
+            Item::Note(text) => self.note(&text),
+            // What ends the run is told by its table.
+            Item::Event(_) => {}
+        }
+    }
+
+    fn is_silent(&self) -> bool {
+        matches!(self.mode, Mode::Silent)
+    }
+
+    fn note(&self, text: &str) {
+        self.bar.suspend(|| ui::note(text));
+    }
+
+    fn output(&mut self, id: ExecutionId, instance: &InstanceId, stream: Stream, bytes: &[u8]) {
+        match &mut self.mode {
+            Mode::Silent => {}
+            Mode::Raw => self.write(stream, bytes),
+            Mode::Prefixed { width, lines } => {
+                let line = lines.entry((id, stream == Stream::Stderr));
+                let line = line.or_insert_with(|| Line::new(instance.clone()));
+                let complete = line.add(bytes, *width);
+                if !complete.is_empty() {
+                    self.write(stream, &complete);
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, stream: Stream, bytes: &[u8]) {
+        let result = self.bar.suspend(|| match stream {
+            Stream::Stdout => {
+                let mut stdout = io::stdout().lock();
+                stdout.write_all(bytes).and_then(|()| stdout.flush())
+            }
+            Stream::Stderr => {
+                // There is nowhere to report that standard error is gone.
+                let _ = io::stderr().write_all(bytes);
+                Ok(())
+            }
+        });
+        self.mid_line = !bytes.ends_with(b"\n");
+        self.broken = self.broken.take().or(result.err());
+    }
+
+    fn close(mut self) -> Result<(), Failure> {
+        if let Mode::Prefixed { width, lines } = &mut self.mode {
+            let width = *width;
+            for ((_, is_stderr), line) in std::mem::take(lines) {
+                let rest = line.end(width);
+                let stream = if is_stderr { Stream::Stderr } else { Stream::Stdout };
+                self.write(stream, &rest);
+            }
+        }
+        self.bar.finish_and_clear();
+        if self.mid_line && Target::Stderr.is_terminal() {
+            let _ = writeln!(io::stderr());
+        }
+        self.broken.map_or(Ok(()), |error| ui::written(Err(error)))
+    }
+}
+
+impl Line {
+    fn new(instance_id: InstanceId) -> Self {
+        Self { instance_id, bytes: Vec::new() }
+    }
+
+    /// Takes more bytes; gives the lines that are complete now, each with its prefix.
+    fn add(&mut self, mut bytes: &[u8], width: usize) -> Vec<u8> {
+        let mut complete = Vec::new();
+        while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
+            self.bytes.extend_from_slice(&bytes[..end]);
+            self.flush(width, &mut complete);
+            bytes = &bytes[end + 1..];
+        }
+        self.bytes.extend_from_slice(bytes);
+        if self.bytes.len() >= LINE_BYTES_MAX {
+            self.flush(width, &mut complete);
+        }
+        complete
+    }
+
+    /// What is left when nothing more comes.
+    fn end(mut self, width: usize) -> Vec<u8> {
+        let mut rest = Vec::new();
+        if !self.bytes.is_empty() {
+            self.flush(width, &mut rest);
+        }
+        rest
+    }
+
+    fn flush(&mut self, width: usize, to: &mut Vec<u8>) {
+        let name = one_line(self.instance_id.as_str());
+        to.extend_from_slice(format!("{name:width$} | ").as_bytes());
+        to.append(&mut self.bytes);
+        to.push(b'\n');
+    }
+}
+
+impl Progress {
+    fn count(&mut self, id: ExecutionId, status: ExecutionStatus) {
+        if status == ExecutionStatus::Running {
+            self.running.insert(id);
+        } else if status.is_final() {
+            self.running.remove(&id);
+            self.ended += 1;
+            self.failed += u64::from(status != ExecutionStatus::Success);
+        }
+    }
+
+    fn show(&self, bar: &ProgressBar) {
+        bar.set_message(format!("{} running, {} failed", self.running.len(), self.failed));
+        bar.set_position(self.ended);
+    }
+}
+
+fn bar(instances: u64) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(instances), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{bar:24} {pos} of {len} done, {msg} {elapsed}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    Progress::default().show(&bar);
+    bar.enable_steady_tick(std::time::Duration::from_millis(200));
+    bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_get_their_prefix_once_complete() {
+        let mut line = Line::new("i-1".into());
+        assert_eq!(line.add(b"on", 4), b"");
+        assert_eq!(line.add(b"e\n\ntw", 4), b"i-1  | one\ni-1  | \n");
+        assert_eq!(line.end(4), b"i-1  | tw\n");
+    }
+
+    #[test]
+    fn a_line_without_end_is_shown_in_parts() {
+        let mut line = Line::new("i-1".into());
+        assert_eq!(line.add(&vec![b'x'; LINE_BYTES_MAX], 3).len(), LINE_BYTES_MAX + 7);
+        assert_eq!(line.end(3), b"");
+    }
+}

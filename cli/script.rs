@@ -1,0 +1,55 @@
+//! Scripts and folders as the command line gives them.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+
+use crate::args::Source;
+use crate::database;
+use crate::failure::Failure;
+
+/// More than any engine takes, and little enough to hold: `-f /dev/zero` must come to an end.
+const SCRIPT_BYTES_MAX: u64 = 256 * 1024;
+
+impl Source {
+    /// The script's bytes.
+    pub(crate) fn read(self) -> Result<Vec<u8>, Failure> {
+        match (self.script, self.file) {
+            (Some(script), _) if script != "-" => Ok(script.into_vec()),
+            (None, Some(file)) if file.as_os_str() != "-" => from_file(&file),
+            _ => read(io::stdin().lock(), "standard input"),
+        }
+    }
+}
+
+fn from_file(path: &Path) -> Result<Vec<u8>, Failure> {
+    let name = path.display().to_string();
+    let file = File::open(path).map_err(|error| cannot_read(&name, &error))?;
+    read(file, &name)
+}
+
+fn read(source: impl Read, name: &str) -> Result<Vec<u8>, Failure> {
+    let mut script = Vec::new();
+    source
+        .take(SCRIPT_BYTES_MAX + 1)
+        .read_to_end(&mut script)
+        .map_err(|error| cannot_read(name, &error))?;
+    if script.len() as u64 > SCRIPT_BYTES_MAX {
+        let message = format!("{name} is no script: it has more than {SCRIPT_BYTES_MAX} bytes");
+        return Err(Failure::new("CmdContent.ExceedLimit", 403, message));
+    }
+    Ok(script)
+}
+
+fn cannot_read(name: &str, error: &io::Error) -> Failure {
+    Failure::new("Script.CannotRead", 400, format!("cannot read {name}: {error}"))
+}
+
+/// The folder to run in, so named that it means the same in the process that runs it.
+pub(crate) fn working_dir(folder: &Path) -> Result<String, Failure> {
+    database::absolute(folder)?
+        .into_os_string()
+        .into_string()
+        .map_err(|path| Failure::usage(format!("the folder's name {path:?} is no UTF-8")))
+}

@@ -1,0 +1,193 @@
+//! Where the engine is: in this process, in another one, or nowhere but on disk. Every command is
+//! written once, against [`Session`].
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use adjutant::{Engine, Error, Event, StorageErrorKind, Watch};
+use tokio::time::Instant;
+
+use crate::control::{Client, Events, Operation, Paged, Watched};
+use crate::failure::Failure;
+use crate::interrupt::Interrupts;
+use crate::owner::Owner;
+
+/// How long an owner that does not listen is waited for: it may be about to start or to end.
+pub(crate) const OWNER_PATIENCE: Duration = Duration::from_secs(2);
+const OWNER_POLL: Duration = Duration::from_millis(50);
+
+/// How long a foreground process waits in the end for connections that do nothing.
+const IDLE_MAX: Duration = Duration::from_secs(2);
+
+/// The most that a page holds.
+const PAGE_SIZE: usize = 50;
+
+/// The way to the engine of one database file.
+pub(crate) struct Session {
+    database: PathBuf,
+    role: Role,
+}
+
+enum Role {
+    /// This process runs the file.
+    Owner(Owner),
+    /// Another one does, and answers.
+    Client(Client),
+    /// Another one does and does not answer, or nothing can be written: the records can be read.
+    Reader(Engine),
+}
+
+/// What a command is going to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Look at records.
+    Read,
+    /// Change records.
+    Write,
+    /// Look at what runs until it ends.
+    Follow,
+    /// Run something.
+    Run,
+}
+
+impl Need {
+    /// Records alone will do.
+    fn is_met_by_a_reader(self) -> bool {
+        matches!(self, Self::Read | Self::Follow)
+    }
+
+    /// It takes time, in which work goes on and others come with more of it.
+    fn takes_time(self) -> bool {
+        matches!(self, Self::Follow | Self::Run)
+    }
+}
+
+impl Session {
+    pub(crate) async fn open(database: &Path, need: Need) -> Result<Self, Failure> {
+        let role = Role::find(database, need).await?;
+        Ok(Self { database: database.to_owned(), role })
+    }
+
+    /// Calls the engine.
+    pub(crate) async fn call<O: Operation>(&mut self, request: O) -> Result<O::Response, Failure> {
+        let client = match &mut self.role {
+            Role::Owner(owner) => return Ok(request.perform(owner.engine()).await?),
+            Role::Reader(engine) => return Ok(request.perform(engine).await?),
+            Role::Client(client) => client,
+        };
+        match client.call(&request).await {
+            // What only reads may be asked again, of whoever has the file now.
+            Err(failure) if failure.is_lost() && O::READS => {
+                self.role = Role::find(&self.database, Need::Read).await?;
+                Box::pin(self.call(request)).await
+            }
+            result => result,
+        }
+    }
+
+    /// Calls the engine for page after page, to the last one or until there is `enough`.
+    pub(crate) async fn pages<O: Paged>(
+        &mut self,
+        mut request: O,
+        enough: impl Fn(&O::Response) -> bool,
+    ) -> Result<O::Response, Failure> {
+        request.turn_to(PAGE_SIZE, None);
+        let mut all = self.call(request.clone()).await?;
+        while !O::next_token(&all).is_empty() && !enough(&all) {
+            request.turn_to(PAGE_SIZE, Some(O::next_token(&all).to_owned()));
+            let next = self.call(request.clone()).await?;
+            O::append(&mut all, next);
+        }
+        Ok(all)
+    }
+
+    /// Starts or finds a run, and watches it from its beginning.
+    pub(crate) async fn watch<O: Watched>(
+        &mut self,
+        request: O,
+    ) -> Result<(O::Response, Watching), Failure> {
+        match &mut self.role {
+            Role::Owner(owner) => {
+                let (response, watch) = request.perform_and_watch(owner.engine()).await?;
+                Ok((response, Watching::Here(watch)))
+            }
+            Role::Client(client) => {
+                let (response, events) = client.watch(&request).await?;
+                Ok((response, Watching::There(events)))
+            }
+            Role::Reader(engine) => {
+                let (response, watch) = request.perform_and_watch(engine).await?;
+                Ok((response, Watching::Here(watch)))
+            }
+        }
+    }
+
+    /// Ends it. An owner that others can reach sees their work through first.
+    pub(crate) async fn close(self, interrupts: &Interrupts) -> Result<(), Failure> {
+        match self.role {
+            Role::Owner(owner) => owner.close(IDLE_MAX, interrupts).await,
+            Role::Client(_) | Role::Reader(_) => Ok(()),
+        }
+    }
+}
+
+impl Role {
+    async fn find(database: &Path, need: Need) -> Result<Self, Failure> {
+        let deadline = Instant::now() + OWNER_PATIENCE;
+        loop {
+            let in_use = match Self::owner(database, need).await {
+                Ok(owner) => return Ok(owner),
+                Err(error @ Error::InUse { .. }) => error,
+                Err(error) if need.is_met_by_a_reader() && is_read_only(&error) => {
+                    return Self::reader(database).await;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            if let Some(client) = Client::connect(database).await? {
+                return Ok(Self::Client(client));
+            }
+            if need.is_met_by_a_reader() {
+                return Self::reader(database).await;
+            }
+            if Instant::now() >= deadline {
+                return Err(in_use.into());
+            }
+            tokio::time::sleep(OWNER_POLL).await;
+        }
+    }
+
+    /// What comes and goes starts nothing that it would have to wait for.
+    async fn owner(database: &Path, need: Need) -> adjutant::Result<Self> {
+        if need.takes_time() {
+            let mut owner = Owner::new(Engine::open(database).await?);
+            owner.listen();
+            return Ok(Self::Owner(owner));
+        }
+        let engine = Engine::builder().path(database).idle().open().await?;
+        Ok(Self::Owner(Owner::new(engine)))
+    }
+
+    async fn reader(database: &Path) -> Result<Self, Failure> {
+        Ok(Self::Reader(Engine::builder().path(database).read_only().open().await?))
+    }
+}
+
+fn is_read_only(error: &Error) -> bool {
+    matches!(error, Error::Storage(error) if error.kind == StorageErrorKind::ReadOnly)
+}
+
+/// The events of a run, wherever it runs.
+pub(crate) enum Watching {
+    Here(Watch),
+    There(Events),
+}
+
+impl Watching {
+    /// The next event; `None` after the last.
+    pub(crate) async fn next(&mut self) -> Result<Option<Event>, Failure> {
+        match self {
+            Self::Here(watch) => Ok(watch.next().await?),
+            Self::There(events) => events.next().await,
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What the program says by itself, apart from the output of commands. Nothing here fails because
+//! a reader has gone away: `adjutant ps | head -1` is no error.
+
+use std::io::{self, IsTerminal, Write};
+
+use anstream::{AutoStream, ColorChoice};
+use serde::Serialize;
+
+use crate::failure::{Failure, one_line};
+
+/// A line to people, on standard error.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "adjutant: {}", one_line(text));
+}
+
+/// Text or bytes to standard output.
+pub(crate) fn print(bytes: &[u8]) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    written(stdout.write_all(bytes).and_then(|()| stdout.flush()))
+}
+
+/// One JSON document to standard output.
+pub(crate) fn print_json(document: &impl Serialize) -> Result<(), Failure> {
+    let mut line = serde_json::to_vec(document)
+        .map_err(|error| Failure::new("InternalError", 500, error.to_string()))?;
+    line.push(b'\n');
+    print(&line)
+}
+
+/// A failure, in the form that was asked for.
+pub(crate) fn report(failure: &Failure, json: bool) {
+    #[derive(Serialize)]
+    struct Document<'a> {
+        error: &'a Failure,
+    }
+    if json {
+        let _ = print_json(&Document { error: failure });
+    } else {
+        let _ = writeln!(io::stderr(), "adjutant: {failure}");
+    }
+}
+
+/// What to make of the result of writing to standard output.
+pub(crate) fn written(result: io::Result<()>) -> Result<(), Failure> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(|error| Failure::system("write to standard output", &error)),
+    }
+}
+
+/// A stream of this process, and what may go to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    Stdout,
+    Stderr,
+}
+
+impl Target {
+    pub(crate) fn is_terminal(self) -> bool {
+        match self {
+            Self::Stdout => io::stdout().is_terminal(),
+            Self::Stderr => io::stderr().is_terminal(),
+        }
+    }
+
+    /// The columns of the terminal, if it is one and says so.
+    pub(crate) fn width(self) -> Option<u16> {
+        let size = match self {
+            Self::Stdout => rustix::termios::tcgetwinsize(io::stdout()),
+            Self::Stderr => rustix::termios::tcgetwinsize(io::stderr()),
+        };
+        size.ok().map(|size| size.ws_col).filter(|columns| *columns > 0)
+    }
+
+    /// Whether to use colours: a terminal that has them, and no `NO_COLOR`.
+    pub(crate) fn has_colours(self) -> bool {
+        let choice = match self {
+            Self::Stdout => AutoStream::choice(&io::stdout()),
+            Self::Stderr => AutoStream::choice(&io::stderr()),
+        };
+        choice != ColorChoice::Never
+    }
+}
