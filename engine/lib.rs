@@ -1,4 +1,37 @@
-//! Adjutant.
+//! Adjutant runs commands on fleets of instances and keeps every command, invocation and
+//! per-instance record in one SQLite file of the host application.
+//!
+//! A host opens an [`Engine`], registers its [`Instance`]s, plugs in [`Executor`]s where the local
+//! machine is not enough, and then runs, watches and stops commands in the terms of the cloud
+//! vendors' Run Command services: requests and results are the JSON of their API pages.
+//!
+//! - **Durable.** When a call returns, what it did is on disk; when an end is told, its record is.
+//! - **At most once.** A claim is on disk before anything starts, so nothing runs twice, whatever dies when.
+//! - **Nothing hidden.** There is a record whatever happened, with a reason; output that a quota leaves
+//!   out is counted to the byte.
+//! - **Bounded.** What waits, waits in the database; what runs is limited and everyone has a turn.
+//!
+//! # Run a script, and read its record
+//!
+//! ```no_run
+//! use adjutant::{Engine, RunCommand};
+//!
+//! # async fn example() -> adjutant::Result<()> {
+//! let engine = Engine::open("adjutant.db").await?;
+//! let run = engine.run_command(RunCommand::shell("df -h").on(["local"])).await?;
+//! let finished = engine.wait(&run.invoke_id).await?;
+//! println!("{}: {}", finished.status, finished.results[0].output.to_text());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! It works on the host's tokio runtime, of either kind, with time and I/O enabled.
+//!
+//! # What it is not
+//!
+//! No service: nothing listens on the network, nobody is authenticated, and one process at a time runs
+//! a file. No sandbox: a command may do what its user may.
+
 mod clock;
 mod id;
 mod status;

@@ -139,7 +139,7 @@ impl EngineBuilder {
             let store = Store::open(&options)?;
             let scratch = match store.path() {
                 _ if options.read_only => None,
-                Some(path) => Some(Scratch::beside(path)?),
+                Some(path) => Some(Scratch::of(path)?),
                 None => Some(Scratch::temporary()?),
             };
             Ok((store, scratch))

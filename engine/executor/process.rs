@@ -1,21 +1,236 @@
-//! Processes of this machine.
+//! Processes of this machine. One run is a script in a file of its own, a process that leads a
+//! process group of its own, and two pipes.
+//!
+//! Three rules carry the design. A process is spawned the way `posix_spawn` does it, never with
+//! `fork`: the host may be large, and it has SQLite open. Its pid and group are signalled only
+//! while it has not been reaped, because until then the kernel gives the number to nobody else.
+//! And nobody waits for a pipe that some descendant may hold open for ever.
+//!
+//! Deliberately absent: a hunt for processes that have left the group (`setsid`).
+
+mod child;
+mod environment;
+mod errno;
+mod pipes;
+mod script;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 
 use super::{ExecutionContext, Executor, Task};
+use crate::command::CommandType;
 use crate::execution::Outcome;
+use child::{Ending, Leader};
+use environment::Environment;
+use pipes::Pipes;
+use script::ScriptFile;
 
-/// Runs shell scripts as processes of this machine.
-#[derive(Debug, Default)]
-pub struct ProcessExecutor {}
+/// What breaks a run when somebody else took the exit status.
+const LOST_STATUS: &str =
+    "its exit status is lost; does the host ignore SIGCHLD, or wait for any child?";
+
+/// Runs shell scripts as processes of this machine, as the host's own user.
+///
+/// A script is written to a private file and run by the interpreter that its `#!` line names, or by
+/// `sh`. Its standard input is empty, its two outputs are captured apart. It sees a clean
+/// environment: `HOME`, `USER`, `LOGNAME`, `SHELL`, `PATH` and `LANG` of the host, what
+/// [`env`](Self::env) adds, and `ADJUTANT_INVOKE_ID`, `ADJUTANT_COMMAND_ID`,
+/// `ADJUTANT_INSTANCE_ID`, `ADJUTANT_EXECUTION_ID` and `ADJUTANT_ATTEMPT`.
+///
+/// The run ends when that process ends; what it left in the background lives on, unless the run was
+/// stopped. Then its process group gets SIGTERM and, after the engine's grace period, SIGKILL;
+/// [`TerminationMode::Process`](crate::TerminationMode::Process) spares all but the process itself.
+///
+/// Needs Linux 5.3 and, in the host, that nobody else waits for its children and that `SIGCHLD` is
+/// not ignored. Descriptors that the host opened without `O_CLOEXEC` are inherited.
+///
+/// # Scripts in bash, with a time zone
+///
+/// ```
+/// use adjutant::ProcessExecutor;
+///
+/// let executor = ProcessExecutor::new().shell("bash").env("TZ", "UTC");
+/// # let _ = executor;
+/// ```
+pub struct ProcessExecutor {
+    shell: PathBuf,
+    environment: Environment,
+    /// Where the shell was found. A shell does not move; looking through `PATH` costs 15 µs.
+    shell_path: OnceLock<PathBuf>,
+}
 
 impl ProcessExecutor {
-    /// x
+    /// An executor that runs scripts with `sh`. The host's environment is read here, once.
     pub fn new() -> Self {
-        Self {}
+        let environment = Environment::of_host();
+        Self { shell: "sh".into(), environment, shell_path: OnceLock::new() }
+    }
+
+    /// Sets what runs a script without a `#!` line: a path, or a name that is looked up in `PATH`.
+    #[must_use]
+    pub fn shell(mut self, shell: impl Into<PathBuf>) -> Self {
+        self.shell = shell.into();
+        self.shell_path = OnceLock::new();
+        self
+    }
+
+    /// Adds a variable to the environment of every script, or replaces one of the host's.
+    #[must_use]
+    pub fn env(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.environment.set(key.into(), value.into());
+        self.shell_path = OnceLock::new();
+        self
+    }
+
+    /// Carries out `task`. `Err` is an outcome too: that of a task which never got to run, or was
+    /// lost sight of.
+    async fn run(&self, task: &Task, cx: &ExecutionContext) -> Result<Outcome, Outcome> {
+        check_type(task.command_type())?;
+        let dir = check_working_dir(task.working_dir())?;
+        if cx.stop.borrow().is_some() {
+            return Ok(Outcome::Stopped { signal: None, exit_code: None });
+        }
+        // Declared first, so dropped last: a script goes away after the process that reads it.
+        let script = ScriptFile::create(cx.scratch_dir(), task)
+            .map_err(|error| broke("the script cannot be written", &error))?;
+        let (leader, mut pipes) = self.start(task, &script, &dir)?;
+
+        let ending = pipes
+            .read_during(leader.see_through(task.termination_mode(), cx), cx)
+            .await
+            .map_err(|error| broke("the process was lost sight of", &error))?;
+        // Reaped before its pipes are drained: from here on what it left behind is on its own.
+        let status = leader.reap(&ending).map_err(|error| broke(LOST_STATUS, &error))?;
+        pipes.drain(cx).await;
+        Ok(outcome(status, &ending))
+    }
+
+    fn start(
+        &self,
+        task: &Task,
+        script: &ScriptFile,
+        dir: &Path,
+    ) -> Result<(Leader, Pipes), Outcome> {
+        let mut command = self.command(task, script)?;
+        command
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        let mut child = command.spawn().map_err(|error| {
+            let program = Path::new(command.get_program()).display();
+            broke(&format!("`{program}` cannot be started in `{}`", dir.display()), &error)
+        })?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        // The leader comes first: once there is one, nothing that fails leaves the process behind.
+        let watched =
+            Leader::new(child).and_then(|leader| Ok((leader, Pipes::new(stdout, stderr)?)));
+        watched.map_err(|error| broke("the process was ended: it cannot be watched", &error))
+    }
+
+    /// What runs `script`. The program is always a path: std would fork to look a name up in a
+    /// `PATH` that is not its own.
+    fn command(&self, task: &Task, script: &ScriptFile) -> Result<Command, Outcome> {
+        let interpreter = script::interpreter(task.content())
+            .map_err(|error| broke("the `#!` line names no interpreter", &error))?;
+        let mut command = match interpreter {
+            Some(interpreter) => {
+                let mut command = Command::new(interpreter.program);
+                command.args(interpreter.argument);
+                command
+            }
+            None => Command::new(self.find_shell()?),
+        };
+        command.arg(script.path());
+        self.environment.apply(&mut command, task);
+        Ok(command)
+    }
+
+    fn find_shell(&self) -> Result<&Path, Outcome> {
+        if let Some(path) = self.shell_path.get() {
+            return Ok(path);
+        }
+        let path = self.environment.find(&self.shell).map_err(|error| {
+            broke(&format!("the shell `{}` is not in PATH", self.shell.display()), &error)
+        })?;
+        Ok(self.shell_path.get_or_init(|| path))
+    }
+}
+
+impl Default for ProcessExecutor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for ProcessExecutor {
+    /// Leaves the environment out: its values may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProcessExecutor").field("shell", &self.shell).finish_non_exhaustive()
     }
 }
 
 impl Executor for ProcessExecutor {
-    async fn execute(&self, _task: Task, _cx: ExecutionContext) -> Outcome {
-        Outcome::Broke { info: String::new() }
+    async fn execute(&self, task: Task, cx: ExecutionContext) -> Outcome {
+        self.run(&task, &cx).await.unwrap_or_else(|outcome| outcome)
+    }
+}
+
+fn check_type(command_type: CommandType) -> Result<(), Outcome> {
+    match command_type {
+        CommandType::RunShellScript => Ok(()),
+        other => Err(Outcome::Unsuitable {
+            code: "CommandNotApplicable",
+            info: format!("{other} does not run here; want {}", CommandType::RunShellScript),
+        }),
+    }
+}
+
+/// The directory to run in, if it can be entered.
+fn check_working_dir(asked: Option<&Path>) -> Result<PathBuf, Outcome> {
+    let dir = asked.map_or_else(std::env::home_dir, |dir| Some(dir.to_owned()));
+    let fault = match &dir {
+        None => "is not named and the host's user has no home".to_owned(),
+        Some(dir) => match std::fs::metadata(dir) {
+            Ok(found) if !found.is_dir() => "is no directory".to_owned(),
+            Ok(_) => match rustix::fs::access(dir, rustix::fs::Access::EXEC_OK) {
+                Ok(()) => return Ok(dir.clone()),
+                Err(error) => format!("cannot be entered: {}", errno::describe(&error.into())),
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                "does not exist and is not created".to_owned()
+            }
+            Err(error) => format!("cannot be looked at: {}", errno::describe(&error)),
+        },
+    };
+    let named = dir.map_or(String::new(), |dir| format!(" `{}`", dir.display()));
+    Err(Outcome::Unsuitable {
+        code: "DirectoryNotExists",
+        info: format!(
+            "the working directory{named} {fault}; want one that exists and that the host's user may enter"
+        ),
+    })
+}
+
+fn broke(what: &str, error: &std::io::Error) -> Outcome {
+    Outcome::Broke { info: format!("{what}: {}", errno::describe(error)) }
+}
+
+/// What to report for what was waited.
+fn outcome(status: ExitStatus, ending: &Ending) -> Outcome {
+    match (ending, status.code(), status.signal()) {
+        (Ending::Asked(_), exit_code, signal) => Outcome::Stopped { signal, exit_code },
+        (Ending::ByItself, Some(code), _) => Outcome::Exited(code),
+        (Ending::ByItself, None, Some(signal)) => Outcome::Signaled(signal),
+        (Ending::ByItself, None, None) => {
+            unreachable!("a process that was waited for has exited or was signalled")
+        }
     }
 }

@@ -147,7 +147,4 @@ async fn only_this_user_can_read_the_file() {
         let mode = fs::metadata(&path).expect("it exists").permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{}", path.display());
     }
-    let scratch = place.folder().join("adjutant.db.run");
-    let mode = fs::metadata(&scratch).expect("it exists").permissions().mode();
-    assert_eq!(mode & 0o777, 0o700);
 }

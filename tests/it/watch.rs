@@ -127,11 +127,11 @@ async fn many_instances_are_told_apart() {
     let (_, mut watch) = engine.run_command_and_watch(request).await.expect("sound");
     let told = rest(&mut watch).await;
     for instance in ["i-1", "i-2", "i-3"] {
-        let of_instance = told.iter().filter(|line| line.starts_with(instance));
+        let mut of_instance = told.iter().filter(|line| line.starts_with(instance));
         let output = of_instance.clone().filter(|line| line.contains("Stdout"));
         let printed: String = output.map(|line| line.rsplit(' ').next().expect("a text")).collect();
         assert_eq!(printed, "ab");
-        assert!(of_instance.last().expect("some").ends_with("Success"));
+        assert!(of_instance.next_back().expect("some").ends_with("Success"));
     }
     assert_eq!(told.last().map(String::as_str), Some("finished Success"));
 }

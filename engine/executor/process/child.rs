@@ -1,0 +1,178 @@
+//! The process of a run: seeing it end, making it end, and reaping it.
+//!
+//! A process that has ended stays a zombie until it is reaped, and as long as it is one the kernel
+//! gives its pid, which is also the number of its group, to nobody else. So the pidfd tells of the
+//! end without reaping, every signal goes out before the reaping, and the reaping comes last.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::{Child, ExitStatus};
+
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::ExecutionContext;
+use crate::invocation::TerminationMode;
+
+/// How a process came to its end.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Before anybody asked.
+    ByItself,
+    /// After it had been sent a signal.
+    Asked(TerminationMode),
+}
+
+/// A child that leads a process group of its own. Dropped before it is reaped, it takes the whole
+/// group with it.
+#[derive(Debug)]
+pub(super) struct Leader {
+    // Declared first, so closed first: nothing watches a process that is being reaped.
+    pidfd: AsyncFd<OwnedFd>,
+    group: Group,
+}
+
+impl Leader {
+    /// Takes charge of `child`, which must lead its group.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be watched, such as for want of descriptors. It is killed then, with its group.
+    pub(super) fn new(child: Child) -> io::Result<Self> {
+        let group = Group::new(child);
+        let pidfd = rustix::process::pidfd_open(group.id, PidfdFlags::empty())?;
+        #[expect(
+            deprecated,
+            reason = "the successor is unsafe: one has to promise that the descriptor stays open, as an `OwnedFd` does"
+        )]
+        let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
+        Ok(Self { pidfd, group })
+    }
+
+    /// Waits for the end, and brings it about once the engine asks for it.
+    ///
+    /// # Errors
+    ///
+    /// If the process cannot be watched or signalled any more.
+    pub(super) async fn see_through(
+        &self,
+        mode: TerminationMode,
+        cx: &ExecutionContext,
+    ) -> io::Result<Ending> {
+        tokio::select! {
+            // What has ended by itself has, even if a stop comes in the same instant.
+            biased;
+            ended = self.ended() => return ended.map(|()| Ending::ByItself),
+            _ = cx.stop_asked() => {}
+        }
+        if self.group.leader_has_ended()? {
+            return Ok(Ending::ByItself);
+        }
+        self.signal(mode, Signal::TERM)?;
+        // A stopped process would notice only when it is continued.
+        self.signal(mode, Signal::CONT)?;
+        tokio::select! {
+            biased;
+            ended = self.ended() => return ended.map(|()| Ending::Asked(mode)),
+            () = cx.sleep(cx.stop_grace()) => {}
+        }
+        self.signal(mode, Signal::KILL)?;
+        self.ended().await.map(|()| Ending::Asked(mode))
+    }
+
+    /// Takes the exit status of a process that has ended, and ends what a stop has to end with it.
+    ///
+    /// # Errors
+    ///
+    /// `ECHILD` if somebody else has taken the status.
+    pub(super) fn reap(mut self, ending: &Ending) -> io::Result<ExitStatus> {
+        if *ending == Ending::Asked(TerminationMode::ProcessTree) {
+            // Fails only if the leader is not there to be reaped either, which the next line tells.
+            let _ = self.group.signal(Signal::KILL);
+        }
+        self.group.reap()
+    }
+
+    async fn ended(&self) -> io::Result<()> {
+        loop {
+            let mut guard = self.pidfd.readable().await?;
+            if self.group.leader_has_ended()? {
+                return Ok(());
+            }
+            guard.clear_ready();
+        }
+    }
+
+    fn signal(&self, mode: TerminationMode, signal: Signal) -> io::Result<()> {
+        match mode {
+            TerminationMode::Process => {
+                Ok(rustix::process::pidfd_send_signal(self.pidfd.get_ref(), signal)?)
+            }
+            TerminationMode::ProcessTree => self.group.signal(signal),
+        }
+    }
+}
+
+/// A process group whose number is ours as long as its leader is not reaped.
+#[derive(Debug)]
+struct Group {
+    /// The pid of the leader, and so the number of the group.
+    id: Pid,
+    leader: Child,
+    reaped: bool,
+}
+
+impl Group {
+    fn new(leader: Child) -> Self {
+        Self { id: Pid::from_child(&leader), leader, reaped: false }
+    }
+
+    /// Whether the leader is a zombie. Fails with `ECHILD` if it is not even that: if the host
+    /// reaped it, and the number of the group may by now be that of strangers.
+    fn leader_has_ended(&self) -> io::Result<bool> {
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        Ok(rustix::process::waitid(WaitId::Pid(self.id), look)?.is_some())
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        self.leader_has_ended()?;
+        Ok(rustix::process::kill_process_group(self.id, signal)?)
+    }
+
+    fn reap(&mut self) -> io::Result<ExitStatus> {
+        self.reaped = true;
+        self.leader.wait()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if self.reaped {
+            return;
+        }
+        // Fails if the host reaped it, and if it runs as somebody else by now, as `sudo` does; that
+        // one has to be waited for all the same.
+        if let Err(error) = self.signal(Signal::KILL) {
+            tracing::warn!(%error, pid = %self.id, "a process is left to itself");
+        }
+        if matches!(self.leader.try_wait(), Ok(None)) {
+            reap_aside(self.id);
+        }
+    }
+}
+
+/// Reaps a process off this thread, which may be one of the runtime's: even to die takes
+/// some processes a while. A thread of its own, because the runtime may be just shutting down.
+fn reap_aside(pid: Pid) {
+    const STACK_BYTES: usize = 64 * 1024;
+    let reap = move || {
+        if let Err(error) = rustix::process::waitpid(Some(pid), WaitOptions::empty()) {
+            tracing::warn!(%error, %pid, "a process cannot be reaped");
+        }
+    };
+    let reaper = std::thread::Builder::new().name("adjutant-reaper".into()).stack_size(STACK_BYTES);
+    if reaper.spawn(reap).is_err() {
+        reap();
+    }
+}

@@ -1,0 +1,188 @@
+//! The two outputs of a process: read as they come, and not waited for longer than makes sense.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::pin::{Pin, pin};
+use std::process::{ChildStderr, ChildStdout};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::unix::pipe::Receiver;
+
+use super::ExecutionContext;
+use crate::output::Stream;
+
+/// Bytes taken in one read: all that a pipe of the usual size holds.
+const READ_BYTES_MAX: usize = 64 * 1024;
+/// Bytes after which other tasks of the runtime get their turn, however much there is to read.
+const TURN_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes that a pipe may hold when its process ends: the kernel's own default limit.
+const PIPE_BYTES_MAX: usize = 1024 * 1024;
+/// Once the process has ended: how long a silent pipe is listened to. A descendant that holds it
+/// and has said nothing for so long is a server left running, not the end of a pipeline.
+const SILENCE_MAX: Duration = Duration::from_millis(250);
+/// Once the process has ended: how long a pipe is listened to at all.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+thread_local! {
+    /// Where reads go. One for each thread that polls, not one for each run: thousands of runs wait
+    /// for output at a time, and a thread reads for one of them.
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES_MAX].into());
+}
+
+/// The reading ends of both outputs.
+#[derive(Debug)]
+pub(super) struct Pipes {
+    stdout: Pipe,
+    stderr: Pipe,
+    /// Bytes read since others had their turn.
+    turn_bytes: usize,
+}
+
+impl Pipes {
+    /// Takes the pipes of a child that was spawned with both.
+    ///
+    /// # Errors
+    ///
+    /// If the runtime cannot watch them.
+    pub(super) fn new(
+        stdout: Option<ChildStdout>,
+        stderr: Option<ChildStderr>,
+    ) -> io::Result<Self> {
+        let stdout = Pipe::new(Stream::Stdout, stdout.map(OwnedFd::from))?;
+        let stderr = Pipe::new(Stream::Stderr, stderr.map(OwnedFd::from))?;
+        Ok(Self { stdout, stderr, turn_bytes: 0 })
+    }
+
+    /// Reads until `work` is done.
+    pub(super) async fn read_during<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+        cx: &ExecutionContext,
+    ) -> T {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut work => return result,
+                () = self.read(cx), if self.is_open() => {}
+            }
+        }
+    }
+
+    /// Reads what a process that has ended left in its pipes, and gives those who inherited them a
+    /// moment to finish.
+    pub(super) async fn drain(mut self, cx: &ExecutionContext) {
+        // Whatever the clock says: what the process itself wrote is never lost.
+        self.stdout.read_present(cx);
+        self.stderr.read_present(cx);
+        if !self.is_open() {
+            return;
+        }
+        let mut limit = cx.sleep(DRAIN_MAX);
+        while self.is_open() {
+            tokio::select! {
+                biased;
+                () = &mut limit => return,
+                () = self.read(cx) => {}
+                () = cx.sleep(SILENCE_MAX) => return,
+            }
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.stdout.receiver.is_some() || self.stderr.receiver.is_some()
+    }
+
+    /// Waits until there is something to read, and reads from each pipe once.
+    async fn read(&mut self, cx: &ExecutionContext) {
+        self.turn_bytes += std::future::poll_fn(|task| self.poll_read(task, cx)).await;
+        if self.turn_bytes >= TURN_BYTES_MAX {
+            self.turn_bytes = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn poll_read(&mut self, task: &mut Context<'_>, cx: &ExecutionContext) -> Poll<usize> {
+        let stdout = self.stdout.poll_read(task, cx);
+        let stderr = self.stderr.poll_read(task, cx);
+        match (stdout, stderr) {
+            (Poll::Pending, Poll::Pending) => Poll::Pending,
+            (Poll::Ready(bytes), Poll::Pending) | (Poll::Pending, Poll::Ready(bytes)) => {
+                Poll::Ready(bytes)
+            }
+            (Poll::Ready(stdout), Poll::Ready(stderr)) => Poll::Ready(stdout + stderr),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Pipe {
+    stream: Stream,
+    /// `None` once it has ended.
+    receiver: Option<Receiver>,
+}
+
+impl Pipe {
+    fn new(stream: Stream, fd: Option<OwnedFd>) -> io::Result<Self> {
+        let receive = |fd| {
+            rustix::io::ioctl_fionbio(&fd, true)?;
+            Receiver::from_owned_fd_unchecked(fd)
+        };
+        Ok(Self { stream, receiver: fd.map(receive).transpose()? })
+    }
+
+    /// Reads once, as soon as there is something; 0 bytes at the end.
+    fn poll_read(&mut self, task: &mut Context<'_>, cx: &ExecutionContext) -> Poll<usize> {
+        let Some(receiver) = &mut self.receiver else { return Poll::Pending };
+        let read = BUFFER.with_borrow_mut(|buffer| {
+            let mut buffer = ReadBuf::new(buffer);
+            ready!(Pin::new(receiver).poll_read(task, &mut buffer))?;
+            print(cx, self.stream, buffer.filled());
+            Poll::Ready(Ok(buffer.filled().len()))
+        });
+        read.map(|read| self.account(read))
+    }
+
+    /// Reads what is there without waiting, but not for ever after a writer that goes on.
+    fn read_present(&mut self, cx: &ExecutionContext) {
+        let mut left = PIPE_BYTES_MAX;
+        while let Some(receiver) = &self.receiver
+            && left > 0
+        {
+            // Around the runtime, which may not have heard yet what came last.
+            let read = BUFFER.with_borrow_mut(|buffer| {
+                let bytes =
+                    rustix::io::retry_on_intr(|| rustix::io::read(receiver, &mut buffer[..]))?;
+                print(cx, self.stream, &buffer[..bytes]);
+                Ok(bytes)
+            });
+            match read {
+                Err(Errno::AGAIN) => return,
+                read => left = left.saturating_sub(self.account(read.map_err(io::Error::from))),
+            }
+        }
+    }
+
+    /// The bytes that a read brought. Closes a pipe that has ended.
+    fn account(&mut self, read: io::Result<usize>) -> usize {
+        let bytes = read.unwrap_or_else(|error| {
+            tracing::warn!(%error, stream = ?self.stream, "output cannot be read on");
+            0
+        });
+        if bytes == 0 {
+            self.receiver = None;
+        }
+        bytes
+    }
+}
+
+fn print(cx: &ExecutionContext, stream: Stream, bytes: &[u8]) {
+    if !bytes.is_empty() {
+        cx.print(stream, bytes);
+    }
+}

@@ -1,0 +1,139 @@
+//! The script of a run as a file that only this user can read, and what its first line asks for.
+//!
+//! A `#!` line is read here rather than by the kernel, in the same way. So the file itself is never
+//! executed, and neither of two old troubles exists: `ETXTBSY` while another thread's spawn still
+//! holds a copy of the descriptor that wrote it, and a scratch folder on a `noexec` file system.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::Task;
+
+/// A file with the script of one run; gone when dropped.
+#[derive(Debug)]
+pub(super) struct ScriptFile {
+    path: PathBuf,
+}
+
+impl ScriptFile {
+    /// Writes the script of `task` to a new file in `dir`, named by numbers of the engine only.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` if there is such a file, which is left alone; else what kept it from being written.
+    pub(super) fn create(dir: &Path, task: &Task) -> io::Result<Self> {
+        let name = format!("{}-{}.sh", task.execution_id, task.attempt);
+        // The process that reads it runs in another directory.
+        let path = std::path::absolute(dir.join(name))?;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(rustix::fs::open(&path, flags, Mode::RWXU)?);
+        let script = Self { path };
+        file.write_all(task.content())?;
+        Ok(script)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for ScriptFile {
+    fn drop(&mut self) {
+        match std::fs::remove_file(&self.path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                // What stays is swept when the engine opens again.
+                tracing::warn!(%error, path = %self.path.display(), "a script file stays behind");
+            }
+            // A script may well remove itself.
+            Ok(()) | Err(_) => {}
+        }
+    }
+}
+
+/// What a `#!` line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Interpreter<'a> {
+    pub program: PathBuf,
+    /// The rest of the line, undivided.
+    pub argument: Option<&'a OsStr>,
+}
+
+/// The interpreter that `content` names, read as execve(2) reads it; `None` if it names none.
+///
+/// # Errors
+///
+/// `ENOEXEC` for a `#!` with nothing behind it.
+pub(super) fn interpreter(content: &[u8]) -> io::Result<Option<Interpreter<'_>>> {
+    let Some(line) = content.strip_prefix(b"#!") else { return Ok(None) };
+    let line = line.split(|byte| matches!(byte, b'\n' | b'\0')).next().unwrap_or_default();
+    let line = trim(line);
+    let (program, argument) = match line.iter().position(is_blank) {
+        Some(at) => (&line[..at], Some(trim(&line[at..]))),
+        None => (line, None),
+    };
+    if program.is_empty() {
+        return Err(Errno::NOEXEC.into());
+    }
+    // A bare name is a file of the working directory, as it is to the kernel; not one of `PATH`.
+    let here = if program.contains(&b'/') { "" } else { "." };
+    let program = Path::new(here).join(OsStr::from_bytes(program));
+    Ok(Some(Interpreter { program, argument: argument.map(OsStr::from_bytes) }))
+}
+
+fn trim(mut bytes: &[u8]) -> &[u8] {
+    while let [first, rest @ ..] = bytes
+        && is_blank(first)
+    {
+        bytes = rest;
+    }
+    while let [rest @ .., last] = bytes
+        && is_blank(last)
+    {
+        bytes = rest;
+    }
+    bytes
+}
+
+fn is_blank(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_is_read_as_the_kernel_does() {
+        let check = |content: &[u8], want: Option<(&str, Option<&str>)>| {
+            let got = interpreter(content).expect("well formed");
+            let want = want.map(|(program, argument)| Interpreter {
+                program: program.into(),
+                argument: argument.map(OsStr::new),
+            });
+            assert_eq!(got, want, "{}", content.escape_ascii());
+        };
+        check(b"", None);
+        check(b"echo 1\n#!/bin/sh", None);
+        check(b" #!/bin/sh", None);
+        check(b"#!/bin/sh", Some(("/bin/sh", None)));
+        check(b"#!/bin/sh\necho 1", Some(("/bin/sh", None)));
+        check(b"#! \t/bin/sh \t\necho 1", Some(("/bin/sh", None)));
+        check(b"#!/bin/sh -e\n", Some(("/bin/sh", Some("-e"))));
+        check(b"#!/usr/bin/env  -S awk -f \n", Some(("/usr/bin/env", Some("-S awk -f"))));
+        check(b"#!/bin/sh\r\n", Some(("/bin/sh\r", None)));
+        check(b"#!/bin/sh\0 -e\n", Some(("/bin/sh", None)));
+        check(b"#!python3\n", Some(("./python3", None)));
+        check(b"#!bin/python3\n", Some(("bin/python3", None)));
+        for nothing in [&b"#!"[..], b"#!\n", b"#! \t\n/bin/sh", b"#!\0/bin/sh"] {
+            let error = interpreter(nothing).expect_err("names nothing");
+            assert_eq!(Errno::from_io_error(&error), Some(Errno::NOEXEC));
+        }
+    }
+}
