@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use adjutant::{
-    Durability, Engine, Error, ExecutionStatus, InvocationStatus, RunCommand, StorageErrorKind,
+    Durability, Engine, Error, ExecutionStatus, InvocationStatus, RunCommand, StopInvocation,
+    StorageErrorKind,
 };
 
 use crate::support::{Gate, Place, register, run, wait, within};
@@ -49,6 +50,27 @@ async fn pending_work_is_taken_up_by_the_next_engine() {
     let finished = wait(&engine, &run.invoke_id).await;
     assert_eq!(finished.status, InvocationStatus::Success);
     assert_eq!(gate.waiting(), 0);
+}
+
+#[tokio::test]
+async fn an_idle_engine_starts_nothing() {
+    let place = Place::new();
+    let gate = Gate::new();
+    let idle = gate.plug_in(place.builder()).idle().open().await.expect("the file opens");
+    register(&idle, "gate", 2).await;
+    let request = || RunCommand::shell("x").on(["i-1"]);
+    let stopped = idle.run_command(request()).await.expect("sound").invoke_id;
+    let kept = idle.run_command(request()).await.expect("sound").invoke_id;
+    idle.stop_invocation(StopInvocation::new(stopped)).await.expect("it is there");
+    assert_eq!(wait(&idle, &stopped).await.status, InvocationStatus::Stopped);
+    within(idle.shutdown(Duration::from_secs(30))).await;
+    drop(idle);
+    assert_eq!(gate.waiting(), 0);
+
+    let engine = gate.plug_in(place.builder()).open().await.expect("the file opens again");
+    within(gate.arrivals(1)).await;
+    gate.let_go(1);
+    assert_eq!(wait(&engine, &kept).await.status, InvocationStatus::Success);
 }
 
 #[tokio::test]
