@@ -10,6 +10,7 @@ mod control;
 mod database;
 mod failure;
 mod interrupt;
+mod log;
 mod owner;
 mod render;
 mod screen;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
 }
 
 fn carry_out(arguments: args::Arguments) -> Result<u8, Failure> {
+    log::show_warnings();
     let runtime = runtime().map_err(|error| Failure::system("start threads", &error))?;
     let status = runtime.block_on(commands::perform(arguments));
     // A thread that is stuck in a write must not keep the program from ending.

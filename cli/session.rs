@@ -143,8 +143,11 @@ impl Role {
                 }
                 Err(error) => return Err(error.into()),
             };
-            if let Some(client) = Client::connect(database).await? {
-                return Ok(Self::Client(client));
+            match Client::connect(database).await {
+                Ok(Some(client)) => return Ok(Self::Client(client)),
+                Ok(None) => {}
+                Err(_) if need.is_met_by_a_reader() => return Self::reader(database).await,
+                Err(failure) => return Err(failure),
             }
             let late = Instant::now() >= deadline;
             // A socket that does not answer is that of an owner which is just ending. Without one

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixListener;
 use std::{fs, iter};
 
 use adjutant::Engine;
+use rustix::process::Signal;
 
 use crate::harness::{Place, Running};
 
@@ -78,7 +79,7 @@ fn an_owner_that_waits_can_be_told_to_stop_the_rest() {
     let client = start(&place, &second, "true");
     first.open();
     owner.err.expect("waiting for a run of another terminal");
-    owner.signal(rustix::process::Signal::INT);
+    owner.signal(Signal::INT);
     owner.err.expect("stopping the runs of other terminals");
     assert!(client.end().err.contains("Terminated"));
     assert_eq!(owner.end().code, Some(0));
@@ -151,6 +152,22 @@ fn a_host_without_a_socket_is_named() {
         assert!(done.err.ends_with("(Storage.InUse)\n"), "{words:?}: {}", done.err);
     }
     runtime.block_on(engine.shutdown(std::time::Duration::ZERO));
+}
+
+#[test]
+fn an_owner_that_does_not_answer_does_not_keep_the_records_from_being_read() {
+    let place = Place::new();
+    let gate = place.gate("gate");
+    let run = start(&place, &gate, "true");
+    run.signal(Signal::STOP);
+    let listed = place.run(&["ps"]);
+    let refused = place.run(&["run", "true"]);
+    run.signal(Signal::CONT);
+    assert!(listed.out.contains("*  t-"), "{}{}", listed.out, listed.err);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.err.ends_with("does not answer (Control.Silent)\n"), "{}", refused.err);
+    gate.open();
+    assert_eq!(run.end().code, Some(0));
 }
 
 #[test]
