@@ -1,6 +1,7 @@
 //! What the engine reports while it works, such as a full disk: a line each on standard error.
 
 use std::fmt::{self, Write};
+use std::sync::{Mutex, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -11,11 +12,15 @@ use crate::ui;
 /// Prints warnings and errors from now on.
 pub(crate) fn show_warnings() {
     // It fails only if it was done before.
-    let _ = subscriber::set_global_default(Warnings);
+    let _ = subscriber::set_global_default(Warnings::default());
 }
 
 /// Takes events only; spans are nothing to a terminal.
-struct Warnings;
+#[derive(Default)]
+struct Warnings {
+    /// The line before: what is tried every second is not told every second.
+    last: Mutex<String>,
+}
 
 impl Subscriber for Warnings {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
@@ -25,7 +30,12 @@ impl Subscriber for Warnings {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line::default();
         event.record(&mut line);
-        ui::note(&format!("{}{}", line.message, line.fields));
+        let text = line.message + &line.fields;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if *last != text {
+            ui::note(&text);
+            *last = text;
+        }
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {

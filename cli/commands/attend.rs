@@ -79,7 +79,11 @@ async fn pass_on(watching: &mut Watching, screen: &Screen) -> Result<(), Failure
 
 async fn stop(session: &mut Session, invoke_id: InvokeId, screen: &Screen) -> Result<(), Failure> {
     screen.note("stopping the run; Ctrl-C again leaves at once");
-    session.call(StopInvocation::new(invoke_id)).await.map(drop)
+    match session.call(StopInvocation::new(invoke_id)).await {
+        // Then there is nothing left to stop; the events tell the same.
+        Err(failure) if failure.is_lost() => Ok(()),
+        result => result.map(drop),
+    }
 }
 
 /// The document, or the table: on standard error, so that standard output is the command's own.

@@ -136,6 +136,7 @@ fn a_host_without_a_socket_is_named() {
     let engine = runtime.block_on(Engine::open(place.db())).expect("the file is free");
     assert!(place.ok(&["ps"]).contains("echo before"));
     assert_eq!(place.ok(&["show", "--output", &place.newest()]), "before\n");
+    assert_eq!(place.ok(&["show", "--follow", &place.newest()]), "before\n");
     assert_eq!(place.ok(&["instances", "list"]).lines().count(), 2);
     let id = place.newest();
     for words in [
