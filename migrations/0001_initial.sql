@@ -147,7 +147,6 @@ CREATE TABLE executions (
     CHECK ((finished_at_ms IS NULL) = (status IN ('Pending', 'Scheduled', 'Running', 'Stopping'))),
     CHECK (started_at_ms IS NOT NULL OR status NOT IN ('Running', 'Stopping', 'Success', 'Failed', 'Timeout', 'Terminated'))
 ) STRICT;
-CREATE INDEX executions_by_instance ON executions (instance);
 CREATE INDEX executions_unfinished ON executions (fire) WHERE finished_at_ms IS NULL;
 
 -- Only of executions that printed something.

@@ -96,3 +96,41 @@ fn set(connection: &Connection, pragma: &str, value: impl Into<Value>) -> Result
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The settings are the promise of durability: these, and on the connection that writes.
+    #[test]
+    fn pragmas_are_as_promised() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.db");
+        let pragma = |connection: &Connection, name| -> Value {
+            connection.pragma_query_value(None, name, |row| row.get(0)).expect(name)
+        };
+        let check = |durability, synchronous: i64| {
+            let writer = Connection::open(&path).expect("a new file");
+            set_up_writer(&writer, durability).expect("every pragma is taken");
+            writer.execute_batch("CREATE TABLE IF NOT EXISTS t (x)").expect("writable");
+            assert_eq!(pragma(&writer, "journal_mode"), Value::from("wal".to_owned()));
+            assert_eq!(pragma(&writer, "synchronous"), Value::from(synchronous));
+            assert_eq!(pragma(&writer, "foreign_keys"), Value::from(1));
+            assert_eq!(pragma(&writer, "auto_vacuum"), Value::from(2));
+        };
+        check(Durability::Full, 2);
+        check(Durability::Relaxed, 1);
+        let reader = reader(&path).expect("it exists");
+        assert_eq!(pragma(&reader, "query_only"), Value::from(1));
+        assert!(reader.execute_batch("DROP TABLE t").is_err());
+        let version = rusqlite::version_number();
+        assert!(version >= 3_051_003, "{version}: older ones can damage a WAL");
+    }
+
+    #[test]
+    fn a_pragma_that_is_not_taken_is_an_error() {
+        let connection = Connection::open_in_memory().expect("memory");
+        // A database in memory has no WAL.
+        assert!(set(&connection, "journal_mode", "wal".to_owned()).is_err());
+    }
+}

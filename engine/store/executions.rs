@@ -18,15 +18,20 @@ use super::commands::read_time;
 use super::invocations::{OF_COMMAND, finish_if_done, read_command_id, read_status};
 use super::{PageToken, Tx, cut_page, outputs, unreadable};
 
-/// Stores an execution for each target of a fire.
+/// Stores an execution for each target of a fire, in one statement: each counts on by itself
+/// through `sqlite_sequence` otherwise.
 pub(super) fn insert_pending(tx: Tx<'_>, fire: i64, target_rows: &[i64]) -> Result<()> {
-    let mut insert = tx.prepare_cached(
-        "INSERT INTO executions (fire, instance, attempt, status) VALUES (?1, ?2, 1, 'Pending')",
-    )?;
-    for target in target_rows {
-        insert.execute((fire, target))?;
+    let targets = serde_json::to_string(target_rows).map_err(unreadable)?;
+    let stored = tx
+        .prepare_cached(
+            "INSERT INTO executions (fire, instance, attempt, status)
+             SELECT ?1, value, 1, 'Pending' FROM json_each(?2) ORDER BY key",
+        )?
+        .execute((fire, targets))?;
+    if stored == target_rows.len() {
+        return Ok(());
     }
-    Ok(())
+    Err(Error::Internal(format!("{stored} executions stored for {} targets", target_rows.len())))
 }
 
 /// Fires after `after` that have executions to run, oldest first.
