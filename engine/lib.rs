@@ -84,3 +84,8 @@ pub use limits::Limits;
 pub use output::Stream;
 pub use status::{Cause, ExecutionStatus, InvocationStatus, StatusCounts, UnknownStatus, roll_up};
 pub use wire::{ContentEncoding, Encoded};
+
+/// The examples of the README, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -174,6 +174,8 @@ fn storage(kind: StorageErrorKind, message: impl Into<String>) -> Error {
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
         let kind = match error.sqlite_error_code() {
+            // The memory that connections share is a file too, and SQLite grows it before its first use.
+            _ if extended_code(&error) == Some(SQLITE_IOERR_SHMSIZE) => StorageErrorKind::Full,
             Some(ErrorCode::CannotOpen) => StorageErrorKind::CannotOpen,
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => StorageErrorKind::ReadOnly,
             Some(ErrorCode::DiskFull) => StorageErrorKind::Full,
@@ -183,6 +185,13 @@ impl From<rusqlite::Error> for Error {
         };
         storage(kind, error.to_string())
     }
+}
+
+/// `SQLITE_IOERR | (19 << 8)`.
+const SQLITE_IOERR_SHMSIZE: i32 = 4874;
+
+fn extended_code(error: &rusqlite::Error) -> Option<i32> {
+    error.sqlite_error().map(|error| error.extended_code)
 }
 
 impl From<r2d2::Error> for Error {

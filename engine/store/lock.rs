@@ -64,6 +64,12 @@ pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
 /// One name for one file, so that two ways to it meet at one lock.
 pub(super) fn canonical(path: &Path) -> Result<PathBuf> {
     if let Ok(path) = path.canonicalize() {
+        if path.is_dir() {
+            return Err(storage(
+                StorageErrorKind::CannotOpen,
+                format!("{} is a folder, not a file", path.display()),
+            ));
+        }
         return Ok(path);
     }
     let name = path.file_name().ok_or_else(|| {
@@ -79,9 +85,6 @@ pub(super) fn canonical(path: &Path) -> Result<PathBuf> {
 
 /// Creates the file if it is missing, for this user only.
 pub(super) fn create_private(path: &Path) -> Result<()> {
-    if path.is_dir() {
-        return Err(storage(StorageErrorKind::CannotOpen, "it is a folder, not a file"));
-    }
     match OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(path) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
