@@ -67,7 +67,8 @@ impl Store {
                 Ok(Self { path: None, readers: None, writer: Some(writer), _lock: None })
             }
             Location::File(path) => {
-                let path: Arc<Path> = lock::canonical(path)?.into();
+                let path: Arc<Path> =
+                    lock::canonical(path).map_err(|error| at(error, path))?.into();
                 let opened = if options.read_only {
                     Self::open_reader(&path, options)
                 } else {

@@ -65,10 +65,7 @@ pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
 pub(super) fn canonical(path: &Path) -> Result<PathBuf> {
     if let Ok(path) = path.canonicalize() {
         if path.is_dir() {
-            return Err(storage(
-                StorageErrorKind::CannotOpen,
-                format!("{} is a folder, not a file", path.display()),
-            ));
+            return Err(storage(StorageErrorKind::CannotOpen, "it is a folder, not a file"));
         }
         return Ok(path);
     }
