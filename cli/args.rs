@@ -8,6 +8,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::commands::next::Next;
 use crate::failure::Failure;
 use crate::ui;
 
@@ -103,6 +104,8 @@ pub(crate) enum Verb {
     /// Instances that commands can run on
     #[command(subcommand, arg_required_else_help = true)]
     Instances(Instances),
+    /// List when a schedule fires next
+    Next(Next),
     /// Print completions for a shell
     Completions {
         /// The shell

@@ -2,6 +2,7 @@
 
 mod attend;
 mod instances;
+pub(crate) mod next;
 mod ps;
 mod record;
 mod run;
@@ -32,15 +33,18 @@ struct Context {
 
 /// Carries out the command line; the exit status.
 pub(crate) async fn perform(arguments: Arguments) -> Result<u8, Failure> {
-    if let Verb::Completions { shell } = arguments.verb {
-        return completions(shell);
-    }
+    let verb = match arguments.verb {
+        // These need no database, and nothing that would have to be interrupted with care.
+        Verb::Completions { shell } => return completions(shell),
+        Verb::Next(next) => return next::next(next, arguments.json),
+        verb => verb,
+    };
     let context = Context {
         interrupts: Interrupts::catch()?,
         database: Database::find(arguments.db)?,
         json: arguments.json,
     };
-    match arguments.verb {
+    match verb {
         Verb::Run(run) => run::run(&context, run).await,
         Verb::Invoke(invoke) => run::invoke(&context, invoke).await,
         Verb::Ps(ps) => ps::ps(&context, &ps).await,
@@ -51,7 +55,7 @@ pub(crate) async fn perform(arguments: Arguments) -> Result<u8, Failure> {
         Verb::OwnInBackground => {
             background::own(context.database.path(), &context.interrupts).await.map(|()| 0)
         }
-        Verb::Completions { .. } => unreachable!("dealt with above: it needs no database"),
+        Verb::Completions { .. } | Verb::Next(_) => unreachable!("dealt with above"),
     }
 }
 

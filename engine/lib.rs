@@ -34,6 +34,7 @@
 
 mod clock;
 mod id;
+pub mod schedule;
 mod status;
 
 mod error;

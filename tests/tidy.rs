@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 /// The modules of the library, layer by layer. A module imports from layers below its own only.
 const LAYERS: [&[&str]; 7] = [
-    &["id", "clock", "status"],
+    &["id", "clock", "schedule", "status"],
     &["limits", "error", "wire"],
     &["config"],
     &["instance", "command", "invocation", "execution", "output"],

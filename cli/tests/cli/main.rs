@@ -2,6 +2,7 @@
 
 mod harness;
 mod input;
+mod next;
 mod output;
 mod owners;
 mod run;

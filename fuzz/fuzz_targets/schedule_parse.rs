@@ -1,0 +1,28 @@
+//! Any text: it is refused at a place inside it, or its canonical text is the same schedule.
+
+#![no_main]
+
+use adjutant::schedule::{Schedule, Zone};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    match text.parse::<Schedule>() {
+        Ok(schedule) => {
+            let canonical = schedule.to_string();
+            let again: Schedule = canonical.parse().expect("canonical text can be read");
+            assert_eq!(again, schedule);
+            assert_eq!(again.to_string(), canonical);
+            assert_eq!(again.min_interval(), schedule.min_interval());
+            let sentence = schedule.describe();
+            assert!(sentence.starts_with("Fires ") && sentence.ends_with('.'));
+        }
+        Err(error) => {
+            assert!(text.is_char_boundary(error.offset()));
+            assert!(!error.expected().is_empty());
+            assert!(error.suggestion().is_none_or(|suggestion| suggestion != text));
+        }
+    }
+    if let Ok(zone) = text.parse::<Zone>() {
+        assert_eq!(zone.to_string().parse::<Zone>().as_ref(), Ok(&zone));
+    }
+});
