@@ -100,6 +100,12 @@ impl Dispatcher {
         self.orders.wake.notify_one();
     }
 
+    /// Lets others say that there are new executions, without the rest of this handle.
+    pub(crate) fn waker(&self) -> impl Fn() + Send + Sync + use<> {
+        let orders = Arc::clone(&self.orders);
+        move || orders.wake.notify_one()
+    }
+
     /// These executions, which run, are to be ended.
     pub(crate) fn stop(&self, executions: impl IntoIterator<Item = ExecutionId>) {
         self.orders.stops.lock().unwrap_or_else(PoisonError::into_inner).extend(executions);

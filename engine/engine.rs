@@ -1,12 +1,16 @@
 //! The engine as a host sees it: requests in, records and events out.
 
 mod builder;
+mod planner;
 mod scratch;
 mod watch;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 use crate::clock::{Clock, now_ms};
 use crate::command::{
@@ -20,21 +24,24 @@ use crate::execution::{
     DescribeInvocationResults, DescribeInvocationResultsResponse, Finished, ResultPage,
 };
 use crate::id::{CommandId, ExecutionId, InstanceId, InvokeId};
-use crate::instance::{DescribeInstances, DescribeInstancesResponse, Instance, InstanceState};
+use crate::instance::{DescribeInstances, DescribeInstancesResponse, Instance};
+use crate::invocation::recurrence::{DescribeFires, DescribeFiresResponse};
 use crate::invocation::{
     DescribeInvocations, DescribeInvocationsResponse, InvokeCommand, InvokeCommandResponse,
     RunCommand, RunCommandResponse, StopInvocation, StopInvocationResponse,
 };
 use crate::limits::Limits;
+use crate::scheduler::Scheduler;
 use crate::status::ExecutionStatus;
 use crate::store::commands::Definition;
 use crate::store::invocations::NewInvocation;
-use crate::store::{PageToken, Store, Tx, commands, executions, instances, invocations};
+use crate::store::{PageToken, Store, Tx, commands, executions, fires, instances, invocations};
 use crate::wire::{self, ContentEncoding};
 
 pub use builder::EngineBuilder;
 pub use watch::{Position, Watch};
 
+use planner::{Planner, no_executor};
 use scratch::Scratch;
 
 /// An open engine. Clones are handles of the same one; dropping the last ends it once what runs has
@@ -66,6 +73,8 @@ struct Inner {
     executor_names: Arc<Vec<String>>,
     /// None if the file is open for reading only.
     dispatcher: Option<Dispatcher>,
+    /// None if nothing is started here.
+    scheduler: Option<Scheduling>,
     closing: std::sync::atomic::AtomicBool,
     _scratch: Option<Arc<Scratch>>,
 }
@@ -98,6 +107,42 @@ impl Records {
             Some(clock) => clock.sleep(POLL_EVERY).await,
         }
         self.poll.is_some()
+    }
+}
+
+/// The scheduler at work; ends with this.
+struct Scheduling {
+    wake: Arc<Notify>,
+    task: JoinHandle<()>,
+}
+
+impl Scheduling {
+    fn start(
+        store: &Arc<Store>,
+        hub: &Arc<Hub>,
+        clock: &Arc<dyn Clock>,
+        dispatcher: &Dispatcher,
+    ) -> Self {
+        let wake = Arc::new(Notify::new());
+        let (hub, wake_dispatcher) = (Arc::clone(hub), dispatcher.waker());
+        let scheduler = Scheduler {
+            store: Arc::clone(store),
+            clock: Arc::clone(clock),
+            wake: Arc::clone(&wake),
+            fired: Box::new(move |finished| {
+                wake_dispatcher();
+                for (invoke_id, status) in finished {
+                    hub.finish(invoke_id, status);
+                }
+            }),
+        };
+        Self { wake, task: tokio::spawn(scheduler.run()) }
+    }
+}
+
+impl Drop for Scheduling {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
@@ -309,33 +354,33 @@ impl Engine {
         invoke_id: InvokeId,
         request: RunCommand,
     ) -> Result<RunCommandResponse> {
-        let (content, violations) = request.check(self.limits());
-        none_of(violations)?;
+        let checked = request.check(self.limits());
+        none_of(checked.violations)?;
         let definition = Definition {
             name: request.name,
             description: request.description,
             command_type: request.command_type,
-            content: content.ok_or_else(unchecked)?,
+            content: checked.content.ok_or_else(unchecked)?,
             working_dir: request.working_dir.filter(|dir| !dir.is_empty()),
             timeout_s: request.timeout.unwrap_or(self.limits().timeout_s_default),
         };
         let command_id = CommandId::of_invocation(invoke_id);
-        let (keep, kept_max, now_ms) =
-            (request.keep_command, self.limits().kept_commands_max, self.now_ms());
+        let (keep, kept_max) = (request.keep_command, self.limits().kept_commands_max);
         let new = NewInvocation {
             invoke_id,
             command_id: keep.then_some(command_id),
             definition,
             termination_mode: request.termination_mode,
-            repeat_mode: request.repeat_mode,
+            recurrence: checked.recurrence,
         };
-        let executor_names = Arc::clone(&self.inner.executor_names);
+        let planner = self.planner();
+        let now_ms = planner.now.timestamp_millis();
         self.submit(move |tx| {
-            let targets = targets(tx, &request.instance_ids, &new.definition, &executor_names)?;
+            let start = planner.start(tx, &request.instance_ids, &new)?;
             if keep {
                 commands::insert(tx, command_id, &new.definition, kept_max, now_ms)?;
             }
-            invocations::insert(tx, &new, &targets, now_ms)
+            invocations::insert(tx, &new, &start, now_ms)
         })
         .await?;
         Ok(RunCommandResponse { request_id: wire::request_id(), command_id, invoke_id })
@@ -371,24 +416,24 @@ impl Engine {
         invoke_id: InvokeId,
         request: InvokeCommand,
     ) -> Result<InvokeCommandResponse> {
-        none_of(request.violations(self.limits()))?;
-        let now_ms = self.now_ms();
-        let executor_names = Arc::clone(&self.inner.executor_names);
+        let (recurrence, violations) = request.check(self.limits());
+        none_of(violations)?;
+        let planner = self.planner();
         self.submit(move |tx| {
             let mut definition = commands::get(tx, request.command_id)?;
             if let Some(working_dir) = request.working_dir.filter(|dir| !dir.is_empty()) {
                 definition.working_dir = Some(working_dir);
             }
             definition.timeout_s = request.timeout.unwrap_or(definition.timeout_s);
-            let targets = targets(tx, &request.instance_ids, &definition, &executor_names)?;
             let new = NewInvocation {
                 invoke_id,
                 command_id: Some(request.command_id),
                 definition,
                 termination_mode: request.termination_mode,
-                repeat_mode: request.repeat_mode,
+                recurrence,
             };
-            invocations::insert(tx, &new, &targets, now_ms)
+            let start = planner.start(tx, &request.instance_ids, &new)?;
+            invocations::insert(tx, &new, &start, planner.now.timestamp_millis())
         })
         .await?;
         Ok(InvokeCommandResponse { request_id: wire::request_id(), invoke_id })
@@ -469,6 +514,7 @@ impl Engine {
         request: DescribeInvocationResults,
     ) -> Result<DescribeInvocationResultsResponse> {
         let page = Page::new(request.max_results, request.next_token.as_deref(), self.limits())?;
+        none_of(request.violations())?;
         let encoding = encoding(request.content_encoding.as_deref());
         let (results, next) = self
             .read(move |tx| {
@@ -480,6 +526,24 @@ impl Engine {
             .await?;
         let invocation = ResultPage { results, next_token: text(next) };
         Ok(DescribeInvocationResultsResponse { request_id: wire::request_id(), invocation })
+    }
+
+    /// Lists what became of the nominal times of an invocation, newest first, a page at a time: one
+    /// entry for each that fired, one for each stretch that was missed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if there is no such invocation or the page is not one.
+    pub async fn describe_fires(&self, request: DescribeFires) -> Result<DescribeFiresResponse> {
+        let page = Page::new(request.max_results, request.next_token.as_deref(), self.limits())?;
+        let invoke_id = request.invoke_id;
+        let (fires, next) = self
+            .read(move |tx| {
+                let invocation = invocations::find(tx, invoke_id)?;
+                fires::list(tx, invocation, page.after, page.size)
+            })
+            .await?;
+        Ok(DescribeFiresResponse { request_id: wire::request_id(), fires, next_token: text(next) })
     }
 
     /// Waits until an invocation has ended; all its results, in the order of its targets.
@@ -544,10 +608,21 @@ impl Engine {
     /// returns nothing of the engine runs any longer; what waited stays for the next one.
     pub async fn shutdown(&self, deadline: Duration) {
         self.inner.closing.store(true, std::sync::atomic::Ordering::Relaxed);
+        if let Some(scheduler) = &self.inner.scheduler {
+            scheduler.task.abort();
+        }
         if let Some(dispatcher) = &self.inner.dispatcher {
             dispatcher.shut_down(deadline, &*self.inner.clock).await;
         }
         self.inner.records.hub.close();
+    }
+
+    fn planner(&self) -> Planner {
+        Planner {
+            now: self.inner.clock.realtime(),
+            executor_names: Arc::clone(&self.inner.executor_names),
+            limits: self.limits().clone(),
+        }
     }
 
     fn check_instance(&self, instance: &Instance) -> Result<()> {
@@ -575,6 +650,9 @@ impl Engine {
         if let Some(dispatcher) = &self.inner.dispatcher {
             dispatcher.wake();
         }
+        if let Some(scheduler) = &self.inner.scheduler {
+            scheduler.wake.notify_one();
+        }
         Ok(())
     }
 
@@ -596,55 +674,6 @@ impl Engine {
     {
         self.inner.records.read(op).await
     }
-}
-
-/// The rows of the instances to run on, if every one of them suits.
-fn targets(
-    tx: Tx<'_>,
-    ids: &[InstanceId],
-    definition: &Definition,
-    executor_names: &[String],
-) -> Result<Vec<i64>> {
-    let mut rows = Vec::with_capacity(ids.len());
-    let mut violations = Vec::new();
-    for id in ids {
-        let Some(target) = instances::find(tx, id)? else {
-            violations.push(instances::not_found(id));
-            continue;
-        };
-        let instance = target.instance;
-        if instance.state != InstanceState::Running {
-            let message = format!("`{id}` is {}; it must be Running", instance.state);
-            violations.push(Violation::new("InvalidInstance.NotMatch", 400, "InstanceId", message));
-        }
-        if !definition.command_type.suits(instance.os_type) {
-            let message = format!(
-                "{} does not run on {} (`{id}`)",
-                definition.command_type, instance.os_type
-            );
-            violations.push(Violation::new("InvalidInstance.NotMatch", 400, "InstanceId", message));
-        }
-        if !executor_names.contains(&instance.executor) {
-            violations.push(no_executor(&instance, executor_names));
-        }
-        rows.push(target.row);
-    }
-    none_of(violations)?;
-    Ok(rows)
-}
-
-fn no_executor(instance: &Instance, executor_names: &[String]) -> Violation {
-    Violation::new(
-        "InvalidInstance.NotMatch",
-        400,
-        "Executor",
-        format!(
-            "`{}` is served by executor `{}`, which is not plugged in; there are: {}",
-            instance.instance_id,
-            instance.executor,
-            executor_names.join(", ")
-        ),
-    )
 }
 
 fn finished(tx: Tx<'_>, invoke_id: InvokeId) -> Result<Option<Finished>> {

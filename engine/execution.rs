@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::error::Violation;
 use crate::id::{CommandId, ExecutionId, InstanceId, InvokeId};
 use crate::output::Output;
 use crate::status::{Cause, ExecutionStatus, InvocationStatus};
@@ -167,6 +168,10 @@ pub struct DescribeInvocationResults {
     /// Only those that stand so.
     #[serde(rename = "InvokeRecordStatus", skip_serializing_if = "Option::is_none")]
     pub status: Option<ExecutionStatus>,
+    /// Whether every execution of a repeating invocation comes, or the latest on each instance.
+    /// Needs `InvokeId`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub include_history: bool,
     /// How `Output` comes back; Base64 if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_encoding: Option<String>,
@@ -176,6 +181,17 @@ pub struct DescribeInvocationResults {
     /// The `NextToken` of the page before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_token: Option<String>,
+}
+
+impl DescribeInvocationResults {
+    pub(crate) fn violations(&self) -> Vec<Violation> {
+        let mut found = Vec::new();
+        if self.include_history && self.invoke_id.is_none() {
+            let message = "it needs the InvokeId of a repeating invocation";
+            found.push(Violation::new("MissingParam.InvokeId", 400, "IncludeHistory", message));
+        }
+        found
+    }
 }
 
 /// What is known of an execution.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Violation;
 use crate::id::InstanceId;
+use crate::schedule::Zone;
 
 /// The name of the executor that serves the local machine, and of the instance that stands for it.
 pub const LOCAL: &str = "local";
@@ -89,6 +90,9 @@ pub struct Instance {
     /// The executor that serves it, by the name it was given to the engine under.
     #[serde(default = "local")]
     pub executor: String,
+    /// The zone of its clock, which schedules without one follow; this machine's if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<Zone>,
 }
 
 fn local() -> String {
@@ -104,6 +108,7 @@ impl Instance {
             os_type: OsType::default(),
             state: InstanceState::default(),
             executor: local(),
+            time_zone: None,
         }
     }
 
@@ -118,6 +123,13 @@ impl Instance {
     #[must_use]
     pub fn executor(mut self, executor: impl Into<String>) -> Self {
         self.executor = executor.into();
+        self
+    }
+
+    /// Sets the zone of its clock.
+    #[must_use]
+    pub fn time_zone(mut self, zone: Zone) -> Self {
+        self.time_zone = Some(zone);
         self
     }
 

@@ -1,5 +1,7 @@
 //! Invocations: requests to run a command on instances, and what became of them.
 
+pub(crate) mod recurrence;
+
 use std::fmt;
 
 use chrono::{DateTime, Utc};
@@ -13,18 +15,23 @@ use crate::limits::Limits;
 use crate::status::InvocationStatus;
 use crate::wire::{self, ContentEncoding, Encoded};
 
+use recurrence::{MissedPolicy, OverlapPolicy, Recurrence};
+
 /// When an invocation runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum RepeatMode {
     /// At once, and once.
     #[default]
     Once,
+    /// As its `Frequency` says; giving one means this mode.
+    Period,
 }
 
 impl RepeatMode {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Once => "Once",
+            Self::Period => "Period",
         }
     }
 }
@@ -112,6 +119,16 @@ pub struct RunCommand {
     /// When it runs.
     #[serde(default)]
     pub repeat_mode: RepeatMode,
+    /// The schedule to run on: `rate(5m)`, `at(2030-01-01 08:00:00)` or `0 30 2 * * ?`, the latter
+    /// two with a time zone if you like. A cron expression without one follows each instance's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frequency: Option<String>,
+    /// What a fire does where the execution before it has not ended.
+    #[serde(default)]
+    pub overlap_policy: OverlapPolicy,
+    /// What becomes of nominal times that nobody was there for.
+    #[serde(default)]
+    pub missed_policy: MissedPolicy,
     /// Accepted and not used, as on the pages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timed: Option<bool>,
@@ -180,8 +197,29 @@ impl RunCommand {
         self
     }
 
-    /// Checks the request and takes its content out of its encoding.
-    pub(crate) fn check(&self, limits: &Limits) -> (Option<Content>, Vec<Violation>) {
+    /// Runs it on a schedule instead of at once.
+    #[must_use]
+    pub fn frequency(mut self, schedule: impl Into<String>) -> Self {
+        self.frequency = Some(schedule.into());
+        self
+    }
+
+    /// Sets what a fire does where the execution before it has not ended.
+    #[must_use]
+    pub fn overlap_policy(mut self, policy: OverlapPolicy) -> Self {
+        self.overlap_policy = policy;
+        self
+    }
+
+    /// Sets what becomes of nominal times that nobody was there for.
+    #[must_use]
+    pub fn missed_policy(mut self, policy: MissedPolicy) -> Self {
+        self.missed_policy = policy;
+        self
+    }
+
+    /// Checks the request, takes its content out of its encoding and reads its schedule.
+    pub(crate) fn check(&self, limits: &Limits) -> Checked {
         let mut found = Vec::new();
         let encoding = self.content_encoding.as_deref().and_then(ContentEncoding::parse);
         let bytes_max = if self.keep_command {
@@ -198,8 +236,23 @@ impl RunCommand {
         );
         check_texts(&self.name, &self.description, self.working_dir.as_deref(), limits, &mut found);
         check_timeout(self.timeout, 1, limits, &mut found);
-        (content, found)
+        let recurrence = recurrence::check(
+            self.repeat_mode,
+            self.frequency.as_deref(),
+            self.overlap_policy,
+            self.missed_policy,
+            &mut found,
+        );
+        Checked { content, recurrence, violations: found }
     }
+}
+
+/// What the check of a run came to.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    pub content: Option<Content>,
+    pub recurrence: Option<Recurrence>,
+    pub violations: Vec<Violation>,
 }
 
 /// What a run got.
@@ -234,6 +287,16 @@ pub struct InvokeCommand {
     /// When it runs.
     #[serde(default)]
     pub repeat_mode: RepeatMode,
+    /// The schedule to run on: `rate(5m)`, `at(2030-01-01 08:00:00)` or `0 30 2 * * ?`, the latter
+    /// two with a time zone if you like. A cron expression without one follows each instance's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frequency: Option<String>,
+    /// What a fire does where the execution before it has not ended.
+    #[serde(default)]
+    pub overlap_policy: OverlapPolicy,
+    /// What becomes of nominal times that nobody was there for.
+    #[serde(default)]
+    pub missed_policy: MissedPolicy,
     /// Accepted and not used, as on the pages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timed: Option<bool>,
@@ -254,6 +317,9 @@ impl InvokeCommand {
             working_dir: None,
             timeout: None,
             repeat_mode: RepeatMode::Once,
+            frequency: None,
+            overlap_policy: OverlapPolicy::default(),
+            missed_policy: MissedPolicy::default(),
             timed: None,
             termination_mode: TerminationMode::default(),
             instance_ids: Vec::new(),
@@ -288,12 +354,41 @@ impl InvokeCommand {
         self
     }
 
-    pub(crate) fn violations(&self, limits: &Limits) -> Vec<Violation> {
+    /// Runs it on a schedule instead of at once.
+    #[must_use]
+    pub fn frequency(mut self, schedule: impl Into<String>) -> Self {
+        self.frequency = Some(schedule.into());
+        self
+    }
+
+    /// Sets what a fire does where the execution before it has not ended.
+    #[must_use]
+    pub fn overlap_policy(mut self, policy: OverlapPolicy) -> Self {
+        self.overlap_policy = policy;
+        self
+    }
+
+    /// Sets what becomes of nominal times that nobody was there for.
+    #[must_use]
+    pub fn missed_policy(mut self, policy: MissedPolicy) -> Self {
+        self.missed_policy = policy;
+        self
+    }
+
+    /// Checks the request and reads its schedule.
+    pub(crate) fn check(&self, limits: &Limits) -> (Option<Recurrence>, Vec<Violation>) {
         let mut found = Vec::new();
         check_instance_ids(&self.instance_ids, limits, &mut found);
         check_texts("", "", self.working_dir.as_deref(), limits, &mut found);
         check_timeout(self.timeout, limits.invoke_timeout_s_min, limits, &mut found);
-        found
+        let recurrence = recurrence::check(
+            self.repeat_mode,
+            self.frequency.as_deref(),
+            self.overlap_policy,
+            self.missed_policy,
+            &mut found,
+        );
+        (recurrence, found)
     }
 }
 
@@ -406,6 +501,8 @@ pub struct Invocation {
     pub status: InvocationStatus,
     /// When it runs.
     pub repeat_mode: RepeatMode,
+    /// The schedule it runs on; empty if it runs once.
+    pub frequency: String,
     /// The directory it runs in; empty for the user's home.
     pub working_dir: String,
     /// Seconds a run may take.

@@ -55,6 +55,7 @@ mod store;
 
 mod dispatcher;
 mod recovery;
+mod scheduler;
 
 mod engine;
 
@@ -75,6 +76,9 @@ pub use executor::{ClosureExecutor, ExecutionContext, Executor, ProcessExecutor,
 pub use id::{CommandId, ExecutionId, InstanceId, InvokeId, ParseIdError};
 pub use instance::{
     DescribeInstances, DescribeInstancesResponse, Instance, InstanceState, LOCAL, OsType,
+};
+pub use invocation::recurrence::{
+    DescribeFires, DescribeFiresResponse, Fire, FireDisposition, MissedPolicy, OverlapPolicy,
 };
 pub use invocation::{
     DescribeInvocations, DescribeInvocationsResponse, Invocation, InvokeCommand,

@@ -20,6 +20,12 @@ pub struct Limits {
     pub timeout_s_max: u64,
     /// Shortest timeout that an invocation of a stored command may state, in seconds.
     pub invoke_timeout_s_min: u64,
+    /// Shortest interval of a rate, in seconds.
+    pub rate_s_min: u64,
+    /// Longest interval of a rate, in seconds.
+    pub rate_s_max: u64,
+    /// Smallest distance that a cron expression may produce, in seconds.
+    pub cron_s_min: u64,
     /// Most instances that one request may name to run on.
     pub instances_max: usize,
     /// Most instances that one request may name to stop on.
@@ -45,6 +51,9 @@ impl Limits {
             // The pages name none; a year keeps every deadline representable.
             timeout_s_max: 366 * 24 * 3600,
             invoke_timeout_s_min: 10,
+            rate_s_min: 60,
+            rate_s_max: 7 * 24 * 3600,
+            cron_s_min: 10,
             instances_max: 100,
             stop_instances_max: 50,
             kept_commands_max: 50_000,

@@ -8,12 +8,14 @@ pub(crate) mod commands;
 mod connection;
 mod contents;
 pub(crate) mod executions;
+pub(crate) mod fires;
 pub(crate) mod instances;
 pub(crate) mod invocations;
 mod lock;
 pub(crate) mod meta;
 mod migrate;
 mod outputs;
+pub(crate) mod timers;
 mod writer;
 
 use std::path::{Path, PathBuf};

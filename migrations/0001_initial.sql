@@ -78,7 +78,10 @@ CREATE TABLE invocations (
     timeout_s         INTEGER NOT NULL CHECK (timeout_s > 0),
     termination_mode  TEXT NOT NULL CHECK (termination_mode IN ('Process', 'ProcessTree')),
     repeat_mode       TEXT NOT NULL CHECK (repeat_mode IN ('Once', 'Period', 'NextRebootOnly', 'EveryReboot')),
+    -- Of repeating ones: when, what if the one before still runs, what if it was slept through.
     frequency         TEXT,
+    overlap_policy    TEXT CHECK (overlap_policy IN ('Skip', 'Allow')),
+    missed_policy     TEXT,
     launcher          TEXT,
     username          TEXT,
     container_id      TEXT,
@@ -89,7 +92,8 @@ CREATE TABLE invocations (
     -- The roll-up, once no execution and no timer is left; computed from them until then.
     status            TEXT CHECK (status IN ('Success', 'Failed', 'PartialFailed', 'Stopped')),
     finished_at_ms    INTEGER,
-    CHECK ((status IS NULL) = (finished_at_ms IS NULL))
+    CHECK ((status IS NULL) = (finished_at_ms IS NULL)),
+    CHECK ((repeat_mode = 'Period') = (frequency IS NOT NULL))
 ) STRICT;
 CREATE INDEX invocations_by_command ON invocations (command_id) WHERE command_id IS NOT NULL;
 CREATE INDEX invocations_unfinished ON invocations (id) WHERE finished_at_ms IS NULL;
@@ -106,11 +110,19 @@ CREATE TABLE invocation_tags (
 CREATE TABLE timers (
     id              INTEGER PRIMARY KEY,
     invocation      INTEGER NOT NULL REFERENCES invocations ON DELETE CASCADE,
-    zone            TEXT,
+    zone            TEXT NOT NULL,
     next_fire_at_ms INTEGER,
     UNIQUE (invocation, zone)
 ) STRICT;
 CREATE INDEX timers_due ON timers (next_fire_at_ms) WHERE next_fire_at_ms IS NOT NULL;
+
+-- The instances that a timer fires for. An invocation that runs at once has its executions instead.
+CREATE TABLE targets (
+    id       INTEGER PRIMARY KEY,
+    timer    INTEGER NOT NULL REFERENCES timers ON DELETE CASCADE,
+    instance INTEGER NOT NULL REFERENCES instances,
+    UNIQUE (timer, instance)
+) STRICT;
 
 -- Exactly one row per nominal time of a timer; no timer for a run at once. Numbers are never used
 -- again, for the dispatcher takes a higher one for a later one.
@@ -123,10 +135,15 @@ CREATE TABLE fires (
     reason      TEXT,
     -- A range of missed fires is one row: how many, and the last of them.
     count       INTEGER NOT NULL DEFAULT 1 CHECK (count > 0),
-    until_ms    INTEGER
+    until_ms    INTEGER,
+    -- Its executions that have not ended.
+    unfinished  INTEGER NOT NULL CHECK (unfinished >= 0)
 ) STRICT;
 CREATE INDEX fires_by_invocation ON fires (invocation);
 CREATE UNIQUE INDEX fires_by_timer ON fires (timer, fire_at_ms) WHERE timer IS NOT NULL;
+-- The queue: what is finished costs it nothing.
+CREATE INDEX fires_unfinished ON fires (id) WHERE unfinished > 0;
+CREATE INDEX fires_unfinished_by_invocation ON fires (invocation) WHERE unfinished > 0;
 
 CREATE TABLE executions (
     id             INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -143,11 +160,10 @@ CREATE TABLE executions (
     signal         INTEGER,
     error_code     TEXT,
     error_info     TEXT,
-    UNIQUE (fire, instance, attempt),
     CHECK ((finished_at_ms IS NULL) = (status IN ('Pending', 'Scheduled', 'Running', 'Stopping'))),
     CHECK (started_at_ms IS NOT NULL OR status NOT IN ('Running', 'Stopping', 'Success', 'Failed', 'Timeout', 'Terminated'))
 ) STRICT;
-CREATE INDEX executions_unfinished ON executions (fire) WHERE finished_at_ms IS NULL;
+CREATE UNIQUE INDEX executions_by_fire ON executions (fire, instance, attempt);
 
 -- Only of executions that printed something.
 CREATE TABLE outputs (

@@ -14,7 +14,7 @@ const LAYERS: [&[&str]; 7] = [
     &["config"],
     &["instance", "command", "invocation", "execution", "output"],
     &["store", "executor", "event"],
-    &["dispatcher", "recovery"],
+    &["dispatcher", "recovery", "scheduler"],
     &["engine"],
 ];
 

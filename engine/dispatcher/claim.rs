@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::id::ExecutionId;
 use crate::invocation::Job;
 use crate::store::executions::{self, Claimed};
 use crate::store::{Tx, invocations};
@@ -28,7 +27,7 @@ pub(super) fn claim(tx: Tx<'_>, plan: &Plan, now_ms: i64) -> Result<ClaimedWork>
     };
     work.taken.newest = new.last().copied();
     work.taken.more_new = new.len() == plan.new_max;
-    let new = new.into_iter().map(|fire| Waiting { fire, after: ExecutionId(0), job: None });
+    let new = new.into_iter().map(|fire| Waiting { fire, after: 0, job: None });
     let mut turn: VecDeque<Waiting> = plan.turn.iter().cloned().chain(new).collect();
     for max in even_shares(plan.room, plan.room.min(turn.len())) {
         let Some(waiting) = turn.pop_front() else { break };
@@ -44,7 +43,7 @@ impl ClaimedWork {
         let claimed = executions::claim(tx, fire.fire, fire.after, max, now_ms)?;
         let exhausted = claimed.len() < max;
         if let Some(last) = claimed.last() {
-            fire.after = last.id;
+            fire.after = last.instance;
             let job = match fire.job.take() {
                 Some(job) => job,
                 None => invocations::job_of_fire(tx, fire.fire)?,

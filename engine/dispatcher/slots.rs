@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::id::ExecutionId;
 use crate::invocation::Job;
 
 /// Fires that are known here at a time; the rest wait in the database too.
@@ -14,8 +13,8 @@ const FIRES_MAX: usize = 1_024;
 #[derive(Debug, Clone)]
 pub(super) struct Waiting {
     pub fire: i64,
-    /// The last execution of it that was claimed.
-    pub after: ExecutionId,
+    /// The instance of the last of its executions that was claimed.
+    pub after: i64,
     /// Loaded with the first claim.
     pub job: Option<Arc<Job>>,
 }
@@ -103,7 +102,7 @@ mod tests {
     use super::*;
 
     fn waiting(fire: i64) -> Waiting {
-        Waiting { fire, after: ExecutionId(0), job: None }
+        Waiting { fire, after: 0, job: None }
     }
 
     #[test]

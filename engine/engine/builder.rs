@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::scratch::Scratch;
-use super::{Engine, Inner, Records};
+use super::{Engine, Inner, Records, Scheduling};
 use crate::clock::{Clock, SystemClock, now_ms};
 use crate::config::{Config, Durability, OutputQuota};
 use crate::dispatcher::{Dispatcher, Executors, Resources};
@@ -182,9 +182,13 @@ impl EngineBuilder {
                 Some(Dispatcher::start(resources, idle))
             }
         };
-        if let Some(dispatcher) = &dispatcher {
-            dispatcher.wake();
-        }
+        let scheduler = match &dispatcher {
+            Some(dispatcher) if !idle => {
+                dispatcher.wake();
+                Some(Scheduling::start(&store, &hub, &clock, dispatcher))
+            }
+            _ => None,
+        };
         let poll = dispatcher.is_none().then(|| Arc::clone(&clock));
         Ok(Engine {
             inner: Arc::new(Inner {
@@ -193,6 +197,7 @@ impl EngineBuilder {
                 config,
                 executor_names: Arc::new(executor_names),
                 dispatcher,
+                scheduler,
                 closing: false.into(),
                 _scratch: scratch,
             }),

@@ -25,6 +25,8 @@ const OUTPUT_EVENT_BYTES_MAX: usize = 64 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Position {
+    /// Executions before this one need no further look; none if the watch has not begun.
+    from: Option<ExecutionId>,
     executions: BTreeMap<ExecutionId, Seen>,
 }
 
@@ -40,6 +42,8 @@ pub struct Watch {
     records: Records,
     subscription: Arc<Subscription>,
     invocation: i64,
+    /// As in [`Position`].
+    from: Option<ExecutionId>,
     tracks: BTreeMap<ExecutionId, Track>,
     /// Those that may have something to tell, in turn.
     ready: VecDeque<ExecutionId>,
@@ -81,6 +85,7 @@ impl Watch {
             records,
             subscription,
             invocation,
+            from: position.from,
             tracks: tracks.collect(),
             ready: VecDeque::new(),
             in_sync: false,
@@ -120,7 +125,8 @@ impl Watch {
 
     /// How far this watcher has come.
     pub fn position(&self) -> Position {
-        Position { executions: self.tracks.iter().map(|(&id, track)| (id, track.seen)).collect() }
+        let seen = self.tracks.iter().map(|(&id, track)| (id, track.seen));
+        Position { from: self.from, executions: seen.collect() }
     }
 
     /// The next event of the executions that may have one, in turn.
@@ -138,6 +144,7 @@ impl Watch {
             match track.next_event(id) {
                 Some(event) => {
                     self.ready.push_back(id);
+                    self.forget_ended();
                     return Ok(Some(event));
                 }
                 None => track.queued = false,
@@ -146,11 +153,24 @@ impl Watch {
         Ok(None)
     }
 
+    /// Lets go of the oldest executions that are told to their end: there may be no end of them.
+    fn forget_ended(&mut self) {
+        while let Some(first) = self.tracks.first_entry()
+            && first.get().is_told()
+        {
+            self.from = Some(ExecutionId(first.key().0 + 1));
+            first.remove();
+        }
+    }
+
     /// Takes in what the hub told; whether there was anything.
     fn receive(&mut self, inbox: Inbox) -> bool {
         let told = !inbox.changes.is_empty();
         for change in inbox.changes {
             let id = change.execution_id;
+            if self.from.is_some_and(|from| id < from) {
+                continue;
+            }
             // What came before the first change of an execution is in the records.
             self.in_sync &= self.tracks.contains_key(&id);
             let in_sync = self.in_sync;
@@ -176,13 +196,15 @@ impl Watch {
 
     /// Compares with the records: what changed, what runs, and whether all has ended.
     async fn sync(&mut self) -> Result<()> {
-        let invocation = self.invocation;
+        let (invocation, from) = (self.invocation, self.from);
         let (progress, status) = self
             .records
             .read(move |tx| {
-                Ok((executions::progress_of(tx, invocation)?, invocations::status(tx, invocation)?))
+                let progress = executions::progress_of(tx, invocation, from)?;
+                Ok((progress, invocations::status(tx, invocation)?))
             })
             .await?;
+        self.from.get_or_insert(progress.first().map_or(ExecutionId(0), |first| first.id));
         for execution in progress {
             let id = execution.id;
             let live = self.records.hub.output(id).filter(|_| !execution.status.is_final());
@@ -250,6 +272,10 @@ impl Track {
     /// Whether the output of an execution that has ended is still to be fetched.
     fn wants_record(&self) -> bool {
         matches!(self.output, Source::Unknown) && self.final_state_is_next()
+    }
+
+    fn is_told(&self) -> bool {
+        self.seen.status.is_some_and(ExecutionStatus::is_final) && self.states.is_empty()
     }
 
     fn final_state_is_next(&self) -> bool {

@@ -1,7 +1,7 @@
 //! Table `executions`: every change of a status is one guarded UPDATE here, and says so if it found
 //! the row in another state.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use rusqlite::{OptionalExtension, Row, params_from_iter, types::Value};
 
@@ -15,8 +15,8 @@ use crate::status::{Cause, ExecutionStatus, InvocationStatus};
 use crate::wire::ContentEncoding;
 
 use super::commands::read_time;
-use super::invocations::{OF_COMMAND, finish_if_done, read_command_id, read_status};
-use super::{PageToken, Tx, cut_page, outputs, unreadable};
+use super::invocations::{OF_COMMAND, read_command_id, read_status};
+use super::{PageToken, Tx, cut_page, fires, invocations, outputs, timers, unreadable};
 
 /// Stores an execution for each target of a fire, in one statement: each counts on by itself
 /// through `sqlite_sequence` otherwise.
@@ -34,18 +34,11 @@ pub(super) fn insert_pending(tx: Tx<'_>, fire: i64, target_rows: &[i64]) -> Resu
     Err(Error::Internal(format!("{stored} executions stored for {} targets", target_rows.len())))
 }
 
-/// Fires after `after` that have executions to run, oldest first.
+/// Fires after `after` with executions that have not ended, oldest first.
 pub(crate) fn fires_with_work(tx: Tx<'_>, after: i64, max: usize) -> Result<Vec<i64>> {
-    // Steps from fire to fire through the index, however many executions each has.
     let mut query = tx.prepare_cached(
-        "WITH RECURSIVE work(fire) AS (
-             SELECT min(fire) FROM executions INDEXED BY executions_unfinished
-             WHERE finished_at_ms IS NULL AND fire > ?1
-             UNION ALL
-             SELECT (SELECT min(e.fire) FROM executions e INDEXED BY executions_unfinished
-                     WHERE e.finished_at_ms IS NULL AND e.fire > work.fire)
-             FROM work WHERE work.fire IS NOT NULL)
-         SELECT fire FROM work WHERE fire IS NOT NULL LIMIT ?2",
+        "SELECT id FROM fires INDEXED BY fires_unfinished
+         WHERE unfinished > 0 AND id > ?1 ORDER BY id LIMIT ?2",
     )?;
     let fires = query.query_map((after, max as i64), |row| row.get(0))?;
     Ok(fires.collect::<rusqlite::Result<_>>()?)
@@ -56,28 +49,30 @@ pub(crate) fn fires_with_work(tx: Tx<'_>, after: i64, max: usize) -> Result<Vec<
 pub(crate) struct Claimed {
     pub id: ExecutionId,
     pub attempt: u32,
+    pub instance: i64,
     pub instance_id: InstanceId,
     pub executor: String,
 }
 
-/// Claims up to `max` waiting executions of a fire, those after `after`, in the order they were made.
+/// Claims up to `max` waiting executions of a fire, those on instances after `after`.
 pub(crate) fn claim(
     tx: Tx<'_>,
     fire: i64,
-    after: ExecutionId,
+    after: i64,
     max: usize,
     now_ms: i64,
 ) -> Result<Vec<Claimed>> {
     let mut query = tx.prepare_cached(
-        "SELECT e.id, e.attempt, i.instance_id, i.executor
-         FROM executions e INDEXED BY executions_unfinished JOIN instances i ON i.id = e.instance
-         WHERE e.fire = ?1 AND e.finished_at_ms IS NULL AND e.id > ?2 AND e.status = 'Pending'
-         ORDER BY e.id LIMIT ?3",
+        "SELECT e.id, e.attempt, i.instance_id, i.executor, e.instance
+         FROM executions e INDEXED BY executions_by_fire JOIN instances i ON i.id = e.instance
+         WHERE e.fire = ?1 AND e.instance > ?2 AND e.status = 'Pending'
+         ORDER BY e.instance LIMIT ?3",
     )?;
-    let waiting = query.query_map((fire, after.0, max as i64), |row| {
+    let waiting = query.query_map((fire, after, max as i64), |row| {
         Ok(Claimed {
             id: ExecutionId(row.get(0)?),
             attempt: row.get(1)?,
+            instance: row.get(4)?,
             instance_id: row.get::<_, String>(2)?.into(),
             executor: row.get(3)?,
         })
@@ -109,14 +104,14 @@ pub(crate) type FinishedInvocations = Vec<(InvokeId, InvocationStatus)>;
 
 /// Writes down how executions ended; says which invocations ended with them.
 pub(crate) fn finish(tx: Tx<'_>, ended: &[Ended]) -> Result<FinishedInvocations> {
-    let mut fires = BTreeSet::new();
+    let mut fires = EndedByFire::new();
     let mut last_ms = 0;
     for execution in ended {
         finish_one(tx, execution)?;
-        fires.insert(execution.fire);
+        *fires.entry(execution.fire).or_default() += 1;
         last_ms = last_ms.max(execution.finished_at_ms);
     }
-    finish_invocations(tx, fires, last_ms)
+    finish_invocations(tx, &fires, last_ms)
 }
 
 fn finish_one(tx: Tx<'_>, ended: &Ended) -> Result<()> {
@@ -146,14 +141,15 @@ fn finish_one(tx: Tx<'_>, ended: &Ended) -> Result<()> {
     outputs::insert(tx, ended.id, &ended.output)
 }
 
-fn finish_invocations(
-    tx: Tx<'_>,
-    fires: BTreeSet<i64>,
-    now_ms: i64,
-) -> Result<FinishedInvocations> {
+/// How many executions of each fire have ended.
+type EndedByFire = BTreeMap<i64, u64>;
+
+fn finish_invocations(tx: Tx<'_>, fires: &EndedByFire, now_ms: i64) -> Result<FinishedInvocations> {
     let mut finished = Vec::new();
-    for fire in fires {
-        finished.extend(finish_if_done(tx, fire, now_ms)?);
+    for (&fire, &ended) in fires {
+        if let Some(invocation) = fires::count_down(tx, fire, ended)? {
+            finished.extend(invocations::finish_if_done(tx, invocation, now_ms)?);
+        }
     }
     Ok(finished)
 }
@@ -181,11 +177,11 @@ pub(crate) fn stop(
     let mut query = tx.prepare_cached(
         "SELECT e.id, e.status, i.instance_id, e.fire
          FROM fires f JOIN executions e ON e.fire = f.id JOIN instances i ON i.id = e.instance
-         WHERE f.invocation = ?1 AND e.finished_at_ms IS NULL ORDER BY e.id",
+         WHERE f.invocation = ?1 AND f.unfinished > 0 AND e.finished_at_ms IS NULL ORDER BY e.id",
     )?;
     let mut rows = query.query([invocation])?;
     let mut stopped = Stopped::default();
-    let mut fires = BTreeSet::new();
+    let mut fires = EndedByFire::new();
     while let Some(row) = rows.next()? {
         let id = ExecutionId(row.get(0)?);
         let status = read_status(row, 1)?;
@@ -196,7 +192,7 @@ pub(crate) fn stop(
         if let Some(cancelled) = status.on(Cause::StopAskedEarly) {
             cancel(tx, id, status, cancelled, now_ms)?;
             stopped.cancelled.push((id, instance_id));
-            fires.insert(row.get(3)?);
+            *fires.entry(row.get(3)?).or_default() += 1;
         } else if let Some(stopping) = status.on(Cause::StopAsked) {
             let changed = tx
                 .prepare_cached(
@@ -207,7 +203,13 @@ pub(crate) fn stop(
             stopped.stopping.push((id, instance_id));
         }
     }
-    stopped.finished = finish_invocations(tx, fires, now_ms)?;
+    stopped.finished = finish_invocations(tx, &fires, now_ms)?;
+    if only.is_empty() {
+        timers::cancel(tx, invocation)?;
+    } else {
+        timers::drop_targets(tx, invocation, only)?;
+    }
+    stopped.finished.extend(invocations::finish_if_done(tx, invocation, now_ms)?);
     Ok(stopped)
 }
 
@@ -232,9 +234,14 @@ fn check_target(tx: Tx<'_>, invocation: i64, id: &InstanceId) -> Result<()> {
     let is_target: bool = tx
         .prepare_cached(
             "SELECT EXISTS (SELECT 1 FROM fires f JOIN executions e ON e.fire = f.id
-             JOIN instances i ON i.id = e.instance WHERE f.invocation = ?1 AND i.instance_id = ?2)",
+                 WHERE f.invocation = ?1 AND e.instance = i.id)
+             OR EXISTS (SELECT 1 FROM timers m JOIN targets t ON t.timer = m.id
+                 WHERE m.invocation = ?1 AND t.instance = i.id)
+             FROM instances i WHERE i.instance_id = ?2",
         )?
-        .query_row((invocation, id.as_str()), |row| row.get(0))?;
+        .query_row((invocation, id.as_str()), |row| row.get(0))
+        .optional()?
+        .unwrap_or_default();
     if is_target {
         return Ok(());
     }
@@ -249,8 +256,8 @@ fn check_target(tx: Tx<'_>, invocation: i64, id: &InstanceId) -> Result<()> {
 /// Ends what an engine left running when it ended: nobody knows how it went on, and nothing is run twice.
 pub(crate) fn interrupt_all(tx: Tx<'_>, evidence: &str, now_ms: i64) -> Result<u64> {
     let mut query = tx.prepare_cached(
-        "SELECT id, attempt, fire FROM executions INDEXED BY executions_unfinished
-         WHERE finished_at_ms IS NULL AND status IN ('Running', 'Stopping')",
+        "SELECT e.id, e.attempt, e.fire FROM fires f JOIN executions e ON e.fire = f.id
+         WHERE f.unfinished > 0 AND e.status IN ('Running', 'Stopping')",
     )?;
     let left = query.query_map((), |row| {
         Ok(Ended {
@@ -285,9 +292,11 @@ const RESULT_COLUMNS: &str = "e.id, v.invoke_id, v.command_id, i.instance_id, e.
     FROM executions e JOIN fires f ON f.id = e.fire JOIN invocations v ON v.id = f.invocation
     JOIN instances i ON i.id = e.instance";
 
-/// Picks the latest attempt of a fire on an instance.
-const LATEST: &str = "NOT EXISTS (SELECT 1 FROM executions l
-    WHERE l.fire = e.fire AND l.instance = e.instance AND l.attempt > e.attempt)";
+/// Picks the latest execution of an invocation on an instance.
+pub(super) const LATEST: &str =
+    "NOT EXISTS (SELECT 1 FROM fires lf JOIN executions l ON l.fire = lf.id
+    WHERE lf.invocation = f.invocation AND l.instance = e.instance
+      AND (lf.id > f.id OR (lf.id = f.id AND l.attempt > e.attempt)))";
 
 /// A page of executions, newest first.
 pub(crate) fn list(
@@ -297,7 +306,10 @@ pub(crate) fn list(
     page_size: usize,
     encoding: ContentEncoding,
 ) -> Result<(Vec<InvocationResult>, Option<PageToken>)> {
-    let mut conditions = vec!["e.id < ?", LATEST];
+    let mut conditions = vec!["e.id < ?"];
+    if !filter.include_history {
+        conditions.push(LATEST);
+    }
     let mut values = vec![Value::from(after.map_or(i64::MAX, |token| token.0))];
     if let Some(id) = filter.invoke_id {
         conditions.push("v.invoke_id = ?");
@@ -383,13 +395,22 @@ pub(crate) struct Progress {
     pub finished_at_ms: Option<i64>,
 }
 
-/// Where every execution of an invocation stands, in the order they were made.
-pub(crate) fn progress_of(tx: Tx<'_>, invocation: i64) -> Result<Vec<Progress>> {
-    let mut query = tx.prepare_cached(
+/// Where the executions of an invocation stand, in the order they were made: those from `from` on,
+/// or the latest on each instance.
+pub(crate) fn progress_of(
+    tx: Tx<'_>,
+    invocation: i64,
+    from: Option<ExecutionId>,
+) -> Result<Vec<Progress>> {
+    let condition = match from {
+        Some(ExecutionId(id)) => format!("e.id >= {id}"),
+        None => LATEST.to_owned(),
+    };
+    let mut query = tx.prepare_cached(&format!(
         "SELECT e.id, i.instance_id, e.status, f.fire_at_ms, e.started_at_ms, e.stop_at_ms, e.finished_at_ms
          FROM fires f JOIN executions e ON e.fire = f.id JOIN instances i ON i.id = e.instance
-         WHERE f.invocation = ?1 ORDER BY e.id",
-    )?;
+         WHERE f.invocation = ?1 AND ({condition}) ORDER BY e.id"
+    ))?;
     let mut rows = query.query([invocation])?;
     let mut progress = Vec::new();
     while let Some(row) = rows.next()? {

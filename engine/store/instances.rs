@@ -6,7 +6,7 @@ use crate::error::{Error, Result, Violation};
 use crate::id::InstanceId;
 use crate::instance::{Instance, InstanceState, OsType};
 
-use super::{PageToken, Tx, cut_page, unreadable};
+use super::{PageToken, Tx, cut_page, parse, unreadable};
 
 /// An instance as a target: what the checks before an invocation need.
 #[derive(Debug, Clone)]
@@ -15,16 +15,17 @@ pub(crate) struct Target {
     pub instance: Instance,
 }
 
-const COLUMNS: &str = "id, instance_id, name, os_type, state, executor";
+const COLUMNS: &str = "id, instance_id, name, os_type, state, executor, time_zone";
 
 /// Registers an instance, or changes the one of that name.
 pub(crate) fn upsert(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Result<()> {
     tx.prepare_cached(
-        "INSERT INTO instances (instance_id, name, os_type, state, executor, registered_at_ms, updated_at_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)
+        "INSERT INTO instances (instance_id, name, os_type, state, executor, time_zone, registered_at_ms,
+             updated_at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)
          ON CONFLICT (instance_id) DO UPDATE SET
              name = excluded.name, os_type = excluded.os_type, state = excluded.state,
-             executor = excluded.executor, updated_at_ms = excluded.updated_at_ms, removed_at_ms = NULL",
+             executor = excluded.executor, time_zone = excluded.time_zone, updated_at_ms = excluded.updated_at_ms, removed_at_ms = NULL",
     )?
     .execute((
         instance.instance_id.as_str(),
@@ -32,6 +33,7 @@ pub(crate) fn upsert(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Result<()>
         instance.os_type.as_str(),
         instance.state.as_str(),
         &instance.executor,
+        instance.time_zone.map(|zone| zone.to_string()),
         now_ms,
     ))?;
     Ok(())
@@ -50,15 +52,17 @@ pub(crate) fn remove(tx: Tx<'_>, id: &InstanceId, now_ms: i64) -> Result<()> {
     let target = find(tx, id)?.ok_or_else(|| Error::invalid(not_found(id)))?;
     let busy: bool = tx
         .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM executions INDEXED BY executions_unfinished
-             WHERE finished_at_ms IS NULL AND instance = ?1)",
+            "SELECT EXISTS (SELECT 1 FROM fires f JOIN executions e ON e.fire = f.id
+                 WHERE f.unfinished > 0 AND e.instance = ?1 AND e.finished_at_ms IS NULL)
+             OR EXISTS (SELECT 1 FROM targets t JOIN timers m ON m.id = t.timer
+                 WHERE t.instance = ?1 AND m.next_fire_at_ms IS NOT NULL)",
         )?
         .query_row([target.row], |row| row.get(0))?;
     if busy {
         return Err(Error::Conflict {
             code: "InvalidStatus.InstanceIdInUse",
             message: format!(
-                "InstanceId: executions on `{id}` have not ended; stop their invocations first"
+                "InstanceId: executions on `{id}` have not ended or will start; stop their invocations first"
             ),
         });
     }
@@ -118,10 +122,12 @@ fn read(row: &Row<'_>) -> Result<Target> {
         "Stopped" => InstanceState::Stopped,
         other => return Err(unreadable(other)),
     };
-    let instance = Instance::new(instance_id)
+    let zone: Option<String> = row.get(6)?;
+    let mut instance = Instance::new(instance_id)
         .name(row.get::<_, String>(2)?)
         .os_type(os_type)
         .state(state)
         .executor(row.get::<_, String>(5)?);
+    instance.time_zone = zone.map(|zone| parse(&zone)).transpose()?;
     Ok(Target { row: row.get(0)?, instance })
 }

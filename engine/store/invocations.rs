@@ -6,12 +6,16 @@ use rusqlite::{OptionalExtension, Row, params_from_iter, types::Value};
 
 use crate::error::{Error, Result, Violation};
 use crate::id::{CommandId, InvokeId};
+use crate::invocation::recurrence::Recurrence;
 use crate::invocation::{DescribeInvocations, Invocation, Job, RepeatMode, TerminationMode};
+use crate::schedule::Zone;
 use crate::status::{ExecutionStatus, InvocationStatus, StatusCounts, roll_up};
 use crate::wire::{ContentEncoding, Encoded};
 
 use super::commands::{Definition, read_time, read_type};
-use super::{PageToken, Tx, contents, cut_page, executions, parse, unreadable};
+use super::executions::LATEST;
+use super::fires::Disposition;
+use super::{PageToken, Tx, contents, cut_page, executions, fires, parse, timers, unreadable};
 
 /// An invocation that is about to be stored.
 #[derive(Debug)]
@@ -21,22 +25,33 @@ pub(crate) struct NewInvocation {
     pub command_id: Option<CommandId>,
     pub definition: Definition,
     pub termination_mode: TerminationMode,
-    pub repeat_mode: RepeatMode,
+    /// None: it runs at once, and once.
+    pub recurrence: Option<Recurrence>,
 }
 
-/// Stores an invocation that runs at once, with an execution for each target.
-pub(crate) fn insert(
-    tx: Tx<'_>,
-    new: &NewInvocation,
-    target_rows: &[i64],
-    now_ms: i64,
-) -> Result<()> {
+/// The targets of an invocation that share a clock, and when it fires for them first.
+#[derive(Debug)]
+pub(crate) struct FirstFire {
+    pub zone: Zone,
+    pub at_ms: i64,
+    pub target_rows: Vec<i64>,
+}
+
+/// When an invocation runs on its targets.
+#[derive(Debug)]
+pub(crate) enum Start {
+    Now { target_rows: Vec<i64> },
+    Planned(Vec<FirstFire>),
+}
+
+/// Stores an invocation, with an execution for each target or the timers that will make them.
+pub(crate) fn insert(tx: Tx<'_>, new: &NewInvocation, start: &Start, now_ms: i64) -> Result<()> {
     let definition = &new.definition;
     let content = contents::intern(tx, &definition.content)?;
     tx.prepare_cached(
         "INSERT INTO invocations (invoke_id, command_id, name, description, type, content, working_dir,
-             timeout_s, termination_mode, repeat_mode, created_at_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+             timeout_s, termination_mode, repeat_mode, created_at_ms, frequency, overlap_policy, missed_policy)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
     )?
     .execute((
         new.invoke_id.as_bytes(),
@@ -48,15 +63,27 @@ pub(crate) fn insert(
         &definition.working_dir,
         definition.timeout_s,
         new.termination_mode.as_str(),
-        new.repeat_mode.as_str(),
+        new.recurrence.as_ref().map_or(RepeatMode::Once, |_| RepeatMode::Period).as_str(),
         now_ms,
+        new.recurrence.as_ref().map(|recurrence| recurrence.schedule.to_string()),
+        new.recurrence.as_ref().map(|recurrence| recurrence.overlap.as_str()),
+        new.recurrence.as_ref().map(|recurrence| recurrence.missed.to_string()),
     ))?;
     let invocation = tx.last_insert_rowid();
-    tx.prepare_cached(
-        "INSERT INTO fires (invocation, fire_at_ms, disposition) VALUES (?1, ?2, 'Started')",
-    )?
-    .execute((invocation, now_ms))?;
-    executions::insert_pending(tx, tx.last_insert_rowid(), target_rows)
+    match start {
+        Start::Now { target_rows } => {
+            let unfinished = target_rows.len();
+            let fire =
+                fires::insert(tx, invocation, None, now_ms, Disposition::Started, unfinished)?;
+            executions::insert_pending(tx, fire, target_rows)
+        }
+        Start::Planned(fires) => {
+            for FirstFire { zone, at_ms, target_rows } in fires {
+                timers::insert(tx, invocation, *zone, *at_ms, target_rows)?;
+            }
+            Ok(())
+        }
+    }
 }
 
 /// The row of an invocation.
@@ -97,23 +124,23 @@ fn read_job(tx: Tx<'_>, row: &Row<'_>) -> Result<Job> {
     })
 }
 
-/// Where an invocation stands, and whether that is for good.
+/// Where an invocation stands.
 pub(crate) fn status(tx: Tx<'_>, invocation: i64) -> Result<InvocationStatus> {
     let stored: Option<String> = tx
         .prepare_cached("SELECT status FROM invocations WHERE id = ?1")?
         .query_row([invocation], |row| row.get(0))?;
     match stored {
         Some(status) => parse(&status),
-        None => Ok(roll_up(&counts(tx, invocation)?, false)),
+        None => Ok(roll_up(&counts(tx, invocation)?, timers::any_left(tx, invocation)?)),
     }
 }
 
-/// How many executions of an invocation stand where.
+/// How many of the latest executions of an invocation stand where.
 fn counts(tx: Tx<'_>, invocation: i64) -> Result<StatusCounts> {
-    let mut query = tx.prepare_cached(
+    let mut query = tx.prepare_cached(&format!(
         "SELECT e.status, count(*) FROM fires f JOIN executions e ON e.fire = f.id
-         WHERE f.invocation = ?1 GROUP BY e.status",
-    )?;
+         WHERE f.invocation = ?1 AND {LATEST} GROUP BY e.status"
+    ))?;
     let mut rows = query.query([invocation])?;
     let mut counts = StatusCounts::default();
     while let Some(row) = rows.next()? {
@@ -122,23 +149,29 @@ fn counts(tx: Tx<'_>, invocation: i64) -> Result<StatusCounts> {
     Ok(counts)
 }
 
-/// Ends the invocation of a fire if none of its executions is left to run; says how it ended.
+/// Ends an invocation of which no execution and no timer is left; says how it ended.
 pub(crate) fn finish_if_done(
     tx: Tx<'_>,
-    fire: i64,
+    invocation: i64,
     now_ms: i64,
 ) -> Result<Option<(InvokeId, InvocationStatus)>> {
-    let unfinished = tx
+    let done = tx
         .prepare_cached(
-            "SELECT v.id, v.invoke_id FROM fires f JOIN invocations v ON v.id = f.invocation
-             WHERE f.id = ?1 AND v.finished_at_ms IS NULL AND NOT EXISTS (
-                 SELECT 1 FROM fires o JOIN executions e ON e.fire = o.id
-                 WHERE o.invocation = v.id AND e.finished_at_ms IS NULL)",
+            "SELECT v.invoke_id FROM invocations v
+             WHERE v.id = ?1 AND v.finished_at_ms IS NULL
+               AND NOT EXISTS (SELECT 1 FROM fires f WHERE f.invocation = v.id AND f.unfinished > 0)
+               AND NOT EXISTS (SELECT 1 FROM timers m
+                               WHERE m.invocation = v.id AND m.next_fire_at_ms IS NOT NULL)",
         )?
-        .query_row([fire], |row| Ok((row.get(0)?, InvokeId::from_bytes(row.get(1)?))))
+        .query_row([invocation], |row| Ok(InvokeId::from_bytes(row.get(0)?)))
         .optional()?;
-    let Some((invocation, invoke_id)) = unfinished else { return Ok(None) };
-    let status = roll_up(&counts(tx, invocation)?, false);
+    let Some(invoke_id) = done else { return Ok(None) };
+    let counts = counts(tx, invocation)?;
+    // Stopped before its first fire: nothing ran, so nothing succeeded.
+    let status = match counts.total() {
+        0 => InvocationStatus::Stopped,
+        _ => roll_up(&counts, false),
+    };
     tx.prepare_cached("UPDATE invocations SET status = ?2, finished_at_ms = ?3 WHERE id = ?1")?
         .execute((invocation, status.as_str(), now_ms))?;
     Ok(Some((invoke_id, status)))
@@ -164,8 +197,10 @@ pub(crate) fn list(
     }
     if let Some(id) = &filter.instance_id {
         conditions.push(
-            "EXISTS (SELECT 1 FROM fires f JOIN executions e ON e.fire = f.id
-             WHERE f.invocation = v.id AND e.instance = (SELECT id FROM instances WHERE instance_id = ?))",
+            "(SELECT id FROM instances WHERE instance_id = ?) IN (
+                 SELECT e.instance FROM fires f JOIN executions e ON e.fire = f.id WHERE f.invocation = v.id
+                 UNION ALL
+                 SELECT t.instance FROM timers m JOIN targets t ON t.timer = m.id WHERE m.invocation = v.id)",
         );
         values.push(id.as_str().to_owned().into());
     }
@@ -180,7 +215,7 @@ pub(crate) fn list(
     }
     let mut query = tx.prepare_cached(&format!(
         "SELECT v.id, v.invoke_id, v.command_id, v.name, v.description, v.type, v.content, v.working_dir,
-                v.timeout_s, v.termination_mode, v.created_at_ms, v.finished_at_ms
+                v.timeout_s, v.termination_mode, v.created_at_ms, v.finished_at_ms, v.frequency
          FROM invocations v WHERE {} ORDER BY v.id DESC",
         conditions.join(" AND ")
     ))?;
@@ -209,6 +244,7 @@ fn read(tx: Tx<'_>, row: &Row<'_>, encoding: ContentEncoding) -> Result<Invocati
     let invoke_id = InvokeId::from_bytes(row.get(1)?);
     let content = contents::get(tx, row.get(6)?)?;
     let finished_at_ms: Option<i64> = row.get(11)?;
+    let frequency: Option<String> = row.get(12)?;
     Ok(Invocation {
         invoke_id,
         command_id: read_command_id(row, 2, invoke_id)?,
@@ -217,14 +253,27 @@ fn read(tx: Tx<'_>, row: &Row<'_>, encoding: ContentEncoding) -> Result<Invocati
         command_type: read_type(row, 5)?,
         command_content: Encoded::new(content.to_vec(), encoding),
         status: status(tx, id)?,
-        repeat_mode: RepeatMode::Once,
+        repeat_mode: if frequency.is_some() { RepeatMode::Period } else { RepeatMode::Once },
+        frequency: frequency.unwrap_or_default(),
         working_dir: row.get::<_, Option<String>>(7)?.unwrap_or_default(),
         timeout: row.get(8)?,
         termination_mode: read_termination_mode(row, 9)?,
         creation_time: read_time(row.get(10)?)?,
         finish_time: finished_at_ms.map(read_time).transpose()?,
-        instance_count: counts(tx, id)?.total(),
+        instance_count: instance_count(tx, id)?,
     })
+}
+
+fn instance_count(tx: Tx<'_>, invocation: i64) -> Result<u64> {
+    let count = tx
+        .prepare_cached(
+            "SELECT coalesce(
+                 (SELECT nullif(count(*), 0) FROM timers m JOIN targets t ON t.timer = m.id WHERE m.invocation = ?1),
+                 (SELECT count(*) FROM executions e WHERE e.attempt = 1 AND e.fire =
+                     (SELECT min(f.id) FROM fires f WHERE f.invocation = ?1)))",
+        )?
+        .query_row([invocation], |row| row.get(0))?;
+    Ok(count)
 }
 
 pub(super) fn read_command_id(

@@ -56,7 +56,8 @@ async fn a_timeout_ends_a_run_by_the_monotonic_clock() {
     register(&engine, "script", 1).await;
     let request = RunCommand::shell("hang").on(["i-1"]).timeout(7);
     let run = engine.run_command(request).await.expect("a sound request");
-    within(clock.sleeping(1)).await;
+    // The scheduler sleeps too.
+    within(clock.sleeping(2)).await;
     // Setting the time of day is not the passing of time.
     clock.set_realtime("2027-01-01T00:00:00Z".parse().expect("a time"));
     clock.advance(Duration::from_millis(6_999));
@@ -242,16 +243,17 @@ async fn a_shutdown_waits_then_ends_what_runs() {
     let engine = builder.open().await.expect("an engine");
     register(&engine, "script", 1).await;
     let run = engine.run_command(RunCommand::shell("hang").on(["i-1"])).await.expect("sound");
-    within(clock.sleeping(1)).await;
-    let shutdown = tokio::spawn({
-        let engine = engine.clone();
-        async move { engine.shutdown(Duration::from_secs(5)).await }
-    });
     within(clock.sleeping(2)).await;
+    let mut shutdown = Box::pin(engine.shutdown(Duration::from_secs(5)));
+    tokio::select! {
+        biased;
+        () = &mut shutdown => panic!("something runs"),
+        () = std::future::ready(()) => {}
+    }
     let refused = engine.run_command(RunCommand::shell("hang").on(["i-1"])).await;
     assert!(matches!(refused, Err(Error::ShuttingDown)));
     clock.advance(Duration::from_secs(5));
-    within(shutdown).await.expect("it ends");
+    within(shutdown).await;
     let finished = wait(&engine, &run.invoke_id).await;
     assert_eq!(finished.results[0].status, ExecutionStatus::Error);
     assert_eq!(finished.results[0].error_code, "ExecutionInterrupted");
@@ -275,9 +277,10 @@ async fn an_executor_that_ignores_a_stop_is_dropped() {
     register(&engine, "deaf", 1).await;
     let run =
         engine.run_command(RunCommand::shell("x").on(["i-1"]).timeout(1)).await.expect("sound");
-    within(clock.sleeping(1)).await;
+    // The scheduler sleeps too.
+    within(clock.sleeping(2)).await;
     clock.advance(Duration::from_secs(1));
-    within(clock.sleeping(1)).await;
+    within(clock.sleeping(2)).await;
     clock.advance(Duration::from_secs(60));
     let finished = wait(&engine, &run.invoke_id).await;
     assert_eq!(finished.results[0].status, ExecutionStatus::Error);

@@ -5,6 +5,7 @@ mod commands;
 mod durability;
 mod instances;
 mod invocations;
+mod recurrence;
 mod schedule;
 mod schedule_dst;
 mod schedule_laws;

@@ -1,0 +1,107 @@
+//! From the instances of a request to when it runs on each: all of them suit, or nothing happens.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use crate::error::{Error, Result, Violation, none_of};
+use crate::id::InstanceId;
+use crate::instance::{Instance, InstanceState};
+use crate::limits::Limits;
+use crate::schedule::Zone;
+use crate::store::Tx;
+use crate::store::commands::Definition;
+use crate::store::instances::{self, Target};
+use crate::store::invocations::{FirstFire, NewInvocation, Start};
+
+/// What the checks of targets go by.
+pub(super) struct Planner {
+    pub now: DateTime<Utc>,
+    pub executor_names: Arc<Vec<String>>,
+    pub limits: Limits,
+}
+
+impl Planner {
+    /// When an invocation runs on these instances, if every one of them suits.
+    pub(super) fn start(
+        &self,
+        tx: Tx<'_>,
+        ids: &[InstanceId],
+        new: &NewInvocation,
+    ) -> Result<Start> {
+        let targets = self.targets(tx, ids, &new.definition)?;
+        let Some(recurrence) = &new.recurrence else {
+            return Ok(Start::Now {
+                target_rows: targets.iter().map(|target| target.row).collect(),
+            });
+        };
+        let mut by_zone: BTreeMap<String, FirstFire> = BTreeMap::new();
+        for Target { row, instance } in targets {
+            let own = instance.time_zone.unwrap_or_else(Zone::local);
+            let zone = recurrence.schedule.bind(self.now, own).zone();
+            if let Some(group) = by_zone.get_mut(&*zone.name()) {
+                group.target_rows.push(row);
+                continue;
+            }
+            let timeout_s = new.definition.timeout_s;
+            let first = recurrence.first_fire(self.now, zone, timeout_s, &self.limits);
+            let at_ms = first.map_err(Error::invalid)?.timestamp_millis();
+            by_zone.insert(zone.to_string(), FirstFire { zone, at_ms, target_rows: vec![row] });
+        }
+        Ok(Start::Planned(by_zone.into_values().collect()))
+    }
+
+    /// The instances to run on, if every one of them suits.
+    fn targets(
+        &self,
+        tx: Tx<'_>,
+        ids: &[InstanceId],
+        definition: &Definition,
+    ) -> Result<Vec<Target>> {
+        let mut targets = Vec::with_capacity(ids.len());
+        let mut violations = Vec::new();
+        for id in ids {
+            match instances::find(tx, id)? {
+                None => violations.push(instances::not_found(id)),
+                Some(target) => {
+                    self.check(&target.instance, definition, &mut violations);
+                    targets.push(target);
+                }
+            }
+        }
+        none_of(violations)?;
+        Ok(targets)
+    }
+
+    fn check(&self, instance: &Instance, definition: &Definition, found: &mut Vec<Violation>) {
+        let id = &instance.instance_id;
+        let mut unsuited = |message| {
+            found.push(Violation::new("InvalidInstance.NotMatch", 400, "InstanceId", message));
+        };
+        if instance.state != InstanceState::Running {
+            unsuited(format!("`{id}` is {}; it must be Running", instance.state));
+        }
+        if !definition.command_type.suits(instance.os_type) {
+            let (command, os) = (definition.command_type, instance.os_type);
+            unsuited(format!("{command} does not run on {os} (`{id}`)"));
+        }
+        if !self.executor_names.contains(&instance.executor) {
+            found.push(no_executor(instance, &self.executor_names));
+        }
+    }
+}
+
+pub(super) fn no_executor(instance: &Instance, executor_names: &[String]) -> Violation {
+    Violation::new(
+        "InvalidInstance.NotMatch",
+        400,
+        "Executor",
+        format!(
+            "`{}` is served by executor `{}`, which is not plugged in; there are: {}",
+            instance.instance_id,
+            instance.executor,
+            executor_names.join(", ")
+        ),
+    )
+}

@@ -1,0 +1,235 @@
+//! Repeating invocations on a clock that the test moves: fires exactly at their nominal times.
+
+use std::time::Duration;
+
+use adjutant::{
+    DescribeFires, DescribeInvocationResults, DescribeInvocations, Engine, EngineBuilder,
+    ExecutionStatus, FireDisposition, Instance, InvocationStatus, InvokeId, ManualClock,
+    MissedPolicy, OverlapPolicy, RunCommand, StopInvocation,
+};
+
+use crate::support::{Gate, Place, engine, register, wait, within};
+
+fn clock() -> ManualClock {
+    ManualClock::at("2026-01-01T00:00:00Z".parse().expect("a time"))
+}
+
+async fn open(builder: EngineBuilder, clock: &ManualClock) -> Engine {
+    let builder = crate::support::with_executors(builder).clock(clock.clone());
+    let engine = builder.open().await.expect("it opens");
+    register(&engine, "script", 2).await;
+    engine
+}
+
+/// Lets time pass in steps that the engine keeps up with.
+async fn pass(clock: &ManualClock, seconds: u64) {
+    let mut left = seconds;
+    while left > 0 {
+        let step = left.min(10);
+        within(clock.sleeping(1)).await;
+        clock.advance(Duration::from_secs(step));
+        left -= step;
+    }
+    within(clock.sleeping(1)).await;
+}
+
+/// What became of the nominal times, oldest first: the time of day, or a stretch and its count.
+async fn fires(engine: &Engine, invoke_id: InvokeId) -> Vec<String> {
+    let request = DescribeFires::new(invoke_id).max_results(50);
+    let page = engine.describe_fires(request).await.expect("it exists");
+    let told = page.fires.iter().rev().map(|fire| match fire.disposition {
+        FireDisposition::Started => fire.time.format("%H:%M:%S").to_string(),
+        FireDisposition::Missed => {
+            let until = fire.until.expect("a stretch has an end");
+            format!(
+                "{}..{} x{}",
+                fire.time.format("%H:%M:%S"),
+                until.format("%H:%M:%S"),
+                fire.count
+            )
+        }
+    });
+    told.collect()
+}
+
+/// Waits until so many executions of an invocation have ended.
+async fn ended(engine: &Engine, invoke_id: InvokeId, count: usize) -> Vec<ExecutionStatus> {
+    let mut watch = engine.watch(&invoke_id).await.expect("it exists");
+    loop {
+        let request = DescribeInvocationResults {
+            invoke_id: Some(invoke_id),
+            include_history: true,
+            max_results: Some(50),
+            ..Default::default()
+        };
+        let page = engine.describe_invocation_results(request).await.expect("it exists");
+        let results = page.invocation.results;
+        let statuses: Vec<_> = results.iter().rev().map(|r| r.status).collect();
+        if statuses.len() >= count && statuses.iter().all(|status| status.is_final()) {
+            return statuses;
+        }
+        within(watch.next()).await.expect("readable");
+    }
+}
+
+async fn status(engine: &Engine, invoke_id: InvokeId) -> InvocationStatus {
+    let filter = DescribeInvocations { invoke_id: Some(invoke_id), ..Default::default() };
+    engine.describe_invocations(filter).await.expect("it exists").invocations[0].status
+}
+
+#[tokio::test]
+async fn a_rate_fires_on_its_grid_and_not_at_once() {
+    let clock = clock();
+    let engine = open(Engine::builder(), &clock).await;
+    let request = RunCommand::shell("exit:0").on(["i-1", "i-2"]).timeout(10).frequency("rate(60s)");
+    let id = engine.run_command(request).await.expect("sound").invoke_id;
+    assert_eq!(status(&engine, id).await, InvocationStatus::Scheduled);
+    pass(&clock, 59).await;
+    assert_eq!(fires(&engine, id).await, [""; 0]);
+    pass(&clock, 1).await;
+    assert_eq!(ended(&engine, id, 2).await, [ExecutionStatus::Success; 2]);
+    pass(&clock, 125).await;
+    assert_eq!(ended(&engine, id, 6).await, [ExecutionStatus::Success; 6]);
+    assert_eq!(fires(&engine, id).await, ["00:01:00", "00:02:00", "00:03:00"]);
+    assert_eq!(status(&engine, id).await, InvocationStatus::Scheduled);
+
+    engine.stop_invocation(StopInvocation::new(id)).await.expect("it exists");
+    let finished = wait(&engine, &id).await;
+    assert_eq!((finished.status, finished.results.len()), (InvocationStatus::Success, 2));
+    pass(&clock, 120).await;
+    assert_eq!(fires(&engine, id).await.len(), 3);
+}
+
+#[tokio::test]
+async fn an_instant_fires_once_and_ends_the_invocation() {
+    let clock = clock();
+    let engine = open(Engine::builder(), &clock).await;
+    let request =
+        RunCommand::shell("exit:4").on(["i-1"]).frequency("at(2026-01-01 01:00:30 GMT+1:00)");
+    let id = engine.run_command(request).await.expect("sound").invoke_id;
+    pass(&clock, 40).await;
+    let finished = wait(&engine, &id).await;
+    assert_eq!(finished.status, InvocationStatus::Failed);
+    assert_eq!(fires(&engine, id).await, ["00:00:30"]);
+}
+
+#[tokio::test]
+async fn a_cron_without_a_zone_follows_the_clock_of_each_instance() {
+    let clock = clock();
+    let engine = open(Engine::builder(), &clock).await;
+    for (name, zone) in [("i-1", "Asia/Kolkata"), ("i-2", "UTC")] {
+        let instance = Instance::new(name).executor("script");
+        let instance = instance.time_zone(zone.parse().expect("a zone"));
+        engine.register_instance(instance).await.expect("sound");
+    }
+    // Half past each hour in Kolkata is the full hour in UTC.
+    let request = RunCommand::shell("exit:0").on(["i-1", "i-2"]).frequency("0 1 * * * ?");
+    let id = engine.run_command(request).await.expect("sound").invoke_id;
+    pass(&clock, 1_900).await;
+    ended(&engine, id, 2).await;
+    assert_eq!(fires(&engine, id).await, ["00:01:00", "00:31:00"]);
+}
+
+#[tokio::test]
+async fn a_fire_does_not_overtake_the_execution_before_it() {
+    let check = async |policy, want: &[ExecutionStatus]| {
+        let clock = clock();
+        let gate = Gate::new();
+        let engine = open(gate.plug_in(Engine::builder()), &clock).await;
+        register(&engine, "gate", 1).await;
+        let request = RunCommand::shell("x").on(["i-1"]).timeout(59).frequency("rate(60s)");
+        let id = engine.run_command(request.overlap_policy(policy)).await.expect("sound").invoke_id;
+        pass(&clock, 60).await;
+        within(gate.arrivals(1)).await;
+        // The timeout is short of the interval; only a slow end can overlap.
+        clock.set_realtime("2026-01-01T00:02:00Z".parse().expect("a time"));
+        pass(&clock, 40).await;
+        if policy == OverlapPolicy::Allow {
+            within(gate.arrivals(1)).await;
+        }
+        gate.let_go(2);
+        assert_eq!(ended(&engine, id, 2).await, want);
+        assert_eq!(fires(&engine, id).await, ["00:01:00", "00:02:00"]);
+    };
+    check(OverlapPolicy::Skip, &[ExecutionStatus::Success, ExecutionStatus::Skipped]).await;
+    check(OverlapPolicy::Allow, &[ExecutionStatus::Success, ExecutionStatus::Success]).await;
+}
+
+#[tokio::test]
+async fn what_was_slept_through_is_recorded_and_run_as_the_policy_says() {
+    let check = async |policy, away_s: u64, want: &[&str]| {
+        let clock = clock();
+        let place = Place::new();
+        let engine = open(Engine::builder().path(place.database()), &clock).await;
+        let request = RunCommand::shell("exit:0").on(["i-1"]).timeout(10).frequency("rate(60s)");
+        let id = engine.run_command(request.missed_policy(policy)).await.expect("sound").invoke_id;
+        engine.shutdown(Duration::ZERO).await;
+        drop(engine);
+        clock.advance(Duration::from_secs(away_s));
+        let engine = open(Engine::builder().path(place.database()), &clock).await;
+        within(clock.sleeping(1)).await;
+        assert_eq!(fires(&engine, id).await, want, "{policy:?} {away_s}");
+        // The grid goes on as if nothing had been.
+        pass(&clock, 60).await;
+        assert_eq!(fires(&engine, id).await.len(), want.len() + 1);
+    };
+    check(MissedPolicy::Skip, 61, &["00:01:00"]).await;
+    check(MissedPolicy::Skip, 600, &["00:01:00..00:09:00 x9", "00:10:00"]).await;
+    check(MissedPolicy::Latest, 30 * 86_400, &["00:01:00..23:59:00 x43199", "00:00:00"]).await;
+    check(MissedPolicy::All(2), 630, &["00:01:00..00:08:00 x8", "00:09:00", "00:10:00"]).await;
+    let at_59 = 600 + 59;
+    check(MissedPolicy::Skip, at_59, &["00:01:00..00:09:00 x9", "00:10:00"]).await;
+}
+
+#[tokio::test]
+async fn a_clock_set_back_fires_no_time_twice() {
+    let clock = clock();
+    let engine = open(Engine::builder(), &clock).await;
+    let request = RunCommand::shell("exit:0").on(["i-1"]).timeout(10).frequency("rate(60s)");
+    let id = engine.run_command(request).await.expect("sound").invoke_id;
+    pass(&clock, 120).await;
+    clock.set_realtime("2026-01-01T00:00:30Z".parse().expect("a time"));
+    pass(&clock, 120).await;
+    assert_eq!(fires(&engine, id).await, ["00:01:00", "00:02:00"]);
+    pass(&clock, 60).await;
+    assert_eq!(fires(&engine, id).await, ["00:01:00", "00:02:00", "00:03:00"]);
+}
+
+#[tokio::test]
+async fn schedules_that_cannot_be_are_refused_and_nothing_is_stored() {
+    let engine = engine().await;
+    let check = async |frequency: &str, timeout, want: &str| {
+        let request = RunCommand::shell("exit:0").on(["i-1"]).timeout(timeout).frequency(frequency);
+        let error = engine.run_command(request).await.expect_err("refused");
+        assert_eq!(error.code(), "InvalidParam.Frequency", "{frequency}: {error}");
+        assert!(error.to_string().contains(want), "{frequency}: {error}");
+    };
+    check("rate(59s)", 10, "59").await;
+    check("rate(8d)", 10, "604800 s").await;
+    check("rate(60s)", 60, "timeout").await;
+    check("*/5 * * * * ?", 1, "10 s").await;
+    check("0 * * * * ?", 61, "timeout").await;
+    check("at(2020-01-01 00:00:00)", 10, "2020").await;
+    check("0 0 0 30 2 ?", 10, "at byte 6").await;
+    check("0 0 0 1 1 ? EST", 10, "America/New_York").await;
+    let none = engine.describe_invocations(Default::default()).await.expect("a page");
+    assert_eq!(none.invocations, []);
+
+    let period = r#"{"Type":"RunShellScript","CommandContent":"exit:0","InstanceId":["i-1"],"RepeatMode":"Period"}"#;
+    let request: RunCommand = serde_json::from_str(period).expect("it reads");
+    let error = engine.run_command(request).await.expect_err("no frequency");
+    assert_eq!(error.code(), "MissingParam.Frequency");
+}
+
+#[tokio::test]
+async fn an_instance_can_be_taken_out_of_a_schedule() {
+    let clock = clock();
+    let engine = open(Engine::builder(), &clock).await;
+    let request = RunCommand::shell("exit:0").on(["i-1", "i-2"]).timeout(10).frequency("rate(60s)");
+    let id = engine.run_command(request).await.expect("sound").invoke_id;
+    engine.stop_invocation(StopInvocation::new(id).on(["i-2"])).await.expect("a target");
+    pass(&clock, 60).await;
+    assert_eq!(ended(&engine, id, 1).await, [ExecutionStatus::Success]);
+    engine.stop_invocation(StopInvocation::new(id).on(["i-1"])).await.expect("a target");
+    assert_eq!(wait(&engine, &id).await.status, InvocationStatus::Success);
+}
