@@ -44,7 +44,7 @@ impl CommandType {
     pub(crate) const fn suits(self, os_type: OsType) -> bool {
         match self {
             Self::RunShellScript => matches!(os_type, OsType::Linux),
-            // PowerShell exists for Linux too; the executor looks whether it is there.
+            // PowerShell exists for Linux too; whether it is there, the executor knows.
             Self::RunPowerShellScript => true,
             Self::RunBatScript => matches!(os_type, OsType::Windows),
         }

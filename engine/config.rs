@@ -51,7 +51,8 @@ pub struct OutputQuota {
     pub head_bytes_max: usize,
     /// Bytes kept from the end.
     pub tail_bytes_max: usize,
-    /// Bytes of a watched execution that wait on disk for readers slower than it writes.
+    /// Bytes of watched executions, all together, that wait on disk for readers slower than they
+    /// write. What finds no place is a gap for such a reader, of exact size.
     pub spool_bytes_max: u64,
 }
 

@@ -8,19 +8,19 @@ mod slots;
 
 use std::collections::HashMap;
 use std::panic;
-use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::clock::{Clock, now_ms};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::event::{Change, Hub};
 use crate::execution::{Outcome, StopReason, Verdict};
-use crate::executor::{DynExecutor, ExecutionContext, Task};
+use crate::executor::{DynExecutor, ExecutionContext, Scratch, Task};
 use crate::id::{ExecutionId, InstanceId};
 use crate::invocation::Job;
 use crate::output::LiveOutput;
@@ -46,7 +46,7 @@ pub(crate) struct Resources {
     pub clock: Arc<dyn Clock>,
     pub config: Config,
     pub executors: Executors,
-    pub scratch_dir: Arc<PathBuf>,
+    pub scratch: Arc<Scratch>,
 }
 
 /// How far the engine has shut down.
@@ -61,16 +61,19 @@ enum Phase {
 }
 
 /// The handle of the loop.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Dispatcher {
     orders: Arc<Orders>,
-    task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+    /// Closed when the loop has ended.
+    alive: watch::Receiver<()>,
 }
 
 /// What the loop is told from outside.
 #[derive(Debug, Default)]
 struct Orders {
     stops: Mutex<Vec<ExecutionId>>,
+    /// New executions have been stored.
+    new_work: AtomicBool,
     phase: Mutex<Phase>,
     wake: Notify,
 }
@@ -82,6 +85,7 @@ impl Dispatcher {
         if idle {
             orders.advance(Phase::Draining);
         }
+        let (still_alive, alive) = watch::channel(());
         let work = Loop {
             orders: Arc::clone(&orders),
             resources,
@@ -90,26 +94,30 @@ impl Dispatcher {
             running: HashMap::new(),
             task_of: HashMap::new(),
             ended: Vec::new(),
+            _alive: still_alive,
         };
-        let task = tokio::spawn(work.run());
-        Self { orders, task: tokio::sync::Mutex::new(Some(task)) }
+        tokio::spawn(work.run());
+        Self { orders, alive }
     }
 
     /// New executions have been stored.
     pub(crate) fn wake(&self) {
-        self.orders.wake.notify_one();
+        self.orders.expect_new();
     }
 
-    /// Lets others say that there are new executions, without the rest of this handle.
+    /// Lets others say so, without the rest of this handle.
     pub(crate) fn waker(&self) -> impl Fn() + Send + Sync + use<> {
         let orders = Arc::clone(&self.orders);
-        move || orders.wake.notify_one()
+        move || orders.expect_new()
     }
 
-    /// These executions, which run, are to be ended.
-    pub(crate) fn stop(&self, executions: impl IntoIterator<Item = ExecutionId>) {
-        self.orders.stops.lock().unwrap_or_else(PoisonError::into_inner).extend(executions);
-        self.wake();
+    /// Lets others say that executions, which run, are to be ended.
+    pub(crate) fn stopper(&self) -> impl FnOnce(Vec<ExecutionId>) + Send + use<> {
+        let orders = Arc::clone(&self.orders);
+        move |executions| {
+            orders.stops.lock().unwrap_or_else(PoisonError::into_inner).extend(executions);
+            orders.wake.notify_one();
+        }
     }
 
     /// Starts nothing more; the loop ends when nothing runs any longer.
@@ -120,22 +128,23 @@ impl Dispatcher {
     /// Starts nothing more, waits for what runs until `deadline`, then ends it.
     pub(crate) async fn shut_down(&self, deadline: Duration, clock: &dyn Clock) {
         self.drain();
-        let mut task = self.task.lock().await;
-        let Some(running) = task.as_mut() else { return };
+        let mut alive = self.alive.clone();
         tokio::select! {
             biased;
-            _ = &mut *running => {}
-            () = clock.sleep(deadline) => {
-                self.orders.advance(Phase::Stopping);
-                // A panic of the loop has been reported where it happened.
-                let _ = running.await;
-            }
+            // Nothing is ever sent: it changes only by ending.
+            _ = alive.changed() => return,
+            () = clock.sleep(deadline) => self.orders.advance(Phase::Stopping),
         }
-        *task = None;
+        let _ = alive.changed().await;
     }
 }
 
 impl Orders {
+    fn expect_new(&self) {
+        self.new_work.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
     fn advance(&self, to: Phase) {
         let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
         *phase = to.max(*phase);
@@ -160,6 +169,8 @@ struct Loop {
     task_of: HashMap<ExecutionId, Id>,
     /// Ended, and not yet written down.
     ended: Vec<(Ended, Running)>,
+    /// The last to be dropped: who waits for the end of the loop finds the store released.
+    _alive: watch::Sender<()>,
 }
 
 /// What the loop keeps of an execution that runs.
@@ -182,13 +193,14 @@ impl Loop {
             let busy = self.step().await;
             let done = self.tasks.is_empty() && self.ended.is_empty();
             if done && self.orders.phase() > Phase::Working {
-                return;
+                break;
             }
             if !busy {
                 self.wait().await;
             }
             self.collect();
         }
+        self.resources.hub.close();
     }
 
     /// Waits for an end or an order.
@@ -197,7 +209,7 @@ impl Loop {
             Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
                 self.note_end(ended);
             }
-            () = self.orders.wake.notified() => self.backlog.expect_new(),
+            () = self.orders.wake.notified() => {}
         }
     }
 
@@ -208,6 +220,9 @@ impl Loop {
     }
 
     fn take_orders(&mut self) {
+        if self.orders.new_work.swap(false, Ordering::AcqRel) {
+            self.backlog.expect_new();
+        }
         let stops = self.orders.take_stops();
         let ids = stops.iter().filter_map(|execution| self.task_of.get(execution));
         for running in ids.filter_map(|id| self.running.get(id)) {
@@ -256,17 +271,21 @@ impl Loop {
         }
         let (ended, runs): (Vec<_>, Vec<_>) = self.ended.drain(..).unzip();
         let ended = Arc::new(ended);
-        let claimed_at_ms = now_ms(&*self.resources.clock);
-        let started = self.resources.clock.monotonic();
         let plan = Arc::new(self.backlog.plan(room));
         let to_claim = Arc::clone(&plan);
+        let (orders, clock) = (Arc::clone(&self.orders), Arc::clone(&self.resources.clock));
         let written = self.write(&ended, move |tx, ended| {
             let finished = executions::finish(tx, ended)?;
-            Ok((finished, claim::claim(tx, &to_claim, claimed_at_ms)?))
+            // Looked at here: the write may have waited long for the disk, and a shutdown come since.
+            if orders.phase() > Phase::Working {
+                return Ok((finished, None, 0));
+            }
+            let now_ms = now_ms(&*clock);
+            Ok((finished, Some(claim::claim(tx, &to_claim, now_ms)?), now_ms))
         });
         match written.await {
-            Ok((finished, work)) => {
-                let claimed = self.start_all(work, &plan, claimed_at_ms, started);
+            Ok((finished, work, claimed_at_ms)) => {
+                let claimed = work.map_or(0, |work| self.start_all(work, &plan, claimed_at_ms));
                 self.tell(&ended, &runs, finished);
                 claimed > 0 || !ended.is_empty()
             }
@@ -314,35 +333,22 @@ impl Loop {
         }
     }
 
-    fn start_all(
-        &mut self,
-        work: ClaimedWork,
-        plan: &slots::Plan,
-        claimed_at_ms: i64,
-        started: Duration,
-    ) -> usize {
+    fn start_all(&mut self, work: ClaimedWork, plan: &slots::Plan, claimed_at_ms: i64) -> usize {
         let mut count = 0;
         for (fire, job, claimed) in work.claimed {
             count += claimed.len();
             for execution in claimed {
-                self.start(fire, Arc::clone(&job), execution, claimed_at_ms, started);
+                self.start(fire, Arc::clone(&job), execution, claimed_at_ms);
             }
         }
         self.backlog.apply(plan, work.taken);
         count
     }
 
-    fn start(
-        &mut self,
-        fire: i64,
-        job: Arc<Job>,
-        claimed: Claimed,
-        started_at_ms: i64,
-        started: Duration,
-    ) {
-        let Resources { hub, config, clock, executors, scratch_dir, .. } = &self.resources;
+    fn start(&mut self, fire: i64, job: Arc<Job>, claimed: Claimed, started_at_ms: i64) {
+        let Resources { hub, config, clock, executors, scratch, .. } = &self.resources;
         let invoke_id = job.invoke_id;
-        let output = hub.open_output(invoke_id, claimed.id, config.output);
+        let output = hub.open_output(invoke_id, claimed.id);
         let (stop, stop_asked) = watch::channel(None);
         let running = Running {
             id: claimed.id,
@@ -353,7 +359,7 @@ impl Loop {
             output,
             stop: Arc::new(stop),
             started_at_ms,
-            started,
+            started: clock.monotonic(),
         };
         hub.publish(invoke_id, || vec![running.change(ExecutionStatus::Running, started_at_ms)]);
         let Some(executor) = executors.get(&claimed.executor) else {
@@ -366,7 +372,7 @@ impl Loop {
             stop: stop_asked,
             stop_grace: config.stop_grace,
             clock: Arc::clone(clock),
-            scratch_dir: Arc::clone(scratch_dir),
+            scratch: Arc::clone(scratch),
         };
         let task = Task {
             execution_id: running.id,

@@ -2,7 +2,6 @@
 
 mod builder;
 mod planner;
-mod scratch;
 mod watch;
 
 use std::path::Path;
@@ -12,13 +11,13 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use crate::clock::{Clock, now_ms};
+use crate::clock::{Clock, Sleep, now_ms};
 use crate::command::{
     CreateCommand, CreateCommandResponse, DescribeCommands, DescribeCommandsResponse, ModifyCommand,
 };
 use crate::config::Config;
 use crate::dispatcher::Dispatcher;
-use crate::error::{Error, Result, StorageError, StorageErrorKind, Violation, none_of};
+use crate::error::{Error, Result, Violation, none_of};
 use crate::event::{Change, Hub, Subscription};
 use crate::execution::{
     DescribeInvocationResults, DescribeInvocationResultsResponse, Finished, ResultPage,
@@ -34,6 +33,7 @@ use crate::limits::Limits;
 use crate::scheduler::Scheduler;
 use crate::status::ExecutionStatus;
 use crate::store::commands::Definition;
+use crate::store::executions::Stopped;
 use crate::store::invocations::NewInvocation;
 use crate::store::{PageToken, Store, Tx, commands, executions, fires, instances, invocations};
 use crate::wire::{self, ContentEncoding};
@@ -42,7 +42,6 @@ pub use builder::EngineBuilder;
 pub use watch::{Position, Watch};
 
 use planner::{Planner, no_executor};
-use scratch::Scratch;
 
 /// An open engine. Clones are handles of the same one; dropping the last ends it once what runs has
 /// ended, while [`shutdown`](Engine::shutdown) says when.
@@ -76,7 +75,6 @@ struct Inner {
     /// None if nothing is started here.
     scheduler: Option<Scheduling>,
     closing: std::sync::atomic::AtomicBool,
-    _scratch: Option<Arc<Scratch>>,
 }
 
 /// What reading and watching need; does not keep the engine going.
@@ -100,13 +98,16 @@ impl Records {
         self.store.read(op).await
     }
 
-    /// Waits until there may be news; whether the records have to be looked at for them.
-    async fn wait(&self, subscription: &Subscription) -> bool {
-        match &self.poll {
-            None => subscription.wake.notified().await,
-            Some(clock) => clock.sleep(POLL_EVERY).await,
-        }
-        self.poll.is_some()
+    /// Waits until there may be news; whether the records have to be looked at for them. `sleep`
+    /// lets a wait that is dropped go on with the next.
+    async fn wait(&self, subscription: &Subscription, sleep: &mut Option<Sleep>) -> bool {
+        let Some(clock) = &self.poll else {
+            subscription.wake.notified().await;
+            return false;
+        };
+        sleep.get_or_insert_with(|| clock.sleep(POLL_EVERY)).await;
+        *sleep = None;
+        true
     }
 }
 
@@ -148,10 +149,11 @@ impl Drop for Scheduling {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if let Some(dispatcher) = &self.dispatcher {
-            dispatcher.drain();
+        match &self.dispatcher {
+            // The loop closes the hub when the last run has ended and been told of.
+            Some(dispatcher) => dispatcher.drain(),
+            None => self.records.hub.close(),
         }
-        self.records.hub.close();
     }
 }
 
@@ -448,33 +450,19 @@ impl Engine {
     pub async fn stop_invocation(&self, request: StopInvocation) -> Result<StopInvocationResponse> {
         none_of(request.violations(self.limits()))?;
         let (invoke_id, now_ms) = (request.invoke_id, self.now_ms());
-        let stopped = self
-            .write(move |tx| {
-                let invocation = invocations::find(tx, invoke_id)?;
-                executions::stop(tx, invocation, &request.instance_ids, now_ms)
-            })
-            .await?;
-        let change = |status| {
-            move |(execution_id, instance_id): &(ExecutionId, InstanceId)| Change {
-                execution_id: *execution_id,
-                instance_id: instance_id.clone(),
-                status,
-                at_ms: now_ms,
-                output: None,
-            }
+        let hub = Arc::clone(&self.inner.records.hub);
+        let stop = self.inner.dispatcher.as_ref().map(Dispatcher::stopper);
+        let op = move |tx: Tx<'_>| {
+            let invocation = invocations::find(tx, invoke_id)?;
+            executions::stop(tx, invocation, &request.instance_ids, now_ms)
         };
-        self.inner.records.hub.publish(invoke_id, || {
-            let cancelled = stopped.cancelled.iter().map(change(ExecutionStatus::Cancelled));
-            cancelled
-                .chain(stopped.stopping.iter().map(change(ExecutionStatus::Stopping)))
-                .collect()
-        });
-        if let Some(dispatcher) = &self.inner.dispatcher {
-            dispatcher.stop(stopped.stopping.iter().map(|(execution_id, _)| *execution_id));
-        }
-        for (invoke_id, status) in stopped.finished {
-            self.inner.records.hub.finish(invoke_id, status);
-        }
+        self.write_then(op, move |stopped| {
+            if let Some(stop) = stop {
+                stop(stopped.stopping.iter().map(|(execution_id, _)| *execution_id).collect());
+            }
+            tell_stopped(&hub, invoke_id, stopped, now_ms);
+        })
+        .await?;
         Ok(StopInvocationResponse { request_id: wire::request_id() })
     }
 
@@ -555,6 +543,7 @@ impl Engine {
     pub async fn wait(&self, invoke_id: &InvokeId) -> Result<Finished> {
         let invoke_id = *invoke_id;
         let subscription = self.inner.records.hub.subscribe(invoke_id);
+        let mut sleep = None;
         loop {
             let finished = self.read(move |tx| finished(tx, invoke_id)).await?;
             if let Some(finished) = finished {
@@ -568,7 +557,7 @@ impl Engine {
                 if inbox.closed {
                     return Err(Error::ShuttingDown);
                 }
-                if self.inner.records.wait(&subscription).await {
+                if self.inner.records.wait(&subscription, &mut sleep).await {
                     break;
                 }
             }
@@ -614,7 +603,6 @@ impl Engine {
         if let Some(dispatcher) = &self.inner.dispatcher {
             dispatcher.shut_down(deadline, &*self.inner.clock).await;
         }
-        self.inner.records.hub.close();
     }
 
     fn planner(&self) -> Planner {
@@ -646,14 +634,17 @@ impl Engine {
     where
         F: FnOnce(Tx<'_>) -> Result<()> + Send + 'static,
     {
-        self.write(op).await?;
-        if let Some(dispatcher) = &self.inner.dispatcher {
-            dispatcher.wake();
-        }
-        if let Some(scheduler) = &self.inner.scheduler {
-            scheduler.wake.notify_one();
-        }
-        Ok(())
+        let wake_dispatcher = self.inner.dispatcher.as_ref().map(Dispatcher::waker);
+        let wake_scheduler = self.inner.scheduler.as_ref().map(|s| Arc::clone(&s.wake));
+        self.write_then(op, move |()| {
+            if let Some(wake) = wake_dispatcher {
+                wake();
+            }
+            if let Some(wake) = wake_scheduler {
+                wake.notify_one();
+            }
+        })
+        .await
     }
 
     async fn write<T, F>(&self, op: F) -> Result<T>
@@ -661,10 +652,20 @@ impl Engine {
         T: Send + 'static,
         F: FnOnce(Tx<'_>) -> Result<T> + Send + 'static,
     {
+        self.write_then(op, |_| {}).await
+    }
+
+    /// Writes, and does what has to follow even if the caller no longer waits.
+    async fn write_then<T, F, G>(&self, op: F, then: G) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(Tx<'_>) -> Result<T> + Send + 'static,
+        G: FnOnce(&T) + Send + 'static,
+    {
         if self.inner.closing.load(std::sync::atomic::Ordering::Relaxed) {
             return Err(Error::ShuttingDown);
         }
-        self.inner.records.store.write(op).await
+        self.inner.records.store.write_then(op, then).await
     }
 
     async fn read<T, F>(&self, op: F) -> Result<T>
@@ -673,6 +674,26 @@ impl Engine {
         F: FnOnce(Tx<'_>) -> Result<T> + Send + 'static,
     {
         self.inner.records.read(op).await
+    }
+}
+
+/// Tells the watchers of an invocation what a stop did.
+fn tell_stopped(hub: &Hub, invoke_id: InvokeId, stopped: &Stopped, now_ms: i64) {
+    let change = |status| {
+        move |(execution_id, instance_id): &(ExecutionId, InstanceId)| Change {
+            execution_id: *execution_id,
+            instance_id: instance_id.clone(),
+            status,
+            at_ms: now_ms,
+            output: None,
+        }
+    };
+    hub.publish(invoke_id, || {
+        let cancelled = stopped.cancelled.iter().map(change(ExecutionStatus::Cancelled));
+        cancelled.chain(stopped.stopping.iter().map(change(ExecutionStatus::Stopping))).collect()
+    });
+    for &(invoke_id, status) in &stopped.finished {
+        hub.finish(invoke_id, status);
     }
 }
 
@@ -718,12 +739,4 @@ fn encoding(request: Option<&str>) -> ContentEncoding {
 
 fn unchecked() -> Error {
     Error::Internal("content passed its check and is not there".to_owned())
-}
-
-fn io_error(path: &Path, error: &std::io::Error) -> Error {
-    Error::Storage(StorageError {
-        kind: StorageErrorKind::Io,
-        message: error.to_string(),
-        path: Some(path.to_owned()),
-    })
 }

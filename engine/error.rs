@@ -144,6 +144,8 @@ pub enum StorageErrorKind {
     Corrupt,
     /// The file was written by a newer version of this library, or by another build of this one.
     Version,
+    /// Too many reads wait already.
+    Busy,
     /// The system refused a read or a write.
     Io,
     /// Anything else SQLite reports.
@@ -158,6 +160,7 @@ impl StorageErrorKind {
             Self::Full => "Storage.Full",
             Self::Corrupt => "Storage.Corrupt",
             Self::Version => "Storage.Version",
+            Self::Busy => "Storage.Busy",
             Self::Io => "Storage.Io",
             Self::Other => "Storage.Error",
         }
@@ -170,6 +173,7 @@ impl StorageErrorKind {
             Self::Full => "free space on the disk and try again",
             Self::Corrupt => "restore the file from a backup, or name another file",
             Self::Version => "use the version that wrote it, or a newer one",
+            Self::Busy => "try again in a while",
             Self::Io => "see to the disk or the file system and try again",
             Self::Other => "see the message of SQLite",
         }

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use crate::config::OutputQuota;
 use crate::id::{ExecutionId, InstanceId, InvokeId};
-use crate::output::{LiveOutput, Stream};
+use crate::output::{LiveOutput, SpoolSpace, Stream};
 use crate::status::{ExecutionStatus, InvocationStatus};
 
 /// One thing that happened to an invocation.
@@ -91,27 +91,35 @@ pub(crate) struct Change {
 const CHANGES_MAX: usize = 1024;
 
 /// Who watches what, and the outputs of what runs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Hub {
     state: Mutex<HubState>,
+    quota: OutputQuota,
+    space: Arc<SpoolSpace>,
 }
 
 #[derive(Debug, Default)]
 struct HubState {
+    /// Nothing more will come.
+    closed: bool,
     watched: HashMap<InvokeId, Vec<Weak<Subscription>>>,
     outputs: HashMap<ExecutionId, Arc<LiveOutput>>,
 }
 
 impl Hub {
+    pub(crate) fn new(quota: OutputQuota) -> Self {
+        Self { state: Mutex::default(), quota, space: SpoolSpace::new(quota.spool_bytes_max) }
+    }
+
     /// Watches an invocation, which need not exist yet. Ends when the subscription is dropped.
     pub(crate) fn subscribe(self: &Arc<Self>, invoke_id: InvokeId) -> Arc<Subscription> {
+        let mut state = self.state();
         let subscription = Arc::new(Subscription {
             hub: Arc::downgrade(self),
             invoke_id,
-            inbox: Mutex::default(),
+            inbox: Mutex::new(Inbox { closed: state.closed, ..Inbox::default() }),
             wake: Arc::default(),
         });
-        let mut state = self.state();
         state.watched.entry(invoke_id).or_default().push(Arc::downgrade(&subscription));
         drop(state);
         subscription
@@ -122,12 +130,11 @@ impl Hub {
         &self,
         invoke_id: InvokeId,
         execution_id: ExecutionId,
-        quota: OutputQuota,
     ) -> Arc<LiveOutput> {
         // Who subscribes after this line finds the output in the change to `Running`.
         let watchers = self.watchers(invoke_id);
         let wakes = watchers.iter().map(|watcher| Arc::downgrade(&watcher.wake)).collect();
-        let output = LiveOutput::new(quota, wakes);
+        let output = LiveOutput::new(self.quota, Arc::clone(&self.space), wakes);
         self.state().outputs.insert(execution_id, Arc::clone(&output));
         output
     }
@@ -164,7 +171,11 @@ impl Hub {
 
     /// Tells every watcher that nothing more will come.
     pub(crate) fn close(&self) {
-        let watched = std::mem::take(&mut self.state().watched);
+        let watched = {
+            let mut state = self.state();
+            state.closed = true;
+            std::mem::take(&mut state.watched)
+        };
         for watcher in watched.into_values().flatten().filter_map(|watcher| watcher.upgrade()) {
             watcher.inbox().closed = true;
             watcher.wake.notify_one();

@@ -3,9 +3,10 @@
 
 mod closure;
 mod process;
+mod scratch;
 
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::output::{LiveOutput, Stream};
 
 pub use closure::ClosureExecutor;
 pub use process::ProcessExecutor;
+pub(crate) use scratch::Scratch;
 
 /// Takes commands to the instances that name it.
 ///
@@ -120,7 +122,7 @@ pub struct ExecutionContext {
     pub(crate) stop: watch::Receiver<Option<StopReason>>,
     pub(crate) stop_grace: Duration,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) scratch_dir: Arc<PathBuf>,
+    pub(crate) scratch: Arc<Scratch>,
 }
 
 impl ExecutionContext {
@@ -151,6 +153,6 @@ impl ExecutionContext {
 
     /// A folder that only this user can enter; emptied when the engine opens.
     pub fn scratch_dir(&self) -> &Path {
-        &self.scratch_dir
+        self.scratch.path()
     }
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::OutputQuota;
 
 pub(crate) use live::{LiveOutput, Piece, Reader};
+pub(crate) use spool::SpoolSpace;
 
 /// The two streams of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -188,7 +189,7 @@ impl OutputBuffer {
         // Of a piece longer than the tail only its end can stay.
         let tail_max = self.quota.tail_bytes_max;
         bytes = &bytes[bytes.len().saturating_sub(tail_max)..];
-        self.forget((self.tail.len() + bytes.len()).saturating_sub(tail_max));
+        self.forget(self.tail.len().saturating_add(bytes.len()).saturating_sub(tail_max));
         if bytes.is_empty() {
             return;
         }
@@ -201,9 +202,8 @@ impl OutputBuffer {
 
     /// Whether `more` bytes would push others out.
     fn would_drop(&self, more: usize) -> bool {
-        let room = (self.quota.head_bytes_max - self.head.len())
-            + (self.quota.tail_bytes_max - self.tail.len());
-        more > room
+        let head_room = self.quota.head_bytes_max - self.head.len();
+        more > head_room.saturating_add(self.quota.tail_bytes_max - self.tail.len())
     }
 
     /// The offset of the first byte of the tail.

@@ -122,8 +122,19 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(Tx<'_>) -> Result<T> + Send + 'static,
     {
+        self.write_then(op, |_| {}).await
+    }
+
+    /// Does the same, and runs `then` right after the commit: also if the caller has been dropped
+    /// by then, so that nothing is on disk that nobody acts on. It must not block.
+    pub(crate) async fn write_then<T, F, G>(&self, op: F, then: G) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(Tx<'_>) -> Result<T> + Send + 'static,
+        G: FnOnce(&T) + Send + 'static,
+    {
         match &self.writer {
-            Some(writer) => writer.write(op).await,
+            Some(writer) => writer.write(op, then).await,
             None => {
                 Err(self.at(storage(StorageErrorKind::ReadOnly, "it is open for reading only")))
             }
@@ -199,7 +210,7 @@ fn extended_code(error: &rusqlite::Error) -> Option<i32> {
 
 impl From<r2d2::Error> for Error {
     fn from(error: r2d2::Error) -> Self {
-        storage(StorageErrorKind::CannotOpen, error.to_string())
+        storage(StorageErrorKind::Busy, format!("no connection for reading is free: {error}"))
     }
 }
 

@@ -116,7 +116,11 @@ fn things_have_their_place() {
             &["engine/clock.rs", "engine/store/writer.rs"],
             "time comes from the clock",
         ),
-        (&["tokio::spawn", "JoinSet"], &["engine/dispatcher.rs"], "every task has an owner"),
+        (
+            &["tokio::spawn", "JoinSet"],
+            &["engine/dispatcher.rs", "engine/engine.rs"],
+            "every task has an owner",
+        ),
         (&["unbounded_channel", "mpsc::unbounded"], &[], "every queue has a limit"),
         (&["unwrap()"], &[], "say why it cannot fail, or return the error"),
         (&["todo!", "unimplemented!", "dbg!", "println!", "eprintln!"], &[], "not in a library"),

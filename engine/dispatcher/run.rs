@@ -28,7 +28,7 @@ pub(super) async fn run(
         _ = cx.stop_asked() => {}
         () = cx.sleep(timeout) => ask_to_stop(&stop, StopReason::Timeout),
     }
-    let patience = cx.stop_grace() + STOP_MARGIN;
+    let patience = cx.stop_grace().saturating_add(STOP_MARGIN);
     tokio::select! {
         biased;
         outcome = &mut work => outcome,

@@ -1,17 +1,16 @@
 //! Setting an engine up.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::scratch::Scratch;
 use super::{Engine, Inner, Records, Scheduling};
 use crate::clock::{Clock, SystemClock, now_ms};
 use crate::config::{Config, Durability, OutputQuota};
 use crate::dispatcher::{Dispatcher, Executors, Resources};
 use crate::error::{Error, Result};
 use crate::event::Hub;
-use crate::executor::{Executor, ProcessExecutor};
+use crate::executor::{Executor, ProcessExecutor, Scratch};
 use crate::instance::{Instance, LOCAL};
 use crate::limits::Limits;
 use crate::recovery;
@@ -152,7 +151,7 @@ impl EngineBuilder {
 
     async fn start(self, store: Arc<Store>, scratch: Option<Arc<Scratch>>) -> Result<Engine> {
         let Self { config, clock, executors, idle, .. } = self;
-        let hub = Arc::new(Hub::default());
+        let hub = Arc::new(Hub::new(config.output));
         let mut executor_names: Vec<String> = executors.keys().cloned().collect();
         executor_names.sort();
         let dispatcher = match &scratch {
@@ -177,7 +176,7 @@ impl EngineBuilder {
                     clock: Arc::clone(&clock),
                     config: config.clone(),
                     executors,
-                    scratch_dir: Arc::new(PathBuf::from(scratch.path())),
+                    scratch: Arc::clone(scratch),
                 };
                 Some(Dispatcher::start(resources, idle))
             }
@@ -199,7 +198,6 @@ impl EngineBuilder {
                 dispatcher,
                 scheduler,
                 closing: false.into(),
-                _scratch: scratch,
             }),
         })
     }

@@ -9,6 +9,7 @@ use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 
 use super::Records;
+use crate::clock::Sleep;
 use crate::error::Result;
 use crate::event::{Event, Inbox, Subscription};
 use crate::id::{ExecutionId, InstanceId};
@@ -52,6 +53,8 @@ pub struct Watch {
     /// How the invocation ended, once the records say so.
     outcome: Option<InvocationStatus>,
     ended: bool,
+    /// Until the records are looked at again, if they have to be.
+    sleep: Option<Sleep>,
 }
 
 /// One execution as its watcher sees it.
@@ -91,6 +94,7 @@ impl Watch {
             in_sync: false,
             outcome: None,
             ended: false,
+            sleep: None,
         }
     }
 
@@ -114,7 +118,7 @@ impl Watch {
                 continue;
             }
             if self.in_sync {
-                self.in_sync = !self.records.wait(&self.subscription).await;
+                self.in_sync = !self.records.wait(&self.subscription, &mut self.sleep).await;
                 self.queue_live();
             } else {
                 self.sync().await?;

@@ -11,6 +11,7 @@
 mod child;
 mod environment;
 mod errno;
+mod group;
 mod pipes;
 mod script;
 #[cfg(test)]

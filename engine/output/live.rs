@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Notify;
 
-use super::spool::{Cursor, Spool};
+use super::spool::{Cursor, Spool, SpoolSpace};
 use super::{Output, OutputBuffer, Stream};
 use crate::config::OutputQuota;
 
@@ -33,6 +33,7 @@ pub(crate) struct LiveOutput {
 struct State {
     buffer: OutputBuffer,
     spool: SpoolState,
+    space: Arc<SpoolSpace>,
     watchers: Vec<Weak<Notify>>,
     closed: bool,
 }
@@ -42,16 +43,20 @@ enum SpoolState {
     /// Nothing had to be spooled yet.
     Unused,
     Open(Spool),
-    /// The limit was reached: it can be read, and takes no more.
+    /// The space is used up: it can be read, and takes no more.
     Full(Spool),
-    /// The disk took it not; readers get gaps.
+    /// There was no place for one, or the disk failed; readers get gaps.
     Failed,
 }
 
 impl LiveOutput {
-    pub(crate) fn new(quota: OutputQuota, watchers: Vec<Weak<Notify>>) -> Arc<Self> {
+    pub(crate) fn new(
+        quota: OutputQuota,
+        space: Arc<SpoolSpace>,
+        watchers: Vec<Weak<Notify>>,
+    ) -> Arc<Self> {
         let buffer = OutputBuffer::new(quota);
-        let state = State { buffer, spool: SpoolState::Unused, watchers, closed: false };
+        let state = State { buffer, spool: SpoolState::Unused, space, watchers, closed: false };
         Arc::new(Self { state: Mutex::new(state) })
     }
 
@@ -102,7 +107,8 @@ impl State {
         self.spool = match spool {
             SpoolState::Unused if self.buffer.would_drop(bytes.len()) => {
                 match self.spool_with_tail() {
-                    Ok(spool) => append_to(spool, stream, bytes),
+                    Ok(Some(spool)) => append_to(spool, stream, bytes),
+                    Ok(None) => SpoolState::Failed,
                     Err(error) => failed(&error),
                 }
             }
@@ -112,16 +118,20 @@ impl State {
     }
 
     /// A spool that begins with what the buffer's tail still holds.
-    fn spool_with_tail(&self) -> std::io::Result<Spool> {
+    fn spool_with_tail(&self) -> std::io::Result<Option<Spool>> {
         let buffer = &self.buffer;
-        let mut spool = Spool::new(buffer.tail_start(), buffer.quota.spool_bytes_max)?;
+        let Some(mut spool) = Spool::new(buffer.tail_start(), &self.space)? else {
+            return Ok(None);
+        };
         let mut from = 0;
         for &(stream, length) in &buffer.tail_runs {
             let bytes: Vec<u8> = buffer.tail.range(from..from + length).copied().collect();
-            spool.append(stream, &bytes)?;
+            if !spool.append(stream, &bytes)? {
+                return Ok(None);
+            }
             from += length;
         }
-        Ok(spool)
+        Ok(Some(spool))
     }
 
     fn notify(&self) {
@@ -199,8 +209,9 @@ impl Reader {
 mod tests {
     use super::*;
 
-    fn quota(spool_bytes_max: u64) -> OutputQuota {
-        OutputQuota { head_bytes_max: 4, tail_bytes_max: 8, spool_bytes_max }
+    fn live(spool_bytes_max: u64, watchers: Vec<Weak<Notify>>) -> Arc<LiveOutput> {
+        let quota = OutputQuota { head_bytes_max: 4, tail_bytes_max: 8, spool_bytes_max };
+        LiveOutput::new(quota, SpoolSpace::new(spool_bytes_max), watchers)
     }
 
     fn read_all(reader: &mut Reader) -> (Vec<u8>, u64) {
@@ -228,7 +239,7 @@ mod tests {
     #[test]
     fn a_slow_watcher_loses_nothing() {
         let wake = Arc::new(Notify::new());
-        let live = LiveOutput::new(quota(1 << 20), vec![Arc::downgrade(&wake)]);
+        let live = live(1 << 20, vec![Arc::downgrade(&wake)]);
         let mut early = Reader::new(live.clone(), 0);
         let mut printed = print(&live, 0..50);
         assert_eq!(read_all(&mut early), (printed.clone(), 0));
@@ -246,7 +257,7 @@ mod tests {
 
     #[test]
     fn what_nobody_watched_is_a_gap_of_exact_size() {
-        let live = LiveOutput::new(quota(1 << 20), Vec::new());
+        let live = live(1 << 20, Vec::new());
         let printed = print(&live, 0..50);
         let (read, missing) = read_all(&mut Reader::new(live.clone(), 0));
         assert_eq!(read.len() as u64 + missing, printed.len() as u64);
@@ -261,9 +272,27 @@ mod tests {
     }
 
     #[test]
+    fn spools_share_their_space_and_give_it_back() {
+        let wake = Arc::new(Notify::new());
+        let space = SpoolSpace::new(1 << 20);
+        let quota = OutputQuota { head_bytes_max: 4, tail_bytes_max: 8, spool_bytes_max: 0 };
+        let outputs = |count| -> Vec<_> {
+            let watchers = || vec![Arc::downgrade(&wake)];
+            let outputs = (0..count).map(|_| LiveOutput::new(quota, space.clone(), watchers()));
+            outputs.inspect(|output| drop(print(output, 0..50))).collect()
+        };
+        let missing = |output: &Arc<LiveOutput>| read_all(&mut Reader::new(output.clone(), 0)).1;
+        let many = outputs(65);
+        let gaps = many.iter().filter(|output| missing(output) > 0).count();
+        assert_eq!(gaps, 1, "64 files at a time, and an exact gap for the rest");
+        drop(many);
+        assert_eq!(missing(&outputs(1)[0]), 0);
+    }
+
+    #[test]
     fn past_the_spools_limit_there_are_gaps() {
         let wake = Arc::new(Notify::new());
-        let live = LiveOutput::new(quota(40), vec![Arc::downgrade(&wake)]);
+        let live = live(40, vec![Arc::downgrade(&wake)]);
         let printed = print(&live, 0..50);
         let (read, missing) = read_all(&mut Reader::new(live, 0));
         assert_eq!(read.len() as u64 + missing, printed.len() as u64);

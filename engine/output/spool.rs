@@ -4,10 +4,37 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::Stream;
 
 const HEADER_BYTES: usize = 5;
+/// Files open at a time: descriptors are for what runs, and a watcher must not use them up.
+const FILES_MAX: usize = 64;
+
+/// What the spools of an engine may use, all together.
+#[derive(Debug)]
+pub(crate) struct SpoolSpace {
+    files: AtomicUsize,
+    bytes: AtomicU64,
+}
+
+impl SpoolSpace {
+    pub(crate) fn new(bytes_max: u64) -> Arc<Self> {
+        Arc::new(Self { files: AtomicUsize::new(FILES_MAX), bytes: AtomicU64::new(bytes_max) })
+    }
+
+    fn take_file(&self) -> bool {
+        let take = |left: usize| left.checked_sub(1);
+        self.files.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
+    }
+
+    fn take_bytes(&self, bytes: u64) -> bool {
+        let take = |left: u64| left.checked_sub(bytes);
+        self.bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
+    }
+}
 
 /// The file, and which part of the output it holds.
 #[derive(Debug)]
@@ -16,8 +43,14 @@ pub(super) struct Spool {
     file_bytes: u64,
     start: u64,
     end: u64,
-    /// No more than this many bytes of output.
-    bytes_max: u64,
+    space: Arc<SpoolSpace>,
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        self.space.files.fetch_add(1, Ordering::AcqRel);
+        self.space.bytes.fetch_add(self.end - self.start, Ordering::AcqRel);
+    }
 }
 
 /// Where a reader stands: the offset in the output, and the frame in the file that holds it.
@@ -28,9 +61,16 @@ pub(super) struct Cursor {
 }
 
 impl Spool {
-    pub(super) fn new(start: u64, bytes_max: u64) -> io::Result<Self> {
-        let file = tempfile::tempfile()?;
-        Ok(Self { file, file_bytes: 0, start, end: start, bytes_max })
+    /// A spool for output from `start` on; none if too many are open.
+    pub(super) fn new(start: u64, space: &Arc<SpoolSpace>) -> io::Result<Option<Self>> {
+        if !space.take_file() {
+            return Ok(None);
+        }
+        let opened = tempfile::tempfile().inspect_err(|_| {
+            space.files.fetch_add(1, Ordering::AcqRel);
+        });
+        let space = Arc::clone(space);
+        Ok(Some(Self { file: opened?, file_bytes: 0, start, end: start, space }))
     }
 
     /// Whether the byte at `offset` of the output is here.
@@ -43,22 +83,22 @@ impl Spool {
         self.start
     }
 
-    /// Appends a piece; `Ok(false)` once the limit is reached: then it takes no more.
+    /// Appends a piece; `Ok(false)` once the space is used up: then it takes no more.
     pub(super) fn append(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<bool> {
         if bytes.is_empty() {
             return Ok(true);
         }
-        if self.end - self.start + bytes.len() as u64 > self.bytes_max {
+        let length = u32::try_from(bytes.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        if !self.space.take_bytes(u64::from(length)) {
             return Ok(false);
         }
-        let length = u32::try_from(bytes.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        self.end += u64::from(length);
         let mut header = [0; HEADER_BYTES];
         header[0] = stream as u8;
         header[1..].copy_from_slice(&length.to_le_bytes());
         self.file.write_all_at(&header, self.file_bytes)?;
         self.file.write_all_at(bytes, self.file_bytes + HEADER_BYTES as u64)?;
         self.file_bytes += HEADER_BYTES as u64 + u64::from(length);
-        self.end += u64::from(length);
         Ok(true)
     }
 

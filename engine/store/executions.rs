@@ -201,6 +201,9 @@ pub(crate) fn stop(
                 .execute((id.0, stopping.as_str(), now_ms, status.as_str()))?;
             expect_one(changed, id)?;
             stopped.stopping.push((id, instance_id));
+        } else if status == ExecutionStatus::Stopping {
+            // Asked before; whoever asked may have been cut off before it came through.
+            stopped.stopping.push((id, instance_id));
         }
     }
     stopped.finished = finish_invocations(tx, &fires, now_ms)?;

@@ -39,13 +39,16 @@ impl Writer {
         Ok(Self { queue: Some(queue), thread: Some(thread) })
     }
 
-    pub(super) async fn write<T, F>(&self, op: F) -> Result<T>
+    /// Runs `op` in a transaction, and `then` once that is committed, whether or not anybody still
+    /// waits for the answer.
+    pub(super) async fn write<T, F, G>(&self, op: F, then: G) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(Tx<'_>) -> Result<T> + Send + 'static,
+        G: FnOnce(&T) + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(TypedJob { op: Some(op), result: None, reply });
+        let job = Box::new(TypedJob { op: Some(op), then, result: None, reply });
         let queue = self.queue.as_ref().expect("taken only when dropped");
         queue.send(job).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
@@ -74,16 +77,18 @@ trait Job: Send {
     fn answer(self: Box<Self>, lost: Option<&Error>, path: Option<&Path>);
 }
 
-struct TypedJob<T, F> {
+struct TypedJob<T, F, G> {
     op: Option<F>,
+    then: G,
     result: Option<Result<T>>,
     reply: oneshot::Sender<Result<T>>,
 }
 
-impl<T, F> Job for TypedJob<T, F>
+impl<T, F, G> Job for TypedJob<T, F, G>
 where
     T: Send,
     F: FnOnce(Tx<'_>) -> Result<T> + Send,
+    G: FnOnce(&T) + Send,
 {
     fn run(&mut self, tx: Tx<'_>) -> Option<Error> {
         let op = self.op.take()?;
@@ -98,7 +103,10 @@ where
         let result = match (self.result, lost) {
             (Some(Err(error)), _) => Err(error),
             (_, Some(error)) => Err(error.clone()),
-            (Some(Ok(value)), None) => Ok(value),
+            (Some(Ok(value)), None) => {
+                (self.then)(&value);
+                Ok(value)
+            }
             (None, None) => Err(gone()),
         };
         let result = result.map_err(|error| match path {

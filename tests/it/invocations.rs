@@ -296,3 +296,78 @@ fn a_current_thread_runtime_is_enough() {
         engine.shutdown(Duration::from_secs(5)).await;
     });
 }
+
+#[tokio::test]
+async fn a_request_whose_caller_is_gone_is_carried_out_all_the_same() {
+    let gate = Gate::new();
+    let engine = gate.plug_in(Engine::builder()).open().await.expect("an engine");
+    register(&engine, "gate", 1).await;
+    let submit = Box::pin(engine.run_command(RunCommand::shell("x").on(["i-1"])));
+    poll_once_and_drop(submit).await;
+    within(gate.arrivals(1)).await;
+    let listed = engine.describe_invocations(Default::default()).await.expect("a page");
+    let invoke_id = listed.invocations[0].invoke_id;
+    poll_once_and_drop(Box::pin(engine.stop_invocation(StopInvocation::new(invoke_id)))).await;
+    let finished = wait(&engine, &invoke_id).await;
+    assert_eq!(finished.results[0].status, ExecutionStatus::Terminated);
+}
+
+async fn poll_once_and_drop<T>(mut call: std::pin::Pin<Box<impl Future<Output = T>>>) {
+    tokio::select! {
+        biased;
+        _ = &mut call => panic!("it needs the disk"),
+        () = std::future::ready(()) => {}
+    }
+}
+
+#[tokio::test]
+async fn a_fast_and_large_invocation_does_not_keep_a_later_one_waiting() {
+    let mut limits = adjutant::Limits::alibaba();
+    limits.instances_max = 10_000;
+    let builder = with_executors(Engine::builder()).limits(limits).max_concurrent(64);
+    let engine = builder.open().await.expect("an engine");
+    register(&engine, "script", 3_000).await;
+    let many: Vec<String> = (1..=3_000).map(|n| format!("i-{n}")).collect();
+    let request = RunCommand::shell("exit:0").on(many.iter().map(String::as_str));
+    let (big, mut watch) = engine.run_command_and_watch(request).await.expect("sound");
+    // Under way, with an end in every commit.
+    while !matches!(
+        within(watch.next()).await.expect("readable"),
+        Some(adjutant::Event::Status { status: ExecutionStatus::Success, .. })
+    ) {}
+    let small = engine.run_command(RunCommand::shell("exit:0").on(["i-1"])).await.expect("sound");
+    let small = wait(&engine, &small.invoke_id).await.results.remove(0);
+    let results = wait(&engine, &big.invoke_id).await.results;
+    let later = results.iter().filter(|r| r.start_time > small.start_time).count();
+    assert!(later > 1_000, "only {later} of 3,000 started after it");
+}
+
+#[tokio::test]
+async fn a_second_shutdown_need_not_wait_for_the_first() {
+    let engine = engine().await;
+    engine.run_command(RunCommand::shell("hang").on(["i-1"])).await.expect("sound");
+    let mut patient = Box::pin(engine.shutdown(Duration::from_secs(3_600)));
+    tokio::select! {
+        biased;
+        () = &mut patient => panic!("something runs"),
+        () = std::future::ready(()) => {}
+    }
+    within(engine.shutdown(Duration::ZERO)).await;
+    within(patient).await;
+}
+
+#[tokio::test]
+async fn settings_that_mean_no_limit_are_no_overflow() {
+    let quota = adjutant::OutputQuota {
+        head_bytes_max: usize::MAX,
+        tail_bytes_max: usize::MAX,
+        spool_bytes_max: u64::MAX,
+    };
+    let builder = with_executors(Engine::builder()).output_quota(quota).stop_grace(Duration::MAX);
+    let engine = builder.open().await.expect("an engine");
+    register(&engine, "script", 1).await;
+    let request = RunCommand::shell("out:x hang").on(["i-1"]).timeout(1);
+    let (run, mut watch) = engine.run_command_and_watch(request).await.expect("sound");
+    while within(watch.next()).await.expect("readable").is_some() {}
+    assert_eq!(wait(&engine, &run.invoke_id).await.results[0].status, ExecutionStatus::Timeout);
+}

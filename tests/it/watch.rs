@@ -198,7 +198,66 @@ async fn the_end_of_the_engine_ends_a_watch() {
         }
     }
     engine.shutdown(Duration::ZERO).await;
+    assert_eq!(rest(&mut watch).await, ["i-1 Error", "finished Failed"]);
+    wait(&engine, &run.invoke_id).await;
+}
+
+#[tokio::test]
+async fn dropping_the_engine_ends_a_watch_only_after_what_runs() {
+    let gate = Gate::new();
+    let engine = gate.plug_in(Engine::builder()).open().await.expect("an engine");
+    register(&engine, "gate", 1).await;
+    let request = RunCommand::shell("x").on(["i-1"]);
+    let (_, mut watch) = engine.run_command_and_watch(request).await.expect("sound");
+    within(gate.arrivals(1)).await;
+    drop(engine);
+    gate.let_go(1);
     let told = rest(&mut watch).await;
-    assert!(told.is_empty() || told[0] == "i-1 Error", "{told:?}");
-    assert!(matches!(within(engine.wait(&run.invoke_id)).await, Ok(_) | Err(Error::ShuttingDown)));
+    assert_eq!(told, ["i-1 Pending", "i-1 Running", "i-1 Success", "finished Success"]);
+}
+
+#[tokio::test]
+async fn waiting_on_an_engine_that_has_ended_does_not_hang() {
+    let builder = crate::support::with_executors(Engine::builder()).idle();
+    let engine = builder.open().await.expect("an engine");
+    register(&engine, "script", 1).await;
+    let run = engine.run_command(RunCommand::shell("exit:0").on(["i-1"])).await.expect("sound");
+    engine.shutdown(Duration::ZERO).await;
+    let error = within(engine.wait(&run.invoke_id)).await.expect_err("it never ran");
+    assert!(matches!(error, Error::ShuttingDown));
+    let mut watch = engine.watch(&run.invoke_id).await.expect("it exists");
+    assert_eq!(rest(&mut watch).await, ["i-1 Pending"]);
+}
+
+#[tokio::test]
+async fn a_reader_makes_progress_in_slices() {
+    let place = Place::new();
+    let owner = place.open().await;
+    let finished = crate::support::run(&owner, "exit:0", &["i-1"]).await;
+    let gate = Gate::new();
+    owner.shutdown(Duration::ZERO).await;
+    drop(owner);
+    let owner = gate.plug_in(place.builder()).open().await.expect("it opens");
+    register(&owner, "gate", 1).await;
+    let run = owner.run_command(RunCommand::shell("x").on(["i-1"])).await.expect("sound");
+    within(gate.arrivals(1)).await;
+    let reader = Engine::builder().path(place.database()).read_only().open().await;
+    let reader = reader.expect("reading is possible");
+    let mut watch = reader.watch(&run.invoke_id).await.expect("it exists");
+    gate.let_go(1);
+    let mut told = Vec::new();
+    within(async {
+        // Each slice is shorter than the time between two looks.
+        loop {
+            match tokio::time::timeout(Duration::from_millis(20), watch.next()).await {
+                Ok(event) => match event.expect("readable") {
+                    Some(event) => told.push(event),
+                    None => break,
+                },
+                Err(_) => {}
+            }
+        }
+    })
+    .await;
+    assert_eq!(told.last(), Some(&Event::Finished { status: finished.status }));
 }

@@ -12,7 +12,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOption
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::ExecutionContext;
+use super::{ExecutionContext, group};
 use crate::invocation::TerminationMode;
 
 /// How a process came to its end.
@@ -41,13 +41,7 @@ impl Leader {
     /// If it cannot be watched, such as for want of descriptors. It is killed then, with its group.
     pub(super) fn new(child: Child) -> io::Result<Self> {
         let group = Group::new(child);
-        let pidfd = rustix::process::pidfd_open(group.id, PidfdFlags::empty())?;
-        #[expect(
-            deprecated,
-            reason = "the successor is unsafe: one has to promise that the descriptor stays open, as an `OwnedFd` does"
-        )]
-        let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
-        Ok(Self { pidfd, group })
+        Ok(Self { pidfd: watch(group.id)?, group })
     }
 
     /// Waits for the end, and brings it about once the engine asks for it.
@@ -74,11 +68,26 @@ impl Leader {
         self.signal(mode, Signal::CONT)?;
         tokio::select! {
             biased;
-            ended = self.ended() => return ended.map(|()| Ending::Asked(mode)),
+            ended = self.end_politely(mode) => return ended.map(|()| Ending::Asked(mode)),
             () = cx.sleep(cx.stop_grace()) => {}
         }
         self.signal(mode, Signal::KILL)?;
         self.ended().await.map(|()| Ending::Asked(mode))
+    }
+
+    /// Waits until everything that was asked to end has: a shell may be gone long before the child
+    /// that tidies up after it.
+    async fn end_politely(&self, mode: TerminationMode) -> io::Result<()> {
+        self.ended().await?;
+        if mode == TerminationMode::ProcessTree {
+            // The leader is a zombie now, and holds the number of the group.
+            while let Some(member) = group::living_member(self.group.id)? {
+                // Gone in the meantime: look again.
+                let Ok(member) = watch(member) else { continue };
+                member.readable().await?.retain_ready();
+            }
+        }
+        Ok(())
     }
 
     /// Takes the exit status of a process that has ended, and ends what a stop has to end with it.
@@ -112,6 +121,16 @@ impl Leader {
             TerminationMode::ProcessTree => self.group.signal(signal),
         }
     }
+}
+
+/// A descriptor that becomes readable when the process ends.
+fn watch(process: Pid) -> io::Result<AsyncFd<OwnedFd>> {
+    let pidfd = rustix::process::pidfd_open(process, PidfdFlags::empty())?;
+    #[expect(
+        deprecated,
+        reason = "the successor is unsafe: one has to promise that the descriptor stays open, as an `OwnedFd` does"
+    )]
+    AsyncFd::with_interest(pidfd, Interest::READABLE)
 }
 
 /// A process group whose number is ours as long as its leader is not reaped.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal};
-use tempfile::TempDir;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, watch};
@@ -17,10 +16,10 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::config::OutputQuota;
 use crate::execution::StopReason;
-use crate::executor::Job;
+use crate::executor::Scratch;
 use crate::id::{CommandId, ExecutionId, InvokeId};
-use crate::invocation::TerminationMode;
-use crate::output::{LiveOutput, Output, Piece, Reader, Stream};
+use crate::invocation::{Job, TerminationMode};
+use crate::output::{LiveOutput, Output, Piece, Reader, SpoolSpace, Stream};
 
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -34,7 +33,7 @@ struct Run {
     printed: Arc<Notify>,
     reader: Reader,
     text: String,
-    scratch: TempDir,
+    scratch: Arc<Scratch>,
 }
 
 impl Run {
@@ -45,9 +44,13 @@ impl Run {
     fn with_quota(script: impl AsRef<[u8]>, quota: OutputQuota) -> Self {
         let now = "2026-03-29T00:59:59Z".parse().expect("an instant");
         let clock = ManualClock::at(now);
-        let scratch = tempfile::tempdir().expect("a folder");
+        let scratch = Arc::new(Scratch::temporary().expect("a folder"));
         let printed = Arc::new(Notify::new());
-        let output = LiveOutput::new(quota, vec![Arc::downgrade(&printed)]);
+        let output = LiveOutput::new(
+            quota,
+            SpoolSpace::new(quota.spool_bytes_max),
+            vec![Arc::downgrade(&printed)],
+        );
         let (stop, stopped) = watch::channel(None);
         let invoke_id = InvokeId::new(now);
         Self {
@@ -67,7 +70,7 @@ impl Run {
                 stop: stopped,
                 stop_grace: GRACE,
                 clock: Arc::new(clock.clone()),
-                scratch_dir: Arc::new(scratch.path().to_owned()),
+                scratch: Arc::clone(&scratch),
             },
             stop,
             clock,
@@ -181,6 +184,15 @@ impl Process {
 
     async fn ended(&self) {
         let _ = self.pidfd.readable().await.expect("it can be watched");
+    }
+
+    /// Waits until it has become this program. A signal that meets a shell between its fork and
+    /// its exec can be lost there, to a trap that is just being cleared.
+    async fn becomes(&self, program: &str) {
+        let comm = format!("/proc/{}/comm", self.pid);
+        while std::fs::read_to_string(&comm).is_ok_and(|name| name.trim_end() != program) {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// The letter that the kernel has for its state, `None` if it is gone.
@@ -454,6 +466,7 @@ async fn a_stop_is_polite_at_first() {
         let task = run.start();
         let leader = run.process("leader").await;
         let child = run.process("child").await;
+        child.becomes("sleep").await;
         run.ask_to_stop();
         assert_eq!(task.await.expect("no panic"), want, "{script}");
         child.ended().await;
@@ -465,9 +478,37 @@ async fn a_stop_is_polite_at_first() {
     check(waits, stopped_by(Signal::TERM)).await;
     check(&format!("trap 'exit 3' TERM; {waits}"), stopped_with(3)).await;
     check(&format!("trap 'exit 0' TERM; {waits}"), stopped_with(0)).await;
-    // What ignores the signal goes with its leader.
+}
+
+#[tokio::test]
+async fn a_child_may_tidy_up_after_its_leader_is_gone() {
+    let tidy = "trap \"echo tidied; exit\" TERM; sleep 1000 & echo child=$!; wait";
+    let mut run = Run::new(format!("echo leader=$$; sh -c '{tidy}'; exit 9"));
+    let task = run.start();
+    run.process("child").await.becomes("sleep").await;
+    run.ask_to_stop();
+    assert_eq!(task.await.expect("no panic"), stopped_by(Signal::TERM));
+    let output = run.cx.output.close();
+    assert!(String::from_utf8_lossy(output.as_bytes()).ends_with("tidied\n"), "{output:?}");
+}
+
+#[tokio::test]
+async fn what_ignores_a_stop_is_ended_once_the_grace_is_over() {
     let deaf = "sh -c 'trap \"\" TERM; echo child=$$; exec sleep 1000' & echo leader=$$; wait";
-    check(deaf, stopped_by(Signal::TERM)).await;
+    let mut run = Run::new(deaf);
+    let task = run.start();
+    let (leader, child) = (run.process("leader").await, run.process("child").await);
+    run.ask_to_stop();
+    while leader.state() != Some('Z') {
+        tokio::task::yield_now().await;
+    }
+    run.clock.sleeping(1).await;
+    run.clock.advance(GRACE - Duration::from_millis(1));
+    tokio::task::yield_now().await;
+    assert!(child.lives() && !task.is_finished());
+    run.clock.advance(Duration::from_millis(1));
+    assert_eq!(task.await.expect("no panic"), stopped_by(Signal::TERM));
+    child.ended().await;
 }
 
 #[tokio::test]

@@ -10,22 +10,20 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::error::Result;
-
-use super::io_error;
+use crate::error::{Error, Result, StorageError, StorageErrorKind};
 
 /// Where Linux keeps files in memory.
 const IN_MEMORY: &str = "/dev/shm";
 
 /// Its folder goes with it.
 #[derive(Debug)]
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     path: PathBuf,
 }
 
 impl Scratch {
     /// The folder of a database; blocks. The caller holds the lock of the database.
-    pub(super) fn of(database: &Path) -> Result<Self> {
+    pub(crate) fn of(database: &Path) -> Result<Self> {
         let mut beside = database.as_os_str().to_owned();
         beside.push(".run");
         let places = [in_memory(database), PathBuf::from(beside)];
@@ -43,7 +41,7 @@ impl Scratch {
     }
 
     /// A folder for an engine in memory; blocks.
-    pub(super) fn temporary() -> Result<Self> {
+    pub(crate) fn temporary() -> Result<Self> {
         let on_disk = std::env::temp_dir();
         let new_in = |place| tempfile::Builder::new().prefix("adjutant-").tempdir_in(place);
         let folder = new_in(Path::new(IN_MEMORY)).or_else(|_| new_in(&on_disk));
@@ -51,7 +49,7 @@ impl Scratch {
         Ok(Self { path: folder.keep() })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }
@@ -76,6 +74,14 @@ fn sweep(path: &Path) -> io::Result<()> {
 
 fn create(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(path)
+}
+
+fn io_error(path: &Path, error: &io::Error) -> Error {
+    Error::Storage(StorageError {
+        kind: StorageErrorKind::Io,
+        message: error.to_string(),
+        path: Some(path.to_owned()),
+    })
 }
 
 impl Drop for Scratch {
