@@ -142,6 +142,8 @@ pub enum StorageErrorKind {
     Full,
     /// The file is damaged or no database.
     Corrupt,
+    /// The file is a sound database of something else.
+    Foreign,
     /// The file was written by a newer version of this library, or by another build of this one.
     Version,
     /// Too many reads wait already.
@@ -159,6 +161,7 @@ impl StorageErrorKind {
             Self::ReadOnly => "Storage.ReadOnly",
             Self::Full => "Storage.Full",
             Self::Corrupt => "Storage.Corrupt",
+            Self::Foreign => "Storage.Foreign",
             Self::Version => "Storage.Version",
             Self::Busy => "Storage.Busy",
             Self::Io => "Storage.Io",
@@ -172,6 +175,7 @@ impl StorageErrorKind {
             Self::ReadOnly => "make the file and its folder writable, or open it for reading only",
             Self::Full => "free space on the disk and try again",
             Self::Corrupt => "restore the file from a backup, or name another file",
+            Self::Foreign => "name a file of its own, which will be created",
             Self::Version => "use the version that wrote it, or a newer one",
             Self::Busy => "try again in a while",
             Self::Io => "see to the disk or the file system and try again",

@@ -26,6 +26,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::config::Durability;
 use crate::error::{Error, Result, StorageError, StorageErrorKind, Violation};
+use connection::Access;
 use lock::Lock;
 use writer::Writer;
 
@@ -90,7 +91,7 @@ impl Store {
         )?;
         connection::set_up_writer(&connection, options.durability)?;
         migrate::migrate(&mut connection)?;
-        let readers = connection::readers(path, options.readers_max);
+        let readers = connection::readers(path, Access::Shared, options.readers_max);
         let writer = Writer::start(connection, Some(Arc::clone(path)))?;
         Ok(Self {
             path: Some(Arc::clone(path)),
@@ -101,12 +102,10 @@ impl Store {
     }
 
     fn open_reader(path: &Arc<Path>, options: &StoreOptions) -> Result<Self> {
-        if !path.exists() {
-            return Err(storage(StorageErrorKind::CannotOpen, "there is no such file"));
-        }
+        std::fs::metadata(path).map_err(|error| lock::cannot_open(path, &error))?;
         // Opened by itself first: the pool would try again and again, and hide why.
-        migrate::check(&connection::reader(path)?)?;
-        let readers = connection::readers(path, options.readers_max);
+        let access = Access::to(path, |connection| migrate::check(&connection))?;
+        let readers = connection::readers(path, access, options.readers_max);
         Ok(Self { path: Some(Arc::clone(path)), readers: Some(readers), writer: None, _lock: None })
     }
 

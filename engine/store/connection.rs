@@ -1,7 +1,9 @@
 //! How a connection is set up. Every PRAGMA is read back: SQLite ignores what it does not know, and
 //! a silent default is how durability gets lost.
 
-use std::path::Path;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use r2d2_sqlite::SqliteConnectionManager;
@@ -9,8 +11,9 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::config::Durability;
-use crate::error::{Result, StorageErrorKind};
+use crate::error::{Error, Result, StorageErrorKind};
 
+use super::lock::beside;
 use super::storage;
 
 /// For locks that another program holds on the file, such as a backup.
@@ -58,17 +61,76 @@ pub(super) fn set_up_memory(connection: &Connection) -> Result<()> {
 const READ_ONLY: OpenFlags =
     OpenFlags::SQLITE_OPEN_READ_ONLY.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 
+/// What a reader may rely on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Others may write, and the files beside the database can be used.
+    Shared,
+    /// Nobody writes: nothing waits in a journal, and this user could not create one.
+    Still,
+}
+
+impl Access {
+    /// The way in which `check` can read the file.
+    pub(super) fn to(path: &Path, check: impl Fn(Connection) -> Result<()>) -> Result<Self> {
+        let refused = match reader(path, Self::Shared).and_then(&check) {
+            Ok(()) => return Ok(Self::Shared),
+            Err(error) => error,
+        };
+        let may_be_still = match &refused {
+            Error::Storage(storage) => {
+                matches!(storage.kind, StorageErrorKind::ReadOnly | StorageErrorKind::CannotOpen)
+            }
+            _ => false,
+        };
+        if may_be_still && !beside(path, "-wal").exists() {
+            return reader(path, Self::Still).and_then(check).map(|()| Self::Still);
+        }
+        Err(refused)
+    }
+
+    /// What SQLite is to open, and how.
+    fn target(self, path: &Path) -> (PathBuf, OpenFlags) {
+        match self {
+            Self::Shared => (path.to_owned(), READ_ONLY),
+            Self::Still => {
+                let mut uri = OsString::from("file:");
+                uri.push(OsStr::from_bytes(&escaped(path)));
+                uri.push("?immutable=1");
+                (uri.into(), READ_ONLY | OpenFlags::SQLITE_OPEN_URI)
+            }
+        }
+    }
+}
+
+/// A path as part of a URI.
+fn escaped(path: &Path) -> Vec<u8> {
+    let mut escaped = Vec::new();
+    for &byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'%' | b'?' | b'#' => escaped.extend(format!("%{byte:02x}").bytes()),
+            _ => escaped.push(byte),
+        }
+    }
+    escaped
+}
+
 /// A connection that cannot write.
-pub(super) fn reader(path: &Path) -> Result<Connection> {
-    let mut connection = Connection::open_with_flags(path, READ_ONLY)?;
+fn reader(path: &Path, access: Access) -> Result<Connection> {
+    let (target, flags) = access.target(path);
+    let mut connection = Connection::open_with_flags(target, flags)?;
     set_up_reader(&mut connection)?;
     Ok(connection)
 }
 
 /// A pool of connections that cannot write; they are opened when they are first needed.
-pub(super) fn readers(path: &Path, max: u32) -> r2d2::Pool<SqliteConnectionManager> {
-    let manager =
-        SqliteConnectionManager::file(path).with_flags(READ_ONLY).with_init(set_up_reader);
+pub(super) fn readers(
+    path: &Path,
+    access: Access,
+    max: u32,
+) -> r2d2::Pool<SqliteConnectionManager> {
+    let (target, flags) = access.target(path);
+    let manager = SqliteConnectionManager::file(target).with_flags(flags).with_init(set_up_reader);
     r2d2::Pool::builder()
         .max_size(max.max(1))
         .min_idle(Some(0))
@@ -120,7 +182,7 @@ mod tests {
         };
         check(Durability::Full, 2);
         check(Durability::Relaxed, 1);
-        let reader = reader(&path).expect("it exists");
+        let reader = reader(&path, Access::Shared).expect("it exists");
         assert_eq!(pragma(&reader, "query_only"), Value::from(1));
         assert!(reader.execute_batch("DROP TABLE t").is_err());
         let version = rusqlite::version_number();

@@ -64,10 +64,14 @@ pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
 /// One name for one file, so that two ways to it meet at one lock.
 pub(super) fn canonical(path: &Path) -> Result<PathBuf> {
     if let Ok(path) = path.canonicalize() {
-        if path.is_dir() {
-            return Err(storage(StorageErrorKind::CannotOpen, "it is a folder, not a file"));
-        }
-        return Ok(path);
+        return match std::fs::metadata(&path) {
+            Ok(found) if found.is_file() => Ok(path),
+            Ok(found) if found.is_dir() => {
+                Err(storage(StorageErrorKind::CannotOpen, "it is a folder, not a file"))
+            }
+            Ok(_) => Err(storage(StorageErrorKind::CannotOpen, "it is no regular file")),
+            Err(error) => Err(cannot_open(&path, &error)),
+        };
     }
     let name = path.file_name().ok_or_else(|| {
         storage(StorageErrorKind::CannotOpen, format!("`{}` names no file", path.display()))
@@ -89,12 +93,17 @@ pub(super) fn create_private(path: &Path) -> Result<()> {
     }
 }
 
-fn cannot_open(path: &Path, error: &io::Error) -> Error {
+/// Too many open files, of this process and of the system.
+const EMFILE: i32 = 24;
+const ENFILE: i32 = 23;
+
+pub(super) fn cannot_open(path: &Path, error: &io::Error) -> Error {
     let kind = match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             StorageErrorKind::ReadOnly
         }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StorageErrorKind::Full,
+        _ if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) => StorageErrorKind::Busy,
         _ => StorageErrorKind::CannotOpen,
     };
     storage(kind, format!("{}: {error}", path.display()))

@@ -1,6 +1,6 @@
 //! The schema and its history: forward only, embedded, each step known by its hash.
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+use rusqlite::{Connection, TransactionBehavior};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result, StorageErrorKind};
@@ -24,6 +24,7 @@ const NEWEST: i64 = MIGRATIONS[MIGRATIONS.len() - 1].version;
 /// Brings the tables to the newest version in one transaction: all steps or none.
 pub(super) fn migrate(connection: &mut Connection) -> Result<()> {
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    check_ownership(&tx)?;
     tx.execute_batch(
         "CREATE TABLE IF NOT EXISTS migrations (
             version INTEGER PRIMARY KEY,
@@ -45,14 +46,29 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<()> {
 
 /// Checks, without changing anything, that the tables are of the newest version.
 pub(super) fn check(connection: &Connection) -> Result<()> {
-    let has_history: Option<i64> = connection
-        .query_row("SELECT 1 FROM sqlite_schema WHERE name = 'migrations'", (), |row| row.get(0))
-        .optional()?;
-    let applied = if has_history.is_some() { applied(connection)? } else { 0 };
+    check_ownership(connection)?;
+    let is_empty: bool =
+        connection
+            .query_row("SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)", (), |row| row.get(0))?;
+    let applied = if is_empty { 0 } else { applied(connection)? };
     if applied < MIGRATIONS.len() {
         let message =
             "its tables are older than this version; open it for writing once to upgrade it";
         return Err(storage(StorageErrorKind::Version, message));
+    }
+    Ok(())
+}
+
+/// A file that holds tables, but not those of this library, belongs to somebody else.
+fn check_ownership(connection: &Connection) -> Result<()> {
+    let foreign: bool = connection.query_row(
+        "SELECT EXISTS (SELECT 1 FROM sqlite_schema)
+            AND NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'migrations')",
+        (),
+        |row| row.get(0),
+    )?;
+    if foreign {
+        return Err(storage(StorageErrorKind::Foreign, "it is the database of another program"));
     }
     Ok(())
 }
@@ -119,13 +135,28 @@ mod tests {
     fn a_failed_upgrade_leaves_the_file_as_it_was() {
         let mut connection = Connection::open_in_memory().expect("memory");
         // In the way of the first migration's last table.
-        connection.execute_batch("CREATE TABLE client_tokens (x)").expect("a host's own table");
+        connection
+            .execute_batch(
+                "CREATE TABLE migrations (version INTEGER PRIMARY KEY, name TEXT, sha256 TEXT);
+                 CREATE TABLE client_tokens (x)",
+            )
+            .expect("two tables");
         assert!(migrate(&mut connection).is_err());
-        let tables: i64 = connection
-            .query_row("SELECT count(*) FROM sqlite_schema WHERE type = 'table'", (), |row| {
-                row.get(0)
-            })
-            .expect("still readable");
-        assert_eq!(tables, 1);
+        assert_eq!(tables(&connection), 2);
+    }
+
+    #[test]
+    fn somebody_elses_database_is_left_alone() {
+        let mut connection = Connection::open_in_memory().expect("memory");
+        connection.execute_batch("CREATE TABLE theirs (x)").expect("a table");
+        for refused in [migrate(&mut connection), super::check(&connection)] {
+            assert_eq!(refused.expect_err("not ours").code(), "Storage.Foreign");
+        }
+        assert_eq!(tables(&connection), 1);
+    }
+
+    fn tables(connection: &Connection) -> i64 {
+        let count = "SELECT count(*) FROM sqlite_schema WHERE type = 'table'";
+        connection.query_row(count, (), |row| row.get(0)).expect("readable")
     }
 }

@@ -153,7 +153,7 @@ async fn files_that_cannot_be_used_are_said_to_be_so() {
     check(at("text.db"), StorageErrorKind::Corrupt, false, "not a database").await;
     check(at("text.db"), StorageErrorKind::Corrupt, true, "not a database").await;
     check(at("no/such/folder.db"), StorageErrorKind::CannotOpen, false, "folder exists").await;
-    check(at("missing.db"), StorageErrorKind::CannotOpen, true, "no such file").await;
+    check(at("missing.db"), StorageErrorKind::CannotOpen, true, "No such file").await;
     fs::create_dir(at("folder.db")).expect("a folder");
     check(at("folder.db"), StorageErrorKind::CannotOpen, false, "a folder, not a file").await;
     check(at(""), StorageErrorKind::CannotOpen, false, "a folder, not a file").await;

@@ -249,12 +249,11 @@ async fn a_reader_makes_progress_in_slices() {
     within(async {
         // Each slice is shorter than the time between two looks.
         loop {
-            match tokio::time::timeout(Duration::from_millis(20), watch.next()).await {
-                Ok(event) => match event.expect("readable") {
-                    Some(event) => told.push(event),
-                    None => break,
-                },
-                Err(_) => {}
+            let slice = tokio::time::timeout(Duration::from_millis(20), watch.next()).await;
+            let Ok(event) = slice else { continue };
+            match event.expect("readable") {
+                Some(event) => told.push(event),
+                None => break,
             }
         }
     })
