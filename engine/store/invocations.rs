@@ -204,34 +204,52 @@ pub(crate) fn list(
         );
         values.push(id.as_str().to_owned().into());
     }
-    match filter.status {
-        Some(status) if status.is_final() => {
-            conditions.push("v.status = ?");
-            values.push(status.as_str().to_owned().into());
-        }
-        // Which of the unfinished ones stand so is seen from their executions below.
-        Some(_) => conditions.push("v.finished_at_ms IS NULL"),
-        None => {}
+    let standing = filter.status.map(standing);
+    if let Some(condition) = &standing {
+        conditions.push(condition);
     }
+    values.push((page_size as i64 + 1).into());
     let mut query = tx.prepare_cached(&format!(
         "SELECT v.id, v.invoke_id, v.command_id, v.name, v.description, v.type, v.content, v.working_dir,
                 v.timeout_s, v.termination_mode, v.created_at_ms, v.finished_at_ms, v.frequency
-         FROM invocations v WHERE {} ORDER BY v.id DESC",
+         FROM invocations v WHERE {} ORDER BY v.id DESC LIMIT ?",
         conditions.join(" AND ")
     ))?;
     let mut rows = query.query(params_from_iter(values))?;
     let mut entries = Vec::new();
     while let Some(row) = rows.next()? {
-        let invocation = read(tx, row, encoding)?;
-        if filter.status.is_none_or(|status| status == invocation.status) {
-            entries.push((row.get(0)?, invocation));
-        }
-        if entries.len() > page_size {
-            break;
-        }
+        entries.push((row.get(0)?, read(tx, row, encoding)?));
     }
     let next = cut_page(&mut entries, page_size);
     Ok((entries.into_iter().map(|(_, invocation)| invocation).collect(), next))
+}
+
+/// The condition that picks the invocations that stand so: what `roll_up` says, in SQL, so that
+/// none has to be read to be passed over.
+fn standing(status: InvocationStatus) -> String {
+    let any = |status: ExecutionStatus| {
+        format!(
+            "EXISTS (SELECT 1 FROM fires f JOIN executions e ON e.fire = f.id
+             WHERE f.invocation = v.id AND f.unfinished > 0 AND e.status = '{status}')"
+        )
+    };
+    let in_order = [
+        (InvocationStatus::Stopping, ExecutionStatus::Stopping),
+        (InvocationStatus::Pending, ExecutionStatus::Pending),
+        (InvocationStatus::Running, ExecutionStatus::Running),
+    ];
+    if status.is_final() {
+        return format!("v.status = '{status}'");
+    }
+    let mut conditions = vec!["v.finished_at_ms IS NULL".to_owned()];
+    for (invocation, execution) in in_order {
+        if invocation == status {
+            conditions.push(any(execution));
+            break;
+        }
+        conditions.push(format!("NOT {}", any(execution)));
+    }
+    conditions.join(" AND ")
 }
 
 /// The condition that picks the invocations of a command: of a kept one by its id, of another by

@@ -371,3 +371,32 @@ async fn settings_that_mean_no_limit_are_no_overflow() {
     while within(watch.next()).await.expect("readable").is_some() {}
     assert_eq!(wait(&engine, &run.invoke_id).await.results[0].status, ExecutionStatus::Timeout);
 }
+
+#[tokio::test]
+async fn unfinished_invocations_are_found_by_where_they_stand() {
+    let gate = Gate::new();
+    let builder = gate.plug_in(Engine::builder()).max_concurrent(1);
+    let engine = builder.open().await.expect("an engine");
+    register(&engine, "gate", 2).await;
+    let submit =
+        async |request: RunCommand| engine.run_command(request).await.expect("sound").invoke_id;
+    let runs = submit(RunCommand::shell("x").on(["i-1"])).await;
+    within(gate.arrivals(1)).await;
+    let waits = submit(RunCommand::shell("x").on(["i-2"])).await;
+    let planned = submit(RunCommand::shell("x").on(["i-1"]).frequency("rate(2m)")).await;
+    let check = async |status, want: &[adjutant::InvokeId]| {
+        let filter = DescribeInvocations { status: Some(status), ..Default::default() };
+        let found = engine.describe_invocations(filter).await.expect("a page").invocations;
+        let ids: Vec<_> = found.iter().map(|invocation| invocation.invoke_id).collect();
+        assert_eq!(ids, want, "{status}");
+        assert!(found.iter().all(|invocation| invocation.status == status), "{status}");
+    };
+    check(InvocationStatus::Running, &[runs]).await;
+    check(InvocationStatus::Pending, &[waits]).await;
+    check(InvocationStatus::Scheduled, &[planned]).await;
+    check(InvocationStatus::Stopping, &[]).await;
+    check(InvocationStatus::Success, &[]).await;
+    gate.let_go(2);
+    wait(&engine, &waits).await;
+    check(InvocationStatus::Success, &[waits, runs]).await;
+}
