@@ -1,0 +1,158 @@
+//! What invocations need to be there: instances and kept commands.
+
+use super::Engine;
+use super::page::{Page, encoding, text};
+use super::planner::no_executor;
+use super::submit::unchecked;
+use crate::command::{
+    CreateCommand, CreateCommandResponse, DescribeCommands, DescribeCommandsResponse, ModifyCommand,
+};
+use crate::error::{Error, Result, none_of};
+use crate::id::{CommandId, InstanceId};
+use crate::instance::{DescribeInstances, DescribeInstancesResponse, Instance};
+use crate::store::commands::Definition;
+use crate::store::{commands, instances};
+use crate::wire;
+
+impl Engine {
+    /// Registers an instance, or changes the one of that name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if its id is malformed or its executor is not plugged in.
+    pub async fn register_instance(&self, instance: Instance) -> Result<()> {
+        self.check_instance(&instance)?;
+        let now_ms = self.now_ms();
+        self.write(move |tx| instances::upsert(tx, &instance, now_ms)).await
+    }
+
+    /// Changes a registered instance.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if there is none of that name, or as for
+    /// [`register_instance`](Engine::register_instance).
+    pub async fn update_instance(&self, instance: Instance) -> Result<()> {
+        self.check_instance(&instance)?;
+        let now_ms = self.now_ms();
+        self.write(move |tx| {
+            let known = instances::find(tx, &instance.instance_id)?;
+            known.ok_or_else(|| Error::invalid(instances::not_found(&instance.instance_id)))?;
+            instances::upsert(tx, &instance, now_ms)
+        })
+        .await
+    }
+
+    /// Removes an instance. Its records stay, and registering it again brings it back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if there is none of that name, [`Error::Conflict`] while executions on it
+    /// have not ended.
+    pub async fn remove_instance(&self, instance_id: &InstanceId) -> Result<()> {
+        let (instance_id, now_ms) = (instance_id.clone(), self.now_ms());
+        self.write(move |tx| instances::remove(tx, &instance_id, now_ms)).await
+    }
+
+    /// Lists instances, a page at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if an id is unknown or the page is not one.
+    pub async fn describe_instances(
+        &self,
+        request: DescribeInstances,
+    ) -> Result<DescribeInstancesResponse> {
+        let page = Page::new(request.max_results, request.next_token.as_deref(), self.limits())?;
+        let ids = request.instance_ids;
+        let (instances, next) = self
+            .read(move |tx| {
+                if ids.is_empty() {
+                    return instances::list(tx, page.after, page.size);
+                }
+                let found = ids.iter().map(|id| {
+                    let target = instances::find(tx, id)?;
+                    target.ok_or_else(|| Error::invalid(instances::not_found(id)))
+                });
+                Ok((found.map(|t| Ok(t?.instance)).collect::<Result<_>>()?, None))
+            })
+            .await?;
+        Ok(DescribeInstancesResponse {
+            request_id: wire::request_id(),
+            instances,
+            next_token: text(next),
+        })
+    }
+
+    fn check_instance(&self, instance: &Instance) -> Result<()> {
+        let mut violations = instance.violations();
+        if !self.inner.executor_names.contains(&instance.executor) {
+            violations.push(no_executor(instance, &self.inner.executor_names));
+        }
+        none_of(violations)
+    }
+
+    /// Keeps a command for later invocations.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] with everything that is wrong with the request.
+    pub async fn create_command(&self, request: CreateCommand) -> Result<CreateCommandResponse> {
+        let (content, violations) = request.check(self.limits());
+        none_of(violations)?;
+        let definition = Definition {
+            name: request.name,
+            description: request.description,
+            command_type: request.command_type,
+            content: content.ok_or_else(unchecked)?,
+            working_dir: request.working_dir.filter(|dir| !dir.is_empty()),
+            timeout_s: request.timeout.unwrap_or(self.limits().timeout_s_default),
+        };
+        let command_id = CommandId::new(self.inner.clock.realtime());
+        let (kept_max, now_ms) = (self.limits().kept_commands_max, self.now_ms());
+        self.write(move |tx| commands::insert(tx, command_id, &definition, kept_max, now_ms))
+            .await?;
+        Ok(CreateCommandResponse { request_id: wire::request_id(), command_id })
+    }
+
+    /// Changes a kept command; invocations that exist keep what they were made from.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if there is no such command or a value is out of bounds.
+    pub async fn modify_command(&self, request: ModifyCommand) -> Result<()> {
+        none_of(request.violations(self.limits()))?;
+        self.write(move |tx| commands::modify(tx, &request)).await
+    }
+
+    /// Deletes a kept command; its invocations stay.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if there is no such command, [`Error::Conflict`] while an invocation of it
+    /// has not ended.
+    pub async fn delete_command(&self, command_id: CommandId) -> Result<()> {
+        self.write(move |tx| commands::delete(tx, command_id)).await
+    }
+
+    /// Lists kept commands, newest first, a page at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if the page is not one.
+    pub async fn describe_commands(
+        &self,
+        request: DescribeCommands,
+    ) -> Result<DescribeCommandsResponse> {
+        let page = Page::new(request.max_results, request.next_token.as_deref(), self.limits())?;
+        let encoding = encoding(request.content_encoding.as_deref());
+        let (commands, next) = self
+            .read(move |tx| commands::list(tx, &request, page.after, page.size, encoding))
+            .await?;
+        Ok(DescribeCommandsResponse {
+            request_id: wire::request_id(),
+            commands,
+            next_token: text(next),
+        })
+    }
+}

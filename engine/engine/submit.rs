@@ -1,0 +1,218 @@
+//! Invocations: in, and stopped.
+
+use std::sync::Arc;
+
+use super::Engine;
+use super::planner::Planner;
+use super::watch::{Position, Watch};
+use crate::dispatcher::Dispatcher;
+use crate::error::{Error, Result, none_of};
+use crate::event::{Change, Hub};
+use crate::id::{CommandId, ExecutionId, InstanceId, InvokeId};
+use crate::invocation::{
+    InvokeCommand, InvokeCommandResponse, RunCommand, RunCommandResponse, StopInvocation,
+    StopInvocationResponse,
+};
+use crate::status::ExecutionStatus;
+use crate::store::commands::Definition;
+use crate::store::executions::Stopped;
+use crate::store::invocations::NewInvocation;
+use crate::store::{Tx, commands, executions, invocations};
+use crate::wire;
+
+impl Engine {
+    /// Creates a command and runs it. When this returns, the invocation is on disk.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] with everything that is wrong; then nothing is stored and nothing runs.
+    pub async fn run_command(&self, request: RunCommand) -> Result<RunCommandResponse> {
+        let invoke_id = self.new_invoke_id();
+        self.submit_run(invoke_id, request).await
+    }
+
+    /// Does the same and watches from before the start, so that no output is missed.
+    ///
+    /// # Errors
+    ///
+    /// As [`run_command`](Engine::run_command).
+    pub async fn run_command_and_watch(
+        &self,
+        request: RunCommand,
+    ) -> Result<(RunCommandResponse, Watch)> {
+        let invoke_id = self.new_invoke_id();
+        let subscription = self.inner.records.hub.subscribe(invoke_id);
+        let response = self.submit_run(invoke_id, request).await?;
+        Ok((response, self.watch_with(subscription, invoke_id, Position::default()).await?))
+    }
+
+    async fn submit_run(
+        &self,
+        invoke_id: InvokeId,
+        request: RunCommand,
+    ) -> Result<RunCommandResponse> {
+        let checked = request.check(self.limits());
+        none_of(checked.violations)?;
+        let definition = Definition {
+            name: request.name,
+            description: request.description,
+            command_type: request.command_type,
+            content: checked.content.ok_or_else(unchecked)?,
+            working_dir: request.working_dir.filter(|dir| !dir.is_empty()),
+            timeout_s: request.timeout.unwrap_or(self.limits().timeout_s_default),
+        };
+        let command_id = CommandId::of_invocation(invoke_id);
+        let (keep, kept_max) = (request.keep_command, self.limits().kept_commands_max);
+        let new = NewInvocation {
+            invoke_id,
+            command_id: keep.then_some(command_id),
+            definition,
+            termination_mode: request.termination_mode,
+            recurrence: checked.recurrence,
+        };
+        let planner = self.planner();
+        let now_ms = planner.now.timestamp_millis();
+        self.submit(move |tx| {
+            let start = planner.start(tx, &request.instance_ids, &new)?;
+            if keep {
+                commands::insert(tx, command_id, &new.definition, kept_max, now_ms)?;
+            }
+            invocations::insert(tx, &new, &start, now_ms)
+        })
+        .await?;
+        Ok(RunCommandResponse { request_id: wire::request_id(), command_id, invoke_id })
+    }
+
+    /// Runs a kept command. When this returns, the invocation is on disk.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] with what is wrong; then nothing is stored and nothing runs.
+    pub async fn invoke_command(&self, request: InvokeCommand) -> Result<InvokeCommandResponse> {
+        let invoke_id = self.new_invoke_id();
+        self.submit_invoke(invoke_id, request).await
+    }
+
+    /// Does the same and watches from before the start, so that no output is missed.
+    ///
+    /// # Errors
+    ///
+    /// As [`invoke_command`](Engine::invoke_command).
+    pub async fn invoke_command_and_watch(
+        &self,
+        request: InvokeCommand,
+    ) -> Result<(InvokeCommandResponse, Watch)> {
+        let invoke_id = self.new_invoke_id();
+        let subscription = self.inner.records.hub.subscribe(invoke_id);
+        let response = self.submit_invoke(invoke_id, request).await?;
+        Ok((response, self.watch_with(subscription, invoke_id, Position::default()).await?))
+    }
+
+    async fn submit_invoke(
+        &self,
+        invoke_id: InvokeId,
+        request: InvokeCommand,
+    ) -> Result<InvokeCommandResponse> {
+        let (recurrence, violations) = request.check(self.limits());
+        none_of(violations)?;
+        let planner = self.planner();
+        self.submit(move |tx| {
+            let mut definition = commands::get(tx, request.command_id)?;
+            if let Some(working_dir) = request.working_dir.filter(|dir| !dir.is_empty()) {
+                definition.working_dir = Some(working_dir);
+            }
+            definition.timeout_s = request.timeout.unwrap_or(definition.timeout_s);
+            let new = NewInvocation {
+                invoke_id,
+                command_id: Some(request.command_id),
+                definition,
+                termination_mode: request.termination_mode,
+                recurrence,
+            };
+            let start = planner.start(tx, &request.instance_ids, &new)?;
+            invocations::insert(tx, &new, &start, planner.now.timestamp_millis())
+        })
+        .await?;
+        Ok(InvokeCommandResponse { request_id: wire::request_id(), invoke_id })
+    }
+
+    /// Stops an invocation: what waits is cancelled, what runs is asked to end. When this returns,
+    /// the request is on disk; [`wait`](Engine::wait) for the end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if there is no such invocation, or it has no such target.
+    pub async fn stop_invocation(&self, request: StopInvocation) -> Result<StopInvocationResponse> {
+        none_of(request.violations(self.limits()))?;
+        let (invoke_id, now_ms) = (request.invoke_id, self.now_ms());
+        let hub = Arc::clone(&self.inner.records.hub);
+        let stop = self.inner.dispatcher.as_ref().map(Dispatcher::stopper);
+        let op = move |tx: Tx<'_>| {
+            let invocation = invocations::find(tx, invoke_id)?;
+            executions::stop(tx, invocation, &request.instance_ids, now_ms)
+        };
+        self.write_then(op, move |stopped| {
+            if let Some(stop) = stop {
+                stop(stopped.stopping.iter().map(|(execution_id, _)| *execution_id).collect());
+            }
+            tell_stopped(&hub, invoke_id, stopped, now_ms);
+        })
+        .await?;
+        Ok(StopInvocationResponse { request_id: wire::request_id() })
+    }
+
+    fn planner(&self) -> Planner {
+        Planner {
+            now: self.inner.clock.realtime(),
+            executor_names: Arc::clone(&self.inner.executor_names),
+            limits: self.limits().clone(),
+        }
+    }
+
+    fn new_invoke_id(&self) -> InvokeId {
+        InvokeId::new(self.inner.clock.realtime())
+    }
+
+    /// Stores an invocation and lets the dispatcher know.
+    async fn submit<F>(&self, op: F) -> Result<()>
+    where
+        F: FnOnce(Tx<'_>) -> Result<()> + Send + 'static,
+    {
+        let wake_dispatcher = self.inner.dispatcher.as_ref().map(Dispatcher::waker);
+        let wake_scheduler = self.inner.scheduler.as_ref().map(|s| Arc::clone(&s.wake));
+        self.write_then(op, move |()| {
+            if let Some(wake) = wake_dispatcher {
+                wake();
+            }
+            if let Some(wake) = wake_scheduler {
+                wake.notify_one();
+            }
+        })
+        .await
+    }
+}
+
+/// Tells the watchers of an invocation what a stop did.
+fn tell_stopped(hub: &Hub, invoke_id: InvokeId, stopped: &Stopped, now_ms: i64) {
+    let change = |status| {
+        move |(execution_id, instance_id): &(ExecutionId, InstanceId)| Change {
+            execution_id: *execution_id,
+            instance_id: instance_id.clone(),
+            status,
+            at_ms: now_ms,
+            output: None,
+        }
+    };
+    hub.publish(invoke_id, || {
+        let cancelled = stopped.cancelled.iter().map(change(ExecutionStatus::Cancelled));
+        cancelled.chain(stopped.stopping.iter().map(change(ExecutionStatus::Stopping))).collect()
+    });
+    for &(invoke_id, status) in &stopped.finished {
+        hub.finish(invoke_id, status);
+    }
+}
+
+/// What cannot be: content that passed its check is there.
+pub(super) fn unchecked() -> Error {
+    Error::Internal("content passed its check and is not there".to_owned())
+}
