@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use adjutant::{CommandId, InstanceId, InvokeId, LOCAL, TerminationMode};
+use adjutant::{
+    CommandId, InstanceId, InvokeId, LOCAL, MissedPolicy, OverlapPolicy, TerminationMode,
+};
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -14,7 +16,7 @@ use crate::ui;
 
 /// What the command line comes to.
 pub(crate) enum Parsed {
-    Command(Arguments),
+    Command(Box<Arguments>),
     /// It asked for help or the version, which has been printed; the exit status.
     Answered(u8),
 }
@@ -23,7 +25,7 @@ pub(crate) enum Parsed {
 pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> (bool, Result<Parsed, Failure>) {
     let words: Vec<OsString> = words.collect();
     match Arguments::try_parse_from(&words) {
-        Ok(arguments) => (arguments.json, Ok(Parsed::Command(arguments))),
+        Ok(arguments) => (arguments.json, Ok(Parsed::Command(Box::new(arguments)))),
         // What could not be read has to be looked at as it is.
         Err(error) => {
             let options = words.iter().take_while(|word| *word != "--");
@@ -84,14 +86,16 @@ pub(crate) struct Arguments {
 pub(crate) enum Verb {
     /// Run a script and show what it prints
     #[command(
-        after_help = "Exits with 0 if every instance succeeded, with 1 otherwise. Ctrl-C stops the run."
+        after_help = "Exits with 0 if every instance succeeded, with 2 if the command line is wrong, with 1 otherwise. Ctrl-C stops the run."
     )]
     Run(Run),
     /// Run a stored command and show what it prints
     #[command(
-        after_help = "Exits with 0 if every instance succeeded, with 1 otherwise. Ctrl-C stops the run."
+        after_help = "Exits with 0 if every instance succeeded, with 2 if the command line is wrong, with 1 otherwise. Ctrl-C stops the run."
     )]
     Invoke(Invoke),
+    /// Run schedules, and what others ask for, until Ctrl-C
+    Serve,
     /// List runs, newest first; `*` marks those that have not ended
     Ps(Ps),
     /// Show the record of a run
@@ -131,7 +135,7 @@ pub(crate) struct Source {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Target {
     /// Instances to run on, separated by commas
-    #[arg(long, value_name = "ID", value_delimiter = ',', default_value = LOCAL)]
+    #[arg(long, value_name = "ID", value_delimiter = ',', default_value = LOCAL, value_parser = trimmed)]
     pub on: Vec<InstanceId>,
     /// Seconds it may take [default: 60, or what the stored command says]
     #[arg(long, value_name = "SECONDS")]
@@ -145,6 +149,53 @@ pub(crate) struct Target {
     /// What a timeout or a stop ends
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = Termination::Tree)]
     pub termination: Termination,
+    #[command(flatten)]
+    pub repeat: Repeat,
+}
+
+/// When to run, if not at once.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Repeat {
+    /// Run on a schedule, such as `rate(5m)` or `0 30 2 * * ?`: print the id and return
+    #[arg(long, value_name = "EXPR", conflicts_with = "detach")]
+    pub frequency: Option<String>,
+    /// What a fire does where the run before it has not ended
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = Overlap::Skip, requires = "frequency")]
+    pub overlap: Overlap,
+    /// Which fires that nobody was there for are run: skip, latest or all:N
+    #[arg(long, value_name = "WHICH", default_value = "skip", value_parser = missed_policy, requires = "frequency")]
+    pub missed: MissedPolicy,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Overlap {
+    /// Nothing, and says so in the record
+    Skip,
+    /// Runs beside it
+    Allow,
+}
+
+impl From<Overlap> for OverlapPolicy {
+    fn from(overlap: Overlap) -> Self {
+        match overlap {
+            Overlap::Skip => Self::Skip,
+            Overlap::Allow => Self::Allow,
+        }
+    }
+}
+
+/// An instance of a list, which may have blanks after its commas.
+fn trimmed(text: &str) -> Result<InstanceId, std::convert::Infallible> {
+    Ok(text.trim().into())
+}
+
+fn missed_policy(text: &str) -> Result<MissedPolicy, String> {
+    match (text, text.strip_prefix("all:").map(str::parse)) {
+        ("skip", _) => Ok(MissedPolicy::Skip),
+        ("latest", _) => Ok(MissedPolicy::Latest),
+        (_, Some(Ok(limit))) => Ok(MissedPolicy::All(limit)),
+        _ => Err("want skip, latest or all:N".to_owned()),
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -206,6 +257,9 @@ pub(crate) struct Show {
     /// Print what it prints until it ends, then exit as `adjutant run` does
     #[arg(long)]
     pub follow: bool,
+    /// List every execution of a run that repeats, not only the latest on each instance
+    #[arg(long)]
+    pub history: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -213,7 +267,7 @@ pub(crate) struct Stop {
     /// The run
     pub invoke_id: InvokeId,
     /// Only on these instances, separated by commas
-    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    #[arg(long, value_name = "ID", value_delimiter = ',', value_parser = trimmed)]
     pub on: Vec<InstanceId>,
 }
 

@@ -74,10 +74,13 @@ pub(crate) async fn own(database: &Path, interrupts: &Interrupts) -> Result<(), 
         .map_err(|error| Failure::system("run in the background by hand; use --detach", &error))?;
     match Engine::open(database).await {
         Ok(engine) => {
+            interrupts.guard(Some(engine.clone()));
             let mut owner = Owner::new(engine);
             owner.listen();
             control::serve(owner.engine(), stream).await;
-            owner.close(IDLE_MAX, interrupts).await
+            let closed = owner.close(IDLE_MAX, interrupts).await;
+            interrupts.guard(None);
+            closed
         }
         Err(error) => {
             let (_, mut writer) = stream.into_split();

@@ -6,6 +6,7 @@ pub(crate) mod next;
 mod ps;
 mod record;
 mod run;
+mod serve;
 mod show;
 mod stop;
 mod stored;
@@ -47,6 +48,7 @@ pub(crate) async fn perform(arguments: Arguments) -> Result<u8, Failure> {
     match verb {
         Verb::Run(run) => run::run(&context, run).await,
         Verb::Invoke(invoke) => run::invoke(&context, invoke).await,
+        Verb::Serve => serve::serve(&context).await,
         Verb::Ps(ps) => ps::ps(&context, &ps).await,
         Verb::Show(show) => show::show(&context, &show).await,
         Verb::Stop(stop) => stop::stop(&context, stop).await,
@@ -67,10 +69,22 @@ impl Context {
         need: Need,
         work: impl AsyncFnOnce(&mut Session) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let mut session = Session::open(self.database.path(), need).await?;
-        self.database.announce();
+        let mut session = if need.is_met_by_a_reader() && self.database.is_missing() {
+            let path = self.database.path();
+            ui::note(&format!("there is no database at {} yet", path.display()));
+            Session::on_nothing(path).await?
+        } else {
+            self.database.make_folder()?;
+            let session = Session::open(self.database.path(), need).await?;
+            self.database.announce();
+            session
+        };
+        self.interrupts.guard(session.engine().cloned());
         let result = work(&mut session).await;
+        self.interrupts.unless_leaving().await;
         let closed = session.close(&self.interrupts).await;
+        self.interrupts.unless_leaving().await;
+        self.interrupts.guard(None);
         result.and_then(|result| closed.map(|()| result))
     }
 

@@ -2,7 +2,8 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder};
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,8 @@ use crate::ui;
 #[derive(Debug)]
 pub(crate) struct Database {
     path: PathBuf,
+    /// Its folder, if that is this program's to make.
+    folder: Option<PathBuf>,
     /// Nobody named it and it is not there yet, so its place is worth a line.
     is_news: bool,
 }
@@ -22,17 +25,36 @@ impl Database {
     /// path: it is handed to other processes.
     pub(crate) fn find(named: Option<PathBuf>) -> Result<Self, Failure> {
         if let Some(path) = named {
-            return Ok(Self { path: absolute(&path)?, is_news: false });
+            return Ok(Self { path: absolute(&path)?, folder: None, is_news: false });
         }
-        let path = match variable("ADJUTANT_DB") {
-            Some(path) => absolute(Path::new(&path))?,
-            None => in_data_folder()?,
+        let (path, folder) = match variable("ADJUTANT_DB") {
+            Some(path) => (absolute(Path::new(&path))?, None),
+            None => {
+                let folder = data_folder()?;
+                (folder.join("adjutant.db"), Some(folder))
+            }
         };
-        Ok(Self { is_news: !path.exists(), path })
+        Ok(Self { is_news: !path.exists(), path, folder })
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether there is nothing to read.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(fs::metadata(&self.path), Err(error) if error.kind() == ErrorKind::NotFound)
+    }
+
+    /// Makes the folder for a file that nobody named.
+    pub(crate) fn make_folder(&self) -> Result<(), Failure> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        // Scripts and their output are nobody else's business.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(|e| Failure::system(format_args!("create {}", folder.display()), &e))
     }
 
     /// Says where the records are, once the file has been made.
@@ -43,20 +65,13 @@ impl Database {
     }
 }
 
-fn in_data_folder() -> Result<PathBuf, Failure> {
+fn data_folder() -> Result<PathBuf, Failure> {
     let data = variable("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let data = data.or_else(|| Some(PathBuf::from(variable("HOME")?).join(".local/share")));
     let folder = data.filter(|path| path.is_absolute()).ok_or_else(|| {
         Failure::usage("there is no home folder to keep records in; name a file with --db FILE")
     })?;
-    let folder = folder.join("adjutant");
-    // Scripts and their output are nobody else's business.
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&folder)
-        .map_err(|e| Failure::system(format_args!("create {}", folder.display()), &e))?;
-    Ok(folder.join("adjutant.db"))
+    Ok(folder.join("adjutant"))
 }
 
 /// A variable that is set to something.

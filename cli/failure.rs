@@ -68,6 +68,14 @@ impl Failure {
         self.code == IN_USE
     }
 
+    /// Where the machine itself is missing, says how to get it back.
+    pub(crate) fn with_way_back_to_local(mut self) -> Self {
+        if self.message.contains("no instance `local` is registered") {
+            self.message.push_str("; `adjutant instances add local` brings it back");
+        }
+        self
+    }
+
     /// 2 if the command line is at fault, 1 for everything else.
     pub(crate) fn exit_status(&self) -> u8 {
         if self.code == USAGE { 2 } else { 1 }

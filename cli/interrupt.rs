@@ -1,29 +1,39 @@
 //! Ctrl-C and its relatives. Whoever can act on a signal waits for it; one that comes while nobody
-//! waits ends the program at once, so a second Ctrl-C always works.
+//! waits ends the program, and in a moment at most what it runs, so a second Ctrl-C always works.
 
 use std::fs;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use adjutant::Engine;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
+use crate::control::Address;
 use crate::failure::Failure;
+use crate::ui;
+
+/// How long what runs may take to end before the program leaves without it.
+const LEAVING_MAX: Duration = Duration::from_secs(2);
 
 /// The exit status after a Ctrl-C that nobody waited for, as shells have it.
 const INTERRUPTED: i32 = 130;
 
 /// The signals that ask for an end.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Interrupts {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Shared {
     /// Somebody will act on the next signal.
     awaited: AtomicBool,
     came: Notify,
+    /// What would be left behind.
+    running: Mutex<Option<Engine>>,
+    leaving: AtomicBool,
 }
 
 impl Interrupts {
@@ -51,12 +61,42 @@ impl Interrupts {
         }
     }
 
+    /// Has the engine ended, and its socket removed, before a signal that nobody awaits ends the
+    /// program; `None` once it is closed.
+    pub(crate) fn guard(&self, engine: Option<Engine>) {
+        *self.shared.running.lock().unwrap_or_else(PoisonError::into_inner) = engine;
+    }
+
+    /// Goes on unless the program is being left: how that ends is decided.
+    pub(crate) async fn unless_leaving(&self) {
+        if self.shared.leaving.load(Ordering::SeqCst) {
+            std::future::pending().await
+        }
+    }
+
+    /// Leaves without waiting for anything but the end of what would go on unseen.
+    async fn leave(self) {
+        let running = self.shared.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(engine) = running {
+            let ended = tokio::time::timeout(LEAVING_MAX, engine.shutdown(Duration::ZERO)).await;
+            if let Some(address) = engine.path().and_then(|path| Address::of(path).ok()) {
+                address.remove();
+            }
+            if ended.is_err() {
+                ui::note("left before what runs had ended; it may go on");
+            }
+        }
+        std::process::exit(INTERRUPTED);
+    }
+
     async fn pass_on(self, mut signals: Signal) {
         while signals.recv().await.is_some() {
             if self.shared.awaited.swap(false, Ordering::SeqCst) {
                 self.shared.came.notify_one();
-            } else {
+            } else if self.shared.leaving.swap(true, Ordering::SeqCst) {
                 std::process::exit(INTERRUPTED);
+            } else {
+                tokio::spawn(self.clone().leave());
             }
         }
     }

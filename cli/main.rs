@@ -19,6 +19,7 @@ mod session;
 mod ui;
 
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::thread;
 
 use tokio::runtime::{Builder, Runtime};
@@ -29,10 +30,13 @@ use failure::Failure;
 /// The engine and the screen must not wait for each other, on any machine.
 const WORKERS_MIN: usize = 2;
 
+/// Threads that the engine and the screen need beside the runtime's own.
+const THREADS_BESIDE: usize = 6;
+
 fn main() -> ExitCode {
     let (json, parsed) = args::parse(std::env::args_os());
     let status = match parsed {
-        Ok(Parsed::Command(arguments)) => carry_out(arguments),
+        Ok(Parsed::Command(arguments)) => carry_out(*arguments),
         Ok(Parsed::Answered(status)) => Ok(status),
         Err(failure) => Err(failure),
     };
@@ -53,5 +57,20 @@ fn carry_out(arguments: args::Arguments) -> Result<u8, Failure> {
 
 fn runtime() -> std::io::Result<Runtime> {
     let workers = thread::available_parallelism().map_or(WORKERS_MIN, |cores| cores.get());
-    Builder::new_multi_thread().worker_threads(workers.max(WORKERS_MIN)).enable_all().build()
+    let workers = workers.max(WORKERS_MIN);
+    check_threads(workers + THREADS_BESIDE)?;
+    Builder::new_multi_thread().worker_threads(workers).enable_all().build()
+}
+
+/// Whether so many threads can be had; where they cannot, the runtime would panic.
+fn check_threads(count: usize) -> std::io::Result<()> {
+    let held = Mutex::new(());
+    let hold = held.lock();
+    thread::scope(|scope| {
+        let thread = || drop(held.lock());
+        let started: std::io::Result<Vec<_>> =
+            (0..count).map(|_| thread::Builder::new().spawn_scoped(scope, thread)).collect();
+        drop(hold);
+        started.map(drop)
+    })
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use adjutant::{DescribeInvocations, Engine, InvocationStatus, InvokeId, StopInvocation};
+use adjutant::{
+    DescribeInvocations, Engine, Error, Event, Invocation, InvocationStatus, InvokeId, RepeatMode,
+    StopInvocation,
+};
 
 use crate::control::{Address, Server};
 use crate::failure::Failure;
@@ -12,15 +15,31 @@ use crate::ui;
 /// What is left when nothing runs any more is the engine's own bookkeeping.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
 
+/// How long a run may take to end after a stop: the grace of its script, and a busy disk.
+pub(crate) const STOP_MAX: Duration = Duration::from_secs(15);
+
 /// The engine, and the socket if others may reach it.
 pub(crate) struct Owner {
     engine: Engine,
     server: Option<Server>,
+    /// The run that this process was started for.
+    own: Option<InvokeId>,
+    given_up: bool,
 }
 
 impl Owner {
     pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine, server: None }
+        Self { engine, server: None, own: None, given_up: false }
+    }
+
+    /// Names the run that this process was started for.
+    pub(crate) fn is_here_for(&mut self, invoke_id: InvokeId) {
+        self.own = Some(invoke_id);
+    }
+
+    /// Has everything ended at the close, because its ends cannot be waited for.
+    pub(crate) fn give_up(&mut self) {
+        self.given_up = true;
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -47,14 +66,31 @@ impl Owner {
         interrupts: &Interrupts,
     ) -> Result<(), Failure> {
         let seen_off = match self.server {
-            Some(_) => self.see_off(idle_max, interrupts).await,
-            None => Ok(()),
+            Some(_) if !self.given_up => self.see_off(idle_max, interrupts).await,
+            _ => Ok(()),
         };
+        // Nobody asked for what could not be seen off to go on.
+        let patience =
+            if self.given_up || seen_off.is_err() { Duration::ZERO } else { SHUTDOWN_MAX };
+        // First the work: who is connected is told of its end.
+        self.engine.shutdown(patience).await;
         if let Some(server) = self.server.take() {
             server.stop().await;
         }
-        self.engine.shutdown(SHUTDOWN_MAX).await;
         seen_off
+    }
+
+    /// Ends the engine without waiting for others: what runs has its time, what waits stays.
+    pub(crate) async fn shut_down(mut self) {
+        self.engine.shutdown(SHUTDOWN_MAX).await;
+        if let Some(server) = self.server.take() {
+            server.stop().await;
+        }
+    }
+
+    /// How many runs wait or run.
+    pub(crate) async fn busy(&self) -> Result<usize, Failure> {
+        Ok(unfinished(&self.engine).await?.len())
     }
 
     /// Waits, with a word to the terminal, until nothing is left; a signal stops what is left.
@@ -65,21 +101,43 @@ impl Owner {
     ) -> Result<(), Failure> {
         let left = unfinished(&self.engine).await?;
         let interrupted = interrupts.next();
-        match left.len() {
-            0 => {}
+        match left.iter().filter(|left| self.own != Some(left.invoke_id)).count() {
+            0 if left.is_empty() => {}
+            0 => ui::note("waiting for the run to end; Ctrl-C stops it"),
             1 => ui::note("waiting for a run of another terminal; Ctrl-C stops it"),
             n => ui::note(&format!("waiting for {n} runs of other terminals; Ctrl-C stops them")),
         }
-        let engine = self.engine.clone();
-        let drained = self.drain(idle_max);
-        tokio::pin!(drained);
+        let (engine, own) = (self.engine.clone(), self.own);
+        let mut drained = Box::pin(self.drain(idle_max));
         tokio::select! {
             drained = &mut drained => return drained,
             () = interrupted => {}
         }
-        ui::note("stopping the runs of other terminals; Ctrl-C again leaves at once");
-        stop_all(&engine).await?;
-        drained.await
+        let left = unfinished(&engine).await?;
+        if left.iter().any(|left| own != Some(left.invoke_id)) {
+            ui::note("stopping the runs of other terminals; Ctrl-C again leaves at once");
+        } else {
+            ui::note("stopping the run; Ctrl-C again leaves at once");
+        }
+        let (once, repeating): (Vec<_>, Vec<_>) =
+            left.iter().partition(|left| left.repeat_mode == RepeatMode::Once);
+        let once: Vec<InvokeId> = once.iter().map(|left| left.invoke_id).collect();
+        stop_all(&engine, &once).await?;
+        let stopped = if repeating.is_empty() {
+            tokio::time::timeout(STOP_MAX, drained).await
+        } else {
+            drop(drained);
+            self.given_up = true;
+            // To stop these would end their schedules; only what runs of them is ended, at the close.
+            let all = async {
+                for invoke_id in &once {
+                    engine.wait(invoke_id).await?;
+                }
+                Ok(())
+            };
+            tokio::time::timeout(STOP_MAX, all).await
+        };
+        stopped.unwrap_or_else(|_| Err(not_stopped()))
     }
 
     /// Returns once nothing is left to do and nobody listens any more; the socket is gone then.
@@ -110,28 +168,63 @@ async fn finish(engine: &Engine) -> Result<(), Failure> {
         if left.is_empty() {
             return Ok(());
         }
-        for invoke_id in left {
-            engine.wait(&invoke_id).await?;
+        for invocation in left {
+            let invoke_id = invocation.invoke_id;
+            match invocation.repeat_mode {
+                RepeatMode::Once => drop(engine.wait(&invoke_id).await?),
+                RepeatMode::Period => finish_fire(engine, invoke_id).await?,
+            }
         }
     }
 }
 
-async fn stop_all(engine: &Engine) -> Result<(), Failure> {
-    for invoke_id in unfinished(engine).await? {
+/// Waits until nothing of a run that repeats waits or runs; the run itself has no end.
+async fn finish_fire(engine: &Engine, invoke_id: InvokeId) -> Result<(), Failure> {
+    let mut watch = engine.watch(&invoke_id).await?;
+    loop {
+        let request = DescribeInvocations { invoke_id: Some(invoke_id), ..Default::default() };
+        let found = engine.describe_invocations(request).await?.invocations;
+        if !found.iter().any(|invocation| UNFINISHED.contains(&invocation.status)) {
+            return Ok(());
+        }
+        loop {
+            match watch.next().await? {
+                Some(Event::Status { status, .. }) if status.is_final() => break,
+                Some(Event::Finished { .. }) | None => return Ok(()),
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+async fn stop_all(engine: &Engine, invoke_ids: &[InvokeId]) -> Result<(), Failure> {
+    for &invoke_id in invoke_ids {
+        let stopped = engine.stop_invocation(StopInvocation::new(invoke_id)).await;
         // It may have ended by itself since it was listed, which is as good.
-        let _ = engine.stop_invocation(StopInvocation::new(invoke_id)).await;
+        if let Err(error @ Error::Storage(_)) = stopped {
+            return Err(error.into());
+        }
     }
     Ok(())
 }
 
-async fn unfinished(engine: &Engine) -> Result<Vec<InvokeId>, Failure> {
-    use InvocationStatus::{Pending, Running, Stopping};
+/// A stop was asked for and carried out, and its end cannot be seen.
+pub(crate) fn not_stopped() -> Failure {
+    let message = format!("what was stopped has not ended within {} s", STOP_MAX.as_secs());
+    Failure::new("Control.NotStopped", 504, message)
+}
+
+/// Where a run stands that has executions which wait or run.
+const UNFINISHED: [InvocationStatus; 3] =
+    [InvocationStatus::Pending, InvocationStatus::Running, InvocationStatus::Stopping];
+
+async fn unfinished(engine: &Engine) -> Result<Vec<Invocation>, Failure> {
     let mut found = Vec::new();
-    for status in [Pending, Running, Stopping] {
+    for status in UNFINISHED {
         let mut request = DescribeInvocations { status: Some(status), ..Default::default() };
         loop {
             let page = engine.describe_invocations(request.clone()).await?;
-            found.extend(page.invocations.iter().map(|invocation| invocation.invoke_id));
+            found.extend(page.invocations);
             if page.next_token.is_empty() {
                 break;
             }

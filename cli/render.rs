@@ -3,7 +3,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use adjutant::{
-    Command, ExecutionStatus, Instance, Invocation, InvocationResult, InvocationStatus,
+    Command, ExecutionStatus, Fire, FireDisposition, Instance, Invocation, InvocationResult,
+    InvocationStatus,
 };
 use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, Table, Width, presets};
 
@@ -16,10 +17,11 @@ const TEXT_CHARS_MAX: usize = 40;
 /// The narrowest that a last column is cut to; past that the terminal breaks the lines.
 const LAST_WIDTH_MIN: u16 = 12;
 
-/// How a run went on each instance.
-pub(crate) fn results(results: &[InvocationResult], target: Target) -> String {
+/// How a run went on each instance, and when if there may be several executions on each.
+pub(crate) fn results(results: &[InvocationResult], history: bool, target: Target) -> String {
     let with_reason = results.iter().any(|result| !reason(result).is_empty());
     let mut header = vec!["INSTANCE", "STATUS", "EXIT", "DURATION", "DROPPED"];
+    header.extend(history.then_some("STARTED"));
     header.extend(with_reason.then_some("REASON"));
     let mut table = table(target, &header);
     for result in results {
@@ -30,6 +32,8 @@ pub(crate) fn results(results: &[InvocationResult], target: Target) -> String {
             right(result.duration_ms.map_or_else(nothing, duration)),
             right(result.dropped.to_string()),
         ];
+        let started = || result.start_time.as_ref().map_or_else(nothing, time);
+        row.extend(history.then(|| Cell::new(started())));
         row.extend(with_reason.then(|| Cell::new(reason(result))));
         table.add_row(row);
     }
@@ -74,6 +78,31 @@ pub(crate) fn invocations(invocations: &[Invocation], target: Target) -> String 
     finish(&table)
 }
 
+/// What became of the nominal times of a run that repeats.
+pub(crate) fn fires(fires: &[Fire], target: Target) -> String {
+    let with_zone = fires.iter().any(|fire| !fire.zone.is_empty());
+    let mut header = vec!["FIRE", "UNTIL", "COUNT", "WHAT"];
+    header.extend(with_zone.then_some("ZONE"));
+    header.push("REASON");
+    let mut table = table(target, &header);
+    for fire in fires {
+        let (what, colour) = match fire.disposition {
+            FireDisposition::Started => ("Started", Color::Green),
+            FireDisposition::Missed => ("Missed", Color::Yellow),
+        };
+        let mut row = vec![
+            Cell::new(time(&fire.time)),
+            Cell::new(fire.until.as_ref().map_or_else(nothing, time)),
+            right(fire.count.to_string()),
+            Cell::new(what).fg(colour),
+        ];
+        row.extend(with_zone.then(|| Cell::new(one_line(&fire.zone))));
+        row.push(Cell::new(one_line(&fire.reason)));
+        table.add_row(row);
+    }
+    finish(&table)
+}
+
 /// A list of stored commands.
 pub(crate) fn commands(commands: &[Command], target: Target) -> String {
     let mut table = table(target, &["COMMAND", "NAME", "CREATED", "RUNS", "SCRIPT"]);
@@ -114,6 +143,7 @@ pub(crate) fn invocation(invocation: &Invocation) -> String {
         ("Command", invocation.command_id.to_string()),
         ("Name", one_line(&invocation.command_name)),
         ("Script", title("", &script)),
+        ("Frequency", one_line(&invocation.frequency)),
         ("Folder", one_line(&invocation.working_dir)),
         ("Timeout", format!("{} s", invocation.timeout)),
         ("Created", time(&invocation.creation_time)),
@@ -137,7 +167,7 @@ pub(crate) fn command(command: &Command) -> String {
 /// Names and values; what has no value is left out.
 fn fields(fields: &[(&str, String)]) -> String {
     let given = fields.iter().filter(|(_, value)| !value.is_empty());
-    given.map(|(name, value)| format!("{name:<9}{value}\n")).collect()
+    given.map(|(name, value)| format!("{name:<10}{value}\n")).collect()
 }
 
 /// A table without lines, as the stream can show it.

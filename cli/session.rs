@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use adjutant::{Engine, Error, Event, StorageErrorKind, Watch};
+use adjutant::{Engine, Error, Event, LOCAL, StorageErrorKind, Watch};
 use tokio::time::Instant;
 
 use crate::control::{Address, Client, Events, Operation, Paged, Watched};
@@ -52,7 +52,7 @@ pub(crate) enum Need {
 
 impl Need {
     /// Records alone will do.
-    fn is_met_by_a_reader(self) -> bool {
+    pub(crate) fn is_met_by_a_reader(self) -> bool {
         matches!(self, Self::Read | Self::Follow)
     }
 
@@ -66,6 +66,13 @@ impl Session {
     pub(crate) async fn open(database: &Path, need: Need) -> Result<Self, Failure> {
         let role = Role::find(database, need).await?;
         Ok(Self { database: database.to_owned(), role })
+    }
+
+    /// Reads the records of a file that is not there: none.
+    pub(crate) async fn on_nothing(database: &Path) -> Result<Self, Failure> {
+        let engine = Engine::builder().idle().open().await?;
+        engine.remove_instance(&LOCAL.into()).await?;
+        Ok(Self { database: database.to_owned(), role: Role::Reader(engine) })
     }
 
     /// Calls the engine.
@@ -108,7 +115,8 @@ impl Session {
     ) -> Result<(O::Response, Watching), Failure> {
         match &mut self.role {
             Role::Owner(owner) => {
-                let (response, watch) = request.perform_and_watch(owner.engine()).await?;
+                let (response, watch) = request.clone().perform_and_watch(owner.engine()).await?;
+                owner.is_here_for(request.invoke_id(&response));
                 Ok((response, Watching::Here(watch)))
             }
             Role::Client(client) => {
@@ -119,6 +127,21 @@ impl Session {
                 let (response, watch) = request.perform_and_watch(engine).await?;
                 Ok((response, Watching::Here(watch)))
             }
+        }
+    }
+
+    /// The engine, if it is this process that runs it.
+    pub(crate) fn engine(&self) -> Option<&Engine> {
+        match &self.role {
+            Role::Owner(owner) => Some(owner.engine()),
+            Role::Client(_) | Role::Reader(_) => None,
+        }
+    }
+
+    /// Has everything that runs in this process ended when it is closed.
+    pub(crate) fn give_up(&mut self) {
+        if let Role::Owner(owner) = &mut self.role {
+            owner.give_up();
         }
     }
 

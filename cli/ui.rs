@@ -33,10 +33,13 @@ pub(crate) fn report(failure: &Failure, json: bool) {
     struct Document<'a> {
         error: &'a Failure,
     }
-    if json {
-        let _ = print_json(&Document { error: failure });
-    } else {
+    let to_stderr = |failure: &Failure| {
         let _ = writeln!(io::stderr(), "adjutant: {failure}");
+    };
+    if !json {
+        to_stderr(failure);
+    } else if let Err(unwritten) = print_json(&Document { error: failure }) {
+        to_stderr(&unwritten);
     }
 }
 

@@ -9,6 +9,7 @@ use super::record::Record;
 use super::{Context, NOT_ALL_SUCCEEDED};
 use crate::control::Watched;
 use crate::failure::Failure;
+use crate::owner::{STOP_MAX, not_stopped};
 use crate::screen::Screen;
 use crate::session::{Session, Watching};
 use crate::ui::Target;
@@ -39,18 +40,25 @@ pub(super) async fn attend<O: Watched>(
             end = &mut events => end.map(|()| false),
             () = interrupted => match on_interrupt {
                 OnInterrupt::Leave => Ok(true),
-                OnInterrupt::Stop => {
-                    stop(session, invoke_id, &screen).await?;
-                    events.await.map(|()| false)
-                }
+                OnInterrupt::Stop => match stop(session, invoke_id, &screen).await {
+                    Ok(()) => match tokio::time::timeout(STOP_MAX, events).await {
+                        Ok(end) => end.map(|()| false),
+                        Err(_) => Err(not_stopped()),
+                    },
+                    Err(failure) => Err(failure),
+                },
             }
         }
     };
+    if left.is_err() && on_interrupt == OnInterrupt::Stop {
+        // It would go on with nobody to watch it and nothing to record its end.
+        session.give_up();
+    }
     let shown = screen.close().await;
     if left? {
         return Ok(NOT_ALL_SUCCEEDED);
     }
-    let record = Record::fetch(session, invoke_id).await?;
+    let record = Record::fetch(session, invoke_id, false).await?;
     tell(context, &record)?;
     shown?;
     Ok(if record.all_succeeded() { 0 } else { NOT_ALL_SUCCEEDED })
@@ -91,7 +99,7 @@ fn tell(context: &Context, record: &Record) -> Result<(), Failure> {
     if context.json {
         return ui::print_json(record);
     }
-    let table = render::results(record.results(), Target::Stderr);
+    let table = render::results(record.results(), false, Target::Stderr);
     let _ = io::stderr().write_all(table.as_bytes());
     let invocation = &record.invocation;
     ui::note(&format!("{} {}", invocation.invoke_id, invocation.status));

@@ -20,6 +20,12 @@ pub(super) async fn instances(context: &Context, verb: Instances) -> Result<u8, 
 }
 
 async fn add(context: &Context, ids: &[InstanceId], executor: &str) -> Result<u8, Failure> {
+    if let Some(id) = ids.iter().find(|id| !can_be_named(id)) {
+        let message = format!(
+            "the name `{id}` has a comma in it, or a blank at an end; `--on` takes neither"
+        );
+        return Err(Failure::new("InvalidInstanceId.Malformed", 400, message));
+    }
     let register = async |session: &mut Session| {
         for id in ids {
             session.call(RegisterInstance(Instance::new(id).executor(executor))).await?;
@@ -28,6 +34,12 @@ async fn add(context: &Context, ids: &[InstanceId], executor: &str) -> Result<u8
     };
     context.with_session(Need::Write, register).await?;
     context.answer(&Changed { instance_id: ids }, || told("added", ids))
+}
+
+/// Whether `--on` can name it.
+fn can_be_named(id: &InstanceId) -> bool {
+    let id = id.as_str();
+    !id.contains(',') && id.trim() == id
 }
 
 async fn list(context: &Context) -> Result<u8, Failure> {

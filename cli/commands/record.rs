@@ -1,8 +1,8 @@
 //! A run with what became of it: the one shape in which `run`, `invoke` and `show` answer.
 
 use adjutant::{
-    DescribeInvocationResults, DescribeInvocations, ExecutionStatus, Invocation, InvocationResult,
-    InvokeId,
+    DescribeFires, DescribeInvocationResults, DescribeInvocations, ExecutionStatus, Fire,
+    Invocation, InvocationResult, InvokeId, RepeatMode,
 };
 use serde::Serialize;
 
@@ -16,6 +16,15 @@ pub(super) struct Record {
     #[serde(flatten)]
     pub invocation: Invocation,
     invocation_results: Results,
+    /// What became of the newest nominal times; only for a run that repeats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fires: Option<Fires>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Fires {
+    fire: Vec<Fire>,
 }
 
 #[derive(Debug, Serialize)]
@@ -25,14 +34,33 @@ struct Results {
 }
 
 impl Record {
-    pub(super) async fn fetch(session: &mut Session, invoke_id: InvokeId) -> Result<Self, Failure> {
+    /// A run and the latest execution on each instance; all of them with `history`.
+    pub(super) async fn fetch(
+        session: &mut Session,
+        invoke_id: InvokeId,
+        history: bool,
+    ) -> Result<Self, Failure> {
         let one = DescribeInvocations { invoke_id: Some(invoke_id), ..Default::default() };
         let invocation = session.call(one).await?.invocations.pop();
         let invocation = invocation.ok_or_else(|| not_found(invoke_id))?;
-        let all = DescribeInvocationResults { invoke_id: Some(invoke_id), ..Default::default() };
+        let all = DescribeInvocationResults {
+            invoke_id: Some(invoke_id),
+            include_history: history,
+            ..Default::default()
+        };
         let mut results = session.pages(all, |_| false).await?.invocation.results;
         results.sort_by_key(|result| result.execution_id);
-        Ok(Self { invocation, invocation_results: Results { invocation_result: results } })
+        let fires = match invocation.repeat_mode {
+            RepeatMode::Once => None,
+            RepeatMode::Period => {
+                Some(Fires { fire: session.call(DescribeFires::new(invoke_id)).await?.fires })
+            }
+        };
+        Ok(Self { invocation, invocation_results: Results { invocation_result: results }, fires })
+    }
+
+    pub(super) fn fires(&self) -> &[Fire] {
+        self.fires.as_ref().map_or(&[], |fires| &fires.fire)
     }
 
     pub(super) fn results(&self) -> &[InvocationResult] {

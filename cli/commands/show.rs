@@ -13,7 +13,8 @@ use crate::ui::Target;
 use crate::{render, ui};
 
 pub(super) async fn show(context: &Context, show: &Show) -> Result<u8, Failure> {
-    let fetch = async |session: &mut Session| Record::fetch(session, show.invoke_id).await;
+    let fetch =
+        async |session: &mut Session| Record::fetch(session, show.invoke_id, show.history).await;
     if show.follow {
         let followed = async |session: &mut Session| {
             let record = fetch(session).await?;
@@ -29,7 +30,11 @@ pub(super) async fn show(context: &Context, show: &Show) -> Result<u8, Failure> 
     } else {
         let mut text = render::invocation(&record.invocation);
         text.push('\n');
-        text.push_str(&render::results(record.results(), Target::Stdout));
+        text.push_str(&render::results(record.results(), show.history, Target::Stdout));
+        if !record.fires().is_empty() {
+            text.push('\n');
+            text.push_str(&render::fires(record.fires(), Target::Stdout));
+        }
         ui::print(text.as_bytes())?;
     }
     Ok(0)

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -41,8 +41,11 @@ impl Place {
 
     /// The program, with nothing of this process's environment but the search path.
     pub fn command<S: AsRef<std::ffi::OsStr>>(&self, words: &[S]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_adjutant"));
+        // Whoever started the tests in the background had them ignore these.
+        let mut command = Command::new("env");
         command
+            .arg("--default-signal=INT,QUIT,HUP")
+            .arg(env!("CARGO_BIN_EXE_adjutant"))
             .args(words)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
@@ -82,6 +85,14 @@ impl Place {
         let listed = self.json(&["ps", "-n", "1"]);
         let id = &listed["Invocations"]["Invocation"][0]["InvokeId"];
         id.as_str().expect("there is a run").to_owned()
+    }
+
+    /// Waits until a run stands so.
+    pub fn wait_until(&self, id: &str, status: &str) {
+        let started = Instant::now();
+        while self.json(&["show", id])["InvocationStatus"] != status {
+            assert!(started.elapsed() < PATIENCE, "{id} never is {status}");
+        }
     }
 
     /// Something that a script can wait for.

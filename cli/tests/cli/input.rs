@@ -61,7 +61,12 @@ const REFUSED: &[(&[&str], i32, &str)] = &[
     (&["instances", "remove", "nobody"], FAILURE, "(InvalidInstance.NotFound)"),
     (&["instances", "add", "a\tb"], FAILURE, "(InvalidInstanceId.Malformed)"),
     (&["instances", "add", "i-1", "--executor", "moon"], FAILURE, "which is not plugged in; there are: local (InvalidInstance.NotMatch)"),
-    (&["--db", "missing/a.db", "ps"], FAILURE, "(Storage.CannotOpen)"),
+    (&["instances", "add", "a,b"], FAILURE, "the name `a,b` has a comma in it, or a blank at an end; `--on` takes neither (InvalidInstanceId.Malformed)"),
+    (&["instances", "add", "a "], FAILURE, "(InvalidInstanceId.Malformed)"),
+    (&["run", "--frequency", "soon", "true"], FAILURE, "(InvalidParam.Frequency)"),
+    (&["run", "--overlap", "allow", "true"], USAGE, "were not provided: --frequency <EXPR> (Usage)"),
+    (&["run", "--frequency", "rate(5m)", "--missed", "all:x", "true"], USAGE, "want skip, latest or all:N (Usage)"),
+    (&["--db", "missing/a.db", "run", "true"], FAILURE, "(Storage.CannotOpen)"),
     (&["--db", ".", "ps"], FAILURE, "it is a folder, not a file; check that the folder exists and that this user may use it (Storage.CannotOpen)"),
     (&["--db", "junk", "run", "true"], FAILURE, "(Storage.Corrupt)"),
     (&["--db", "junk", "ps"], FAILURE, "(Storage.Corrupt)"),
@@ -72,7 +77,7 @@ fn bad_input_is_refused_in_one_line() {
     let place = Place::new();
     fs::write(place.path("junk"), "x".repeat(5_000)).expect("a file");
     fs::write(place.path("big"), "x".repeat(20_000)).expect("a file");
-    place.ok(&["ps"]);
+    place.ok(&["instances", "add", "local"]);
     for (words, code, message) in REFUSED {
         let done = place.run(&words.iter().map(|text| word(text)).collect::<Vec<_>>());
         assert_eq!(done.code, Some(*code), "{words:?}: {}", done.err);

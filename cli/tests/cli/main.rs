@@ -6,4 +6,5 @@ mod next;
 mod output;
 mod owners;
 mod run;
+mod schedules;
 mod socket;

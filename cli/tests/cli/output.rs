@@ -27,6 +27,7 @@ const RUN: &[&str] = &[
     "CommandType",
     "CreationTime",
     "FinishTime",
+    "Frequency",
     "InstanceCount",
     "InvocationResults",
     "InvocationStatus",
@@ -139,7 +140,7 @@ fn a_full_disk_is_one() {
 fn the_default_file_is_private_and_told_once() {
     let place = Place::new();
     let run = |variable: Option<(&str, &str)>| {
-        let mut command = place.command(&["ps"]);
+        let mut command = place.command(&["instances", "add", "local"]);
         command.env_remove("ADJUTANT_DB").envs(variable);
         let output = command.output().expect("it starts");
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())

@@ -105,6 +105,7 @@ fn a_detached_run_goes_on_and_leaves_nothing() {
     let script = format!("echo one; {}; echo two; exit 4", gate.wait());
     let id = place.ok(&["run", "--detach", &script]);
     let id = id.trim();
+    place.wait_until(id, "Running");
     assert!(place.ok(&["ps"]).contains(&format!("*  {id}  Running")));
     let second = place.json(&["run", "--detach", "echo three"]);
     assert_eq!(second.as_object().map(|fields| fields.len()), Some(3), "{second}");

@@ -1,0 +1,100 @@
+//! Runs on schedules, and the process that fires them.
+
+use std::fs;
+
+use rustix::process::Signal;
+
+use crate::harness::Place;
+
+const MINUTELY: &[&str] = &["run", "--timeout", "5", "--frequency", "rate(60s)", "echo hi"];
+
+#[test]
+fn a_run_on_a_schedule_is_stored_and_not_waited_for() {
+    let place = Place::new();
+    let done = place.run(MINUTELY);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    assert!(done.err.contains("fires next at 2"), "{}", done.err);
+    assert!(done.err.contains("`adjutant serve`"), "{}", done.err);
+    let id = done.out.trim();
+    let shown = place.ok(&["show", id]);
+    assert!(shown.contains("Status    Scheduled\n"), "{shown}");
+    assert!(shown.contains("Frequency rate(60s)\n"), "{shown}");
+    // Somebody else's schedule is nothing to wait for.
+    assert_eq!(place.ok(&["run", "echo once"]), "once\n");
+    place.ok(&["stop", id]);
+    assert!(place.ok(&["show", id]).contains("Status    S"));
+}
+
+#[test]
+fn a_stored_command_runs_on_a_schedule_too() {
+    let place = Place::new();
+    let command = place.ok(&["commands", "create", "--name", "n", "true"]);
+    let words = ["invoke", command.trim(), "--frequency", "rate(5m)", "--overlap", "allow"];
+    let answer = place.json(&[&words[..], &["--missed", "all:3"]].concat());
+    let id = answer["InvokeId"].as_str().expect("an id");
+    let shown = place.json(&["show", id]);
+    assert_eq!(shown["RepeatMode"], "Period", "{shown}");
+    assert!(shown["Fires"]["Fire"].is_array(), "{shown}");
+}
+
+#[test]
+fn serve_runs_what_others_ask_for_until_it_is_told_to_end() {
+    let place = Place::new();
+    let serve = place.start(&["serve"]);
+    serve.err.expect("serving ");
+    let done = place.run(MINUTELY);
+    assert!(!done.err.contains("serve"), "{}", done.err);
+    assert_eq!(place.ok(&["run", "echo hi"]), "hi\n");
+    assert!(serve.out.expect("Success").contains("  local  Success"));
+    serve.signal(Signal::INT);
+    assert_eq!(serve.end().code, Some(0));
+    assert!(fs::metadata(place.path("a.db.sock")).is_err());
+    assert!(place.ok(&["ps"]).contains("Scheduled"));
+}
+
+#[test]
+fn serve_fires_and_show_tells() {
+    let place = Place::new();
+    let words = ["run", "--timeout", "5", "--frequency", "*/10 * * * * ?", "echo hi"];
+    let id = place.ok(&words);
+    let id = id.trim();
+    let serve = place.start(&["serve"]);
+    assert!(serve.out.expect("Success").contains(&id[..14]));
+    let shown = place.ok(&["show", id, "--history"]);
+    assert!(shown.contains("STARTED") && shown.contains("Success"), "{shown}");
+    assert!(shown.lines().last().is_some_and(|line| line.contains("  1  Started")), "{shown}");
+    serve.signal(Signal::TERM);
+    assert_eq!(serve.end().code, Some(0));
+}
+
+#[test]
+fn reading_makes_no_database() {
+    let place = Place::new();
+    for words in [&["ps"][..], &["instances", "list"], &["commands", "list"]] {
+        let done = place.run(words);
+        assert_eq!((done.code, done.out.lines().count()), (Some(0), 1), "{words:?}: {}", done.out);
+        let want = format!("adjutant: there is no database at {} yet\n", place.db().display());
+        assert_eq!(done.err, want, "{words:?}");
+    }
+    let done = place.run(&["show", "t-00000000000000000000000000000000"]);
+    assert_eq!(done.code, Some(1));
+    assert!(done.err.contains("(InvalidInvokeId.NotFound)"), "{}", done.err);
+    assert_eq!(fs::read_dir(place.path("")).expect("the folder").count(), 0);
+}
+
+#[test]
+fn an_owner_tells_as_exactly_as_the_file_how_long_a_run_took() {
+    let place = Place::new();
+    place.ok(&["run", "true"]);
+    let took = |listed: String| {
+        let line = listed.lines().find(|line| line.contains("Success")).map(str::to_owned);
+        let line = line.expect("the run");
+        line.split("  ").filter(|cell| !cell.trim().is_empty()).nth(4).map(str::to_owned)
+    };
+    let of_file = took(place.ok(&["ps"]));
+    let serve = place.start(&["serve"]);
+    serve.err.expect("serving ");
+    assert_eq!(took(place.ok(&["ps"])), of_file);
+    serve.signal(Signal::INT);
+    assert_eq!(serve.end().code, Some(0));
+}
