@@ -116,9 +116,9 @@ impl Scheduling {
             store: Arc::clone(store),
             clock: Arc::clone(clock),
             wake: Arc::clone(&wake),
-            fired: Box::new(move |finished| {
+            fired: Arc::new(move |finished| {
                 wake_dispatcher();
-                for (invoke_id, status) in finished {
+                for &(invoke_id, status) in finished {
                     hub.finish(invoke_id, status);
                 }
             }),

@@ -3,6 +3,7 @@
 //! the records: each timer holds its next nominal time, so nothing fires twice whatever the clock
 //! does, and what it passed over is seen as such.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,13 +31,13 @@ pub(crate) struct Scheduler {
     pub clock: Arc<dyn Clock>,
     /// A timer has been added that may be earlier than all others.
     pub wake: Arc<Notify>,
-    /// Called with the invocations that ended, after each commit that fired.
-    pub fired: Box<dyn Fn(FinishedInvocations) + Send + Sync>,
+    /// Called with the invocations that ended, right after each commit that fired.
+    pub fired: Arc<dyn Fn(&FinishedInvocations) + Send + Sync>,
 }
 
 /// What one pass did.
 #[derive(Debug, Default)]
-pub(crate) struct Pass {
+struct Pass {
     fired: usize,
     finished: FinishedInvocations,
     next_due_ms: Option<i64>,
@@ -64,11 +65,13 @@ impl Scheduler {
     /// Fires what is due, one batch of it.
     async fn pass(&self) -> Result<Pass> {
         let now = self.clock.realtime();
-        let mut pass = self.store.write(move |tx| fire_due(tx, now)).await?;
-        if pass.fired > 0 {
-            (self.fired)(std::mem::take(&mut pass.finished));
-        }
-        Ok(pass)
+        let fired = Arc::clone(&self.fired);
+        let tell = move |pass: &Pass| {
+            if pass.fired > 0 {
+                fired(&pass.finished);
+            }
+        };
+        self.store.write_then(move |tx| fire_due(tx, now), tell).await
     }
 
     fn until(&self, next_due_ms: Option<i64>) -> Duration {
@@ -129,7 +132,7 @@ impl Plan {
         let timetable = due.schedule.bind(due.created, due.zone);
         let first = DateTime::from_timestamp_millis(due.next_fire_at_ms).unwrap_or(now);
         let runs_max = due.missed.runs_max().max(1);
-        let mut runs = std::collections::VecDeque::from([due.next_fire_at_ms]);
+        let mut runs = VecDeque::from([due.next_fire_at_ms]);
         let mut missed: Option<Missed> = None;
         let mut next_ms = None;
         for fire in timetable.upcoming(first) {

@@ -85,8 +85,8 @@ pub(crate) fn next_due_ms(tx: Tx<'_>) -> Result<Option<i64>> {
 pub(crate) fn fire(tx: Tx<'_>, due: &Due, fire_at_ms: i64, now_ms: i64) -> Result<()> {
     let disposition = Disposition::Started;
     let fire = fires::insert(tx, due.invocation, Some(due.timer), fire_at_ms, disposition, 0)?;
-    let waiting = tx
-        .prepare_cached(
+    let skips = due.overlap == OverlapPolicy::Skip;
+    tx.prepare_cached(
             "INSERT INTO executions (fire, instance, attempt, status, finished_at_ms, error_info)
              SELECT ?1, instance, 1, iif(busy, 'Skipped', 'Pending'), iif(busy, ?4, NULL),
                     iif(busy, 'the execution before it had not ended', NULL)
@@ -94,10 +94,8 @@ pub(crate) fn fire(tx: Tx<'_>, due: &Due, fire_at_ms: i64, now_ms: i64) -> Resul
                        SELECT 1 FROM fires f JOIN executions e ON e.fire = f.id AND e.instance = t.instance
                        WHERE f.invocation = ?3 AND f.unfinished > 0 AND e.finished_at_ms IS NULL) AS busy
                    FROM targets t WHERE t.timer = ?2 ORDER BY t.id)",
-        )?;
-    let mut waiting = waiting;
-    let skips = due.overlap == OverlapPolicy::Skip;
-    waiting.execute((fire, due.timer, due.invocation, now_ms, skips))?;
+    )?
+    .execute((fire, due.timer, due.invocation, now_ms, skips))?;
     tx.prepare_cached(
         "UPDATE fires SET unfinished = (SELECT count(*) FROM executions WHERE fire = ?1 AND status = 'Pending')
          WHERE id = ?1",
