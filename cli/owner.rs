@@ -172,7 +172,7 @@ async fn finish(engine: &Engine) -> Result<(), Failure> {
             let invoke_id = invocation.invoke_id;
             match invocation.repeat_mode {
                 RepeatMode::Once => drop(engine.wait(&invoke_id).await?),
-                RepeatMode::Period => finish_fire(engine, invoke_id).await?,
+                _ => finish_fire(engine, invoke_id).await?,
             }
         }
     }

@@ -88,6 +88,7 @@ pub(crate) fn fires(fires: &[Fire], target: Target) -> String {
     for fire in fires {
         let (what, colour) = match fire.disposition {
             FireDisposition::Started => ("Started", Color::Green),
+            FireDisposition::Skipped => ("Skipped", Color::Yellow),
             FireDisposition::Missed => ("Missed", Color::Yellow),
         };
         let mut row = vec![

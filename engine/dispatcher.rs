@@ -25,7 +25,7 @@ use crate::id::{ExecutionId, InstanceId};
 use crate::invocation::Job;
 use crate::output::LiveOutput;
 use crate::status::ExecutionStatus;
-use crate::store::executions::{self, Claimed, Ended, FinishedInvocations};
+use crate::store::executions::{self, Claimed, Ended, Finished};
 use crate::store::{Store, Tx};
 
 use claim::ClaimedWork;
@@ -71,7 +71,7 @@ pub(crate) struct Dispatcher {
 /// What the loop is told from outside.
 #[derive(Debug, Default)]
 struct Orders {
-    stops: Mutex<Vec<ExecutionId>>,
+    stops: Mutex<Vec<(ExecutionId, StopReason)>>,
     /// New executions have been stored.
     new_work: AtomicBool,
     phase: Mutex<Phase>,
@@ -100,24 +100,9 @@ impl Dispatcher {
         Self { orders, alive }
     }
 
-    /// New executions have been stored.
-    pub(crate) fn wake(&self) {
-        self.orders.expect_new();
-    }
-
-    /// Lets others say so, without the rest of this handle.
-    pub(crate) fn waker(&self) -> impl Fn() + Send + Sync + use<> {
-        let orders = Arc::clone(&self.orders);
-        move || orders.expect_new()
-    }
-
-    /// Lets others say that executions, which run, are to be ended.
-    pub(crate) fn stopper(&self) -> impl FnOnce(Vec<ExecutionId>) + Send + use<> {
-        let orders = Arc::clone(&self.orders);
-        move |executions| {
-            orders.stops.lock().unwrap_or_else(PoisonError::into_inner).extend(executions);
-            orders.wake.notify_one();
-        }
+    /// A way to call on the loop, without the rest of this handle.
+    pub(crate) fn line(&self) -> Line {
+        Line(Arc::clone(&self.orders))
     }
 
     /// Starts nothing more; the loop ends when nothing runs any longer.
@@ -139,6 +124,24 @@ impl Dispatcher {
     }
 }
 
+/// A way to call on the loop.
+#[derive(Debug, Clone)]
+pub(crate) struct Line(Arc<Orders>);
+
+impl Line {
+    /// New executions have been stored.
+    pub(crate) fn expect_new(&self) {
+        self.0.expect_new();
+    }
+
+    /// Executions, which run, are to be ended.
+    pub(crate) fn stop(&self, executions: impl Iterator<Item = ExecutionId>, reason: StopReason) {
+        let stops = executions.map(|execution| (execution, reason));
+        self.0.stops.lock().unwrap_or_else(PoisonError::into_inner).extend(stops);
+        self.0.wake.notify_one();
+    }
+}
+
 impl Orders {
     fn expect_new(&self) {
         self.new_work.store(true, Ordering::Release);
@@ -155,7 +158,7 @@ impl Orders {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take_stops(&self) -> Vec<ExecutionId> {
+    fn take_stops(&self) -> Vec<(ExecutionId, StopReason)> {
         std::mem::take(&mut *self.stops.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -223,10 +226,11 @@ impl Loop {
         if self.orders.new_work.swap(false, Ordering::AcqRel) {
             self.backlog.expect_new();
         }
-        let stops = self.orders.take_stops();
-        let ids = stops.iter().filter_map(|execution| self.task_of.get(execution));
-        for running in ids.filter_map(|id| self.running.get(id)) {
-            run::ask_to_stop(&running.stop, StopReason::Stopped);
+        for (execution, reason) in self.orders.take_stops() {
+            let id = self.task_of.get(&execution);
+            if let Some(running) = id.and_then(|id| self.running.get(id)) {
+                run::ask_to_stop(&running.stop, reason);
+            }
         }
         if self.orders.phase() == Phase::Stopping {
             for running in self.running.values() {
@@ -254,6 +258,7 @@ impl Loop {
             id: running.id,
             attempt: running.attempt,
             fire: running.fire,
+            lets_wait: running.job.lets_wait,
             verdict: Verdict::new(outcome, asked, running.job.timeout_s),
             output: running.output.close(),
             finished_at_ms: running.started_at_ms.saturating_add(took_ms),
@@ -286,7 +291,8 @@ impl Loop {
         match written.await {
             Ok((finished, work, claimed_at_ms)) => {
                 let claimed = work.map_or(0, |work| self.start_all(work, &plan, claimed_at_ms));
-                self.tell(&ended, &runs, finished);
+                self.tell(&ended, &runs, &finished);
+                self.backlog.release(finished.released);
                 claimed > 0 || !ended.is_empty()
             }
             Err(Error::Internal(_)) => {
@@ -320,13 +326,15 @@ impl Loop {
     }
 
     /// One record that contradicts its execution must not keep the others from being written.
-    async fn write_apart(&self, ended: &Arc<Vec<Ended>>, runs: &[Running]) {
+    async fn write_apart(&mut self, ended: &Arc<Vec<Ended>>, runs: &[Running]) {
         for (n, run) in runs.iter().enumerate() {
             let shared = Arc::clone(ended);
             let op = move |tx: Tx<'_>| executions::finish(tx, std::slice::from_ref(&shared[n]));
             match self.resources.store.write(op).await {
                 Ok(finished) => {
-                    self.tell(std::slice::from_ref(&ended[n]), std::slice::from_ref(run), finished);
+                    let (ended, run) = (std::slice::from_ref(&ended[n]), std::slice::from_ref(run));
+                    self.tell(ended, run, &finished);
+                    self.backlog.release(finished.released);
                 }
                 Err(error) => tracing::error!(%error, "the end of an execution cannot be recorded"),
             }
@@ -387,7 +395,7 @@ impl Loop {
     }
 
     /// Tells the watchers, now that it is on disk.
-    fn tell(&self, ended: &[Ended], runs: &[Running], finished: FinishedInvocations) {
+    fn tell(&self, ended: &[Ended], runs: &[Running], finished: &Finished) {
         for (ended, run) in ended.iter().zip(runs) {
             let status = ended.verdict.cause.target();
             self.resources
@@ -395,7 +403,7 @@ impl Loop {
                 .publish(run.job.invoke_id, || vec![run.change(status, ended.finished_at_ms)]);
             self.resources.hub.close_output(ended.id);
         }
-        for (invoke_id, status) in finished {
+        for &(invoke_id, status) in &finished.invocations {
             self.resources.hub.finish(invoke_id, status);
         }
     }

@@ -1,10 +1,13 @@
 //! The engine as a host sees it: requests in, records and events out.
 
+mod announcer;
 mod builder;
 mod describe;
+mod explain;
 mod page;
 mod planner;
 mod registry;
+mod schedules;
 mod submit;
 mod watch;
 
@@ -19,12 +22,14 @@ use crate::clock::{Clock, Sleep, now_ms};
 use crate::config::Config;
 use crate::dispatcher::Dispatcher;
 use crate::error::{Error, Result};
-use crate::event::{Hub, Subscription};
+use crate::event::{Feed, Hub, Subscription};
 use crate::execution::Finished;
 use crate::id::InvokeId;
 use crate::limits::Limits;
-use crate::scheduler::Scheduler;
+use crate::scheduler::{Scheduler, Vigil};
 use crate::store::{Store, Tx, executions, invocations};
+
+use announcer::Announcer;
 
 pub use builder::EngineBuilder;
 pub use watch::{Position, Watch};
@@ -54,6 +59,9 @@ pub struct Engine {
 struct Inner {
     records: Records,
     clock: Arc<dyn Clock>,
+    vigil: Arc<Vigil>,
+    /// The boot this machine is in, where its system says.
+    boot_id: Option<String>,
     config: Config,
     executor_names: Arc<Vec<String>>,
     /// None if the file is open for reading only.
@@ -106,22 +114,18 @@ struct Scheduling {
 impl Scheduling {
     fn start(
         store: &Arc<Store>,
-        hub: &Arc<Hub>,
         clock: &Arc<dyn Clock>,
-        dispatcher: &Dispatcher,
+        vigil: &Arc<Vigil>,
+        announcer: Announcer,
     ) -> Self {
         let wake = Arc::new(Notify::new());
-        let (hub, wake_dispatcher) = (Arc::clone(hub), dispatcher.waker());
+        let told_by = Arc::clone(clock);
         let scheduler = Scheduler {
             store: Arc::clone(store),
             clock: Arc::clone(clock),
+            vigil: Arc::clone(vigil),
             wake: Arc::clone(&wake),
-            fired: Arc::new(move |finished| {
-                wake_dispatcher();
-                for &(invoke_id, status) in finished {
-                    hub.finish(invoke_id, status);
-                }
-            }),
+            announce: Arc::new(move |step| announcer.step(step, now_ms(&*told_by))),
         };
         Self { wake, task: tokio::spawn(scheduler.run()) }
     }
@@ -228,6 +232,12 @@ impl Engine {
         self.watch_with(subscription, *invoke_id, position).await
     }
 
+    /// Follows what happens to all invocations from now on: what fires, what starts and ends. For
+    /// everything of one, from its beginning, there is [`watch`](Engine::watch).
+    pub fn follow(&self) -> Feed {
+        self.inner.records.hub.follow()
+    }
+
     async fn watch_with(
         &self,
         subscription: Arc<Subscription>,
@@ -248,6 +258,11 @@ impl Engine {
         if let Some(dispatcher) = &self.inner.dispatcher {
             dispatcher.shut_down(deadline, &*self.inner.clock).await;
         }
+    }
+
+    fn announcer(&self) -> Announcer {
+        let hub = Arc::clone(&self.inner.records.hub);
+        Announcer { hub, dispatcher: self.inner.dispatcher.as_ref().map(Dispatcher::line) }
     }
 
     fn now_ms(&self) -> i64 {

@@ -51,6 +51,17 @@ impl Error {
         Self::Invalid(vec![violation])
     }
 
+    /// Whether a record is to blame, and not the disk: then trying again does not help.
+    pub(crate) fn is_of_a_record(&self) -> bool {
+        match self {
+            Error::Internal(_) => true,
+            Error::Storage(error) => {
+                matches!(error.kind, StorageErrorKind::Corrupt | StorageErrorKind::Other)
+            }
+            _ => false,
+        }
+    }
+
     /// The code of the API page, or of this library where the pages have none. Stable.
     pub fn code(&self) -> &str {
         match self {

@@ -1,6 +1,8 @@
 //! What happens to invocations, told to whoever watches. The hub holds the watchers; the stream
 //! that a watcher reads is put together in the engine, from here and from the records.
 
+mod feed;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -10,8 +12,11 @@ use tokio::sync::Notify;
 
 use crate::config::OutputQuota;
 use crate::id::{ExecutionId, InstanceId, InvokeId};
+use crate::invocation::fire::Fire;
 use crate::output::{LiveOutput, SpoolSpace, Stream};
 use crate::status::{ExecutionStatus, InvocationStatus};
+
+pub use feed::{Feed, Notice};
 
 /// One thing that happened to an invocation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +92,18 @@ pub(crate) struct Change {
     pub output: Option<Arc<LiveOutput>>,
 }
 
+impl Change {
+    fn notice(&self, invoke_id: InvokeId) -> Notice {
+        Notice::Status {
+            invoke_id,
+            execution_id: self.execution_id,
+            instance_id: self.instance_id.clone(),
+            status: self.status,
+            at: DateTime::from_timestamp_millis(self.at_ms).unwrap_or_default(),
+        }
+    }
+}
+
 /// Changes that wait for one watcher. Past this many it reads the records instead.
 const CHANGES_MAX: usize = 1024;
 
@@ -94,6 +111,7 @@ const CHANGES_MAX: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Hub {
     state: Mutex<HubState>,
+    feeds: feed::Feeds,
     quota: OutputQuota,
     space: Arc<SpoolSpace>,
 }
@@ -108,7 +126,12 @@ struct HubState {
 
 impl Hub {
     pub(crate) fn new(quota: OutputQuota) -> Self {
-        Self { state: Mutex::default(), quota, space: SpoolSpace::new(quota.spool_bytes_max) }
+        Self {
+            state: Mutex::default(),
+            feeds: feed::Feeds::default(),
+            quota,
+            space: SpoolSpace::new(quota.spool_bytes_max),
+        }
     }
 
     /// Watches an invocation, which need not exist yet. Ends when the subscription is dropped.
@@ -149,13 +172,31 @@ impl Hub {
         self.state().outputs.remove(&execution_id);
     }
 
+    /// Follows everything from now on.
+    pub(crate) fn follow(&self) -> Feed {
+        self.feeds.open()
+    }
+
+    /// Tells what became of a nominal time.
+    pub(crate) fn publish_fire(&self, invoke_id: InvokeId, fire: &Fire) {
+        self.feeds.tell(|| Notice::Fire { invoke_id, fire: fire.clone() });
+        // Its executions are in the records, also those that will never run.
+        for watcher in self.watchers(invoke_id) {
+            watcher.inbox().lagged = true;
+            watcher.wake.notify_one();
+        }
+    }
+
     /// Tells the watchers of an invocation.
     pub(crate) fn publish(&self, invoke_id: InvokeId, changes: impl FnOnce() -> Vec<Change>) {
         let watchers = self.watchers(invoke_id);
-        if watchers.is_empty() {
+        if watchers.is_empty() && !self.feeds.any() {
             return;
         }
         let changes = changes();
+        for change in &changes {
+            self.feeds.tell(|| change.notice(invoke_id));
+        }
         for watcher in watchers {
             watcher.push(&changes);
         }
@@ -163,6 +204,7 @@ impl Hub {
 
     /// Tells the watchers of an invocation that it has ended.
     pub(crate) fn finish(&self, invoke_id: InvokeId, status: InvocationStatus) {
+        self.feeds.tell(|| Notice::Finished { invoke_id, status });
         for watcher in self.watchers(invoke_id) {
             watcher.inbox().finished = Some(status);
             watcher.wake.notify_one();
@@ -171,6 +213,7 @@ impl Hub {
 
     /// Tells every watcher that nothing more will come.
     pub(crate) fn close(&self) {
+        self.feeds.close();
         let watched = {
             let mut state = self.state();
             state.closed = true;

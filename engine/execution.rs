@@ -75,6 +75,8 @@ pub enum StopReason {
     Timeout,
     /// Somebody stopped it.
     Stopped,
+    /// A later fire of its invocation takes its place.
+    Replaced,
     /// The engine shuts down.
     Shutdown,
 }
@@ -129,6 +131,9 @@ impl Verdict {
                     }
                     Some(StopReason::Stopped) => {
                         (Cause::Stopped, "", "stopped on request".to_owned())
+                    }
+                    Some(StopReason::Replaced) => {
+                        (Cause::Stopped, "", "replaced by the fire after it".to_owned())
                     }
                     Some(StopReason::Shutdown) => {
                         let info = "the engine shut down while it ran".to_owned();

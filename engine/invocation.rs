@@ -1,5 +1,6 @@
 //! Invocations: requests to run a command on instances, and what became of them.
 
+pub(crate) mod fire;
 pub(crate) mod recurrence;
 mod request;
 
@@ -14,6 +15,8 @@ use crate::id::{CommandId, InstanceId, InvokeId};
 use crate::status::InvocationStatus;
 use crate::wire::{self, Encoded};
 
+use recurrence::{MissedPolicy, OverlapPolicy};
+
 pub use request::{
     InvokeCommand, InvokeCommandResponse, RunCommand, RunCommandResponse, StopInvocation,
     StopInvocationResponse,
@@ -27,13 +30,22 @@ pub enum RepeatMode {
     Once,
     /// As its `Frequency` says; giving one means this mode.
     Period,
+    /// On each instance once, at its next boot.
+    NextRebootOnly,
+    /// On each instance at each of its boots.
+    EveryReboot,
 }
 
 impl RepeatMode {
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Once, Self::Period, Self::NextRebootOnly, Self::EveryReboot];
+
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Once => "Once",
             Self::Period => "Period",
+            Self::NextRebootOnly => "NextRebootOnly",
+            Self::EveryReboot => "EveryReboot",
         }
     }
 }
@@ -123,8 +135,25 @@ pub struct Invocation {
     pub status: InvocationStatus,
     /// When it runs.
     pub repeat_mode: RepeatMode,
-    /// The schedule it runs on; empty if it runs once.
+    /// The schedule it runs on; empty if it has none.
     pub frequency: String,
+    /// What a fire does on an instance where an execution before it has not ended.
+    pub overlap_policy: OverlapPolicy,
+    /// What becomes of nominal times that nobody was there for.
+    pub missed_policy: MissedPolicy,
+    /// Seconds over which its timers are spread.
+    pub spread: u64,
+    /// No nominal time after this one fires.
+    #[serde(with = "wire::time::optional")]
+    pub end_time: Option<DateTime<Utc>>,
+    /// How often each of its timers fires at most.
+    pub max_fires: Option<u64>,
+    /// Since when it pauses, if it does.
+    #[serde(with = "wire::time::optional")]
+    pub pause_time: Option<DateTime<Utc>>,
+    /// The next nominal time of its timers, if one is planned.
+    #[serde(with = "wire::time::optional")]
+    pub next_fire_time: Option<DateTime<Utc>>,
     /// The directory it runs in; empty for the user's home.
     pub working_dir: String,
     /// Seconds a run may take.
@@ -151,6 +180,8 @@ pub(crate) struct Job {
     pub working_dir: Option<String>,
     pub timeout_s: u64,
     pub termination_mode: TerminationMode,
+    /// Whether other executions may wait for the end of one.
+    pub lets_wait: bool,
 }
 
 wire::wrapped_list!(invocation_list, "Invocation");

@@ -67,7 +67,7 @@ pub use command::{
 pub use config::{Durability, OutputQuota};
 pub use engine::{Engine, EngineBuilder, Position, Watch};
 pub use error::{Error, Result, StorageError, StorageErrorKind, Violation};
-pub use event::Event;
+pub use event::{Event, Feed, Notice};
 pub use execution::{
     DescribeInvocationResults, DescribeInvocationResultsResponse, Finished, InvocationResult,
     Outcome, ResultPage, StopReason,
@@ -77,9 +77,11 @@ pub use id::{CommandId, ExecutionId, InstanceId, InvokeId, ParseIdError};
 pub use instance::{
     DescribeInstances, DescribeInstancesResponse, Instance, InstanceState, LOCAL, OsType,
 };
-pub use invocation::recurrence::{
-    DescribeFires, DescribeFiresResponse, Fire, FireDisposition, MissedPolicy, OverlapPolicy,
+pub use invocation::fire::{
+    DescribeFires, DescribeFiresResponse, Explanation, ExplanationEntry, Fire, FireDisposition,
+    FiredOn,
 };
+pub use invocation::recurrence::{MissedPolicy, OverlapPolicy};
 pub use invocation::{
     DescribeInvocations, DescribeInvocationsResponse, Invocation, InvokeCommand,
     InvokeCommandResponse, RepeatMode, RunCommand, RunCommandResponse, StopInvocation,

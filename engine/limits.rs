@@ -26,6 +26,10 @@ pub struct Limits {
     pub rate_s_max: u64,
     /// Smallest distance that a cron expression may produce, in seconds.
     pub cron_s_min: u64,
+    /// Longest time over which the fires of a schedule may be spread, in seconds.
+    pub spread_s_max: u64,
+    /// Most missed fires that a schedule may have run after all.
+    pub missed_runs_max: usize,
     /// Most instances that one request may name to run on.
     pub instances_max: usize,
     /// Most instances that one request may name to stop on.
@@ -54,6 +58,10 @@ impl Limits {
             rate_s_min: 60,
             rate_s_max: 7 * 24 * 3600,
             cron_s_min: 10,
+            // A day: what is spread further is another schedule.
+            spread_s_max: 24 * 3600,
+            // Two months of minutes; each costs a row and a run.
+            missed_runs_max: 100_000,
             instances_max: 100,
             stop_instances_max: 50,
             kept_commands_max: 50_000,

@@ -1,11 +1,26 @@
 //! What the last engine on this file left behind. Whoever opens a file holds its lock, so every
 //! execution that the file calls running belongs to an engine that has ended.
 
+use chrono::{DateTime, Utc};
+
 use crate::error::Result;
-use crate::store::{Tx, executions, meta};
+use crate::schedule::Zone;
+use crate::store::timers::{self, Timer};
+use crate::store::{Store, Tx, executions, fires, meta};
 
 /// The key under which an engine leaves its number.
 const OWNER: &str = "owner";
+
+/// The key of the zone data that timers were planned with.
+const ZONE_DATA: &str = "zone_data";
+/// Timers planned again in one commit.
+const TIMERS_MAX: usize = 1_024;
+
+/// The boot that this machine is in, where its system says.
+pub(crate) fn local_boot_id() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+}
 
 /// Ends what was running, and takes the file over; how many executions that ended.
 pub(crate) fn take_over(tx: Tx<'_>, now_ms: i64) -> Result<u64> {
@@ -17,4 +32,57 @@ pub(crate) fn take_over(tx: Tx<'_>, now_ms: i64) -> Result<u64> {
     let interrupted = executions::interrupt_all(tx, &evidence, now_ms)?;
     meta::set(tx, OWNER, &format!("pid {}", std::process::id()))?;
     Ok(interrupted)
+}
+
+/// Plans the fires to come again if other zone data planned them. What is due already stays due,
+/// and what has become of nominal times stays as it is.
+pub(crate) async fn replan(store: &Store, now_ms: i64) -> Result<()> {
+    let planned_with = store.read(|tx| meta::get(tx, ZONE_DATA)).await?;
+    if planned_with.as_deref() == Some(Zone::DATA_VERSION) {
+        return Ok(());
+    }
+    let mut last = 0;
+    loop {
+        let replan = move |tx: Tx<'_>| replan_some(tx, last, now_ms);
+        match store.write(replan).await? {
+            Some(timer) => last = timer,
+            None => break,
+        }
+    }
+    store.write(|tx| meta::set(tx, ZONE_DATA, Zone::DATA_VERSION)).await?;
+    if let Some(before) = planned_with {
+        let now = Zone::DATA_VERSION;
+        tracing::info!(before, now, "the zone data has changed; fires to come are planned with it");
+    }
+    Ok(())
+}
+
+/// Plans the timers after this one, up to the last that is returned.
+fn replan_some(tx: Tx<'_>, after: i64, now_ms: i64) -> Result<Option<i64>> {
+    let ids = timers::planned(tx, after, TIMERS_MAX)?;
+    for &id in &ids {
+        match timers::get(tx, id) {
+            Ok(timer) if timer.is_due(now_ms) => {}
+            Ok(timer) => plan(tx, &timer, now_ms)?,
+            // The scheduler gives it up when it is due, and says so.
+            Err(error) if error.is_of_a_record() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(ids.last().copied())
+}
+
+fn plan(tx: Tx<'_>, timer: &Timer, now_ms: i64) -> Result<()> {
+    let mut after_ms = now_ms.saturating_sub(timer.delay_ms);
+    if let Some((_, last)) = fires::last_before(tx, timer.id, i64::MAX)? {
+        after_ms = after_ms.max(last.until.unwrap_or(last.time).timestamp_millis());
+    }
+    let after: DateTime<Utc> = DateTime::from_timestamp_millis(after_ms).unwrap_or_default();
+    let next = timer.schedule.bind(timer.created, timer.zone).next_after(after);
+    let next_ms = next.map(|next| next.timestamp_millis());
+    let next_ms = next_ms.filter(|next_ms| timer.end_at_ms.is_none_or(|end_ms| *next_ms <= end_ms));
+    if next_ms == timer.next_fire_at_ms {
+        return Ok(());
+    }
+    timers::advance(tx, timer, next_ms, timer.fires_left)
 }

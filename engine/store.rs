@@ -9,12 +9,15 @@ mod connection;
 mod contents;
 pub(crate) mod executions;
 pub(crate) mod fires;
+pub(crate) mod firing;
 pub(crate) mod instances;
 pub(crate) mod invocations;
 mod lock;
 pub(crate) mod meta;
 mod migrate;
 mod outputs;
+pub(crate) mod stop;
+mod targets;
 pub(crate) mod timers;
 mod writer;
 

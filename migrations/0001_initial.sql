@@ -78,10 +78,15 @@ CREATE TABLE invocations (
     timeout_s         INTEGER NOT NULL CHECK (timeout_s > 0),
     termination_mode  TEXT NOT NULL CHECK (termination_mode IN ('Process', 'ProcessTree')),
     repeat_mode       TEXT NOT NULL CHECK (repeat_mode IN ('Once', 'Period', 'NextRebootOnly', 'EveryReboot')),
-    -- Of repeating ones: when, what if the one before still runs, what if it was slept through.
+    -- Of repeating ones: when, what if the one before still runs, what if it was slept through,
+    -- over how long its fires are spread, when it ends, since when it pauses.
     frequency         TEXT,
-    overlap_policy    TEXT CHECK (overlap_policy IN ('Skip', 'Allow')),
+    overlap_policy    TEXT CHECK (overlap_policy IN ('Skip', 'Queue', 'Allow', 'Replace')),
     missed_policy     TEXT,
+    spread_s          INTEGER NOT NULL DEFAULT 0 CHECK (spread_s >= 0),
+    end_at_ms         INTEGER,
+    fires_max         INTEGER CHECK (fires_max > 0),
+    paused_at_ms      INTEGER,
     launcher          TEXT,
     username          TEXT,
     container_id      TEXT,
@@ -93,7 +98,8 @@ CREATE TABLE invocations (
     status            TEXT CHECK (status IN ('Success', 'Failed', 'PartialFailed', 'Stopped')),
     finished_at_ms    INTEGER,
     CHECK ((status IS NULL) = (finished_at_ms IS NULL)),
-    CHECK ((repeat_mode = 'Period') = (frequency IS NOT NULL))
+    CHECK ((repeat_mode = 'Period') = (frequency IS NOT NULL)),
+    CHECK ((repeat_mode = 'Once') = (overlap_policy IS NULL))
 ) STRICT;
 CREATE INDEX invocations_by_command ON invocations (command_id) WHERE command_id IS NOT NULL;
 CREATE INDEX invocations_unfinished ON invocations (id) WHERE finished_at_ms IS NULL;
@@ -112,17 +118,32 @@ CREATE TABLE timers (
     invocation      INTEGER NOT NULL REFERENCES invocations ON DELETE CASCADE,
     zone            TEXT NOT NULL,
     next_fire_at_ms INTEGER,
-    UNIQUE (invocation, zone)
+    -- So long after its nominal times it fires: its place in the spread.
+    delay_ms        INTEGER NOT NULL CHECK (delay_ms >= 0),
+    -- When it is to fire; NULL while its invocation pauses.
+    due_at_ms       INTEGER,
+    -- How often it may still fire, if that is limited.
+    fires_left      INTEGER CHECK (fires_left >= 0),
+    UNIQUE (invocation, zone),
+    CHECK (due_at_ms IS NULL OR due_at_ms = next_fire_at_ms + delay_ms),
+    CHECK (due_at_ms IS NULL OR next_fire_at_ms IS NOT NULL)
 ) STRICT;
-CREATE INDEX timers_due ON timers (next_fire_at_ms) WHERE next_fire_at_ms IS NOT NULL;
+CREATE INDEX timers_due ON timers (due_at_ms) WHERE due_at_ms IS NOT NULL;
 
--- The instances that a timer fires for. An invocation that runs at once has its executions instead.
+-- The instances that an invocation fires for, by a timer or at their boots. One that runs at once
+-- has its executions instead.
 CREATE TABLE targets (
-    id       INTEGER PRIMARY KEY,
-    timer    INTEGER NOT NULL REFERENCES timers ON DELETE CASCADE,
-    instance INTEGER NOT NULL REFERENCES instances,
-    UNIQUE (timer, instance)
+    id          INTEGER PRIMARY KEY,
+    invocation  INTEGER NOT NULL REFERENCES invocations ON DELETE CASCADE,
+    instance    INTEGER NOT NULL REFERENCES instances,
+    timer       INTEGER REFERENCES timers ON DELETE CASCADE,
+    -- Without a timer: whether it fires at the next boot, and the boot it knows of.
+    awaits_boot INTEGER NOT NULL DEFAULT 0 CHECK (awaits_boot IN (0, 1)),
+    boot_id     TEXT,
+    UNIQUE (invocation, instance),
+    CHECK (timer IS NULL OR awaits_boot = 0)
 ) STRICT;
+CREATE INDEX targets_by_instance ON targets (instance);
 
 -- Exactly one row per nominal time of a timer; no timer for a run at once. Numbers are never used
 -- again, for the dispatcher takes a higher one for a later one.
@@ -137,7 +158,9 @@ CREATE TABLE fires (
     count       INTEGER NOT NULL DEFAULT 1 CHECK (count > 0),
     until_ms    INTEGER,
     -- Its executions that have not ended.
-    unfinished  INTEGER NOT NULL CHECK (unfinished >= 0)
+    unfinished  INTEGER NOT NULL CHECK (unfinished >= 0),
+    -- When it was dealt with, which is later than its nominal time.
+    dealt_at_ms INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX fires_by_invocation ON fires (invocation);
 CREATE UNIQUE INDEX fires_by_timer ON fires (timer, fire_at_ms) WHERE timer IS NOT NULL;

@@ -52,7 +52,7 @@ impl Record {
         results.sort_by_key(|result| result.execution_id);
         let fires = match invocation.repeat_mode {
             RepeatMode::Once => None,
-            RepeatMode::Period => {
+            RepeatMode::Period | RepeatMode::NextRebootOnly | RepeatMode::EveryReboot => {
                 Some(Fires { fire: session.call(DescribeFires::new(invoke_id)).await?.fires })
             }
         };

@@ -65,6 +65,11 @@ impl Backlog {
         self.may_have_new = true;
     }
 
+    /// Fires that were served have executions to claim again.
+    pub(super) fn release(&mut self, fires: Vec<i64>) {
+        self.turn.extend(fires.into_iter().map(|fire| Waiting { fire, after: 0, job: None }));
+    }
+
     /// Whether a claim could find anything.
     pub(super) fn may_have_work(&self) -> bool {
         !self.turn.is_empty() || self.may_have_new
@@ -73,7 +78,7 @@ impl Backlog {
     /// Whose turn it is for `room` places.
     pub(super) fn plan(&self, room: usize) -> Plan {
         let turn = self.turn.iter().take(room).cloned().collect();
-        let new_max = if self.may_have_new { FIRES_MAX - self.turn.len() } else { 0 };
+        let new_max = if self.may_have_new { FIRES_MAX.saturating_sub(self.turn.len()) } else { 0 };
         Plan { turn, room, new_after: self.newest, new_max }
     }
 

@@ -4,17 +4,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Engine, Inner, Records, Scheduling};
+use super::schedules::boot;
+use super::{Announcer, Engine, Inner, Records, Scheduling};
 use crate::clock::{Clock, SystemClock, now_ms};
 use crate::config::{Config, Durability, OutputQuota};
 use crate::dispatcher::{Dispatcher, Executors, Resources};
 use crate::error::{Error, Result};
-use crate::event::Hub;
+use crate::event::{Feed, Hub};
 use crate::executor::{Executor, ProcessExecutor, Scratch};
 use crate::instance::{Instance, LOCAL};
 use crate::limits::Limits;
 use crate::recovery;
-use crate::store::{Location, Store, StoreOptions, instances};
+use crate::scheduler::{Step, Vigil};
+use crate::store::{Location, Store, StoreOptions, Tx, instances};
 
 /// What an engine is to be. Everything has a default; without a [`path`](EngineBuilder::path) it
 /// lives in memory.
@@ -126,7 +128,17 @@ impl EngineBuilder {
     /// # Errors
     ///
     /// As [`Engine::open`].
-    pub async fn open(mut self) -> Result<Engine> {
+    pub async fn open(self) -> Result<Engine> {
+        Ok(self.open_and_follow().await?.0)
+    }
+
+    /// Does the same and follows what happens from the first moment on: what the last engine left
+    /// to be done is done before [`Engine::follow`] could be called.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::open`].
+    pub async fn open_and_follow(mut self) -> Result<(Engine, Feed)> {
         self.executors.entry(LOCAL.to_owned()).or_insert_with(|| Arc::new(ProcessExecutor::new()));
         let options = StoreOptions {
             location: self.location.clone(),
@@ -149,56 +161,75 @@ impl EngineBuilder {
         self.start(Arc::new(store), scratch.map(Arc::new)).await
     }
 
-    async fn start(self, store: Arc<Store>, scratch: Option<Arc<Scratch>>) -> Result<Engine> {
+    async fn start(
+        self,
+        store: Arc<Store>,
+        scratch: Option<Arc<Scratch>>,
+    ) -> Result<(Engine, Feed)> {
         let Self { config, clock, executors, idle, .. } = self;
         let hub = Arc::new(Hub::new(config.output));
+        let feed = hub.follow();
+        let vigil = Arc::new(Vigil::begin(Arc::clone(&clock)));
+        let boot_id = recovery::local_boot_id();
         let mut executor_names: Vec<String> = executors.keys().cloned().collect();
         executor_names.sort();
-        let dispatcher = match &scratch {
-            None => None,
-            Some(scratch) => {
-                let now_ms = now_ms(&*clock);
-                let interrupted = store
-                    .write(move |tx| {
-                        instances::insert_if_new(tx, &Instance::new(LOCAL), now_ms)?;
-                        recovery::take_over(tx, now_ms)
-                    })
-                    .await?;
-                if interrupted > 0 {
-                    tracing::warn!(
-                        interrupted,
-                        "executions were cut off by the end of their engine"
-                    );
-                }
-                let resources = Resources {
-                    store: Arc::clone(&store),
-                    hub: Arc::clone(&hub),
-                    clock: Arc::clone(&clock),
-                    config: config.clone(),
-                    executors,
-                    scratch: Arc::clone(scratch),
-                };
-                Some(Dispatcher::start(resources, idle))
-            }
+        let announcer = |dispatcher: &Dispatcher| Announcer {
+            hub: Arc::clone(&hub),
+            dispatcher: Some(dispatcher.line()),
         };
-        let scheduler = match &dispatcher {
-            Some(dispatcher) if !idle => {
-                dispatcher.wake();
-                Some(Scheduling::start(&store, &hub, &clock, dispatcher))
-            }
-            _ => None,
-        };
+        let mut dispatcher = None;
+        if let Some(scratch) = scratch {
+            let now_ms = now_ms(&*clock);
+            let booted = Self::take_over(&store, boot_id.clone(), now_ms).await?;
+            recovery::replan(&store, now_ms).await?;
+            let resources = Resources {
+                store: Arc::clone(&store),
+                hub: Arc::clone(&hub),
+                clock: Arc::clone(&clock),
+                config: config.clone(),
+                executors,
+                scratch,
+            };
+            let started = dispatcher.insert(Dispatcher::start(resources, idle));
+            announcer(started).step(&booted, now_ms);
+        }
+        let scheduler = dispatcher.as_ref().filter(|_| !idle).map(|dispatcher| {
+            let announcer = announcer(dispatcher);
+            announcer.new_work();
+            Scheduling::start(&store, &clock, &vigil, announcer)
+        });
         let poll = dispatcher.is_none().then(|| Arc::clone(&clock));
-        Ok(Engine {
-            inner: Arc::new(Inner {
-                records: Records { store, hub, poll },
-                clock,
-                config,
-                executor_names: Arc::new(executor_names),
-                dispatcher,
-                scheduler,
-                closing: false.into(),
-            }),
-        })
+        let inner = Inner {
+            records: Records { store, hub, poll },
+            clock,
+            vigil,
+            boot_id,
+            config,
+            executor_names: Arc::new(executor_names),
+            dispatcher,
+            scheduler,
+            closing: false.into(),
+        };
+        Ok((Engine { inner: Arc::new(inner) }, feed))
+    }
+
+    /// Makes the file this engine's: ends what the last one left running, and finds out whether the
+    /// machine has booted since.
+    async fn take_over(store: &Store, boot_id: Option<String>, now_ms: i64) -> Result<Step> {
+        let take_over = move |tx: Tx<'_>| {
+            instances::insert_if_new(tx, &Instance::new(LOCAL), now_ms)?;
+            let interrupted = recovery::take_over(tx, now_ms)?;
+            let local = instances::served_by(tx, LOCAL)?;
+            let booted = match boot_id {
+                Some(boot_id) => boot(tx, &local, &boot_id, now_ms)?,
+                None => Step::default(),
+            };
+            Ok((interrupted, booted))
+        };
+        let (interrupted, booted) = store.write(take_over).await?;
+        if interrupted > 0 {
+            tracing::warn!(interrupted, "executions were cut off by the end of their engine");
+        }
+        Ok(booted)
     }
 }

@@ -4,7 +4,7 @@ use super::Engine;
 use super::page::{Page, encoding, text};
 use crate::error::{Result, none_of};
 use crate::execution::{DescribeInvocationResults, DescribeInvocationResultsResponse, ResultPage};
-use crate::invocation::recurrence::{DescribeFires, DescribeFiresResponse};
+use crate::invocation::fire::{DescribeFires, DescribeFiresResponse};
 use crate::invocation::{DescribeInvocations, DescribeInvocationsResponse};
 use crate::store::{executions, fires, invocations};
 use crate::wire;

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result, Violation, none_of};
-use crate::id::InstanceId;
+use crate::id::{InstanceId, InvokeId};
 use crate::instance::{Instance, InstanceState};
+use crate::invocation::recurrence::Trigger;
 use crate::limits::Limits;
 use crate::schedule::Zone;
 use crate::store::Tx;
@@ -31,23 +33,28 @@ impl Planner {
         new: &NewInvocation,
     ) -> Result<Start> {
         let targets = self.targets(tx, ids, &new.definition)?;
+        let rows = || targets.iter().map(|target| target.row).collect();
         let Some(recurrence) = &new.recurrence else {
-            return Ok(Start::Now {
-                target_rows: targets.iter().map(|target| target.row).collect(),
-            });
+            return Ok(Start::Now { target_rows: rows() });
+        };
+        let schedule = match &recurrence.trigger {
+            Trigger::Boot { .. } => return Ok(Start::AtBoot { target_rows: rows() }),
+            Trigger::Schedule(schedule) => schedule,
         };
         let mut by_zone: BTreeMap<String, FirstFire> = BTreeMap::new();
         for Target { row, instance } in targets {
             let own = instance.time_zone.unwrap_or_else(Zone::local);
-            let zone = recurrence.schedule.bind(self.now, own).zone();
+            let zone = schedule.bind(self.now, own).zone();
             if let Some(group) = by_zone.get_mut(&*zone.name()) {
                 group.target_rows.push(row);
                 continue;
             }
             let timeout_s = new.definition.timeout_s;
-            let first = recurrence.first_fire(self.now, zone, timeout_s, &self.limits);
+            let first = recurrence.first_fire(schedule, self.now, zone, timeout_s, &self.limits);
             let at_ms = first.map_err(Error::invalid)?.timestamp_millis();
-            by_zone.insert(zone.to_string(), FirstFire { zone, at_ms, target_rows: vec![row] });
+            let delay_ms = delay_ms(new.invoke_id, zone, recurrence.spread_s);
+            let first_fire = FirstFire { zone, at_ms, delay_ms, target_rows: vec![row] };
+            by_zone.insert(zone.to_string(), first_fire);
         }
         Ok(Start::Planned(by_zone.into_values().collect()))
     }
@@ -90,6 +97,20 @@ impl Planner {
             found.push(no_executor(instance, &self.executor_names));
         }
     }
+}
+
+/// Where in a spread of so many seconds a timer has its place: always the same for its id, evenly
+/// spread over all.
+fn delay_ms(invoke_id: InvokeId, zone: Zone, spread_s: u64) -> i64 {
+    if spread_s == 0 {
+        return 0;
+    }
+    let mut hash = Sha256::new_with_prefix(invoke_id.as_bytes());
+    hash.update(zone.name().as_bytes());
+    let [a, b, c, d, e, f, ..] = <[u8; 32]>::from(hash.finalize());
+    let place = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
+    let delay_ms = place % spread_s.saturating_mul(1_000);
+    i64::try_from(delay_ms).unwrap_or(i64::MAX)
 }
 
 pub(super) fn no_executor(instance: &Instance, executor_names: &[String]) -> Violation {

@@ -3,15 +3,17 @@
 use super::Engine;
 use super::page::{Page, encoding, text};
 use super::planner::no_executor;
+use super::schedules::boot;
 use super::submit::unchecked;
 use crate::command::{
     CreateCommand, CreateCommandResponse, DescribeCommands, DescribeCommandsResponse, ModifyCommand,
 };
 use crate::error::{Error, Result, none_of};
 use crate::id::{CommandId, InstanceId};
-use crate::instance::{DescribeInstances, DescribeInstancesResponse, Instance};
+use crate::instance::{DescribeInstances, DescribeInstancesResponse, Instance, LOCAL};
+use crate::scheduler::Step;
 use crate::store::commands::Definition;
-use crate::store::{commands, instances};
+use crate::store::{Tx, commands, instances};
 use crate::wire;
 
 impl Engine {
@@ -22,8 +24,7 @@ impl Engine {
     /// [`Error::Invalid`] if its id is malformed or its executor is not plugged in.
     pub async fn register_instance(&self, instance: Instance) -> Result<()> {
         self.check_instance(&instance)?;
-        let now_ms = self.now_ms();
-        self.write(move |tx| instances::upsert(tx, &instance, now_ms)).await
+        self.store_instance(instance, |_, _| Ok(())).await
     }
 
     /// Changes a registered instance.
@@ -34,13 +35,33 @@ impl Engine {
     /// [`register_instance`](Engine::register_instance).
     pub async fn update_instance(&self, instance: Instance) -> Result<()> {
         self.check_instance(&instance)?;
-        let now_ms = self.now_ms();
-        self.write(move |tx| {
+        let is_known = |tx: Tx<'_>, instance: &Instance| {
             let known = instances::find(tx, &instance.instance_id)?;
-            known.ok_or_else(|| Error::invalid(instances::not_found(&instance.instance_id)))?;
-            instances::upsert(tx, &instance, now_ms)
+            known
+                .map(drop)
+                .ok_or_else(|| Error::invalid(instances::not_found(&instance.instance_id)))
+        };
+        self.store_instance(instance, is_known).await
+    }
+
+    /// Stores an instance if it passes a check. If it is this machine, its boot is known.
+    async fn store_instance(
+        &self,
+        instance: Instance,
+        check: impl FnOnce(Tx<'_>, &Instance) -> Result<()> + Send + 'static,
+    ) -> Result<()> {
+        let now_ms = self.now_ms();
+        let boot_id = self.inner.boot_id.clone().filter(|_| instance.executor == LOCAL);
+        self.write_step(move |tx| {
+            check(tx, &instance)?;
+            instances::upsert(tx, &instance, now_ms)?;
+            match boot_id {
+                Some(boot_id) => boot(tx, &[instance.instance_id], &boot_id, now_ms),
+                None => Ok(Step::default()),
+            }
         })
         .await
+        .map(drop)
     }
 
     /// Removes an instance. Its records stay, and registering it again brings it back.

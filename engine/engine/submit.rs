@@ -5,19 +5,17 @@ use std::sync::Arc;
 use super::Engine;
 use super::planner::Planner;
 use super::watch::{Position, Watch};
-use crate::dispatcher::Dispatcher;
 use crate::error::{Error, Result, none_of};
-use crate::event::{Change, Hub};
-use crate::id::{CommandId, ExecutionId, InstanceId, InvokeId};
+use crate::execution::StopReason;
+use crate::id::{CommandId, InvokeId};
 use crate::invocation::{
     InvokeCommand, InvokeCommandResponse, RunCommand, RunCommandResponse, StopInvocation,
     StopInvocationResponse,
 };
-use crate::status::ExecutionStatus;
 use crate::store::commands::Definition;
-use crate::store::executions::Stopped;
 use crate::store::invocations::NewInvocation;
-use crate::store::{Tx, commands, executions, invocations};
+use crate::store::stop::{self, Stopped};
+use crate::store::{Tx, commands, invocations};
 use crate::wire;
 
 impl Engine {
@@ -136,28 +134,23 @@ impl Engine {
         Ok(InvokeCommandResponse { request_id: wire::request_id(), invoke_id })
     }
 
-    /// Stops an invocation: what waits is cancelled, what runs is asked to end. When this returns,
-    /// the request is on disk; [`wait`](Engine::wait) for the end.
+    /// Stops an invocation: what waits is cancelled, what runs is asked to end, and nothing fires
+    /// any more. When this returns, the request is on disk; [`wait`](Engine::wait) for the end.
     ///
     /// # Errors
     ///
     /// [`Error::Invalid`] if there is no such invocation, or it has no such target.
     pub async fn stop_invocation(&self, request: StopInvocation) -> Result<StopInvocationResponse> {
         none_of(request.violations(self.limits()))?;
-        let (invoke_id, now_ms) = (request.invoke_id, self.now_ms());
-        let hub = Arc::clone(&self.inner.records.hub);
-        let stop = self.inner.dispatcher.as_ref().map(Dispatcher::stopper);
-        let op = move |tx: Tx<'_>| {
-            let invocation = invocations::find(tx, invoke_id)?;
-            executions::stop(tx, invocation, &request.instance_ids, now_ms)
+        let invoke_id = request.invoke_id;
+        let (now_ms, announcer) = (self.now_ms(), self.announcer());
+        let stop = move |tx: Tx<'_>, invocation| {
+            stop::invocation(tx, invocation, &request.instance_ids, now_ms)
         };
-        self.write_then(op, move |stopped| {
-            if let Some(stop) = stop {
-                stop(stopped.stopping.iter().map(|(execution_id, _)| *execution_id).collect());
-            }
-            tell_stopped(&hub, invoke_id, stopped, now_ms);
-        })
-        .await?;
+        let announce = move |stopped: &Stopped| {
+            announcer.stopped(invoke_id, stopped, StopReason::Stopped, now_ms);
+        };
+        self.settle_then(invoke_id, stop, announce).await?;
         Ok(StopInvocationResponse { request_id: wire::request_id() })
     }
 
@@ -178,37 +171,15 @@ impl Engine {
     where
         F: FnOnce(Tx<'_>) -> Result<()> + Send + 'static,
     {
-        let wake_dispatcher = self.inner.dispatcher.as_ref().map(Dispatcher::waker);
+        let announcer = self.announcer();
         let wake_scheduler = self.inner.scheduler.as_ref().map(|s| Arc::clone(&s.wake));
         self.write_then(op, move |()| {
-            if let Some(wake) = wake_dispatcher {
-                wake();
-            }
+            announcer.new_work();
             if let Some(wake) = wake_scheduler {
                 wake.notify_one();
             }
         })
         .await
-    }
-}
-
-/// Tells the watchers of an invocation what a stop did.
-fn tell_stopped(hub: &Hub, invoke_id: InvokeId, stopped: &Stopped, now_ms: i64) {
-    let change = |status| {
-        move |(execution_id, instance_id): &(ExecutionId, InstanceId)| Change {
-            execution_id: *execution_id,
-            instance_id: instance_id.clone(),
-            status,
-            at_ms: now_ms,
-            output: None,
-        }
-    };
-    hub.publish(invoke_id, || {
-        let cancelled = stopped.cancelled.iter().map(change(ExecutionStatus::Cancelled));
-        cancelled.chain(stopped.stopping.iter().map(change(ExecutionStatus::Stopping))).collect()
-    });
-    for &(invoke_id, status) in &stopped.finished {
-        hub.finish(invoke_id, status);
     }
 }
 

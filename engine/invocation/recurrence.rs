@@ -1,4 +1,5 @@
-//! What repeats an invocation: its schedule, and what to do where plan and time disagree.
+//! What repeats an invocation: its schedule or the boots of its instances, and what to do where plan
+//! and time disagree.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,27 +9,69 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Violation;
-use crate::id::InvokeId;
 use crate::limits::Limits;
 use crate::schedule::{Bounds, Schedule, Zone};
+use crate::status::ExecutionStatus;
 
 use super::RepeatMode;
 
-/// What a fire does on an instance where the execution before it has not ended.
+/// What a fire does on an instance where an execution before it has not ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum OverlapPolicy {
     /// Nothing; it leaves a `Skipped` execution that says so. The default.
     #[default]
     Skip,
+    /// Waits until that one has ended. One waits; where one waits already, the fire is skipped.
+    Queue,
     /// Runs beside it.
     Allow,
+    /// Stops it, and runs once it has ended.
+    Replace,
+}
+
+/// What becomes of a fire on one instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// It runs as soon as there is a place for it.
+    Runs,
+    /// It runs once what runs has ended.
+    Waits,
+    /// It never runs; this is why.
+    Skipped(&'static str),
 }
 
 impl OverlapPolicy {
+    const ALL: [Self; 4] = [Self::Skip, Self::Queue, Self::Allow, Self::Replace];
+
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Skip => "Skip",
+            Self::Queue => "Queue",
             Self::Allow => "Allow",
+            Self::Replace => "Replace",
+        }
+    }
+
+    /// Whether executions may wait for the end of another.
+    pub(crate) const fn lets_wait(self) -> bool {
+        matches!(self, Self::Queue | Self::Replace)
+    }
+
+    /// What becomes of a fire on an instance where executions stand so that have not ended. One that
+    /// is run `late`, long after its time, waits its turn: it would only meet others of its kind.
+    pub(crate) fn admit(self, before: &[ExecutionStatus], late: bool) -> Admission {
+        use ExecutionStatus::{Pending, Running, Scheduled, Stopping};
+        let any = |statuses: &[ExecutionStatus]| before.iter().any(|one| statuses.contains(one));
+        match self {
+            _ if before.is_empty() => Admission::Runs,
+            Self::Allow => Admission::Runs,
+            _ if late => Admission::Waits,
+            Self::Skip => Admission::Skipped("the execution before it had not ended"),
+            Self::Queue if any(&[Pending, Scheduled]) => {
+                Admission::Skipped("another execution was waiting already")
+            }
+            Self::Replace if !any(&[Running, Stopping]) => Admission::Runs,
+            Self::Queue | Self::Replace => Admission::Waits,
         }
     }
 }
@@ -37,7 +80,7 @@ impl FromStr for OverlapPolicy {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        [Self::Skip, Self::Allow]
+        Self::ALL
             .into_iter()
             .find(|policy| policy.as_str() == text)
             .ok_or_else(|| format!("`{text}` is no overlap policy"))
@@ -53,7 +96,7 @@ pub enum MissedPolicy {
     Skip,
     /// One run stands for all of them.
     Latest,
-    /// The last so many of them are run.
+    /// The last so many of them are run, one after another.
     All(u32),
 }
 
@@ -65,6 +108,13 @@ impl MissedPolicy {
             Self::Latest => 1,
             Self::All(limit) => limit as usize,
         }
+    }
+}
+
+impl MissedPolicy {
+    /// Whether executions may wait for the end of another.
+    pub(crate) const fn lets_wait(self) -> bool {
+        matches!(self, Self::All(_))
     }
 }
 
@@ -94,129 +144,132 @@ impl FromStr for MissedPolicy {
     }
 }
 
-/// Which nominal times of an invocation to list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
-#[non_exhaustive]
-pub struct DescribeFires {
-    /// The invocation.
-    pub invoke_id: InvokeId,
-    /// Entries a page, 1 to 50; 10 if not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_results: Option<usize>,
-    /// The `NextToken` of the page before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next_token: Option<String>,
+/// What makes an invocation run again.
+#[derive(Debug, Clone)]
+pub(crate) enum Trigger {
+    Schedule(Schedule),
+    /// The next boot of an instance, or each one.
+    Boot {
+        once: bool,
+    },
 }
 
-impl DescribeFires {
-    /// The newest fires of an invocation.
-    pub fn new(invoke_id: InvokeId) -> Self {
-        Self { invoke_id, max_results: None, next_token: None }
-    }
-
-    /// Sets the entries of a page.
-    #[must_use]
-    pub fn max_results(mut self, entries: usize) -> Self {
-        self.max_results = Some(entries);
-        self
-    }
-
-    /// Asks for the page after another.
-    #[must_use]
-    pub fn next_token(mut self, token: impl Into<String>) -> Self {
-        self.next_token = Some(token.into());
-        self
-    }
-}
-
-/// What became of a nominal time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum FireDisposition {
-    /// It fired; its executions say the rest.
-    Started,
-    /// It passed, and perhaps others after it, without a fire.
-    Missed,
-}
-
-/// What became of one nominal time, or of a stretch of them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-#[non_exhaustive]
-pub struct Fire {
-    /// The nominal time; the first of a stretch.
-    pub time: DateTime<Utc>,
-    /// The last of a stretch.
-    pub until: Option<DateTime<Utc>>,
-    /// How many nominal times this stands for.
-    pub count: u64,
-    /// What became of it.
-    pub disposition: FireDisposition,
-    /// Why it did not fire; empty if it did.
-    pub reason: String,
-    /// The zone of the timer, for targets of several; empty for a run at once.
-    pub zone: String,
-}
-
-crate::wire::wrapped_list!(fire_list, "Fire");
-
-/// A page of nominal times, newest first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-#[non_exhaustive]
-pub struct DescribeFiresResponse {
-    /// Names this call.
-    pub request_id: String,
-    /// What became of them.
-    #[serde(with = "fire_list")]
-    pub fires: Vec<Fire>,
-    /// Gets the next page; empty after the last.
-    pub next_token: String,
-}
-
-/// A schedule and its policies, out of a request.
+/// What repeats an invocation, and its policies, out of a request.
 #[derive(Debug, Clone)]
 pub(crate) struct Recurrence {
-    pub schedule: Schedule,
+    pub trigger: Trigger,
     pub overlap: OverlapPolicy,
     pub missed: MissedPolicy,
+    pub spread_s: u64,
+    pub end: Option<DateTime<Utc>>,
+    pub fires_max: Option<u64>,
 }
 
-/// The schedule of a request, if it has one. A frequency makes it repeat, whatever its mode says.
-pub(super) fn check(
-    mode: RepeatMode,
-    frequency: Option<&str>,
-    overlap: OverlapPolicy,
-    missed: MissedPolicy,
-    found: &mut Vec<Violation>,
-) -> Option<Recurrence> {
-    const FIELD: &str = "Frequency";
-    let Some(text) = frequency.filter(|text| !text.is_empty()) else {
-        if mode == RepeatMode::Period {
-            let message = "RepeatMode Period needs one, such as `rate(5m)` or `0 30 2 * * ?`";
-            found.push(Violation::new("MissingParam.Frequency", 400, FIELD, message));
-        }
-        return None;
-    };
-    match text.parse() {
-        Ok(schedule) => Some(Recurrence { schedule, overlap, missed }),
-        Err(error) => {
+/// The fields of a request that say when it runs.
+#[derive(Debug)]
+pub(super) struct Repetition<'a> {
+    pub mode: RepeatMode,
+    pub frequency: Option<&'a str>,
+    pub overlap: OverlapPolicy,
+    pub missed: MissedPolicy,
+    pub spread_s: Option<u64>,
+    pub end: Option<DateTime<Utc>>,
+    pub fires_max: Option<u64>,
+}
+
+impl Repetition<'_> {
+    /// What repeats the request, if anything does. A frequency makes it repeat, whatever its mode says.
+    pub(super) fn check(&self, limits: &Limits, found: &mut Vec<Violation>) -> Option<Recurrence> {
+        self.check_numbers(limits, found);
+        let trigger = self.trigger(found)?;
+        Some(Recurrence {
+            trigger,
+            overlap: self.overlap,
+            missed: self.missed,
+            spread_s: self.spread_s.unwrap_or_default(),
+            end: self.end,
+            fires_max: self.fires_max,
+        })
+    }
+
+    fn trigger(&self, found: &mut Vec<Violation>) -> Option<Trigger> {
+        const FIELD: &str = "Frequency";
+        let Some(text) = self.frequency.filter(|text| !text.is_empty()) else {
+            let trigger = match self.mode {
+                RepeatMode::Once => None,
+                RepeatMode::NextRebootOnly => Some(Trigger::Boot { once: true }),
+                RepeatMode::EveryReboot => Some(Trigger::Boot { once: false }),
+                RepeatMode::Period => {
+                    let message =
+                        "RepeatMode Period needs one, such as `rate(5m)` or `0 30 2 * * ?`";
+                    found.push(Violation::new("MissingParam.Frequency", 400, FIELD, message));
+                    return None;
+                }
+            };
+            self.check_needs_frequency(found);
+            return trigger;
+        };
+        let parsed = text.parse().map(Trigger::Schedule);
+        let refused = |error: crate::schedule::ParseError| {
             found.push(Violation::new("InvalidParam.Frequency", 400, FIELD, error.to_string()));
-            None
+        };
+        parsed.map_err(refused).ok()
+    }
+
+    fn check_needs_frequency(&self, found: &mut Vec<Violation>) {
+        let given = [
+            ("InvalidParam.Spread", "Spread", self.spread_s.is_some()),
+            ("InvalidParam.EndTime", "EndTime", self.end.is_some()),
+            ("InvalidParam.MaxFires", "MaxFires", self.fires_max.is_some()),
+        ];
+        for (code, field, _) in given.into_iter().filter(|(.., given)| *given) {
+            let message = "goes with a Frequency only; leave it out or give one";
+            found.push(Violation::new(code, 400, field, message));
+        }
+    }
+
+    fn check_numbers(&self, limits: &Limits, found: &mut Vec<Violation>) {
+        if let Some(spread) = self.spread_s.filter(|spread| *spread > limits.spread_s_max) {
+            let message = format!("want at most {} s; it is {spread} s", limits.spread_s_max);
+            found.push(Violation::new("InvalidParam.Spread", 400, "Spread", message));
+        }
+        if self.fires_max == Some(0) {
+            let message = "want at least 1; it is 0";
+            found.push(Violation::new("InvalidParam.MaxFires", 400, "MaxFires", message));
+        }
+        if self.fires_max.is_some_and(|fires| i64::try_from(fires).is_err()) {
+            let message = format!("want at most {}", i64::MAX);
+            found.push(Violation::new("InvalidParam.MaxFires", 400, "MaxFires", message));
+        }
+        let runs = self.missed.runs_max();
+        if runs > limits.missed_runs_max {
+            let max = limits.missed_runs_max;
+            let message = format!("want at most All({max}); it is All({runs})");
+            found.push(Violation::new("InvalidParam.MissedPolicy", 400, "MissedPolicy", message));
         }
     }
 }
 
 impl Recurrence {
-    /// When it fires first on instances of `zone`, if the limits allow it.
+    /// How `RepeatMode` calls it.
+    pub(crate) const fn mode(&self) -> RepeatMode {
+        match self.trigger {
+            Trigger::Schedule(_) => RepeatMode::Period,
+            Trigger::Boot { once: true } => RepeatMode::NextRebootOnly,
+            Trigger::Boot { once: false } => RepeatMode::EveryReboot,
+        }
+    }
+
+    /// When `schedule` fires first on instances of `zone`, if the limits allow it.
     pub(crate) fn first_fire(
         &self,
+        schedule: &Schedule,
         now: DateTime<Utc>,
         zone: Zone,
         timeout_s: u64,
         limits: &Limits,
     ) -> Result<DateTime<Utc>, Violation> {
-        let timetable = self.schedule.bind(now, zone);
+        let timetable = schedule.bind(now, zone);
         let bounds = Bounds {
             rate_min: Duration::from_secs(limits.rate_s_min),
             rate_max: Duration::from_secs(limits.rate_s_max),
@@ -226,8 +279,64 @@ impl Recurrence {
         let refused =
             |message: String| Violation::new("InvalidParam.Frequency", 400, "Frequency", message);
         timetable.validate(now, &bounds).map_err(|refusal| refused(refusal.to_string()))?;
-        timetable
+        let first = timetable
             .next_after(now)
-            .ok_or_else(|| refused("it never fires again; want one that does".to_owned()))
+            .ok_or_else(|| refused("it never fires again; want one that does".to_owned()))?;
+        match self.end {
+            Some(end) if first > end => Err(Violation::new(
+                "InvalidParam.EndTime",
+                400,
+                "EndTime",
+                format!(
+                    "it is {}, and the first fire would be at {}; want a later end",
+                    rfc3339(end),
+                    rfc3339(first)
+                ),
+            )),
+            _ => Ok(first),
+        }
+    }
+}
+
+fn rfc3339(instant: DateTime<Utc>) -> String {
+    instant.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fire_meets_what_runs_as_its_policy_says() {
+        use ExecutionStatus::{Pending, Running, Scheduled, Stopping};
+        use OverlapPolicy::{Allow, Queue, Replace, Skip};
+        let check_late = |policy: OverlapPolicy, before: &[ExecutionStatus], late, want: &str| {
+            let told = match policy.admit(before, late) {
+                Admission::Runs => "runs",
+                Admission::Waits => "waits",
+                Admission::Skipped(_) => "skipped",
+            };
+            assert_eq!(told, want, "{policy:?} {before:?} {late}");
+        };
+        let check = |policy, before: &[_], want| check_late(policy, before, false, want);
+        for policy in OverlapPolicy::ALL {
+            check(policy, &[], "runs");
+        }
+        check(Skip, &[Running], "skipped");
+        check(Skip, &[Pending], "skipped");
+        check(Allow, &[Running, Pending], "runs");
+        check(Queue, &[Running], "waits");
+        check(Queue, &[Stopping], "waits");
+        check(Queue, &[Running, Scheduled], "skipped");
+        check(Queue, &[Pending], "skipped");
+        check(Replace, &[Running], "waits");
+        check(Replace, &[Running, Scheduled], "waits");
+        check(Replace, &[Pending], "runs");
+        check(Replace, &[Scheduled], "runs");
+        for (policy, want) in
+            [(Skip, "waits"), (Queue, "waits"), (Allow, "runs"), (Replace, "waits")]
+        {
+            check_late(policy, &[Running, Scheduled], true, want);
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! Requests that make invocations, and the one that stops them.
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::recurrence::{self, MissedPolicy, OverlapPolicy, Recurrence};
+use super::recurrence::{MissedPolicy, OverlapPolicy, Recurrence, Repetition};
 use super::{RepeatMode, TerminationMode};
 use crate::command::content::{self, Content};
 use crate::command::{CommandType, check_texts, check_timeout};
@@ -71,6 +72,17 @@ pub struct RunCommand {
     /// What becomes of nominal times that nobody was there for.
     #[serde(default)]
     pub missed_policy: MissedPolicy,
+    /// Seconds over which the timers of schedules are spread: each fires so much later than its
+    /// nominal times as its id determines, always the same and less than this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<u64>,
+    /// No nominal time after this one fires; then the invocation ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_time: Option<DateTime<Utc>>,
+    /// How often the schedule fires in each zone of its instances, after which the invocation ends.
+    /// What is skipped or missed does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_fires: Option<u64>,
     /// Accepted and not used, as on the pages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timed: Option<bool>,
@@ -97,13 +109,6 @@ impl RunCommand {
         }
     }
 
-    /// Sets the instances to run on.
-    #[must_use]
-    pub fn on<I: Into<InstanceId>>(mut self, instances: impl IntoIterator<Item = I>) -> Self {
-        self.instance_ids = instances.into_iter().map(Into::into).collect();
-        self
-    }
-
     /// Sets the name.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
@@ -111,52 +116,10 @@ impl RunCommand {
         self
     }
 
-    /// Sets the directory to run in.
-    #[must_use]
-    pub fn working_dir(mut self, working_dir: impl Into<String>) -> Self {
-        self.working_dir = Some(working_dir.into());
-        self
-    }
-
-    /// Sets the seconds a run may take.
-    #[must_use]
-    pub fn timeout(mut self, seconds: u64) -> Self {
-        self.timeout = Some(seconds);
-        self
-    }
-
     /// Keeps the command for later invocations.
     #[must_use]
     pub fn keep(mut self) -> Self {
         self.keep_command = true;
-        self
-    }
-
-    /// Sets what a timeout or a stop ends.
-    #[must_use]
-    pub fn termination_mode(mut self, mode: TerminationMode) -> Self {
-        self.termination_mode = mode;
-        self
-    }
-
-    /// Runs it on a schedule instead of at once.
-    #[must_use]
-    pub fn frequency(mut self, schedule: impl Into<String>) -> Self {
-        self.frequency = Some(schedule.into());
-        self
-    }
-
-    /// Sets what a fire does where the execution before it has not ended.
-    #[must_use]
-    pub fn overlap_policy(mut self, policy: OverlapPolicy) -> Self {
-        self.overlap_policy = policy;
-        self
-    }
-
-    /// Sets what becomes of nominal times that nobody was there for.
-    #[must_use]
-    pub fn missed_policy(mut self, policy: MissedPolicy) -> Self {
-        self.missed_policy = policy;
         self
     }
 
@@ -178,13 +141,7 @@ impl RunCommand {
         );
         check_texts(&self.name, &self.description, self.working_dir.as_deref(), limits, &mut found);
         check_timeout(self.timeout, 1, limits, &mut found);
-        let recurrence = recurrence::check(
-            self.repeat_mode,
-            self.frequency.as_deref(),
-            self.overlap_policy,
-            self.missed_policy,
-            &mut found,
-        );
+        let recurrence = self.repetition().check(limits, &mut found);
         Checked { content, recurrence, violations: found }
     }
 }
@@ -239,6 +196,17 @@ pub struct InvokeCommand {
     /// What becomes of nominal times that nobody was there for.
     #[serde(default)]
     pub missed_policy: MissedPolicy,
+    /// Seconds over which the timers of schedules are spread: each fires so much later than its
+    /// nominal times as its id determines, always the same and less than this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<u64>,
+    /// No nominal time after this one fires; then the invocation ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_time: Option<DateTime<Utc>>,
+    /// How often the schedule fires in each zone of its instances, after which the invocation ends.
+    /// What is skipped or missed does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_fires: Option<u64>,
     /// Accepted and not used, as on the pages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timed: Option<bool>,
@@ -262,59 +230,13 @@ impl InvokeCommand {
             frequency: None,
             overlap_policy: OverlapPolicy::default(),
             missed_policy: MissedPolicy::default(),
+            spread: None,
+            end_time: None,
+            max_fires: None,
             timed: None,
             termination_mode: TerminationMode::default(),
             instance_ids: Vec::new(),
         }
-    }
-
-    /// Sets the instances to run on.
-    #[must_use]
-    pub fn on<I: Into<InstanceId>>(mut self, instances: impl IntoIterator<Item = I>) -> Self {
-        self.instance_ids = instances.into_iter().map(Into::into).collect();
-        self
-    }
-
-    /// Sets the directory to run in.
-    #[must_use]
-    pub fn working_dir(mut self, working_dir: impl Into<String>) -> Self {
-        self.working_dir = Some(working_dir.into());
-        self
-    }
-
-    /// Sets the seconds a run may take.
-    #[must_use]
-    pub fn timeout(mut self, seconds: u64) -> Self {
-        self.timeout = Some(seconds);
-        self
-    }
-
-    /// Sets what a timeout or a stop ends.
-    #[must_use]
-    pub fn termination_mode(mut self, mode: TerminationMode) -> Self {
-        self.termination_mode = mode;
-        self
-    }
-
-    /// Runs it on a schedule instead of at once.
-    #[must_use]
-    pub fn frequency(mut self, schedule: impl Into<String>) -> Self {
-        self.frequency = Some(schedule.into());
-        self
-    }
-
-    /// Sets what a fire does where the execution before it has not ended.
-    #[must_use]
-    pub fn overlap_policy(mut self, policy: OverlapPolicy) -> Self {
-        self.overlap_policy = policy;
-        self
-    }
-
-    /// Sets what becomes of nominal times that nobody was there for.
-    #[must_use]
-    pub fn missed_policy(mut self, policy: MissedPolicy) -> Self {
-        self.missed_policy = policy;
-        self
     }
 
     /// Checks the request and reads its schedule.
@@ -323,13 +245,7 @@ impl InvokeCommand {
         check_instance_ids(&self.instance_ids, limits, &mut found);
         check_texts("", "", self.working_dir.as_deref(), limits, &mut found);
         check_timeout(self.timeout, limits.invoke_timeout_s_min, limits, &mut found);
-        let recurrence = recurrence::check(
-            self.repeat_mode,
-            self.frequency.as_deref(),
-            self.overlap_policy,
-            self.missed_policy,
-            &mut found,
-        );
+        let recurrence = self.repetition().check(limits, &mut found);
         (recurrence, found)
     }
 }
@@ -344,6 +260,108 @@ pub struct InvokeCommandResponse {
     /// The invocation.
     pub invoke_id: InvokeId,
 }
+
+/// What can be set of both requests that make invocations.
+macro_rules! common_builders {
+    ($request:ident) => {
+        impl $request {
+            /// Sets the instances to run on.
+            #[must_use]
+            pub fn on<I: Into<InstanceId>>(
+                mut self,
+                instances: impl IntoIterator<Item = I>,
+            ) -> Self {
+                self.instance_ids = instances.into_iter().map(Into::into).collect();
+                self
+            }
+
+            /// Sets the directory to run in.
+            #[must_use]
+            pub fn working_dir(mut self, working_dir: impl Into<String>) -> Self {
+                self.working_dir = Some(working_dir.into());
+                self
+            }
+
+            /// Sets the seconds a run may take.
+            #[must_use]
+            pub fn timeout(mut self, seconds: u64) -> Self {
+                self.timeout = Some(seconds);
+                self
+            }
+
+            /// Sets what a timeout or a stop ends.
+            #[must_use]
+            pub fn termination_mode(mut self, mode: TerminationMode) -> Self {
+                self.termination_mode = mode;
+                self
+            }
+
+            /// Runs it on a schedule instead of at once.
+            #[must_use]
+            pub fn frequency(mut self, schedule: impl Into<String>) -> Self {
+                self.frequency = Some(schedule.into());
+                self
+            }
+
+            /// Sets what a fire does where the execution before it has not ended.
+            #[must_use]
+            pub fn overlap_policy(mut self, policy: OverlapPolicy) -> Self {
+                self.overlap_policy = policy;
+                self
+            }
+
+            /// Sets what becomes of nominal times that nobody was there for.
+            #[must_use]
+            pub fn missed_policy(mut self, policy: MissedPolicy) -> Self {
+                self.missed_policy = policy;
+                self
+            }
+
+            /// Says when it runs, where no schedule does: at once, or when an instance boots.
+            #[must_use]
+            pub fn repeat_mode(mut self, mode: RepeatMode) -> Self {
+                self.repeat_mode = mode;
+                self
+            }
+
+            /// Spreads the timers of the schedule over so many seconds.
+            #[must_use]
+            pub fn spread(mut self, seconds: u64) -> Self {
+                self.spread = Some(seconds);
+                self
+            }
+
+            /// Ends the schedule with the last nominal time that is not after this.
+            #[must_use]
+            pub fn end_time(mut self, end: DateTime<Utc>) -> Self {
+                self.end_time = Some(end);
+                self
+            }
+
+            /// Ends the schedule after so many fires.
+            #[must_use]
+            pub fn max_fires(mut self, fires: u64) -> Self {
+                self.max_fires = Some(fires);
+                self
+            }
+
+            fn repetition(&self) -> Repetition<'_> {
+                Repetition {
+                    mode: self.repeat_mode,
+                    frequency: self.frequency.as_deref(),
+                    overlap: self.overlap_policy,
+                    missed: self.missed_policy,
+                    spread_s: self.spread,
+                    end: self.end_time,
+                    fires_max: self.max_fires,
+                }
+            }
+        }
+    };
+}
+
+common_builders!(RunCommand);
+common_builders!(InvokeCommand);
 
 /// Stops an invocation, or its executions on some instances: what waits is cancelled, what runs is ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,34 +5,74 @@ use std::collections::BTreeMap;
 
 use rusqlite::{OptionalExtension, Row, params_from_iter, types::Value};
 
-use crate::error::{Error, Result, Violation};
+use crate::error::{Error, Result};
 use crate::execution::{
     DescribeInvocationResults, EXECUTION_INTERRUPTED, InvocationResult, Verdict,
 };
 use crate::id::{ExecutionId, InstanceId, InvokeId};
+use crate::invocation::fire::FiredOn;
 use crate::output::Output;
 use crate::status::{Cause, ExecutionStatus, InvocationStatus};
 use crate::wire::ContentEncoding;
 
 use super::commands::read_time;
 use super::invocations::{OF_COMMAND, read_command_id, read_status};
-use super::{PageToken, Tx, cut_page, fires, invocations, outputs, timers, unreadable};
+use super::{PageToken, Tx, cut_page, fires, invocations, outputs, unreadable};
 
-/// Stores an execution for each target of a fire, in one statement: each counts on by itself
-/// through `sqlite_sequence` otherwise.
-pub(super) fn insert_pending(tx: Tx<'_>, fire: i64, target_rows: &[i64]) -> Result<()> {
-    let targets = serde_json::to_string(target_rows).map_err(unreadable)?;
-    let stored = tx
-        .prepare_cached(
-            "INSERT INTO executions (fire, instance, attempt, status)
-             SELECT ?1, value, 1, 'Pending' FROM json_each(?2) ORDER BY key",
-        )?
-        .execute((fire, targets))?;
-    if stored == target_rows.len() {
+/// An execution that is about to be stored.
+#[derive(Debug)]
+pub(super) struct NewExecution<'a> {
+    pub instance: i64,
+    /// `Pending`, `Scheduled` or `Skipped`.
+    pub status: ExecutionStatus,
+    /// Why it will not run.
+    pub info: &'a str,
+}
+
+/// Stores the executions of a fire.
+pub(super) fn insert<'a>(
+    tx: Tx<'_>,
+    fire: i64,
+    executions: impl ExactSizeIterator<Item = NewExecution<'a>>,
+    now_ms: i64,
+) -> Result<()> {
+    const SQL: &str =
+        "INSERT INTO executions (fire, instance, attempt, status, finished_at_ms, error_info)";
+    let finished_at_ms = |one: &NewExecution<'_>| Some(now_ms).filter(|_| one.status.is_final());
+    let count = executions.len();
+    if count <= FEW {
+        let mut insert =
+            tx.prepare_cached(&format!("{SQL} VALUES (?1, ?2, 1, ?3, ?4, nullif(?5, ''))"))?;
+        for one in executions {
+            insert.execute((
+                fire,
+                one.instance,
+                one.status.as_str(),
+                finished_at_ms(&one),
+                one.info,
+            ))?;
+        }
         return Ok(());
     }
-    Err(Error::Internal(format!("{stored} executions stored for {} targets", target_rows.len())))
+    // In one statement: each counts on by itself through `sqlite_sequence` otherwise.
+    let rows: Vec<_> = executions
+        .map(|one| (one.instance, one.status.as_str(), finished_at_ms(&one), one.info))
+        .collect();
+    let rows = serde_json::to_string(&rows).map_err(unreadable)?;
+    let stored = tx
+        .prepare_cached(&format!(
+            "{SQL} SELECT ?1, value ->> 0, 1, value ->> 1, value ->> 2, nullif(value ->> 3, '')
+             FROM json_each(?2) ORDER BY key"
+        ))?
+        .execute((fire, rows))?;
+    if stored == count {
+        return Ok(());
+    }
+    Err(Error::Internal(format!("{stored} executions stored for {count} targets")))
 }
+
+/// So many rows are stored faster one by one than as a JSON document.
+const FEW: usize = 2;
 
 /// Fires after `after` with executions that have not ended, oldest first.
 pub(crate) fn fires_with_work(tx: Tx<'_>, after: i64, max: usize) -> Result<Vec<i64>> {
@@ -94,6 +134,8 @@ pub(crate) struct Ended {
     pub id: ExecutionId,
     pub attempt: u32,
     pub fire: i64,
+    /// Whether another execution may wait for this one to end.
+    pub lets_wait: bool,
     pub verdict: Verdict,
     pub output: Output,
     pub finished_at_ms: i64,
@@ -102,16 +144,45 @@ pub(crate) struct Ended {
 /// Invocations that ended, and how.
 pub(crate) type FinishedInvocations = Vec<(InvokeId, InvocationStatus)>;
 
-/// Writes down how executions ended; says which invocations ended with them.
-pub(crate) fn finish(tx: Tx<'_>, ended: &[Ended]) -> Result<FinishedInvocations> {
+/// What the end of executions led to.
+#[derive(Debug, Default)]
+pub(crate) struct Finished {
+    pub invocations: FinishedInvocations,
+    /// Fires with an execution that waited for one of these, and is pending now.
+    pub released: Vec<i64>,
+}
+
+/// Writes down how executions ended; says what ended with them, and what begins.
+pub(crate) fn finish(tx: Tx<'_>, ended: &[Ended]) -> Result<Finished> {
     let mut fires = EndedByFire::new();
     let mut last_ms = 0;
+    let mut released = Vec::new();
     for execution in ended {
         finish_one(tx, execution)?;
+        if execution.lets_wait {
+            released.extend(release(tx, execution.id)?);
+        }
         *fires.entry(execution.fire).or_default() += 1;
         last_ms = last_ms.max(execution.finished_at_ms);
     }
-    finish_invocations(tx, &fires, last_ms)
+    Ok(Finished { invocations: finish_invocations(tx, &fires, last_ms)?, released })
+}
+
+/// Lets the execution that waited for the end of this one be claimed; its fire.
+fn release(tx: Tx<'_>, ended: ExecutionId) -> Result<Option<i64>> {
+    let fire = tx
+        .prepare_cached(
+            "UPDATE executions SET status = 'Pending' WHERE status = 'Scheduled' AND id = (
+                 SELECT min(w.id) FROM executions e JOIN fires f ON f.id = e.fire
+                     JOIN fires wf INDEXED BY fires_unfinished_by_invocation
+                         ON wf.invocation = f.invocation AND wf.unfinished > 0
+                     JOIN executions w ON w.fire = wf.id AND w.instance = e.instance
+                 WHERE e.id = ?1 AND w.status = 'Scheduled')
+             RETURNING fire",
+        )?
+        .query_row([ended.0], |row| row.get(0))
+        .optional()?;
+    Ok(fire)
 }
 
 fn finish_one(tx: Tx<'_>, ended: &Ended) -> Result<()> {
@@ -142,9 +213,13 @@ fn finish_one(tx: Tx<'_>, ended: &Ended) -> Result<()> {
 }
 
 /// How many executions of each fire have ended.
-type EndedByFire = BTreeMap<i64, u64>;
+pub(super) type EndedByFire = BTreeMap<i64, u64>;
 
-fn finish_invocations(tx: Tx<'_>, fires: &EndedByFire, now_ms: i64) -> Result<FinishedInvocations> {
+pub(super) fn finish_invocations(
+    tx: Tx<'_>,
+    fires: &EndedByFire,
+    now_ms: i64,
+) -> Result<FinishedInvocations> {
     let mut finished = Vec::new();
     for (&fire, &ended) in fires {
         if let Some(invocation) = fires::count_down(tx, fire, ended)? {
@@ -154,112 +229,11 @@ fn finish_invocations(tx: Tx<'_>, fires: &EndedByFire, now_ms: i64) -> Result<Fi
     Ok(finished)
 }
 
-/// What a stop found to do.
-#[derive(Debug, Default)]
-pub(crate) struct Stopped {
-    /// Waited, and never will run.
-    pub cancelled: Vec<(ExecutionId, InstanceId)>,
-    /// Run, and are to be ended.
-    pub stopping: Vec<(ExecutionId, InstanceId)>,
-    pub finished: FinishedInvocations,
-}
-
-/// Stops an invocation, on these instances or on all if none is named.
-pub(crate) fn stop(
-    tx: Tx<'_>,
-    invocation: i64,
-    only: &[InstanceId],
-    now_ms: i64,
-) -> Result<Stopped> {
-    for id in only {
-        check_target(tx, invocation, id)?;
-    }
-    let mut query = tx.prepare_cached(
-        "SELECT e.id, e.status, i.instance_id, e.fire
-         FROM fires f JOIN executions e ON e.fire = f.id JOIN instances i ON i.id = e.instance
-         WHERE f.invocation = ?1 AND f.unfinished > 0 AND e.finished_at_ms IS NULL ORDER BY e.id",
-    )?;
-    let mut rows = query.query([invocation])?;
-    let mut stopped = Stopped::default();
-    let mut fires = EndedByFire::new();
-    while let Some(row) = rows.next()? {
-        let id = ExecutionId(row.get(0)?);
-        let status = read_status(row, 1)?;
-        let instance_id: InstanceId = row.get::<_, String>(2)?.into();
-        if !only.is_empty() && !only.contains(&instance_id) {
-            continue;
-        }
-        if let Some(cancelled) = status.on(Cause::StopAskedEarly) {
-            cancel(tx, id, status, cancelled, now_ms)?;
-            stopped.cancelled.push((id, instance_id));
-            *fires.entry(row.get(3)?).or_default() += 1;
-        } else if let Some(stopping) = status.on(Cause::StopAsked) {
-            let changed = tx
-                .prepare_cached(
-                    "UPDATE executions SET status = ?2, stop_at_ms = ?3 WHERE id = ?1 AND status = ?4",
-                )?
-                .execute((id.0, stopping.as_str(), now_ms, status.as_str()))?;
-            expect_one(changed, id)?;
-            stopped.stopping.push((id, instance_id));
-        } else if status == ExecutionStatus::Stopping {
-            // Asked before; whoever asked may have been cut off before it came through.
-            stopped.stopping.push((id, instance_id));
-        }
-    }
-    stopped.finished = finish_invocations(tx, &fires, now_ms)?;
-    if only.is_empty() {
-        timers::cancel(tx, invocation)?;
-    } else {
-        timers::drop_targets(tx, invocation, only)?;
-    }
-    stopped.finished.extend(invocations::finish_if_done(tx, invocation, now_ms)?);
-    Ok(stopped)
-}
-
-fn cancel(
-    tx: Tx<'_>,
-    id: ExecutionId,
-    from: ExecutionStatus,
-    to: ExecutionStatus,
-    now_ms: i64,
-) -> Result<()> {
-    let changed = tx
-        .prepare_cached(
-            "UPDATE executions SET status = ?2, stop_at_ms = ?3, finished_at_ms = ?3,
-                 error_info = 'stopped before it started'
-             WHERE id = ?1 AND status = ?4",
-        )?
-        .execute((id.0, to.as_str(), now_ms, from.as_str()))?;
-    expect_one(changed, id)
-}
-
-fn check_target(tx: Tx<'_>, invocation: i64, id: &InstanceId) -> Result<()> {
-    let is_target: bool = tx
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM fires f JOIN executions e ON e.fire = f.id
-                 WHERE f.invocation = ?1 AND e.instance = i.id)
-             OR EXISTS (SELECT 1 FROM timers m JOIN targets t ON t.timer = m.id
-                 WHERE m.invocation = ?1 AND t.instance = i.id)
-             FROM instances i WHERE i.instance_id = ?2",
-        )?
-        .query_row((invocation, id.as_str()), |row| row.get(0))
-        .optional()?
-        .unwrap_or_default();
-    if is_target {
-        return Ok(());
-    }
-    Err(Error::invalid(Violation::new(
-        "InvalidInstance.NotFound",
-        404,
-        "InstanceId",
-        format!("`{id}` is no target of this invocation"),
-    )))
-}
-
 /// Ends what an engine left running when it ended: nobody knows how it went on, and nothing is run twice.
 pub(crate) fn interrupt_all(tx: Tx<'_>, evidence: &str, now_ms: i64) -> Result<u64> {
     let mut query = tx.prepare_cached(
-        "SELECT e.id, e.attempt, e.fire FROM fires f JOIN executions e ON e.fire = f.id
+        "SELECT e.id, e.attempt, e.fire, v.overlap_policy IS NOT NULL
+         FROM fires f JOIN executions e ON e.fire = f.id JOIN invocations v ON v.id = f.invocation
          WHERE f.unfinished > 0 AND e.status IN ('Running', 'Stopping')",
     )?;
     let left = query.query_map((), |row| {
@@ -267,6 +241,7 @@ pub(crate) fn interrupt_all(tx: Tx<'_>, evidence: &str, now_ms: i64) -> Result<u
             id: ExecutionId(row.get(0)?),
             attempt: row.get(1)?,
             fire: row.get(2)?,
+            lets_wait: row.get(3)?,
             verdict: Verdict {
                 cause: Cause::Interrupted,
                 exit_code: None,
@@ -283,7 +258,7 @@ pub(crate) fn interrupt_all(tx: Tx<'_>, evidence: &str, now_ms: i64) -> Result<u
     Ok(left.len() as u64)
 }
 
-fn expect_one(changed: usize, id: ExecutionId) -> Result<()> {
+pub(super) fn expect_one(changed: usize, id: ExecutionId) -> Result<()> {
     if changed == 1 {
         return Ok(());
     }
@@ -299,6 +274,12 @@ const RESULT_COLUMNS: &str = "e.id, v.invoke_id, v.command_id, i.instance_id, e.
 pub(super) const LATEST: &str =
     "NOT EXISTS (SELECT 1 FROM fires lf JOIN executions l ON l.fire = lf.id
     WHERE lf.invocation = f.invocation AND l.instance = e.instance
+      AND (lf.id > f.id OR (lf.id = f.id AND l.attempt > e.attempt)))";
+
+/// Picks the latest one that says how the invocation stands: a skipped one gave way to another.
+pub(super) const LATEST_STANDING: &str =
+    "e.status <> 'Skipped' AND NOT EXISTS (SELECT 1 FROM fires lf JOIN executions l ON l.fire = lf.id
+    WHERE lf.invocation = f.invocation AND l.instance = e.instance AND l.status <> 'Skipped'
       AND (lf.id > f.id OR (lf.id = f.id AND l.attempt > e.attempt)))";
 
 /// A page of executions, newest first.
@@ -428,6 +409,25 @@ pub(crate) fn progress_of(
         });
     }
     Ok(progress)
+}
+
+/// What became of a fire on each instance.
+pub(crate) fn of_fire(tx: Tx<'_>, fire: i64) -> Result<Vec<FiredOn>> {
+    let mut query = tx.prepare_cached(
+        "SELECT e.id, i.instance_id, e.status, e.error_info
+         FROM executions e JOIN instances i ON i.id = e.instance WHERE e.fire = ?1 ORDER BY e.id",
+    )?;
+    let mut rows = query.query([fire])?;
+    let mut executions = Vec::new();
+    while let Some(row) = rows.next()? {
+        executions.push(FiredOn {
+            execution_id: ExecutionId(row.get(0)?),
+            instance_id: row.get::<_, String>(1)?.into(),
+            status: read_status(row, 2)?,
+            error_info: row.get::<_, Option<String>>(3)?.unwrap_or_default(),
+        });
+    }
+    Ok(executions)
 }
 
 /// What the record of a finished execution keeps of its output.

@@ -1,46 +1,110 @@
 //! Table `fires`: one row per nominal time, whatever became of it.
 
-use rusqlite::OptionalExtension;
+use rusqlite::{OptionalExtension, Row};
 
 use crate::error::{Error, Result};
-use crate::invocation::recurrence::{Fire, FireDisposition};
+use crate::invocation::fire::{Fire, FireDisposition};
 
 use super::commands::read_time;
-use super::{PageToken, Tx, cut_page, unreadable};
+use super::timers::Timer;
+use super::{PageToken, Tx, cut_page, parse, unreadable};
 
-/// What became of a nominal time of a timer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Disposition {
-    /// It led to executions.
-    Started,
-    /// It and others up to `until_ms` passed without the engine: so many in all.
-    Missed { count: u64, until_ms: i64 },
+/// A fire that is about to be stored.
+#[derive(Debug)]
+pub(super) struct NewFire<'a> {
+    pub invocation: i64,
+    /// None: beside any schedule.
+    pub timer: Option<i64>,
+    pub fire_at_ms: i64,
+    pub disposition: FireDisposition,
+    pub reason: &'a str,
+    /// Executions to come.
+    pub unfinished: usize,
+    pub dealt_at_ms: i64,
 }
 
-/// Stores a fire with so many executions to come; its row.
-pub(super) fn insert(
-    tx: Tx<'_>,
-    invocation: i64,
-    timer: Option<i64>,
-    fire_at_ms: i64,
-    disposition: Disposition,
-    unfinished: usize,
-) -> Result<i64> {
-    let (name, reason, count, until_ms) = match disposition {
-        Disposition::Started => ("Started", None, 1, None),
-        Disposition::Missed { count, until_ms } => (
-            "Missed",
-            Some("the engine was not there or the clock had not come by"),
-            count,
-            Some(until_ms),
-        ),
-    };
+/// Stores a fire; its row.
+pub(super) fn insert(tx: Tx<'_>, new: &NewFire<'_>) -> Result<i64> {
     tx.prepare_cached(
-        "INSERT INTO fires (invocation, timer, fire_at_ms, disposition, reason, count, until_ms, unfinished)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO fires (invocation, timer, fire_at_ms, disposition, reason, unfinished, dealt_at_ms)
+         VALUES (?1, ?2, ?3, ?4, nullif(?5, ''), ?6, ?7)",
     )?
-    .execute((invocation, timer, fire_at_ms, name, reason, count, until_ms, unfinished as i64))?;
+    .execute((
+        new.invocation,
+        new.timer,
+        new.fire_at_ms,
+        new.disposition.as_str(),
+        new.reason,
+        new.unfinished as i64,
+        new.dealt_at_ms,
+    ))?;
     Ok(tx.last_insert_rowid())
+}
+
+/// A stretch of nominal times that did not fire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stretch {
+    pub from_ms: i64,
+    pub until_ms: i64,
+    pub count: u64,
+}
+
+/// Records a stretch of nominal times of a timer that did not fire. One that goes on where the
+/// record before it ends, for the same reason, becomes part of that.
+pub(crate) fn pass_over(
+    tx: Tx<'_>,
+    timer: &Timer,
+    stretch: Stretch,
+    disposition: FireDisposition,
+    reason: &str,
+    now_ms: i64,
+) -> Result<Fire> {
+    let Stretch { from_ms, until_ms, count } = stretch;
+    let extended = tx
+        .prepare_cached(
+            "UPDATE fires SET until_ms = ?2, count = count + ?3, dealt_at_ms = ?4
+             WHERE id = (SELECT id FROM fires WHERE timer = ?1 ORDER BY fire_at_ms DESC LIMIT 1)
+               AND disposition = ?5 AND reason = ?6 AND until_ms IS NOT NULL",
+        )?
+        .execute((timer.id, until_ms, count, now_ms, disposition.as_str(), reason))?;
+    if extended == 0 {
+        tx.prepare_cached(
+            "INSERT INTO fires (invocation, timer, fire_at_ms, until_ms, count, disposition, reason,
+                 unfinished, dealt_at_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8)",
+        )?
+        .execute((
+            timer.invocation,
+            timer.id,
+            from_ms,
+            until_ms,
+            count,
+            disposition.as_str(),
+            reason,
+            now_ms,
+        ))?;
+    }
+    Ok(Fire {
+        time: read_time(from_ms)?,
+        until: Some(read_time(until_ms)?),
+        count,
+        disposition,
+        reason: reason.to_owned(),
+        zone: timer.zone.to_string(),
+        dealt_time: read_time(now_ms)?,
+    })
+}
+
+/// Records that the next nominal time of a timer is the one at which it had to be given up.
+pub(crate) fn give_up(tx: Tx<'_>, timer: i64, reason: &str, now_ms: i64) -> Result<Fire> {
+    tx.prepare_cached(
+        "INSERT INTO fires (invocation, timer, fire_at_ms, disposition, reason, unfinished, dealt_at_ms)
+         SELECT invocation, id, next_fire_at_ms, 'Skipped', ?2, 0, ?3 FROM timers WHERE id = ?1
+         ON CONFLICT DO UPDATE SET reason = excluded.reason",
+    )?
+    .execute((timer, reason, now_ms))?;
+    let last = last_before(tx, timer, i64::MAX)?;
+    last.map(|(_, fire)| fire).ok_or_else(|| Error::Internal(format!("timer {timer} is gone")))
 }
 
 /// Takes note that executions of a fire have ended; its invocation if none of them is left.
@@ -56,6 +120,24 @@ pub(super) fn count_down(tx: Tx<'_>, fire: i64, ended: u64) -> Result<Option<i64
     Ok((left == 0).then_some(invocation))
 }
 
+const COLUMNS: &str =
+    "f.id, f.fire_at_ms, f.until_ms, f.count, f.disposition, f.reason, f.dealt_at_ms, m.zone
+    FROM fires f LEFT JOIN timers m ON m.id = f.timer";
+
+fn read(row: &Row<'_>) -> Result<(i64, Fire)> {
+    let until_ms: Option<i64> = row.get(2)?;
+    let fire = Fire {
+        time: read_time(row.get(1)?)?,
+        until: until_ms.map(read_time).transpose()?,
+        count: row.get(3)?,
+        disposition: parse(row.get_ref(4)?.as_str().map_err(unreadable)?)?,
+        reason: row.get::<_, Option<String>>(5)?.unwrap_or_default(),
+        dealt_time: read_time(row.get(6)?)?,
+        zone: row.get::<_, Option<String>>(7)?.unwrap_or_default(),
+    };
+    Ok((row.get(0)?, fire))
+}
+
 /// A page of the fires of an invocation, newest first.
 pub(crate) fn list(
     tx: Tx<'_>,
@@ -63,31 +145,43 @@ pub(crate) fn list(
     after: Option<PageToken>,
     page_size: usize,
 ) -> Result<(Vec<Fire>, Option<PageToken>)> {
-    let mut query = tx.prepare_cached(
-        "SELECT f.id, f.fire_at_ms, f.until_ms, f.count, f.disposition, f.reason, m.zone
-         FROM fires f LEFT JOIN timers m ON m.id = f.timer
-         WHERE f.invocation = ?1 AND f.id < ?2 ORDER BY f.id DESC LIMIT ?3",
-    )?;
+    let mut query = tx.prepare_cached(&format!(
+        "SELECT {COLUMNS} WHERE f.invocation = ?1 AND f.id < ?2 ORDER BY f.id DESC LIMIT ?3"
+    ))?;
     let after = after.map_or(i64::MAX, |token| token.0);
     let mut rows = query.query((invocation, after, page_size as i64 + 1))?;
     let mut entries = Vec::new();
     while let Some(row) = rows.next()? {
-        let until_ms: Option<i64> = row.get(2)?;
-        let disposition = match row.get_ref(4)?.as_str().map_err(unreadable)? {
-            "Started" => FireDisposition::Started,
-            "Missed" => FireDisposition::Missed,
-            other => return Err(unreadable(other)),
-        };
-        let fire = Fire {
-            time: read_time(row.get(1)?)?,
-            until: until_ms.map(read_time).transpose()?,
-            count: row.get(3)?,
-            disposition,
-            reason: row.get::<_, Option<String>>(5)?.unwrap_or_default(),
-            zone: row.get::<_, Option<String>>(6)?.unwrap_or_default(),
-        };
-        entries.push((row.get(0)?, fire));
+        entries.push(read(row)?);
     }
     let next = cut_page(&mut entries, page_size);
     Ok((entries.into_iter().map(|(_, fire)| fire).collect(), next))
+}
+
+/// The last fire of a timer, or stretch of them, that begins before `until_ms`; with its row.
+pub(crate) fn last_before(tx: Tx<'_>, timer: i64, until_ms: i64) -> Result<Option<(i64, Fire)>> {
+    let mut query = tx.prepare_cached(&format!(
+        "SELECT {COLUMNS} WHERE f.timer = ?1 AND f.fire_at_ms < ?2 ORDER BY f.fire_at_ms DESC LIMIT 1"
+    ))?;
+    let mut rows = query.query((timer, until_ms))?;
+    rows.next()?.map(read).transpose()
+}
+
+/// The fires of an invocation beside its schedule within a stretch of time, with their rows.
+pub(crate) fn beside_schedule(
+    tx: Tx<'_>,
+    invocation: i64,
+    from_ms: i64,
+    until_ms: i64,
+) -> Result<Vec<(i64, Fire)>> {
+    let mut query = tx.prepare_cached(&format!(
+        "SELECT {COLUMNS} WHERE f.invocation = ?1 AND f.timer IS NULL
+             AND f.fire_at_ms >= ?2 AND f.fire_at_ms < ?3 ORDER BY f.id"
+    ))?;
+    let mut rows = query.query((invocation, from_ms, until_ms))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(read(row)?);
+    }
+    Ok(found)
 }

@@ -54,8 +54,8 @@ pub(crate) fn remove(tx: Tx<'_>, id: &InstanceId, now_ms: i64) -> Result<()> {
         .prepare_cached(
             "SELECT EXISTS (SELECT 1 FROM fires f JOIN executions e ON e.fire = f.id
                  WHERE f.unfinished > 0 AND e.instance = ?1 AND e.finished_at_ms IS NULL)
-             OR EXISTS (SELECT 1 FROM targets t JOIN timers m ON m.id = t.timer
-                 WHERE t.instance = ?1 AND m.next_fire_at_ms IS NOT NULL)",
+             OR EXISTS (SELECT 1 FROM targets t LEFT JOIN timers m ON m.id = t.timer
+                 WHERE t.instance = ?1 AND (t.awaits_boot = 1 OR m.next_fire_at_ms IS NOT NULL))",
         )?
         .query_row([target.row], |row| row.get(0))?;
     if busy {
@@ -79,6 +79,25 @@ pub(crate) fn find(tx: Tx<'_>, id: &InstanceId) -> Result<Option<Target>> {
     .query_row([id.as_str()], |row| Ok(read(row)))
     .optional()?
     .transpose()
+}
+
+/// Takes note of the boot that an instance is in; its row.
+pub(super) fn set_boot(tx: Tx<'_>, id: &InstanceId, boot_id: &str) -> Result<i64> {
+    tx.prepare_cached(
+        "UPDATE instances SET boot_id = ?2 WHERE instance_id = ?1 AND removed_at_ms IS NULL RETURNING id",
+    )?
+    .query_row((id.as_str(), boot_id), |row| row.get(0))
+    .optional()?
+    .ok_or_else(|| Error::invalid(not_found(id)))
+}
+
+/// The instances that an executor serves.
+pub(crate) fn served_by(tx: Tx<'_>, executor: &str) -> Result<Vec<InstanceId>> {
+    let mut query = tx.prepare_cached(
+        "SELECT instance_id FROM instances WHERE executor = ?1 AND removed_at_ms IS NULL ORDER BY id",
+    )?;
+    let ids = query.query_map([executor], |row| Ok(row.get::<_, String>(0)?.into()))?;
+    Ok(ids.collect::<rusqlite::Result<_>>()?)
 }
 
 /// A page of instances, in the order of their registration.

@@ -1,21 +1,24 @@
-//! Tables `invocations` and `fires`: what was asked for, and what it came to.
+//! Table `invocations`: what was asked for, and where it stands.
 
+use std::fmt::Display;
+use std::str::FromStr;
 use std::sync::Arc;
 
-use rusqlite::{OptionalExtension, Row, params_from_iter, types::Value};
+use chrono::{DateTime, Utc};
+use rusqlite::{OptionalExtension, Row, params, params_from_iter, types::Value};
 
 use crate::error::{Error, Result, Violation};
 use crate::id::{CommandId, InvokeId};
-use crate::invocation::recurrence::Recurrence;
+use crate::invocation::recurrence::{MissedPolicy, OverlapPolicy, Recurrence, Trigger};
 use crate::invocation::{DescribeInvocations, Invocation, Job, RepeatMode, TerminationMode};
 use crate::schedule::Zone;
 use crate::status::{ExecutionStatus, InvocationStatus, StatusCounts, roll_up};
 use crate::wire::{ContentEncoding, Encoded};
 
 use super::commands::{Definition, read_time, read_type};
-use super::executions::LATEST;
-use super::fires::Disposition;
-use super::{PageToken, Tx, contents, cut_page, executions, fires, parse, timers, unreadable};
+use super::executions::LATEST_STANDING;
+use super::timers::NewTimer;
+use super::{PageToken, Tx, contents, cut_page, firing, parse, targets, timers, unreadable};
 
 /// An invocation that is about to be stored.
 #[derive(Debug)]
@@ -29,11 +32,13 @@ pub(crate) struct NewInvocation {
     pub recurrence: Option<Recurrence>,
 }
 
-/// The targets of an invocation that share a clock, and when it fires for them first.
+/// The targets of an invocation that share a clock, when it fires for them first, and how long
+/// after its nominal times.
 #[derive(Debug)]
 pub(crate) struct FirstFire {
     pub zone: Zone,
     pub at_ms: i64,
+    pub delay_ms: i64,
     pub target_rows: Vec<i64>,
 }
 
@@ -42,18 +47,25 @@ pub(crate) struct FirstFire {
 pub(crate) enum Start {
     Now { target_rows: Vec<i64> },
     Planned(Vec<FirstFire>),
+    AtBoot { target_rows: Vec<i64> },
 }
 
 /// Stores an invocation, with an execution for each target or the timers that will make them.
 pub(crate) fn insert(tx: Tx<'_>, new: &NewInvocation, start: &Start, now_ms: i64) -> Result<()> {
     let definition = &new.definition;
     let content = contents::intern(tx, &definition.content)?;
+    let recurrence = new.recurrence.as_ref();
+    let schedule = recurrence.and_then(|recurrence| match &recurrence.trigger {
+        Trigger::Schedule(schedule) => Some(schedule.to_string()),
+        Trigger::Boot { .. } => None,
+    });
     tx.prepare_cached(
         "INSERT INTO invocations (invoke_id, command_id, name, description, type, content, working_dir,
-             timeout_s, termination_mode, repeat_mode, created_at_ms, frequency, overlap_policy, missed_policy)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+             timeout_s, termination_mode, repeat_mode, created_at_ms, frequency, overlap_policy, missed_policy,
+             spread_s, end_at_ms, fires_max)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
     )?
-    .execute((
+    .execute(params![
         new.invoke_id.as_bytes(),
         new.command_id.as_ref().map(CommandId::as_bytes),
         &definition.name,
@@ -63,26 +75,33 @@ pub(crate) fn insert(tx: Tx<'_>, new: &NewInvocation, start: &Start, now_ms: i64
         &definition.working_dir,
         definition.timeout_s,
         new.termination_mode.as_str(),
-        new.recurrence.as_ref().map_or(RepeatMode::Once, |_| RepeatMode::Period).as_str(),
+        recurrence.map_or(RepeatMode::Once, Recurrence::mode).as_str(),
         now_ms,
-        new.recurrence.as_ref().map(|recurrence| recurrence.schedule.to_string()),
-        new.recurrence.as_ref().map(|recurrence| recurrence.overlap.as_str()),
-        new.recurrence.as_ref().map(|recurrence| recurrence.missed.to_string()),
-    ))?;
+        schedule,
+        recurrence.map(|recurrence| recurrence.overlap.as_str()),
+        recurrence.map(|recurrence| recurrence.missed.to_string()),
+        recurrence.map_or(0, |recurrence| recurrence.spread_s),
+        recurrence.and_then(|recurrence| recurrence.end).map(|end| end.timestamp_millis()),
+        recurrence.and_then(|recurrence| recurrence.fires_max),
+    ])?;
     let invocation = tx.last_insert_rowid();
     match start {
-        Start::Now { target_rows } => {
-            let unfinished = target_rows.len();
-            let fire =
-                fires::insert(tx, invocation, None, now_ms, Disposition::Started, unfinished)?;
-            executions::insert_pending(tx, fire, target_rows)
-        }
+        Start::Now { target_rows } => firing::at_once(tx, invocation, target_rows, now_ms),
         Start::Planned(fires) => {
-            for FirstFire { zone, at_ms, target_rows } in fires {
-                timers::insert(tx, invocation, *zone, *at_ms, target_rows)?;
+            for FirstFire { zone, at_ms, delay_ms, target_rows } in fires {
+                let timer = NewTimer {
+                    invocation,
+                    zone: *zone,
+                    next_fire_at_ms: *at_ms,
+                    delay_ms: *delay_ms,
+                    fires_left: recurrence.and_then(|recurrence| recurrence.fires_max),
+                };
+                let timer = timers::insert(tx, &timer)?;
+                targets::insert_timed(tx, invocation, timer, target_rows)?;
             }
             Ok(())
         }
+        Start::AtBoot { target_rows } => targets::insert_booting(tx, invocation, target_rows),
     }
 }
 
@@ -104,7 +123,8 @@ pub(crate) fn find(tx: Tx<'_>, invoke_id: InvokeId) -> Result<i64> {
 /// What the executions of a fire have in common.
 pub(crate) fn job_of_fire(tx: Tx<'_>, fire: i64) -> Result<Arc<Job>> {
     tx.prepare_cached(
-        "SELECT v.invoke_id, v.command_id, v.type, v.content, v.working_dir, v.timeout_s, v.termination_mode
+        "SELECT v.invoke_id, v.command_id, v.type, v.content, v.working_dir, v.timeout_s, v.termination_mode,
+                v.overlap_policy, v.missed_policy
          FROM fires f JOIN invocations v ON v.id = f.invocation WHERE f.id = ?1",
     )?
     .query_row([fire], |row| Ok(read_job(tx, row)))?
@@ -113,6 +133,8 @@ pub(crate) fn job_of_fire(tx: Tx<'_>, fire: i64) -> Result<Arc<Job>> {
 
 fn read_job(tx: Tx<'_>, row: &Row<'_>) -> Result<Job> {
     let invoke_id = InvokeId::from_bytes(row.get(0)?);
+    let overlap: Option<OverlapPolicy> = read_policy(row, 7)?;
+    let missed: Option<MissedPolicy> = read_policy(row, 8)?;
     Ok(Job {
         invoke_id,
         command_id: read_command_id(row, 1, invoke_id)?,
@@ -121,6 +143,8 @@ fn read_job(tx: Tx<'_>, row: &Row<'_>) -> Result<Job> {
         working_dir: row.get(4)?,
         timeout_s: row.get(5)?,
         termination_mode: read_termination_mode(row, 6)?,
+        lets_wait: overlap.is_some_and(OverlapPolicy::lets_wait)
+            || missed.is_some_and(MissedPolicy::lets_wait),
     })
 }
 
@@ -131,7 +155,7 @@ pub(crate) fn status(tx: Tx<'_>, invocation: i64) -> Result<InvocationStatus> {
         .query_row([invocation], |row| row.get(0))?;
     match stored {
         Some(status) => parse(&status),
-        None => Ok(roll_up(&counts(tx, invocation)?, timers::any_left(tx, invocation)?)),
+        None => Ok(roll_up(&counts(tx, invocation)?, targets::any_left(tx, invocation)?)),
     }
 }
 
@@ -139,7 +163,7 @@ pub(crate) fn status(tx: Tx<'_>, invocation: i64) -> Result<InvocationStatus> {
 fn counts(tx: Tx<'_>, invocation: i64) -> Result<StatusCounts> {
     let mut query = tx.prepare_cached(&format!(
         "SELECT e.status, count(*) FROM fires f JOIN executions e ON e.fire = f.id
-         WHERE f.invocation = ?1 AND {LATEST} GROUP BY e.status"
+         WHERE f.invocation = ?1 AND {LATEST_STANDING} GROUP BY e.status"
     ))?;
     let mut rows = query.query([invocation])?;
     let mut counts = StatusCounts::default();
@@ -149,32 +173,102 @@ fn counts(tx: Tx<'_>, invocation: i64) -> Result<StatusCounts> {
     Ok(counts)
 }
 
-/// Ends an invocation of which no execution and no timer is left; says how it ended.
+/// Ends an invocation of which no execution is left and that will not fire again; says how it ended.
 pub(crate) fn finish_if_done(
     tx: Tx<'_>,
     invocation: i64,
+    now_ms: i64,
+) -> Result<Option<(InvokeId, InvocationStatus)>> {
+    // None of its nominal times led to an execution: it did not do what it was made for.
+    finish(tx, invocation, InvocationStatus::Failed, now_ms)
+}
+
+/// Does the same for one that has just been stopped.
+pub(super) fn finish_stopped(
+    tx: Tx<'_>,
+    invocation: i64,
+    now_ms: i64,
+) -> Result<Option<(InvokeId, InvocationStatus)>> {
+    finish(tx, invocation, InvocationStatus::Stopped, now_ms)
+}
+
+fn finish(
+    tx: Tx<'_>,
+    invocation: i64,
+    if_it_never_ran: InvocationStatus,
     now_ms: i64,
 ) -> Result<Option<(InvokeId, InvocationStatus)>> {
     let done = tx
         .prepare_cached(
             "SELECT v.invoke_id FROM invocations v
              WHERE v.id = ?1 AND v.finished_at_ms IS NULL
-               AND NOT EXISTS (SELECT 1 FROM fires f WHERE f.invocation = v.id AND f.unfinished > 0)
-               AND NOT EXISTS (SELECT 1 FROM timers m
-                               WHERE m.invocation = v.id AND m.next_fire_at_ms IS NOT NULL)",
+               AND NOT EXISTS (SELECT 1 FROM fires f WHERE f.invocation = v.id AND f.unfinished > 0)",
         )?
         .query_row([invocation], |row| Ok(InvokeId::from_bytes(row.get(0)?)))
         .optional()?;
     let Some(invoke_id) = done else { return Ok(None) };
+    if targets::any_left(tx, invocation)? {
+        return Ok(None);
+    }
     let counts = counts(tx, invocation)?;
-    // Stopped before its first fire: nothing ran, so nothing succeeded.
     let status = match counts.total() {
-        0 => InvocationStatus::Stopped,
+        0 => if_it_never_ran,
         _ => roll_up(&counts, false),
     };
     tx.prepare_cached("UPDATE invocations SET status = ?2, finished_at_ms = ?3 WHERE id = ?1")?
         .execute((invocation, status.as_str(), now_ms))?;
     Ok(Some((invoke_id, status)))
+}
+
+/// Checks that an invocation can do what only one that will fire again can do; its policy.
+pub(crate) fn check_repeats(tx: Tx<'_>, invocation: i64) -> Result<OverlapPolicy> {
+    let (invoke_id, overlap) = tx
+        .prepare_cached("SELECT invoke_id, overlap_policy FROM invocations WHERE id = ?1")?
+        .query_row([invocation], |row| {
+            Ok((InvokeId::from_bytes(row.get(0)?), read_policy(row, 1)))
+        })?;
+    let (code, why) = match overlap? {
+        None => ("InvalidStatus.NotRepeating", "runs once; want one that repeats"),
+        Some(_) if !targets::any_left(tx, invocation)? => {
+            ("InvalidStatus.InvocationEnded", "will not fire again")
+        }
+        Some(overlap) => return Ok(overlap),
+    };
+    Err(Error::Conflict { code, message: format!("InvokeId: `{invoke_id}` {why}") })
+}
+
+/// Whether an invocation still goes on.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    pub paused: Option<DateTime<Utc>>,
+    pub ended: Option<DateTime<Utc>>,
+}
+
+/// Since when an invocation pauses, and when it ended.
+pub(crate) fn standing_of(tx: Tx<'_>, invocation: i64) -> Result<Standing> {
+    let (paused, ended): (Option<i64>, Option<i64>) = tx
+        .prepare_cached("SELECT paused_at_ms, finished_at_ms FROM invocations WHERE id = ?1")?
+        .query_row([invocation], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(Standing {
+        paused: paused.map(read_time).transpose()?,
+        ended: ended.map(read_time).transpose()?,
+    })
+}
+
+/// Keeps an invocation from firing until [`resume`].
+pub(crate) fn pause(tx: Tx<'_>, invocation: i64, now_ms: i64) -> Result<()> {
+    tx.prepare_cached(
+        "UPDATE invocations SET paused_at_ms = ?2 WHERE id = ?1 AND paused_at_ms IS NULL",
+    )?
+    .execute((invocation, now_ms))?;
+    timers::hold(tx, invocation)
+}
+
+/// Lets an invocation fire again.
+pub(crate) fn resume(tx: Tx<'_>, invocation: i64) -> Result<()> {
+    tx.prepare_cached("UPDATE invocations SET paused_at_ms = NULL WHERE id = ?1")?
+        .execute([invocation])?;
+    timers::release(tx, invocation)
 }
 
 /// A page of invocations, newest first.
@@ -200,7 +294,7 @@ pub(crate) fn list(
             "(SELECT id FROM instances WHERE instance_id = ?) IN (
                  SELECT e.instance FROM fires f JOIN executions e ON e.fire = f.id WHERE f.invocation = v.id
                  UNION ALL
-                 SELECT t.instance FROM timers m JOIN targets t ON t.timer = m.id WHERE m.invocation = v.id)",
+                 SELECT t.instance FROM targets t WHERE t.invocation = v.id)",
         );
         values.push(id.as_str().to_owned().into());
     }
@@ -211,7 +305,8 @@ pub(crate) fn list(
     values.push((page_size as i64 + 1).into());
     let mut query = tx.prepare_cached(&format!(
         "SELECT v.id, v.invoke_id, v.command_id, v.name, v.description, v.type, v.content, v.working_dir,
-                v.timeout_s, v.termination_mode, v.created_at_ms, v.finished_at_ms, v.frequency
+                v.timeout_s, v.termination_mode, v.created_at_ms, v.finished_at_ms, v.frequency, v.repeat_mode,
+                v.overlap_policy, v.missed_policy, v.spread_s, v.end_at_ms, v.fires_max, v.paused_at_ms
          FROM invocations v WHERE {} ORDER BY v.id DESC LIMIT ?",
         conditions.join(" AND ")
     ))?;
@@ -230,7 +325,7 @@ fn standing(status: InvocationStatus) -> String {
     let any = |status: ExecutionStatus| {
         format!(
             "EXISTS (SELECT 1 FROM fires f JOIN executions e ON e.fire = f.id
-             WHERE f.invocation = v.id AND f.unfinished > 0 AND e.status = '{status}')"
+             WHERE f.invocation = v.id AND f.unfinished > 0 AND e.status = '{status}' AND {LATEST_STANDING})"
         )
     };
     let in_order = [
@@ -261,8 +356,7 @@ fn read(tx: Tx<'_>, row: &Row<'_>, encoding: ContentEncoding) -> Result<Invocati
     let id = row.get(0)?;
     let invoke_id = InvokeId::from_bytes(row.get(1)?);
     let content = contents::get(tx, row.get(6)?)?;
-    let finished_at_ms: Option<i64> = row.get(11)?;
-    let frequency: Option<String> = row.get(12)?;
+    let time = |column| row.get::<_, Option<i64>>(column)?.map(read_time).transpose();
     Ok(Invocation {
         invoke_id,
         command_id: read_command_id(row, 2, invoke_id)?,
@@ -271,13 +365,20 @@ fn read(tx: Tx<'_>, row: &Row<'_>, encoding: ContentEncoding) -> Result<Invocati
         command_type: read_type(row, 5)?,
         command_content: Encoded::new(content.to_vec(), encoding),
         status: status(tx, id)?,
-        repeat_mode: if frequency.is_some() { RepeatMode::Period } else { RepeatMode::Once },
-        frequency: frequency.unwrap_or_default(),
+        repeat_mode: read_repeat_mode(row, 13)?,
+        frequency: row.get::<_, Option<String>>(12)?.unwrap_or_default(),
+        overlap_policy: read_policy(row, 14)?.unwrap_or_default(),
+        missed_policy: read_policy(row, 15)?.unwrap_or_default(),
+        spread: row.get(16)?,
+        end_time: time(17)?,
+        max_fires: row.get(18)?,
+        pause_time: time(19)?,
+        next_fire_time: timers::next_fire_ms(tx, id)?.map(read_time).transpose()?,
         working_dir: row.get::<_, Option<String>>(7)?.unwrap_or_default(),
         timeout: row.get(8)?,
         termination_mode: read_termination_mode(row, 9)?,
         creation_time: read_time(row.get(10)?)?,
-        finish_time: finished_at_ms.map(read_time).transpose()?,
+        finish_time: time(11)?,
         instance_count: instance_count(tx, id)?,
     })
 }
@@ -286,7 +387,7 @@ fn instance_count(tx: Tx<'_>, invocation: i64) -> Result<u64> {
     let count = tx
         .prepare_cached(
             "SELECT coalesce(
-                 (SELECT nullif(count(*), 0) FROM timers m JOIN targets t ON t.timer = m.id WHERE m.invocation = ?1),
+                 (SELECT nullif(count(*), 0) FROM targets t WHERE t.invocation = ?1),
                  (SELECT count(*) FROM executions e WHERE e.attempt = 1 AND e.fire =
                      (SELECT min(f.id) FROM fires f WHERE f.invocation = ?1)))",
         )?
@@ -309,6 +410,17 @@ fn read_termination_mode(row: &Row<'_>, column: usize) -> Result<TerminationMode
         .into_iter()
         .find(|mode| mode.as_str() == text)
         .ok_or_else(|| unreadable(text))
+}
+
+fn read_repeat_mode(row: &Row<'_>, column: usize) -> Result<RepeatMode> {
+    let text = row.get_ref(column)?.as_str().map_err(unreadable)?;
+    RepeatMode::ALL.into_iter().find(|mode| mode.as_str() == text).ok_or_else(|| unreadable(text))
+}
+
+/// A policy; none of an invocation that runs once.
+fn read_policy<P: FromStr<Err: Display>>(row: &Row<'_>, column: usize) -> Result<Option<P>> {
+    let text = row.get_ref(column)?.as_str_or_null().map_err(unreadable)?;
+    text.map(parse).transpose()
 }
 
 pub(super) fn read_status(row: &Row<'_>, column: usize) -> Result<ExecutionStatus> {

@@ -1,163 +1,221 @@
-//! Tables `timers` and `targets`: what fires when, and for which instances.
+//! Table `timers`: what fires when.
 
 use chrono::{DateTime, Utc};
+use rusqlite::{OptionalExtension, Row};
 
 use crate::error::{Error, Result};
-use crate::id::InstanceId;
+use crate::id::InvokeId;
 use crate::invocation::recurrence::{MissedPolicy, OverlapPolicy};
 use crate::schedule::{Schedule, Zone};
 
 use super::commands::read_time;
-use super::fires::{self, Disposition};
 use super::{Tx, parse};
 
-/// Stores a timer and its targets.
-pub(super) fn insert(
-    tx: Tx<'_>,
-    invocation: i64,
-    zone: Zone,
-    next_fire_at_ms: i64,
-    target_rows: &[i64],
-) -> Result<()> {
-    tx.prepare_cached(
-        "INSERT INTO timers (invocation, zone, next_fire_at_ms) VALUES (?1, ?2, ?3)",
-    )?
-    .execute((invocation, zone.name(), next_fire_at_ms))?;
-    let timer = tx.last_insert_rowid();
-    let mut insert = tx.prepare_cached("INSERT INTO targets (timer, instance) VALUES (?1, ?2)")?;
-    for target in target_rows {
-        insert.execute((timer, target))?;
-    }
-    Ok(())
+/// A timer that is about to be stored.
+#[derive(Debug)]
+pub(super) struct NewTimer {
+    pub invocation: i64,
+    pub zone: Zone,
+    pub next_fire_at_ms: i64,
+    pub delay_ms: i64,
+    pub fires_left: Option<u64>,
 }
 
-/// A timer whose time has come.
-#[derive(Debug)]
-pub(crate) struct Due {
-    pub timer: i64,
+/// Stores a timer; its row.
+pub(super) fn insert(tx: Tx<'_>, new: &NewTimer) -> Result<i64> {
+    tx.prepare_cached(
+        "INSERT INTO timers (invocation, zone, next_fire_at_ms, delay_ms, due_at_ms, fires_left)
+         VALUES (?1, ?2, ?3, ?4, ?3 + ?4, ?5)",
+    )?
+    .execute((
+        new.invocation,
+        new.zone.name(),
+        new.next_fire_at_ms,
+        new.delay_ms,
+        new.fires_left,
+    ))?;
+    Ok(tx.last_insert_rowid())
+}
+
+/// A timer, with what its invocation says of its fires.
+#[derive(Debug, Clone)]
+pub(crate) struct Timer {
+    pub id: i64,
     pub invocation: i64,
-    pub next_fire_at_ms: i64,
+    pub invoke_id: InvokeId,
+    /// The next nominal time that nothing has become of; none if it has ended.
+    pub next_fire_at_ms: Option<i64>,
+    /// So long after its nominal times it fires.
+    pub delay_ms: i64,
+    pub fires_left: Option<u64>,
     pub zone: Zone,
     pub schedule: Schedule,
     pub created: DateTime<Utc>,
     pub overlap: OverlapPolicy,
     pub missed: MissedPolicy,
+    pub end_at_ms: Option<i64>,
+}
+
+impl Timer {
+    /// Whether it is to fire by then.
+    pub(crate) fn is_due(&self, now_ms: i64) -> bool {
+        self.next_fire_at_ms.is_some_and(|at_ms| at_ms.saturating_add(self.delay_ms) <= now_ms)
+    }
+}
+
+const TIMER: &str =
+    "SELECT m.id, m.invocation, v.invoke_id, m.next_fire_at_ms, m.delay_ms, m.fires_left,
+        m.zone, v.frequency, v.created_at_ms, v.overlap_policy, v.missed_policy, v.end_at_ms";
+
+fn read(row: &Row<'_>) -> Result<Timer> {
+    let text = |column| row.get::<_, Option<String>>(column).map(Option::unwrap_or_default);
+    Ok(Timer {
+        id: row.get(0)?,
+        invocation: row.get(1)?,
+        invoke_id: InvokeId::from_bytes(row.get(2)?),
+        next_fire_at_ms: row.get(3)?,
+        delay_ms: row.get(4)?,
+        fires_left: row.get(5)?,
+        zone: parse(&text(6)?)?,
+        schedule: parse(&text(7)?)?,
+        created: read_time(row.get(8)?)?,
+        overlap: parse(&text(9)?)?,
+        missed: parse(&text(10)?)?,
+        end_at_ms: row.get(11)?,
+    })
+}
+
+fn read_all(tx: Tx<'_>, from: &str, parameters: impl rusqlite::Params) -> Result<Vec<Timer>> {
+    let mut query = tx.prepare_cached(&format!("{TIMER} {from}"))?;
+    let mut rows = query.query(parameters)?;
+    let mut timers = Vec::new();
+    while let Some(row) = rows.next()? {
+        timers.push(read(row)?);
+    }
+    Ok(timers)
 }
 
 /// Timers due at `now_ms`, those that have waited longest first.
-pub(crate) fn due(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<Due>> {
+pub(crate) fn due(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<Timer>> {
+    let from = "FROM timers m INDEXED BY timers_due JOIN invocations v ON v.id = m.invocation
+        WHERE m.due_at_ms <= ?1 ORDER BY m.due_at_ms, m.id LIMIT ?2";
+    read_all(tx, from, (now_ms, max as i64))
+}
+
+/// The row and the invocation of the timer that [`due`] has first.
+pub(crate) fn first_due(tx: Tx<'_>, now_ms: i64) -> Result<Option<(i64, InvokeId)>> {
+    let first = tx
+        .prepare_cached(
+            "SELECT m.id, v.invoke_id
+             FROM timers m INDEXED BY timers_due JOIN invocations v ON v.id = m.invocation
+             WHERE m.due_at_ms <= ?1 ORDER BY m.due_at_ms, m.id LIMIT 1",
+        )?
+        .query_row([now_ms], |row| Ok((row.get(0)?, InvokeId::from_bytes(row.get(1)?))))
+        .optional()?;
+    Ok(first)
+}
+
+/// The timers of an invocation, those that have ended too.
+pub(crate) fn of_invocation(tx: Tx<'_>, invocation: i64) -> Result<Vec<Timer>> {
+    let from = "FROM timers m JOIN invocations v ON v.id = m.invocation
+        WHERE m.invocation = ?1 ORDER BY m.id";
+    read_all(tx, from, [invocation])
+}
+
+/// Timers after this one that have not ended.
+pub(crate) fn planned(tx: Tx<'_>, after: i64, max: usize) -> Result<Vec<i64>> {
     let mut query = tx.prepare_cached(
-        "SELECT m.id, m.invocation, m.next_fire_at_ms, m.zone, v.frequency, v.created_at_ms,
-                v.overlap_policy, v.missed_policy
-         FROM timers m INDEXED BY timers_due JOIN invocations v ON v.id = m.invocation
-         WHERE m.next_fire_at_ms <= ?1 ORDER BY m.next_fire_at_ms LIMIT ?2",
+        "SELECT id FROM timers WHERE id > ?1 AND next_fire_at_ms IS NOT NULL ORDER BY id LIMIT ?2",
     )?;
-    let mut rows = query.query((now_ms, max as i64))?;
-    let mut due = Vec::new();
-    while let Some(row) = rows.next()? {
-        due.push(Due {
-            timer: row.get(0)?,
-            invocation: row.get(1)?,
-            next_fire_at_ms: row.get(2)?,
-            zone: parse(&row.get::<_, String>(3)?)?,
-            schedule: parse(&row.get::<_, String>(4)?)?,
-            created: read_time(row.get(5)?)?,
-            overlap: parse(&row.get::<_, String>(6)?)?,
-            missed: parse(&row.get::<_, String>(7)?)?,
-        });
-    }
-    Ok(due)
+    let ids = query.query_map((after, max as i64), |row| row.get(0))?;
+    Ok(ids.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The timer of a row.
+pub(crate) fn get(tx: Tx<'_>, timer: i64) -> Result<Timer> {
+    let from = "FROM timers m JOIN invocations v ON v.id = m.invocation WHERE m.id = ?1";
+    let found = read_all(tx, from, [timer])?.pop();
+    found.ok_or_else(|| Error::Internal(format!("timer {timer} is gone")))
 }
 
 /// When the next timer is due.
 pub(crate) fn next_due_ms(tx: Tx<'_>) -> Result<Option<i64>> {
     let next = tx
         .prepare_cached(
-            "SELECT min(next_fire_at_ms) FROM timers INDEXED BY timers_due
-             WHERE next_fire_at_ms IS NOT NULL",
+            "SELECT min(due_at_ms) FROM timers INDEXED BY timers_due WHERE due_at_ms IS NOT NULL",
         )?
         .query_row((), |row| row.get(0))?;
     Ok(next)
 }
 
-/// Fires a timer for one of its nominal times: an execution for each target, waiting, or skipped
-/// if the one before has not ended and must not be overtaken.
-pub(crate) fn fire(tx: Tx<'_>, due: &Due, fire_at_ms: i64, now_ms: i64) -> Result<()> {
-    let disposition = Disposition::Started;
-    let fire = fires::insert(tx, due.invocation, Some(due.timer), fire_at_ms, disposition, 0)?;
-    let skips = due.overlap == OverlapPolicy::Skip;
-    tx.prepare_cached(
-            "INSERT INTO executions (fire, instance, attempt, status, finished_at_ms, error_info)
-             SELECT ?1, instance, 1, iif(busy, 'Skipped', 'Pending'), iif(busy, ?4, NULL),
-                    iif(busy, 'the execution before it had not ended', NULL)
-             FROM (SELECT t.instance, ?5 AND EXISTS (
-                       SELECT 1 FROM fires f JOIN executions e ON e.fire = f.id AND e.instance = t.instance
-                       WHERE f.invocation = ?3 AND f.unfinished > 0 AND e.finished_at_ms IS NULL) AS busy
-                   FROM targets t WHERE t.timer = ?2 ORDER BY t.id)",
-    )?
-    .execute((fire, due.timer, due.invocation, now_ms, skips))?;
-    tx.prepare_cached(
-        "UPDATE fires SET unfinished = (SELECT count(*) FROM executions WHERE fire = ?1 AND status = 'Pending')
-         WHERE id = ?1",
-    )?
-    .execute([fire])?;
-    Ok(())
-}
-
-/// Records nominal times that passed without a fire.
-pub(crate) fn miss(tx: Tx<'_>, due: &Due, from_ms: i64, until_ms: i64, count: u64) -> Result<()> {
-    let disposition = Disposition::Missed { count, until_ms };
-    fires::insert(tx, due.invocation, Some(due.timer), from_ms, disposition, 0)?;
-    Ok(())
-}
-
-/// Sets the next time of a timer that has been dealt with.
-pub(crate) fn advance(tx: Tx<'_>, due: &Due, next_fire_at_ms: Option<i64>) -> Result<()> {
+/// Sets the next nominal time of a timer of which the one before has been dealt with; none ends it.
+pub(crate) fn advance(
+    tx: Tx<'_>,
+    timer: &Timer,
+    next_fire_at_ms: Option<i64>,
+    fires_left: Option<u64>,
+) -> Result<()> {
     let changed = tx
         .prepare_cached(
-            "UPDATE timers SET next_fire_at_ms = ?3 WHERE id = ?1 AND next_fire_at_ms = ?2",
+            "UPDATE timers SET next_fire_at_ms = ?3, fires_left = ?4,
+                 due_at_ms = iif(due_at_ms IS NULL, NULL, ?3 + delay_ms)
+             WHERE id = ?1 AND next_fire_at_ms = ?2",
         )?
-        .execute((due.timer, due.next_fire_at_ms, next_fire_at_ms))?;
+        .execute((timer.id, timer.next_fire_at_ms, next_fire_at_ms, fires_left))?;
     if changed == 1 {
         return Ok(());
     }
-    Err(Error::Internal(format!("timer {} moved while it fired", due.timer)))
+    Err(Error::Internal(format!("timer {} moved while it fired", timer.id)))
 }
 
-/// Whether an invocation will fire again.
-pub(super) fn any_left(tx: Tx<'_>, invocation: i64) -> Result<bool> {
-    let any = tx
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM timers
-             WHERE invocation = ?1 AND next_fire_at_ms IS NOT NULL)",
-        )?
-        .query_row([invocation], |row| row.get(0))?;
-    Ok(any)
+/// Ends a timer, whatever it says of itself.
+pub(crate) fn end(tx: Tx<'_>, timer: i64) -> Result<()> {
+    tx.prepare_cached("UPDATE timers SET next_fire_at_ms = NULL, due_at_ms = NULL WHERE id = ?1")?
+        .execute([timer])?;
+    Ok(())
 }
 
 /// Ends the timers of an invocation.
-pub(super) fn cancel(tx: Tx<'_>, invocation: i64) -> Result<()> {
+pub(super) fn end_all(tx: Tx<'_>, invocation: i64) -> Result<()> {
     tx.prepare_cached(
-        "UPDATE timers SET next_fire_at_ms = NULL
+        "UPDATE timers SET next_fire_at_ms = NULL, due_at_ms = NULL
          WHERE invocation = ?1 AND next_fire_at_ms IS NOT NULL",
     )?
     .execute([invocation])?;
     Ok(())
 }
 
-/// Takes instances out of the timers of an invocation; a timer without any ends.
-pub(super) fn drop_targets(tx: Tx<'_>, invocation: i64, ids: &[InstanceId]) -> Result<()> {
-    for id in ids {
-        tx.prepare_cached(
-            "DELETE FROM targets WHERE timer IN (SELECT id FROM timers WHERE invocation = ?1)
-             AND instance = (SELECT id FROM instances WHERE instance_id = ?2)",
-        )?
-        .execute((invocation, id.as_str()))?;
-    }
+/// Ends the timers of an invocation that have no targets left.
+pub(super) fn end_idle(tx: Tx<'_>, invocation: i64) -> Result<()> {
     tx.prepare_cached(
-        "UPDATE timers SET next_fire_at_ms = NULL
-         WHERE invocation = ?1 AND NOT EXISTS (SELECT 1 FROM targets t WHERE t.timer = timers.id)",
+        "UPDATE timers SET next_fire_at_ms = NULL, due_at_ms = NULL
+         WHERE invocation = ?1 AND NOT EXISTS (
+             SELECT 1 FROM targets t WHERE t.invocation = ?1 AND t.timer = timers.id)",
     )?
     .execute([invocation])?;
     Ok(())
+}
+
+/// Keeps the timers of an invocation from firing; their nominal times stay.
+pub(super) fn hold(tx: Tx<'_>, invocation: i64) -> Result<()> {
+    tx.prepare_cached("UPDATE timers SET due_at_ms = NULL WHERE invocation = ?1")?
+        .execute([invocation])?;
+    Ok(())
+}
+
+/// Lets the timers of an invocation fire again.
+pub(super) fn release(tx: Tx<'_>, invocation: i64) -> Result<()> {
+    tx.prepare_cached(
+        "UPDATE timers SET due_at_ms = next_fire_at_ms + delay_ms WHERE invocation = ?1",
+    )?
+    .execute([invocation])?;
+    Ok(())
+}
+
+/// The next nominal time of the timers of an invocation.
+pub(super) fn next_fire_ms(tx: Tx<'_>, invocation: i64) -> Result<Option<i64>> {
+    let next = tx
+        .prepare_cached("SELECT min(next_fire_at_ms) FROM timers WHERE invocation = ?1")?
+        .query_row([invocation], |row| row.get(0))?;
+    Ok(next)
 }

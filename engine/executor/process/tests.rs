@@ -63,6 +63,7 @@ impl Run {
                 working_dir: None,
                 timeout_s: 60,
                 termination_mode: TerminationMode::ProcessTree,
+                lets_wait: false,
             }),
             reader: Reader::new(output.clone(), 0),
             cx: ExecutionContext {

@@ -1,0 +1,76 @@
+//! What has to follow a commit: the dispatcher is called on, watchers are told.
+
+use std::sync::Arc;
+
+use crate::dispatcher::Line;
+use crate::event::{Change, Hub};
+use crate::execution::StopReason;
+use crate::id::{ExecutionId, InstanceId, InvokeId};
+use crate::scheduler::Step;
+use crate::status::ExecutionStatus;
+use crate::store::stop::Stopped;
+
+/// Tells what was written. Does not keep the engine going.
+#[derive(Clone)]
+pub(super) struct Announcer {
+    pub hub: Arc<Hub>,
+    /// None if the file is open for reading only.
+    pub dispatcher: Option<Line>,
+}
+
+impl Announcer {
+    /// New executions have been stored.
+    pub(super) fn new_work(&self) {
+        if let Some(dispatcher) = &self.dispatcher {
+            dispatcher.expect_new();
+        }
+    }
+
+    /// Timers, boots or requests have led to fires.
+    pub(super) fn step(&self, step: &Step, now_ms: i64) {
+        if step.fires.is_empty() {
+            return;
+        }
+        self.new_work();
+        for (invoke_id, fire) in &step.fires {
+            self.hub.publish_fire(*invoke_id, fire);
+        }
+        for (invoke_id, stopped) in &step.stopped {
+            self.stopped(*invoke_id, stopped, StopReason::Replaced, now_ms);
+        }
+        for &(invoke_id, status) in &step.finished {
+            self.hub.finish(invoke_id, status);
+        }
+    }
+
+    /// Executions have been cancelled, and others are to be ended.
+    pub(super) fn stopped(
+        &self,
+        invoke_id: InvokeId,
+        stopped: &Stopped,
+        reason: StopReason,
+        now_ms: i64,
+    ) {
+        if let Some(dispatcher) = &self.dispatcher {
+            dispatcher.stop(stopped.stopping.iter().map(|(id, _)| *id), reason);
+        }
+        let change = |status| {
+            move |(execution_id, instance_id): &(ExecutionId, InstanceId)| Change {
+                execution_id: *execution_id,
+                instance_id: instance_id.clone(),
+                status,
+                at_ms: now_ms,
+                output: None,
+            }
+        };
+        self.hub.publish(invoke_id, || {
+            let cancelled = stopped.cancelled.iter().map(change(ExecutionStatus::Cancelled));
+            cancelled
+                .chain(stopped.stopping.iter().map(change(ExecutionStatus::Stopping)))
+                .collect()
+        });
+        for &(invoke_id, status) in &stopped.finished {
+            self.hub.finish(invoke_id, status);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What can be done with an invocation that repeats, and with the instances whose boots it waits for.
+
+use std::sync::Arc;
+
+use super::Engine;
+use crate::error::{Error, Result, Violation};
+use crate::id::{InstanceId, InvokeId};
+use crate::invocation::fire::Fire;
+use crate::scheduler::Step;
+use crate::store::{Tx, firing, invocations};
+
+/// The longest boot id, in characters; the kernel's has 36.
+const BOOT_ID_CHARS_MAX: usize = 128;
+
+impl Engine {
+    /// Keeps a repeating invocation from firing until it is resumed. What runs goes on. One that
+    /// pauses already goes on pausing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if there is no such invocation, [`Error::Conflict`] if it does not repeat
+    /// or has ended.
+    pub async fn pause_invocation(&self, invoke_id: &InvokeId) -> Result<()> {
+        let (invoke_id, now_ms) = (*invoke_id, self.now_ms());
+        let pause = move |tx: Tx<'_>, invocation| {
+            invocations::check_repeats(tx, invocation)?;
+            invocations::pause(tx, invocation, now_ms)
+        };
+        self.settle_then(invoke_id, pause, |()| {}).await
+    }
+
+    /// Lets a paused invocation fire again, from its next nominal time on. What passed in the
+    /// meantime is recorded as skipped, with its count. One that does not pause goes on.
+    ///
+    /// # Errors
+    ///
+    /// As [`pause_invocation`](Engine::pause_invocation).
+    pub async fn resume_invocation(&self, invoke_id: &InvokeId) -> Result<()> {
+        let wake = self.inner.scheduler.as_ref().map(|scheduler| Arc::clone(&scheduler.wake));
+        let resume = move |tx: Tx<'_>, invocation| {
+            invocations::check_repeats(tx, invocation)?;
+            invocations::resume(tx, invocation)
+        };
+        let wake = move |(): &()| {
+            if let Some(wake) = &wake {
+                wake.notify_one();
+            }
+        };
+        self.settle_then(*invoke_id, resume, wake).await
+    }
+
+    /// Fires a repeating invocation now, on all its instances, beside its schedule and even while
+    /// it pauses; its overlap policy holds. What became of it: `Started`, or `Skipped` and why.
+    ///
+    /// # Errors
+    ///
+    /// As [`pause_invocation`](Engine::pause_invocation).
+    pub async fn run_now(&self, invoke_id: &InvokeId) -> Result<Fire> {
+        let (invoke_id, now_ms) = (*invoke_id, self.now_ms());
+        let fire = move |tx: Tx<'_>| {
+            let invocation = invocations::find(tx, invoke_id)?;
+            let overlap = invocations::check_repeats(tx, invocation)?;
+            let mut step = Step::default();
+            step.take_in(invoke_id, firing::on_request(tx, invocation, overlap, now_ms)?);
+            Ok(step)
+        };
+        let mut step = self.write_step(fire).await?;
+        let (_, fire) = step.fires.pop().ok_or_else(|| Error::Internal("no fire".to_owned()))?;
+        Ok(fire)
+    }
+
+    /// Takes note that an instance is up, under the boot id that its system gave itself, and fires
+    /// what waits for its reboot. The same boot id again changes nothing, so it may be told as often
+    /// as one likes. An invocation that was made before any boot id was known takes the first one
+    /// for the boot it was made under.
+    ///
+    /// The instances of the executor `local` are this machine: of its boots the engine knows by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if there is no such instance or the boot id is empty or longer than 128
+    /// characters.
+    pub async fn instance_booted(
+        &self,
+        instance_id: &InstanceId,
+        boot_id: impl Into<String>,
+    ) -> Result<()> {
+        let (instance_id, boot_id) = (instance_id.clone(), boot_id.into());
+        let chars = boot_id.chars().count();
+        if !(1..=BOOT_ID_CHARS_MAX).contains(&chars) || boot_id.chars().any(char::is_control) {
+            return Err(Error::invalid(Violation::new(
+                "InvalidBootId.Malformed",
+                400,
+                "BootId",
+                format!(
+                    "want 1 to {BOOT_ID_CHARS_MAX} characters, none a control character; it has {chars}"
+                ),
+            )));
+        }
+        let now_ms = self.now_ms();
+        self.write_step(move |tx| boot(tx, &[instance_id], &boot_id, now_ms)).await.map(drop)
+    }
+
+    /// Deals with the nominal times of an invocation up to now and does something to it after them,
+    /// in one commit unless there are very many.
+    pub(super) async fn settle_then<T: Send + 'static>(
+        &self,
+        invoke_id: InvokeId,
+        op: impl Fn(Tx<'_>, i64) -> Result<T> + Clone + Send + 'static,
+        then: impl Fn(&T) + Clone + Send + 'static,
+    ) -> Result<T> {
+        loop {
+            let (op, then) = (op.clone(), then.clone());
+            let (announcer, watchful) = (self.announcer(), self.inner.vigil.look());
+            let write = move |tx: Tx<'_>| {
+                let invocation = invocations::find(tx, invoke_id)?;
+                let step = Step::settle(tx, invocation, watchful)?;
+                let done = if step.more { None } else { Some(op(tx, invocation)?) };
+                Ok((step, done))
+            };
+            let announce = move |(step, done): &(Step, Option<T>)| {
+                announcer.step(step, watchful.now.timestamp_millis());
+                if let Some(done) = done {
+                    then(done);
+                }
+            };
+            if let (_, Some(done)) = self.write_then(write, announce).await? {
+                return Ok(done);
+            }
+        }
+    }
+
+    /// Writes what leads to fires, and announces them.
+    pub(super) async fn write_step(
+        &self,
+        op: impl FnOnce(Tx<'_>) -> Result<Step> + Send + 'static,
+    ) -> Result<Step> {
+        let (announcer, now_ms) = (self.announcer(), self.now_ms());
+        self.write_then(op, move |step| announcer.step(step, now_ms)).await
+    }
+}
+
+/// Takes note that instances are in this boot, and fires what waited for it.
+pub(super) fn boot(
+    tx: Tx<'_>,
+    instances: &[InstanceId],
+    boot_id: &str,
+    now_ms: i64,
+) -> Result<Step> {
+    let mut step = Step::default();
+    for instance in instances {
+        for (invoke_id, fired) in firing::at_boot(tx, instance, boot_id, now_ms)? {
+            step.take_in(invoke_id, fired);
+        }
+    }
+    Ok(step)
+}

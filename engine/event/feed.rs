@@ -1,0 +1,110 @@
+//! What happens to all invocations, as it happens: for who shows or counts it. Nothing waits for a
+//! reader; one that is too slow is told how much it missed.
+
+use std::sync::{PoisonError, RwLock};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::id::{ExecutionId, InstanceId, InvokeId};
+use crate::invocation::fire::Fire;
+use crate::status::{ExecutionStatus, InvocationStatus};
+
+/// Notices that wait for the slowest reader; a herd comes to more, but nobody reads that fast.
+const NOTICES_MAX: usize = 4_096;
+
+/// One thing that happened to any invocation. Told after the commit that made it true.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "Notice", rename_all_fields = "PascalCase")]
+#[non_exhaustive]
+pub enum Notice {
+    /// A nominal time, or a stretch of them, has been dealt with; or a boot, or a request to run
+    /// beside the schedule.
+    Fire {
+        /// The invocation.
+        invoke_id: InvokeId,
+        /// What became of it.
+        fire: Fire,
+    },
+    /// An execution came to a new status.
+    Status {
+        /// The invocation.
+        invoke_id: InvokeId,
+        /// The execution.
+        execution_id: ExecutionId,
+        /// Where it runs.
+        instance_id: InstanceId,
+        /// The status it came to.
+        status: ExecutionStatus,
+        /// When.
+        at: DateTime<Utc>,
+    },
+    /// An invocation ended.
+    Finished {
+        /// The invocation.
+        invoke_id: InvokeId,
+        /// How it ended as a whole.
+        status: InvocationStatus,
+    },
+    /// The reader was too slow for some notices; the records have it all.
+    Lagged {
+        /// How many it missed.
+        count: u64,
+    },
+}
+
+/// Notices from now on, from [`Engine::follow`](crate::Engine::follow).
+#[derive(Debug)]
+pub struct Feed(Option<broadcast::Receiver<Notice>>);
+
+impl Feed {
+    /// The next notice; `None` once the engine has ended. May be dropped and called again without
+    /// losing anything.
+    pub async fn next(&mut self) -> Option<Notice> {
+        match self.0.as_mut()?.recv().await {
+            Ok(notice) => Some(notice),
+            Err(RecvError::Lagged(count)) => Some(Notice::Lagged { count }),
+            Err(RecvError::Closed) => None,
+        }
+    }
+}
+
+/// Those who follow everything.
+#[derive(Debug)]
+pub(super) struct Feeds(RwLock<Option<broadcast::Sender<Notice>>>);
+
+impl Default for Feeds {
+    fn default() -> Self {
+        Self(RwLock::new(Some(broadcast::Sender::new(NOTICES_MAX))))
+    }
+}
+
+impl Feeds {
+    pub(super) fn open(&self) -> Feed {
+        Feed(self.with_sender(broadcast::Sender::subscribe))
+    }
+
+    pub(super) fn any(&self) -> bool {
+        self.with_sender(|sender| sender.receiver_count() > 0).unwrap_or_default()
+    }
+
+    pub(super) fn tell(&self, notice: impl FnOnce() -> Notice) {
+        self.with_sender(|sender| {
+            if sender.receiver_count() > 0 {
+                // Whoever has left in between needs no notice.
+                let _ = sender.send(notice());
+            }
+        });
+    }
+
+    /// Nothing more will come.
+    pub(super) fn close(&self) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    fn with_sender<T>(&self, use_it: impl FnOnce(&broadcast::Sender<Notice>) -> T) -> Option<T> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(use_it)
+    }
+}

@@ -1,0 +1,140 @@
+//! What becomes of the nominal times of a timer that have passed: pure.
+
+use std::collections::VecDeque;
+
+use chrono::{DateTime, Utc};
+
+use crate::schedule::Timetable;
+use crate::store::fires::Stretch;
+use crate::store::timers::Timer;
+
+/// How late a nominal time may be noticed and still count as met: twice the scheduler's longest sleep.
+pub(super) const LATE_MS_MAX: i64 = 60_000;
+
+/// How much a step may take on, over all its timers: then the next step goes on, and others write
+/// in between.
+#[derive(Debug)]
+pub(super) struct Budget {
+    /// Nominal times to count.
+    pub times: u64,
+    /// Fires to store.
+    pub fires: usize,
+}
+
+impl Budget {
+    pub(super) fn is_spent(&self) -> bool {
+        self.times == 0 || self.fires == 0
+    }
+}
+
+/// What to do about a timer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// Times that passed and are not run, before those that are.
+    pub passed: Option<Stretch>,
+    pub runs: Vec<i64>,
+    /// The first time that is not dealt with by this; none if the schedule has finished.
+    pub next_ms: Option<i64>,
+}
+
+impl Plan {
+    /// Of the times that have passed, the last is met if it is not too late for that; of the others,
+    /// as many run as the policy says. Oldest first, as far as the budget goes.
+    pub(super) fn for_due(timer: &Timer, now_ms: i64, budget: &mut Budget) -> Self {
+        let Some(times) = Times::of(timer) else { return Self::NOTHING };
+        let until_ms = now_ms.saturating_sub(timer.delay_ms);
+        let runs_max = timer.missed.runs_max();
+        let mut runs = times.last_until(until_ms, runs_max.max(1));
+        let last_is_met = runs.back().is_some_and(|last| until_ms - last <= LATE_MS_MAX);
+        if runs_max == 0 && !last_is_met {
+            runs.clear();
+        }
+        let runs_from_ms = runs.front().copied().unwrap_or(i64::MAX);
+        let (passed, mut next_ms) = times.count(until_ms.min(runs_from_ms - 1), budget);
+        let mut met = Vec::new();
+        while let Some(at_ms) = next_ms.filter(|at_ms| *at_ms >= runs_from_ms && *at_ms <= until_ms)
+            && budget.fires > 0
+        {
+            budget.fires -= 1;
+            met.push(at_ms);
+            next_ms = times.after(at_ms);
+        }
+        Self { passed, runs: met, next_ms }
+    }
+
+    /// None of the times until `now_ms` runs.
+    pub(super) fn passing_over(timer: &Timer, now_ms: i64, budget: &mut Budget) -> Self {
+        let Some(times) = Times::of(timer) else { return Self::NOTHING };
+        let (passed, next_ms) = times.count(now_ms.saturating_sub(timer.delay_ms), budget);
+        Self { passed, runs: Vec::new(), next_ms }
+    }
+
+    const NOTHING: Self = Self { passed: None, runs: Vec::new(), next_ms: None };
+}
+
+/// The nominal times of a timer from its next on.
+struct Times<'a> {
+    timetable: Timetable<'a>,
+    first_ms: i64,
+    end_ms: i64,
+}
+
+impl<'a> Times<'a> {
+    fn of(timer: &'a Timer) -> Option<Self> {
+        Some(Self {
+            timetable: timer.schedule.bind(timer.created, timer.zone),
+            first_ms: timer.next_fire_at_ms?,
+            end_ms: timer.end_at_ms.unwrap_or(i64::MAX),
+        })
+    }
+
+    /// The first time after `after_ms`.
+    fn after(&self, after_ms: i64) -> Option<i64> {
+        let after: DateTime<Utc> = DateTime::from_timestamp_millis(after_ms)?;
+        let next_ms = self.timetable.next_after(after)?.timestamp_millis();
+        Some(next_ms).filter(|next_ms| *next_ms <= self.end_ms)
+    }
+
+    /// The last `max` times that are not after `until_ms`. Looks back from there, further and
+    /// further, so that a long sleep costs what it yields.
+    fn last_until(&self, until_ms: i64, max: usize) -> VecDeque<i64> {
+        let mut window_ms = LATE_MS_MAX;
+        loop {
+            let from_ms = until_ms.saturating_sub(window_ms).max(self.first_ms - 1);
+            let mut last = VecDeque::new();
+            let mut next_ms = self.after(from_ms);
+            // The first is a time even if the rules that made it have changed since.
+            if from_ms < self.first_ms {
+                next_ms = Some(self.first_ms).filter(|first_ms| *first_ms <= self.end_ms);
+            }
+            while let Some(at_ms) = next_ms.filter(|at_ms| *at_ms <= until_ms) {
+                last.push_back(at_ms);
+                if last.len() > max {
+                    last.pop_front();
+                }
+                next_ms = self.after(at_ms);
+            }
+            if last.len() >= max || from_ms < self.first_ms {
+                return last;
+            }
+            window_ms = window_ms.saturating_mul(4);
+        }
+    }
+
+    /// Counts the times that are not after `until_ms`, as far as the budget goes; and the one after them.
+    fn count(&self, until_ms: i64, budget: &mut Budget) -> (Option<Stretch>, Option<i64>) {
+        let mut stretch: Option<Stretch> = None;
+        let mut next_ms = Some(self.first_ms).filter(|first_ms| *first_ms <= self.end_ms);
+        while let Some(at_ms) = next_ms.filter(|at_ms| *at_ms <= until_ms)
+            && budget.times > 0
+        {
+            budget.times -= 1;
+            let so_far =
+                stretch.get_or_insert(Stretch { from_ms: at_ms, until_ms: at_ms, count: 0 });
+            so_far.until_ms = at_ms;
+            so_far.count += 1;
+            next_ms = self.after(at_ms);
+        }
+        (stretch, next_ms)
+    }
+}

@@ -1,0 +1,220 @@
+//! From a time to run to its fire and executions, whatever set it off: a timer, a boot, a request.
+//! The one place where an invocation meets those of its executions that have not ended.
+
+use std::collections::HashMap;
+
+use crate::error::Result;
+use crate::id::{InstanceId, InvokeId};
+use crate::invocation::fire::{Fire, FireDisposition};
+use crate::invocation::recurrence::{Admission, OverlapPolicy};
+use crate::status::ExecutionStatus;
+
+use super::commands::read_time;
+use super::executions::{self, NewExecution};
+use super::fires::{self, NewFire};
+use super::stop::{Stopped, Stopping, Unfinished};
+use super::targets;
+use super::timers::Timer;
+use super::{Tx, instances, invocations};
+
+/// What is to fire.
+#[derive(Debug)]
+struct Firing<'a> {
+    invocation: i64,
+    timer: Option<&'a Timer>,
+    fire_at_ms: i64,
+    now_ms: i64,
+    overlap: OverlapPolicy,
+    /// It was missed, and is run after all.
+    late: bool,
+    /// Why it fires, if no timer says so.
+    occasion: &'a str,
+    targets: Vec<i64>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) struct Fired {
+    pub fire: Fire,
+    /// What it took the place of.
+    pub stopped: Stopped,
+}
+
+impl Fired {
+    /// Whether it started, or will start, anything.
+    pub(crate) fn is_start(&self) -> bool {
+        self.fire.disposition == FireDisposition::Started
+    }
+}
+
+/// Fires an invocation that runs at once, and has no execution yet.
+pub(super) fn at_once(tx: Tx<'_>, invocation: i64, targets: &[i64], now_ms: i64) -> Result<()> {
+    let firing = Firing {
+        invocation,
+        timer: None,
+        fire_at_ms: now_ms,
+        now_ms,
+        overlap: OverlapPolicy::Allow,
+        late: false,
+        occasion: "",
+        targets: targets.to_vec(),
+    };
+    fire(tx, &firing).map(drop)
+}
+
+/// Fires a timer for one of its nominal times.
+pub(crate) fn by_timer(
+    tx: Tx<'_>,
+    timer: &Timer,
+    fire_at_ms: i64,
+    late: bool,
+    now_ms: i64,
+) -> Result<Fired> {
+    let firing = Firing {
+        invocation: timer.invocation,
+        timer: Some(timer),
+        fire_at_ms,
+        now_ms,
+        overlap: timer.overlap,
+        late: late && timer.missed.lets_wait(),
+        occasion: "",
+        targets: targets::of_timer(tx, timer.invocation, timer.id)?,
+    };
+    fire(tx, &firing)
+}
+
+/// Fires a repeating invocation beside its schedule, on all its targets.
+pub(crate) fn on_request(
+    tx: Tx<'_>,
+    invocation: i64,
+    overlap: OverlapPolicy,
+    now_ms: i64,
+) -> Result<Fired> {
+    let firing = Firing {
+        invocation,
+        timer: None,
+        fire_at_ms: now_ms,
+        now_ms,
+        overlap,
+        late: false,
+        occasion: "asked for beside the schedule",
+        targets: targets::of_invocation(tx, invocation)?,
+    };
+    fire(tx, &firing)
+}
+
+/// Takes note of the boot of an instance and fires the invocations that waited for it; says of each
+/// what came of it.
+pub(crate) fn at_boot(
+    tx: Tx<'_>,
+    id: &InstanceId,
+    boot_id: &str,
+    now_ms: i64,
+) -> Result<Vec<(InvokeId, Fired)>> {
+    let instance = instances::set_boot(tx, id, boot_id)?;
+    let occasion = format!("{id} booted; its boot id is {boot_id}");
+    let mut all = Vec::new();
+    for booted in targets::booted(tx, instance, boot_id)? {
+        targets::know_boot(tx, booted.invocation, instance, boot_id, !booted.once)?;
+        if booted.paused {
+            let reason = "the invocation paused";
+            let fire = NewFire {
+                invocation: booted.invocation,
+                timer: None,
+                fire_at_ms: now_ms,
+                disposition: FireDisposition::Skipped,
+                reason,
+                unfinished: 0,
+                dealt_at_ms: now_ms,
+            };
+            fires::insert(tx, &fire)?;
+            let finished = invocations::finish_if_done(tx, booted.invocation, now_ms)?;
+            let stopped =
+                Stopped { finished: finished.into_iter().collect(), ..Stopped::default() };
+            all.push((booted.invoke_id, Fired { fire: record(&fire, "")?, stopped }));
+            continue;
+        }
+        let firing = Firing {
+            invocation: booted.invocation,
+            timer: None,
+            fire_at_ms: now_ms,
+            now_ms,
+            overlap: booted.overlap,
+            late: false,
+            occasion: &occasion,
+            targets: vec![instance],
+        };
+        all.push((booted.invoke_id, fire(tx, &firing)?));
+    }
+    Ok(all)
+}
+
+/// Stores a fire with an execution for each target, as the policy has it.
+fn fire(tx: Tx<'_>, firing: &Firing<'_>) -> Result<Fired> {
+    let before = match firing.overlap {
+        OverlapPolicy::Allow => Vec::new(),
+        _ => Unfinished::of_invocation(tx, firing.invocation)?,
+    };
+    let admissions = admit(firing, &before);
+    let unfinished = admissions.iter().filter(|one| !matches!(one, Admission::Skipped(_))).count();
+    let skipped = admissions.iter().find_map(|one| match one {
+        Admission::Skipped(why) if unfinished == 0 => Some(*why),
+        _ => None,
+    });
+    let disposition = match skipped {
+        Some(_) => FireDisposition::Skipped,
+        None => FireDisposition::Started,
+    };
+    let new = NewFire {
+        invocation: firing.invocation,
+        timer: firing.timer.map(|timer| timer.id),
+        fire_at_ms: firing.fire_at_ms,
+        disposition,
+        reason: skipped.unwrap_or(firing.occasion),
+        unfinished,
+        dealt_at_ms: firing.now_ms,
+    };
+    let fire = fires::insert(tx, &new)?;
+    let executions = firing.targets.iter().zip(&admissions);
+    let executions = executions.map(|(&instance, admission)| match admission {
+        Admission::Runs => NewExecution { instance, status: ExecutionStatus::Pending, info: "" },
+        Admission::Waits => NewExecution { instance, status: ExecutionStatus::Scheduled, info: "" },
+        Admission::Skipped(why) => {
+            NewExecution { instance, status: ExecutionStatus::Skipped, info: why }
+        }
+    });
+    executions::insert(tx, fire, executions, firing.now_ms)?;
+    let mut stopped = Stopped::default();
+    if firing.overlap == OverlapPolicy::Replace && !firing.late {
+        let mut stopping = Stopping::new(firing.now_ms, "replaced by the fire after it");
+        for one in before.iter().filter(|one| firing.targets.contains(&one.instance)) {
+            stopping.stop(tx, one)?;
+        }
+        stopped = stopping.done(tx)?;
+    }
+    let zone = firing.timer.map(|timer| timer.zone.name());
+    Ok(Fired { fire: record(&new, &zone.unwrap_or_default())?, stopped })
+}
+
+/// A fire as its record says it.
+fn record(new: &NewFire<'_>, zone: &str) -> Result<Fire> {
+    Ok(Fire {
+        time: read_time(new.fire_at_ms)?,
+        until: None,
+        count: 1,
+        disposition: new.disposition,
+        reason: new.reason.to_owned(),
+        zone: zone.to_owned(),
+        dealt_time: read_time(new.dealt_at_ms)?,
+    })
+}
+
+/// What becomes of a fire on each of its targets.
+fn admit(firing: &Firing<'_>, before: &[Unfinished]) -> Vec<Admission> {
+    let mut standing: HashMap<i64, Vec<ExecutionStatus>> = HashMap::new();
+    for one in before {
+        standing.entry(one.instance).or_default().push(one.status);
+    }
+    let on = |instance| standing.get(instance).map_or(&[][..], Vec::as_slice);
+    firing.targets.iter().map(|instance| firing.overlap.admit(on(instance), firing.late)).collect()
+}

@@ -1,0 +1,166 @@
+//! Stopping executions: what waits is cancelled, what runs is asked to end.
+
+use std::collections::BTreeMap;
+
+use rusqlite::OptionalExtension;
+
+use crate::error::{Error, Result, Violation};
+use crate::id::{ExecutionId, InstanceId};
+use crate::status::{Cause, ExecutionStatus};
+
+use super::executions::{self, EndedByFire, FinishedInvocations, expect_one};
+use super::invocations::{self, read_status};
+use super::{Tx, targets};
+
+/// An execution that has not ended.
+#[derive(Debug)]
+pub(super) struct Unfinished {
+    id: ExecutionId,
+    fire: i64,
+    pub instance: i64,
+    pub status: ExecutionStatus,
+    instance_id: InstanceId,
+}
+
+impl Unfinished {
+    /// Those of an invocation, in the order they were made.
+    pub(super) fn of_invocation(tx: Tx<'_>, invocation: i64) -> Result<Vec<Self>> {
+        let mut query = tx.prepare_cached(
+            "SELECT e.id, e.fire, e.instance, e.status, i.instance_id
+             FROM fires f INDEXED BY fires_unfinished_by_invocation
+                 JOIN executions e ON e.fire = f.id JOIN instances i ON i.id = e.instance
+             WHERE f.invocation = ?1 AND f.unfinished > 0 AND e.finished_at_ms IS NULL ORDER BY e.id",
+        )?;
+        let mut rows = query.query([invocation])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.push(Self {
+                id: ExecutionId(row.get(0)?),
+                fire: row.get(1)?,
+                instance: row.get(2)?,
+                status: read_status(row, 3)?,
+                instance_id: row.get::<_, String>(4)?.into(),
+            });
+        }
+        Ok(found)
+    }
+}
+
+/// What a stop found to do.
+#[derive(Debug, Default)]
+pub(crate) struct Stopped {
+    /// Waited, and never will run.
+    pub cancelled: Vec<(ExecutionId, InstanceId)>,
+    /// Run, and are to be ended.
+    pub stopping: Vec<(ExecutionId, InstanceId)>,
+    pub finished: FinishedInvocations,
+}
+
+impl Stopped {
+    /// Whether there was nothing to stop.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.cancelled.is_empty() && self.stopping.is_empty() && self.finished.is_empty()
+    }
+}
+
+/// Stops executions, one after another.
+pub(super) struct Stopping<'a> {
+    now_ms: i64,
+    why: &'a str,
+    stopped: Stopped,
+    fires: EndedByFire,
+}
+
+impl<'a> Stopping<'a> {
+    pub(super) fn new(now_ms: i64, why: &'a str) -> Self {
+        Self { now_ms, why, stopped: Stopped::default(), fires: BTreeMap::new() }
+    }
+
+    pub(super) fn stop(&mut self, tx: Tx<'_>, one: &Unfinished) -> Result<()> {
+        let entry = (one.id, one.instance_id.clone());
+        if let Some(cancelled) = one.status.on(Cause::StopAskedEarly) {
+            let changed = tx
+                .prepare_cached(
+                    "UPDATE executions SET status = ?2, stop_at_ms = ?3, finished_at_ms = ?3, error_info = ?5
+                     WHERE id = ?1 AND status = ?4",
+                )?
+                .execute((
+                    one.id.0,
+                    cancelled.as_str(),
+                    self.now_ms,
+                    one.status.as_str(),
+                    format!("{} before it started", self.why),
+                ))?;
+            expect_one(changed, one.id)?;
+            self.stopped.cancelled.push(entry);
+            *self.fires.entry(one.fire).or_default() += 1;
+        } else if let Some(stopping) = one.status.on(Cause::StopAsked) {
+            let changed = tx
+                .prepare_cached(
+                    "UPDATE executions SET status = ?2, stop_at_ms = ?3 WHERE id = ?1 AND status = ?4",
+                )?
+                .execute((one.id.0, stopping.as_str(), self.now_ms, one.status.as_str()))?;
+            expect_one(changed, one.id)?;
+            self.stopped.stopping.push(entry);
+        } else if one.status == ExecutionStatus::Stopping {
+            // Asked before; whoever asked may have been cut off before it came through.
+            self.stopped.stopping.push(entry);
+        }
+        Ok(())
+    }
+
+    /// Counts what ended by it.
+    pub(super) fn done(mut self, tx: Tx<'_>) -> Result<Stopped> {
+        self.stopped.finished = executions::finish_invocations(tx, &self.fires, self.now_ms)?;
+        Ok(self.stopped)
+    }
+}
+
+/// Stops an invocation, on these instances or on all if none is named.
+pub(crate) fn invocation(
+    tx: Tx<'_>,
+    invocation: i64,
+    only: &[InstanceId],
+    now_ms: i64,
+) -> Result<Stopped> {
+    for id in only {
+        check_target(tx, invocation, id)?;
+    }
+    // First, so that it ends with the last execution that is cancelled here.
+    if only.is_empty() {
+        targets::end_all(tx, invocation)?;
+    } else {
+        targets::remove(tx, invocation, only)?;
+    }
+    let mut stopping = Stopping::new(now_ms, "stopped");
+    for one in Unfinished::of_invocation(tx, invocation)? {
+        if only.is_empty() || only.contains(&one.instance_id) {
+            stopping.stop(tx, &one)?;
+        }
+    }
+    let mut stopped = stopping.done(tx)?;
+    stopped.finished.extend(invocations::finish_stopped(tx, invocation, now_ms)?);
+    Ok(stopped)
+}
+
+fn check_target(tx: Tx<'_>, invocation: i64, id: &InstanceId) -> Result<()> {
+    let is_target: bool = tx
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM fires f JOIN executions e ON e.fire = f.id
+                 WHERE f.invocation = ?1 AND e.instance = i.id)
+             OR EXISTS (SELECT 1 FROM targets t WHERE t.invocation = ?1 AND t.instance = i.id)
+             FROM instances i WHERE i.instance_id = ?2",
+        )?
+        .query_row((invocation, id.as_str()), |row| row.get(0))
+        .optional()?
+        .unwrap_or_default();
+    if is_target {
+        return Ok(());
+    }
+    Err(Error::invalid(Violation::new(
+        "InvalidInstance.NotFound",
+        404,
+        "InstanceId",
+        format!("`{id}` is no target of this invocation"),
+    )))
+}

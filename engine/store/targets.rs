@@ -1,0 +1,136 @@
+//! Table `targets`: the instances that an invocation fires for.
+
+use crate::error::Result;
+use crate::id::{InstanceId, InvokeId};
+use crate::invocation::recurrence::OverlapPolicy;
+
+use super::{Tx, parse, timers};
+
+/// Stores the targets of a timer.
+pub(super) fn insert_timed(
+    tx: Tx<'_>,
+    invocation: i64,
+    timer: i64,
+    instances: &[i64],
+) -> Result<()> {
+    let mut insert =
+        tx.prepare_cached("INSERT INTO targets (invocation, instance, timer) VALUES (?1, ?2, ?3)")?;
+    for instance in instances {
+        insert.execute((invocation, instance, timer))?;
+    }
+    Ok(())
+}
+
+/// Stores targets that fire when they boot: with another boot than they have now.
+pub(super) fn insert_booting(tx: Tx<'_>, invocation: i64, instances: &[i64]) -> Result<()> {
+    let mut insert = tx.prepare_cached(
+        "INSERT INTO targets (invocation, instance, awaits_boot, boot_id)
+         SELECT ?1, id, 1, boot_id FROM instances WHERE id = ?2",
+    )?;
+    for instance in instances {
+        insert.execute((invocation, instance))?;
+    }
+    Ok(())
+}
+
+/// The instances that a timer fires for.
+pub(super) fn of_timer(tx: Tx<'_>, invocation: i64, timer: i64) -> Result<Vec<i64>> {
+    let mut query = tx.prepare_cached(
+        "SELECT instance FROM targets WHERE invocation = ?1 AND timer = ?2 ORDER BY id",
+    )?;
+    let instances = query.query_map((invocation, timer), |row| row.get(0))?;
+    Ok(instances.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The instances that an invocation fires for.
+pub(super) fn of_invocation(tx: Tx<'_>, invocation: i64) -> Result<Vec<i64>> {
+    let mut query =
+        tx.prepare_cached("SELECT instance FROM targets WHERE invocation = ?1 ORDER BY id")?;
+    let instances = query.query_map([invocation], |row| row.get(0))?;
+    Ok(instances.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Whether an invocation will fire again: by a timer or at a boot.
+pub(super) fn any_left(tx: Tx<'_>, invocation: i64) -> Result<bool> {
+    let any = tx
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM timers WHERE invocation = ?1 AND next_fire_at_ms IS NOT NULL)
+                 OR EXISTS (SELECT 1 FROM targets WHERE invocation = ?1 AND awaits_boot = 1)",
+        )?
+        .query_row([invocation], |row| row.get(0))?;
+    Ok(any)
+}
+
+/// Lets an invocation fire no more.
+pub(super) fn end_all(tx: Tx<'_>, invocation: i64) -> Result<()> {
+    timers::end_all(tx, invocation)?;
+    tx.prepare_cached(
+        "UPDATE targets SET awaits_boot = 0 WHERE invocation = ?1 AND awaits_boot = 1",
+    )?
+    .execute([invocation])?;
+    Ok(())
+}
+
+/// Takes instances out of an invocation; timers without any end.
+pub(super) fn remove(tx: Tx<'_>, invocation: i64, ids: &[InstanceId]) -> Result<()> {
+    for id in ids {
+        tx.prepare_cached(
+            "DELETE FROM targets WHERE invocation = ?1
+             AND instance = (SELECT id FROM instances WHERE instance_id = ?2)",
+        )?
+        .execute((invocation, id.as_str()))?;
+    }
+    timers::end_idle(tx, invocation)
+}
+
+/// An invocation that waits for an instance to boot, and finds that it has.
+#[derive(Debug)]
+pub(super) struct Booted {
+    pub invocation: i64,
+    pub invoke_id: InvokeId,
+    pub once: bool,
+    pub paused: bool,
+    pub overlap: OverlapPolicy,
+}
+
+/// The invocations that wait for an instance to come up with another boot than they know of. One
+/// that knows of none takes this one for the one it was made under.
+pub(super) fn booted(tx: Tx<'_>, instance: i64, boot_id: &str) -> Result<Vec<Booted>> {
+    tx.prepare_cached(
+        "UPDATE targets SET boot_id = ?2 WHERE instance = ?1 AND awaits_boot = 1 AND boot_id IS NULL",
+    )?
+    .execute((instance, boot_id))?;
+    let mut query = tx.prepare_cached(
+        "SELECT v.id, v.invoke_id, v.repeat_mode = 'NextRebootOnly', v.paused_at_ms IS NOT NULL,
+                v.overlap_policy
+         FROM targets t JOIN invocations v ON v.id = t.invocation
+         WHERE t.instance = ?1 AND t.awaits_boot = 1 AND t.boot_id <> ?2 ORDER BY t.id",
+    )?;
+    let mut rows = query.query((instance, boot_id))?;
+    let mut booted = Vec::new();
+    while let Some(row) = rows.next()? {
+        booted.push(Booted {
+            invocation: row.get(0)?,
+            invoke_id: InvokeId::from_bytes(row.get(1)?),
+            once: row.get(2)?,
+            paused: row.get(3)?,
+            overlap: parse(&row.get::<_, String>(4)?)?,
+        });
+    }
+    Ok(booted)
+}
+
+/// Takes note of the boot that an invocation has been told of, and whether it waits for another.
+pub(super) fn know_boot(
+    tx: Tx<'_>,
+    invocation: i64,
+    instance: i64,
+    boot_id: &str,
+    awaits_another: bool,
+) -> Result<()> {
+    tx.prepare_cached(
+        "UPDATE targets SET boot_id = ?3, awaits_boot = ?4 WHERE invocation = ?1 AND instance = ?2",
+    )?
+    .execute((invocation, instance, boot_id, awaits_another))?;
+    Ok(())
+}
