@@ -138,3 +138,102 @@ impl<'a> Times<'a> {
         (stretch, next_ms)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::InvokeId;
+    use crate::invocation::recurrence::{MissedPolicy, OverlapPolicy};
+    use crate::schedule::Zone;
+
+    const MINUTE: i64 = 60_000;
+
+    /// A timer made at 0 that has fired until `next_ms`.
+    fn timer(schedule: &str, next_ms: i64, missed: MissedPolicy) -> Timer {
+        Timer {
+            id: 1,
+            invocation: 1,
+            invoke_id: InvokeId::from_bytes([0; 16]),
+            next_fire_at_ms: Some(next_ms),
+            delay_ms: 0,
+            fires_left: None,
+            zone: Zone::UTC,
+            schedule: schedule.parse().expect("a schedule"),
+            created: DateTime::UNIX_EPOCH,
+            overlap: OverlapPolicy::Skip,
+            missed,
+            end_at_ms: None,
+        }
+    }
+
+    fn whole(timer: &Timer, now_ms: i64) -> Plan {
+        Plan::for_due(timer, now_ms, &mut Budget { times: u64::MAX, fires: usize::MAX })
+    }
+
+    #[test]
+    fn what_passed_is_met_run_or_missed() {
+        let check = |missed, now_ms, passed: u64, runs: &[i64], next_ms| {
+            let plan = whole(&timer("rate(60s)", MINUTE, missed), now_ms);
+            let minutes: Vec<_> = plan.runs.iter().map(|at_ms| at_ms / MINUTE).collect();
+            let count = plan.passed.map_or(0, |stretch| stretch.count);
+            let told = (count, minutes.as_slice(), plan.next_ms);
+            assert_eq!(told, (passed, runs, Some(next_ms * MINUTE)), "{missed:?} {now_ms}");
+        };
+        use MissedPolicy::{All, Latest, Skip};
+        for policy in [Skip, Latest, All(1)] {
+            check(policy, MINUTE, 0, &[1], 2);
+            check(policy, 2 * MINUTE - 1, 0, &[1], 2);
+            check(policy, 10 * MINUTE + 5, 9, &[10], 11);
+        }
+        check(All(3), 10 * MINUTE, 7, &[8, 9, 10], 11);
+        check(All(30), 10 * MINUTE, 0, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10], 11);
+    }
+
+    #[test]
+    fn what_is_too_late_is_met_by_no_run_unless_the_policy_says_so() {
+        let hourly = "0 0 * * * ?";
+        let late = 60 * MINUTE + LATE_MS_MAX;
+        let runs = |missed, now_ms| whole(&timer(hourly, 60 * MINUTE, missed), now_ms).runs.len();
+        assert_eq!(runs(MissedPolicy::Skip, late), 1);
+        assert_eq!(runs(MissedPolicy::Skip, late + 1), 0);
+        assert_eq!(runs(MissedPolicy::Latest, late + 1), 1);
+    }
+
+    #[test]
+    fn steps_within_a_budget_come_to_what_one_without_does() {
+        let check = |schedule, missed, now_ms, times, fires| {
+            let whole = whole(&timer(schedule, 10 * MINUTE, missed), now_ms);
+            let mut left = timer(schedule, 10 * MINUTE, missed);
+            let (mut count, mut runs, mut steps) = (0, Vec::new(), 0);
+            while left.is_due(now_ms) {
+                let plan = Plan::for_due(&left, now_ms, &mut Budget { times, fires });
+                count += plan.passed.map_or(0, |stretch| stretch.count);
+                runs.extend(plan.runs);
+                left.next_fire_at_ms = plan.next_ms;
+                steps += 1;
+                assert!(steps < 10_000, "it goes on");
+            }
+            assert_eq!(count, whole.passed.map_or(0, |stretch| stretch.count), "{missed:?}");
+            assert_eq!((runs, left.next_fire_at_ms), (whole.runs, whole.next_ms), "{missed:?}");
+        };
+        let week = 7 * 24 * 60 * MINUTE;
+        for missed in [MissedPolicy::Skip, MissedPolicy::Latest, MissedPolicy::All(100)] {
+            for schedule in ["rate(7m)", "0 */10 * * * ?", "0 0 9 ? * MON-FRI"] {
+                for (times, fires) in [(1, 1), (7, 3), (100, 1_000)] {
+                    check(schedule, missed, week + 12_345, times, fires);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_owed_after_the_end_and_before_the_delay() {
+        let mut timer = timer("rate(60s)", MINUTE, MissedPolicy::All(100));
+        timer.end_at_ms = Some(3 * MINUTE);
+        let plan = whole(&timer, 10 * MINUTE);
+        assert_eq!((plan.runs.len(), plan.next_ms), (3, None));
+        timer.delay_ms = 8 * MINUTE + 1;
+        let plan = whole(&timer, 10 * MINUTE);
+        assert_eq!((plan.runs, plan.next_ms), (vec![MINUTE], Some(2 * MINUTE)));
+    }
+}

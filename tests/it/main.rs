@@ -3,8 +3,12 @@
 mod bad_input;
 mod commands;
 mod durability;
+mod explain;
 mod instances;
 mod invocations;
+mod overlap;
+mod pauses;
+mod reboots;
 mod recurrence;
 mod schedule;
 mod schedule_dst;

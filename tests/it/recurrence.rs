@@ -10,11 +10,11 @@ use adjutant::{
 
 use crate::support::{Gate, Place, engine, register, wait, within};
 
-fn clock() -> ManualClock {
+pub fn clock() -> ManualClock {
     ManualClock::at("2026-01-01T00:00:00Z".parse().expect("a time"))
 }
 
-async fn open(builder: EngineBuilder, clock: &ManualClock) -> Engine {
+pub async fn open(builder: EngineBuilder, clock: &ManualClock) -> Engine {
     let builder = crate::support::with_executors(builder).clock(clock.clone());
     let engine = builder.open().await.expect("it opens");
     register(&engine, "script", 2).await;
@@ -22,7 +22,7 @@ async fn open(builder: EngineBuilder, clock: &ManualClock) -> Engine {
 }
 
 /// Lets time pass in steps that the engine keeps up with.
-async fn pass(clock: &ManualClock, seconds: u64) {
+pub async fn pass(clock: &ManualClock, seconds: u64) {
     let mut left = seconds;
     while left > 0 {
         let step = left.min(10);
@@ -34,7 +34,7 @@ async fn pass(clock: &ManualClock, seconds: u64) {
 }
 
 /// What became of the nominal times, oldest first: the time of day, or a stretch and its count.
-async fn fires(engine: &Engine, invoke_id: InvokeId) -> Vec<String> {
+pub async fn fires(engine: &Engine, invoke_id: InvokeId) -> Vec<String> {
     let request = DescribeFires::new(invoke_id).max_results(50);
     let page = engine.describe_fires(request).await.expect("it exists");
     let told = page.fires.iter().rev().map(|fire| {
@@ -53,7 +53,7 @@ async fn fires(engine: &Engine, invoke_id: InvokeId) -> Vec<String> {
 }
 
 /// Waits until so many executions of an invocation have ended.
-async fn ended(engine: &Engine, invoke_id: InvokeId, count: usize) -> Vec<ExecutionStatus> {
+pub async fn ended(engine: &Engine, invoke_id: InvokeId, count: usize) -> Vec<ExecutionStatus> {
     let mut watch = engine.watch(&invoke_id).await.expect("it exists");
     loop {
         let request = DescribeInvocationResults {
@@ -72,7 +72,7 @@ async fn ended(engine: &Engine, invoke_id: InvokeId, count: usize) -> Vec<Execut
     }
 }
 
-async fn status(engine: &Engine, invoke_id: InvokeId) -> InvocationStatus {
+pub async fn status(engine: &Engine, invoke_id: InvokeId) -> InvocationStatus {
     let filter = DescribeInvocations { invoke_id: Some(invoke_id), ..Default::default() };
     engine.describe_invocations(filter).await.expect("it exists").invocations[0].status
 }

@@ -1,0 +1,119 @@
+//! What runs when an instance boots.
+
+use std::time::Duration;
+
+use adjutant::{
+    DescribeFires, Engine, ExecutionStatus, FireDisposition, InstanceId, InvocationStatus,
+    InvokeId, LOCAL, RepeatMode, RunCommand, StopInvocation,
+};
+
+use crate::recurrence::{ended, status};
+use crate::support::{Place, engine, wait};
+
+fn on_reboot(mode: RepeatMode) -> RunCommand {
+    RunCommand::shell("exit:0").on(["i-1", "i-2"]).repeat_mode(mode)
+}
+
+async fn boot(engine: &Engine, instance: &str, boot_id: &str) {
+    engine.instance_booted(&InstanceId::from(instance), boot_id).await.expect("it is registered");
+}
+
+/// What became of boots, oldest first.
+async fn boots(engine: &Engine, invoke_id: InvokeId) -> Vec<String> {
+    let page = engine.describe_fires(DescribeFires::new(invoke_id).max_results(50));
+    let fires = page.await.expect("it exists").fires;
+    let told = fires.iter().rev().map(|fire| match fire.disposition {
+        FireDisposition::Started => fire.reason.clone(),
+        _ => format!("skipped: {}", fire.reason),
+    });
+    told.collect()
+}
+
+#[tokio::test]
+async fn the_next_reboot_of_each_instance_fires_once() {
+    let engine = engine().await;
+    boot(&engine, "i-1", "a").await;
+    boot(&engine, "i-2", "a").await;
+    let id = engine.run_command(on_reboot(RepeatMode::NextRebootOnly)).await.expect("sound");
+    let id = id.invoke_id;
+    boot(&engine, "i-1", "a").await;
+    assert_eq!(status(&engine, id).await, InvocationStatus::Scheduled);
+    assert_eq!(boots(&engine, id).await, [""; 0], "the same boot is no reboot");
+    boot(&engine, "i-1", "b").await;
+    ended(&engine, id, 1).await;
+    boot(&engine, "i-1", "c").await;
+    assert_eq!(boots(&engine, id).await, ["i-1 booted; its boot id is b"]);
+    assert_eq!(status(&engine, id).await, InvocationStatus::Scheduled);
+    boot(&engine, "i-2", "z").await;
+    let finished = wait(&engine, &id).await;
+    assert_eq!((finished.status, finished.results.len()), (InvocationStatus::Success, 2));
+}
+
+#[tokio::test]
+async fn every_reboot_fires_until_it_is_stopped() {
+    let engine = engine().await;
+    let id = engine.run_command(on_reboot(RepeatMode::EveryReboot)).await.expect("sound");
+    let id = id.invoke_id;
+    // No boot was known when it was made: the first one that is told is the one it was made under.
+    boot(&engine, "i-1", "a").await;
+    assert_eq!(boots(&engine, id).await, [""; 0]);
+    for boot_id in ["b", "b", "c"] {
+        boot(&engine, "i-1", boot_id).await;
+    }
+    assert_eq!(ended(&engine, id, 2).await, [ExecutionStatus::Success, ExecutionStatus::Success]);
+    engine.pause_invocation(&id).await.expect("it repeats");
+    boot(&engine, "i-1", "d").await;
+    engine.resume_invocation(&id).await.expect("it repeats");
+    boot(&engine, "i-1", "e").await;
+    assert_eq!(ended(&engine, id, 3).await.len(), 3);
+    assert_eq!(
+        boots(&engine, id).await,
+        [
+            "i-1 booted; its boot id is b",
+            "i-1 booted; its boot id is c",
+            "skipped: the invocation paused",
+            "i-1 booted; its boot id is e",
+        ]
+    );
+    let error = engine.remove_instance(&"i-2".into()).await.expect_err("it is waited for");
+    assert_eq!(error.code(), "InvalidStatus.InstanceIdInUse");
+    engine.stop_invocation(StopInvocation::new(id)).await.expect("it exists");
+    boot(&engine, "i-1", "f").await;
+    assert_eq!(boots(&engine, id).await.len(), 4);
+    assert_eq!(wait(&engine, &id).await.status, InvocationStatus::Success);
+}
+
+#[tokio::test]
+async fn a_restart_of_the_engine_is_no_reboot_of_the_machine() {
+    let place = Place::new();
+    let engine = place.open().await;
+    let request = RunCommand::shell("true").on([LOCAL]).repeat_mode(RepeatMode::NextRebootOnly);
+    let id = engine.run_command(request).await.expect("sound").invoke_id;
+    engine.shutdown(Duration::ZERO).await;
+    drop(engine);
+    let engine = place.open().await;
+    assert_eq!(status(&engine, id).await, InvocationStatus::Scheduled);
+    engine.shutdown(Duration::ZERO).await;
+    drop(engine);
+    // As if the machine had been in another boot before.
+    let file = rusqlite::Connection::open(place.database()).expect("a database");
+    let before = "UPDATE targets SET boot_id = 'before'";
+    assert_eq!(file.execute(before, ()).expect("sound SQL"), 1);
+    drop(file);
+    let engine = place.open().await;
+    assert_eq!(wait(&engine, &id).await.status, InvocationStatus::Success);
+    assert_eq!(boots(&engine, id).await.len(), 1);
+}
+
+#[tokio::test]
+async fn boots_that_cannot_be_are_refused() {
+    let engine = engine().await;
+    let check = async |instance: &str, boot_id: &str, code: &str| {
+        let told = engine.instance_booted(&InstanceId::from(instance), boot_id).await;
+        assert_eq!(told.expect_err("refused").code(), code, "{instance} {boot_id}");
+    };
+    check("i-9", "a", "InvalidInstance.NotFound").await;
+    check("i-1", "", "InvalidBootId.Malformed").await;
+    check("i-1", "a\nb", "InvalidBootId.Malformed").await;
+    check("i-1", &"x".repeat(129), "InvalidBootId.Malformed").await;
+}
