@@ -104,6 +104,17 @@ pub(crate) enum Verb {
     Show(Show),
     /// Stop a run, or its part on some instances
     Stop(Stop),
+    /// Keep a run that repeats from firing; what runs goes on
+    Pause(Repeating),
+    /// Let a paused run fire again, from its next time on
+    Resume(Repeating),
+    /// Fire a run that repeats now, beside its schedule
+    #[command(
+        after_help = "It runs in the process that serves the database, or in the background if there is none."
+    )]
+    RunNow(Repeating),
+    /// Say why a run did or did not run at an instant
+    Explain(Explain),
     /// Stored commands
     #[command(subcommand, arg_required_else_help = true)]
     Commands(Commands),
@@ -320,6 +331,22 @@ pub(crate) struct Stop {
     pub on: Vec<InstanceId>,
 }
 
+/// A run that repeats.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Repeating {
+    /// The run
+    pub invoke_id: InvokeId,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Explain {
+    /// The run
+    pub invoke_id: InvokeId,
+    /// The instant (RFC 3339), to the second
+    #[arg(value_name = "TIME", value_parser = instant)]
+    pub instant: DateTime<Utc>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Commands {
     /// Store a command
@@ -370,6 +397,17 @@ pub(crate) enum Instances {
         /// Who takes commands to them; `local` is this machine
         #[arg(long, value_name = "NAME", default_value = LOCAL)]
         executor: String,
+    },
+    /// Tell that an instance is up, which fires what waits for its reboot
+    #[command(
+        after_help = "The same boot id again changes nothing. What it fires runs in the process that serves the database, or in the next one. This machine's own boots are known without being told."
+    )]
+    Booted {
+        /// Its name
+        #[arg(value_name = "ID")]
+        id: InstanceId,
+        /// What its system calls this boot, such as /proc/sys/kernel/random/boot_id
+        boot_id: String,
     },
     /// List instances
     List,

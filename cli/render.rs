@@ -3,8 +3,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use adjutant::{
-    Command, ExecutionStatus, Fire, FireDisposition, Instance, Invocation, InvocationResult,
-    InvocationStatus,
+    Command, ExecutionStatus, Explanation, ExplanationEntry, Fire, FireDisposition, Instance,
+    Invocation, InvocationResult, InvocationStatus,
 };
 use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, Table, Width, presets};
 
@@ -86,11 +86,7 @@ pub(crate) fn fires(fires: &[Fire], target: Target) -> String {
     header.push("REASON");
     let mut table = table(target, &header);
     for fire in fires {
-        let (what, colour) = match fire.disposition {
-            FireDisposition::Started => ("Started", Color::Green),
-            FireDisposition::Skipped => ("Skipped", Color::Yellow),
-            FireDisposition::Missed => ("Missed", Color::Yellow),
-        };
+        let (what, colour) = disposition(fire);
         let mut row = vec![
             Cell::new(time(&fire.time)),
             Cell::new(fire.until.as_ref().map_or_else(nothing, time)),
@@ -102,6 +98,35 @@ pub(crate) fn fires(fires: &[Fire], target: Target) -> String {
         table.add_row(row);
     }
     finish(&table)
+}
+
+fn disposition(fire: &Fire) -> (&'static str, Color) {
+    match fire.disposition {
+        FireDisposition::Started => ("Started", Color::Green),
+        FireDisposition::Skipped => ("Skipped", Color::Yellow),
+        FireDisposition::Missed => ("Missed", Color::Yellow),
+    }
+}
+
+/// Why a run did or did not run at an instant, with its times around that.
+pub(crate) fn explanation(explanation: &Explanation) -> String {
+    let entries = &explanation.entries;
+    let with_zone = entries.len() > 1;
+    entries.iter().map(|entry| explained(entry, with_zone)).collect()
+}
+
+fn explained(entry: &ExplanationEntry, with_zone: bool) -> String {
+    let zone = match entry.zone.as_str() {
+        zone if with_zone && !zone.is_empty() => format!("{}: ", one_line(zone)),
+        _ => String::new(),
+    };
+    let before = entry.before.as_ref().map(|fire| {
+        let last = fire.until.as_ref().unwrap_or(&fire.time);
+        format!("{}  {}", time(last), disposition(fire).0)
+    });
+    let after = entry.after.as_ref().map(time);
+    let around = [("before", before.unwrap_or_default()), ("after", after.unwrap_or_default())];
+    format!("{zone}{}\n{}", one_line(&entry.text), fields(&around))
 }
 
 /// A list of stored commands.
