@@ -96,7 +96,8 @@ pub(crate) enum Verb {
         after_help = "Exits with 0 if every instance succeeded, with 2 if the command line is wrong, with 1 otherwise. Ctrl-C stops the run."
     )]
     Invoke(Invoke),
-    /// Run schedules, and what others ask for, until Ctrl-C
+    /// Run schedules, and what others ask for, until Ctrl-C; a line for everything that happens
+    #[command(after_help = "With --json each line is a JSON document.")]
     Serve,
     /// List runs, newest first; `*` marks those that have not ended
     Ps(Ps),
