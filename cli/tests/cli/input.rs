@@ -76,6 +76,16 @@ const REFUSED: &[(&[&str], i32, &str)] = &[
     (&["run", "--on-reboot", "next", "--missed", "latest", "true"], USAGE, "cannot be used with '--missed <WHICH>' (Usage)"),
     (&["run", "--on-reboot", "next", "--detach", "true"], USAGE, "cannot be used with '--detach' (Usage)"),
     (&["run", "--frequency", "rate(5m)", "--missed", "all:x", "true"], USAGE, "want skip, latest or all:N (Usage)"),
+    (&["pause", "x"], USAGE, "`x` is no invocation id: want `t-` and 32 hexadecimal digits (Usage)"),
+    (&["pause", NO_RUN], FAILURE, "(InvalidInvokeId.NotFound)"),
+    (&["resume", NO_RUN], FAILURE, "(InvalidInvokeId.NotFound)"),
+    (&["run-now", NO_RUN], FAILURE, "(InvalidInvokeId.NotFound)"),
+    (&["explain", NO_RUN, "2030-01-31T08:00:00Z"], FAILURE, "(InvalidInvokeId.NotFound)"),
+    (&["explain", NO_RUN], USAGE, "were not provided: <TIME> (Usage)"),
+    (&["explain", NO_RUN, "noon"], USAGE, "want RFC 3339, such as 2030-01-31T08:00:00Z (Usage)"),
+    (&["instances", "booted", "nobody", "b-1"], FAILURE, "(InvalidInstance.NotFound)"),
+    (&["instances", "booted", "local", ""], FAILURE, "want 1 to 128 characters, none a control character; it has 0 (InvalidBootId.Malformed)"),
+    (&["next", "rate(5m)", "--from", "noon"], USAGE, "want RFC 3339, such as 2030-01-31T08:00:00Z (Usage)"),
     (&["--db", "missing/a.db", "run", "true"], FAILURE, "(Storage.CannotOpen)"),
     (&["--db", ".", "ps"], FAILURE, "it is a folder, not a file; check that the folder exists and that this user may use it (Storage.CannotOpen)"),
     (&["--db", "junk", "run", "true"], FAILURE, "(Storage.Corrupt)"),
@@ -107,6 +117,8 @@ fn with_json_failures_are_json() {
         (&["run", "--on", "x,y", "true"], FAILURE, "InvalidInstance.NotFound"),
         (&["run", "-f", "missing"], FAILURE, "Script.CannotRead"),
         (&["show", NO_RUN], FAILURE, "InvalidInvokeId.NotFound"),
+        (&["run-now", NO_RUN], FAILURE, "InvalidInvokeId.NotFound"),
+        (&["explain", NO_RUN, "noon"], USAGE, "Usage"),
     ] {
         let mut command = place.command(&["--json"]);
         let output = command.args(words).output().expect("it starts");
