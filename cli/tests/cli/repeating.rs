@@ -1,5 +1,6 @@
 //! Runs that repeat: what is stored of them, and what can be done with them.
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::{Place, Running};
@@ -116,6 +117,25 @@ fn run_now_says_what_became_of_it() {
 }
 
 #[test]
+fn what_runs_is_followed_though_a_later_fire_was_skipped() {
+    let place = Place::new();
+    let serve = place.serve(&[]);
+    let gate = place.gate("gate");
+    let script = format!("echo started; {}; echo passed", gate.wait());
+    let id = stored(&place, &["--frequency", "rate(1h)", &script]);
+    for _ in 0..2 {
+        place.ok(&["run-now", &id]);
+    }
+    let follow = place.start(&["show", "--follow", &id]);
+    follow.out.expect("started");
+    gate.open();
+    follow.out.expect("passed");
+    follow.signal(Signal::INT);
+    assert_eq!(follow.end().code, Some(1));
+    serve.interrupt();
+}
+
+#[test]
 fn an_instant_is_explained() {
     Place::with_and_without_owner(&["local"], |place, _| {
         let id = stored(place, &["--frequency", "at(2090-01-31 08:00:00 UTC)", "true"]);
@@ -143,12 +163,9 @@ fn a_run_waits_for_the_next_boot_of_its_instance() {
     };
     Place::with_and_without_owner(&["r1"], |place, serve| {
         let done = place.run(&["run", "--on", "r1", "--on-reboot", "next", "echo up"]);
-        assert_eq!(
-            done.err,
-            concat!(
-                "adjutant: runs at the next reboot of each instance, if `adjutant serve` runs then\n"
-            )
-        );
+        let later =
+            "adjutant: runs at the next reboot of each instance, if `adjutant serve` runs then\n";
+        assert_eq!(done.err, later);
         let id = done.out.trim();
         place.wait_until(id, "Scheduled");
         let noted = "noted the boot of r1\n";
