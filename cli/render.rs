@@ -443,7 +443,7 @@ mod tests {
         let after = Some("2030-02-01T00:00:00Z");
         let one = entry("Etc/UTC", &fire, after);
         let around = "before    2030-01-31 08:02:00Z  Missed\nafter     2030-02-01 00:00:00Z\n";
-        check(&[one.clone()], &format!("It\\nfired.\n{around}"));
+        check(std::slice::from_ref(&one), &format!("It\\nfired.\n{around}"));
         check(
             &[one, entry("Asia/Tokyo", &Value::Null, after), entry("", &Value::Null, None)],
             &format!(
