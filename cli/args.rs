@@ -4,8 +4,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use adjutant::{
-    CommandId, InstanceId, InvokeId, LOCAL, MissedPolicy, OverlapPolicy, TerminationMode,
+    CommandId, InstanceId, InvokeId, LOCAL, MissedPolicy, OverlapPolicy, RepeatMode,
+    TerminationMode,
 };
+use chrono::{DateTime, Utc};
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -94,7 +96,8 @@ pub(crate) enum Verb {
         after_help = "Exits with 0 if every instance succeeded, with 2 if the command line is wrong, with 1 otherwise. Ctrl-C stops the run."
     )]
     Invoke(Invoke),
-    /// Run schedules, and what others ask for, until Ctrl-C
+    /// Run schedules, and what others ask for, until Ctrl-C; a line for everything that happens
+    #[command(after_help = "With --json each line is a JSON document.")]
     Serve,
     /// List runs, newest first; `*` marks those that have not ended
     Ps(Ps),
@@ -102,6 +105,17 @@ pub(crate) enum Verb {
     Show(Show),
     /// Stop a run, or its part on some instances
     Stop(Stop),
+    /// Keep a run that repeats from firing; what runs goes on
+    Pause(Repeating),
+    /// Let a paused run fire again, from its next time on
+    Resume(Repeating),
+    /// Fire a run that repeats now, beside its schedule
+    #[command(
+        after_help = "It runs in the process that serves the database, or in the background if there is none."
+    )]
+    RunNow(Repeating),
+    /// Say why a run did or did not run at an instant
+    Explain(Explain),
     /// Stored commands
     #[command(subcommand, arg_required_else_help = true)]
     Commands(Commands),
@@ -157,31 +171,78 @@ pub(crate) struct Target {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Repeat {
     /// Run on a schedule, such as `rate(5m)` or `0 30 2 * * ?`: print the id and return
-    #[arg(long, value_name = "EXPR", conflicts_with = "detach")]
+    #[arg(long, value_name = "EXPR", group = "repeats", conflicts_with = "detach")]
     pub frequency: Option<String>,
+    /// Run when an instance boots, once or always: print the id and return
+    #[arg(long, value_enum, value_name = "WHICH", group = "repeats", conflicts_with = "detach")]
+    pub on_reboot: Option<Reboots>,
     /// What a fire does where the run before it has not ended
-    #[arg(long, value_enum, value_name = "WHAT", default_value_t = Overlap::Skip, requires = "frequency")]
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = Overlap::Skip, requires = "repeats")]
     pub overlap: Overlap,
     /// Which fires that nobody was there for are run: skip, latest or all:N
-    #[arg(long, value_name = "WHICH", default_value = "skip", value_parser = missed_policy, requires = "frequency")]
+    #[arg(long, value_name = "WHICH", default_value = "skip", value_parser = missed_policy, requires = "frequency", conflicts_with = "on_reboot")]
     pub missed: MissedPolicy,
+    /// Fire later than the schedule says, by a time of its own that is less than this
+    #[arg(long, value_name = "SECONDS", requires = "frequency", conflicts_with = "on_reboot")]
+    pub spread: Option<u64>,
+    /// Fire for the last time at or before this instant (RFC 3339)
+    #[arg(long, value_name = "RFC3339", value_parser = instant, requires = "frequency", conflicts_with = "on_reboot")]
+    pub until: Option<DateTime<Utc>>,
+    /// End after so many fires
+    #[arg(long, value_name = "N", requires = "frequency", conflicts_with = "on_reboot")]
+    pub times: Option<u64>,
+}
+
+impl Repeat {
+    /// How the requests call it, apart from a schedule.
+    pub(crate) fn mode(&self) -> RepeatMode {
+        match self.on_reboot {
+            None => RepeatMode::Once,
+            Some(Reboots::Next) => RepeatMode::NextRebootOnly,
+            Some(Reboots::Every) => RepeatMode::EveryReboot,
+        }
+    }
+
+    /// Whether it runs later, if at all.
+    pub(crate) fn is_given(&self) -> bool {
+        self.frequency.is_some() || self.on_reboot.is_some()
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Reboots {
+    /// The next boot of each instance
+    Next,
+    /// Each of its boots
+    Every,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Overlap {
     /// Nothing, and says so in the record
     Skip,
+    /// Waits for its end; one waits at a time
+    Queue,
     /// Runs beside it
     Allow,
+    /// Stops it, and runs once it has ended
+    Replace,
 }
 
 impl From<Overlap> for OverlapPolicy {
     fn from(overlap: Overlap) -> Self {
         match overlap {
             Overlap::Skip => Self::Skip,
+            Overlap::Queue => Self::Queue,
             Overlap::Allow => Self::Allow,
+            Overlap::Replace => Self::Replace,
         }
     }
+}
+
+/// An instant as RFC 3339 writes it.
+pub(crate) fn instant(text: &str) -> Result<DateTime<Utc>, String> {
+    text.parse().map_err(|_| "want RFC 3339, such as 2030-01-31T08:00:00Z".to_owned())
 }
 
 /// An instance of a list, which may have blanks after its commas.
@@ -271,6 +332,22 @@ pub(crate) struct Stop {
     pub on: Vec<InstanceId>,
 }
 
+/// A run that repeats.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Repeating {
+    /// The run
+    pub invoke_id: InvokeId,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Explain {
+    /// The run
+    pub invoke_id: InvokeId,
+    /// The instant (RFC 3339), to the second
+    #[arg(value_name = "TIME", value_parser = instant)]
+    pub instant: DateTime<Utc>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Commands {
     /// Store a command
@@ -321,6 +398,17 @@ pub(crate) enum Instances {
         /// Who takes commands to them; `local` is this machine
         #[arg(long, value_name = "NAME", default_value = LOCAL)]
         executor: String,
+    },
+    /// Tell that an instance is up, which fires what waits for its reboot
+    #[command(
+        after_help = "The same boot id again changes nothing. What it fires runs in the process that serves the database, or in the next one. This machine's own boots are known without being told."
+    )]
+    Booted {
+        /// Its name
+        #[arg(value_name = "ID")]
+        id: InstanceId,
+        /// What its system calls this boot, such as /proc/sys/kernel/random/boot_id
+        boot_id: String,
     },
     /// List instances
     List,

@@ -5,6 +5,7 @@ mod instances;
 pub(crate) mod next;
 mod ps;
 mod record;
+mod repeating;
 mod run;
 mod serve;
 mod show;
@@ -52,6 +53,10 @@ pub(crate) async fn perform(arguments: Arguments) -> Result<u8, Failure> {
         Verb::Ps(ps) => ps::ps(&context, &ps).await,
         Verb::Show(show) => show::show(&context, &show).await,
         Verb::Stop(stop) => stop::stop(&context, stop).await,
+        Verb::Pause(run) => repeating::pause(&context, run.invoke_id).await,
+        Verb::Resume(run) => repeating::resume(&context, run.invoke_id).await,
+        Verb::RunNow(run) => repeating::run_now(&context, run.invoke_id).await,
+        Verb::Explain(asked) => repeating::explain(&context, &asked).await,
         Verb::Commands(commands) => stored::commands(&context, commands).await,
         Verb::Instances(instances) => instances::instances(&context, instances).await,
         Verb::OwnInBackground => {

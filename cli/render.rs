@@ -1,11 +1,10 @@
 //! Records as text for people.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use adjutant::{
-    Command, ExecutionStatus, Fire, FireDisposition, Instance, Invocation, InvocationResult,
-    InvocationStatus,
+    Command, ExecutionStatus, Explanation, ExplanationEntry, Fire, FireDisposition, Instance,
+    Invocation, InvocationResult, InvocationStatus, MissedPolicy, OverlapPolicy, RepeatMode,
 };
+use chrono::{DateTime, TimeDelta, Utc};
 use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, Table, Width, presets};
 
 use crate::failure::one_line;
@@ -61,21 +60,44 @@ fn reason(result: &InvocationResult) -> String {
 
 /// A list of runs.
 pub(crate) fn invocations(invocations: &[Invocation], target: Target) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mut table = table(target, &["", "RUN", "STATUS", "ON", "AGE", "TOOK", "COMMAND"]);
+    let now = Utc::now();
+    let with_next = invocations.iter().any(|invocation| next_fire(invocation).is_some());
+    let mut header = vec!["", "RUN", "STATUS", "ON", "AGE", "TOOK"];
+    header.extend(with_next.then_some("NEXT"));
+    header.push("COMMAND");
+    let mut table = table(target, &header);
     for invocation in invocations {
-        table.add_row(vec![
+        let next = || next_fire(invocation).map_or_else(nothing, |next| span(next - now));
+        let mut row = vec![
             Cell::new(if invocation.status.is_final() { "" } else { "*" }),
             Cell::new(invocation.invoke_id),
-            Cell::new(invocation.status).fg(invocation_colour(invocation.status)),
+            Cell::new(standing(invocation)).fg(invocation_colour(invocation.status)),
             right(invocation.instance_count.to_string()),
-            right(age(now.as_secs(), invocation.creation_time.timestamp())),
+            right(span(now - invocation.creation_time)),
             right(took(invocation).map_or_else(nothing, duration)),
-            Cell::new(title(&invocation.command_name, &invocation.command_content.to_text())),
-        ]);
+        ];
+        row.extend(with_next.then(|| right(next())));
+        row.push(Cell::new(title(&invocation.command_name, &invocation.command_content.to_text())));
+        table.add_row(row);
     }
     cut_last_column(&mut table, target);
     finish(&table)
+}
+
+/// Its status, and whether it pauses.
+fn standing(invocation: &Invocation) -> String {
+    let pauses = if pause(invocation).is_some() { " (paused)" } else { "" };
+    format!("{}{pauses}", invocation.status)
+}
+
+/// When it fires next. While it pauses there is no such time.
+fn next_fire(invocation: &Invocation) -> Option<DateTime<Utc>> {
+    invocation.next_fire_time.filter(|_| pause(invocation).is_none())
+}
+
+/// Since when it pauses. What has ended does not pause any more.
+fn pause(invocation: &Invocation) -> Option<DateTime<Utc>> {
+    invocation.pause_time.filter(|_| !invocation.status.is_final())
 }
 
 /// What became of the nominal times of a run that repeats.
@@ -86,11 +108,7 @@ pub(crate) fn fires(fires: &[Fire], target: Target) -> String {
     header.push("REASON");
     let mut table = table(target, &header);
     for fire in fires {
-        let (what, colour) = match fire.disposition {
-            FireDisposition::Started => ("Started", Color::Green),
-            FireDisposition::Skipped => ("Skipped", Color::Yellow),
-            FireDisposition::Missed => ("Missed", Color::Yellow),
-        };
+        let (what, colour) = disposition(fire);
         let mut row = vec![
             Cell::new(time(&fire.time)),
             Cell::new(fire.until.as_ref().map_or_else(nothing, time)),
@@ -102,6 +120,35 @@ pub(crate) fn fires(fires: &[Fire], target: Target) -> String {
         table.add_row(row);
     }
     finish(&table)
+}
+
+fn disposition(fire: &Fire) -> (&'static str, Color) {
+    match fire.disposition {
+        FireDisposition::Started => ("Started", Color::Green),
+        FireDisposition::Skipped => ("Skipped", Color::Yellow),
+        FireDisposition::Missed => ("Missed", Color::Yellow),
+    }
+}
+
+/// Why a run did or did not run at an instant, with its times around that.
+pub(crate) fn explanation(explanation: &Explanation) -> String {
+    let entries = &explanation.entries;
+    let with_zone = entries.len() > 1;
+    entries.iter().map(|entry| explained(entry, with_zone)).collect()
+}
+
+fn explained(entry: &ExplanationEntry, with_zone: bool) -> String {
+    let zone = match entry.zone.as_str() {
+        zone if with_zone && !zone.is_empty() => format!("{}: ", one_line(zone)),
+        _ => String::new(),
+    };
+    let before = entry.before.as_ref().map(|fire| {
+        let last = fire.until.as_ref().unwrap_or(&fire.time);
+        format!("{}  {}", time(last), disposition(fire).0)
+    });
+    let after = entry.after.as_ref().map(time);
+    let around = [("before", before.unwrap_or_default()), ("after", after.unwrap_or_default())];
+    format!("{zone}{}\n{}", one_line(&entry.text), fields(&around))
 }
 
 /// A list of stored commands.
@@ -140,16 +187,61 @@ pub(crate) fn invocation(invocation: &Invocation) -> String {
     let script = invocation.command_content.to_text();
     fields(&[
         ("Run", invocation.invoke_id.to_string()),
-        ("Status", invocation.status.to_string()),
+        ("Status", standing(invocation)),
         ("Command", invocation.command_id.to_string()),
         ("Name", one_line(&invocation.command_name)),
         ("Script", title("", &script)),
         ("Frequency", one_line(&invocation.frequency)),
+        ("Repeats", reboots(invocation.repeat_mode).to_owned()),
+        ("Overlap", overlap(invocation.overlap_policy).to_owned()),
+        ("Missed", missed(invocation.missed_policy)),
+        ("Spread", number(invocation.spread, " s")),
+        ("Until", given(invocation.end_time)),
+        ("Times", number(invocation.max_fires.unwrap_or_default(), "")),
+        ("Paused", given(pause(invocation))),
+        ("Next", given(next_fire(invocation))),
         ("Folder", one_line(&invocation.working_dir)),
         ("Timeout", format!("{} s", invocation.timeout)),
         ("Created", time(&invocation.creation_time)),
-        ("Ended", invocation.finish_time.as_ref().map(time).unwrap_or_default()),
+        ("Ended", given(invocation.finish_time)),
     ])
+}
+
+/// Which boots of its instances it runs at, if those are what repeats it.
+fn reboots(mode: RepeatMode) -> &'static str {
+    match mode {
+        RepeatMode::Once | RepeatMode::Period => "",
+        RepeatMode::NextRebootOnly => "at the next reboot",
+        RepeatMode::EveryReboot => "at every reboot",
+    }
+}
+
+/// A policy in the words of its option; nothing for the default.
+fn overlap(policy: OverlapPolicy) -> &'static str {
+    match policy {
+        OverlapPolicy::Skip => "",
+        OverlapPolicy::Queue => "queue",
+        OverlapPolicy::Allow => "allow",
+        OverlapPolicy::Replace => "replace",
+    }
+}
+
+/// The same for what was missed.
+fn missed(policy: MissedPolicy) -> String {
+    match policy {
+        MissedPolicy::Skip => String::new(),
+        MissedPolicy::Latest | MissedPolicy::All(_) => policy.to_string().to_lowercase(),
+    }
+}
+
+/// A number with its unit; nothing for 0.
+fn number(number: u64, unit: &str) -> String {
+    if number == 0 { String::new() } else { format!("{number}{unit}") }
+}
+
+/// A time; nothing for none.
+fn given(instant: Option<DateTime<Utc>>) -> String {
+    instant.as_ref().map(time).unwrap_or_default()
 }
 
 /// What a stored command is, line by line.
@@ -252,9 +344,9 @@ fn took(invocation: &Invocation) -> Option<u64> {
     u64::try_from(took.num_milliseconds()).ok()
 }
 
-/// How long ago something was, in its largest unit.
-fn age(now_s: u64, then_s: i64) -> String {
-    let s = now_s.saturating_sub(u64::try_from(then_s).unwrap_or(0));
+/// How long ago something was or how far it is away, in its largest unit.
+fn span(distance: TimeDelta) -> String {
+    let s = distance.num_seconds().max(0);
     match s {
         0..60 => format!("{s} s"),
         60..3_600 => format!("{} min", s / 60),
@@ -296,6 +388,8 @@ fn invocation_colour(status: InvocationStatus) -> Color {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     #[test]
@@ -315,11 +409,49 @@ mod tests {
     }
 
     #[test]
-    fn ages() {
-        for (ago, want) in [(0, "0 s"), (59, "59 s"), (3_599, "59 min"), (90_000, "1 d")] {
-            assert_eq!(age(1_000_000, 1_000_000 - ago), want);
+    fn spans() {
+        for (s, want) in [
+            (-2, "0 s"),
+            (0, "0 s"),
+            (59, "59 s"),
+            (3_599, "59 min"),
+            (7_200, "2 h"),
+            (90_000, "1 d"),
+        ] {
+            assert_eq!(span(TimeDelta::seconds(s)), want);
         }
-        assert_eq!(age(5, 7), "0 s");
+    }
+
+    #[test]
+    fn an_explanation_names_its_zones_if_there_are_several() {
+        let fire = json!({
+            "Time": "2030-01-31T08:00:00Z", "Until": "2030-01-31T08:02:00Z", "Count": 3, "Zone": "",
+            "Disposition": "Missed", "Reason": "", "DealtTime": "2030-01-31T08:02:00Z",
+        });
+        let entry = |zone: &str, before: &Value, after: Option<&str>| {
+            json!({
+                "Zone": zone, "Text": "It\nfired.", "Fire": null, "Executions": [],
+                "Before": before, "After": after,
+            })
+        };
+        let check = |entries: &[Value], want: &str| {
+            let whole =
+                json!({"RequestId": "", "Instant": "2030-01-31T09:00:00Z", "Entries": entries});
+            let whole = serde_json::from_value(whole).expect("an explanation");
+            assert_eq!(explanation(&whole), want);
+        };
+        let after = Some("2030-02-01T00:00:00Z");
+        let one = entry("Etc/UTC", &fire, after);
+        let around = "before    2030-01-31 08:02:00Z  Missed\nafter     2030-02-01 00:00:00Z\n";
+        check(std::slice::from_ref(&one), &format!("It\\nfired.\n{around}"));
+        check(
+            &[one, entry("Asia/Tokyo", &Value::Null, after), entry("", &Value::Null, None)],
+            &format!(
+                "Etc/UTC: It\\nfired.\n{around}\
+                 Asia/Tokyo: It\\nfired.\nafter     2030-02-01 00:00:00Z\n\
+                 It\\nfired.\n"
+            ),
+        );
     }
 
     #[test]

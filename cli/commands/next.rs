@@ -10,6 +10,7 @@ use adjutant::schedule::{ParseError, Schedule, Timetable, Zone};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::args::instant;
 use crate::failure::Failure;
 use crate::ui;
 
@@ -27,7 +28,7 @@ pub(crate) struct Next {
     #[arg(required_unless_present = "batch")]
     expr: Option<String>,
     /// List fires strictly after this instant (RFC 3339) [default: now]
-    #[arg(long, value_name = "RFC3339")]
+    #[arg(long, value_name = "RFC3339", value_parser = instant)]
     from: Option<DateTime<Utc>>,
     /// How many fires to list
     #[arg(long, default_value_t = COUNT_DEFAULT, value_parser = parse_count)]
@@ -36,7 +37,7 @@ pub(crate) struct Next {
     #[arg(long)]
     zone: Option<Zone>,
     /// When the schedule was created (RFC 3339), which a rate counts from [default: --from]
-    #[arg(long, value_name = "RFC3339")]
+    #[arg(long, value_name = "RFC3339", value_parser = instant)]
     created: Option<DateTime<Utc>>,
     /// Read one JSON object a line, {"expr","zone","from","count","created"}, and answer each
     /// with one line of JSON

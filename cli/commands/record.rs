@@ -40,9 +40,7 @@ impl Record {
         invoke_id: InvokeId,
         history: bool,
     ) -> Result<Self, Failure> {
-        let one = DescribeInvocations { invoke_id: Some(invoke_id), ..Default::default() };
-        let invocation = session.call(one).await?.invocations.pop();
-        let invocation = invocation.ok_or_else(|| not_found(invoke_id))?;
+        let invocation = find(session, invoke_id).await?;
         let all = DescribeInvocationResults {
             invoke_id: Some(invoke_id),
             include_history: history,
@@ -70,6 +68,15 @@ impl Record {
     pub(super) fn all_succeeded(&self) -> bool {
         self.results().iter().all(|result| result.status == ExecutionStatus::Success)
     }
+}
+
+/// The run itself.
+pub(super) async fn find(
+    session: &mut Session,
+    invoke_id: InvokeId,
+) -> Result<Invocation, Failure> {
+    let one = DescribeInvocations { invoke_id: Some(invoke_id), ..Default::default() };
+    session.call(one).await?.invocations.pop().ok_or_else(|| not_found(invoke_id))
 }
 
 fn not_found(invoke_id: InvokeId) -> Failure {

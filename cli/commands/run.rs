@@ -1,43 +1,47 @@
 //! `run` and `invoke`: start, show what is printed, end with a table.
 
-use adjutant::schedule::{Schedule, Zone};
-use adjutant::{
-    DescribeInstances, DescribeInvocations, Instance, InstanceId, InvokeCommand, InvokeId,
-    RunCommand,
-};
-use chrono::{DateTime, SecondsFormat, Utc};
+use adjutant::{Invocation, InvokeCommand, RepeatMode, RunCommand};
+use chrono::SecondsFormat;
 
 use super::Context;
 use super::attend::{OnInterrupt, attend};
+use super::record::find;
 use crate::args::{Invoke, Run, Target};
 use crate::control::Watched;
 use crate::failure::Failure;
 use crate::session::{Need, Session};
 use crate::{background, script, ui};
 
+/// Says of either request where, how and when to run.
+macro_rules! aim {
+    ($request:ident, $target:ident) => {
+        let repeat = &$target.repeat;
+        $request.timeout = $target.timeout;
+        $request.working_dir = $target.workdir.as_deref().map(script::working_dir).transpose()?;
+        $request.termination_mode = $target.termination.into();
+        $request.repeat_mode = repeat.mode();
+        $request.frequency = repeat.frequency.clone();
+        $request.overlap_policy = repeat.overlap.into();
+        $request.missed_policy = repeat.missed;
+        $request.spread = repeat.spread;
+        $request.end_time = repeat.until;
+        $request.max_fires = repeat.times;
+    };
+}
+
 pub(super) async fn run(context: &Context, run: Run) -> Result<u8, Failure> {
     let target = &run.target;
     let mut request = RunCommand::shell(run.source.read()?).on(&target.on);
     request.name = run.name.unwrap_or_default();
     request.keep_command = run.keep;
-    request.timeout = target.timeout;
-    request.working_dir = target.workdir.as_deref().map(script::working_dir).transpose()?;
-    request.termination_mode = target.termination.into();
-    request.frequency = target.repeat.frequency.clone();
-    request.overlap_policy = target.repeat.overlap.into();
-    request.missed_policy = target.repeat.missed;
+    aim!(request, target);
     carry_out(context, request, target).await
 }
 
 pub(super) async fn invoke(context: &Context, invoke: Invoke) -> Result<u8, Failure> {
     let target = &invoke.target;
     let mut request = InvokeCommand::new(invoke.command_id).on(&target.on);
-    request.timeout = target.timeout;
-    request.working_dir = target.workdir.as_deref().map(script::working_dir).transpose()?;
-    request.termination_mode = target.termination.into();
-    request.frequency = target.repeat.frequency.clone();
-    request.overlap_policy = target.repeat.overlap.into();
-    request.missed_policy = target.repeat.missed;
+    aim!(request, target);
     carry_out(context, request, target).await
 }
 
@@ -54,9 +58,9 @@ async fn carry_out<O: Watched>(
         context.database.announce();
         return context.answer(&response, || format!("{}\n", request.invoke_id(&response)));
     }
-    if target.repeat.frequency.is_some() {
-        let scheduled = schedule(context, request, &target.on).await;
-        return scheduled.map_err(Failure::with_way_back_to_local);
+    if target.repeat.is_given() {
+        let planned = plan(context, request).await;
+        return planned.map_err(Failure::with_way_back_to_local);
     }
     let attended = async |session: &mut _| {
         attend(context, session, request, &target.on, OnInterrupt::Stop).await
@@ -65,44 +69,36 @@ async fn carry_out<O: Watched>(
     done.map_err(Failure::with_way_back_to_local)
 }
 
-/// Stores a run that repeats. Nobody waits for it: it fires while somebody runs the database.
-async fn schedule<O: Watched>(
-    context: &Context,
-    request: O,
-    on: &[InstanceId],
-) -> Result<u8, Failure> {
+/// Stores a run for later. Nobody waits for it: it fires while somebody runs the database.
+async fn plan<O: Watched>(context: &Context, request: O) -> Result<u8, Failure> {
     let stored = async |session: &mut Session| {
         let response = session.call(request.clone()).await?;
-        let next = next_fire(session, request.invoke_id(&response), on).await?;
-        Ok((response, next, session.engine().is_some()))
+        let invocation = find(session, request.invoke_id(&response)).await?;
+        Ok((response, invocation, session.engine().is_some()))
     };
-    let (response, next, nobody_else) = context.with_session(Need::Write, stored).await?;
+    let (response, invocation, nobody_else) = context.with_session(Need::Write, stored).await?;
     context.answer(&response, || format!("{}\n", request.invoke_id(&response)))?;
-    if let (Some(next), false) = (next, context.json) {
-        let when = next.to_rfc3339_opts(SecondsFormat::Secs, true);
-        let how = if nobody_else { ", if `adjutant serve` runs then" } else { "" };
-        ui::note(&format!("fires next at {when}{how}"));
+    if let (Some(text), false) = (first_run(&invocation, nobody_else), context.json) {
+        ui::note(&text);
     }
     Ok(0)
 }
 
-/// When a run fires first from now on, on any of its instances.
-async fn next_fire(
-    session: &mut Session,
-    invoke_id: InvokeId,
-    on: &[InstanceId],
-) -> Result<Option<DateTime<Utc>>, Failure> {
-    let one = DescribeInvocations { invoke_id: Some(invoke_id), ..Default::default() };
-    let invocation = session.call(one).await?.invocations.pop();
-    let Some((schedule, created)) = invocation.and_then(|invocation| {
-        Some((invocation.frequency.parse::<Schedule>().ok()?, invocation.creation_time))
-    }) else {
-        return Ok(None);
-    };
-    let instances = session.pages(DescribeInstances::default(), |_| false).await?.instances;
-    let is_target = |instance: &&Instance| on.contains(&instance.instance_id);
-    let zones =
-        instances.iter().filter(is_target).map(|one| one.time_zone.unwrap_or_else(Zone::local));
-    let now = Utc::now();
-    Ok(zones.filter_map(|zone| schedule.bind(created, zone).next_after(now)).min())
+/// When a run that has just been stored runs first. Who runs the file now is not there any more
+/// after a reboot of this machine.
+fn first_run(invocation: &Invocation, nobody_else: bool) -> Option<String> {
+    const IF_SERVED: &str = ", if `adjutant serve` runs then";
+    match (invocation.repeat_mode, invocation.next_fire_time) {
+        (RepeatMode::NextRebootOnly, _) => {
+            Some(format!("runs at the next reboot of each instance{IF_SERVED}"))
+        }
+        (RepeatMode::EveryReboot, _) => {
+            Some(format!("runs at every reboot of each instance{IF_SERVED}"))
+        }
+        (_, Some(next)) => {
+            let when = next.to_rfc3339_opts(SecondsFormat::Secs, true);
+            Some(format!("fires next at {when}{}", if nobody_else { IF_SERVED } else { "" }))
+        }
+        _ => None,
+    }
 }

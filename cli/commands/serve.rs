@@ -1,15 +1,10 @@
 //! `serve`: runs schedules, and what others ask for, until it is told to end.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use adjutant::{
-    DescribeInvocations, Engine, Error, Event, ExecutionStatus, InvocationStatus, InvokeId,
-};
+use adjutant::{Engine, Error, Feed, Fire, FireDisposition, InvokeId, Notice};
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde::Serialize;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::Context;
@@ -18,59 +13,43 @@ use crate::owner::Owner;
 use crate::session::OWNER_PATIENCE;
 use crate::ui;
 
-/// Between two looks for runs that are new.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Between two tries to open a file that somebody else is about to leave.
 const OWNER_POLL: Duration = Duration::from_millis(50);
-/// Lines on their way to the reader; the records keep the rest.
-const WAITING_MAX: usize = 64;
 /// How long the last lines may take.
 const LAST_LINES_MAX: Duration = Duration::from_secs(1);
 /// As much of an id as tells runs apart: the time to the millisecond.
 const SHORT_ID_CHARS: usize = 14;
-/// The most that a page holds.
-const PAGE_SIZE: usize = 50;
 
 pub(super) async fn serve(context: &Context) -> Result<u8, Failure> {
     let interrupted = context.interrupts.next();
     context.database.make_folder()?;
-    let engine = open(context).await?;
+    let (engine, feed) = open(context).await?;
     context.database.announce();
     context.interrupts.guard(Some(engine.clone()));
-    let mut owner = Owner::new(engine.clone());
+    let mut owner = Owner::new(engine);
     owner.listen();
-    let (lines, waiting) = mpsc::channel(WAITING_MAX);
     let printer = tokio::task::spawn_blocking({
-        let json = context.json;
-        move || print(waiting, json)
+        let (runtime, json) = (Handle::current(), context.json);
+        move || print(feed, &runtime, json)
     });
     ui::note(&format!("serving {}; Ctrl-C ends it", context.database.path().display()));
-    let mut reports = JoinSet::new();
-    let looked = tokio::select! {
-        looked = look(&engine, &lines, &mut reports) => looked,
-        () = interrupted => Ok(()),
-    };
+    interrupted.await;
     match owner.busy().await {
         Ok(0) | Err(_) => {}
         Ok(busy) => ui::note(&format!("ending; {busy} not ended yet; Ctrl-C again leaves at once")),
     }
     owner.shut_down().await;
-    drop((engine, lines));
-    let last_lines = async {
-        while reports.join_next().await.is_some() {}
-        let _ = printer.await;
-    };
-    let _ = tokio::time::timeout(LAST_LINES_MAX, last_lines).await;
+    let _ = tokio::time::timeout(LAST_LINES_MAX, printer).await;
     context.interrupts.unless_leaving().await;
     context.interrupts.guard(None);
-    looked.map(|()| 0)
+    Ok(0)
 }
 
 /// Opens the file, if nobody else has it for longer than a look at it takes.
-async fn open(context: &Context) -> Result<Engine, Failure> {
+async fn open(context: &Context) -> Result<(Engine, Feed), Failure> {
     let deadline = Instant::now() + OWNER_PATIENCE;
     loop {
-        match Engine::open(context.database.path()).await {
+        match Engine::builder().path(context.database.path()).open_and_follow().await {
             Err(Error::InUse { .. }) if Instant::now() < deadline => {
                 tokio::time::sleep(OWNER_POLL).await;
             }
@@ -79,104 +58,91 @@ async fn open(context: &Context) -> Result<Engine, Failure> {
     }
 }
 
-/// Reports every run that is new or has not ended; returns only if the records cannot be read.
-async fn look(
-    engine: &Engine,
-    lines: &mpsc::Sender<Line>,
-    reports: &mut JoinSet<()>,
-) -> Result<(), Failure> {
-    let start = Utc::now();
-    let mut known = BTreeSet::new();
-    for &status in InvocationStatus::ALL.iter().filter(|status| !status.is_final()) {
-        let request = DescribeInvocations { status: Some(status), ..Default::default() };
-        known.extend(list(engine, request, |_| true).await?);
+/// Prints what happens until the engine has ended, on a thread of its own: a reader that is too
+/// slow holds up nothing but the feed. A line that cannot be printed ends nothing, for the schedules
+/// matter more.
+fn print(mut feed: Feed, runtime: &Handle, json: bool) {
+    while let Some(notice) = runtime.block_on(feed.next()) {
+        let _ = if json { ui::print_json(&notice) } else { ui::print(line(&notice).as_bytes()) };
     }
-    for &invoke_id in &known {
-        reports.spawn(report(engine.clone(), invoke_id, start, lines.clone()));
-    }
-    let one = DescribeInvocations { max_results: Some(1), ..Default::default() };
-    let newest = engine.describe_invocations(one).await?.invocations.pop();
-    let mut newest = newest.map(|invocation| invocation.invoke_id);
-    known.extend(newest);
-    loop {
-        tokio::time::sleep(LOOK_EVERY).await;
-        // From the newest of the look before: ids are made a little before their runs are stored.
-        let is_new = |invoke_id| newest.is_none_or(|newest| newest <= invoke_id);
-        let listed = list(engine, DescribeInvocations::default(), is_new).await?;
-        for &invoke_id in listed.difference(&known) {
-            reports.spawn(report(engine.clone(), invoke_id, start, lines.clone()));
+}
+
+/// One thing that happened, for people.
+fn line(notice: &Notice) -> String {
+    match notice {
+        Notice::Fire { invoke_id, fire } => about(fire.time, invoke_id, &outcome(fire)),
+        Notice::Status { invoke_id, instance_id, status, at, .. } => {
+            about(*at, invoke_id, &format!("{instance_id}  {status}"))
         }
-        while reports.try_join_next().is_some() {}
-        newest = known.last().copied().max(newest);
-        known = listed;
-    }
-}
-
-/// The runs of a listing, newest first, down to the first that is not wanted.
-async fn list(
-    engine: &Engine,
-    mut request: DescribeInvocations,
-    wanted: impl Fn(InvokeId) -> bool,
-) -> Result<BTreeSet<InvokeId>, Failure> {
-    let mut found = BTreeSet::new();
-    request.max_results = Some(PAGE_SIZE);
-    loop {
-        let page = engine.describe_invocations(request.clone()).await?;
-        for invocation in page.invocations {
-            if !wanted(invocation.invoke_id) {
-                return Ok(found);
-            }
-            found.insert(invocation.invoke_id);
+        Notice::Finished { invoke_id, status } => {
+            about(Utc::now(), invoke_id, &format!("ended  {status}"))
         }
-        if page.next_token.is_empty() {
-            return Ok(found);
+        Notice::Lagged { count } => {
+            format!("{}  {count} lines came too fast; the records have it all\n", time(Utc::now()))
         }
-        request.next_token = Some(page.next_token);
+        // What only a newer library tells of.
+        _ => String::new(),
     }
 }
 
-/// Reports what happens to a run from `start` on.
-async fn report(
-    engine: Engine,
-    invoke_id: InvokeId,
-    start: DateTime<Utc>,
-    lines: mpsc::Sender<Line>,
-) {
-    let Ok(mut watch) = engine.watch(&invoke_id).await else { return };
-    // The watch ends with the engine, which must not wait for this handle of it.
-    drop(engine);
-    while let Ok(Some(event)) = watch.next().await {
-        let Event::Status { execution_id: _, instance_id, status, at } = event else { continue };
-        if at >= start {
-            let instance_id = instance_id.to_string();
-            if lines.send(Line { at, invoke_id, instance_id, status }).await.is_err() {
-                return;
-            }
-        }
-    }
-}
-
-/// One thing that happened.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Line {
-    at: DateTime<Utc>,
-    invoke_id: InvokeId,
-    instance_id: String,
-    status: ExecutionStatus,
-}
-
-/// Prints lines until the last handle has gone. One that cannot be printed ends nothing: the
-/// schedules matter more.
-fn print(mut lines: mpsc::Receiver<Line>, json: bool) {
-    while let Some(line) = lines.blocking_recv() {
-        let _ = if json { ui::print_json(&line) } else { ui::print(text(&line).as_bytes()) };
-    }
-}
-
-fn text(line: &Line) -> String {
-    let at = line.at.to_rfc3339_opts(SecondsFormat::Secs, true);
-    let id = line.invoke_id.to_string();
+fn about(at: DateTime<Utc>, invoke_id: &InvokeId, what: &str) -> String {
+    let id = invoke_id.to_string();
     let id = id.get(..SHORT_ID_CHARS).unwrap_or(&id);
-    format!("{at}  {id}  {}  {}\n", one_line(&line.instance_id), line.status)
+    format!("{}  {id}  {}\n", time(at), one_line(what))
+}
+
+/// What became of a nominal time or a stretch of them: `missed x3 until T: why`.
+fn outcome(fire: &Fire) -> String {
+    let mut text = match fire.disposition {
+        FireDisposition::Started => "fired",
+        FireDisposition::Skipped => "skipped",
+        FireDisposition::Missed => "missed",
+    }
+    .to_owned();
+    if let Some(until) = fire.until.filter(|_| fire.count > 1) {
+        text.push_str(&format!(" x{} until {}", fire.count, time(until)));
+    }
+    if !fire.reason.is_empty() {
+        text.push_str(&format!(": {}", fire.reason));
+    }
+    text
+}
+
+fn time(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fire_is_a_short_line() {
+        let check = |disposition: &str,
+                     until: Option<&str>,
+                     count: u64,
+                     reason: &str,
+                     want: &str| {
+            let fire = serde_json::json!({
+                "Time": "2030-01-31T08:00:00.123Z", "Until": until, "Count": count, "Zone": "UTC",
+                "Disposition": disposition, "Reason": reason, "DealtTime": "2030-01-31T08:00:10Z",
+            });
+            let invoke_id = "t-01a1fb2367aa7653922750444385f3f5".parse().expect("an id");
+            let fire = serde_json::from_value(fire).expect("a fire");
+            let want = format!("2030-01-31T08:00:00Z  t-01a1fb2367aa  {want}\n");
+            assert_eq!(line(&Notice::Fire { invoke_id, fire }), want);
+        };
+        let until = Some("2030-01-31T08:02:00Z");
+        check("Started", None, 1, "", "fired");
+        check("Started", None, 1, "r1 booted", "fired: r1 booted");
+        check("Skipped", None, 1, "it paused", "skipped: it paused");
+        check("Missed", Some("2030-01-31T08:00:00.123Z"), 1, "away", "missed: away");
+        check("Missed", until, 3, "away", "missed x3 until 2030-01-31T08:02:00Z: away");
+        check("Skipped", until, 3, "a\nb", "skipped x3 until 2030-01-31T08:02:00Z: a\\nb");
+    }
+
+    #[test]
+    fn what_was_too_fast_is_counted() {
+        assert!(line(&Notice::Lagged { count: 7 }).contains("  7 lines came too fast"));
+    }
 }

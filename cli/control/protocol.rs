@@ -4,9 +4,9 @@ use adjutant::{
     CommandId, CreateCommand, CreateCommandResponse, DescribeCommands, DescribeCommandsResponse,
     DescribeFires, DescribeFiresResponse, DescribeInstances, DescribeInstancesResponse,
     DescribeInvocationResults, DescribeInvocationResultsResponse, DescribeInvocations,
-    DescribeInvocationsResponse, Engine, Event, Instance, InstanceId, InvokeCommand,
-    InvokeCommandResponse, InvokeId, Result, RunCommand, RunCommandResponse, StopInvocation,
-    StopInvocationResponse, Watch,
+    DescribeInvocationsResponse, Engine, Event, Explanation, Fire, Instance, InstanceId,
+    InvokeCommand, InvokeCommandResponse, InvokeId, Result, RunCommand, RunCommandResponse,
+    StopInvocation, StopInvocationResponse, Watch,
 };
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::de::DeserializeOwned;
@@ -81,14 +81,15 @@ pub(crate) trait Paged: Operation + Clone {
 }
 
 macro_rules! operations {
-    ($($kind:ident $request:ident($method:ident) -> $response:ty;)+) => {
+    ($($kind:ident $request:ident -> $response:ty: |$engine:ident, $asked:ident| $call:expr;)+) => {
         $(impl Operation for $request {
             const NAME: &'static str = stringify!($request);
             const READS: bool = operations!(@reads $kind);
             type Response = $response;
 
-            async fn perform(self, engine: &Engine) -> Result<$response> {
-                operations!(@call self, engine, $method)
+            async fn perform(self, $engine: &Engine) -> Result<$response> {
+                let $asked = self;
+                $call.await
             }
         })+
 
@@ -109,35 +110,34 @@ macro_rules! operations {
     };
     (@reads read) => { true };
     (@reads write) => { false };
-    (@call $request:ident, $engine:ident, delete_command) => {
-        $engine.delete_command($request.command_id).await
-    };
-    (@call $request:ident, $engine:ident, register_instance) => {
-        $engine.register_instance($request.0).await
-    };
-    (@call $request:ident, $engine:ident, remove_instance) => {
-        $engine.remove_instance(&$request.instance_id).await
-    };
-    (@call $request:ident, $engine:ident, watch) => {
-        $engine.watch(&$request.invoke_id).await.map(drop)
-    };
-    (@call $request:ident, $engine:ident, $method:ident) => { $engine.$method($request).await };
 }
 
 operations! {
-    write RunCommand(run_command) -> RunCommandResponse;
-    write InvokeCommand(invoke_command) -> InvokeCommandResponse;
-    write StopInvocation(stop_invocation) -> StopInvocationResponse;
-    read WatchInvocation(watch) -> ();
-    read DescribeInvocations(describe_invocations) -> DescribeInvocationsResponse;
-    read DescribeInvocationResults(describe_invocation_results) -> DescribeInvocationResultsResponse;
-    read DescribeFires(describe_fires) -> DescribeFiresResponse;
-    write CreateCommand(create_command) -> CreateCommandResponse;
-    write DeleteCommand(delete_command) -> ();
-    read DescribeCommands(describe_commands) -> DescribeCommandsResponse;
-    write RegisterInstance(register_instance) -> ();
-    write RemoveInstance(remove_instance) -> ();
-    read DescribeInstances(describe_instances) -> DescribeInstancesResponse;
+    write RunCommand -> RunCommandResponse: |engine, asked| engine.run_command(asked);
+    write InvokeCommand -> InvokeCommandResponse: |engine, asked| engine.invoke_command(asked);
+    write StopInvocation -> StopInvocationResponse: |engine, asked| engine.stop_invocation(asked);
+    write PauseInvocation -> (): |engine, asked| engine.pause_invocation(&asked.invoke_id);
+    write ResumeInvocation -> (): |engine, asked| engine.resume_invocation(&asked.invoke_id);
+    write RunNow -> Fire: |engine, asked| engine.run_now(&asked.invoke_id);
+    read Explain -> Explanation: |engine, asked| engine.explain(&asked.invoke_id, asked.instant);
+    read WatchInvocation -> (): |engine, asked| async {
+        engine.watch(&asked.invoke_id).await.map(drop)
+    };
+    read DescribeInvocations -> DescribeInvocationsResponse:
+        |engine, asked| engine.describe_invocations(asked);
+    read DescribeInvocationResults -> DescribeInvocationResultsResponse:
+        |engine, asked| engine.describe_invocation_results(asked);
+    read DescribeFires -> DescribeFiresResponse: |engine, asked| engine.describe_fires(asked);
+    write CreateCommand -> CreateCommandResponse: |engine, asked| engine.create_command(asked);
+    write DeleteCommand -> (): |engine, asked| engine.delete_command(asked.command_id);
+    read DescribeCommands -> DescribeCommandsResponse:
+        |engine, asked| engine.describe_commands(asked);
+    write RegisterInstance -> (): |engine, asked| engine.register_instance(asked.0);
+    write RemoveInstance -> (): |engine, asked| engine.remove_instance(&asked.instance_id);
+    write InstanceBooted -> ():
+        |engine, asked| engine.instance_booted(&asked.instance_id, asked.boot_id);
+    read DescribeInstances -> DescribeInstancesResponse:
+        |engine, asked| engine.describe_instances(asked);
 }
 
 /// Carries out a request that starts or finds a run, and watches it.
@@ -215,6 +215,43 @@ pub(crate) struct RegisterInstance(pub Instance);
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub(crate) struct RemoveInstance {
     pub instance_id: InstanceId,
+}
+
+/// Takes note of the boot that an instance is in.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub(crate) struct InstanceBooted {
+    pub instance_id: InstanceId,
+    pub boot_id: String,
+}
+
+/// Keeps a repeating run from firing.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub(crate) struct PauseInvocation {
+    pub invoke_id: InvokeId,
+}
+
+/// Lets a repeating run fire again.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub(crate) struct ResumeInvocation {
+    pub invoke_id: InvokeId,
+}
+
+/// Fires a repeating run beside its schedule.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub(crate) struct RunNow {
+    pub invoke_id: InvokeId,
+}
+
+/// Asks why a run did or did not run at an instant.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub(crate) struct Explain {
+    pub invoke_id: InvokeId,
+    pub instant: DateTime<Utc>,
 }
 
 /// Watches a run from its beginning.

@@ -380,7 +380,7 @@ pub(crate) struct Progress {
 }
 
 /// Where the executions of an invocation stand, in the order they were made: those from `from` on,
-/// or the latest on each instance.
+/// or the latest on each instance and whatever has not ended.
 pub(crate) fn progress_of(
     tx: Tx<'_>,
     invocation: i64,
@@ -388,7 +388,8 @@ pub(crate) fn progress_of(
 ) -> Result<Vec<Progress>> {
     let condition = match from {
         Some(ExecutionId(id)) => format!("e.id >= {id}"),
-        None => LATEST.to_owned(),
+        // What still runs may be older: a fire that meets it is skipped.
+        None => format!("e.finished_at_ms IS NULL OR {LATEST}"),
     };
     let mut query = tx.prepare_cached(&format!(
         "SELECT e.id, i.instance_id, e.status, f.fire_at_ms, e.started_at_ms, e.stop_at_ms, e.finished_at_ms

@@ -80,6 +80,24 @@ impl Place {
         Running::new(self.command(words))
     }
 
+    /// Starts `serve` and waits until it does.
+    pub fn serve(&self, words: &[&str]) -> Running {
+        let serve = self.start(&[&["serve"], words].concat());
+        serve.err.expect("serving ");
+        serve
+    }
+
+    /// Does something in a place where nobody runs the file, and in one where `serve` does. Both
+    /// have these instances.
+    pub fn with_and_without_owner(ids: &[&str], check: impl Fn(&Self, Option<&Running>)) {
+        let alone = Self::with_instances(ids);
+        check(&alone, None);
+        let served = Self::with_instances(ids);
+        let serve = served.serve(&[]);
+        check(&served, Some(&serve));
+        serve.interrupt();
+    }
+
     /// The newest run.
     pub fn newest(&self) -> String {
         let listed = self.json(&["ps", "-n", "1"]);
@@ -176,6 +194,12 @@ impl Running {
         kill_process(Pid::from_child(&self.child), signal).expect("it runs");
     }
 
+    /// Has `serve` end, and end well.
+    pub fn interrupt(self) {
+        self.signal(Signal::INT);
+        assert_eq!(self.end().code, Some(0));
+    }
+
     pub fn kill(mut self) {
         self.child.kill().expect("it runs");
         self.wait();
@@ -209,6 +233,11 @@ impl Lines {
             }
         });
         Self { lines }
+    }
+
+    /// Waits for the next line, which is a JSON document.
+    pub fn expect_json(&self) -> Value {
+        serde_json::from_str(&self.expect("")).expect("a line is JSON")
     }
 
     /// Waits for a line with these words.

@@ -140,9 +140,12 @@ fn a_host_without_a_socket_is_named() {
     assert_eq!(place.ok(&["show", "--follow", &place.newest()]), "before\n");
     assert_eq!(place.ok(&["instances", "list"]).lines().count(), 2);
     let id = place.newest();
+    assert!(place.ok(&["explain", &id, "2030-01-31T08:00:00Z"]).starts_with("Nothing was to run"));
     for words in [
         &["run", "true"][..],
         &["run", "--detach", "true"],
+        &["run-now", &id],
+        &["pause", &id],
         &["instances", "add", "i-1"],
         &["stop", &id],
     ] {

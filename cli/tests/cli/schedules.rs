@@ -3,6 +3,7 @@
 use std::fs;
 
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
 use crate::harness::Place;
 
@@ -40,14 +41,12 @@ fn a_stored_command_runs_on_a_schedule_too() {
 #[test]
 fn serve_runs_what_others_ask_for_until_it_is_told_to_end() {
     let place = Place::new();
-    let serve = place.start(&["serve"]);
-    serve.err.expect("serving ");
+    let serve = place.serve(&[]);
     let done = place.run(MINUTELY);
     assert!(!done.err.contains("serve"), "{}", done.err);
     assert_eq!(place.ok(&["run", "echo hi"]), "hi\n");
     assert!(serve.out.expect("Success").contains("  local  Success"));
-    serve.signal(Signal::INT);
-    assert_eq!(serve.end().code, Some(0));
+    serve.interrupt();
     assert!(fs::metadata(place.path("a.db.sock")).is_err());
     assert!(place.ok(&["ps"]).contains("Scheduled"));
 }
@@ -58,13 +57,53 @@ fn serve_fires_and_show_tells() {
     let words = ["run", "--timeout", "5", "--frequency", "*/10 * * * * ?", "echo hi"];
     let id = place.ok(&words);
     let id = id.trim();
-    let serve = place.start(&["serve"]);
+    let serve = place.serve(&[]);
+    let fired = serve.out.expect("fired");
+    assert!(fired.ends_with(&format!("0Z  {}  fired\n", &id[..14])), "{fired}");
     assert!(serve.out.expect("Success").contains(&id[..14]));
     let shown = place.ok(&["show", id, "--history"]);
     assert!(shown.contains("STARTED") && shown.contains("Success"), "{shown}");
     assert!(shown.lines().last().is_some_and(|line| line.contains("  1  Started")), "{shown}");
     serve.signal(Signal::TERM);
     assert_eq!(serve.end().code, Some(0));
+}
+
+#[test]
+fn serve_tells_machines_what_others_do() {
+    let place = Place::new();
+    let serve = place.serve(&["--json"]);
+    place.ok(&["run", "exit 0"]);
+    let id = place.newest();
+    let mut told = Vec::new();
+    while told.last().is_none_or(|notice: &Value| notice["Notice"] != "Finished") {
+        told.push(serve.out.expect_json());
+    }
+    assert!(told.iter().all(|notice| notice["InvokeId"] == id.as_str()), "{told:?}");
+    let statuses: Vec<_> = told.iter().map(|notice| &notice["Status"]).collect();
+    assert_eq!(statuses, ["Running", "Success", "Success"]);
+    assert_eq!(told[1]["InstanceId"], "local");
+    assert!(told[1]["At"].is_string() && told[1]["ExecutionId"].is_u64(), "{told:?}");
+    let id = place.ok(MINUTELY);
+    place.ok(&["run-now", id.trim()]);
+    let fired = serve.out.expect_json();
+    assert_eq!(
+        (&fired["Notice"], &fired["Fire"]["Disposition"]),
+        (&json!("Fire"), &json!("Started"))
+    );
+    serve.interrupt();
+}
+
+#[test]
+fn serve_waits_for_an_owner_that_is_about_to_leave() {
+    let place = Place::new();
+    let gate = place.gate("gate");
+    let run = place.start(&["run", &format!("echo started; {}", gate.wait())]);
+    run.out.expect("started");
+    let serve = place.start(&["serve"]);
+    gate.open();
+    serve.err.expect("serving ");
+    assert_eq!(run.end().code, Some(0));
+    serve.interrupt();
 }
 
 #[test]
@@ -92,9 +131,7 @@ fn an_owner_tells_as_exactly_as_the_file_how_long_a_run_took() {
         line.split("  ").filter(|cell| !cell.trim().is_empty()).nth(4).map(str::to_owned)
     };
     let of_file = took(place.ok(&["ps"]));
-    let serve = place.start(&["serve"]);
-    serve.err.expect("serving ");
+    let serve = place.serve(&[]);
     assert_eq!(took(place.ok(&["ps"])), of_file);
-    serve.signal(Signal::INT);
-    assert_eq!(serve.end().code, Some(0));
+    serve.interrupt();
 }
