@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use adjutant::{
-    DescribeFires, DescribeInvocationResults, DescribeInvocations, Engine, EngineBuilder,
+    Clock, DescribeFires, DescribeInvocationResults, DescribeInvocations, Engine, EngineBuilder,
     ExecutionStatus, FireDisposition, Instance, InvocationStatus, InvokeId, ManualClock,
     MissedPolicy, OverlapPolicy, RunCommand, StopInvocation,
 };
+use chrono::TimeDelta;
 
 use crate::support::{Gate, Place, engine, register, wait, within};
 
@@ -196,6 +197,45 @@ async fn a_clock_set_back_fires_no_time_twice() {
     assert_eq!(fires(&engine, id).await, ["00:01:00", "00:02:00"]);
     pass(&clock, 60).await;
     assert_eq!(fires(&engine, id).await, ["00:01:00", "00:02:00", "00:03:00"]);
+}
+
+/// Why the last stretch of an invocation was missed, after its machine slept for an hour.
+async fn reason_after_an_hour_asleep(clock: &ManualClock, engine: &Engine, id: InvokeId) -> String {
+    within(clock.sleeping(1)).await;
+    clock.set_realtime(clock.realtime() + TimeDelta::hours(1));
+    // The sleep that was under way until the next nominal time ends a little late, as all do.
+    clock.advance(Duration::from_millis(10_005));
+    within(clock.sleeping(1)).await;
+    let request = DescribeFires::new(id).max_results(50);
+    let fires = engine.describe_fires(request).await.expect("it exists").fires;
+    let missed = fires.into_iter().find(|fire| fire.disposition == FireDisposition::Missed);
+    missed.expect("an hour was missed").reason
+}
+
+#[tokio::test]
+async fn a_machine_that_slept_is_not_taken_for_a_busy_engine() {
+    let clock = clock();
+    let engine = open(Engine::builder(), &clock).await;
+    let request = RunCommand::shell("exit:0").on(["i-1"]).timeout(10).frequency("rate(60s)");
+    let id = engine.run_command(request).await.expect("sound").invoke_id;
+    pass(&clock, 50).await;
+    let reason = reason_after_an_hour_asleep(&clock, &engine, id).await;
+    let want = "the clock was set forward or the machine slept, \
+        from 2026-01-01T00:00:30Z to 2026-01-01T01:01:00Z";
+    assert_eq!(reason, want);
+}
+
+#[tokio::test]
+async fn an_engine_whose_clock_is_set_back_still_ran() {
+    let clock = clock();
+    let engine = open(Engine::builder(), &clock).await;
+    clock.set_realtime("2025-12-31T12:00:00Z".parse().expect("a time"));
+    pass(&clock, 30).await;
+    let request = RunCommand::shell("exit:0").on(["i-1"]).timeout(10).frequency("rate(60s)");
+    let id = engine.run_command(request).await.expect("sound").invoke_id;
+    pass(&clock, 50).await;
+    let reason = reason_after_an_hour_asleep(&clock, &engine, id).await;
+    assert!(reason.starts_with("the clock was set forward or the machine slept"), "{reason}");
 }
 
 #[tokio::test]
