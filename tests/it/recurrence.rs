@@ -199,6 +199,21 @@ async fn a_clock_set_back_fires_no_time_twice() {
     assert_eq!(fires(&engine, id).await, ["00:01:00", "00:02:00", "00:03:00"]);
 }
 
+#[tokio::test]
+async fn a_pause_that_outlasts_the_schedule_ends_the_invocation_when_it_is_resumed() {
+    let clock = clock();
+    let engine = open(Engine::builder(), &clock).await;
+    let request = RunCommand::shell("exit:0").on(["i-1"]).frequency("at(2026-01-01 00:00:30)");
+    let id = engine.run_command(request).await.expect("sound").invoke_id;
+    engine.pause_invocation(&id).await.expect("it repeats");
+    pass(&clock, 60).await;
+    assert_eq!(status(&engine, id).await, InvocationStatus::Scheduled);
+    let error = engine.resume_invocation(&id).await.expect_err("nothing is left to fire");
+    assert_eq!(error.code(), "InvalidStatus.InvocationEnded");
+    assert_eq!(fires(&engine, id).await, ["00:00:30..00:00:30 x1 skipped"]);
+    assert_eq!(wait(&engine, &id).await.status, InvocationStatus::Failed);
+}
+
 /// Why the last stretch of an invocation was missed, after its machine slept for an hour.
 async fn reason_after_an_hour_asleep(clock: &ManualClock, engine: &Engine, id: InvokeId) -> String {
     within(clock.sleeping(1)).await;
