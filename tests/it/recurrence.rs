@@ -291,3 +291,20 @@ async fn an_instance_can_be_taken_out_of_a_schedule() {
     engine.stop_invocation(StopInvocation::new(id).on(["i-1"])).await.expect("a target");
     assert_eq!(wait(&engine, &id).await.status, InvocationStatus::Success);
 }
+
+#[tokio::test]
+async fn more_late_fires_than_are_known_at_a_time_all_run() {
+    const TIMES: u32 = 2_500;
+    let clock = clock();
+    let place = Place::new();
+    let engine = open(Engine::builder().path(place.database()), &clock).await;
+    let request = RunCommand::shell("exit:0").on(["i-1"]).timeout(10).frequency("rate(60s)");
+    let request = request.overlap_policy(OverlapPolicy::Allow).max_fires(TIMES.into());
+    let request = request.missed_policy(MissedPolicy::All(TIMES));
+    let id = engine.run_command(request).await.expect("sound").invoke_id;
+    engine.shutdown(Duration::ZERO).await;
+    drop(engine);
+    clock.advance(Duration::from_secs(60 * u64::from(TIMES)));
+    let engine = open(Engine::builder().path(place.database()), &clock).await;
+    assert_eq!(wait(&engine, &id).await.status, InvocationStatus::Success);
+}
