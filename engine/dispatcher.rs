@@ -293,7 +293,8 @@ impl Loop {
                 let claimed = work.map_or(0, |work| self.start_all(work, &plan, claimed_at_ms));
                 self.tell(&ended, &runs, &finished);
                 self.backlog.release(finished.released);
-                claimed > 0 || !ended.is_empty()
+                // A turn may find nothing left in its fires; there are others behind them.
+                claimed > 0 || !ended.is_empty() || (room > 0 && self.backlog.may_have_work())
             }
             Err(Error::Internal(_)) => {
                 self.write_apart(&ended, &runs).await;

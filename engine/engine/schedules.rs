@@ -102,7 +102,8 @@ impl Engine {
     }
 
     /// Deals with the nominal times of an invocation up to now and does something to it after them,
-    /// in one commit unless there are very many.
+    /// in one commit unless there are very many. If that is refused, they have been dealt with all
+    /// the same: they may be why. What refuses must do so before it writes.
     pub(super) async fn settle_then<T: Send + 'static>(
         &self,
         invoke_id: InvokeId,
@@ -115,17 +116,22 @@ impl Engine {
             let write = move |tx: Tx<'_>| {
                 let invocation = invocations::find(tx, invoke_id)?;
                 let step = Step::settle(tx, invocation, watchful)?;
-                let done = if step.more { None } else { Some(op(tx, invocation)?) };
+                let done = match (!step.more).then(|| op(tx, invocation)).transpose() {
+                    Err(refusal @ (Error::Invalid(_) | Error::Conflict { .. })) => {
+                        Some(Err(refusal))
+                    }
+                    done => done?.map(Ok),
+                };
                 Ok((step, done))
             };
-            let announce = move |(step, done): &(Step, Option<T>)| {
+            let announce = move |(step, done): &(Step, Option<Result<T>>)| {
                 announcer.step(step, watchful.now.timestamp_millis());
-                if let Some(done) = done {
+                if let Some(Ok(done)) = done {
                     then(done);
                 }
             };
             if let (_, Some(done)) = self.write_then(write, announce).await? {
-                return Ok(done);
+                return done;
             }
         }
     }

@@ -14,22 +14,25 @@ const DRIFT_MAX: TimeDelta = TimeDelta::milliseconds(500);
 /// Keeps an eye on the clocks.
 pub(crate) struct Vigil {
     clock: Arc<dyn Clock>,
-    began: DateTime<Utc>,
     state: Mutex<State>,
 }
 
 struct State {
+    /// The earliest time of day that the engine has been there for.
+    began: DateTime<Utc>,
+    /// Real time, when last looked.
+    seen: DateTime<Utc>,
     /// Real time less monotonic time, when last looked.
     ahead: TimeDelta,
-    /// The last stretch of real time that nobody lived through.
+    /// The last stretch of real time that was not lived through from end to end.
     leap: Option<(DateTime<Utc>, DateTime<Utc>)>,
 }
 
 impl Vigil {
     pub(crate) fn begin(clock: Arc<dyn Clock>) -> Self {
         let began = clock.realtime();
-        let state = State { ahead: ahead(&*clock, began), leap: None };
-        Self { clock, began, state: Mutex::new(state) }
+        let state = State { began, seen: began, ahead: ahead(&*clock, began), leap: None };
+        Self { clock, state: Mutex::new(state) }
     }
 
     /// Reads the clocks.
@@ -44,12 +47,15 @@ impl Vigil {
                 seconds = step.num_seconds(),
                 "the clock was set forward, or the machine slept"
             );
-            state.leap = Some((now - step, now));
+            // Where in between it leapt nobody saw: perhaps at once.
+            state.leap = Some((state.seen, now));
         } else if step < -DRIFT_MAX {
             let seconds = -step.num_seconds();
             tracing::warn!(seconds, "the clock was set back; no nominal time fires twice");
+            state.began = state.began.min(now);
         }
-        Watchful { now, began: self.began, leap: state.leap }
+        state.seen = now;
+        Watchful { now, began: state.began, leap: state.leap }
     }
 }
 

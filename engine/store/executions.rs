@@ -270,17 +270,23 @@ const RESULT_COLUMNS: &str = "e.id, v.invoke_id, v.command_id, i.instance_id, e.
     FROM executions e JOIN fires f ON f.id = e.fire JOIN invocations v ON v.id = f.invocation
     JOIN instances i ON i.id = e.instance";
 
-/// Picks the latest execution of an invocation on an instance.
-pub(super) const LATEST: &str =
-    "NOT EXISTS (SELECT 1 FROM fires lf JOIN executions l ON l.fire = lf.id
-    WHERE lf.invocation = f.invocation AND l.instance = e.instance
-      AND (lf.id > f.id OR (lf.id = f.id AND l.attempt > e.attempt)))";
+/// Picks the latest execution of an invocation on an instance. One condition for later fires and one
+/// for later attempts: so each looks at what is later only, however long the history before it is.
+pub(super) const LATEST: &str = "NOT EXISTS (
+    SELECT 1 FROM fires lf INDEXED BY fires_by_invocation CROSS JOIN executions l INDEXED BY executions_by_fire
+    WHERE lf.invocation = f.invocation AND lf.id > f.id AND l.fire = lf.id AND l.instance = e.instance)
+    AND NOT EXISTS (
+    SELECT 1 FROM executions l INDEXED BY executions_by_fire
+    WHERE l.fire = e.fire AND l.instance = e.instance AND l.attempt > e.attempt)";
 
 /// Picks the latest one that says how the invocation stands: a skipped one gave way to another.
-pub(super) const LATEST_STANDING: &str =
-    "e.status <> 'Skipped' AND NOT EXISTS (SELECT 1 FROM fires lf JOIN executions l ON l.fire = lf.id
-    WHERE lf.invocation = f.invocation AND l.instance = e.instance AND l.status <> 'Skipped'
-      AND (lf.id > f.id OR (lf.id = f.id AND l.attempt > e.attempt)))";
+pub(super) const LATEST_STANDING: &str = "e.status <> 'Skipped' AND NOT EXISTS (
+    SELECT 1 FROM fires lf INDEXED BY fires_by_invocation CROSS JOIN executions l INDEXED BY executions_by_fire
+    WHERE lf.invocation = f.invocation AND lf.id > f.id AND l.fire = lf.id AND l.instance = e.instance
+      AND l.status <> 'Skipped')
+    AND NOT EXISTS (
+    SELECT 1 FROM executions l INDEXED BY executions_by_fire
+    WHERE l.fire = e.fire AND l.instance = e.instance AND l.attempt > e.attempt AND l.status <> 'Skipped')";
 
 /// A page of executions, newest first.
 pub(crate) fn list(

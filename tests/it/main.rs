@@ -16,4 +16,5 @@ mod schedule_laws;
 mod schedule_oracle;
 mod schedule_refusals;
 mod support;
+mod virtual_year;
 mod watch;

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use adjutant::{
-    DescribeFires, DescribeInvocationResults, DescribeInvocations, Engine, EngineBuilder,
+    Clock, DescribeFires, DescribeInvocationResults, DescribeInvocations, Engine, EngineBuilder,
     ExecutionStatus, FireDisposition, Instance, InvocationStatus, InvokeId, ManualClock,
     MissedPolicy, OverlapPolicy, RunCommand, StopInvocation,
 };
+use chrono::TimeDelta;
 
 use crate::support::{Gate, Place, engine, register, wait, within};
 
@@ -199,6 +200,60 @@ async fn a_clock_set_back_fires_no_time_twice() {
 }
 
 #[tokio::test]
+async fn a_pause_that_outlasts_the_schedule_ends_the_invocation_when_it_is_resumed() {
+    let clock = clock();
+    let engine = open(Engine::builder(), &clock).await;
+    let request = RunCommand::shell("exit:0").on(["i-1"]).frequency("at(2026-01-01 00:00:30)");
+    let id = engine.run_command(request).await.expect("sound").invoke_id;
+    engine.pause_invocation(&id).await.expect("it repeats");
+    pass(&clock, 60).await;
+    assert_eq!(status(&engine, id).await, InvocationStatus::Scheduled);
+    let error = engine.resume_invocation(&id).await.expect_err("nothing is left to fire");
+    assert_eq!(error.code(), "InvalidStatus.InvocationEnded");
+    assert_eq!(fires(&engine, id).await, ["00:00:30..00:00:30 x1 skipped"]);
+    assert_eq!(wait(&engine, &id).await.status, InvocationStatus::Failed);
+}
+
+/// Why the last stretch of an invocation was missed, after its machine slept for an hour.
+async fn reason_after_an_hour_asleep(clock: &ManualClock, engine: &Engine, id: InvokeId) -> String {
+    within(clock.sleeping(1)).await;
+    clock.set_realtime(clock.realtime() + TimeDelta::hours(1));
+    // The sleep that was under way until the next nominal time ends a little late, as all do.
+    clock.advance(Duration::from_millis(10_005));
+    within(clock.sleeping(1)).await;
+    let request = DescribeFires::new(id).max_results(50);
+    let fires = engine.describe_fires(request).await.expect("it exists").fires;
+    let missed = fires.into_iter().find(|fire| fire.disposition == FireDisposition::Missed);
+    missed.expect("an hour was missed").reason
+}
+
+#[tokio::test]
+async fn a_machine_that_slept_is_not_taken_for_a_busy_engine() {
+    let clock = clock();
+    let engine = open(Engine::builder(), &clock).await;
+    let request = RunCommand::shell("exit:0").on(["i-1"]).timeout(10).frequency("rate(60s)");
+    let id = engine.run_command(request).await.expect("sound").invoke_id;
+    pass(&clock, 50).await;
+    let reason = reason_after_an_hour_asleep(&clock, &engine, id).await;
+    let want = "the clock was set forward or the machine slept, \
+        from 2026-01-01T00:00:30Z to 2026-01-01T01:01:00Z";
+    assert_eq!(reason, want);
+}
+
+#[tokio::test]
+async fn an_engine_whose_clock_is_set_back_still_ran() {
+    let clock = clock();
+    let engine = open(Engine::builder(), &clock).await;
+    clock.set_realtime("2025-12-31T12:00:00Z".parse().expect("a time"));
+    pass(&clock, 30).await;
+    let request = RunCommand::shell("exit:0").on(["i-1"]).timeout(10).frequency("rate(60s)");
+    let id = engine.run_command(request).await.expect("sound").invoke_id;
+    pass(&clock, 50).await;
+    let reason = reason_after_an_hour_asleep(&clock, &engine, id).await;
+    assert!(reason.starts_with("the clock was set forward or the machine slept"), "{reason}");
+}
+
+#[tokio::test]
 async fn schedules_that_cannot_be_are_refused_and_nothing_is_stored() {
     let engine = engine().await;
     let check = async |frequency: &str, timeout, want: &str| {
@@ -234,5 +289,22 @@ async fn an_instance_can_be_taken_out_of_a_schedule() {
     pass(&clock, 60).await;
     assert_eq!(ended(&engine, id, 1).await, [ExecutionStatus::Success]);
     engine.stop_invocation(StopInvocation::new(id).on(["i-1"])).await.expect("a target");
+    assert_eq!(wait(&engine, &id).await.status, InvocationStatus::Success);
+}
+
+#[tokio::test]
+async fn more_late_fires_than_are_known_at_a_time_all_run() {
+    const TIMES: u32 = 2_500;
+    let clock = clock();
+    let place = Place::new();
+    let engine = open(Engine::builder().path(place.database()), &clock).await;
+    let request = RunCommand::shell("exit:0").on(["i-1"]).timeout(10).frequency("rate(60s)");
+    let request = request.overlap_policy(OverlapPolicy::Allow).max_fires(TIMES.into());
+    let request = request.missed_policy(MissedPolicy::All(TIMES));
+    let id = engine.run_command(request).await.expect("sound").invoke_id;
+    engine.shutdown(Duration::ZERO).await;
+    drop(engine);
+    clock.advance(Duration::from_secs(60 * u64::from(TIMES)));
+    let engine = open(Engine::builder().path(place.database()), &clock).await;
     assert_eq!(wait(&engine, &id).await.status, InvocationStatus::Success);
 }
