@@ -399,17 +399,6 @@ pub(crate) enum Instances {
         #[arg(long, value_name = "NAME", default_value = LOCAL)]
         executor: String,
     },
-    /// Tell that an instance is up, which fires what waits for its reboot
-    #[command(
-        after_help = "The same boot id again changes nothing. What it fires runs in the process that serves the database, or in the next one. This machine's own boots are known without being told."
-    )]
-    Booted {
-        /// Its name
-        #[arg(value_name = "ID")]
-        id: InstanceId,
-        /// What its system calls this boot, such as /proc/sys/kernel/random/boot_id
-        boot_id: String,
-    },
     /// List instances
     List,
     /// Remove instances; the records of their runs stay

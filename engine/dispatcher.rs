@@ -290,11 +290,13 @@ impl Loop {
         });
         match written.await {
             Ok((finished, work, claimed_at_ms)) => {
-                let claimed = work.map_or(0, |work| self.start_all(work, &plan, claimed_at_ms));
+                if let Some(work) = work {
+                    self.start_all(work, &plan, claimed_at_ms);
+                }
                 self.tell(&ended, &runs, &finished);
                 self.backlog.release(finished.released);
-                // A turn may find nothing left in its fires; there are others behind them.
-                claimed > 0 || !ended.is_empty() || (room > 0 && self.backlog.may_have_work())
+                // Those whose turn it was may have had nothing left; nobody calls for the others.
+                self.backlog.may_have_work() || !ended.is_empty()
             }
             Err(Error::Internal(_)) => {
                 self.write_apart(&ended, &runs).await;
@@ -342,16 +344,13 @@ impl Loop {
         }
     }
 
-    fn start_all(&mut self, work: ClaimedWork, plan: &slots::Plan, claimed_at_ms: i64) -> usize {
-        let mut count = 0;
+    fn start_all(&mut self, work: ClaimedWork, plan: &slots::Plan, claimed_at_ms: i64) {
         for (fire, job, claimed) in work.claimed {
-            count += claimed.len();
             for execution in claimed {
                 self.start(fire, Arc::clone(&job), execution, claimed_at_ms);
             }
         }
         self.backlog.apply(plan, work.taken);
-        count
     }
 
     fn start(&mut self, fire: i64, job: Arc<Job>, claimed: Claimed, started_at_ms: i64) {

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::Context;
 use crate::args::Instances;
-use crate::control::{InstanceBooted, RegisterInstance, RemoveInstance};
+use crate::control::{RegisterInstance, RemoveInstance};
 use crate::failure::{Failure, one_line};
 use crate::render;
 use crate::session::{Need, Session};
@@ -14,7 +14,6 @@ use crate::ui::Target;
 pub(super) async fn instances(context: &Context, verb: Instances) -> Result<u8, Failure> {
     match verb {
         Instances::Add { ids, executor } => add(context, &ids, &executor).await,
-        Instances::Booted { id, boot_id } => booted(context, id, boot_id).await,
         Instances::List => list(context).await,
         Instances::Remove { ids } => remove(context, &ids).await,
     }
@@ -59,13 +58,6 @@ async fn remove(context: &Context, ids: &[InstanceId]) -> Result<u8, Failure> {
     };
     context.with_session(Need::Write, remove).await?;
     context.answer(&Changed { instance_id: ids }, || told("removed", ids))
-}
-
-async fn booted(context: &Context, id: InstanceId, boot_id: String) -> Result<u8, Failure> {
-    let ids = [id.clone()];
-    let request = InstanceBooted { instance_id: id, boot_id };
-    context.with_session(Need::Write, async |session| session.call(request).await).await?;
-    context.answer(&Changed { instance_id: &ids }, || told("noted the boot of", &ids))
 }
 
 /// The instances that a command changed.

@@ -134,8 +134,6 @@ operations! {
         |engine, asked| engine.describe_commands(asked);
     write RegisterInstance -> (): |engine, asked| engine.register_instance(asked.0);
     write RemoveInstance -> (): |engine, asked| engine.remove_instance(&asked.instance_id);
-    write InstanceBooted -> ():
-        |engine, asked| engine.instance_booted(&asked.instance_id, asked.boot_id);
     read DescribeInstances -> DescribeInstancesResponse:
         |engine, asked| engine.describe_instances(asked);
 }
@@ -215,14 +213,6 @@ pub(crate) struct RegisterInstance(pub Instance);
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub(crate) struct RemoveInstance {
     pub instance_id: InstanceId,
-}
-
-/// Takes note of the boot that an instance is in.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
-pub(crate) struct InstanceBooted {
-    pub instance_id: InstanceId,
-    pub boot_id: String,
 }
 
 /// Keeps a repeating run from firing.

@@ -28,10 +28,9 @@ impl Announcer {
 
     /// Timers, boots or requests have led to fires.
     pub(super) fn step(&self, step: &Step, now_ms: i64) {
-        if step.fires.is_empty() {
-            return;
+        if !step.fires.is_empty() {
+            self.new_work();
         }
-        self.new_work();
         for (invoke_id, fire) in &step.fires {
             self.hub.publish_fire(*invoke_id, fire);
         }

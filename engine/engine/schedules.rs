@@ -5,9 +5,10 @@ use std::sync::Arc;
 use super::Engine;
 use crate::error::{Error, Result, Violation};
 use crate::id::{InstanceId, InvokeId};
+use crate::instance::LOCAL;
 use crate::invocation::fire::Fire;
 use crate::scheduler::Step;
-use crate::store::{Tx, firing, invocations};
+use crate::store::{Tx, firing, instances, invocations};
 
 /// The longest boot id, in characters; the kernel's has 36.
 const BOOT_ID_CHARS_MAX: usize = 128;
@@ -78,8 +79,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] if there is no such instance or the boot id is empty or longer than 128
-    /// characters.
+    /// [`Error::Invalid`] if there is no such instance, it is this machine, or the boot id is empty
+    /// or longer than 128 characters.
     pub async fn instance_booted(
         &self,
         instance_id: &InstanceId,
@@ -98,7 +99,19 @@ impl Engine {
             )));
         }
         let now_ms = self.now_ms();
-        self.write_step(move |tx| boot(tx, &[instance_id], &boot_id, now_ms)).await.map(drop)
+        let op = move |tx: Tx<'_>| {
+            let target = instances::find(tx, &instance_id)?;
+            if target.is_some_and(|target| target.instance.executor == LOCAL) {
+                return Err(Error::invalid(Violation::new(
+                    "InvalidInstance.NotMatch",
+                    400,
+                    "InstanceId",
+                    format!("`{instance_id}` is this machine, whose boots are known"),
+                )));
+            }
+            boot(tx, &[instance_id], &boot_id, now_ms)
+        };
+        self.write_step(op).await.map(drop)
     }
 
     /// Deals with the nominal times of an invocation up to now and does something to it after them,

@@ -70,7 +70,8 @@ impl Engine {
         };
         let planner = self.planner();
         let now_ms = planner.now.timestamp_millis();
-        self.submit(move |tx| {
+        let repeats = new.recurrence.is_some();
+        self.submit(repeats, move |tx| {
             let start = planner.start(tx, &request.instance_ids, &new)?;
             if keep {
                 commands::insert(tx, command_id, &new.definition, kept_max, now_ms)?;
@@ -114,7 +115,7 @@ impl Engine {
         let (recurrence, violations) = request.check(self.limits());
         none_of(violations)?;
         let planner = self.planner();
-        self.submit(move |tx| {
+        self.submit(recurrence.is_some(), move |tx| {
             let mut definition = commands::get(tx, request.command_id)?;
             if let Some(working_dir) = request.working_dir.filter(|dir| !dir.is_empty()) {
                 definition.working_dir = Some(working_dir);
@@ -166,13 +167,15 @@ impl Engine {
         InvokeId::new(self.inner.clock.realtime())
     }
 
-    /// Stores an invocation and lets the dispatcher know.
-    async fn submit<F>(&self, op: F) -> Result<()>
+    /// Stores an invocation and lets those know who act on it: one that runs at once is none of
+    /// the scheduler's business, whose look at the timers the claim would have to wait for.
+    async fn submit<F>(&self, repeats: bool, op: F) -> Result<()>
     where
         F: FnOnce(Tx<'_>) -> Result<()> + Send + 'static,
     {
         let announcer = self.announcer();
-        let wake_scheduler = self.inner.scheduler.as_ref().map(|s| Arc::clone(&s.wake));
+        let scheduler = self.inner.scheduler.as_ref().filter(|_| repeats);
+        let wake_scheduler = scheduler.map(|scheduler| Arc::clone(&scheduler.wake));
         self.write_then(op, move |()| {
             announcer.new_work();
             if let Some(wake) = wake_scheduler {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use r2d2_sqlite::SqliteConnectionManager;
+use rusqlite::config::DbConfig;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags};
 
@@ -22,7 +23,7 @@ const BUSY_MS: i64 = 5_000;
 const STATEMENTS_MAX: usize = 128;
 
 pub(super) fn set_up_writer(connection: &Connection, durability: Durability) -> Result<()> {
-    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    keep_statements(connection)?;
     set(connection, "busy_timeout", BUSY_MS)?;
     let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
     if pages == 0 {
@@ -44,6 +45,13 @@ pub(super) fn set_up_writer(connection: &Connection, durability: Durability) -> 
     Ok(())
 }
 
+/// Keeps statements prepared. Without the stability guarantee of the query planner SQLite looks at
+/// the number bound to a LIMIT, and prepares the statement again each time one is bound.
+fn keep_statements(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
+}
+
 const fn synchronous(durability: Durability) -> i64 {
     match durability {
         Durability::Full => 2,
@@ -52,7 +60,7 @@ const fn synchronous(durability: Durability) -> i64 {
 }
 
 pub(super) fn set_up_memory(connection: &Connection) -> Result<()> {
-    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    keep_statements(connection)?;
     set(connection, "foreign_keys", 1)?;
     set(connection, "trusted_schema", 0)?;
     set(connection, "temp_store", 2)
@@ -141,7 +149,7 @@ pub(super) fn readers(
 }
 
 fn set_up_reader(connection: &mut Connection) -> rusqlite::Result<()> {
-    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    keep_statements(connection)?;
     connection.busy_timeout(Duration::from_millis(BUSY_MS.cast_unsigned()))?;
     connection.pragma_update(None, "query_only", true)?;
     connection.pragma_update(None, "trusted_schema", false)?;

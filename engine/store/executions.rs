@@ -173,11 +173,12 @@ fn release(tx: Tx<'_>, ended: ExecutionId) -> Result<Option<i64>> {
     let fire = tx
         .prepare_cached(
             "UPDATE executions SET status = 'Pending' WHERE status = 'Scheduled' AND id = (
-                 SELECT min(w.id) FROM executions e JOIN fires f ON f.id = e.fire
-                     JOIN fires wf INDEXED BY fires_unfinished_by_invocation
-                         ON wf.invocation = f.invocation AND wf.unfinished > 0
-                     JOIN executions w ON w.fire = wf.id AND w.instance = e.instance
-                 WHERE e.id = ?1 AND w.status = 'Scheduled')
+                 SELECT w.id FROM executions e JOIN fires f ON f.id = e.fire
+                     CROSS JOIN fires wf INDEXED BY fires_unfinished_by_invocation
+                     CROSS JOIN executions w INDEXED BY executions_by_fire
+                 WHERE e.id = ?1 AND wf.invocation = f.invocation AND wf.unfinished > 0
+                     AND w.fire = wf.id AND w.instance = e.instance AND w.status = 'Scheduled'
+                 ORDER BY wf.id LIMIT 1)
              RETURNING fire",
         )?
         .query_row([ended.0], |row| row.get(0))

@@ -153,6 +153,8 @@ pub(crate) fn at_boot(
 fn fire(tx: Tx<'_>, firing: &Firing<'_>) -> Result<Fired> {
     let before = match firing.overlap {
         OverlapPolicy::Allow => Vec::new(),
+        // Whatever it is, this one waits for it. There may be very many of them.
+        _ if firing.late => Unfinished::oldest_on(tx, firing.invocation, &firing.targets)?,
         _ => Unfinished::of_invocation(tx, firing.invocation)?,
     };
     let admissions = admit(firing, &before);

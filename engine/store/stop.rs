@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::OptionalExtension;
+use rusqlite::{OptionalExtension, Row};
 
 use crate::error::{Error, Result, Violation};
 use crate::id::{ExecutionId, InstanceId};
@@ -22,27 +22,49 @@ pub(super) struct Unfinished {
     instance_id: InstanceId,
 }
 
+const UNFINISHED: &str = "SELECT e.id, e.fire, e.instance, e.status, i.instance_id
+    FROM fires f INDEXED BY fires_unfinished_by_invocation
+        CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
+        JOIN instances i ON i.id = e.instance";
+const IS_SO: &str = "f.unfinished > 0 AND e.finished_at_ms IS NULL";
+
 impl Unfinished {
     /// Those of an invocation, in the order they were made.
     pub(super) fn of_invocation(tx: Tx<'_>, invocation: i64) -> Result<Vec<Self>> {
-        let mut query = tx.prepare_cached(
-            "SELECT e.id, e.fire, e.instance, e.status, i.instance_id
-             FROM fires f INDEXED BY fires_unfinished_by_invocation
-                 JOIN executions e ON e.fire = f.id JOIN instances i ON i.id = e.instance
-             WHERE f.invocation = ?1 AND f.unfinished > 0 AND e.finished_at_ms IS NULL ORDER BY e.id",
-        )?;
+        let mut query = tx.prepare_cached(&format!(
+            "{UNFINISHED} WHERE f.invocation = ?1 AND {IS_SO} ORDER BY e.id"
+        ))?;
         let mut rows = query.query([invocation])?;
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {
-            found.push(Self {
-                id: ExecutionId(row.get(0)?),
-                fire: row.get(1)?,
-                instance: row.get(2)?,
-                status: read_status(row, 3)?,
-                instance_id: row.get::<_, String>(4)?.into(),
-            });
+            found.push(Self::read(row)?);
         }
         Ok(found)
+    }
+
+    /// One of an invocation on each of these instances, where there is any: the oldest, which is
+    /// found without looking at the others.
+    pub(super) fn oldest_on(tx: Tx<'_>, invocation: i64, instances: &[i64]) -> Result<Vec<Self>> {
+        let mut query = tx.prepare_cached(&format!(
+            "{UNFINISHED} WHERE f.invocation = ?1 AND e.instance = ?2 AND {IS_SO} ORDER BY f.id LIMIT 1"
+        ))?;
+        let mut found = Vec::new();
+        for instance in instances {
+            if let Some(row) = query.query((invocation, instance))?.next()? {
+                found.push(Self::read(row)?);
+            }
+        }
+        Ok(found)
+    }
+
+    fn read(row: &Row<'_>) -> Result<Self> {
+        Ok(Self {
+            id: ExecutionId(row.get(0)?),
+            fire: row.get(1)?,
+            instance: row.get(2)?,
+            status: read_status(row, 3)?,
+            instance_id: row.get::<_, String>(4)?.into(),
+        })
     }
 }
 

@@ -212,10 +212,10 @@ pub(super) fn release(tx: Tx<'_>, invocation: i64) -> Result<()> {
     Ok(())
 }
 
-/// The next nominal time of the timers of an invocation.
+/// The next nominal time at which a timer of an invocation is to fire; none while it pauses.
 pub(super) fn next_fire_ms(tx: Tx<'_>, invocation: i64) -> Result<Option<i64>> {
     let next = tx
-        .prepare_cached("SELECT min(next_fire_at_ms) FROM timers WHERE invocation = ?1")?
+        .prepare_cached("SELECT min(next_fire_at_ms) FROM timers WHERE invocation = ?1 AND due_at_ms IS NOT NULL")?
         .query_row([invocation], |row| row.get(0))?;
     Ok(next)
 }

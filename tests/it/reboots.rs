@@ -113,6 +113,7 @@ async fn boots_that_cannot_be_are_refused() {
         assert_eq!(told.expect_err("refused").code(), code, "{instance} {boot_id}");
     };
     check("i-9", "a", "InvalidInstance.NotFound").await;
+    check(LOCAL, "a", "InvalidInstance.NotMatch").await;
     check("i-1", "", "InvalidBootId.Malformed").await;
     check("i-1", "a\nb", "InvalidBootId.Malformed").await;
     check("i-1", &"x".repeat(129), "InvalidBootId.Malformed").await;

@@ -83,8 +83,6 @@ const REFUSED: &[(&[&str], i32, &str)] = &[
     (&["explain", NO_RUN, "2030-01-31T08:00:00Z"], FAILURE, "(InvalidInvokeId.NotFound)"),
     (&["explain", NO_RUN], USAGE, "were not provided: <TIME> (Usage)"),
     (&["explain", NO_RUN, "noon"], USAGE, "want RFC 3339, such as 2030-01-31T08:00:00Z (Usage)"),
-    (&["instances", "booted", "nobody", "b-1"], FAILURE, "(InvalidInstance.NotFound)"),
-    (&["instances", "booted", "local", ""], FAILURE, "want 1 to 128 characters, none a control character; it has 0 (InvalidBootId.Malformed)"),
     (&["next", "rate(5m)", "--from", "noon"], USAGE, "want RFC 3339, such as 2030-01-31T08:00:00Z (Usage)"),
     (&["--db", "missing/a.db", "run", "true"], FAILURE, "(Storage.CannotOpen)"),
     (&["--db", ".", "ps"], FAILURE, "it is a folder, not a file; check that the folder exists and that this user may use it (Storage.CannotOpen)"),
