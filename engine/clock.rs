@@ -1,13 +1,13 @@
 //! Time as an argument. Real time decides when something fires, monotonic time measures timeouts;
 //! nothing else in the library reads either, so a test that holds a [`ManualClock`] holds time itself.
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use chrono::{DateTime, Utc};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 
 /// A boxed sleep; see [`Clock::sleep`].
 pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -50,8 +50,40 @@ impl Clock for SystemClock {
         self.origin.elapsed()
     }
 
+    /// Exact to about a tenth of a millisecond, unless very many end at once.
     fn sleep(&self, duration: Duration) -> Sleep {
-        Box::pin(tokio::time::sleep(duration))
+        let began = Instant::now();
+        let coarse = tokio::time::sleep(duration.saturating_sub(FINISH));
+        Box::pin(async move {
+            coarse.await;
+            let left = duration.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return;
+            }
+            tokio::select! {
+                () = finish(left) => {}
+                // Should every thread that may block be taken.
+                () = tokio::time::sleep(left) => {}
+            }
+        })
+    }
+}
+
+/// The end of a sleep: tokio counts in milliseconds and ends late by one or two.
+const FINISH: Duration = Duration::from_millis(3);
+/// Sleeps that are brought to an exact end at a time: each takes a thread for as long.
+const FINISHING_MAX: usize = 4;
+static FINISHING: Semaphore = Semaphore::const_new(FINISHING_MAX);
+
+/// Waits exactly so long, in a thread that may block.
+async fn finish(left: Duration) {
+    let Ok(place) = FINISHING.try_acquire() else { return pending().await };
+    let wait = move || {
+        std::thread::sleep(left);
+        drop(place);
+    };
+    if tokio::task::spawn_blocking(wait).await.is_err() {
+        pending().await
     }
 }
 
@@ -157,7 +189,7 @@ impl Clock for ManualClock {
         Box::pin(async move {
             // The sender lives in the clock; if the clock is gone nobody can move time any more.
             if woken.await.is_err() {
-                std::future::pending::<()>().await;
+                pending::<()>().await;
             }
         })
     }
