@@ -300,7 +300,8 @@ impl Loop {
             }
             Err(Error::Internal(_)) => {
                 self.write_apart(&ended, &runs).await;
-                false
+                // Without them the claim may go through; if not, it is not tried for ever.
+                !ended.is_empty()
             }
             Err(_) => false,
         }

@@ -40,8 +40,7 @@ pub(super) fn claim(tx: Tx<'_>, plan: &Plan, now_ms: i64) -> Result<ClaimedWork>
 impl ClaimedWork {
     /// Claims up to `max` executions of a fire.
     fn serve(&mut self, tx: Tx<'_>, mut fire: Waiting, max: usize, now_ms: i64) -> Result<()> {
-        let claimed = executions::claim(tx, fire.fire, fire.after, max, now_ms)?;
-        let exhausted = claimed.len() < max;
+        let (claimed, more) = executions::claim(tx, fire.fire, fire.after, max, now_ms)?;
         if let Some(last) = claimed.last() {
             fire.after = last.instance;
             let job = match fire.job.take() {
@@ -51,7 +50,7 @@ impl ClaimedWork {
             fire.job = Some(Arc::clone(&job));
             self.claimed.push((fire.fire, job, claimed));
         }
-        if !exhausted {
+        if more {
             self.taken.served.push(fire);
         }
         Ok(())

@@ -41,9 +41,11 @@ impl Planner {
             Trigger::Boot { .. } => return Ok(Start::AtBoot { target_rows: rows() }),
             Trigger::Schedule(schedule) => schedule,
         };
+        // Asked for once: that means to ask the system.
+        let mut local = None;
         let mut by_zone: BTreeMap<String, FirstFire> = BTreeMap::new();
         for Target { row, instance } in targets {
-            let own = instance.time_zone.unwrap_or_else(Zone::local);
+            let own = instance.time_zone.unwrap_or_else(|| *local.get_or_insert_with(Zone::local));
             let zone = schedule.bind(self.now, own).zone();
             if let Some(group) = by_zone.get_mut(&*zone.name()) {
                 group.target_rows.push(row);

@@ -94,21 +94,22 @@ pub(crate) struct Claimed {
     pub executor: String,
 }
 
-/// Claims up to `max` waiting executions of a fire, those on instances after `after`.
+/// Claims up to `max` waiting executions of a fire, those on instances after `after`; whether others
+/// wait behind them.
 pub(crate) fn claim(
     tx: Tx<'_>,
     fire: i64,
     after: i64,
     max: usize,
     now_ms: i64,
-) -> Result<Vec<Claimed>> {
+) -> Result<(Vec<Claimed>, bool)> {
     let mut query = tx.prepare_cached(
         "SELECT e.id, e.attempt, i.instance_id, i.executor, e.instance
          FROM executions e INDEXED BY executions_by_fire JOIN instances i ON i.id = e.instance
          WHERE e.fire = ?1 AND e.instance > ?2 AND e.status = 'Pending'
          ORDER BY e.instance LIMIT ?3",
     )?;
-    let waiting = query.query_map((fire, after, max as i64), |row| {
+    let waiting = query.query_map((fire, after, max as i64 + 1), |row| {
         Ok(Claimed {
             id: ExecutionId(row.get(0)?),
             attempt: row.get(1)?,
@@ -117,7 +118,9 @@ pub(crate) fn claim(
             executor: row.get(3)?,
         })
     })?;
-    let claimed: Vec<Claimed> = waiting.collect::<rusqlite::Result<_>>()?;
+    let mut claimed: Vec<Claimed> = waiting.collect::<rusqlite::Result<_>>()?;
+    let more = claimed.len() > max;
+    claimed.truncate(max);
     let mut update = tx.prepare_cached(
         "UPDATE executions SET status = ?2, started_at_ms = ?3 WHERE id = ?1 AND status = 'Pending'",
     )?;
@@ -125,7 +128,7 @@ pub(crate) fn claim(
         let changed = update.execute((execution.id.0, Cause::Claimed.target().as_str(), now_ms))?;
         expect_one(changed, execution.id)?;
     }
-    Ok(claimed)
+    Ok((claimed, more))
 }
 
 /// An execution that has ended.
