@@ -109,6 +109,8 @@ impl Records {
 struct Scheduling {
     wake: Arc<Notify>,
     task: JoinHandle<()>,
+    /// Closed when it has ended.
+    alive: tokio::sync::watch::Receiver<()>,
 }
 
 impl Scheduling {
@@ -120,14 +122,23 @@ impl Scheduling {
     ) -> Self {
         let wake = Arc::new(Notify::new());
         let told_by = Arc::clone(clock);
+        let (still_alive, alive) = tokio::sync::watch::channel(());
         let scheduler = Scheduler {
             store: Arc::clone(store),
             clock: Arc::clone(clock),
             vigil: Arc::clone(vigil),
             wake: Arc::clone(&wake),
             announce: Arc::new(move |step| announcer.step(step, now_ms(&*told_by))),
+            alive: still_alive,
         };
-        Self { wake, task: tokio::spawn(scheduler.run()) }
+        Self { wake, task: tokio::spawn(scheduler.run()), alive }
+    }
+
+    /// Ends it. What it is writing is written.
+    async fn end(&self) {
+        self.task.abort();
+        // Nothing is ever sent: it changes only by ending.
+        let _ = self.alive.clone().changed().await;
     }
 }
 
@@ -253,7 +264,7 @@ impl Engine {
     pub async fn shutdown(&self, deadline: Duration) {
         self.inner.closing.store(true, std::sync::atomic::Ordering::Relaxed);
         if let Some(scheduler) = &self.inner.scheduler {
-            scheduler.task.abort();
+            scheduler.end().await;
         }
         if let Some(dispatcher) = &self.inner.dispatcher {
             dispatcher.shut_down(deadline, &*self.inner.clock).await;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::clock::Clock;
 use crate::error::Result;
@@ -34,6 +34,8 @@ pub(crate) struct Scheduler {
     pub wake: Arc<Notify>,
     /// Called with what each step did, right after its commit.
     pub announce: Arc<dyn Fn(&Step) + Send + Sync>,
+    /// The last to be dropped: who waits for the end of the loop finds the store released.
+    pub alive: watch::Sender<()>,
 }
 
 impl Scheduler {
