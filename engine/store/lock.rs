@@ -16,7 +16,15 @@ const PRIVATE: u32 = 0o600;
 /// Held for as long as a process runs the file.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing it would not do: a process that is just being started has it open for a moment
+        // too. Should this fail, the end of the process releases it.
+        let _ = self.file.unlock();
+    }
 }
 
 impl Lock {
@@ -44,7 +52,7 @@ impl Lock {
             Err(TryLockError::Error(error)) => return Err(cannot_open(&path, &error)),
         }
         write_pid(&mut file).map_err(|error| cannot_open(&path, &error))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 
@@ -107,4 +115,21 @@ pub(super) fn cannot_open(path: &Path, error: &io::Error) -> Error {
         _ => StorageErrorKind::CannotOpen,
     };
     storage(kind, format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_released_though_a_child_has_its_descriptor_still() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let database = folder.path().join("adjutant.db");
+        let lock = Lock::take(&database).expect("nobody has it");
+        assert!(matches!(Lock::take(&database), Err(Error::InUse { pid: Some(_), .. })));
+        let heir = lock.file.try_clone().expect("a descriptor");
+        drop(lock);
+        Lock::take(&database).expect("nobody has it any more");
+        drop(heir);
+    }
 }

@@ -170,15 +170,3 @@ async fn only_this_user_can_read_the_file() {
         assert_eq!(mode & 0o777, 0o600, "{}", path.display());
     }
 }
-
-#[tokio::test]
-async fn a_file_is_free_as_soon_as_its_engine_has_shut_down() {
-    let place = Place::new();
-    for _ in 0..50 {
-        let engine = place.open().await;
-        // The scheduler writes when it is woken.
-        let request = RunCommand::shell("exit:0").on(["i-1"]).timeout(10).frequency("rate(60s)");
-        engine.run_command(request).await.expect("sound");
-        engine.shutdown(Duration::ZERO).await;
-    }
-}
