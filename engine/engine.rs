@@ -129,7 +129,7 @@ impl Scheduling {
             vigil: Arc::clone(vigil),
             wake: Arc::clone(&wake),
             announce: Arc::new(move |step| announcer.step(step, now_ms(&*told_by))),
-            alive: still_alive,
+            _alive: still_alive,
         };
         Self { wake, task: tokio::spawn(scheduler.run()), alive }
     }

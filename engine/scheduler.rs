@@ -35,7 +35,7 @@ pub(crate) struct Scheduler {
     /// Called with what each step did, right after its commit.
     pub announce: Arc<dyn Fn(&Step) + Send + Sync>,
     /// The last to be dropped: who waits for the end of the loop finds the store released.
-    pub alive: watch::Sender<()>,
+    pub _alive: watch::Sender<()>,
 }
 
 impl Scheduler {
