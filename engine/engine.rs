@@ -134,9 +134,8 @@ impl Scheduling {
         Self { wake, task: tokio::spawn(scheduler.run()), alive }
     }
 
-    /// Ends it. What it is writing is written.
-    async fn end(&self) {
-        self.task.abort();
+    /// Waits until it has ended. What it was writing is written.
+    async fn ended(&self) {
         // Nothing is ever sent: it changes only by ending.
         let _ = self.alive.clone().changed().await;
     }
@@ -264,10 +263,13 @@ impl Engine {
     pub async fn shutdown(&self, deadline: Duration) {
         self.inner.closing.store(true, std::sync::atomic::Ordering::Relaxed);
         if let Some(scheduler) = &self.inner.scheduler {
-            scheduler.end().await;
+            scheduler.task.abort();
         }
         if let Some(dispatcher) = &self.inner.dispatcher {
             dispatcher.shut_down(deadline, &*self.inner.clock).await;
+        }
+        if let Some(scheduler) = &self.inner.scheduler {
+            scheduler.ended().await;
         }
     }
 
