@@ -8,6 +8,7 @@ use adjutant::{
     TerminationMode,
 };
 use chrono::{DateTime, Utc};
+use clap::builder::NonEmptyStringValueParser;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -171,7 +172,7 @@ pub(crate) struct Target {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Repeat {
     /// Run on a schedule, such as `rate(5m)` or `0 30 2 * * ?`: print the id and return
-    #[arg(long, value_name = "EXPR", group = "repeats", conflicts_with = "detach")]
+    #[arg(long, value_name = "EXPR", group = "repeats", conflicts_with = "detach", value_parser = NonEmptyStringValueParser::new())]
     pub frequency: Option<String>,
     /// Run when an instance boots, once or always: print the id and return
     #[arg(long, value_enum, value_name = "WHICH", group = "repeats", conflicts_with = "detach")]
@@ -179,7 +180,8 @@ pub(crate) struct Repeat {
     /// What a fire does where the run before it has not ended
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = Overlap::Skip, requires = "repeats")]
     pub overlap: Overlap,
-    /// Which fires that nobody was there for are run: skip, latest or all:N
+    /// Which fires that nobody was there for are run: skip, latest or all:N; one that is no more than
+    /// a minute late is met all the same
     #[arg(long, value_name = "WHICH", default_value = "skip", value_parser = missed_policy, requires = "frequency", conflicts_with = "on_reboot")]
     pub missed: MissedPolicy,
     /// Fire later than the schedule says, by a time of its own that is less than this

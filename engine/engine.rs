@@ -270,6 +270,8 @@ impl Engine {
         }
         if let Some(scheduler) = &self.inner.scheduler {
             scheduler.ended().await;
+            // What it had asked to be written comes before this.
+            let _ = self.inner.records.store.write(|_| Ok(())).await;
         }
     }
 

@@ -55,9 +55,7 @@ impl Error {
     pub(crate) fn is_of_a_record(&self) -> bool {
         match self {
             Error::Internal(_) => true,
-            Error::Storage(error) => {
-                matches!(error.kind, StorageErrorKind::Corrupt | StorageErrorKind::Other)
-            }
+            Error::Storage(error) => error.kind == StorageErrorKind::Record,
             _ => false,
         }
     }
@@ -153,11 +151,13 @@ pub enum StorageErrorKind {
     Full,
     /// The file is damaged or no database.
     Corrupt,
+    /// A record says what no version of this library writes.
+    Record,
     /// The file is a sound database of something else.
     Foreign,
     /// The file was written by a newer version of this library, or by another build of this one.
     Version,
-    /// Too many reads wait already.
+    /// Another program holds the file, or too many reads wait already.
     Busy,
     /// The system refused a read or a write.
     Io,
@@ -172,6 +172,7 @@ impl StorageErrorKind {
             Self::ReadOnly => "Storage.ReadOnly",
             Self::Full => "Storage.Full",
             Self::Corrupt => "Storage.Corrupt",
+            Self::Record => "Storage.Record",
             Self::Foreign => "Storage.Foreign",
             Self::Version => "Storage.Version",
             Self::Busy => "Storage.Busy",
@@ -185,7 +186,7 @@ impl StorageErrorKind {
             Self::CannotOpen => "check that the folder exists and that this user may use it",
             Self::ReadOnly => "make the file and its folder writable, or open it for reading only",
             Self::Full => "free space on the disk and try again",
-            Self::Corrupt => "restore the file from a backup, or name another file",
+            Self::Corrupt | Self::Record => "restore the file from a backup, or name another file",
             Self::Foreign => "name a file of its own, which will be created",
             Self::Version => "use the version that wrote it, or a newer one",
             Self::Busy => "try again in a while",

@@ -1,12 +1,11 @@
 //! What the last engine on this file left behind. Whoever opens a file holds its lock, so every
 //! execution that the file calls running belongs to an engine that has ended.
 
-use chrono::{DateTime, Utc};
-
 use crate::error::Result;
 use crate::schedule::Zone;
+use crate::store::executions::Interrupted;
 use crate::store::timers::{self, Timer};
-use crate::store::{Store, Tx, executions, fires, meta};
+use crate::store::{Store, Tx, executions, fires, invocations, meta};
 
 /// The key under which an engine leaves its number.
 const OWNER: &str = "owner";
@@ -22,8 +21,8 @@ pub(crate) fn local_boot_id() -> Option<String> {
     Some(id.trim().to_owned()).filter(|id| !id.is_empty())
 }
 
-/// Ends what was running, and takes the file over; how many executions that ended.
-pub(crate) fn take_over(tx: Tx<'_>, now_ms: i64) -> Result<u64> {
+/// Ends what was running, and takes the file over.
+pub(crate) fn take_over(tx: Tx<'_>, now_ms: i64) -> Result<Interrupted> {
     let before = meta::get(tx, OWNER)?;
     let engine =
         before.map_or_else(|| "the engine".to_owned(), |owner| format!("the engine ({owner})"));
@@ -72,17 +71,21 @@ fn replan_some(tx: Tx<'_>, after: i64, now_ms: i64) -> Result<Option<i64>> {
     Ok(ids.last().copied())
 }
 
+/// Plans a timer from what has become of its nominal times: one that has moved into the past is
+/// due, and meets the policy for missed ones.
 fn plan(tx: Tx<'_>, timer: &Timer, now_ms: i64) -> Result<()> {
-    let mut after_ms = now_ms.saturating_sub(timer.delay_ms);
+    let mut after = timer.created;
     if let Some((_, last)) = fires::last_before(tx, timer.id, i64::MAX)? {
-        after_ms = after_ms.max(last.until.unwrap_or(last.time).timestamp_millis());
+        after = after.max(last.until.unwrap_or(last.time));
     }
-    let after: DateTime<Utc> = DateTime::from_timestamp_millis(after_ms).unwrap_or_default();
     let next = timer.schedule.bind(timer.created, timer.zone).next_after(after);
     let next_ms = next.map(|next| next.timestamp_millis());
     let next_ms = next_ms.filter(|next_ms| timer.end_at_ms.is_none_or(|end_ms| *next_ms <= end_ms));
-    if next_ms == timer.next_fire_at_ms {
-        return Ok(());
+    if next_ms != timer.next_fire_at_ms {
+        timers::advance(tx, timer, next_ms, timer.fires_left, timer.catching_up)?;
     }
-    timers::advance(tx, timer, next_ms, timer.fires_left)
+    if next_ms.is_none() {
+        invocations::finish_if_done(tx, timer.invocation, now_ms)?;
+    }
+    Ok(())
 }

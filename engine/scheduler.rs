@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::error::Result;
 use crate::store::{Store, Tx};
 
-pub(crate) use step::Step;
+pub(crate) use step::{Settling, Step};
 pub(crate) use vigil::Vigil;
 
 /// The clock may be set while the loop sleeps; this is how long that can go unnoticed.
@@ -57,28 +57,12 @@ impl Scheduler {
         }
     }
 
-    /// Fires what is due, one batch of it. A timer that cannot be dealt with must not keep the
-    /// others from firing: it is found by taking ever fewer at a time, and ended.
+    /// Fires what is due, one batch of it.
     async fn step(&self) -> Result<Step> {
         let watchful = self.vigil.look();
-        let mut why = String::new();
-        for timers_max in [usize::MAX, 64, 8, 1] {
-            let fire = move |tx: Tx<'_>| Step::fire_due(tx, watchful, timers_max);
-            match self.write(fire).await {
-                Err(error) if error.is_of_a_record() => why = error.to_string(),
-                done => return done,
-            }
-        }
-        tracing::error!(error = why, "a schedule ends, for its timer cannot be dealt with");
-        self.write(move |tx| Step::give_up_first(tx, watchful, &why)).await
-    }
-
-    async fn write(
-        &self,
-        op: impl FnOnce(Tx<'_>) -> Result<Step> + Send + 'static,
-    ) -> Result<Step> {
         let announce = Arc::clone(&self.announce);
-        self.store.write_then(op, move |step| announce(step)).await
+        let fire = move |tx: Tx<'_>| Step::fire_due(tx, watchful);
+        self.store.write_then(fire, move |step| announce(step)).await
     }
 
     fn until(&self, next_due_ms: Option<i64>) -> Duration {

@@ -1,12 +1,13 @@
 //! The states of an execution and of an invocation, and the one function that holds every transition.
 //!
 //! ```text
-//! Pending ─┬─► Running ─┬─► Success · Failed · Timeout · Invalid · Aborted · Error
-//!          │            └─► Stopping ─► Terminated (or, if it ended by itself first, any of the above)
-//!          └─► Cancelled
+//! Scheduled ─┬─► Pending ─┬─► Running ─┬─► Success · Failed · Timeout · Invalid · Aborted · Error
+//!            │            │            └─► Stopping ─► Terminated (or, if it ended by itself first,
+//!            └────────────┴─► Cancelled                any of the above)
 //! ```
 //!
-//! `Scheduled` and `Skipped` belong to executions that a timer has planned or passed over.
+//! An execution begins as `Pending`; as `Scheduled` if it has to wait for another on its instance; or
+//! as `Skipped`, and that is all.
 
 use std::fmt;
 use std::str::FromStr;
@@ -59,7 +60,7 @@ status_enum! {
     ExecutionStatus {
         /// Waits for a free place; nothing has started.
         Pending,
-        /// Planned by a timer that has not fired yet.
+        /// Waits for the end of the execution before it on its instance.
         Scheduled,
         /// Claimed: from here on it is started at most once.
         Running,
@@ -111,6 +112,8 @@ status_enum! {
 /// Why an execution changes its status. Named by what happened, not by where it leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
+    /// The execution that it waited for has ended.
+    Released,
     /// The dispatcher took it.
     Claimed,
     /// Somebody asked to stop it while it ran.
@@ -140,6 +143,7 @@ impl Cause {
     pub const fn sources(self) -> &'static [ExecutionStatus] {
         use ExecutionStatus::{Pending, Running, Scheduled, Stopping};
         match self {
+            Cause::Released => &[Scheduled],
             Cause::Claimed => &[Pending],
             Cause::StopAsked => &[Running],
             Cause::StopAskedEarly => &[Pending, Scheduled],
@@ -157,6 +161,7 @@ impl Cause {
     /// The state it leads to.
     pub const fn target(self) -> ExecutionStatus {
         match self {
+            Cause::Released => ExecutionStatus::Pending,
             Cause::Claimed => ExecutionStatus::Running,
             Cause::StopAsked => ExecutionStatus::Stopping,
             Cause::StopAskedEarly => ExecutionStatus::Cancelled,
@@ -243,10 +248,10 @@ pub fn roll_up(counts: &StatusCounts, timers_left: bool) -> InvocationStatus {
         I::Scheduled
     } else if stopped > 0 && succeeded == 0 && failed == 0 {
         I::Stopped
-    } else if failed == 0 {
-        I::Success
     } else if succeeded == 0 {
         I::Failed
+    } else if failed == 0 {
+        I::Success
     } else {
         I::PartialFailed
     }
@@ -257,7 +262,8 @@ mod tests {
     use super::ExecutionStatus as E;
     use super::*;
 
-    const CAUSES: [Cause; 11] = [
+    const CAUSES: [Cause; 12] = [
+        Cause::Released,
         Cause::Claimed,
         Cause::StopAsked,
         Cause::StopAskedEarly,
@@ -283,6 +289,8 @@ mod tests {
     fn transitions() {
         let check =
             |from: E, cause, to: Option<E>| assert_eq!(from.on(cause), to, "{from} on {cause:?}");
+        check(E::Scheduled, Cause::Released, Some(E::Pending));
+        check(E::Scheduled, Cause::Claimed, None);
         check(E::Pending, Cause::Claimed, Some(E::Running));
         check(E::Running, Cause::Claimed, None);
         check(E::Pending, Cause::StopAskedEarly, Some(E::Cancelled));
@@ -310,6 +318,7 @@ mod tests {
         check(&[E::Cancelled, E::Terminated], false, I::Stopped);
         check(&[E::Success, E::Cancelled], false, I::Success);
         check(&[E::Success], false, I::Success);
+        check(&[], false, I::Failed);
         check(&[E::Failed, E::Terminated], false, I::Failed);
         check(&[E::Timeout, E::Error, E::Invalid, E::Aborted], false, I::Failed);
         check(&[E::Success, E::Timeout], false, I::PartialFailed);

@@ -17,7 +17,7 @@ pub(crate) mod meta;
 mod migrate;
 mod outputs;
 pub(crate) mod stop;
-mod targets;
+pub(crate) mod targets;
 pub(crate) mod timers;
 mod writer;
 
@@ -172,6 +172,17 @@ impl Store {
     }
 }
 
+/// Does something within a transaction, and undoes all of it if it fails.
+pub(crate) fn apart<T>(tx: Tx<'_>, op: impl FnOnce() -> Result<T>) -> Result<T> {
+    tx.prepare_cached("SAVEPOINT apart")?.execute(())?;
+    let done = op();
+    if done.is_err() {
+        tx.prepare_cached("ROLLBACK TO apart")?.execute(())?;
+    }
+    tx.prepare_cached("RELEASE apart")?.execute(())?;
+    done
+}
+
 /// Names the file in an error of the database.
 fn at(error: Error, path: &Path) -> Error {
     match error {
@@ -197,6 +208,8 @@ impl From<rusqlite::Error> for Error {
             Some(ErrorCode::DiskFull) => StorageErrorKind::Full,
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StorageErrorKind::Corrupt,
             Some(ErrorCode::SystemIoFailure) => StorageErrorKind::Io,
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StorageErrorKind::Busy,
+            Some(ErrorCode::ConstraintViolation) => StorageErrorKind::Record,
             _ => StorageErrorKind::Other,
         };
         storage(kind, error.to_string())
@@ -218,7 +231,7 @@ impl From<r2d2::Error> for Error {
 
 /// A record that says what no version of this library writes.
 fn unreadable(what: impl std::fmt::Display) -> Error {
-    storage(StorageErrorKind::Corrupt, format!("a record cannot be understood: {what}"))
+    storage(StorageErrorKind::Record, format!("a record cannot be understood: {what}"))
 }
 
 /// Reads a text column into what it names.

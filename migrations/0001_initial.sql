@@ -124,6 +124,8 @@ CREATE TABLE timers (
     due_at_ms       INTEGER,
     -- How often it may still fire, if that is limited.
     fires_left      INTEGER CHECK (fires_left >= 0),
+    -- Whether the last step with it stopped before the end of what was due.
+    catching_up     INTEGER NOT NULL DEFAULT 0 CHECK (catching_up IN (0, 1)),
     UNIQUE (invocation, zone),
     CHECK (due_at_ms IS NULL OR due_at_ms = next_fire_at_ms + delay_ms),
     CHECK (due_at_ms IS NULL OR next_fire_at_ms IS NOT NULL)

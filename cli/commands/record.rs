@@ -25,6 +25,9 @@ pub(super) struct Record {
 #[serde(rename_all = "PascalCase")]
 struct Fires {
     fire: Vec<Fire>,
+    /// There are older ones.
+    #[serde(skip)]
+    more: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -51,7 +54,9 @@ impl Record {
         let fires = match invocation.repeat_mode {
             RepeatMode::Once => None,
             RepeatMode::Period | RepeatMode::NextRebootOnly | RepeatMode::EveryReboot => {
-                Some(Fires { fire: session.call(DescribeFires::new(invoke_id)).await?.fires })
+                // Without the history the newest page, which is enough to see how it stands.
+                let page = session.pages(DescribeFires::new(invoke_id), |_| !history).await?;
+                Some(Fires { fire: page.fires, more: !page.next_token.is_empty() })
             }
         };
         Ok(Self { invocation, invocation_results: Results { invocation_result: results }, fires })
@@ -59,6 +64,11 @@ impl Record {
 
     pub(super) fn fires(&self) -> &[Fire] {
         self.fires.as_ref().map_or(&[], |fires| &fires.fire)
+    }
+
+    /// Whether there are older ones than `fires`.
+    pub(super) fn has_older_fires(&self) -> bool {
+        self.fires.as_ref().is_some_and(|fires| fires.more)
     }
 
     pub(super) fn results(&self) -> &[InvocationResult] {

@@ -36,6 +36,9 @@ pub(super) async fn show(context: &Context, show: &Show) -> Result<u8, Failure> 
             text.push_str(&render::fires(record.fires(), Target::Stdout));
         }
         ui::print(text.as_bytes())?;
+        if record.has_older_fires() && Target::Stderr.is_terminal() {
+            ui::note("there are older fires; `--history` lists them too");
+        }
     }
     Ok(0)
 }

@@ -8,6 +8,7 @@ use crate::execution::StopReason;
 use crate::id::{ExecutionId, InstanceId, InvokeId};
 use crate::scheduler::Step;
 use crate::status::ExecutionStatus;
+use crate::store::executions::Interrupted;
 use crate::store::stop::Stopped;
 
 /// Tells what was written. Does not keep the engine going.
@@ -38,6 +39,24 @@ impl Announcer {
             self.stopped(*invoke_id, stopped, StopReason::Replaced, now_ms);
         }
         for &(invoke_id, status) in &step.finished {
+            self.hub.finish(invoke_id, status);
+        }
+    }
+
+    /// What the last engine left running has been ended.
+    pub(super) fn interrupted(&self, interrupted: &Interrupted, now_ms: i64) {
+        for (invoke_id, execution_id, instance_id) in &interrupted.executions {
+            self.hub.publish(*invoke_id, || {
+                vec![Change {
+                    execution_id: *execution_id,
+                    instance_id: instance_id.clone(),
+                    status: ExecutionStatus::Error,
+                    at_ms: now_ms,
+                    output: None,
+                }]
+            });
+        }
+        for &(invoke_id, status) in &interrupted.invocations {
             self.hub.finish(invoke_id, status);
         }
     }

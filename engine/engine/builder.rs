@@ -16,6 +16,7 @@ use crate::instance::{Instance, LOCAL};
 use crate::limits::Limits;
 use crate::recovery;
 use crate::scheduler::{Step, Vigil};
+use crate::store::executions::Interrupted;
 use crate::store::{Location, Store, StoreOptions, Tx, instances};
 
 /// What an engine is to be. Everything has a default; without a [`path`](EngineBuilder::path) it
@@ -180,7 +181,7 @@ impl EngineBuilder {
         let mut dispatcher = None;
         if let Some(scratch) = scratch {
             let now_ms = now_ms(&*clock);
-            let booted = Self::take_over(&store, boot_id.clone(), now_ms).await?;
+            let (interrupted, booted) = Self::take_over(&store, boot_id.clone(), now_ms).await?;
             recovery::replan(&store, now_ms).await?;
             let resources = Resources {
                 store: Arc::clone(&store),
@@ -191,6 +192,7 @@ impl EngineBuilder {
                 scratch,
             };
             let started = dispatcher.insert(Dispatcher::start(resources, idle));
+            announcer(started).interrupted(&interrupted, now_ms);
             announcer(started).step(&booted, now_ms);
         }
         let scheduler = dispatcher.as_ref().filter(|_| !idle).map(|dispatcher| {
@@ -215,7 +217,11 @@ impl EngineBuilder {
 
     /// Makes the file this engine's: ends what the last one left running, and finds out whether the
     /// machine has booted since.
-    async fn take_over(store: &Store, boot_id: Option<String>, now_ms: i64) -> Result<Step> {
+    async fn take_over(
+        store: &Store,
+        boot_id: Option<String>,
+        now_ms: i64,
+    ) -> Result<(Interrupted, Step)> {
         let take_over = move |tx: Tx<'_>| {
             instances::insert_if_new(tx, &Instance::new(LOCAL), now_ms)?;
             let interrupted = recovery::take_over(tx, now_ms)?;
@@ -227,9 +233,10 @@ impl EngineBuilder {
             Ok((interrupted, booted))
         };
         let (interrupted, booted) = store.write(take_over).await?;
-        if interrupted > 0 {
-            tracing::warn!(interrupted, "executions were cut off by the end of their engine");
+        let count = interrupted.executions.len();
+        if count > 0 {
+            tracing::warn!(count, "executions were cut off by the end of their engine");
         }
-        Ok(booted)
+        Ok((interrupted, booted))
     }
 }

@@ -38,11 +38,13 @@ fn entries(
     let invocation = invocations::find(tx, invoke_id)?;
     let standing = invocations::standing_of(tx, invocation)?;
     let mut entries = Vec::new();
-    for timer in timers::of_invocation(tx, invocation)? {
+    for found in timers::of_invocation(tx, invocation)? {
+        let timer = found.timer?;
         entries.push(Question { tx, timer: &timer, standing: &standing, instant, now }.answer()?);
     }
     let from_ms = instant.timestamp_millis();
-    for (row, fire) in fires::beside_schedule(tx, invocation, from_ms, from_ms + 1_000)? {
+    let until_ms = from_ms.saturating_add(1_000);
+    for (row, fire) in fires::beside_schedule(tx, invocation, from_ms, until_ms)? {
         let why = if fire.reason.is_empty() { "it was asked to run at once" } else { &fire.reason };
         let executions = executions::of_fire(tx, row)?;
         entries.push(ExplanationEntry {
@@ -78,7 +80,7 @@ struct Question<'a> {
 
 impl Question<'_> {
     fn answer(&self) -> Result<ExplanationEntry> {
-        let until_ms = self.instant.timestamp_millis() + 1_000;
+        let until_ms = self.instant.timestamp_millis().saturating_add(1_000);
         let mut before = fires::last_before(self.tx, self.timer.id, until_ms)?;
         let fire = before.take_if(|(_, fire)| self.is_in(fire));
         let executions = match &fire {
@@ -96,13 +98,17 @@ impl Question<'_> {
             executions,
             fire,
             before: before.map(|(_, fire)| fire),
-            after: timetable.next_after(self.last_instant()),
+            after: self
+                .timer
+                .next_fire_at_ms
+                .and_then(|_| timetable.next_after(self.last_instant())),
         })
     }
 
     /// The last instant of the second that is asked about.
     fn last_instant(&self) -> DateTime<Utc> {
-        self.instant + chrono::TimeDelta::milliseconds(999)
+        let end = self.instant.checked_add_signed(chrono::TimeDelta::milliseconds(999));
+        end.unwrap_or(self.instant)
     }
 
     /// Whether a record stands for a nominal time in that second.
@@ -116,13 +122,19 @@ impl Question<'_> {
     /// The nominal time in that second.
     fn nominal(&self) -> Option<DateTime<Utc>> {
         let timetable = self.timer.schedule.bind(self.timer.created, self.timer.zone);
-        let before = self.instant - chrono::TimeDelta::milliseconds(1);
+        let before = self.instant.checked_sub_signed(chrono::TimeDelta::milliseconds(1))?;
         timetable.next_after(before).filter(|nominal| *nominal <= self.last_instant())
     }
 
     fn without_record(&self) -> String {
         let Self { timer, standing, instant, now, .. } = self;
         let asked = text(*instant);
+        if self.last_instant() <= timer.created {
+            return format!(
+                "{asked} is before the invocation was made, at {}.",
+                text(timer.created)
+            );
+        }
         let Some(nominal) = self.nominal() else {
             return format!(
                 "{asked} is no nominal time of `{}`, {} time.",
@@ -130,25 +142,33 @@ impl Question<'_> {
             );
         };
         let nominal_ms = nominal.timestamp_millis();
-        if nominal <= timer.created {
-            return format!(
-                "{asked} is before the invocation was made, at {}.",
-                text(timer.created)
-            );
-        }
         if timer.end_at_ms.is_some_and(|end_ms| nominal_ms > end_ms) {
             return format!("{asked} is after the end of the schedule.");
         }
         match timer.next_fire_at_ms {
             None => {
                 let how = standing.ended.map_or_else(String::new, |at| format!(" at {}", text(at)));
-                format!("The timer had ended by then; the invocation ended{how}.")
+                format!(
+                    "Its schedule had been stopped, or had fired often enough; the invocation ended{how}."
+                )
             }
             Some(next_ms) if nominal_ms < next_ms => {
                 format!("{asked} is no nominal time by the zone data of today, or was none then.")
             }
             Some(_) => match standing.paused {
                 Some(since) => format!("It pauses since {}, and does not fire.", text(since)),
+                None if nominal > *now && timer.fires_left.is_some() => {
+                    "It is planned, unless the schedule has fired often enough by then.".to_owned()
+                }
+                None if timer.delay_ms > 0 && !timer.is_due_at(nominal_ms, *now) => {
+                    let due_ms = nominal_ms.saturating_add(timer.delay_ms);
+                    let due = DateTime::from_timestamp_millis(due_ms).unwrap_or(nominal);
+                    format!(
+                        "It is planned for {}, and fires at {}: its place in the spread.",
+                        text(nominal),
+                        text(due)
+                    )
+                }
                 None if nominal > *now => format!("It is planned for {}.", text(nominal)),
                 None => "It is due and has not been dealt with yet.".to_owned(),
             },
@@ -157,7 +177,7 @@ impl Question<'_> {
 }
 
 fn of_record(fire: &Fire, executions: &[FiredOn]) -> String {
-    let stretch = fire.until.map_or_else(String::new, |until| {
+    let stretch = fire.until.filter(|_| fire.count > 1).map_or_else(String::new, |until| {
         format!(", with all {} from {} to {}", fire.count, text(fire.time), text(until))
     });
     let why = match fire.disposition {
@@ -187,7 +207,10 @@ fn told(executions: &[FiredOn]) -> String {
     let named: Vec<String> = executions
         .iter()
         .take(NAMED_MAX)
-        .map(|one| format!("{} {}", one.instance_id, one.status))
+        .map(|one| match one.error_info.as_str() {
+            "" => format!("{} {}", one.instance_id, one.status),
+            why => format!("{} {} ({why})", one.instance_id, one.status),
+        })
         .collect();
     let more = match executions.len().saturating_sub(NAMED_MAX) {
         0 => String::new(),

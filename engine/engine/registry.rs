@@ -13,7 +13,7 @@ use crate::id::{CommandId, InstanceId};
 use crate::instance::{DescribeInstances, DescribeInstancesResponse, Instance, LOCAL};
 use crate::scheduler::Step;
 use crate::store::commands::Definition;
-use crate::store::{Tx, commands, instances};
+use crate::store::{Tx, commands, instances, targets};
 use crate::wire;
 
 impl Engine {
@@ -54,11 +54,14 @@ impl Engine {
         let boot_id = self.inner.boot_id.clone().filter(|_| instance.executor == LOCAL);
         self.write_step(move |tx| {
             check(tx, &instance)?;
+            let before = instances::find(tx, &instance.instance_id)?;
             instances::upsert(tx, &instance, now_ms)?;
-            match boot_id {
-                Some(boot_id) => boot(tx, &[instance.instance_id], &boot_id, now_ms),
-                None => Ok(Step::default()),
+            let Some(boot_id) = boot_id else { return Ok(Step::default()) };
+            if before.is_some_and(|before| before.instance.executor == LOCAL) {
+                return boot(tx, &[instance.instance_id], &boot_id, now_ms);
             }
+            targets::rebase(tx, &instance.instance_id, &boot_id)?;
+            Ok(Step::default())
         })
         .await
         .map(drop)

@@ -7,7 +7,7 @@ use crate::error::{Error, Result, Violation};
 use crate::id::{InstanceId, InvokeId};
 use crate::instance::LOCAL;
 use crate::invocation::fire::Fire;
-use crate::scheduler::Step;
+use crate::scheduler::{Settling, Step};
 use crate::store::{Tx, firing, instances, invocations};
 
 /// The longest boot id, in characters; the kernel's has 36.
@@ -27,7 +27,7 @@ impl Engine {
             invocations::check_repeats(tx, invocation)?;
             invocations::pause(tx, invocation, now_ms)
         };
-        self.settle_then(invoke_id, pause, |()| {}).await
+        self.settle_then(invoke_id, false, pause, |()| {}).await
     }
 
     /// Lets a paused invocation fire again, from its next nominal time on. What passed in the
@@ -47,7 +47,7 @@ impl Engine {
                 wake.notify_one();
             }
         };
-        self.settle_then(*invoke_id, resume, wake).await
+        self.settle_then(*invoke_id, false, resume, wake).await
     }
 
     /// Fires a repeating invocation now, on all its instances, beside its schedule and even while
@@ -120,15 +120,18 @@ impl Engine {
     pub(super) async fn settle_then<T: Send + 'static>(
         &self,
         invoke_id: InvokeId,
+        ends: bool,
         op: impl Fn(Tx<'_>, i64) -> Result<T> + Clone + Send + 'static,
         then: impl Fn(&T) + Clone + Send + 'static,
     ) -> Result<T> {
+        // Without a scheduler there is nobody to run what is due.
+        let settling = Settling { fires: self.inner.scheduler.is_some(), ends };
         loop {
             let (op, then) = (op.clone(), then.clone());
             let (announcer, watchful) = (self.announcer(), self.inner.vigil.look());
             let write = move |tx: Tx<'_>| {
                 let invocation = invocations::find(tx, invoke_id)?;
-                let step = Step::settle(tx, invocation, watchful)?;
+                let step = Step::settle(tx, invocation, watchful, settling)?;
                 let done = match (!step.more).then(|| op(tx, invocation)).transpose() {
                     Err(refusal @ (Error::Invalid(_) | Error::Conflict { .. })) => {
                         Some(Err(refusal))

@@ -51,15 +51,20 @@ impl Engine {
     ) -> Result<RunCommandResponse> {
         let checked = request.check(self.limits());
         none_of(checked.violations)?;
+        let command_id = CommandId::of_invocation(invoke_id);
+        // The pages take a kept command without a name; it has its id for one.
+        let name = match request.name {
+            name if name.is_empty() && request.keep_command => command_id.to_string(),
+            name => name,
+        };
         let definition = Definition {
-            name: request.name,
+            name,
             description: request.description,
             command_type: request.command_type,
             content: checked.content.ok_or_else(unchecked)?,
             working_dir: request.working_dir.filter(|dir| !dir.is_empty()),
             timeout_s: request.timeout.unwrap_or(self.limits().timeout_s_default),
         };
-        let command_id = CommandId::of_invocation(invoke_id);
         let (keep, kept_max) = (request.keep_command, self.limits().kept_commands_max);
         let new = NewInvocation {
             invoke_id,
@@ -144,14 +149,19 @@ impl Engine {
     pub async fn stop_invocation(&self, request: StopInvocation) -> Result<StopInvocationResponse> {
         none_of(request.violations(self.limits()))?;
         let invoke_id = request.invoke_id;
-        let (now_ms, announcer) = (self.now_ms(), self.announcer());
-        let stop = move |tx: Tx<'_>, invocation| {
-            stop::invocation(tx, invocation, &request.instance_ids, now_ms)
-        };
-        let announce = move |stopped: &Stopped| {
-            announcer.stopped(invoke_id, stopped, StopReason::Stopped, now_ms);
-        };
-        self.settle_then(invoke_id, stop, announce).await?;
+        let instance_ids = Arc::new(request.instance_ids);
+        let ends = instance_ids.is_empty();
+        let mut after = Some(0);
+        while let Some(last) = after {
+            let (now_ms, announcer) = (self.now_ms(), self.announcer());
+            let only = Arc::clone(&instance_ids);
+            let stop =
+                move |tx: Tx<'_>, invocation| stop::invocation(tx, invocation, &only, last, now_ms);
+            let announce = move |stopped: &Stopped| {
+                announcer.stopped(invoke_id, stopped, StopReason::Stopped, now_ms);
+            };
+            after = self.settle_then(invoke_id, ends, stop, announce).await?.more_after;
+        }
         Ok(StopInvocationResponse { request_id: wire::request_id() })
     }
 

@@ -338,11 +338,16 @@ fn rank(status: ExecutionStatus) -> u8 {
 
 /// The states an execution has been in, from its record.
 fn states_so_far(execution: &Progress) -> impl Iterator<Item = (ExecutionStatus, i64)> + use<> {
-    use ExecutionStatus::{Pending, Running, Stopping};
+    use ExecutionStatus::{Pending, Running, Scheduled, Skipped, Stopping};
+    let first = match execution.status {
+        Skipped => None,
+        Scheduled => Some((Scheduled, execution.created_at_ms)),
+        _ => Some((Pending, execution.created_at_ms)),
+    };
     let stopping = execution.stop_at_ms.filter(|_| execution.started_at_ms.is_some());
     let ended = execution.finished_at_ms.map(|at| (execution.status, at));
     [
-        Some((Pending, execution.created_at_ms)),
+        first,
         execution.started_at_ms.map(|at| (Running, at)),
         stopping.map(|at| (Stopping, at)),
         ended,

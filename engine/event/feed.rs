@@ -13,7 +13,7 @@ use crate::invocation::fire::Fire;
 use crate::status::{ExecutionStatus, InvocationStatus};
 
 /// Notices that wait for the slowest reader; a herd comes to more, but nobody reads that fast.
-const NOTICES_MAX: usize = 4_096;
+const NOTICES_MAX: usize = 1_024;
 
 /// One thing that happened to any invocation. Told after the commit that made it true.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ pub enum Notice {
         /// What became of it.
         fire: Fire,
     },
-    /// An execution came to a new status.
+    /// An execution started, is being stopped, or ended.
     Status {
         /// The invocation.
         invoke_id: InvokeId,
@@ -55,7 +55,8 @@ pub enum Notice {
     },
 }
 
-/// Notices from now on, from [`Engine::follow`](crate::Engine::follow).
+/// Notices from now on, from [`Engine::follow`](crate::Engine::follow). On a file that is open for
+/// reading only there are none.
 #[derive(Debug)]
 pub struct Feed(Option<broadcast::Receiver<Notice>>);
 

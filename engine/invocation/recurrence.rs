@@ -88,7 +88,8 @@ impl FromStr for OverlapPolicy {
 }
 
 /// What becomes of nominal times that passed while the engine was down, the machine slept, or the
-/// clock jumped over them. Whatever is not run is recorded as missed, with the exact count.
+/// clock jumped over them. Whatever is not run is recorded as missed, with the exact count. The last
+/// of them is met all the same if it is no more than a minute late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum MissedPolicy {
     /// They are not run. The default.
@@ -101,6 +102,11 @@ pub enum MissedPolicy {
 }
 
 impl MissedPolicy {
+    /// Whether runs of missed times wait for one another.
+    pub(crate) const fn lets_wait(self) -> bool {
+        matches!(self, Self::All(_))
+    }
+
     /// How many nominal times that are too late are run all the same.
     pub(crate) const fn runs_max(self) -> usize {
         match self {
@@ -108,13 +114,6 @@ impl MissedPolicy {
             Self::Latest => 1,
             Self::All(limit) => limit as usize,
         }
-    }
-}
-
-impl MissedPolicy {
-    /// Whether executions may wait for the end of another.
-    pub(crate) const fn lets_wait(self) -> bool {
-        matches!(self, Self::All(_))
     }
 }
 

@@ -62,10 +62,10 @@ impl Plan {
         Self { passed, runs: met, next_ms }
     }
 
-    /// None of the times until `now_ms` runs.
-    pub(super) fn passing_over(timer: &Timer, now_ms: i64, budget: &mut Budget) -> Self {
+    /// None of the times until then runs.
+    pub(super) fn passing_over(timer: &Timer, until_ms: i64, budget: &mut Budget) -> Self {
         let Some(times) = Times::of(timer) else { return Self::NOTHING };
-        let (passed, next_ms) = times.count(now_ms.saturating_sub(timer.delay_ms), budget);
+        let (passed, next_ms) = times.count(until_ms, budget);
         Self { passed, runs: Vec::new(), next_ms }
     }
 
@@ -163,6 +163,7 @@ mod tests {
             overlap: OverlapPolicy::Skip,
             missed,
             end_at_ms: None,
+            catching_up: false,
         }
     }
 

@@ -1,15 +1,15 @@
 //! The parts of the scheduler that run inside a transaction: what is due becomes fires, and timers
 //! move on to their next nominal time in the same commit.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::InvokeId;
 use crate::invocation::fire::{Fire, FireDisposition};
 use crate::store::executions::FinishedInvocations;
 use crate::store::fires;
 use crate::store::firing::{self, Fired};
 use crate::store::stop::Stopped;
-use crate::store::timers::{self, Timer};
-use crate::store::{Tx, invocations};
+use crate::store::timers::{self, Found, Timer};
+use crate::store::{self, Tx, invocations};
 
 use super::plan::{Budget, LATE_MS_MAX, Plan};
 use super::vigil::Watchful;
@@ -20,6 +20,8 @@ const FIRES_MAX: usize = 1_024;
 const TIMES_MAX: u64 = 50_000;
 /// The reason of what passed while its invocation paused.
 const PAUSED: &str = "the invocation paused";
+/// The reason of what had passed, and had not come to its place in the spread.
+const STOPPED: &str = "the invocation was stopped before its delay was over";
 
 /// What came of a step.
 #[derive(Debug, Default)]
@@ -35,84 +37,120 @@ pub(crate) struct Step {
     pub next_due_ms: Option<i64>,
 }
 
+/// What is to become of nominal times before something is done to their invocation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settling {
+    /// What is due may fire: there is somebody to run it.
+    pub fires: bool,
+    /// What has passed and waits for its place in the spread has no other chance.
+    pub ends: bool,
+}
+
+/// What is said of nominal times that do not fire.
+struct Passing<'a> {
+    until_ms: i64,
+    as_what: FireDisposition,
+    why: &'a str,
+}
+
 impl Step {
-    fn budget() -> Budget {
-        Budget { times: TIMES_MAX, fires: FIRES_MAX }
-    }
-
     /// Fires what is due, those first that have waited longest.
-    pub(super) fn fire_due(tx: Tx<'_>, watchful: Watchful, timers_max: usize) -> Result<Self> {
+    pub(super) fn fire_due(tx: Tx<'_>, watchful: Watchful) -> Result<Self> {
         let now_ms = watchful.now.timestamp_millis();
-        let timers_max = timers_max.min(TIMERS_MAX);
-        let due = timers::due(tx, now_ms, timers_max)?;
-        let mut step = Self { more: due.len() == timers_max, ..Self::default() };
-        step.deal_with(tx, &due, watchful)?;
+        let due = timers::due(tx, now_ms, TIMERS_MAX)?;
+        let mut step = Self { more: due.len() == TIMERS_MAX, ..Self::default() };
+        step.deal_with(tx, due, now_ms, |step, timer, budget| {
+            step.fire(tx, timer, watchful, budget)
+        })?;
         step.next_due_ms = timers::next_due_ms(tx)?;
-        Ok(step)
-    }
-
-    /// Ends the timer that is due first, because dealing with it fails; its record says why.
-    pub(super) fn give_up_first(tx: Tx<'_>, watchful: Watchful, why: &str) -> Result<Self> {
-        let now_ms = watchful.now.timestamp_millis();
-        let mut step = Self { more: true, ..Self::default() };
-        if let Some((timer, invoke_id)) = timers::first_due(tx, now_ms)? {
-            let why = format!("its schedule ends here, for it cannot be carried out: {why}");
-            step.fires.push((invoke_id, fires::give_up(tx, timer, &why, now_ms)?));
-            timers::end(tx, timer)?;
-            let invocation = invocations::find(tx, invoke_id)?;
-            step.finished.extend(invocations::finish_if_done(tx, invocation, now_ms)?);
-        }
         Ok(step)
     }
 
     /// Deals with the nominal times of an invocation up to now: what is done to it next comes after
     /// them. To be repeated while there is `more`.
-    pub(crate) fn settle(tx: Tx<'_>, invocation: i64, watchful: Watchful) -> Result<Self> {
-        let mut timers = match timers::of_invocation(tx, invocation) {
-            // The scheduler gives it up; it must not keep anybody from stopping the invocation.
-            Err(error) if error.is_of_a_record() => return Ok(Self::default()),
-            timers => timers?,
-        };
+    pub(crate) fn settle(
+        tx: Tx<'_>,
+        invocation: i64,
+        watchful: Watchful,
+        settling: Settling,
+    ) -> Result<Self> {
+        let now_ms = watchful.now.timestamp_millis();
         let mut step = Self::default();
-        if invocations::standing_of(tx, invocation)?.paused.is_some() {
-            step.pass_over_pause(tx, &timers, watchful)?;
-        } else {
-            timers.retain(|timer| timer.is_due(watchful.now.timestamp_millis()));
-            step.deal_with(tx, &timers, watchful)?;
-        }
+        let mut found = timers::of_invocation(tx, invocation)?;
+        found.retain(|found| found.timer.as_ref().map_or(true, |timer| timer.is_nominal(now_ms)));
+        let paused = invocations::standing_of(tx, invocation)?.paused.is_some();
+        step.deal_with(tx, found, now_ms, |step, timer, budget| {
+            let mut timer = timer.clone();
+            if timer.is_due(now_ms) {
+                let until_ms = now_ms.saturating_sub(timer.delay_ms);
+                if paused {
+                    let skipped =
+                        Passing { until_ms, as_what: FireDisposition::Skipped, why: PAUSED };
+                    step.pass_over(tx, &mut timer, skipped, now_ms, budget)?;
+                } else if settling.fires {
+                    step.fire(tx, &timer, watchful, budget)?;
+                    timer = timers::get(tx, timer.id)?;
+                } else {
+                    let why = &watchful.absence(timer.due_ms()).to_string();
+                    let missed = Passing { until_ms, as_what: FireDisposition::Missed, why };
+                    step.pass_over(tx, &mut timer, missed, now_ms, budget)?;
+                }
+            }
+            if settling.ends && !budget.is_spent() && timer.is_nominal(now_ms) {
+                let as_what = FireDisposition::Skipped;
+                let skipped = Passing { until_ms: now_ms, as_what, why: STOPPED };
+                step.pass_over(tx, &mut timer, skipped, now_ms, budget)?;
+            }
+            Ok(())
+        })?;
         Ok(step)
     }
 
-    /// Records what the timers of a paused invocation have passed over.
-    fn pass_over_pause(&mut self, tx: Tx<'_>, timers: &[Timer], watchful: Watchful) -> Result<()> {
-        let now_ms = watchful.now.timestamp_millis();
-        let mut budget = Self::budget();
-        for timer in timers {
-            let plan = Plan::passing_over(timer, now_ms, &mut budget);
-            if let Some(stretch) = plan.passed {
-                let skipped = FireDisposition::Skipped;
-                let fire = fires::pass_over(tx, timer, stretch, skipped, PAUSED, now_ms)?;
-                self.fires.push((timer.invoke_id, fire));
-                timers::advance(tx, timer, plan.next_ms, timer.fires_left)?;
-            }
-            if plan.next_ms.is_none() {
-                let invocation = timer.invocation;
-                self.finished.extend(invocations::finish_if_done(tx, invocation, now_ms)?);
-            }
-        }
-        self.more = budget.is_spent();
-        Ok(())
-    }
-
-    fn deal_with(&mut self, tx: Tx<'_>, due: &[Timer], watchful: Watchful) -> Result<()> {
-        let mut budget = Self::budget();
-        for timer in due {
+    /// Deals with timers, as far as the budget goes. One that cannot be dealt with must not keep the
+    /// others from firing: it ends, with a record that says why.
+    fn deal_with(
+        &mut self,
+        tx: Tx<'_>,
+        found: Vec<Found>,
+        now_ms: i64,
+        mut deal: impl FnMut(&mut Self, &Timer, &mut Budget) -> Result<()>,
+    ) -> Result<()> {
+        let mut budget = Budget { times: TIMES_MAX, fires: FIRES_MAX };
+        for Found { id, invocation, invoke_id, timer } in found {
             if budget.is_spent() {
                 break;
             }
-            self.fire(tx, timer, watchful, &mut budget)?;
+            let before = (self.fires.len(), self.stopped.len(), self.finished.len());
+            let dealt =
+                timer.and_then(|timer| store::apart(tx, || deal(self, &timer, &mut budget)));
+            match dealt {
+                Err(error) if error.is_of_a_record() => {
+                    self.fires.truncate(before.0);
+                    self.stopped.truncate(before.1);
+                    self.finished.truncate(before.2);
+                    self.give_up(tx, id, invocation, invoke_id, &error, now_ms)?;
+                }
+                dealt => dealt?,
+            }
         }
         self.more |= budget.is_spent();
+        Ok(())
+    }
+
+    fn give_up(
+        &mut self,
+        tx: Tx<'_>,
+        timer: i64,
+        invocation: i64,
+        invoke_id: InvokeId,
+        error: &Error,
+        now_ms: i64,
+    ) -> Result<()> {
+        tracing::error!(%error, %invoke_id, "a schedule ends, for its timer cannot be dealt with");
+        let why = format!("its schedule ends here, for it cannot be carried out: {error}");
+        self.fires.extend(fires::give_up(tx, timer, &why, now_ms)?.map(|fire| (invoke_id, fire)));
+        timers::end(tx, timer)?;
+        self.finished.extend(invocations::finish_if_done(tx, invocation, now_ms)?);
         Ok(())
     }
 
@@ -132,10 +170,12 @@ impl Step {
             let fire = fires::pass_over(tx, timer, stretch, missed, &reason, now_ms)?;
             self.fires.push((timer.invoke_id, fire));
         }
+        let until_ms = now_ms.saturating_sub(timer.delay_ms);
+        let unfinished = next_ms.is_some_and(|next_ms| next_ms <= until_ms);
+        let catching_up = timer.catching_up || unfinished || runs.len() > 1;
         let mut fires_left = timer.fires_left;
-        let several = runs.len() > 1;
         for at_ms in runs {
-            let late = several || now_ms - timer.delay_ms - at_ms > LATE_MS_MAX;
+            let late = catching_up || until_ms - at_ms > LATE_MS_MAX;
             let fired = firing::by_timer(tx, timer, at_ms, late, now_ms)?;
             if let Some(left) = fires_left.as_mut().filter(|_| fired.is_start()) {
                 *left = left.saturating_sub(1);
@@ -146,8 +186,31 @@ impl Step {
                 break;
             }
         }
-        timers::advance(tx, timer, next_ms, fires_left)?;
+        timers::advance(tx, timer, next_ms, fires_left, unfinished)?;
         if next_ms.is_none() {
+            self.finished.extend(invocations::finish_if_done(tx, timer.invocation, now_ms)?);
+        }
+        Ok(())
+    }
+
+    /// Records that nominal times of a timer do not fire.
+    fn pass_over(
+        &mut self,
+        tx: Tx<'_>,
+        timer: &mut Timer,
+        passing: Passing<'_>,
+        now_ms: i64,
+        budget: &mut Budget,
+    ) -> Result<()> {
+        let Passing { until_ms, as_what, why } = passing;
+        let plan = Plan::passing_over(timer, until_ms, budget);
+        if let Some(stretch) = plan.passed {
+            let fire = fires::pass_over(tx, timer, stretch, as_what, why, now_ms)?;
+            self.fires.push((timer.invoke_id, fire));
+            timers::advance(tx, timer, plan.next_ms, timer.fires_left, false)?;
+            timer.next_fire_at_ms = plan.next_ms;
+        }
+        if plan.next_ms.is_none() {
             self.finished.extend(invocations::finish_if_done(tx, timer.invocation, now_ms)?);
         }
         Ok(())

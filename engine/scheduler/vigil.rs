@@ -37,9 +37,9 @@ impl Vigil {
 
     /// Reads the clocks.
     pub(crate) fn look(&self) -> Watchful {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.realtime();
         let ahead = ahead(&*self.clock, now);
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let step = ahead - state.ahead;
         state.ahead = ahead;
         if step > DRIFT_MAX {
@@ -103,7 +103,9 @@ impl fmt::Display for Absence {
                 time(from),
                 time(until)
             ),
-            Self::Busy => f.write_str("the engine was too busy"),
+            Self::Busy => {
+                f.write_str("the engine was held up: suspended, too busy, or its disk refused")
+            }
         }
     }
 }

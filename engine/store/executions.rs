@@ -175,7 +175,7 @@ pub(crate) fn finish(tx: Tx<'_>, ended: &[Ended]) -> Result<Finished> {
 fn release(tx: Tx<'_>, ended: ExecutionId) -> Result<Option<i64>> {
     let fire = tx
         .prepare_cached(
-            "UPDATE executions SET status = 'Pending' WHERE status = 'Scheduled' AND id = (
+            "UPDATE executions SET status = ?2 WHERE status = 'Scheduled' AND id = (
                  SELECT w.id FROM executions e JOIN fires f ON f.id = e.fire
                      CROSS JOIN fires wf INDEXED BY fires_unfinished_by_invocation
                      CROSS JOIN executions w INDEXED BY executions_by_fire
@@ -184,7 +184,7 @@ fn release(tx: Tx<'_>, ended: ExecutionId) -> Result<Option<i64>> {
                  ORDER BY wf.id LIMIT 1)
              RETURNING fire",
         )?
-        .query_row([ended.0], |row| row.get(0))
+        .query_row((ended.0, Cause::Released.target().as_str()), |row| row.get(0))
         .optional()?;
     Ok(fire)
 }
@@ -233,16 +233,28 @@ pub(super) fn finish_invocations(
     Ok(finished)
 }
 
+/// What an engine left running when it ended.
+#[derive(Debug, Default)]
+pub(crate) struct Interrupted {
+    pub executions: Vec<(InvokeId, ExecutionId, InstanceId)>,
+    pub invocations: FinishedInvocations,
+}
+
 /// Ends what an engine left running when it ended: nobody knows how it went on, and nothing is run twice.
-pub(crate) fn interrupt_all(tx: Tx<'_>, evidence: &str, now_ms: i64) -> Result<u64> {
+pub(crate) fn interrupt_all(tx: Tx<'_>, evidence: &str, now_ms: i64) -> Result<Interrupted> {
     let mut query = tx.prepare_cached(
-        "SELECT e.id, e.attempt, e.fire, v.overlap_policy IS NOT NULL
-         FROM fires f JOIN executions e ON e.fire = f.id JOIN invocations v ON v.id = f.invocation
+        "SELECT e.id, e.attempt, e.fire, v.overlap_policy IS NOT NULL, v.invoke_id, i.instance_id
+         FROM fires f INDEXED BY fires_unfinished
+             CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
+             JOIN invocations v ON v.id = f.invocation JOIN instances i ON i.id = e.instance
          WHERE f.unfinished > 0 AND e.status IN ('Running', 'Stopping')",
     )?;
-    let left = query.query_map((), |row| {
-        Ok(Ended {
-            id: ExecutionId(row.get(0)?),
+    let mut rows = query.query(())?;
+    let (mut left, mut interrupted) = (Vec::new(), Interrupted::default());
+    while let Some(row) = rows.next()? {
+        let id = ExecutionId(row.get(0)?);
+        left.push(Ended {
+            id,
             attempt: row.get(1)?,
             fire: row.get(2)?,
             lets_wait: row.get(3)?,
@@ -255,11 +267,12 @@ pub(crate) fn interrupt_all(tx: Tx<'_>, evidence: &str, now_ms: i64) -> Result<u
             },
             output: Output::default(),
             finished_at_ms: now_ms,
-        })
-    })?;
-    let left: Vec<Ended> = left.collect::<rusqlite::Result<_>>()?;
-    finish(tx, &left)?;
-    Ok(left.len() as u64)
+        });
+        let instance_id = row.get::<_, String>(5)?.into();
+        interrupted.executions.push((InvokeId::from_bytes(row.get(4)?), id, instance_id));
+    }
+    interrupted.invocations = finish(tx, &left)?.invocations;
+    Ok(interrupted)
 }
 
 pub(super) fn expect_one(changed: usize, id: ExecutionId) -> Result<()> {
@@ -283,14 +296,16 @@ pub(super) const LATEST: &str = "NOT EXISTS (
     SELECT 1 FROM executions l INDEXED BY executions_by_fire
     WHERE l.fire = e.fire AND l.instance = e.instance AND l.attempt > e.attempt)";
 
-/// Picks the latest one that says how the invocation stands: a skipped one gave way to another.
-pub(super) const LATEST_STANDING: &str = "e.status <> 'Skipped' AND NOT EXISTS (
+/// Picks the latest one that says how the invocation stands: a skipped one gave way to another, and
+/// one that is scheduled waits for another.
+pub(super) const LATEST_STANDING: &str = "e.status NOT IN ('Skipped', 'Scheduled') AND NOT EXISTS (
     SELECT 1 FROM fires lf INDEXED BY fires_by_invocation CROSS JOIN executions l INDEXED BY executions_by_fire
     WHERE lf.invocation = f.invocation AND lf.id > f.id AND l.fire = lf.id AND l.instance = e.instance
-      AND l.status <> 'Skipped')
+      AND l.status NOT IN ('Skipped', 'Scheduled'))
     AND NOT EXISTS (
     SELECT 1 FROM executions l INDEXED BY executions_by_fire
-    WHERE l.fire = e.fire AND l.instance = e.instance AND l.attempt > e.attempt AND l.status <> 'Skipped')";
+    WHERE l.fire = e.fire AND l.instance = e.instance AND l.attempt > e.attempt
+      AND l.status NOT IN ('Skipped', 'Scheduled'))";
 
 /// A page of executions, newest first.
 pub(crate) fn list(

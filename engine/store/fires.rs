@@ -96,15 +96,15 @@ pub(crate) fn pass_over(
 }
 
 /// Records that the next nominal time of a timer is the one at which it had to be given up.
-pub(crate) fn give_up(tx: Tx<'_>, timer: i64, reason: &str, now_ms: i64) -> Result<Fire> {
+pub(crate) fn give_up(tx: Tx<'_>, timer: i64, reason: &str, now_ms: i64) -> Result<Option<Fire>> {
     tx.prepare_cached(
         "INSERT INTO fires (invocation, timer, fire_at_ms, disposition, reason, unfinished, dealt_at_ms)
-         SELECT invocation, id, next_fire_at_ms, 'Skipped', ?2, 0, ?3 FROM timers WHERE id = ?1
-         ON CONFLICT DO UPDATE SET reason = excluded.reason",
+         SELECT invocation, id, next_fire_at_ms, 'Skipped', ?2, 0, ?3
+         FROM timers WHERE id = ?1 AND next_fire_at_ms IS NOT NULL
+         ON CONFLICT DO NOTHING",
     )?
     .execute((timer, reason, now_ms))?;
-    let last = last_before(tx, timer, i64::MAX)?;
-    last.map(|(_, fire)| fire).ok_or_else(|| Error::Internal(format!("timer {timer} is gone")))
+    Ok(last_before(tx, timer, i64::MAX)?.map(|(_, fire)| fire))
 }
 
 /// Takes note that executions of a fire have ended; its invocation if none of them is left.

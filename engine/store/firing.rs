@@ -153,9 +153,15 @@ pub(crate) fn at_boot(
 fn fire(tx: Tx<'_>, firing: &Firing<'_>) -> Result<Fired> {
     let before = match firing.overlap {
         OverlapPolicy::Allow => Vec::new(),
-        // Whatever it is, this one waits for it. There may be very many of them.
+        // There may be very many: none is read that makes no difference.
         _ if firing.late => Unfinished::oldest_on(tx, firing.invocation, &firing.targets)?,
-        _ => Unfinished::of_invocation(tx, firing.invocation)?,
+        OverlapPolicy::Skip => Unfinished::oldest_on(tx, firing.invocation, &firing.targets)?,
+        OverlapPolicy::Queue => {
+            let mut before = Unfinished::oldest_on(tx, firing.invocation, &firing.targets)?;
+            before.extend(Unfinished::waiting_on(tx, firing.invocation, &firing.targets)?);
+            before
+        }
+        OverlapPolicy::Replace => Unfinished::of_invocation(tx, firing.invocation)?,
     };
     let admissions = admit(firing, &before);
     let unfinished = admissions.iter().filter(|one| !matches!(one, Admission::Skipped(_))).count();

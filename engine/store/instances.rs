@@ -52,7 +52,8 @@ pub(crate) fn remove(tx: Tx<'_>, id: &InstanceId, now_ms: i64) -> Result<()> {
     let target = find(tx, id)?.ok_or_else(|| Error::invalid(not_found(id)))?;
     let busy: bool = tx
         .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM fires f JOIN executions e ON e.fire = f.id
+            "SELECT EXISTS (SELECT 1 FROM fires f INDEXED BY fires_unfinished
+                     CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
                  WHERE f.unfinished > 0 AND e.instance = ?1 AND e.finished_at_ms IS NULL)
              OR EXISTS (SELECT 1 FROM targets t LEFT JOIN timers m ON m.id = t.timer
                  WHERE t.instance = ?1 AND (t.awaits_boot = 1 OR m.next_fire_at_ms IS NOT NULL))",

@@ -10,7 +10,7 @@ use crate::status::{Cause, ExecutionStatus};
 
 use super::executions::{self, EndedByFire, FinishedInvocations, expect_one};
 use super::invocations::{self, read_status};
-use super::{Tx, targets};
+use super::{Tx, targets, unreadable};
 
 /// An execution that has not ended.
 #[derive(Debug)]
@@ -29,6 +29,24 @@ const UNFINISHED: &str = "SELECT e.id, e.fire, e.instance, e.status, i.instance_
 const IS_SO: &str = "f.unfinished > 0 AND e.finished_at_ms IS NULL";
 
 impl Unfinished {
+    /// Those of an invocation after this one, in the order they were made: on these instances, or
+    /// on all if none is named.
+    fn after(tx: Tx<'_>, invocation: i64, after: i64, only: &[InstanceId]) -> Result<Vec<Self>> {
+        let only: Vec<&str> = only.iter().map(InstanceId::as_str).collect();
+        let only = serde_json::to_string(&only).map_err(unreadable)?;
+        let mut query = tx.prepare_cached(&format!(
+            "{UNFINISHED} WHERE f.invocation = ?1 AND {IS_SO} AND e.id > ?2
+                 AND (?3 = '[]' OR i.instance_id IN (SELECT value FROM json_each(?3)))
+             ORDER BY f.id, e.id LIMIT ?4"
+        ))?;
+        let mut rows = query.query((invocation, after, only, SLICE as i64))?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.push(Self::read(row)?);
+        }
+        Ok(found)
+    }
+
     /// Those of an invocation, in the order they were made.
     pub(super) fn of_invocation(tx: Tx<'_>, invocation: i64) -> Result<Vec<Self>> {
         let mut query = tx.prepare_cached(&format!(
@@ -45,8 +63,18 @@ impl Unfinished {
     /// One of an invocation on each of these instances, where there is any: the oldest, which is
     /// found without looking at the others.
     pub(super) fn oldest_on(tx: Tx<'_>, invocation: i64, instances: &[i64]) -> Result<Vec<Self>> {
+        Self::first_on(tx, invocation, instances, IS_SO)
+    }
+
+    /// One that waits on each of these instances, where there is any.
+    pub(super) fn waiting_on(tx: Tx<'_>, invocation: i64, instances: &[i64]) -> Result<Vec<Self>> {
+        let waits = format!("{IS_SO} AND e.status IN ('Pending', 'Scheduled')");
+        Self::first_on(tx, invocation, instances, &waits)
+    }
+
+    fn first_on(tx: Tx<'_>, invocation: i64, instances: &[i64], is_so: &str) -> Result<Vec<Self>> {
         let mut query = tx.prepare_cached(&format!(
-            "{UNFINISHED} WHERE f.invocation = ?1 AND e.instance = ?2 AND {IS_SO} ORDER BY f.id LIMIT 1"
+            "{UNFINISHED} WHERE f.invocation = ?1 AND e.instance = ?2 AND {is_so} ORDER BY f.id LIMIT 1"
         ))?;
         let mut found = Vec::new();
         for instance in instances {
@@ -76,7 +104,12 @@ pub(crate) struct Stopped {
     /// Run, and are to be ended.
     pub stopping: Vec<(ExecutionId, InstanceId)>,
     pub finished: FinishedInvocations,
+    /// Where to go on, if there is more to stop than one commit takes.
+    pub more_after: Option<i64>,
 }
+
+/// Executions that are stopped in one commit; others write in between.
+const SLICE: usize = 4_096;
 
 impl Stopped {
     /// Whether there was nothing to stop.
@@ -138,15 +171,19 @@ impl<'a> Stopping<'a> {
     }
 }
 
-/// Stops an invocation, on these instances or on all if none is named.
+/// Stops an invocation, on these instances or on all if none is named: a slice of its executions,
+/// those after `after`.
 pub(crate) fn invocation(
     tx: Tx<'_>,
     invocation: i64,
     only: &[InstanceId],
+    after: i64,
     now_ms: i64,
 ) -> Result<Stopped> {
-    for id in only {
-        check_target(tx, invocation, id)?;
+    if after == 0 {
+        for id in only {
+            check_target(tx, invocation, id)?;
+        }
     }
     // First, so that it ends with the last execution that is cancelled here.
     if only.is_empty() {
@@ -155,12 +192,12 @@ pub(crate) fn invocation(
         targets::remove(tx, invocation, only)?;
     }
     let mut stopping = Stopping::new(now_ms, "stopped");
-    for one in Unfinished::of_invocation(tx, invocation)? {
-        if only.is_empty() || only.contains(&one.instance_id) {
-            stopping.stop(tx, &one)?;
-        }
+    let slice = Unfinished::after(tx, invocation, after, only)?;
+    for one in &slice {
+        stopping.stop(tx, one)?;
     }
     let mut stopped = stopping.done(tx)?;
+    stopped.more_after = slice.last().filter(|_| slice.len() == SLICE).map(|last| last.id.0);
     stopped.finished.extend(invocations::finish_stopped(tx, invocation, now_ms)?);
     Ok(stopped)
 }

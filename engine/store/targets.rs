@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::id::{InstanceId, InvokeId};
 use crate::invocation::recurrence::OverlapPolicy;
 
-use super::{Tx, parse, timers};
+use super::{Tx, instances, parse, timers};
 
 /// Stores the targets of a timer.
 pub(super) fn insert_timed(
@@ -44,8 +44,10 @@ pub(super) fn of_timer(tx: Tx<'_>, invocation: i64, timer: i64) -> Result<Vec<i6
 
 /// The instances that an invocation fires for.
 pub(super) fn of_invocation(tx: Tx<'_>, invocation: i64) -> Result<Vec<i64>> {
-    let mut query =
-        tx.prepare_cached("SELECT instance FROM targets WHERE invocation = ?1 ORDER BY id")?;
+    let mut query = tx.prepare_cached(
+        "SELECT t.instance FROM targets t JOIN instances i ON i.id = t.instance
+             WHERE t.invocation = ?1 AND i.removed_at_ms IS NULL ORDER BY t.id",
+    )?;
     let instances = query.query_map([invocation], |row| row.get(0))?;
     Ok(instances.collect::<rusqlite::Result<_>>()?)
 }
@@ -118,6 +120,14 @@ pub(super) fn booted(tx: Tx<'_>, instance: i64, boot_id: &str) -> Result<Vec<Boo
         });
     }
     Ok(booted)
+}
+
+/// Has an instance start over from the boot it is in: it has become another machine.
+pub(crate) fn rebase(tx: Tx<'_>, id: &InstanceId, boot_id: &str) -> Result<()> {
+    let instance = instances::set_boot(tx, id, boot_id)?;
+    tx.prepare_cached("UPDATE targets SET boot_id = ?2 WHERE instance = ?1 AND awaits_boot = 1")?
+        .execute((instance, boot_id))?;
+    Ok(())
 }
 
 /// Takes note of the boot that an invocation has been told of, and whether it waits for another.

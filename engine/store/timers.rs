@@ -1,7 +1,7 @@
 //! Table `timers`: what fires when.
 
 use chrono::{DateTime, Utc};
-use rusqlite::{OptionalExtension, Row};
+use rusqlite::Row;
 
 use crate::error::{Error, Result};
 use crate::id::InvokeId;
@@ -54,18 +54,35 @@ pub(crate) struct Timer {
     pub overlap: OverlapPolicy,
     pub missed: MissedPolicy,
     pub end_at_ms: Option<i64>,
+    /// The last step did not come to the end of what was due.
+    pub catching_up: bool,
 }
 
 impl Timer {
+    /// When it is to fire; never if it has ended.
+    pub(crate) fn due_ms(&self) -> i64 {
+        self.next_fire_at_ms.map_or(i64::MAX, |at_ms| at_ms.saturating_add(self.delay_ms))
+    }
+
     /// Whether it is to fire by then.
     pub(crate) fn is_due(&self, now_ms: i64) -> bool {
-        self.next_fire_at_ms.is_some_and(|at_ms| at_ms.saturating_add(self.delay_ms) <= now_ms)
+        self.due_ms() <= now_ms
+    }
+
+    /// Whether it is to have fired by then for this nominal time.
+    pub(crate) fn is_due_at(&self, nominal_ms: i64, now: DateTime<Utc>) -> bool {
+        nominal_ms.saturating_add(self.delay_ms) <= now.timestamp_millis()
+    }
+
+    /// Whether its next nominal time has come by then, whatever its delay.
+    pub(crate) fn is_nominal(&self, now_ms: i64) -> bool {
+        self.next_fire_at_ms.is_some_and(|at_ms| at_ms <= now_ms)
     }
 }
 
 const TIMER: &str =
     "SELECT m.id, m.invocation, v.invoke_id, m.next_fire_at_ms, m.delay_ms, m.fires_left,
-        m.zone, v.frequency, v.created_at_ms, v.overlap_policy, v.missed_policy, v.end_at_ms";
+        m.zone, v.frequency, v.created_at_ms, v.overlap_policy, v.missed_policy, v.end_at_ms, m.catching_up";
 
 fn read(row: &Row<'_>) -> Result<Timer> {
     let text = |column| row.get::<_, Option<String>>(column).map(Option::unwrap_or_default);
@@ -82,44 +99,46 @@ fn read(row: &Row<'_>) -> Result<Timer> {
         overlap: parse(&text(9)?)?,
         missed: parse(&text(10)?)?,
         end_at_ms: row.get(11)?,
+        catching_up: row.get(12)?,
     })
 }
 
-fn read_all(tx: Tx<'_>, from: &str, parameters: impl rusqlite::Params) -> Result<Vec<Timer>> {
+/// A timer, or why its record cannot be understood.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub id: i64,
+    pub invocation: i64,
+    pub invoke_id: InvokeId,
+    pub timer: Result<Timer>,
+}
+
+fn find_all(tx: Tx<'_>, from: &str, parameters: impl rusqlite::Params) -> Result<Vec<Found>> {
     let mut query = tx.prepare_cached(&format!("{TIMER} {from}"))?;
     let mut rows = query.query(parameters)?;
-    let mut timers = Vec::new();
+    let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        timers.push(read(row)?);
+        found.push(Found {
+            id: row.get(0)?,
+            invocation: row.get(1)?,
+            invoke_id: InvokeId::from_bytes(row.get(2)?),
+            timer: read(row),
+        });
     }
-    Ok(timers)
+    Ok(found)
 }
 
 /// Timers due at `now_ms`, those that have waited longest first.
-pub(crate) fn due(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<Timer>> {
+pub(crate) fn due(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<Found>> {
     let from = "FROM timers m INDEXED BY timers_due JOIN invocations v ON v.id = m.invocation
         WHERE m.due_at_ms <= ?1 ORDER BY m.due_at_ms, m.id LIMIT ?2";
-    read_all(tx, from, (now_ms, max as i64))
-}
-
-/// The row and the invocation of the timer that [`due`] has first.
-pub(crate) fn first_due(tx: Tx<'_>, now_ms: i64) -> Result<Option<(i64, InvokeId)>> {
-    let first = tx
-        .prepare_cached(
-            "SELECT m.id, v.invoke_id
-             FROM timers m INDEXED BY timers_due JOIN invocations v ON v.id = m.invocation
-             WHERE m.due_at_ms <= ?1 ORDER BY m.due_at_ms, m.id LIMIT 1",
-        )?
-        .query_row([now_ms], |row| Ok((row.get(0)?, InvokeId::from_bytes(row.get(1)?))))
-        .optional()?;
-    Ok(first)
+    find_all(tx, from, (now_ms, max as i64))
 }
 
 /// The timers of an invocation, those that have ended too.
-pub(crate) fn of_invocation(tx: Tx<'_>, invocation: i64) -> Result<Vec<Timer>> {
+pub(crate) fn of_invocation(tx: Tx<'_>, invocation: i64) -> Result<Vec<Found>> {
     let from = "FROM timers m JOIN invocations v ON v.id = m.invocation
         WHERE m.invocation = ?1 ORDER BY m.id";
-    read_all(tx, from, [invocation])
+    find_all(tx, from, [invocation])
 }
 
 /// Timers after this one that have not ended.
@@ -134,8 +153,8 @@ pub(crate) fn planned(tx: Tx<'_>, after: i64, max: usize) -> Result<Vec<i64>> {
 /// The timer of a row.
 pub(crate) fn get(tx: Tx<'_>, timer: i64) -> Result<Timer> {
     let from = "FROM timers m JOIN invocations v ON v.id = m.invocation WHERE m.id = ?1";
-    let found = read_all(tx, from, [timer])?.pop();
-    found.ok_or_else(|| Error::Internal(format!("timer {timer} is gone")))
+    let found = find_all(tx, from, [timer])?.pop();
+    found.ok_or_else(|| Error::Internal(format!("timer {timer} is gone")))?.timer
 }
 
 /// When the next timer is due.
@@ -154,14 +173,15 @@ pub(crate) fn advance(
     timer: &Timer,
     next_fire_at_ms: Option<i64>,
     fires_left: Option<u64>,
+    catching_up: bool,
 ) -> Result<()> {
     let changed = tx
         .prepare_cached(
-            "UPDATE timers SET next_fire_at_ms = ?3, fires_left = ?4,
+            "UPDATE timers SET next_fire_at_ms = ?3, fires_left = ?4, catching_up = ?5,
                  due_at_ms = iif(due_at_ms IS NULL, NULL, ?3 + delay_ms)
              WHERE id = ?1 AND next_fire_at_ms = ?2",
         )?
-        .execute((timer.id, timer.next_fire_at_ms, next_fire_at_ms, fires_left))?;
+        .execute((timer.id, timer.next_fire_at_ms, next_fire_at_ms, fires_left, catching_up))?;
     if changed == 1 {
         return Ok(());
     }

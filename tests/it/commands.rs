@@ -96,3 +96,12 @@ async fn an_unknown_command_cannot_be_invoked() {
     let error = engine.invoke_command(InvokeCommand::new(id).on(["i-1"])).await.expect_err("no");
     assert_eq!((error.code(), error.http_status()), ("InvalidCmdId.NotFound", 404));
 }
+
+#[tokio::test]
+async fn a_run_that_keeps_its_command_need_not_name_it() {
+    let engine = engine().await;
+    let run = engine.run_command(RunCommand::shell("exit:0").on(["i-1"]).keep()).await;
+    let command_id = run.expect("the pages take it").command_id;
+    let listed = engine.describe_commands(Default::default()).await.expect("a page");
+    assert_eq!(listed.commands[0].name, command_id.to_string());
+}

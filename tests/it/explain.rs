@@ -50,7 +50,7 @@ async fn each_instant_has_its_reason() {
     engine.resume_invocation(&id).await.expect("it repeats");
     check("00:07:00", "the invocation paused").await;
     engine.stop_invocation(StopInvocation::new(id)).await.expect("it exists");
-    check("00:08:00", "had ended by then").await;
+    check("00:08:00", "Its schedule had been stopped").await;
 }
 
 #[tokio::test]
@@ -86,4 +86,7 @@ async fn each_zone_and_each_run_beside_the_schedule_has_its_entry() {
     assert!(told.entries[1].text.contains("It fired"), "{}", told.entries[1].text);
     assert!(told.entries[2].text.contains("beside the schedule"), "{}", told.entries[2].text);
     assert_eq!(told.entries[2].executions.len(), 2);
+    for extreme in [DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MAX_UTC] {
+        engine.explain(&id, extreme).await.expect("it exists");
+    }
 }

@@ -52,6 +52,7 @@ async fn one_waits_in_the_queue_and_starts_when_the_one_before_has_ended() {
     assert_eq!(disposition, FireDisposition::Skipped);
     assert_eq!(reason, "another execution was waiting already");
     assert_eq!(standing(&engine, id).await, [Running, Scheduled, Skipped]);
+    assert_eq!(status(&engine, id).await, InvocationStatus::Running);
     assert_eq!(gate.waiting(), 0);
     gate.let_go(1);
     within(gate.arrivals(1)).await;
@@ -155,4 +156,43 @@ async fn only_what_repeats_can_be_fired_again() {
     let unknown = format!("t-{}", "0".repeat(32)).parse().expect("an id");
     let error = engine.run_now(&unknown).await.expect_err("unknown");
     assert_eq!(error.code(), "InvalidInvokeId.NotFound");
+}
+
+#[tokio::test]
+async fn late_runs_wait_for_one_another_however_many_there_are() {
+    // One more than fires in one commit.
+    let count = 1_025;
+    let (clock, place) = (clock(), Place::new());
+    let builder = || {
+        let builder = crate::support::with_executors(Engine::builder().path(place.database()));
+        builder.clock(clock.clone()).durability(adjutant::Durability::Relaxed)
+    };
+    let engine = builder().open().await.expect("it opens");
+    register(&engine, "script", 1).await;
+    let request = RunCommand::shell("exit:0").on(["i-1"]).timeout(10).frequency("rate(60s)");
+    let request = request.missed_policy(MissedPolicy::All(count)).max_fires(count.into());
+    let replacing = request.clone().overlap_policy(OverlapPolicy::Replace);
+    let mut ids = Vec::new();
+    for request in [request, replacing] {
+        ids.push(engine.run_command(request).await.expect("sound").invoke_id);
+    }
+    engine.shutdown(Duration::ZERO).await;
+    drop(engine);
+    clock.advance(Duration::from_secs(60 * u64::from(count) + 5));
+    let engine = builder().open().await.expect("it opens");
+    for id in ids {
+        assert_eq!(wait(&engine, &id).await.status, InvocationStatus::Success);
+        let other = adjutant::DescribeInvocationResults {
+            invoke_id: Some(id),
+            include_history: true,
+            max_results: Some(50),
+            ..Default::default()
+        };
+        for status in [Skipped, Cancelled, Terminated] {
+            let filter =
+                adjutant::DescribeInvocationResults { status: Some(status), ..other.clone() };
+            let page = engine.describe_invocation_results(filter).await.expect("a page");
+            assert_eq!(page.invocation.results.len(), 0, "{status}");
+        }
+    }
 }

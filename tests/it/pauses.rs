@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use adjutant::{
-    DescribeFires, DescribeInvocations, Engine, ExecutionStatus, InvocationStatus, InvokeId,
+    Clock, DescribeFires, DescribeInvocations, Engine, ExecutionStatus, InvocationStatus, InvokeId,
     MissedPolicy, RunCommand, StopInvocation,
 };
 use chrono::{DateTime, Utc};
@@ -224,4 +224,63 @@ async fn other_zone_data_plans_again_what_is_still_to_come() {
     pass(&clock, 10).await;
     assert_eq!(ended(&engine, id, 0).await, [] as [ExecutionStatus; 0]);
     within(engine.shutdown(Duration::ZERO)).await;
+}
+
+#[tokio::test]
+async fn a_time_that_other_zone_data_moves_into_the_past_is_not_lost() {
+    let (clock, place) = (clock(), Place::new());
+    let engine = open(Engine::builder().path(place.database()), &clock).await;
+    let request = RunCommand::shell("exit:0").on(["i-1"]).frequency("at(2026-01-01 02:00:00)");
+    let id = engine.run_command(request).await.expect("sound").invoke_id;
+    engine.shutdown(Duration::ZERO).await;
+    drop(engine);
+    tamper(
+        &place,
+        "UPDATE timers SET next_fire_at_ms = next_fire_at_ms + 3600000, due_at_ms = due_at_ms + 3600000",
+    );
+    tamper(&place, "UPDATE meta SET value = '1999a' WHERE key = 'zone_data'");
+    clock.advance(Duration::from_secs(2 * 3_600 + 1_800));
+    let engine = open(Engine::builder().path(place.database()), &clock).await;
+    assert_eq!(wait(&engine, &id).await.status, InvocationStatus::Failed);
+    assert_eq!(fires(&engine, id).await, ["02:00:00..02:00:00 x1 missed"]);
+}
+
+#[tokio::test]
+async fn who_only_changes_a_schedule_fires_nothing_of_it() {
+    let check = async |pause: bool| {
+        let (clock, place) = (clock(), Place::new());
+        let engine = open(Engine::builder().path(place.database()), &clock).await;
+        let id = engine.run_command(each_minute()).await.expect("sound").invoke_id;
+        engine.shutdown(Duration::ZERO).await;
+        drop(engine);
+        clock.advance(Duration::from_secs(65));
+        let idle = Engine::builder().path(place.database()).clock(clock.clone()).idle();
+        let engine = idle.open().await.expect("it opens");
+        if pause {
+            engine.pause_invocation(&id).await.expect("it repeats");
+        } else {
+            engine.stop_invocation(StopInvocation::new(id)).await.expect("it exists");
+        }
+        assert_eq!(fires(&engine, id).await, ["00:01:00..00:01:00 x1 missed"]);
+    };
+    check(true).await;
+    check(false).await;
+}
+
+#[tokio::test]
+async fn a_stop_before_a_delay_is_over_leaves_a_record_too() {
+    let clock = clock();
+    let engine = open(Engine::builder(), &clock).await;
+    let mut stopped = 0;
+    for _ in 0..10 {
+        let id = engine.run_command(each_minute().spread(50)).await.expect("sound").invoke_id;
+        let created = clock.realtime();
+        pass(&clock, 60).await;
+        engine.stop_invocation(StopInvocation::new(id)).await.expect("it exists");
+        let page = engine.describe_fires(DescribeFires::new(id)).await.expect("it exists");
+        let times: Vec<_> = page.fires.iter().map(|fire| fire.time).collect();
+        assert_eq!(times, [created + chrono::TimeDelta::seconds(60)]);
+        stopped += usize::from(page.fires[0].reason.contains("before its delay was over"));
+    }
+    assert!(stopped > 0);
 }

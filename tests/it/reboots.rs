@@ -119,3 +119,25 @@ async fn boots_that_cannot_be_are_refused() {
     check("i-1", "a\nb", "InvalidBootId.Malformed").await;
     check("i-1", &"x".repeat(129), "InvalidBootId.Malformed").await;
 }
+
+#[tokio::test]
+async fn a_run_beside_the_schedule_leaves_out_what_has_been_removed() {
+    let engine = engine().await;
+    boot(&engine, "i-1", "a").await;
+    boot(&engine, "i-2", "a").await;
+    let request = on_reboot(RepeatMode::NextRebootOnly);
+    let id = engine.run_command(request).await.expect("sound").invoke_id;
+    boot(&engine, "i-1", "b").await;
+    ended(&engine, id, 1).await;
+    engine.remove_instance(&"i-1".into()).await.expect("nothing of it is left");
+    engine.run_now(&id).await.expect("i-2 still waits");
+    ended(&engine, id, 2).await;
+    let filter = adjutant::DescribeInvocationResults {
+        invoke_id: Some(id),
+        instance_id: Some("i-1".into()),
+        include_history: true,
+        ..Default::default()
+    };
+    let on_removed = engine.describe_invocation_results(filter).await.expect("a page");
+    assert_eq!(on_removed.invocation.results.len(), 1);
+}
