@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use adjutant::schedule::Zone;
 use adjutant::{
     CommandId, InstanceId, InvokeId, LOCAL, MissedPolicy, OverlapPolicy, RepeatMode,
     TerminationMode,
@@ -123,6 +124,10 @@ pub(crate) enum Verb {
     /// Instances that commands can run on
     #[command(subcommand, arg_required_else_help = true)]
     Instances(Instances),
+    /// Show a script with its parameters filled in, and run nothing
+    Preview(Preview),
+    /// Show how much of the quotas is used
+    Quota,
     /// List when a schedule fires next
     Next(Next),
     /// Print completions for a shell
@@ -146,12 +151,37 @@ pub(crate) struct Source {
     pub file: Option<PathBuf>,
 }
 
+/// Values for a script's parameters.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Values {
+    /// Put a value in the place of {{NAME}} in the script, as text
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub param: Vec<Pair>,
+}
+
 /// Where and how to run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Target {
-    /// Instances to run on, separated by commas
-    #[arg(long, value_name = "ID", value_delimiter = ',', default_value = LOCAL, value_parser = trimmed)]
+    /// Instances to run on, separated by commas [default: local]
+    #[arg(long, value_name = "ID", value_delimiter = ',', value_parser = trimmed)]
     pub on: Vec<InstanceId>,
+    /// Run on the instances that have all of these tags
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair, conflicts_with = "on")]
+    pub on_tag: Vec<Pair>,
+    /// Refuse instances that do not belong to this group
+    #[arg(long, value_name = "ID")]
+    pub group: Option<String>,
+    #[command(flatten)]
+    pub values: Values,
+    /// Hand a value to the script in the variable PARAM_NAME, byte by byte
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair, conflicts_with = "param")]
+    pub param_env: Vec<Pair>,
+    /// Tag the run, and the command if it is kept
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    pub tag: Vec<Pair>,
+    /// Make it safe to ask twice: the same request with the same token runs once in 24 hours
+    #[arg(long, value_name = "TOKEN")]
+    pub client_token: Option<String>,
     /// Seconds it may take [default: 60, or what the stored command says]
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
@@ -166,6 +196,29 @@ pub(crate) struct Target {
     pub termination: Termination,
     #[command(flatten)]
     pub repeat: Repeat,
+}
+
+impl Target {
+    /// The instances that are named, or this machine if nothing else selects any.
+    pub(crate) fn named(&self) -> Vec<InstanceId> {
+        match (self.on.is_empty(), self.on_tag.is_empty()) {
+            (true, true) => vec![LOCAL.into()],
+            _ => self.on.clone(),
+        }
+    }
+
+    /// Whether the script has parameters.
+    pub(crate) fn has_values(&self) -> bool {
+        !self.values.param.is_empty() || !self.param_env.is_empty()
+    }
+}
+
+/// A name and what it stands for.
+pub(crate) type Pair = (String, String);
+
+fn pair(text: &str) -> Result<Pair, String> {
+    let (name, value) = text.split_once('=').ok_or("want NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// When to run, if not at once.
@@ -288,6 +341,9 @@ pub(crate) struct Run {
     /// Keep the command for `adjutant invoke`
     #[arg(long)]
     pub keep: bool,
+    /// Take {{NAME}} in the script for a parameter; implied by --param and --param-env
+    #[arg(long)]
+    pub parameters: bool,
     #[command(flatten)]
     pub target: Target,
 }
@@ -359,6 +415,9 @@ pub(crate) enum Commands {
         /// Only those of this name; a `*` at either end stands for anything
         #[arg(long)]
         name: Option<String>,
+        /// Only those that have all of these tags
+        #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+        tag: Vec<Pair>,
     },
     /// Show a stored command and its script
     Show {
@@ -388,6 +447,33 @@ pub(crate) struct CreateCommand {
     /// The folder to run in; a relative one is taken from here [default: the user's home]
     #[arg(long, value_name = "FOLDER")]
     pub workdir: Option<PathBuf>,
+    /// Take {{NAME}} in the script for a parameter
+    #[arg(long)]
+    pub parameters: bool,
+    /// Tag it
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    pub tag: Vec<Pair>,
+}
+
+/// What a script is once its parameters are filled in.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Preview {
+    /// The stored command, or the script itself; `-` reads it from standard input
+    pub script: Option<OsString>,
+    /// A file with the script
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        conflicts_with = "script",
+        required_unless_present = "script"
+    )]
+    pub file: Option<PathBuf>,
+    #[command(flatten)]
+    pub values: Values,
+    /// Fill in what is known of this instance
+    #[arg(long, value_name = "ID", value_parser = trimmed)]
+    pub on: Option<InstanceId>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -400,6 +486,15 @@ pub(crate) enum Instances {
         /// Who takes commands to them; `local` is this machine
         #[arg(long, value_name = "NAME", default_value = LOCAL)]
         executor: String,
+        /// The group they belong to
+        #[arg(long, value_name = "ID")]
+        group: Option<String>,
+        /// Tag them, instead of the tags they had
+        #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+        tag: Vec<Pair>,
+        /// The zone of their clocks, which schedules without one follow [default: this machine's]
+        #[arg(long, value_name = "ZONE")]
+        time_zone: Option<Zone>,
     },
     /// List instances
     List,

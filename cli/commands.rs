@@ -3,6 +3,7 @@
 mod attend;
 mod instances;
 pub(crate) mod next;
+mod preview;
 mod ps;
 mod record;
 mod repeating;
@@ -57,6 +58,8 @@ pub(crate) async fn perform(arguments: Arguments) -> Result<u8, Failure> {
         Verb::Resume(run) => repeating::resume(&context, run.invoke_id).await,
         Verb::RunNow(run) => repeating::run_now(&context, run.invoke_id).await,
         Verb::Explain(asked) => repeating::explain(&context, &asked).await,
+        Verb::Preview(preview) => preview::preview(&context, preview).await,
+        Verb::Quota => preview::quota(&context).await,
         Verb::Commands(commands) => stored::commands(&context, commands).await,
         Verb::Instances(instances) => instances::instances(&context, instances).await,
         Verb::OwnInBackground => {

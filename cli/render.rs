@@ -2,7 +2,8 @@
 
 use adjutant::{
     Command, ExecutionStatus, Explanation, ExplanationEntry, Fire, FireDisposition, Instance,
-    Invocation, InvocationResult, InvocationStatus, MissedPolicy, OverlapPolicy, RepeatMode,
+    Invocation, InvocationResult, InvocationStatus, MissedPolicy, OverlapPolicy, Quotas,
+    RepeatMode,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, Table, Width, presets};
@@ -180,6 +181,15 @@ pub(crate) fn instances(instances: &[Instance], target: Target) -> String {
         ]);
     }
     finish(&table)
+}
+
+/// How much of the quotas is used.
+pub(crate) fn quotas(quotas: &Quotas) -> String {
+    let of = |used: u64, max: u64| format!("{used} of {max}");
+    fields(&[
+        ("Commands", of(quotas.kept_commands, quotas.kept_commands_max)),
+        ("Today", format!("{} runs", of(quotas.invocations_today, quotas.invocations_per_day_max))),
+    ])
 }
 
 /// What a run is, line by line.

@@ -2,19 +2,22 @@
 //! invocation that runs it.
 
 pub(crate) mod content;
-
-use std::fmt;
+pub(crate) mod parameters;
+pub(crate) mod preview;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Violation;
+use crate::given::{Given, unknown};
 use crate::id::CommandId;
 use crate::instance::OsType;
 use crate::limits::Limits;
-use crate::wire::{self, ContentEncoding, Encoded};
+use crate::tag::{self, Tag, TagUse};
+use crate::wire::{self, ContentEncoding, Encoded, Ignored, lenient, text_enum};
 
 use content::Content;
+use parameters::Template;
 
 /// The language of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -28,18 +31,9 @@ pub enum CommandType {
     RunBatScript,
 }
 
+text_enum!(CommandType, "type of command", [RunShellScript, RunPowerShellScript, RunBatScript]);
+
 impl CommandType {
-    pub(crate) const ALL: [Self; 3] =
-        [Self::RunShellScript, Self::RunPowerShellScript, Self::RunBatScript];
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::RunShellScript => "RunShellScript",
-            Self::RunPowerShellScript => "RunPowerShellScript",
-            Self::RunBatScript => "RunBatScript",
-        }
-    }
-
     /// Whether such a command may be sent to an instance of this kind at all.
     pub(crate) const fn suits(self, os_type: OsType) -> bool {
         match self {
@@ -51,12 +45,6 @@ impl CommandType {
     }
 }
 
-impl fmt::Display for CommandType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
 /// Stores a command for later invocations.
 ///
 /// As JSON, `CommandContent` is Base64 unless `ContentEncoding` says `PlainText`.
@@ -64,18 +52,20 @@ impl fmt::Display for CommandType {
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct CreateCommand {
-    /// A region of the pages' services; accepted and not used.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub region_id: Option<String>,
+    /// Read and not used; this library has no regions.
+    #[serde(default, skip_serializing)]
+    pub region_id: Ignored,
     /// A name for people. 1 to 128 characters.
+    #[serde(default)]
     pub name: String,
     /// What it is for. At most 512 characters.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// The language.
-    #[serde(rename = "Type")]
-    pub command_type: CommandType,
+    #[serde(rename = "Type", default = "Given::nothing")]
+    pub command_type: Given<CommandType>,
     /// The script, encoded as the next field says.
+    #[serde(default)]
     pub command_content: String,
     /// `PlainText` or `Base64`; anything else, also nothing, means Base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,8 +74,18 @@ pub struct CreateCommand {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
     /// Seconds a run may take; 60 if not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub timeout: Option<u64>,
+    /// Whether `{{name}}` in the script is a parameter.
+    #[serde(default, deserialize_with = "lenient::value")]
+    pub enable_parameter: bool,
+    /// Tags of the command. At most 20.
+    #[serde(rename = "Tag", default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<Tag>,
 }
 
 impl CreateCommand {
@@ -120,20 +120,27 @@ impl CreateCommand {
         self
     }
 
+    /// Adds a tag.
+    #[must_use]
+    pub fn tag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.tags.push(Tag::new(key, value));
+        self
+    }
+
+    /// Makes `{{name}}` in the script a parameter.
+    #[must_use]
+    pub fn enable_parameter(mut self) -> Self {
+        self.enable_parameter = true;
+        self
+    }
+
     /// Checks the request and takes its content out of its encoding.
-    pub(crate) fn check(&self, limits: &Limits) -> (Option<Content>, Vec<Violation>) {
+    pub(crate) fn check(&self, limits: &Limits) -> Result<(CommandType, Content), Vec<Violation>> {
         let mut found = Vec::new();
         if self.name.is_empty() {
-            found.push(Violation::new(
-                "MissingParameter.Name",
-                400,
-                "Name",
-                format!(
-                    "a stored command needs a name of 1 to {} characters",
-                    limits.name_chars_max
-                ),
-            ));
+            found.push(nameless(limits));
         }
+        let command_type = self.command_type.known(&mut found, unknown_command_type);
         let encoding = self.content_encoding.as_deref().and_then(ContentEncoding::parse);
         let content = content::check(
             &self.command_content,
@@ -141,10 +148,24 @@ impl CreateCommand {
             limits.kept_content_bytes_max,
             &mut found,
         );
-        check_texts(&self.name, &self.description, self.working_dir.as_deref(), limits, &mut found);
+        check_names(&self.name, &self.description, limits, &mut found);
+        check_working_dir(self.working_dir.as_deref(), limits, &mut found);
         check_timeout(self.timeout, 1, limits, &mut found);
-        (content, found)
+        tag::check(&self.tags, TagUse::Tag, limits, &mut found);
+        if let Some(content) = content.as_ref().filter(|_| self.enable_parameter) {
+            Template::parse(content).check(limits, &mut found);
+        }
+        match (command_type, content) {
+            (Some(command_type), Some(content)) if found.is_empty() => Ok((command_type, content)),
+            _ => Err(found),
+        }
     }
+}
+
+fn nameless(limits: &Limits) -> Violation {
+    let max = limits.name_chars_max;
+    let message = format!("a stored command needs a name of 1 to {max} characters");
+    Violation::new("MissingParameter.Name", 400, "Name", message)
 }
 
 /// Changes what is given of a stored command. Invocations that exist keep what they were made from.
@@ -152,9 +173,9 @@ impl CreateCommand {
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ModifyCommand {
-    /// A region of the pages' services; accepted and not used.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub region_id: Option<String>,
+    /// Read and not used; this library has no regions.
+    #[serde(default, skip_serializing)]
+    pub region_id: Ignored,
     /// The command to change.
     pub command_id: CommandId,
     /// The new name.
@@ -167,20 +188,28 @@ pub struct ModifyCommand {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
     /// The new timeout, in seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub timeout: Option<u64>,
+    /// Read and not used, as on the pages: a new script is a new command.
+    #[serde(default, skip_serializing)]
+    pub command_content: Ignored,
 }
 
 impl ModifyCommand {
     /// A request that changes nothing yet.
     pub fn new(command_id: CommandId) -> Self {
         Self {
-            region_id: None,
+            region_id: Ignored,
             command_id,
             name: None,
             description: None,
             working_dir: None,
             timeout: None,
+            command_content: Ignored,
         }
     }
 
@@ -215,23 +244,11 @@ impl ModifyCommand {
     pub(crate) fn violations(&self, limits: &Limits) -> Vec<Violation> {
         let mut found = Vec::new();
         if self.name.as_deref() == Some("") {
-            found.push(Violation::new(
-                "MissingParameter.Name",
-                400,
-                "Name",
-                format!(
-                    "a stored command needs a name of 1 to {} characters",
-                    limits.name_chars_max
-                ),
-            ));
+            found.push(nameless(limits));
         }
-        check_texts(
-            self.name.as_deref().unwrap_or_default(),
-            self.description.as_deref().unwrap_or_default(),
-            self.working_dir.as_deref(),
-            limits,
-            &mut found,
-        );
+        let (name, description) = (self.name.as_deref(), self.description.as_deref());
+        check_names(name.unwrap_or_default(), description.unwrap_or_default(), limits, &mut found);
+        check_working_dir(self.working_dir.as_deref(), limits, &mut found);
         check_timeout(self.timeout, 1, limits, &mut found);
         found
     }
@@ -241,9 +258,9 @@ impl ModifyCommand {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields, default)]
 pub struct DescribeCommands {
-    /// A region of the pages' services; accepted and not used.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub region_id: Option<String>,
+    /// Read and not used; this library has no regions.
+    #[serde(skip_serializing)]
+    pub region_id: Ignored,
     /// Only this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command_id: Option<CommandId>,
@@ -253,6 +270,9 @@ pub struct DescribeCommands {
     /// Only those of this language.
     #[serde(rename = "Type", skip_serializing_if = "Option::is_none")]
     pub command_type: Option<CommandType>,
+    /// Only those that have all of these tags.
+    #[serde(rename = "Tag", skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<Tag>,
     /// How `CommandContent` comes back; Base64 if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_encoding: Option<String>,
@@ -284,6 +304,14 @@ pub struct Command {
     pub working_dir: String,
     /// Seconds a run may take.
     pub timeout: u64,
+    /// Whether `{{name}}` in the script is a parameter.
+    pub enable_parameter: bool,
+    /// The parameters of the script, as it writes them.
+    #[serde(with = "parameter_name_list")]
+    pub parameter_names: Vec<String>,
+    /// Its tags.
+    #[serde(with = "tag::response")]
+    pub tags: Vec<Tag>,
     /// When it was created.
     #[serde(with = "wire::time")]
     pub creation_time: DateTime<Utc>,
@@ -292,6 +320,7 @@ pub struct Command {
 }
 
 wire::wrapped_list!(command_list, "Command");
+wire::wrapped_list!(parameter_name_list, "ParameterName");
 
 /// A page of stored commands, newest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -318,35 +347,75 @@ pub struct CreateCommandResponse {
     pub command_id: CommandId,
 }
 
-/// Checks the texts that commands and one-off runs share.
-pub(crate) fn check_texts(
+/// Checks the texts for people.
+pub(crate) fn check_names(
     name: &str,
     description: &str,
+    limits: &Limits,
+    found: &mut Vec<Violation>,
+) {
+    let names = TextRule {
+        field: "Name",
+        chars_max: limits.name_chars_max,
+        too_long: ("CmdName.ExceedLimit", 403),
+        bad_character: "InvalidParameterCharacter.CommandName",
+    };
+    names.check(name, found);
+    let descriptions = TextRule {
+        field: "Description",
+        chars_max: limits.description_chars_max,
+        too_long: ("CmdDesc.ExceedLimit", 403),
+        bad_character: "InvalidParameterCharacter.CommandDescription",
+    };
+    descriptions.check(description, found);
+}
+
+/// Checks the directory to run in.
+pub(crate) fn check_working_dir(
     working_dir: Option<&str>,
     limits: &Limits,
     found: &mut Vec<Violation>,
 ) {
-    let mut at_most = |text: &str, max, code, status, field| {
-        let chars = text.chars().count();
-        if chars > max {
-            let message = format!("want at most {max} characters; it has {chars}");
-            found.push(Violation::new(code, status, field, message));
-        }
+    let rule = TextRule {
+        field: "WorkingDir",
+        chars_max: limits.working_dir_chars_max,
+        too_long: ("InvalidParameter.WorkingDir", 400),
+        bad_character: "InvalidParameterCharacter.CommandWorkingDir",
     };
-    at_most(name, limits.name_chars_max, "CmdName.ExceedLimit", 403, "Name");
-    at_most(description, limits.description_chars_max, "CmdDesc.ExceedLimit", 403, "Description");
-    let working_dir = working_dir.unwrap_or_default();
-    let max = limits.working_dir_chars_max;
-    at_most(working_dir, max, "InvalidParameter.WorkingDir", 400, "WorkingDir");
-    let mut without_nul = |text: &str, code, field| {
+    rule.check(working_dir.unwrap_or_default(), found);
+}
+
+/// What a text is held to.
+struct TextRule {
+    field: &'static str,
+    chars_max: usize,
+    too_long: (&'static str, u16),
+    bad_character: &'static str,
+}
+
+impl TextRule {
+    fn check(&self, text: &str, found: &mut Vec<Violation>) {
+        let chars = text.chars().count();
+        if chars > self.chars_max {
+            let message = format!("want at most {} characters; it has {chars}", self.chars_max);
+            let (code, status) = self.too_long;
+            found.push(Violation::new(code, status, self.field, message));
+        }
         if text.contains('\0') {
             let message = "a NUL character cannot be part of it";
-            found.push(Violation::new(code, 403, field, message));
+            found.push(Violation::new(self.bad_character, 403, self.field, message));
         }
-    };
-    without_nul(name, "InvalidParameterCharacter.CommandName", "Name");
-    without_nul(description, "InvalidParameterCharacter.CommandDescription", "Description");
-    without_nul(working_dir, "InvalidParameterCharacter.CommandWorkingDir", "WorkingDir");
+    }
+}
+
+pub(crate) fn unknown_command_type(text: &str) -> Violation {
+    let want = "RunShellScript, RunPowerShellScript or RunBatScript";
+    unknown("InvalidCmdType.NotFound", 404, "Type", text, want)
+}
+
+pub(crate) fn unknown_command_id(text: &str) -> Violation {
+    let want = "the id of a stored command, `c-` and 32 hexadecimal digits";
+    unknown("InvalidCmdId.NotFound", 404, "CommandId", text, want)
 }
 
 /// Checks a timeout that a request states.

@@ -15,6 +15,13 @@ pub enum Durability {
     Relaxed,
 }
 
+/// How the host is called in the built-in parameters of scripts.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Names {
+    pub region_id: String,
+    pub account_id: String,
+}
+
 /// What an engine is set to. Made by [`EngineBuilder`](crate::EngineBuilder).
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
@@ -27,6 +34,7 @@ pub(crate) struct Config {
     /// From SIGTERM to SIGKILL.
     pub stop_grace: Duration,
     pub output: OutputQuota,
+    pub names: Names,
 }
 
 impl Default for Config {
@@ -40,6 +48,7 @@ impl Default for Config {
             readers_max: 4,
             stop_grace: Duration::from_secs(5),
             output: OutputQuota::default(),
+            names: Names::default(),
         }
     }
 }

@@ -16,6 +16,8 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::clock::{Clock, now_ms};
+use crate::command::content::Content;
+use crate::command::parameters::Facts;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::event::{Change, Hub};
@@ -363,7 +365,7 @@ impl Loop {
             id: claimed.id,
             attempt: claimed.attempt,
             fire,
-            instance_id: claimed.instance_id,
+            instance_id: claimed.instance_id.clone(),
             job,
             output,
             stop: Arc::new(stop),
@@ -383,7 +385,9 @@ impl Loop {
             clock: Arc::clone(clock),
             scratch: Arc::clone(scratch),
         };
+        let content = self.content(&running.job, &claimed);
         let task = Task {
+            content,
             execution_id: running.id,
             instance_id: running.instance_id.clone(),
             attempt: running.attempt,
@@ -393,6 +397,19 @@ impl Loop {
         let id = self.tasks.spawn(work).id();
         self.task_of.insert(running.id, id);
         self.running.insert(id, running);
+    }
+
+    /// The script as it is for one instance.
+    fn content(&self, job: &Job, claimed: &Claimed) -> Content {
+        let Some(arguments) = &job.arguments else { return Arc::clone(&job.content) };
+        let facts = Facts {
+            names: &self.resources.config.names,
+            instance_id: &claimed.instance_id,
+            instance_name: &claimed.instance_name,
+            invoke_id: job.invoke_id,
+            command_id: job.command_id,
+        };
+        arguments.render(&job.content, &facts).into()
     }
 
     /// Tells the watchers, now that it is on disk.

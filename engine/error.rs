@@ -46,6 +46,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Everything that is wrong with a request as an error, in the pages' order.
+    pub(crate) fn all(mut violations: Vec<Violation>) -> Self {
+        violations.sort_by_key(place_on_page);
+        Self::Invalid(violations)
+    }
+
     /// One violation as an error.
     pub(crate) fn invalid(violation: Violation) -> Self {
         Self::Invalid(vec![violation])
@@ -124,7 +130,63 @@ impl fmt::Display for Violation {
 
 /// Ends a check: nothing wrong, or everything that is.
 pub(crate) fn none_of(violations: Vec<Violation>) -> Result<()> {
-    if violations.is_empty() { Ok(()) } else { Err(Error::Invalid(violations)) }
+    if violations.is_empty() { Ok(()) } else { Err(Error::all(violations)) }
+}
+
+/// The codes in the order in which the pages list them: the first of several is the error's own.
+/// Those of this library come after them.
+const PAGE_ORDER: &[&str] = &[
+    "MissingParam.InstanceId",
+    "NumberExceed.Tags",
+    "InvalidTagValue.Malformed",
+    "Duplicate.TagKey",
+    "InvalidTagKey.Malformed",
+    "MissingParameter.TagKey",
+    "InvalidClientToken.Malformed",
+    "CmdParam.EmptyKey",
+    "CmdParam.InvalidParamName",
+    "CmdContent.DecodeError",
+    "InvalidInstance.NotMatch",
+    "MissingParam.Frequency",
+    "InvalidParam.Frequency",
+    "ParameterKey.Duplicate",
+    "Parameter.NotMatched",
+    "Parameter.Disabled",
+    "InvalidParameter.Parameters",
+    "InvalidParameter.WorkingDir",
+    "NumberExceed.ResourceTags",
+    "MissingParameter.ResourceTagKey",
+    "InvalidResourceTagKey.Malformed",
+    "InvalidResourceTagValue.Malformed",
+    "Duplicate.ResourceTagKey",
+    "InvalidResourceTag.InstanceNotFound",
+    "InvalidResourceTag.ConflictWithInstanceIds",
+    "CmdContent.ExceedLimit",
+    "CmdName.ExceedLimit",
+    "CmdDesc.ExceedLimit",
+    "CmdCount.ExceedQuota",
+    "CmdParamCount.ExceedLimit",
+    "CmdParamName.ExceedLimit",
+    "InstanceIds.ExceedLimit",
+    "Invocation.ExceedQuota",
+    "ParameterCount.ExceedLimit",
+    "ParameterKey.ExceedLimit",
+    "ParameterType.NotSupported",
+    "InvalidParameterCharacter.CommandName",
+    "InvalidParameterCharacter.CommandDescription",
+    "InvalidParameterCharacter.CommandWorkingDir",
+    "InvalidParameterCharset.Parameters",
+    "InvalidCmdType.NotFound",
+    "InvalidRepeatMode.NotFound",
+    "InvalidInstance.NotFound",
+    "InvalidCmdId.NotFound",
+    "InvalidResourceGroup.NotFound",
+    "InvalidTerminationMode.NotFound",
+];
+
+fn place_on_page(violation: &Violation) -> usize {
+    let place = PAGE_ORDER.iter().position(|code| *code == violation.code);
+    place.unwrap_or(PAGE_ORDER.len())
 }
 
 /// The database and what happened to it.

@@ -269,6 +269,11 @@ pub(crate) struct Inbox {
 }
 
 impl Subscription {
+    /// What is watched.
+    pub(crate) fn invoke_id(&self) -> InvokeId {
+        self.invoke_id
+    }
+
     /// Takes what has come.
     pub(crate) fn take(&self) -> Inbox {
         let mut inbox = self.inbox();

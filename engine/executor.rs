@@ -15,6 +15,8 @@ use tokio::sync::watch;
 
 use crate::clock::{Clock, Sleep};
 use crate::command::CommandType;
+use crate::command::content::Content;
+use crate::command::parameters::Arguments;
 use crate::execution::{Outcome, StopReason};
 use crate::id::{CommandId, ExecutionId, InstanceId, InvokeId};
 use crate::invocation::{Job, TerminationMode};
@@ -76,6 +78,8 @@ pub struct Task {
     /// Which try this is, from 1.
     pub attempt: u32,
     pub(crate) job: Arc<Job>,
+    /// The script as it is for this instance.
+    pub(crate) content: Content,
 }
 
 impl Task {
@@ -96,7 +100,12 @@ impl Task {
 
     /// The script.
     pub fn content(&self) -> &[u8] {
-        &self.job.content
+        &self.content
+    }
+
+    /// Variables to add to the script's environment: values of parameters that are passed so.
+    pub fn variables(&self) -> Vec<(String, String)> {
+        self.job.arguments.as_ref().map(Arguments::variables).unwrap_or_default()
     }
 
     /// The directory to run in; the user's home if `None`.

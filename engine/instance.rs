@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Violation;
 use crate::id::InstanceId;
+use crate::limits::Limits;
 use crate::schedule::Zone;
+use crate::tag::{self, Tag, TagUse};
 
 /// The name of the executor that serves the local machine, and of the instance that stands for it.
 pub const LOCAL: &str = "local";
@@ -90,6 +92,12 @@ pub struct Instance {
     /// The executor that serves it, by the name it was given to the engine under.
     #[serde(default = "local")]
     pub executor: String,
+    /// The group it belongs to, if it does to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_group_id: Option<String>,
+    /// What selects it, beside its name. As many as the host likes, each key once.
+    #[serde(rename = "Tag", default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<Tag>,
     /// The zone of its clock, which schedules without one follow; this machine's if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<Zone>,
@@ -108,6 +116,8 @@ impl Instance {
             os_type: OsType::default(),
             state: InstanceState::default(),
             executor: local(),
+            resource_group_id: None,
+            tags: Vec::new(),
             time_zone: None,
         }
     }
@@ -123,6 +133,20 @@ impl Instance {
     #[must_use]
     pub fn executor(mut self, executor: impl Into<String>) -> Self {
         self.executor = executor.into();
+        self
+    }
+
+    /// Sets the group it belongs to.
+    #[must_use]
+    pub fn resource_group(mut self, id: impl Into<String>) -> Self {
+        self.resource_group_id = Some(id.into());
+        self
+    }
+
+    /// Adds a tag.
+    #[must_use]
+    pub fn tag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.tags.push(Tag::new(key, value));
         self
     }
 
@@ -147,7 +171,7 @@ impl Instance {
         self
     }
 
-    pub(crate) fn violations(&self) -> Vec<Violation> {
+    pub(crate) fn violations(&self, limits: &Limits) -> Vec<Violation> {
         let mut found = Vec::new();
         let id = self.instance_id.as_str();
         let chars = id.chars().count();
@@ -168,6 +192,7 @@ impl Instance {
                 format!("want at most 128 characters; it has {chars}"),
             ));
         }
+        tag::check(&self.tags, TagUse::Instance, limits, &mut found);
         found
     }
 }

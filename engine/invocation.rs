@@ -1,19 +1,20 @@
 //! Invocations: requests to run a command on instances, and what became of them.
 
+pub(crate) mod client_token;
 pub(crate) mod fire;
 pub(crate) mod recurrence;
-mod request;
-
-use std::fmt;
+pub(crate) mod request;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::command::CommandType;
 use crate::command::content::Content;
+use crate::command::parameters::{Arguments, ParameterPassing};
 use crate::id::{CommandId, InstanceId, InvokeId};
 use crate::status::InvocationStatus;
-use crate::wire::{self, Encoded};
+use crate::tag::{self, Tag};
+use crate::wire::{self, Encoded, text_enum};
 
 use recurrence::{MissedPolicy, OverlapPolicy};
 
@@ -36,25 +37,7 @@ pub enum RepeatMode {
     EveryReboot,
 }
 
-impl RepeatMode {
-    pub(crate) const ALL: [Self; 4] =
-        [Self::Once, Self::Period, Self::NextRebootOnly, Self::EveryReboot];
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Once => "Once",
-            Self::Period => "Period",
-            Self::NextRebootOnly => "NextRebootOnly",
-            Self::EveryReboot => "EveryReboot",
-        }
-    }
-}
-
-impl fmt::Display for RepeatMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
+text_enum!(RepeatMode, "repeat mode", [Once, Period, NextRebootOnly, EveryReboot]);
 
 /// What a timeout or a stop ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -66,22 +49,7 @@ pub enum TerminationMode {
     ProcessTree,
 }
 
-impl TerminationMode {
-    pub(crate) const ALL: [Self; 2] = [Self::Process, Self::ProcessTree];
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Process => "Process",
-            Self::ProcessTree => "ProcessTree",
-        }
-    }
-}
-
-impl fmt::Display for TerminationMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
+text_enum!(TerminationMode, "termination mode", [Process, ProcessTree]);
 
 /// Which invocations to list.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -102,6 +70,9 @@ pub struct DescribeInvocations {
     /// Only those that stand so.
     #[serde(rename = "InvokeStatus", skip_serializing_if = "Option::is_none")]
     pub status: Option<InvocationStatus>,
+    /// Only those that have all of these tags.
+    #[serde(rename = "Tag", skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<Tag>,
     /// How `CommandContent` comes back; Base64 if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_encoding: Option<String>,
@@ -158,6 +129,13 @@ pub struct Invocation {
     pub working_dir: String,
     /// Seconds a run may take.
     pub timeout: u64,
+    /// The values that were given for parameters, as a JSON object; empty if the command takes none.
+    pub parameters: String,
+    /// How they come into the script.
+    pub parameter_passing: ParameterPassing,
+    /// Its tags.
+    #[serde(with = "tag::response")]
+    pub tags: Vec<Tag>,
     /// What a timeout or a stop ends.
     pub termination_mode: TerminationMode,
     /// When it was made.
@@ -170,6 +148,21 @@ pub struct Invocation {
     pub instance_count: u64,
 }
 
+/// How much of what is limited is used, from [`Engine::quotas`](crate::Engine::quotas).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[non_exhaustive]
+pub struct Quotas {
+    /// Commands that are kept.
+    pub kept_commands: u64,
+    /// How many may be.
+    pub kept_commands_max: u64,
+    /// Invocations made since the day began in UTC.
+    pub invocations_today: u64,
+    /// How many there may be in a day.
+    pub invocations_per_day_max: u64,
+}
+
 /// What all executions of an invocation have in common.
 #[derive(Debug)]
 pub(crate) struct Job {
@@ -177,6 +170,8 @@ pub(crate) struct Job {
     pub command_id: CommandId,
     pub command_type: CommandType,
     pub content: Content,
+    /// If the content is to be filled in.
+    pub arguments: Option<Arguments>,
     pub working_dir: Option<String>,
     pub timeout_s: u64,
     pub termination_mode: TerminationMode,

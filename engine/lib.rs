@@ -42,12 +42,14 @@ mod limits;
 mod wire;
 
 mod config;
+mod given;
 
 mod command;
 mod execution;
 mod instance;
 mod invocation;
 mod output;
+mod tag;
 
 mod event;
 mod executor;
@@ -60,6 +62,8 @@ mod scheduler;
 mod engine;
 
 pub use clock::{Clock, ManualClock, Sleep, SystemClock};
+pub use command::parameters::{ParameterPassing, Parameters};
+pub use command::preview::{PreviewCommand, PreviewCommandResponse};
 pub use command::{
     Command, CommandType, CreateCommand, CreateCommandResponse, DescribeCommands,
     DescribeCommandsResponse, ModifyCommand,
@@ -73,6 +77,7 @@ pub use execution::{
     Outcome, ResultPage, StopReason,
 };
 pub use executor::{ClosureExecutor, ExecutionContext, Executor, ProcessExecutor, Task};
+pub use given::Given;
 pub use id::{CommandId, ExecutionId, InstanceId, InvokeId, ParseIdError};
 pub use instance::{
     DescribeInstances, DescribeInstancesResponse, Instance, InstanceState, LOCAL, OsType,
@@ -84,13 +89,14 @@ pub use invocation::fire::{
 pub use invocation::recurrence::{MissedPolicy, OverlapPolicy};
 pub use invocation::{
     DescribeInvocations, DescribeInvocationsResponse, Invocation, InvokeCommand,
-    InvokeCommandResponse, RepeatMode, RunCommand, RunCommandResponse, StopInvocation,
+    InvokeCommandResponse, Quotas, RepeatMode, RunCommand, RunCommandResponse, StopInvocation,
     StopInvocationResponse, TerminationMode,
 };
 pub use limits::Limits;
 pub use output::Stream;
 pub use status::{Cause, ExecutionStatus, InvocationStatus, StatusCounts, UnknownStatus, roll_up};
-pub use wire::{ContentEncoding, Encoded};
+pub use tag::Tag;
+pub use wire::{ContentEncoding, Encoded, Ignored};
 
 /// The examples of the README, as tests.
 #[cfg(doctest)]

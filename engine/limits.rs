@@ -14,6 +14,24 @@ pub struct Limits {
     pub kept_content_bytes_max: usize,
     /// Largest content of a command that is run without being kept, in bytes of its Base64 form.
     pub unkept_content_bytes_max: usize,
+    /// Most different parameters that a script may have.
+    pub parameters_defined_max: usize,
+    /// Most parameters that an invocation may give values for.
+    pub parameters_passed_max: usize,
+    /// Longest parameter name, in bytes.
+    pub parameter_name_bytes_max: usize,
+    /// Most tags on a command or an invocation.
+    pub tags_max: usize,
+    /// Most tags that select instances to run on.
+    pub resource_tags_max: usize,
+    /// Longest key of a tag, in characters.
+    pub tag_key_chars_max: usize,
+    /// Longest value of a tag, in characters.
+    pub tag_value_chars_max: usize,
+    /// Longest `ClientToken`, in characters.
+    pub client_token_chars_max: usize,
+    /// Most invocations in a day of UTC.
+    pub invocations_per_day_max: u64,
     /// Timeout of a command that states none, in seconds.
     pub timeout_s_default: u64,
     /// Longest timeout, in seconds.
@@ -51,6 +69,15 @@ impl Limits {
             working_dir_chars_max: 200,
             kept_content_bytes_max: 18 * 1024,
             unkept_content_bytes_max: 24 * 1024,
+            parameters_defined_max: 20,
+            parameters_passed_max: 10,
+            parameter_name_bytes_max: 64,
+            tags_max: 20,
+            resource_tags_max: 10,
+            tag_key_chars_max: 64,
+            tag_value_chars_max: 128,
+            client_token_chars_max: 64,
+            invocations_per_day_max: 200_000,
             timeout_s_default: 60,
             // The pages name none; a year keeps every deadline representable.
             timeout_s_max: 366 * 24 * 3600,

@@ -4,9 +4,11 @@
 //! through a pool of read-only connections beside it. A file is run by one process at a time, which
 //! holds the lock beside it; others may read.
 
+pub(crate) mod client_tokens;
 pub(crate) mod commands;
 mod connection;
 mod contents;
+pub(crate) mod days;
 pub(crate) mod executions;
 pub(crate) mod fires;
 pub(crate) mod firing;
@@ -17,6 +19,7 @@ pub(crate) mod meta;
 mod migrate;
 mod outputs;
 pub(crate) mod stop;
+mod tags;
 pub(crate) mod targets;
 pub(crate) mod timers;
 mod writer;

@@ -1,6 +1,8 @@
 //! How the API pages write things down: lists in two wrappings, times to the second, content and
 //! output as Base64 unless plain text is asked for.
 
+pub(crate) mod lenient;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::{DateTime, Utc};
@@ -24,6 +26,14 @@ impl ContentEncoding {
         [Self::PlainText, Self::Base64]
             .into_iter()
             .find(|encoding| text.eq_ignore_ascii_case(encoding.as_str()))
+    }
+
+    /// Bytes as text in the plainest encoding that can hold them, and that encoding.
+    pub(crate) fn of(bytes: &[u8]) -> (String, Self) {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => (text.to_owned(), Self::PlainText),
+            Err(_) => (to_base64(bytes), Self::Base64),
+        }
     }
 
     /// The name on the pages.
@@ -75,6 +85,17 @@ impl<'de> Deserialize<'de> for Encoded {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
         let bytes = from_base64(&text).map_err(de::Error::custom)?;
         Ok(Self { bytes, encoding: ContentEncoding::Base64 })
+    }
+}
+
+/// A field that the pages' services have a use for and this library has none: read, whatever it
+/// holds, and not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ignored;
+
+impl<'de> Deserialize<'de> for Ignored {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        de::IgnoredAny::deserialize(deserializer).map(|_| Self)
     }
 }
 
@@ -168,3 +189,34 @@ macro_rules! wrapped_list {
     };
 }
 pub(crate) use wrapped_list;
+
+/// The names of an enum's values: as the pages write them, they are the names in the source.
+macro_rules! text_enum {
+    ($name:ident, $what:literal, [$($value:ident),+]) => {
+        impl $name {
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$value),+];
+
+            pub(crate) const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$value => stringify!($value),)+
+                }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                let named = Self::ALL.iter().find(|value| value.as_str() == text);
+                named.copied().ok_or_else(|| format!(concat!("`{}` is no ", $what), text))
+            }
+        }
+    };
+}
+pub(crate) use text_enum;

@@ -91,7 +91,9 @@ CREATE TABLE invocations (
     username          TEXT,
     container_id      TEXT,
     container_name    TEXT,
+    -- The values given, as JSON; NULL if the script takes none.
     parameters        TEXT,
+    parameter_passing TEXT NOT NULL CHECK (parameter_passing IN ('Text', 'Environment')),
     resource_group_id TEXT,
     created_at_ms     INTEGER NOT NULL,
     -- The roll-up, once no execution and no timer is left; computed from them until then.
@@ -199,6 +201,12 @@ CREATE TABLE outputs (
     -- Where in bytes something was left out, and how much of it.
     gap_at    INTEGER,
     dropped   INTEGER NOT NULL DEFAULT 0 CHECK ((dropped > 0) = (gap_at IS NOT NULL))
+) STRICT;
+
+-- How many invocations each day has had; the id is its number, counted from 1970 in UTC.
+CREATE TABLE days (
+    id          INTEGER PRIMARY KEY,
+    invocations INTEGER NOT NULL CHECK (invocations > 0)
 ) STRICT;
 
 CREATE TABLE client_tokens (

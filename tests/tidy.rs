@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 const LAYERS: [&[&str]; 7] = [
     &["id", "clock", "schedule", "status"],
     &["limits", "error", "wire"],
-    &["config"],
-    &["instance", "command", "invocation", "execution", "output"],
+    &["config", "given"],
+    &["instance", "command", "invocation", "execution", "output", "tag"],
     &["store", "executor", "event"],
     &["dispatcher", "recovery", "scheduler"],
     &["engine"],

@@ -22,7 +22,7 @@ pub(super) enum OnInterrupt {
     Leave,
 }
 
-/// Starts or finds a run and sees it to its end; the exit status.
+/// Starts or finds a run and sees it to its end; the exit status. No instances: those that it finds.
 pub(super) async fn attend<O: Watched>(
     context: &Context,
     session: &mut Session,
@@ -33,7 +33,15 @@ pub(super) async fn attend<O: Watched>(
     let interrupted = context.interrupts.next();
     let (response, mut watching) = session.watch(request.clone()).await?;
     let invoke_id = request.invoke_id(&response);
-    let screen = Screen::open(instances, !context.json);
+    let screen = match instances {
+        // Tags have selected them: the record says which.
+        [] => {
+            let record = Record::fetch(session, invoke_id, false).await?;
+            let selected = record.results().iter().map(|result| result.instance_id.clone());
+            Screen::open(&selected.collect::<Vec<_>>(), !context.json)
+        }
+        named => Screen::open(named, !context.json),
+    };
     let left = {
         let mut events = pin!(pass_on(&mut watching, &screen));
         tokio::select! {

@@ -1,6 +1,6 @@
 //! `instances`: the targets that commands can run on.
 
-use adjutant::{DescribeInstances, Instance, InstanceId};
+use adjutant::{DescribeInstances, Instance, InstanceId, Tag};
 use serde::Serialize;
 
 use super::Context;
@@ -13,13 +13,20 @@ use crate::ui::Target;
 
 pub(super) async fn instances(context: &Context, verb: Instances) -> Result<u8, Failure> {
     match verb {
-        Instances::Add { ids, executor } => add(context, &ids, &executor).await,
+        Instances::Add { ids, executor, group, tag, time_zone } => {
+            let mut like = Instance::new("").executor(executor);
+            like.resource_group_id = group;
+            like.tags = tag.into_iter().map(Tag::from).collect();
+            like.time_zone = time_zone;
+            add(context, &ids, &like).await
+        }
         Instances::List => list(context).await,
         Instances::Remove { ids } => remove(context, &ids).await,
     }
 }
 
-async fn add(context: &Context, ids: &[InstanceId], executor: &str) -> Result<u8, Failure> {
+/// Registers instances of these names that are all alike.
+async fn add(context: &Context, ids: &[InstanceId], like: &Instance) -> Result<u8, Failure> {
     if let Some(id) = ids.iter().find(|id| !can_be_named(id)) {
         let message = format!(
             "the name `{id}` has a comma in it, or a blank at an end; `--on` takes neither"
@@ -28,7 +35,9 @@ async fn add(context: &Context, ids: &[InstanceId], executor: &str) -> Result<u8
     }
     let register = async |session: &mut Session| {
         for id in ids {
-            session.call(RegisterInstance(Instance::new(id).executor(executor))).await?;
+            let mut instance = like.clone();
+            instance.instance_id = id.clone();
+            session.call(RegisterInstance(instance)).await?;
         }
         Ok(())
     };

@@ -1,6 +1,9 @@
 //! `run` and `invoke`: start, show what is printed, end with a table.
 
-use adjutant::{Invocation, InvokeCommand, RepeatMode, RunCommand};
+use adjutant::{
+    Invocation, InvokeCommand, OverlapPolicy, ParameterPassing, RepeatMode, RunCommand, Tag,
+    TerminationMode,
+};
 use chrono::SecondsFormat;
 
 use super::Context;
@@ -16,13 +19,24 @@ use crate::{background, script, ui};
 macro_rules! aim {
     ($request:ident, $target:ident) => {
         let repeat = &$target.repeat;
+        $request = $request.on($target.named()).on_tagged($target.on_tag.iter().cloned());
+        $request.resource_group_id = $target.group.clone();
+        $request.tags = $target.tag.iter().cloned().map(Tag::from).collect();
+        $request.client_token = $target.client_token.clone();
+        let values = if $target.param_env.is_empty() {
+            &$target.values.param
+        } else {
+            $request.parameter_passing = ParameterPassing::Environment.into();
+            &$target.param_env
+        };
+        $request = $request.parameters(values.iter().cloned());
         $request.timeout = $target.timeout;
         $request.working_dir = $target.workdir.as_deref().map(script::working_dir).transpose()?;
-        $request.termination_mode = $target.termination.into();
-        $request.repeat_mode = repeat.mode();
+        $request.termination_mode = TerminationMode::from($target.termination).into();
+        $request.repeat_mode = repeat.mode().into();
         $request.frequency = repeat.frequency.clone();
-        $request.overlap_policy = repeat.overlap.into();
-        $request.missed_policy = repeat.missed;
+        $request.overlap_policy = OverlapPolicy::from(repeat.overlap).into();
+        $request.missed_policy = repeat.missed.into();
         $request.spread = repeat.spread;
         $request.end_time = repeat.until;
         $request.max_fires = repeat.times;
@@ -31,7 +45,8 @@ macro_rules! aim {
 
 pub(super) async fn run(context: &Context, run: Run) -> Result<u8, Failure> {
     let target = &run.target;
-    let mut request = RunCommand::shell(run.source.read()?).on(&target.on);
+    let mut request = RunCommand::shell(run.source.read()?);
+    request.enable_parameter = run.parameters || target.has_values();
     request.name = run.name.unwrap_or_default();
     request.keep_command = run.keep;
     aim!(request, target);
@@ -40,7 +55,7 @@ pub(super) async fn run(context: &Context, run: Run) -> Result<u8, Failure> {
 
 pub(super) async fn invoke(context: &Context, invoke: Invoke) -> Result<u8, Failure> {
     let target = &invoke.target;
-    let mut request = InvokeCommand::new(invoke.command_id).on(&target.on);
+    let mut request = InvokeCommand::new(invoke.command_id);
     aim!(request, target);
     carry_out(context, request, target).await
 }
@@ -63,7 +78,7 @@ async fn carry_out<O: Watched>(
         return planned.map_err(Failure::with_way_back_to_local);
     }
     let attended = async |session: &mut _| {
-        attend(context, session, request, &target.on, OnInterrupt::Stop).await
+        attend(context, session, request, &target.named(), OnInterrupt::Stop).await
     };
     let done = context.with_session(Need::Run, attended).await;
     done.map_err(Failure::with_way_back_to_local)

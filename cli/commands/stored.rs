@@ -1,6 +1,6 @@
 //! `commands`: what is stored for `adjutant invoke`.
 
-use adjutant::{Command, CommandId, CreateCommand, DescribeCommands};
+use adjutant::{Command, CommandId, CreateCommand, DescribeCommands, Tag};
 use serde::Serialize;
 
 use super::Context;
@@ -14,7 +14,7 @@ use crate::{render, script};
 pub(super) async fn commands(context: &Context, verb: args::Commands) -> Result<u8, Failure> {
     match verb {
         args::Commands::Create(given) => create(context, given).await,
-        args::Commands::List { name } => list(context, name).await,
+        args::Commands::List { name, tag } => list(context, name, tag).await,
         args::Commands::Show { command_id } => show(context, command_id).await,
         args::Commands::Delete { command_id } => delete(context, command_id).await,
     }
@@ -24,14 +24,21 @@ async fn create(context: &Context, given: args::CreateCommand) -> Result<u8, Fai
     let script = given.source.read()?;
     let mut request = CreateCommand::shell(given.name, script).description(given.description);
     request.timeout = given.timeout;
+    request.enable_parameter = given.parameters;
+    request.tags = given.tag.into_iter().map(Tag::from).collect();
     request.working_dir = given.workdir.as_deref().map(script::working_dir).transpose()?;
     let response =
         context.with_session(Need::Write, async |session| session.call(request).await).await?;
     context.answer(&response, || format!("{}\n", response.command_id))
 }
 
-async fn list(context: &Context, name: Option<String>) -> Result<u8, Failure> {
-    let request = DescribeCommands { name, ..Default::default() };
+async fn list(
+    context: &Context,
+    name: Option<String>,
+    tags: Vec<args::Pair>,
+) -> Result<u8, Failure> {
+    let tags = tags.into_iter().map(Tag::from).collect();
+    let request = DescribeCommands { name, tags, ..Default::default() };
     let all = async |session: &mut Session| session.pages(request, |_| false).await;
     let page = context.with_session(Need::Read, all).await?;
     context.answer(&page, || render::commands(&page.commands, Target::Stdout))

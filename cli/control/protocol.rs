@@ -5,8 +5,8 @@ use adjutant::{
     DescribeFires, DescribeFiresResponse, DescribeInstances, DescribeInstancesResponse,
     DescribeInvocationResults, DescribeInvocationResultsResponse, DescribeInvocations,
     DescribeInvocationsResponse, Engine, Event, Explanation, Fire, Instance, InstanceId,
-    InvokeCommand, InvokeCommandResponse, InvokeId, Result, RunCommand, RunCommandResponse,
-    StopInvocation, StopInvocationResponse, Watch,
+    InvokeCommand, InvokeCommandResponse, InvokeId, PreviewCommand, PreviewCommandResponse, Quotas,
+    Result, RunCommand, RunCommandResponse, StopInvocation, StopInvocationResponse, Watch,
 };
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::de::DeserializeOwned;
@@ -134,6 +134,8 @@ operations! {
         |engine, asked| engine.describe_commands(asked);
     write RegisterInstance -> (): |engine, asked| engine.register_instance(asked.0);
     write RemoveInstance -> (): |engine, asked| engine.remove_instance(&asked.instance_id);
+    read PreviewCommand -> PreviewCommandResponse: |engine, asked| engine.preview(asked);
+    read DescribeQuotas -> Quotas: |engine, _asked| engine.quotas();
     read DescribeInstances -> DescribeInstancesResponse:
         |engine, asked| engine.describe_instances(asked);
 }
@@ -195,6 +197,11 @@ fn answer<T: Serialize>(result: Result<T>) -> std::result::Result<Value, Failure
 fn unknown(op: &str) -> Failure {
     Failure::new("InvalidRequest", 400, format!("there is no operation `{op}`"))
 }
+
+/// Asks how much of the quotas is used.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DescribeQuotas {}
 
 /// Deletes a stored command.
 #[derive(Debug, Serialize, Deserialize)]

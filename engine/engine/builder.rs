@@ -124,6 +124,18 @@ impl EngineBuilder {
         self
     }
 
+    /// Gives `{{ACS::RegionId}}` in scripts a value; it is empty by default.
+    pub fn region_id(mut self, region_id: impl Into<String>) -> Self {
+        self.config.names.region_id = region_id.into();
+        self
+    }
+
+    /// Gives `{{ACS::AccountId}}` in scripts a value; it is empty by default.
+    pub fn account_id(mut self, account_id: impl Into<String>) -> Self {
+        self.config.names.account_id = account_id.into();
+        self
+    }
+
     /// Opens the engine on the tokio runtime that this is called on.
     ///
     /// # Errors

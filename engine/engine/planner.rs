@@ -6,22 +6,30 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
+use crate::command::parameters::{Arguments, Facts};
+use crate::config::Names;
 use crate::error::{Error, Result, Violation, none_of};
-use crate::id::{InstanceId, InvokeId};
+use crate::id::{CommandId, InstanceId, InvokeId};
 use crate::instance::{Instance, InstanceState};
 use crate::invocation::recurrence::Trigger;
+use crate::invocation::request::Targets;
 use crate::limits::Limits;
 use crate::schedule::Zone;
 use crate::store::Tx;
 use crate::store::commands::Definition;
 use crate::store::instances::{self, Target};
-use crate::store::invocations::{FirstFire, NewInvocation, Start};
+use crate::store::invocations::{self, FirstFire, NewInvocation, Start};
+use crate::tag::Tag;
+use crate::wire;
 
 /// What the checks of targets go by.
 pub(super) struct Planner {
     pub now: DateTime<Utc>,
     pub executor_names: Arc<Vec<String>>,
     pub limits: Limits,
+    /// The most that content may come to as Base64, its parameters filled in.
+    pub content_bytes_max: usize,
+    pub names: Names,
 }
 
 impl Planner {
@@ -29,10 +37,11 @@ impl Planner {
     pub(super) fn start(
         &self,
         tx: Tx<'_>,
-        ids: &[InstanceId],
+        targets: &Targets,
         new: &NewInvocation,
     ) -> Result<Start> {
-        let targets = self.targets(tx, ids, &new.definition)?;
+        let targets = self.targets(tx, targets, &new.definition)?;
+        self.check_size(&targets, new)?;
         let rows = || targets.iter().map(|target| target.row).collect();
         let Some(recurrence) = &new.recurrence else {
             return Ok(Start::Now { target_rows: rows() });
@@ -61,35 +70,133 @@ impl Planner {
         Ok(Start::Planned(by_zone.into_values().collect()))
     }
 
+    /// Stores an invocation as planned.
+    pub(super) fn store(&self, tx: Tx<'_>, new: &NewInvocation, start: &Start) -> Result<()> {
+        let per_day_max = self.limits.invocations_per_day_max;
+        invocations::insert(tx, new, start, per_day_max, self.now.timestamp_millis())
+    }
+
+    /// Checks values against the script of a stored command.
+    pub(super) fn check_arguments(
+        &self,
+        definition: &Definition,
+        arguments: &Arguments,
+    ) -> Result<()> {
+        let mut found = Vec::new();
+        let (enabled, content) = (definition.enable_parameter, &definition.content);
+        arguments.check(enabled, content, &self.limits, &mut found);
+        none_of(found)
+    }
+
+    /// Checks what the content comes to on each target, its parameters filled in.
+    fn check_size(&self, targets: &[Target], new: &NewInvocation) -> Result<()> {
+        let Definition { enable_parameter: true, content, .. } = &new.definition else {
+            return Ok(());
+        };
+        let carried: usize =
+            new.arguments.variables().iter().map(|(name, value)| name.len() + value.len()).sum();
+        for Target { instance, .. } in targets {
+            let facts = Facts {
+                names: &self.names,
+                instance_id: &instance.instance_id,
+                instance_name: &instance.name,
+                invoke_id: new.invoke_id,
+                command_id: new
+                    .command_id
+                    .unwrap_or_else(|| CommandId::of_invocation(new.invoke_id)),
+            };
+            let text = new.arguments.render(content, &facts);
+            let (max, bytes) = (self.content_bytes_max, wire::base64_len(text.len() + carried));
+            if bytes > max {
+                return Err(Error::invalid(Violation::new(
+                    "CmdContent.ExceedLimit",
+                    403,
+                    "CommandContent",
+                    format!(
+                        "want at most {max} bytes as Base64 with the values of its parameters; it has {bytes}"
+                    ),
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// The instances to run on, if every one of them suits.
     fn targets(
         &self,
         tx: Tx<'_>,
-        ids: &[InstanceId],
+        wanted: &Targets,
         definition: &Definition,
     ) -> Result<Vec<Target>> {
-        let mut targets = Vec::with_capacity(ids.len());
         let mut violations = Vec::new();
-        for id in ids {
-            match instances::find(tx, id)? {
-                None => violations.push(instances::not_found(id)),
-                Some(target) => {
-                    self.check(&target.instance, definition, &mut violations);
-                    targets.push(target);
-                }
-            }
+        let targets = if wanted.tags.is_empty() {
+            self.named(tx, &wanted.instance_ids, &mut violations)?
+        } else {
+            self.tagged(tx, &wanted.tags, &mut violations)?
+        };
+        if let Some(group) = &wanted.resource_group_id
+            && !instances::is_group(tx, group)?
+        {
+            let message = format!("no instance belongs to a group `{group}`");
+            let code = "InvalidResourceGroup.NotFound";
+            violations.push(Violation::new(code, 404, "ResourceGroupId", message));
+        }
+        for Target { instance, .. } in &targets {
+            self.check(instance, wanted, definition, &mut violations);
         }
         none_of(violations)?;
         Ok(targets)
     }
 
-    fn check(&self, instance: &Instance, definition: &Definition, found: &mut Vec<Violation>) {
+    fn named(
+        &self,
+        tx: Tx<'_>,
+        ids: &[InstanceId],
+        found: &mut Vec<Violation>,
+    ) -> Result<Vec<Target>> {
+        let mut targets = Vec::with_capacity(ids.len());
+        for id in ids {
+            match instances::find(tx, id)? {
+                None => found.push(instances::not_found(id)),
+                Some(target) => targets.push(target),
+            }
+        }
+        Ok(targets)
+    }
+
+    fn tagged(&self, tx: Tx<'_>, tags: &[Tag], found: &mut Vec<Violation>) -> Result<Vec<Target>> {
+        let max = self.limits.instances_max;
+        let targets = instances::tagged(tx, tags, max)?;
+        if targets.is_empty() {
+            let message = "no registered instance has all of these tags";
+            let code = "InvalidResourceTag.InstanceNotFound";
+            found.push(Violation::new(code, 400, "ResourceTag", message));
+        }
+        if targets.len() > max {
+            let message = format!("want tags that at most {max} instances have; more have them");
+            found.push(Violation::new("InstanceIds.ExceedLimit", 403, "ResourceTag", message));
+        }
+        Ok(targets)
+    }
+
+    fn check(
+        &self,
+        instance: &Instance,
+        wanted: &Targets,
+        definition: &Definition,
+        found: &mut Vec<Violation>,
+    ) {
         let id = &instance.instance_id;
         let mut unsuited = |message| {
             found.push(Violation::new("InvalidInstance.NotMatch", 400, "InstanceId", message));
         };
         if instance.state != InstanceState::Running {
             unsuited(format!("`{id}` is {}; it must be Running", instance.state));
+        }
+        if let Some(group) = &wanted.resource_group_id
+            && instance.resource_group_id.as_ref() != Some(group)
+        {
+            unsuited(format!("`{id}` does not belong to the group `{group}`"));
         }
         if !definition.command_type.suits(instance.os_type) {
             let (command, os) = (definition.command_type, instance.os_type);

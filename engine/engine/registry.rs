@@ -4,17 +4,18 @@ use super::Engine;
 use super::page::{Page, encoding, text};
 use super::planner::no_executor;
 use super::schedules::boot;
-use super::submit::unchecked;
+use crate::command::parameters::{Arguments, Facts, ParameterPassing};
+use crate::command::preview::{PreviewCommand, PreviewCommandResponse, Previewed};
 use crate::command::{
     CreateCommand, CreateCommandResponse, DescribeCommands, DescribeCommandsResponse, ModifyCommand,
 };
 use crate::error::{Error, Result, none_of};
-use crate::id::{CommandId, InstanceId};
+use crate::id::{CommandId, InstanceId, InvokeId};
 use crate::instance::{DescribeInstances, DescribeInstancesResponse, Instance, LOCAL};
 use crate::scheduler::Step;
 use crate::store::commands::Definition;
 use crate::store::{Tx, commands, instances, targets};
-use crate::wire;
+use crate::wire::{self, Encoded};
 
 impl Engine {
     /// Registers an instance, or changes the one of that name.
@@ -35,12 +36,8 @@ impl Engine {
     /// [`register_instance`](Engine::register_instance).
     pub async fn update_instance(&self, instance: Instance) -> Result<()> {
         self.check_instance(&instance)?;
-        let is_known = |tx: Tx<'_>, instance: &Instance| {
-            let known = instances::find(tx, &instance.instance_id)?;
-            known
-                .map(drop)
-                .ok_or_else(|| Error::invalid(instances::not_found(&instance.instance_id)))
-        };
+        let is_known =
+            |tx: Tx<'_>, instance: &Instance| known_instance(tx, &instance.instance_id).map(drop);
         self.store_instance(instance, is_known).await
     }
 
@@ -94,11 +91,8 @@ impl Engine {
                 if ids.is_empty() {
                     return instances::list(tx, page.after, page.size);
                 }
-                let found = ids.iter().map(|id| {
-                    let target = instances::find(tx, id)?;
-                    target.ok_or_else(|| Error::invalid(instances::not_found(id)))
-                });
-                Ok((found.map(|t| Ok(t?.instance)).collect::<Result<_>>()?, None))
+                let found = ids.iter().map(|id| known_instance(tx, id));
+                Ok((found.collect::<Result<_>>()?, None))
             })
             .await?;
         Ok(DescribeInstancesResponse {
@@ -109,7 +103,7 @@ impl Engine {
     }
 
     fn check_instance(&self, instance: &Instance) -> Result<()> {
-        let mut violations = instance.violations();
+        let mut violations = instance.violations(self.limits());
         if !self.inner.executor_names.contains(&instance.executor) {
             violations.push(no_executor(instance, &self.inner.executor_names));
         }
@@ -122,21 +116,66 @@ impl Engine {
     ///
     /// [`Error::Invalid`] with everything that is wrong with the request.
     pub async fn create_command(&self, request: CreateCommand) -> Result<CreateCommandResponse> {
-        let (content, violations) = request.check(self.limits());
-        none_of(violations)?;
+        let (command_type, content) = request.check(self.limits()).map_err(Error::all)?;
         let definition = Definition {
             name: request.name,
             description: request.description,
-            command_type: request.command_type,
-            content: content.ok_or_else(unchecked)?,
+            command_type,
+            content,
+            enable_parameter: request.enable_parameter,
             working_dir: request.working_dir.filter(|dir| !dir.is_empty()),
             timeout_s: request.timeout.unwrap_or(self.limits().timeout_s_default),
         };
         let command_id = CommandId::new(self.inner.clock.realtime());
         let (kept_max, now_ms) = (self.limits().kept_commands_max, self.now_ms());
-        self.write(move |tx| commands::insert(tx, command_id, &definition, kept_max, now_ms))
-            .await?;
+        let tags = request.tags;
+        self.write(move |tx| {
+            commands::insert(tx, command_id, &definition, &tags, kept_max, now_ms)
+        })
+        .await?;
         Ok(CreateCommandResponse { request_id: wire::request_id(), command_id })
+    }
+
+    /// Fills in a script and runs nothing: what it would be on an instance.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] with everything that is wrong with the script or the values, as a run
+    /// would have it.
+    pub async fn preview(&self, request: PreviewCommand) -> Result<PreviewCommandResponse> {
+        let previewed = request.check(self.limits()).map_err(Error::all)?;
+        let encoding = encoding(request.output_encoding.as_deref());
+        let limits = self.limits().clone();
+        let names = self.inner.config.names.clone();
+        let invoke_id = InvokeId::new(self.inner.clock.realtime());
+        let text = self
+            .read(move |tx| {
+                let (content, command_id) = match previewed {
+                    Previewed::Script(content) => (content, CommandId::of_invocation(invoke_id)),
+                    Previewed::Stored(id) => (commands::get(tx, id)?.content, id),
+                };
+                let instance_id = request.instance_id.unwrap_or_else(|| "".into());
+                let instance_name = match instance_id.as_str() {
+                    "" => String::new(),
+                    _ => known_instance(tx, &instance_id)?.name,
+                };
+                let (values, passing) = (request.parameters, ParameterPassing::Text);
+                let arguments = Arguments { values, passing };
+                let mut found = Vec::new();
+                arguments.check(true, &content, &limits, &mut found);
+                none_of(found)?;
+                let facts = Facts {
+                    names: &names,
+                    instance_id: &instance_id,
+                    instance_name: &instance_name,
+                    invoke_id,
+                    command_id,
+                };
+                Ok(arguments.render(&content, &facts))
+            })
+            .await?;
+        let command_content = Encoded::new(text, encoding);
+        Ok(PreviewCommandResponse { request_id: wire::request_id(), command_content })
     }
 
     /// Changes a kept command; invocations that exist keep what they were made from.
@@ -179,4 +218,10 @@ impl Engine {
             next_token: text(next),
         })
     }
+}
+
+/// The instance of that name, which has to be there.
+fn known_instance(tx: Tx<'_>, id: &InstanceId) -> Result<Instance> {
+    let target = instances::find(tx, id)?;
+    target.map(|target| target.instance).ok_or_else(|| Error::invalid(instances::not_found(id)))
 }

@@ -2,20 +2,25 @@
 
 use std::sync::Arc;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use super::Engine;
 use super::planner::Planner;
 use super::watch::{Position, Watch};
 use crate::error::{Error, Result, none_of};
+use crate::event::Subscription;
 use crate::execution::StopReason;
 use crate::id::{CommandId, InvokeId};
+use crate::invocation::client_token::ClientToken;
 use crate::invocation::{
-    InvokeCommand, InvokeCommandResponse, RunCommand, RunCommandResponse, StopInvocation,
+    InvokeCommand, InvokeCommandResponse, Quotas, RunCommand, RunCommandResponse, StopInvocation,
     StopInvocationResponse,
 };
 use crate::store::commands::Definition;
 use crate::store::invocations::NewInvocation;
 use crate::store::stop::{self, Stopped};
-use crate::store::{Tx, commands, invocations};
+use crate::store::{Tx, client_tokens, commands, days};
 use crate::wire;
 
 impl Engine {
@@ -41,7 +46,8 @@ impl Engine {
         let invoke_id = self.new_invoke_id();
         let subscription = self.inner.records.hub.subscribe(invoke_id);
         let response = self.submit_run(invoke_id, request).await?;
-        Ok((response, self.watch_with(subscription, invoke_id, Position::default()).await?))
+        let watch = self.watch_submitted(subscription, response.invoke_id).await?;
+        Ok((response, watch))
     }
 
     async fn submit_run(
@@ -49,8 +55,7 @@ impl Engine {
         invoke_id: InvokeId,
         request: RunCommand,
     ) -> Result<RunCommandResponse> {
-        let checked = request.check(self.limits());
-        none_of(checked.violations)?;
+        let checked = request.check(self.limits()).map_err(Error::all)?;
         let command_id = CommandId::of_invocation(invoke_id);
         // The pages take a kept command without a name; it has its id for one.
         let name = match request.name {
@@ -60,8 +65,9 @@ impl Engine {
         let definition = Definition {
             name,
             description: request.description,
-            command_type: request.command_type,
-            content: checked.content.ok_or_else(unchecked)?,
+            command_type: checked.command_type,
+            content: checked.content,
+            enable_parameter: request.enable_parameter,
             working_dir: request.working_dir.filter(|dir| !dir.is_empty()),
             timeout_s: request.timeout.unwrap_or(self.limits().timeout_s_default),
         };
@@ -70,21 +76,24 @@ impl Engine {
             invoke_id,
             command_id: keep.then_some(command_id),
             definition,
-            termination_mode: request.termination_mode,
-            recurrence: checked.recurrence,
+            arguments: checked.terms.arguments,
+            termination_mode: checked.terms.termination_mode,
+            recurrence: checked.terms.recurrence,
+            tags: checked.terms.tags,
         };
-        let planner = self.planner();
+        let targets = checked.terms.targets;
+        let planner = self.planner(checked.bytes_max);
         let now_ms = planner.now.timestamp_millis();
-        let repeats = new.recurrence.is_some();
-        self.submit(repeats, move |tx| {
-            let start = planner.start(tx, &request.instance_ids, &new)?;
+        let response = RunCommandResponse { request_id: wire::request_id(), command_id, invoke_id };
+        let (token, repeats) = (checked.terms.token, new.recurrence.is_some());
+        let first = self.submit(token, repeats, response, move |tx| {
+            let start = planner.start(tx, &targets, &new)?;
             if keep {
-                commands::insert(tx, command_id, &new.definition, kept_max, now_ms)?;
+                commands::insert(tx, command_id, &new.definition, &new.tags, kept_max, now_ms)?;
             }
-            invocations::insert(tx, &new, &start, now_ms)
-        })
-        .await?;
-        Ok(RunCommandResponse { request_id: wire::request_id(), command_id, invoke_id })
+            planner.store(tx, &new, &start)
+        });
+        Ok(RunCommandResponse { request_id: wire::request_id(), ..first.await? })
     }
 
     /// Runs a kept command. When this returns, the invocation is on disk.
@@ -109,7 +118,8 @@ impl Engine {
         let invoke_id = self.new_invoke_id();
         let subscription = self.inner.records.hub.subscribe(invoke_id);
         let response = self.submit_invoke(invoke_id, request).await?;
-        Ok((response, self.watch_with(subscription, invoke_id, Position::default()).await?))
+        let watch = self.watch_submitted(subscription, response.invoke_id).await?;
+        Ok((response, watch))
     }
 
     async fn submit_invoke(
@@ -117,27 +127,29 @@ impl Engine {
         invoke_id: InvokeId,
         request: InvokeCommand,
     ) -> Result<InvokeCommandResponse> {
-        let (recurrence, violations) = request.check(self.limits());
-        none_of(violations)?;
-        let planner = self.planner();
-        self.submit(recurrence.is_some(), move |tx| {
-            let mut definition = commands::get(tx, request.command_id)?;
+        let (command_id, terms) = request.check(self.limits()).map_err(Error::all)?;
+        let planner = self.planner(self.limits().kept_content_bytes_max);
+        let response = InvokeCommandResponse { request_id: wire::request_id(), invoke_id };
+        let first = self.submit(terms.token, terms.recurrence.is_some(), response, move |tx| {
+            let mut definition = commands::get(tx, command_id)?;
             if let Some(working_dir) = request.working_dir.filter(|dir| !dir.is_empty()) {
                 definition.working_dir = Some(working_dir);
             }
             definition.timeout_s = request.timeout.unwrap_or(definition.timeout_s);
+            planner.check_arguments(&definition, &terms.arguments)?;
             let new = NewInvocation {
                 invoke_id,
-                command_id: Some(request.command_id),
+                command_id: Some(command_id),
                 definition,
-                termination_mode: request.termination_mode,
-                recurrence,
+                arguments: terms.arguments,
+                termination_mode: terms.termination_mode,
+                recurrence: terms.recurrence,
+                tags: terms.tags,
             };
-            let start = planner.start(tx, &request.instance_ids, &new)?;
-            invocations::insert(tx, &new, &start, planner.now.timestamp_millis())
-        })
-        .await?;
-        Ok(InvokeCommandResponse { request_id: wire::request_id(), invoke_id })
+            let start = planner.start(tx, &terms.targets, &new)?;
+            planner.store(tx, &new, &start)
+        });
+        Ok(InvokeCommandResponse { request_id: wire::request_id(), ..first.await? })
     }
 
     /// Stops an invocation: what waits is cancelled, what runs is asked to end, and nothing fires
@@ -165,11 +177,14 @@ impl Engine {
         Ok(StopInvocationResponse { request_id: wire::request_id() })
     }
 
-    fn planner(&self) -> Planner {
+    /// What checks targets; content may come to so many bytes as Base64, its parameters filled in.
+    fn planner(&self, content_bytes_max: usize) -> Planner {
         Planner {
             now: self.inner.clock.realtime(),
             executor_names: Arc::clone(&self.inner.executor_names),
             limits: self.limits().clone(),
+            content_bytes_max,
+            names: self.inner.config.names.clone(),
         }
     }
 
@@ -177,16 +192,29 @@ impl Engine {
         InvokeId::new(self.inner.clock.realtime())
     }
 
-    /// Stores an invocation and lets those know who act on it: one that runs at once is none of
+    /// Stores an invocation and lets those know who act on it; the answer. If the request was made
+    /// before with the same token, the answer is that of the first. One that runs at once is none of
     /// the scheduler's business, whose look at the timers the claim would have to wait for.
-    async fn submit<F>(&self, repeats: bool, op: F) -> Result<()>
+    async fn submit<R, F>(
+        &self,
+        token: Option<ClientToken>,
+        repeats: bool,
+        response: R,
+        op: F,
+    ) -> Result<R>
     where
+        R: Serialize + DeserializeOwned + Send + 'static,
         F: FnOnce(Tx<'_>) -> Result<()> + Send + 'static,
     {
         let announcer = self.announcer();
         let scheduler = self.inner.scheduler.as_ref().filter(|_| repeats);
         let wake_scheduler = scheduler.map(|scheduler| Arc::clone(&scheduler.wake));
-        self.write_then(op, move |()| {
+        let now_ms = self.now_ms();
+        let store = move |tx: Tx<'_>| match token {
+            None => op(tx).map(|()| response),
+            Some(token) => client_tokens::once(tx, &token, now_ms, || op(tx).map(|()| response)),
+        };
+        self.write_then(store, move |_| {
             announcer.new_work();
             if let Some(wake) = wake_scheduler {
                 wake.notify_one();
@@ -194,9 +222,35 @@ impl Engine {
         })
         .await
     }
-}
 
-/// What cannot be: content that passed its check is there.
-pub(super) fn unchecked() -> Error {
-    Error::Internal("content passed its check and is not there".to_owned())
+    /// Watches what has just been submitted, or what the first request with its token was given.
+    async fn watch_submitted(
+        &self,
+        subscription: Arc<Subscription>,
+        invoke_id: InvokeId,
+    ) -> Result<Watch> {
+        if subscription.invoke_id() == invoke_id {
+            self.watch_with(subscription, invoke_id, Position::default()).await
+        } else {
+            self.watch(&invoke_id).await
+        }
+    }
+
+    /// How much of the day's and the file's quotas is used.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Storage`] if the records cannot be read.
+    pub async fn quotas(&self) -> Result<Quotas> {
+        let (now_ms, limits) = (self.now_ms(), self.limits().clone());
+        self.read(move |tx| {
+            Ok(Quotas {
+                kept_commands: commands::count(tx)?,
+                kept_commands_max: limits.kept_commands_max,
+                invocations_today: days::invocations(tx, now_ms)?,
+                invocations_per_day_max: limits.invocations_per_day_max,
+            })
+        })
+        .await
+    }
 }

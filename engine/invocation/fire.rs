@@ -1,12 +1,11 @@
 //! What became of nominal times: one entry for each, or for a stretch of them.
 
-use std::str::FromStr;
-
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ExecutionId, InstanceId, InvokeId};
 use crate::status::ExecutionStatus;
+use crate::wire::text_enum;
 
 /// Which nominal times of an invocation to list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,26 +54,7 @@ pub enum FireDisposition {
     Missed,
 }
 
-impl FireDisposition {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Started => "Started",
-            Self::Skipped => "Skipped",
-            Self::Missed => "Missed",
-        }
-    }
-}
-
-impl FromStr for FireDisposition {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        [Self::Started, Self::Skipped, Self::Missed]
-            .into_iter()
-            .find(|disposition| disposition.as_str() == text)
-            .ok_or_else(|| format!("`{text}` is nothing that becomes of a fire"))
-    }
-}
+text_enum!(FireDisposition, "thing that becomes of a fire", [Started, Skipped, Missed]);
 
 /// What became of one nominal time, or of a stretch of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

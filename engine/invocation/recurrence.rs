@@ -6,12 +6,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::Violation;
 use crate::limits::Limits;
 use crate::schedule::{Bounds, Schedule, Zone};
 use crate::status::ExecutionStatus;
+use crate::wire::text_enum;
 
 use super::RepeatMode;
 
@@ -40,18 +41,9 @@ pub(crate) enum Admission {
     Skipped(&'static str),
 }
 
+text_enum!(OverlapPolicy, "overlap policy", [Skip, Queue, Allow, Replace]);
+
 impl OverlapPolicy {
-    const ALL: [Self; 4] = [Self::Skip, Self::Queue, Self::Allow, Self::Replace];
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Skip => "Skip",
-            Self::Queue => "Queue",
-            Self::Allow => "Allow",
-            Self::Replace => "Replace",
-        }
-    }
-
     /// Whether executions may wait for the end of another.
     pub(crate) const fn lets_wait(self) -> bool {
         matches!(self, Self::Queue | Self::Replace)
@@ -76,21 +68,12 @@ impl OverlapPolicy {
     }
 }
 
-impl FromStr for OverlapPolicy {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|policy| policy.as_str() == text)
-            .ok_or_else(|| format!("`{text}` is no overlap policy"))
-    }
-}
-
 /// What becomes of nominal times that passed while the engine was down, the machine slept, or the
 /// clock jumped over them. Whatever is not run is recorded as missed, with the exact count. The last
 /// of them is met all the same if it is no more than a minute late.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+///
+/// As JSON `"Skip"`, `"Latest"` or `"All:3"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum MissedPolicy {
     /// They are not run. The default.
     #[default]
@@ -114,6 +97,18 @@ impl MissedPolicy {
             Self::Latest => 1,
             Self::All(limit) => limit as usize,
         }
+    }
+}
+
+impl Serialize for MissedPolicy {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for MissedPolicy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -318,7 +313,7 @@ mod tests {
             assert_eq!(told, want, "{policy:?} {before:?} {late}");
         };
         let check = |policy, before: &[_], want| check_late(policy, before, false, want);
-        for policy in OverlapPolicy::ALL {
+        for &policy in OverlapPolicy::ALL {
             check(policy, &[], "runs");
         }
         check(Skip, &[Running], "skipped");

@@ -3,268 +3,142 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::client_token::ClientToken;
 use super::recurrence::{MissedPolicy, OverlapPolicy, Recurrence, Repetition};
 use super::{RepeatMode, TerminationMode};
 use crate::command::content::{self, Content};
-use crate::command::{CommandType, check_texts, check_timeout};
+use crate::command::parameters::{Arguments, ParameterPassing, Parameters};
+use crate::command::{
+    CommandType, check_names, check_timeout, check_working_dir, unknown_command_id,
+    unknown_command_type,
+};
 use crate::error::Violation;
+use crate::given::{Given, unknown};
 use crate::id::{CommandId, InstanceId, InvokeId};
 use crate::limits::Limits;
-use crate::wire::{self, ContentEncoding};
+use crate::tag::{self, Tag, TagUse};
+use crate::wire::{ContentEncoding, Ignored, lenient};
 
-/// Creates a command and runs it in one call.
-///
-/// As JSON, `CommandContent` is plain text unless `ContentEncoding` says `Base64`.
-///
-/// # From a page's example
-///
-/// ```
-/// use adjutant::RunCommand;
-///
-/// let request: RunCommand = serde_json::from_str(r#"{
-///     "RegionId": "cn-hangzhou", "Name": "testName", "Type": "RunShellScript",
-///     "CommandContent": "ZWNobyAxMjM=", "ContentEncoding": "Base64",
-///     "WorkingDir": "/home/user", "Timeout": 3600, "InstanceId": ["i-1", "i-2"]
-/// }"#)?;
-/// assert_eq!(request.instance_ids.len(), 2);
-/// # Ok::<(), serde_json::Error>(())
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
-#[non_exhaustive]
-pub struct RunCommand {
-    /// A region of the pages' services; accepted and not used.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub region_id: Option<String>,
-    /// A name for people. At most 128 characters.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub name: String,
-    /// What it is for. At most 512 characters.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub description: String,
-    /// The language.
-    #[serde(rename = "Type")]
-    pub command_type: CommandType,
-    /// The script, encoded as the next field says.
-    pub command_content: String,
-    /// `PlainText` or `Base64`; anything else, also nothing, means plain text.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub content_encoding: Option<String>,
-    /// The directory to run in; the user's home if none is given. At most 200 characters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub working_dir: Option<String>,
-    /// Seconds a run may take; 60 if not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<u64>,
-    /// Whether the command stays for later invocations.
-    #[serde(default)]
-    pub keep_command: bool,
-    /// When it runs.
-    #[serde(default)]
-    pub repeat_mode: RepeatMode,
-    /// The schedule to run on: `rate(5m)`, `at(2030-01-01 08:00:00)` or `0 30 2 * * ?`, the latter
-    /// two with a time zone if you like. A cron expression without one follows each instance's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub frequency: Option<String>,
-    /// What a fire does where the execution before it has not ended.
-    #[serde(default)]
-    pub overlap_policy: OverlapPolicy,
-    /// What becomes of nominal times that nobody was there for.
-    #[serde(default)]
-    pub missed_policy: MissedPolicy,
-    /// Seconds over which the timers of schedules are spread: each fires so much later than its
-    /// nominal times as its id determines, always the same and less than this.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub spread: Option<u64>,
-    /// No nominal time after this one fires; then the invocation ends.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub end_time: Option<DateTime<Utc>>,
-    /// How often the schedule fires in each zone of its instances, after which the invocation ends.
-    /// What is skipped or missed does not count.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_fires: Option<u64>,
-    /// Accepted and not used, as on the pages.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timed: Option<bool>,
-    /// What a timeout or a stop ends.
-    #[serde(default)]
-    pub termination_mode: TerminationMode,
-    /// The instances to run on, 1 to 100.
-    #[serde(rename = "InstanceId", default)]
-    pub instance_ids: Vec<InstanceId>,
-}
-
-impl RunCommand {
-    /// A shell script, given as it is. Bytes that are no UTF-8 are taken too.
-    pub fn shell(script: impl AsRef<[u8]>) -> Self {
-        let script = script.as_ref();
-        let (command_content, encoding) = match std::str::from_utf8(script) {
-            Ok(text) => (text.to_owned(), ContentEncoding::PlainText),
-            Err(_) => (wire::to_base64(script), ContentEncoding::Base64),
-        };
-        Self {
-            command_content,
-            content_encoding: Some(encoding.as_str().to_owned()),
-            ..Self::default()
+/// A request that makes an invocation: its own fields, and those that all such requests have.
+macro_rules! invocation_request {
+    (
+        $(#[$about:meta])*
+        pub struct $request:ident { $($(#[$own_about:meta])* pub $own:ident: $type:ty,)* }
+    ) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "PascalCase", deny_unknown_fields)]
+        #[non_exhaustive]
+        pub struct $request {
+            $($(#[$own_about])* pub $own: $type,)*
+            /// The directory to run in; the command's if none is given, else the user's home. At
+            /// most 200 characters.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub working_dir: Option<String>,
+            /// Seconds a run may take; the command's if not given, else 60.
+            #[serde(default, deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
+            pub timeout: Option<u64>,
+            /// Values for the script's parameters; a name that none is given for has the empty text.
+            #[serde(default, skip_serializing_if = "Parameters::is_empty")]
+            pub parameters: Parameters,
+            /// How the values come into the script.
+            #[serde(default)]
+            pub parameter_passing: Given<ParameterPassing>,
+            /// When it runs.
+            #[serde(default)]
+            pub repeat_mode: Given<RepeatMode>,
+            /// The schedule to run on: `rate(5m)`, `at(2030-01-01 08:00:00)` or `0 30 2 * * ?`, the
+            /// latter two with a time zone if you like. A cron expression without one follows each
+            /// instance's own.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub frequency: Option<String>,
+            /// What a fire does where the execution before it has not ended.
+            #[serde(default)]
+            pub overlap_policy: Given<OverlapPolicy>,
+            /// What becomes of nominal times that nobody was there for.
+            #[serde(default)]
+            pub missed_policy: Given<MissedPolicy>,
+            /// Seconds over which the timers of schedules are spread: each fires so much later than
+            /// its nominal times as its id determines, always the same and less than this.
+            #[serde(default, deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
+            pub spread: Option<u64>,
+            /// No nominal time after this one fires; then the invocation ends.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub end_time: Option<DateTime<Utc>>,
+            /// How often the schedule fires in each zone of its instances, after which the
+            /// invocation ends. What is skipped or missed does not count.
+            #[serde(default, deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
+            pub max_fires: Option<u64>,
+            /// What a timeout or a stop ends.
+            #[serde(default)]
+            pub termination_mode: Given<TerminationMode>,
+            /// The instances to run on, 1 to 100; or give `ResourceTag`.
+            #[serde(rename = "InstanceId", default, skip_serializing_if = "Vec::is_empty")]
+            pub instance_ids: Vec<InstanceId>,
+            /// Selects the instances that have all of these tags, 1 to 100 of them. At most 10.
+            #[serde(rename = "ResourceTag", default, skip_serializing_if = "Vec::is_empty")]
+            pub resource_tags: Vec<Tag>,
+            /// Tags of the invocation, and of the command if it is kept. At most 20.
+            #[serde(rename = "Tag", default, skip_serializing_if = "Vec::is_empty")]
+            pub tags: Vec<Tag>,
+            /// The group that the instances belong to, all of them.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub resource_group_id: Option<String>,
+            /// Makes the request safe to repeat: within 24 hours the same request with the same
+            /// token gets the first answer again. At most 64 ASCII characters.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub client_token: Option<String>,
+            /// Read and not used, as on the pages.
+            #[serde(default, skip_serializing)]
+            pub timed: Ignored,
+            /// Read and not used; this library has no regions.
+            #[serde(default, skip_serializing)]
+            pub region_id: Ignored,
+            /// Read and not used; this library has no accounts.
+            #[serde(default, skip_serializing)]
+            pub owner_account: Ignored,
+            /// Read and not used.
+            #[serde(default, skip_serializing)]
+            pub owner_id: Ignored,
+            /// Read and not used.
+            #[serde(default, skip_serializing)]
+            pub resource_owner_account: Ignored,
+            /// Read and not used.
+            #[serde(default, skip_serializing)]
+            pub resource_owner_id: Ignored,
         }
-    }
 
-    /// Sets the name.
-    #[must_use]
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
-        self
-    }
-
-    /// Keeps the command for later invocations.
-    #[must_use]
-    pub fn keep(mut self) -> Self {
-        self.keep_command = true;
-        self
-    }
-
-    /// Checks the request, takes its content out of its encoding and reads its schedule.
-    pub(crate) fn check(&self, limits: &Limits) -> Checked {
-        let mut found = Vec::new();
-        let encoding = self.content_encoding.as_deref().and_then(ContentEncoding::parse);
-        let bytes_max = if self.keep_command {
-            limits.kept_content_bytes_max
-        } else {
-            limits.unkept_content_bytes_max
-        };
-        check_instance_ids(&self.instance_ids, limits, &mut found);
-        let content = content::check(
-            &self.command_content,
-            encoding.unwrap_or(ContentEncoding::PlainText),
-            bytes_max,
-            &mut found,
-        );
-        check_texts(&self.name, &self.description, self.working_dir.as_deref(), limits, &mut found);
-        check_timeout(self.timeout, 1, limits, &mut found);
-        let recurrence = self.repetition().check(limits, &mut found);
-        Checked { content, recurrence, violations: found }
-    }
-}
-
-/// What the check of a run came to.
-#[derive(Debug)]
-pub(crate) struct Checked {
-    pub content: Option<Content>,
-    pub recurrence: Option<Recurrence>,
-    pub violations: Vec<Violation>,
-}
-
-/// What a run got.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-#[non_exhaustive]
-pub struct RunCommandResponse {
-    /// Names this call.
-    pub request_id: String,
-    /// The command, whether it is kept or not.
-    pub command_id: CommandId,
-    /// The invocation.
-    pub invoke_id: InvokeId,
-}
-
-/// Runs a stored command.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
-#[non_exhaustive]
-pub struct InvokeCommand {
-    /// A region of the pages' services; accepted and not used.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub region_id: Option<String>,
-    /// The command.
-    pub command_id: CommandId,
-    /// The directory to run in; the command's if none is given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub working_dir: Option<String>,
-    /// Seconds a run may take, at least 10; the command's if not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<u64>,
-    /// When it runs.
-    #[serde(default)]
-    pub repeat_mode: RepeatMode,
-    /// The schedule to run on: `rate(5m)`, `at(2030-01-01 08:00:00)` or `0 30 2 * * ?`, the latter
-    /// two with a time zone if you like. A cron expression without one follows each instance's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub frequency: Option<String>,
-    /// What a fire does where the execution before it has not ended.
-    #[serde(default)]
-    pub overlap_policy: OverlapPolicy,
-    /// What becomes of nominal times that nobody was there for.
-    #[serde(default)]
-    pub missed_policy: MissedPolicy,
-    /// Seconds over which the timers of schedules are spread: each fires so much later than its
-    /// nominal times as its id determines, always the same and less than this.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub spread: Option<u64>,
-    /// No nominal time after this one fires; then the invocation ends.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub end_time: Option<DateTime<Utc>>,
-    /// How often the schedule fires in each zone of its instances, after which the invocation ends.
-    /// What is skipped or missed does not count.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_fires: Option<u64>,
-    /// Accepted and not used, as on the pages.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timed: Option<bool>,
-    /// What a timeout or a stop ends.
-    #[serde(default)]
-    pub termination_mode: TerminationMode,
-    /// The instances to run on, 1 to 100.
-    #[serde(rename = "InstanceId", default)]
-    pub instance_ids: Vec<InstanceId>,
-}
-
-impl InvokeCommand {
-    /// Runs a command as it was stored.
-    pub fn new(command_id: CommandId) -> Self {
-        Self {
-            region_id: None,
-            command_id,
-            working_dir: None,
-            timeout: None,
-            repeat_mode: RepeatMode::Once,
-            frequency: None,
-            overlap_policy: OverlapPolicy::default(),
-            missed_policy: MissedPolicy::default(),
-            spread: None,
-            end_time: None,
-            max_fires: None,
-            timed: None,
-            termination_mode: TerminationMode::default(),
-            instance_ids: Vec::new(),
-        }
-    }
-
-    /// Checks the request and reads its schedule.
-    pub(crate) fn check(&self, limits: &Limits) -> (Option<Recurrence>, Vec<Violation>) {
-        let mut found = Vec::new();
-        check_instance_ids(&self.instance_ids, limits, &mut found);
-        check_texts("", "", self.working_dir.as_deref(), limits, &mut found);
-        check_timeout(self.timeout, limits.invoke_timeout_s_min, limits, &mut found);
-        let recurrence = self.repetition().check(limits, &mut found);
-        (recurrence, found)
-    }
-}
-
-/// What an invocation of a stored command got.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-#[non_exhaustive]
-pub struct InvokeCommandResponse {
-    /// Names this call.
-    pub request_id: String,
-    /// The invocation.
-    pub invoke_id: InvokeId,
-}
-
-/// What can be set of both requests that make invocations.
-macro_rules! common_builders {
-    ($request:ident) => {
         impl $request {
+            /// A request with nothing but these given.
+            fn bare($($own: $type),*) -> Self {
+                Self {
+                    $($own,)*
+                    working_dir: Default::default(),
+                    timeout: Default::default(),
+                    parameters: Default::default(),
+                    parameter_passing: Default::default(),
+                    repeat_mode: Default::default(),
+                    frequency: Default::default(),
+                    overlap_policy: Default::default(),
+                    missed_policy: Default::default(),
+                    spread: Default::default(),
+                    end_time: Default::default(),
+                    max_fires: Default::default(),
+                    termination_mode: Default::default(),
+                    instance_ids: Default::default(),
+                    resource_tags: Default::default(),
+                    resource_group_id: Default::default(),
+                    client_token: Default::default(),
+                    tags: Default::default(),
+                    timed: Default::default(),
+                    region_id: Default::default(),
+                    owner_account: Default::default(),
+                    owner_id: Default::default(),
+                    resource_owner_account: Default::default(),
+                    resource_owner_id: Default::default(),
+                }
+            }
+
             /// Sets the instances to run on.
             #[must_use]
             pub fn on<I: Into<InstanceId>>(
@@ -272,6 +146,34 @@ macro_rules! common_builders {
                 instances: impl IntoIterator<Item = I>,
             ) -> Self {
                 self.instance_ids = instances.into_iter().map(Into::into).collect();
+                self
+            }
+
+            /// Selects the instances to run on: those that have all of these tags.
+            #[must_use]
+            pub fn on_tagged<T: Into<Tag>>(mut self, tags: impl IntoIterator<Item = T>) -> Self {
+                self.resource_tags = tags.into_iter().map(Into::into).collect();
+                self
+            }
+
+            /// Has the instances belong to a group, all of them.
+            #[must_use]
+            pub fn resource_group(mut self, id: impl Into<String>) -> Self {
+                self.resource_group_id = Some(id.into());
+                self
+            }
+
+            /// Adds a tag.
+            #[must_use]
+            pub fn tag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+                self.tags.push(Tag::new(key, value));
+                self
+            }
+
+            /// Makes the request safe to repeat.
+            #[must_use]
+            pub fn client_token(mut self, token: impl Into<String>) -> Self {
+                self.client_token = Some(token.into());
                 self
             }
 
@@ -292,7 +194,7 @@ macro_rules! common_builders {
             /// Sets what a timeout or a stop ends.
             #[must_use]
             pub fn termination_mode(mut self, mode: TerminationMode) -> Self {
-                self.termination_mode = mode;
+                self.termination_mode = mode.into();
                 self
             }
 
@@ -306,21 +208,21 @@ macro_rules! common_builders {
             /// Sets what a fire does where the execution before it has not ended.
             #[must_use]
             pub fn overlap_policy(mut self, policy: OverlapPolicy) -> Self {
-                self.overlap_policy = policy;
+                self.overlap_policy = policy.into();
                 self
             }
 
             /// Sets what becomes of nominal times that nobody was there for.
             #[must_use]
             pub fn missed_policy(mut self, policy: MissedPolicy) -> Self {
-                self.missed_policy = policy;
+                self.missed_policy = policy.into();
                 self
             }
 
             /// Says when it runs, where no schedule does: at once, or when an instance boots.
             #[must_use]
             pub fn repeat_mode(mut self, mode: RepeatMode) -> Self {
-                self.repeat_mode = mode;
+                self.repeat_mode = mode.into();
                 self
             }
 
@@ -345,32 +247,268 @@ macro_rules! common_builders {
                 self
             }
 
-            fn repetition(&self) -> Repetition<'_> {
-                Repetition {
-                    mode: self.repeat_mode,
+            /// Gives values to the script's parameters.
+            #[must_use]
+            pub fn parameters<N: Into<String>, V: Into<String>>(
+                mut self,
+                values: impl IntoIterator<Item = (N, V)>,
+            ) -> Self {
+                self.parameters = values.into_iter().collect();
+                self
+            }
+
+            /// Says how the values of parameters come into the script.
+            #[must_use]
+            pub fn parameter_passing(mut self, passing: ParameterPassing) -> Self {
+                self.parameter_passing = passing.into();
+                self
+            }
+
+            /// Checks what all such requests have; what comes of it.
+            fn check_common(
+                &self,
+                timeout_min: u64,
+                limits: &Limits,
+                found: &mut Vec<Violation>,
+            ) -> Terms {
+                let targets = Targets {
+                    instance_ids: self.instance_ids.clone(),
+                    tags: self.resource_tags.clone(),
+                    resource_group_id: self.resource_group_id.clone().filter(|id| !id.is_empty()),
+                };
+                targets.check(limits, found);
+                tag::check(&self.tags, TagUse::Tag, limits, found);
+                let token = ClientToken::check(self.client_token.as_deref(), limits, found);
+                let token = token.map(|token| token.of(stringify!($request), self));
+                check_working_dir(self.working_dir.as_deref(), limits, found);
+                check_timeout(self.timeout, timeout_min, limits, found);
+                self.parameters.check(limits, found);
+                let passing = self.parameter_passing.known(found, |text| {
+                    unknown("InvalidParameter.ParameterPassing", 400, "ParameterPassing", text, "Text or Environment")
+                });
+                let repetition = Repetition {
+                    mode: self.repeat_mode.known(found, unknown_repeat_mode).unwrap_or_default(),
                     frequency: self.frequency.as_deref(),
-                    overlap: self.overlap_policy,
-                    missed: self.missed_policy,
+                    overlap: self.overlap_policy.known(found, |text| {
+                        unknown("InvalidParameter.OverlapPolicy", 400, "OverlapPolicy", text, "Skip, Queue, Allow or Replace")
+                    }).unwrap_or_default(),
+                    missed: self.missed_policy.known(found, |text| {
+                        unknown("InvalidParameter.MissedPolicy", 400, "MissedPolicy", text, "Skip, Latest or All:N")
+                    }).unwrap_or_default(),
                     spread_s: self.spread,
                     end: self.end_time,
                     fires_max: self.max_fires,
+                };
+                let termination_mode = self.termination_mode.known(found, |text| {
+                    unknown("InvalidTerminationMode.NotFound", 404, "TerminationMode", text, "Process or ProcessTree")
+                });
+                Terms {
+                    targets,
+                    token,
+                    tags: self.tags.clone(),
+                    termination_mode: termination_mode.unwrap_or_default(),
+                    recurrence: repetition.check(limits, found),
+                    arguments: Arguments {
+                        values: self.parameters.clone(),
+                        passing: passing.unwrap_or_default(),
+                    },
                 }
             }
         }
     };
 }
 
-common_builders!(RunCommand);
-common_builders!(InvokeCommand);
+invocation_request! {
+/// Creates a command and runs it in one call.
+///
+/// As JSON, `CommandContent` is plain text unless `ContentEncoding` says `Base64`.
+///
+/// # From a page's example
+///
+/// ```
+/// use adjutant::RunCommand;
+///
+/// let request: RunCommand = serde_json::from_str(r#"{
+///     "RegionId": "cn-hangzhou", "Name": "testName", "Type": "RunShellScript",
+///     "CommandContent": "ZWNobyAxMjM=", "ContentEncoding": "Base64",
+///     "WorkingDir": "/home/user", "Timeout": 3600, "InstanceId": ["i-1", "i-2"]
+/// }"#)?;
+/// assert_eq!(request.instance_ids.len(), 2);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+pub struct RunCommand {
+    /// A name for people. At most 128 characters.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// What it is for. At most 512 characters.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// The language.
+    #[serde(rename = "Type", default = "Given::nothing")]
+    pub command_type: Given<CommandType>,
+    /// The script, encoded as the next field says.
+    #[serde(default)]
+    pub command_content: String,
+    /// `PlainText` or `Base64`; anything else, also nothing, means plain text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_encoding: Option<String>,
+    /// Whether `{{name}}` in the script is a parameter.
+    #[serde(default, deserialize_with = "lenient::value")]
+    pub enable_parameter: bool,
+    /// Whether the command stays for later invocations.
+    #[serde(default, deserialize_with = "lenient::value")]
+    pub keep_command: bool,
+}
+}
+
+impl RunCommand {
+    /// A shell script, given as it is. Bytes that are no UTF-8 are taken too.
+    pub fn shell(script: impl AsRef<[u8]>) -> Self {
+        let (command_content, encoding) = ContentEncoding::of(script.as_ref());
+        let command_type = CommandType::RunShellScript.into();
+        let (name, description) = (String::new(), String::new());
+        let encoding = Some(encoding.as_str().to_owned());
+        Self::bare(name, description, command_type, command_content, encoding, false, false)
+    }
+
+    /// Sets the name.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Makes `{{name}}` in the script a parameter.
+    #[must_use]
+    pub fn enable_parameter(mut self) -> Self {
+        self.enable_parameter = true;
+        self
+    }
+
+    /// Keeps the command for later invocations.
+    #[must_use]
+    pub fn keep(mut self) -> Self {
+        self.keep_command = true;
+        self
+    }
+
+    /// Checks the request, takes its content out of its encoding and reads its schedule.
+    pub(crate) fn check(&self, limits: &Limits) -> Result<Checked, Vec<Violation>> {
+        let mut found = Vec::new();
+        let encoding = self.content_encoding.as_deref().and_then(ContentEncoding::parse);
+        let bytes_max = if self.keep_command {
+            limits.kept_content_bytes_max
+        } else {
+            limits.unkept_content_bytes_max
+        };
+        let command_type = self.command_type.known(&mut found, unknown_command_type);
+        let content = content::check(
+            &self.command_content,
+            encoding.unwrap_or(ContentEncoding::PlainText),
+            bytes_max,
+            &mut found,
+        );
+        check_names(&self.name, &self.description, limits, &mut found);
+        let terms = self.check_common(1, limits, &mut found);
+        let (Some(command_type), Some(content)) = (command_type, content) else {
+            return Err(found);
+        };
+        terms.arguments.check(self.enable_parameter, &content, limits, &mut found);
+        if found.is_empty() {
+            Ok(Checked { command_type, content, bytes_max, terms })
+        } else {
+            Err(found)
+        }
+    }
+}
+
+impl Default for RunCommand {
+    /// An empty shell script, to be filled in.
+    fn default() -> Self {
+        Self::shell("")
+    }
+}
+
+/// What the check of a run came to.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    pub command_type: CommandType,
+    pub content: Content,
+    /// What the content may come to as Base64, its parameters filled in.
+    pub bytes_max: usize,
+    pub terms: Terms,
+}
+
+/// What the common part of a request came to.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    pub token: Option<ClientToken>,
+    pub tags: Vec<Tag>,
+    pub targets: Targets,
+    pub termination_mode: TerminationMode,
+    pub recurrence: Option<Recurrence>,
+    pub arguments: Arguments,
+}
+
+/// What a run got.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[non_exhaustive]
+pub struct RunCommandResponse {
+    /// Names this call.
+    pub request_id: String,
+    /// The command, whether it is kept or not.
+    pub command_id: CommandId,
+    /// The invocation.
+    pub invoke_id: InvokeId,
+}
+
+invocation_request! {
+/// Runs a stored command.
+pub struct InvokeCommand {
+    /// The command.
+    #[serde(default = "Given::nothing")]
+    pub command_id: Given<CommandId>,
+}
+}
+
+impl InvokeCommand {
+    /// Runs a command as it was stored.
+    pub fn new(command_id: CommandId) -> Self {
+        Self::bare(command_id.into())
+    }
+
+    /// Checks the request and reads its schedule.
+    pub(crate) fn check(&self, limits: &Limits) -> Result<(CommandId, Terms), Vec<Violation>> {
+        let mut found = Vec::new();
+        let command_id = self.command_id.known(&mut found, unknown_command_id);
+        let terms = self.check_common(limits.invoke_timeout_s_min, limits, &mut found);
+        match command_id {
+            Some(command_id) if found.is_empty() => Ok((command_id, terms)),
+            _ => Err(found),
+        }
+    }
+}
+
+/// What an invocation of a stored command got.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[non_exhaustive]
+pub struct InvokeCommandResponse {
+    /// Names this call.
+    pub request_id: String,
+    /// The invocation.
+    pub invoke_id: InvokeId,
+}
 
 /// Stops an invocation, or its executions on some instances: what waits is cancelled, what runs is ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct StopInvocation {
-    /// A region of the pages' services; accepted and not used.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub region_id: Option<String>,
+    /// Read and not used; this library has no regions.
+    #[serde(default, skip_serializing)]
+    pub region_id: Ignored,
     /// The invocation.
     pub invoke_id: InvokeId,
     /// Only on these instances, 1 to 50; on all if empty.
@@ -381,7 +519,7 @@ pub struct StopInvocation {
 impl StopInvocation {
     /// Stops all of an invocation.
     pub fn new(invoke_id: InvokeId) -> Self {
-        Self { region_id: None, invoke_id, instance_ids: Vec::new() }
+        Self { region_id: Ignored, invoke_id, instance_ids: Vec::new() }
     }
 
     /// Stops it on these instances only.
@@ -409,6 +547,35 @@ pub struct StopInvocationResponse {
     pub request_id: String,
 }
 
+fn unknown_repeat_mode(text: &str) -> Violation {
+    let want = "Once, Period, NextRebootOnly or EveryReboot";
+    unknown("InvalidRepeatMode.NotFound", 404, "RepeatMode", text, want)
+}
+
+/// What a request says of the instances to run on.
+#[derive(Debug)]
+pub(crate) struct Targets {
+    pub instance_ids: Vec<InstanceId>,
+    /// Select them, if none is named.
+    pub tags: Vec<Tag>,
+    pub resource_group_id: Option<String>,
+}
+
+impl Targets {
+    fn check(&self, limits: &Limits, found: &mut Vec<Violation>) {
+        tag::check(&self.tags, TagUse::ResourceTag, limits, found);
+        match (self.instance_ids.is_empty(), self.tags.is_empty()) {
+            (_, true) => check_instance_ids(&self.instance_ids, limits, found),
+            (true, false) => {}
+            (false, false) => {
+                let message = "name instances or give tags that select them, not both";
+                let code = "InvalidResourceTag.ConflictWithInstanceIds";
+                found.push(Violation::new(code, 400, "ResourceTag", message));
+            }
+        }
+    }
+}
+
 fn check_instance_ids(ids: &[InstanceId], limits: &Limits, found: &mut Vec<Violation>) {
     const FIELD: &str = "InstanceId";
     if ids.is_empty() {
@@ -416,7 +583,10 @@ fn check_instance_ids(ids: &[InstanceId], limits: &Limits, found: &mut Vec<Viola
             "MissingParam.InstanceId",
             400,
             FIELD,
-            format!("name 1 to {} instances to run on", limits.instances_max),
+            format!(
+                "name 1 to {} instances to run on, or give a ResourceTag",
+                limits.instances_max
+            ),
         ));
     }
     if ids.len() > limits.instances_max {
@@ -433,7 +603,7 @@ fn check_instance_ids(ids: &[InstanceId], limits: &Limits, found: &mut Vec<Viola
     }
 }
 
-fn too_many_instances(max: usize, given: usize) -> Violation {
+pub(crate) fn too_many_instances(max: usize, given: usize) -> Violation {
     Violation::new(
         "InstanceIds.ExceedLimit",
         403,

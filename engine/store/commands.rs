@@ -4,12 +4,15 @@ use chrono::{DateTime, Utc};
 use rusqlite::{OptionalExtension, Row, params_from_iter, types::Value};
 
 use crate::command::content::Content;
+use crate::command::parameters::Template;
 use crate::command::{Command, CommandType, DescribeCommands, ModifyCommand};
 use crate::error::{Error, Result, Violation};
 use crate::id::CommandId;
+use crate::tag::Tag;
 use crate::wire::{ContentEncoding, Encoded};
 
-use super::{PageToken, Tx, contents, cut_page, unreadable};
+use super::tags::{self, Tagged};
+use super::{PageToken, Tx, contents, cut_page, parse, unreadable};
 
 /// What a command is, apart from its id: what an invocation takes over from it.
 #[derive(Debug, Clone)]
@@ -18,8 +21,19 @@ pub(crate) struct Definition {
     pub description: String,
     pub command_type: CommandType,
     pub content: Content,
+    pub enable_parameter: bool,
     pub working_dir: Option<String>,
     pub timeout_s: u64,
+}
+
+impl Definition {
+    /// The parameters of the script, as it writes them.
+    fn parameter_names(&self) -> Vec<String> {
+        if !self.enable_parameter {
+            return Vec::new();
+        }
+        Template::parse(&self.content).names().iter().map(|name| (*name).to_owned()).collect()
+    }
 }
 
 /// Keeps a command, unless that would be more than `kept_max`.
@@ -27,11 +41,11 @@ pub(crate) fn insert(
     tx: Tx<'_>,
     command_id: CommandId,
     definition: &Definition,
+    tags: &[Tag],
     kept_max: u64,
     now_ms: i64,
 ) -> Result<()> {
-    let kept: u64 =
-        tx.prepare_cached("SELECT count(*) FROM commands")?.query_row((), |row| row.get(0))?;
+    let kept = count(tx)?;
     if kept >= kept_max {
         return Err(Error::invalid(Violation::new(
             "CmdCount.ExceedQuota",
@@ -44,8 +58,9 @@ pub(crate) fn insert(
     }
     let content = contents::intern(tx, &definition.content)?;
     tx.prepare_cached(
-        "INSERT INTO commands (command_id, name, description, type, content, working_dir, timeout_s, created_at_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO commands (command_id, name, description, type, content, working_dir, timeout_s,
+             enable_parameter, created_at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?
     .execute((
         command_id.as_bytes(),
@@ -55,16 +70,23 @@ pub(crate) fn insert(
         content,
         &definition.working_dir,
         definition.timeout_s,
+        definition.enable_parameter,
         now_ms,
     ))?;
-    Ok(())
+    Tagged::Command.insert(tx, tx.last_insert_rowid(), tags)
+}
+
+/// How many commands are kept.
+pub(crate) fn count(tx: Tx<'_>) -> Result<u64> {
+    Ok(tx.prepare_cached("SELECT count(*) FROM commands")?.query_row((), |row| row.get(0))?)
 }
 
 /// The definition of a kept command.
 pub(crate) fn get(tx: Tx<'_>, command_id: CommandId) -> Result<Definition> {
     let row = tx
         .prepare_cached(
-            "SELECT name, description, type, content, working_dir, timeout_s FROM commands WHERE command_id = ?1",
+            "SELECT name, description, type, content, working_dir, timeout_s, enable_parameter
+             FROM commands WHERE command_id = ?1",
         )?
         .query_row([command_id.as_bytes()], |row| Ok(read_definition(tx, row)))
         .optional()?;
@@ -79,6 +101,7 @@ fn read_definition(tx: Tx<'_>, row: &Row<'_>) -> Result<Definition> {
         content: contents::get(tx, row.get(3)?)?,
         working_dir: row.get(4)?,
         timeout_s: row.get(5)?,
+        enable_parameter: row.get(6)?,
     })
 }
 
@@ -132,25 +155,28 @@ pub(crate) fn list(
     page_size: usize,
     encoding: ContentEncoding,
 ) -> Result<(Vec<Command>, Option<PageToken>)> {
-    let mut conditions = vec!["c.id < ?"];
     let mut values = vec![Value::from(after.map_or(i64::MAX, |token| token.0))];
+    let mut conditions = vec!["c.id < ?".to_owned()];
+    conditions.extend(Tagged::Command.conditions("c.id", &filter.tags, &mut values));
     if let Some(id) = filter.command_id {
-        conditions.push("c.command_id = ?");
+        conditions.push("c.command_id = ?".to_owned());
         values.push(id.as_bytes().to_vec().into());
     }
     if let Some(name) = &filter.name {
-        conditions.push("c.name LIKE ? ESCAPE '\\'");
+        conditions.push("c.name LIKE ? ESCAPE '\\'".to_owned());
         values.push(like(name).into());
     }
     if let Some(command_type) = filter.command_type {
-        conditions.push("c.type = ?");
+        conditions.push("c.type = ?".to_owned());
         values.push(command_type.as_str().to_owned().into());
     }
     values.push((page_size as i64 + 1).into());
     let mut query = tx.prepare_cached(&format!(
-        "SELECT c.name, c.description, c.type, c.content, c.working_dir, c.timeout_s, c.id, c.command_id,
-                c.created_at_ms, (SELECT count(*) FROM invocations v WHERE v.command_id = c.command_id)
+        "SELECT c.name, c.description, c.type, c.content, c.working_dir, c.timeout_s, c.enable_parameter,
+                c.id, c.command_id, c.created_at_ms, (SELECT count(*) FROM invocations v WHERE v.command_id = c.command_id),
+                {}
          FROM commands c WHERE {} ORDER BY c.id DESC LIMIT ?",
+        Tagged::Command.column("c.id"),
         conditions.join(" AND ")
     ))?;
     let mut rows = query.query(params_from_iter(values))?;
@@ -158,17 +184,20 @@ pub(crate) fn list(
     while let Some(row) = rows.next()? {
         let definition = read_definition(tx, row)?;
         let command = Command {
-            command_id: CommandId::from_bytes(row.get(7)?),
+            command_id: CommandId::from_bytes(row.get(8)?),
+            enable_parameter: definition.enable_parameter,
+            parameter_names: definition.parameter_names(),
             name: definition.name,
             description: definition.description,
             command_type: definition.command_type,
             command_content: Encoded::new(definition.content.to_vec(), encoding),
             working_dir: definition.working_dir.unwrap_or_default(),
             timeout: definition.timeout_s,
-            creation_time: read_time(row.get(8)?)?,
-            invoke_times: row.get(9)?,
+            creation_time: read_time(row.get(9)?)?,
+            invoke_times: row.get(10)?,
+            tags: tags::read(row, 11)?,
         };
-        entries.push((row.get(6)?, command));
+        entries.push((row.get(7)?, command));
     }
     let next = cut_page(&mut entries, page_size);
     Ok((entries.into_iter().map(|(_, command)| command).collect(), next))
@@ -184,11 +213,7 @@ pub(super) fn not_found(command_id: CommandId) -> Error {
 }
 
 pub(super) fn read_type(row: &Row<'_>, column: usize) -> Result<CommandType> {
-    let text = row.get_ref(column)?.as_str().map_err(unreadable)?;
-    CommandType::ALL
-        .into_iter()
-        .find(|command_type| command_type.as_str() == text)
-        .ok_or_else(|| unreadable(text))
+    parse(row.get_ref(column)?.as_str().map_err(unreadable)?)
 }
 
 pub(super) fn read_time(ms: i64) -> Result<DateTime<Utc>> {

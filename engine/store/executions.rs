@@ -91,6 +91,7 @@ pub(crate) struct Claimed {
     pub attempt: u32,
     pub instance: i64,
     pub instance_id: InstanceId,
+    pub instance_name: String,
     pub executor: String,
 }
 
@@ -104,7 +105,7 @@ pub(crate) fn claim(
     now_ms: i64,
 ) -> Result<(Vec<Claimed>, bool)> {
     let mut query = tx.prepare_cached(
-        "SELECT e.id, e.attempt, i.instance_id, i.executor, e.instance
+        "SELECT e.id, e.attempt, i.instance_id, i.executor, e.instance, i.name
          FROM executions e INDEXED BY executions_by_fire JOIN instances i ON i.id = e.instance
          WHERE e.fire = ?1 AND e.instance > ?2 AND e.status = 'Pending'
          ORDER BY e.instance LIMIT ?3",
@@ -116,6 +117,7 @@ pub(crate) fn claim(
             instance: row.get(4)?,
             instance_id: row.get::<_, String>(2)?.into(),
             executor: row.get(3)?,
+            instance_name: row.get(5)?,
         })
     })?;
     let mut claimed: Vec<Claimed> = waiting.collect::<rusqlite::Result<_>>()?;

@@ -1,11 +1,13 @@
 //! Table `instances`.
 
-use rusqlite::{OptionalExtension, Row};
+use rusqlite::{OptionalExtension, Row, params_from_iter, types::Value};
 
 use crate::error::{Error, Result, Violation};
 use crate::id::InstanceId;
 use crate::instance::{Instance, InstanceState, OsType};
+use crate::tag::Tag;
 
+use super::tags::{self, Tagged};
 use super::{PageToken, Tx, cut_page, parse, unreadable};
 
 /// An instance as a target: what the checks before an invocation need.
@@ -15,28 +17,40 @@ pub(crate) struct Target {
     pub instance: Instance,
 }
 
-const COLUMNS: &str = "id, instance_id, name, os_type, state, executor, time_zone";
+/// What a registered instance is.
+fn columns() -> String {
+    let tags = Tagged::Instance.column("i.id");
+    format!(
+        "i.id, i.instance_id, i.name, i.os_type, i.state, i.executor, i.time_zone, i.resource_group_id, {tags}
+         FROM instances i"
+    )
+}
 
 /// Registers an instance, or changes the one of that name.
 pub(crate) fn upsert(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Result<()> {
-    tx.prepare_cached(
-        "INSERT INTO instances (instance_id, name, os_type, state, executor, time_zone, registered_at_ms,
-             updated_at_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)
+    let row: i64 = tx.prepare_cached(
+        "INSERT INTO instances (instance_id, name, os_type, state, executor, time_zone, resource_group_id,
+             registered_at_ms, updated_at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)
          ON CONFLICT (instance_id) DO UPDATE SET
              name = excluded.name, os_type = excluded.os_type, state = excluded.state,
-             executor = excluded.executor, time_zone = excluded.time_zone, updated_at_ms = excluded.updated_at_ms, removed_at_ms = NULL",
+             executor = excluded.executor, time_zone = excluded.time_zone,
+             resource_group_id = excluded.resource_group_id, updated_at_ms = excluded.updated_at_ms,
+             removed_at_ms = NULL
+         RETURNING id",
     )?
-    .execute((
+    .query_row((
         instance.instance_id.as_str(),
         &instance.name,
         instance.os_type.as_str(),
         instance.state.as_str(),
         &instance.executor,
         instance.time_zone.map(|zone| zone.to_string()),
+        &instance.resource_group_id,
         now_ms,
-    ))?;
-    Ok(())
+    ), |row| row.get(0))?;
+    Tagged::Instance.clear(tx, row)?;
+    Tagged::Instance.insert(tx, row, &instance.tags)
 }
 
 /// Registers an instance unless one of that name is, or was, registered.
@@ -75,7 +89,8 @@ pub(crate) fn remove(tx: Tx<'_>, id: &InstanceId, now_ms: i64) -> Result<()> {
 /// The instance of that name.
 pub(crate) fn find(tx: Tx<'_>, id: &InstanceId) -> Result<Option<Target>> {
     tx.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM instances WHERE instance_id = ?1 AND removed_at_ms IS NULL"
+        "SELECT {} WHERE i.instance_id = ?1 AND i.removed_at_ms IS NULL",
+        columns()
     ))?
     .query_row([id.as_str()], |row| Ok(read(row)))
     .optional()?
@@ -101,6 +116,38 @@ pub(crate) fn served_by(tx: Tx<'_>, executor: &str) -> Result<Vec<InstanceId>> {
     Ok(ids.collect::<rusqlite::Result<_>>()?)
 }
 
+/// The instances that have all of these tags, in the order of their registration, and one more
+/// than `max` if there are more.
+pub(crate) fn tagged(tx: Tx<'_>, tags: &[Tag], max: usize) -> Result<Vec<Target>> {
+    let Some((first, rest)) = tags.split_first() else { return Ok(Vec::new()) };
+    let mut values: Vec<Value> = vec![first.key.clone().into(), first.value.clone().into()];
+    let mut conditions = Tagged::Instance.conditions("f.instance", rest, &mut values);
+    conditions.push("i.removed_at_ms IS NULL".to_owned());
+    values.push((max as i64 + 1).into());
+    let mut query = tx.prepare_cached(&format!(
+        "SELECT {} JOIN instance_tags f INDEXED BY instance_tags_by_value ON f.instance = i.id
+         WHERE f.key = ? AND f.value = ? AND {} ORDER BY i.id LIMIT ?",
+        columns(),
+        conditions.join(" AND ")
+    ))?;
+    let mut rows = query.query(params_from_iter(values))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(read(row)?);
+    }
+    Ok(found)
+}
+
+/// Whether any instance belongs to a group.
+pub(crate) fn is_group(tx: Tx<'_>, resource_group_id: &str) -> Result<bool> {
+    let is_group = tx
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM instances WHERE resource_group_id = ?1 AND removed_at_ms IS NULL)",
+        )?
+        .query_row([resource_group_id], |row| row.get(0))?;
+    Ok(is_group)
+}
+
 /// A page of instances, in the order of their registration.
 pub(crate) fn list(
     tx: Tx<'_>,
@@ -108,7 +155,8 @@ pub(crate) fn list(
     page_size: usize,
 ) -> Result<(Vec<Instance>, Option<PageToken>)> {
     let mut query = tx.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM instances WHERE removed_at_ms IS NULL AND id > ?1 ORDER BY id LIMIT ?2"
+        "SELECT {} WHERE i.removed_at_ms IS NULL AND i.id > ?1 ORDER BY i.id LIMIT ?2",
+        columns()
     ))?;
     let mut rows = query.query((after.map_or(0, |token| token.0), page_size as i64 + 1))?;
     let mut entries = Vec::new();
@@ -148,6 +196,8 @@ fn read(row: &Row<'_>) -> Result<Target> {
         .os_type(os_type)
         .state(state)
         .executor(row.get::<_, String>(5)?);
+    instance.resource_group_id = row.get(7)?;
+    instance.tags = tags::read(row, 8)?;
     instance.time_zone = zone.map(|zone| parse(&zone)).transpose()?;
     Ok(Target { row: row.get(0)?, instance })
 }

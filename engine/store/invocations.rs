@@ -7,18 +7,21 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use rusqlite::{OptionalExtension, Row, params, params_from_iter, types::Value};
 
+use crate::command::parameters::Arguments;
 use crate::error::{Error, Result, Violation};
 use crate::id::{CommandId, InvokeId};
 use crate::invocation::recurrence::{MissedPolicy, OverlapPolicy, Recurrence, Trigger};
 use crate::invocation::{DescribeInvocations, Invocation, Job, RepeatMode, TerminationMode};
 use crate::schedule::Zone;
 use crate::status::{ExecutionStatus, InvocationStatus, StatusCounts, roll_up};
+use crate::tag::Tag;
 use crate::wire::{ContentEncoding, Encoded};
 
 use super::commands::{Definition, read_time, read_type};
 use super::executions::LATEST_STANDING;
+use super::tags::{self, Tagged};
 use super::timers::NewTimer;
-use super::{PageToken, Tx, contents, cut_page, firing, parse, targets, timers, unreadable};
+use super::{PageToken, Tx, contents, cut_page, days, firing, parse, targets, timers, unreadable};
 
 /// An invocation that is about to be stored.
 #[derive(Debug)]
@@ -27,9 +30,11 @@ pub(crate) struct NewInvocation {
     /// `None`: the command comes with the invocation and has its digits for an id.
     pub command_id: Option<CommandId>,
     pub definition: Definition,
+    pub arguments: Arguments,
     pub termination_mode: TerminationMode,
     /// None: it runs at once, and once.
     pub recurrence: Option<Recurrence>,
+    pub tags: Vec<Tag>,
 }
 
 /// The targets of an invocation that share a clock, when it fires for them first, and how long
@@ -51,7 +56,14 @@ pub(crate) enum Start {
 }
 
 /// Stores an invocation, with an execution for each target or the timers that will make them.
-pub(crate) fn insert(tx: Tx<'_>, new: &NewInvocation, start: &Start, now_ms: i64) -> Result<()> {
+pub(crate) fn insert(
+    tx: Tx<'_>,
+    new: &NewInvocation,
+    start: &Start,
+    per_day_max: u64,
+    now_ms: i64,
+) -> Result<()> {
+    days::count_invocation(tx, now_ms, per_day_max)?;
     let definition = &new.definition;
     let content = contents::intern(tx, &definition.content)?;
     let recurrence = new.recurrence.as_ref();
@@ -59,11 +71,15 @@ pub(crate) fn insert(tx: Tx<'_>, new: &NewInvocation, start: &Start, now_ms: i64
         Trigger::Schedule(schedule) => Some(schedule.to_string()),
         Trigger::Boot { .. } => None,
     });
+    let parameters = match definition.enable_parameter {
+        true => Some(serde_json::to_string(&new.arguments.values).map_err(unreadable)?),
+        false => None,
+    };
     tx.prepare_cached(
         "INSERT INTO invocations (invoke_id, command_id, name, description, type, content, working_dir,
              timeout_s, termination_mode, repeat_mode, created_at_ms, frequency, overlap_policy, missed_policy,
-             spread_s, end_at_ms, fires_max)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+             spread_s, end_at_ms, fires_max, parameters, parameter_passing)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
     )?
     .execute(params![
         new.invoke_id.as_bytes(),
@@ -83,8 +99,11 @@ pub(crate) fn insert(tx: Tx<'_>, new: &NewInvocation, start: &Start, now_ms: i64
         recurrence.map_or(0, |recurrence| recurrence.spread_s),
         recurrence.and_then(|recurrence| recurrence.end).map(|end| end.timestamp_millis()),
         recurrence.and_then(|recurrence| recurrence.fires_max),
+        parameters,
+        new.arguments.passing.as_str(),
     ])?;
     let invocation = tx.last_insert_rowid();
+    Tagged::Invocation.insert(tx, invocation, &new.tags)?;
     match start {
         Start::Now { target_rows } => firing::at_once(tx, invocation, target_rows, now_ms),
         Start::Planned(fires) => {
@@ -124,7 +143,7 @@ pub(crate) fn find(tx: Tx<'_>, invoke_id: InvokeId) -> Result<i64> {
 pub(crate) fn job_of_fire(tx: Tx<'_>, fire: i64) -> Result<Arc<Job>> {
     tx.prepare_cached(
         "SELECT v.invoke_id, v.command_id, v.type, v.content, v.working_dir, v.timeout_s, v.termination_mode,
-                v.overlap_policy, v.missed_policy
+                v.overlap_policy, v.missed_policy, v.parameters, v.parameter_passing
          FROM fires f JOIN invocations v ON v.id = f.invocation WHERE f.id = ?1",
     )?
     .query_row([fire], |row| Ok(read_job(tx, row)))?
@@ -140,6 +159,7 @@ fn read_job(tx: Tx<'_>, row: &Row<'_>) -> Result<Job> {
         command_id: read_command_id(row, 1, invoke_id)?,
         command_type: read_type(row, 2)?,
         content: contents::get(tx, row.get(3)?)?,
+        arguments: read_arguments(row, 9)?,
         working_dir: row.get(4)?,
         timeout_s: row.get(5)?,
         termination_mode: read_termination_mode(row, 6)?,
@@ -279,14 +299,15 @@ pub(crate) fn list(
     page_size: usize,
     encoding: ContentEncoding,
 ) -> Result<(Vec<Invocation>, Option<PageToken>)> {
-    let mut conditions = vec!["v.id < ?"];
     let mut values = vec![Value::from(after.map_or(i64::MAX, |token| token.0))];
+    let mut conditions = vec!["v.id < ?".to_owned()];
+    conditions.extend(Tagged::Invocation.conditions("v.id", &filter.tags, &mut values));
     if let Some(id) = filter.invoke_id {
-        conditions.push("v.invoke_id = ?");
+        conditions.push("v.invoke_id = ?".to_owned());
         values.push(id.as_bytes().to_vec().into());
     }
     if let Some(id) = filter.command_id {
-        conditions.push(OF_COMMAND);
+        conditions.push(OF_COMMAND.to_owned());
         values.extend([id.as_bytes().to_vec().into(), id.as_bytes().to_vec().into()]);
     }
     if let Some(id) = &filter.instance_id {
@@ -294,20 +315,20 @@ pub(crate) fn list(
             "(SELECT id FROM instances WHERE instance_id = ?) IN (
                  SELECT e.instance FROM fires f JOIN executions e ON e.fire = f.id WHERE f.invocation = v.id
                  UNION ALL
-                 SELECT t.instance FROM targets t WHERE t.invocation = v.id)",
+                 SELECT t.instance FROM targets t WHERE t.invocation = v.id)"
+                .to_owned(),
         );
         values.push(id.as_str().to_owned().into());
     }
-    let standing = filter.status.map(standing);
-    if let Some(condition) = &standing {
-        conditions.push(condition);
-    }
+    conditions.extend(filter.status.map(standing));
     values.push((page_size as i64 + 1).into());
     let mut query = tx.prepare_cached(&format!(
         "SELECT v.id, v.invoke_id, v.command_id, v.name, v.description, v.type, v.content, v.working_dir,
                 v.timeout_s, v.termination_mode, v.created_at_ms, v.finished_at_ms, v.frequency, v.repeat_mode,
-                v.overlap_policy, v.missed_policy, v.spread_s, v.end_at_ms, v.fires_max, v.paused_at_ms
+                v.overlap_policy, v.missed_policy, v.spread_s, v.end_at_ms, v.fires_max, v.paused_at_ms,
+                v.parameters, v.parameter_passing, {}
          FROM invocations v WHERE {} ORDER BY v.id DESC LIMIT ?",
+        Tagged::Invocation.column("v.id"),
         conditions.join(" AND ")
     ))?;
     let mut rows = query.query(params_from_iter(values))?;
@@ -376,6 +397,9 @@ fn read(tx: Tx<'_>, row: &Row<'_>, encoding: ContentEncoding) -> Result<Invocati
         next_fire_time: timers::next_fire_ms(tx, id)?.map(read_time).transpose()?,
         working_dir: row.get::<_, Option<String>>(7)?.unwrap_or_default(),
         timeout: row.get(8)?,
+        parameters: row.get::<_, Option<String>>(20)?.unwrap_or_default(),
+        parameter_passing: parse(row.get_ref(21)?.as_str().map_err(unreadable)?)?,
+        tags: tags::read(row, 22)?,
         termination_mode: read_termination_mode(row, 9)?,
         creation_time: read_time(row.get(10)?)?,
         finish_time: time(11)?,
@@ -405,16 +429,22 @@ pub(super) fn read_command_id(
 }
 
 fn read_termination_mode(row: &Row<'_>, column: usize) -> Result<TerminationMode> {
-    let text = row.get_ref(column)?.as_str().map_err(unreadable)?;
-    TerminationMode::ALL
-        .into_iter()
-        .find(|mode| mode.as_str() == text)
-        .ok_or_else(|| unreadable(text))
+    parse(row.get_ref(column)?.as_str().map_err(unreadable)?)
 }
 
 fn read_repeat_mode(row: &Row<'_>, column: usize) -> Result<RepeatMode> {
-    let text = row.get_ref(column)?.as_str().map_err(unreadable)?;
-    RepeatMode::ALL.into_iter().find(|mode| mode.as_str() == text).ok_or_else(|| unreadable(text))
+    parse(row.get_ref(column)?.as_str().map_err(unreadable)?)
+}
+
+/// The values of parameters, in this column and the next; none if the script takes none.
+fn read_arguments(row: &Row<'_>, column: usize) -> Result<Option<Arguments>> {
+    let Some(values) = row.get_ref(column)?.as_str_or_null().map_err(unreadable)? else {
+        return Ok(None);
+    };
+    Ok(Some(Arguments {
+        values: serde_json::from_str(values).map_err(unreadable)?,
+        passing: parse(row.get_ref(column + 1)?.as_str().map_err(unreadable)?)?,
+    }))
 }
 
 /// A policy; none of an invocation that runs once.

@@ -3,7 +3,7 @@
 
 use adjutant::{
     CreateCommand, DescribeCommands, DescribeInvocationResults, DescribeInvocations, Event,
-    Instance, InvokeCommand, ModifyCommand, Position, RunCommand, StopInvocation,
+    Instance, InvokeCommand, ModifyCommand, Position, PreviewCommand, RunCommand, StopInvocation,
 };
 use libfuzzer_sys::fuzz_target;
 use serde::Serialize;
@@ -21,6 +21,7 @@ fuzz_target!(|json: &[u8]| {
     round_trip::<InvokeCommand>(json);
     round_trip::<StopInvocation>(json);
     round_trip::<CreateCommand>(json);
+    round_trip::<PreviewCommand>(json);
     round_trip::<ModifyCommand>(json);
     round_trip::<DescribeCommands>(json);
     round_trip::<DescribeInvocations>(json);

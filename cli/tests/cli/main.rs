@@ -5,6 +5,7 @@ mod input;
 mod next;
 mod output;
 mod owners;
+mod parameters;
 mod repeating;
 mod run;
 mod schedules;

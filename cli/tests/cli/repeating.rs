@@ -37,7 +37,7 @@ fn what_repeats_a_run_is_in_its_record() {
         "Overlap   replace",
     );
     on_schedule(&["--missed", "latest"], json!({"MissedPolicy": "Latest"}), "Missed    latest");
-    on_schedule(&["--missed", "all:3"], json!({"MissedPolicy": {"All": 3}}), "Missed    all:3");
+    on_schedule(&["--missed", "all:3"], json!({"MissedPolicy": "All:3"}), "Missed    all:3");
     on_schedule(&["--spread", "30"], json!({"Spread": 30}), "Spread    30 s");
     on_schedule(&["--times", "2"], json!({"MaxFires": 2}), "Times     2");
     on_schedule(

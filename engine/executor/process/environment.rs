@@ -61,6 +61,7 @@ impl Environment {
         command
             .env_clear()
             .envs(&self.variables)
+            .envs(task.variables())
             .env("ADJUTANT_INVOKE_ID", task.invoke_id().to_string())
             .env("ADJUTANT_COMMAND_ID", task.command_id().to_string())
             .env("ADJUTANT_INSTANCE_ID", task.instance_id.as_str())

@@ -60,6 +60,7 @@ impl Run {
                 command_id: CommandId::of_invocation(invoke_id),
                 command_type: CommandType::RunShellScript,
                 content: script.as_ref().into(),
+                arguments: None,
                 working_dir: None,
                 timeout_s: 60,
                 termination_mode: TerminationMode::ProcessTree,
@@ -104,7 +105,8 @@ impl Run {
     fn execute(&self) -> impl Future<Output = Outcome> + Send + use<> {
         let execution_id = ExecutionId(17);
         let instance_id = "local".into();
-        let task = Task { execution_id, instance_id, attempt: 2, job: self.job.clone() };
+        let (job, content) = (self.job.clone(), self.job.content.clone());
+        let task = Task { execution_id, instance_id, attempt: 2, job, content };
         let (executor, cx) = (self.executor.clone(), self.cx.clone());
         async move { executor.execute(task, cx).await }
     }
@@ -514,7 +516,7 @@ async fn what_ignores_a_stop_is_ended_once_the_grace_is_over() {
 
 #[tokio::test]
 async fn a_stop_reaches_what_stands_still() {
-    for mode in TerminationMode::ALL {
+    for &mode in TerminationMode::ALL {
         let mut run = Run::new("echo leader=$$; exec sleep 1000").mode(mode);
         let task = run.start();
         let leader = run.process("leader").await;
@@ -596,7 +598,7 @@ async fn a_task_stopped_before_it_begins_never_runs() {
 #[tokio::test]
 async fn a_dropped_run_leaves_nothing() {
     let script = "trap '' TERM; sleep 1000 & echo child=$!; echo leader=$$; wait";
-    for mode in TerminationMode::ALL {
+    for &mode in TerminationMode::ALL {
         let mut run = Run::new(script).mode(mode);
         let task = run.start();
         let (leader, child) = (run.process("leader").await, run.process("child").await);

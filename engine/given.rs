@@ -1,0 +1,117 @@
+//! Values of requests that must name one of a set: kept as they were given until the check, which
+//! finds everything that is wrong with a request at once.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::Violation;
+
+/// What a request gave where one of a set of values belongs.
+///
+/// # One of the set, and something else
+///
+/// ```
+/// use adjutant::{Given, RepeatMode, RunCommand};
+///
+/// let mut request = RunCommand::shell("true").on(["local"]);
+/// assert_eq!(request.repeat_mode, RepeatMode::Once.into());
+/// request.repeat_mode = Given::Unknown("Sometimes".to_owned());
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+/// # runtime.block_on(async {
+/// let engine = adjutant::Engine::open_in_memory().await?;
+/// let error = engine.run_command(request).await.unwrap_err();
+/// assert_eq!(error.code(), "InvalidRepeatMode.NotFound");
+/// # Ok::<(), adjutant::Error>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Given<T> {
+    /// One of the set.
+    Known(T),
+    /// Something else, or nothing; requests with it are refused.
+    Unknown(String),
+}
+
+impl<T> Given<T> {
+    /// Nothing was given.
+    pub(crate) fn nothing() -> Self {
+        Self::Unknown(String::new())
+    }
+}
+
+impl<T: Copy> Given<T> {
+    /// The value, or the violation that `refuse` makes of the text.
+    pub(crate) fn known(
+        &self,
+        found: &mut Vec<Violation>,
+        refuse: impl FnOnce(&str) -> Violation,
+    ) -> Option<T> {
+        match self {
+            Self::Known(value) => Some(*value),
+            Self::Unknown(text) => {
+                found.push(refuse(text));
+                None
+            }
+        }
+    }
+}
+
+/// The violation of a value that is none of its set.
+pub(crate) fn unknown(
+    code: &'static str,
+    status: u16,
+    field: &'static str,
+    text: &str,
+    want: &str,
+) -> Violation {
+    let message = match text {
+        "" => format!("want {want}; it is missing"),
+        text => format!("want {want}; it is `{}`", shortened(text)),
+    };
+    Violation::new(code, status, field, message)
+}
+
+/// As much of a text as a message has room for.
+fn shortened(text: &str) -> std::borrow::Cow<'_, str> {
+    const CHARS_MAX: usize = 60;
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
+    }
+}
+
+impl<T: Default> Default for Given<T> {
+    fn default() -> Self {
+        Self::Known(T::default())
+    }
+}
+
+impl<T> From<T> for Given<T> {
+    fn from(value: T) -> Self {
+        Self::Known(value)
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for Given<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known(value) => value.fmt(f),
+            Self::Unknown(text) => f.pad(text),
+        }
+    }
+}
+
+impl<T: fmt::Display> Serialize for Given<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de, T: FromStr> Deserialize<'de> for Given<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Ok(text.parse().map_or_else(|_| Self::Unknown(text), Self::Known))
+    }
+}

@@ -1,0 +1,75 @@
+//! Client tokens: what makes a request safe to repeat.
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::error::Violation;
+use crate::limits::Limits;
+
+/// A token and what it was first given with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ClientToken {
+    pub token: String,
+    /// Of the request, whatever the order in which it was written.
+    pub request_sha256: [u8; 32],
+}
+
+/// A token that is well-formed.
+#[derive(Debug)]
+pub(super) struct Checked<'a>(&'a str);
+
+impl ClientToken {
+    /// The token of a request, if it has one that may be.
+    pub(super) fn check<'a>(
+        token: Option<&'a str>,
+        limits: &Limits,
+        found: &mut Vec<Violation>,
+    ) -> Option<Checked<'a>> {
+        let token = token.filter(|token| !token.is_empty())?;
+        let (max, chars) = (limits.client_token_chars_max, token.chars().count());
+        let why = if chars > max {
+            format!("want at most {max} characters; it has {chars}")
+        } else if !token.is_ascii() {
+            "want ASCII characters only".to_owned()
+        } else {
+            return Some(Checked(token));
+        };
+        found.push(Violation::new("InvalidClientToken.Malformed", 400, "ClientToken", why));
+        None
+    }
+}
+
+impl Checked<'_> {
+    pub(super) fn of<R: Serialize>(self, operation: &str, request: &R) -> ClientToken {
+        // As a value its fields are sorted. A request is plain data, so this cannot fail.
+        let mut document = serde_json::to_value(request).unwrap_or_default();
+        if let Some(fields) = document.as_object_mut() {
+            fields.remove("ClientToken");
+        }
+        let request_sha256 = Sha256::digest(format!("{operation} {document}")).into();
+        ClientToken { token: self.0.to_owned(), request_sha256 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_short_ascii() {
+        let check = |token: &str, fits: bool| {
+            let mut found = Vec::new();
+            let checked = ClientToken::check(Some(token), &Limits::alibaba(), &mut found);
+            assert_eq!(
+                (checked.is_some(), found.is_empty()),
+                (fits, fits || token.is_empty()),
+                "{token}"
+            );
+        };
+        check("123e4567-e89b-12d3-a456-426655440000", true);
+        check(&"t".repeat(64), true);
+        check(&"t".repeat(65), false);
+        check("tökén", false);
+        check("", false);
+    }
+}

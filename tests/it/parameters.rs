@@ -1,0 +1,317 @@
+//! Parameters from a request to what the script sees.
+
+use adjutant::{
+    CreateCommand, DescribeCommands, DescribeInvocations, Engine, ExecutionStatus, Given, Instance,
+    InvokeCommand, LOCAL, ParameterPassing, Parameters, PreviewCommand, RunCommand,
+};
+
+use crate::support::{Place, engine, wait};
+
+/// What a run on this machine prints.
+async fn printed(engine: &Engine, request: RunCommand) -> Vec<u8> {
+    let run = engine.run_command(request.on([LOCAL])).await.expect("a sound request");
+    let finished = wait(engine, &run.invoke_id).await;
+    let result = &finished.results[0];
+    assert_eq!(result.status, ExecutionStatus::Success, "{}", result.error_info);
+    result.output.as_bytes().to_vec()
+}
+
+async fn local() -> Engine {
+    Engine::open_in_memory().await.expect("an engine in memory")
+}
+
+#[tokio::test]
+async fn values_are_filled_in() {
+    let engine = local().await;
+    let check = async |script: &str, values: &[(&str, &str)], want: &str| {
+        let request = RunCommand::shell(script).enable_parameter();
+        let request = request.parameters(values.iter().copied());
+        assert_eq!(String::from_utf8_lossy(&printed(&engine, request).await), want, "{script}");
+    };
+    check("echo {{ name }}", &[("name", "Jack")], "Jack\n").await;
+    check("echo '{{a}}' '{{ B\n}}'", &[("A", "1"), ("b", "{{a}}")], "1 {{a}}\n").await;
+    check("echo [{{missing}}]", &[], "[]\n").await;
+    check("echo {{ACS::InstanceId}}", &[], "local\n").await;
+    let request = RunCommand::shell("echo {{name}}");
+    assert_eq!(
+        printed(&engine, request).await,
+        b"{{name}}\n",
+        "without EnableParameter it is text"
+    );
+}
+
+#[tokio::test]
+async fn built_ins_differ_from_instance_to_instance() {
+    let engine =
+        Engine::builder().region_id("cn-test").account_id("42").open().await.expect("it opens");
+    for name in ["i-1", "i-2"] {
+        engine
+            .register_instance(Instance::new(name).name(format!("{name}'s name")))
+            .await
+            .expect("sound");
+    }
+    let script = "echo \"{{ACS::InstanceId}}|{{acs::instancename}}|{{ACS::RegionId}}|{{ACS::AccountId}}|{{ACS::InvokeId}}|{{ACS::CommandId}}\"";
+    let request = RunCommand::shell(script).enable_parameter().on(["i-1", "i-2"]);
+    let run = engine.run_command(request).await.expect("sound");
+    let finished = wait(&engine, &run.invoke_id).await;
+    for (result, id) in finished.results.iter().zip(["i-1", "i-2"]) {
+        let want = format!("{id}|{id}'s name|cn-test|42|{}|{}\n", run.invoke_id, run.command_id);
+        assert_eq!(result.output.to_text(), want);
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_refused_and_nothing_is_stored() {
+    let engine = engine().await;
+    let check = async |request: RunCommand, want: &[&str]| {
+        let error = engine.run_command(request.on(["i-1"])).await.expect_err("refused");
+        let codes: Vec<_> = error.violations().iter().map(|violation| violation.code).collect();
+        assert_eq!(codes, want, "{error}");
+    };
+    let script = |text: &str| RunCommand::shell(text).enable_parameter();
+    let many = |count| (0..count).map(|n| (format!("p{n}"), "")).collect::<Vec<_>>();
+    let text_of =
+        |count| many(count).iter().map(|(name, _)| format!("{{{{{name}}}}}")).collect::<String>();
+    check(RunCommand::shell("x").parameters([("a", "1")]), &["Parameter.Disabled"]).await;
+    check(script("{{a}}").parameters([("b", "1")]), &["Parameter.NotMatched"]).await;
+    check(script("{{a}}").parameters([("a", "1"), ("A", "2")]), &["ParameterKey.Duplicate"]).await;
+    check(script(&text_of(20)).parameters(many(11)), &["ParameterCount.ExceedLimit"]).await;
+    check(script(&text_of(21)), &["CmdParamCount.ExceedLimit"]).await;
+    check(script("{{a b}}"), &["CmdParam.InvalidParamName"]).await;
+    let (short, long) = ("n".repeat(64), "n".repeat(65));
+    check(script("x").parameters([(short, "")]), &["Parameter.NotMatched"]).await;
+    check(
+        script("x").parameters([(long, "")]),
+        &["Parameter.NotMatched", "ParameterKey.ExceedLimit"],
+    )
+    .await;
+    let passing = |text: &str| script(text).parameter_passing(ParameterPassing::Environment);
+    check(passing("{{a}}"), &["InvalidParameter.ParameterPassing"]).await;
+    check(passing("x").parameters([("a b", "")]), &["CmdParam.InvalidParamName"]).await;
+    check(passing("x").parameters([("a-b", ""), ("a_b", "")]), &["ParameterKey.Duplicate"]).await;
+    let mut unknown = script("x");
+    unknown.parameter_passing = Given::Unknown("Magic".to_owned());
+    check(unknown, &["InvalidParameter.ParameterPassing"]).await;
+    let none = engine.describe_invocations(DescribeInvocations::default()).await.expect("a page");
+    assert_eq!(none.invocations, []);
+}
+
+#[tokio::test]
+async fn the_size_counts_before_and_after_the_values_are_in() {
+    let engine = engine().await;
+    // As Base64 24 KB, the limit of a command that is not kept.
+    let bytes_max = 18 * 1024;
+    let check = async |value_len: usize, passing, fits: bool| {
+        let script = match passing {
+            ParameterPassing::Text => "exit:0 {{v}}",
+            ParameterPassing::Environment => "exit:0 ",
+        };
+        let request = RunCommand::shell(script).enable_parameter().parameter_passing(passing);
+        let run =
+            engine.run_command(request.parameters([("v", "x".repeat(value_len))]).on(["i-1"]));
+        match run.await {
+            Ok(_) => assert!(fits, "{value_len}"),
+            Err(error) => {
+                assert_eq!((error.code(), fits), ("CmdContent.ExceedLimit", false), "{error}");
+            }
+        }
+    };
+    check(bytes_max - 7, ParameterPassing::Text, true).await;
+    check(bytes_max - 6, ParameterPassing::Text, false).await;
+    let name = "PARAM_V".len();
+    check(bytes_max - 7 - name, ParameterPassing::Environment, true).await;
+    check(bytes_max - 6 - name, ParameterPassing::Environment, false).await;
+}
+
+#[tokio::test]
+async fn a_stored_command_takes_values_when_it_is_invoked() {
+    let engine = local().await;
+    let create = CreateCommand::shell("greet", "echo {{greeting}} {{Name}}").enable_parameter();
+    let command_id = engine.create_command(create).await.expect("sound").command_id;
+    let listed = engine.describe_commands(DescribeCommands::default()).await.expect("a page");
+    assert!(listed.commands[0].enable_parameter);
+    assert_eq!(listed.commands[0].parameter_names, ["greeting", "Name"]);
+
+    let values = [("GREETING", "hello"), ("name", "Jack")];
+    let request = InvokeCommand::new(command_id).parameters(values).on([LOCAL]);
+    let run = engine.invoke_command(request).await.expect("sound");
+    let finished = wait(&engine, &run.invoke_id).await;
+    assert_eq!(finished.results[0].output.to_text(), "hello Jack\n");
+    let filter = DescribeInvocations { invoke_id: Some(run.invoke_id), ..Default::default() };
+    let listed = engine.describe_invocations(filter).await.expect("it exists");
+    assert_eq!(listed.invocations[0].parameters, r#"{"GREETING":"hello","name":"Jack"}"#);
+
+    let request = InvokeCommand::new(command_id).parameters([("surname", "x")]).on([LOCAL]);
+    let error = engine.invoke_command(request).await.expect_err("it has no such parameter");
+    assert_eq!(error.code(), "Parameter.NotMatched");
+    assert!(error.to_string().contains("it has greeting, Name"), "{error}");
+}
+
+#[tokio::test]
+async fn a_preview_is_what_would_run() {
+    let engine = engine().await;
+    let create =
+        CreateCommand::shell("greet", "echo {{name}} on {{ACS::InstanceId}}").enable_parameter();
+    let command_id = engine.create_command(create).await.expect("sound").command_id;
+    let check = async |request: PreviewCommand, want: Result<&str, &str>| {
+        let told = engine.preview(request).await;
+        let told = told.as_ref().map(|told| told.command_content.to_text());
+        match want {
+            Ok(text) => assert_eq!(told.expect("sound"), text),
+            Err(code) => assert_eq!(told.expect_err("refused").code(), code),
+        }
+    };
+    let stored = || PreviewCommand::stored(command_id).parameters([("name", "J")]);
+    check(stored().on("i-1"), Ok("echo J on i-1")).await;
+    check(stored(), Ok("echo J on ")).await;
+    check(stored().on("i-9"), Err("InvalidInstance.NotFound")).await;
+    check(PreviewCommand::script("{{a}}{{b}}").parameters([("B", "x")]), Ok("x")).await;
+    check(PreviewCommand::script("{{a}}").parameters([("b", "x")]), Err("Parameter.NotMatched"))
+        .await;
+    check(PreviewCommand::default(), Err("MissingParameter.CommandContent")).await;
+}
+
+/// Values that do something if anybody lets them, in the ways that are known.
+fn hostile_values() -> Vec<String> {
+    let effects = ["touch pwned", "touch $PWD/pwned", "echo > pwned", ":>pwned", "kill $$"];
+    let wraps = [
+        "$(@)",
+        "`@`",
+        ";@;",
+        "\n@\n",
+        "&&@",
+        "||@",
+        "|@",
+        "&@&",
+        "\"; @; \"",
+        "'; @; '",
+        "\\\"; @ #",
+        "\\'; @ #",
+        "$((`@`))",
+        "${x:-$(@)}",
+        "<(@)",
+        ">(@)",
+        "\r\n@\r\n",
+        "\0@".trim_start_matches('\0'),
+        "{@,}",
+        "!(@)",
+        "$'\\n@'",
+        "EOF\n@\n",
+        "' \"$(@)\" '",
+        "%s$(@)",
+        "-e $(@)",
+        "--; @",
+        "{{x}}$(@)",
+        "}}; @; {{",
+        "\u{2028}@",
+        "\u{202e}@",
+        "\u{feff}@",
+        "\u{85}@",
+        "@ \\\n",
+        "#{@}",
+        "<%=`@`%>",
+        "*;@",
+        "?;@",
+        "~;@",
+        "[a-z]*;@",
+        "$IFS@",
+        "$0 -c '@'",
+        "exec @",
+        "eval '@'",
+        "() { :;}; @",
+        "x=$(@)",
+        "export x=`@`",
+        "source <(@)",
+        "\u{1b}]0;@\u{7}",
+        "$PARAM_X @",
+        "${PARAM_X}@",
+        "\\$(@)",
+        "\\`@\\`",
+        "\t@\t",
+        "\u{b}@",
+        "\u{c}@",
+        "a\nb$(@)c",
+        "%0a@",
+        "&#96;@&#96;",
+        "=cmd|'@'!A1",
+        "-rf /",
+        "../../@",
+        "/dev/null;@",
+        "file://@",
+    ];
+    let mut values: Vec<String> = wraps
+        .iter()
+        .flat_map(|wrap| effects.iter().map(move |effect| wrap.replace('@', effect)))
+        .collect();
+    values.extend(
+        ["", " ", "'", "\"", "\\", "$", "`", "\n", "-n", "*", "ä€😀", "{{name}}"].map(String::from),
+    );
+    values
+}
+
+#[tokio::test]
+async fn hostile_values_arrive_unchanged_in_the_environment_and_do_nothing() {
+    let (engine, place) = (local().await, Place::new());
+    let values = hostile_values();
+    assert!(values.len() >= 300, "{}", values.len());
+    let script = "printf %s \"$PARAM_X\"; printf %s \"$PARAM_A_B\" >&2; [ ! -e pwned ]";
+    for value in values {
+        let request = RunCommand::shell(script)
+            .enable_parameter()
+            .parameter_passing(ParameterPassing::Environment)
+            .parameters([("x", value.as_str()), ("a-b", "")])
+            .working_dir(place.folder().to_string_lossy());
+        assert_eq!(String::from_utf8_lossy(&printed(&engine, request).await), value);
+    }
+    assert_eq!(std::fs::read_dir(place.folder()).expect("a folder").count(), 0);
+}
+
+#[tokio::test]
+async fn in_text_passing_a_value_is_part_of_the_script() {
+    let (engine, place) = (local().await, Place::new());
+    let run = async |script: &str, value: &str| {
+        let request = RunCommand::shell(script)
+            .enable_parameter()
+            .parameters([("x", value)])
+            .working_dir(place.folder().to_string_lossy());
+        printed(&engine, request).await
+    };
+    // Where the script quotes what it is given, it is text to the shell too.
+    for value in hostile_values().iter().filter(|value| !value.contains("EOF")) {
+        let text = run("cat <<'EOF'\n{{x}}\nEOF", value).await;
+        assert_eq!(String::from_utf8_lossy(&text), format!("{value}\n"));
+    }
+    assert!(!place.folder().join("pwned").exists());
+    // Where it does not, whoever gives a value has the script do anything.
+    run("echo {{x}}", "$(touch pwned)").await;
+    assert!(place.folder().join("pwned").exists());
+}
+
+#[tokio::test]
+async fn hostile_names_are_refused() {
+    let engine = engine().await;
+    for value in hostile_values() {
+        let is_name =
+            |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        if is_name(&value) {
+            continue;
+        }
+        for passing in [ParameterPassing::Text, ParameterPassing::Environment] {
+            let request = RunCommand::shell("x").enable_parameter().parameter_passing(passing);
+            let run = engine.run_command(request.parameters([(value.as_str(), "")]).on(["i-1"]));
+            let error = run.await.expect_err("refused");
+            let codes =
+                ["Parameter.NotMatched", "CmdParam.InvalidParamName", "ParameterKey.ExceedLimit"];
+            assert!(codes.contains(&error.code()), "{value:?}: {error}");
+        }
+    }
+    let none = engine.describe_invocations(DescribeInvocations::default()).await.expect("a page");
+    assert_eq!(none.invocations, []);
+}
+
+#[test]
+fn values_are_kept_out_of_debug_output() {
+    let request = RunCommand::shell("x").parameters([("password", "hunter2")]);
+    assert!(!format!("{request:?}").contains("hunter2"));
+    assert!(format!("{:?}", Parameters::from_iter([("p", "hunter2")])).contains("\"p\""));
+}
