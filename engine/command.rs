@@ -4,6 +4,7 @@
 pub(crate) mod content;
 pub(crate) mod parameters;
 pub(crate) mod preview;
+pub(crate) mod template;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,7 @@ use crate::tag::{self, Tag, TagUse};
 use crate::wire::{self, ContentEncoding, Encoded, Ignored, lenient, text_enum};
 
 use content::Content;
-use parameters::Template;
+use template::Template;
 
 /// The language of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]

@@ -17,7 +17,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::clock::{Clock, now_ms};
 use crate::command::content::Content;
-use crate::command::parameters::Facts;
+use crate::command::template::Facts;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::event::{Change, Hub};

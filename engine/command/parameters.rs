@@ -1,223 +1,18 @@
-//! Parameters: what the placeholders of a script are, the values given for them, and the finished
-//! text. Pure.
+//! Values for the parameters of a script: what a request gives, how they come in. Pure.
 
-use std::borrow::Cow;
 use std::fmt;
-use std::ops::Range;
 
-use memchr::memmem;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
-use crate::config::Names;
+use super::template::{Facts, Template, is_name};
 use crate::error::Violation;
-use crate::id::{CommandId, InstanceId, InvokeId};
 use crate::limits::Limits;
 use crate::wire::text_enum;
 
-const OPEN: &[u8] = b"{{";
-const CLOSE: &[u8] = b"}}";
-/// The prefix of names that the engine gives values to.
-const BUILT_IN: &str = "ACS::";
-/// The field of requests that holds the script.
-const CONTENT: &str = "CommandContent";
 /// The field of requests that holds values.
 const FIELD: &str = "Parameters";
-
-/// What the engine itself knows a value for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BuiltIn {
-    RegionId,
-    AccountId,
-    InstanceId,
-    InstanceName,
-    InvokeId,
-    CommandId,
-}
-
-impl BuiltIn {
-    const ALL: [(Self, &'static str); 6] = [
-        (Self::RegionId, "RegionId"),
-        (Self::AccountId, "AccountId"),
-        (Self::InstanceId, "InstanceId"),
-        (Self::InstanceName, "InstanceName"),
-        (Self::InvokeId, "InvokeId"),
-        (Self::CommandId, "CommandId"),
-    ];
-
-    fn parse(name: &str) -> Option<Self> {
-        let named = Self::ALL.into_iter().find(|(_, known)| known.eq_ignore_ascii_case(name));
-        named.map(|(built_in, _)| built_in)
-    }
-}
-
-/// What the built-in parameters of one execution come to.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Facts<'a> {
-    pub names: &'a Names,
-    pub instance_id: &'a InstanceId,
-    pub instance_name: &'a str,
-    pub invoke_id: InvokeId,
-    pub command_id: CommandId,
-}
-
-impl<'a> Facts<'a> {
-    pub(crate) fn value(&self, name: BuiltIn) -> Cow<'a, str> {
-        match name {
-            BuiltIn::RegionId => self.names.region_id.as_str().into(),
-            BuiltIn::AccountId => self.names.account_id.as_str().into(),
-            BuiltIn::InstanceId => self.instance_id.as_str().into(),
-            BuiltIn::InstanceName => self.instance_name.into(),
-            BuiltIn::InvokeId => self.invoke_id.to_string().into(),
-            BuiltIn::CommandId => self.command_id.to_string().into(),
-        }
-    }
-}
-
-/// A script and its placeholders.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Template<'a> {
-    content: &'a [u8],
-    placeholders: Vec<Placeholder>,
-    /// Each once, as it is first written.
-    names: Vec<&'a str>,
-    /// What stands between braces and is no parameter, and where.
-    refused: Vec<(usize, Refusal)>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Placeholder {
-    /// The braces and all between them.
-    range: Range<usize>,
-    what: What,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum What {
-    /// The name with this number.
-    Named(usize),
-    BuiltIn(BuiltIn),
-}
-
-impl<'a> Template<'a> {
-    /// Finds the placeholders of a script, once from left to right. An opening that is never closed
-    /// is text, and so is what [`check`](Self::check) refuses.
-    pub(crate) fn parse(content: &'a [u8]) -> Self {
-        let mut template =
-            Template { content, placeholders: Vec::new(), names: Vec::new(), refused: Vec::new() };
-        let mut from = 0;
-        while let Some(open) = memmem::find(&content[from..], OPEN).map(|at| from + at) {
-            let inner = open + OPEN.len();
-            let Some(close) = memmem::find(&content[inner..], CLOSE).map(|at| inner + at) else {
-                break;
-            };
-            from = close + CLOSE.len();
-            match template.what(&content[inner..close]) {
-                Ok(what) => template.placeholders.push(Placeholder { range: open..from, what }),
-                Err(refusal) => template.refused.push((open, refusal)),
-            }
-        }
-        template
-    }
-
-    fn what(&mut self, inner: &'a [u8]) -> Result<What, Refusal> {
-        let name = std::str::from_utf8(inner.trim_ascii()).map_err(|_| Refusal::Characters)?;
-        if name.is_empty() {
-            return Err(Refusal::Empty);
-        }
-        if let Some(name) = strip_prefix_ignoring_case(name, BUILT_IN) {
-            return BuiltIn::parse(name).map(What::BuiltIn).ok_or(Refusal::UnknownBuiltIn);
-        }
-        if !is_name(name) {
-            return Err(Refusal::Characters);
-        }
-        let known = self.names.iter().position(|known| known.eq_ignore_ascii_case(name));
-        Ok(What::Named(known.unwrap_or_else(|| {
-            self.names.push(name);
-            self.names.len() - 1
-        })))
-    }
-
-    /// Says what is wrong with the placeholders.
-    pub(crate) fn check(&self, limits: &Limits, found: &mut Vec<Violation>) {
-        found.extend(self.refused.iter().map(|(offset, refusal)| refusal.at(*offset)));
-        let max = limits.parameter_name_bytes_max;
-        for name in self.names.iter().filter(|name| name.len() > max) {
-            let message =
-                format!("want parameter names of at most {max} bytes; one has {}", name.len());
-            found.push(Violation::new("CmdParamName.ExceedLimit", 403, CONTENT, message));
-        }
-        let (max, given) = (limits.parameters_defined_max, self.names.len());
-        if given > max {
-            let message = format!("want at most {max} different parameters; it has {given}");
-            found.push(Violation::new("CmdParamCount.ExceedLimit", 403, CONTENT, message));
-        }
-    }
-
-    /// The names that values can be given for, each once, in the order of their first use.
-    pub(crate) fn names(&self) -> &[&'a str] {
-        &self.names
-    }
-
-    /// The finished text. Values go in as they are and are not looked through again.
-    pub(crate) fn render<'v>(
-        &self,
-        value: impl Fn(&str) -> Cow<'v, str>,
-        built_in: impl Fn(BuiltIn) -> Cow<'v, str>,
-    ) -> Vec<u8> {
-        let values: Vec<Cow<'v, str>> = self.names.iter().map(|name| value(name)).collect();
-        let mut text = Vec::with_capacity(self.content.len());
-        let mut from = 0;
-        for placeholder in &self.placeholders {
-            text.extend_from_slice(&self.content[from..placeholder.range.start]);
-            match placeholder.what {
-                What::Named(number) => text.extend_from_slice(values[number].as_bytes()),
-                What::BuiltIn(name) => text.extend_from_slice(built_in(name).as_bytes()),
-            }
-            from = placeholder.range.end;
-        }
-        text.extend_from_slice(&self.content[from..]);
-        text
-    }
-}
-
-/// Why what stands between braces is no parameter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Refusal {
-    Empty,
-    Characters,
-    UnknownBuiltIn,
-}
-
-impl Refusal {
-    fn at(self, offset: usize) -> Violation {
-        let (code, want) = match self {
-            Self::Empty => ("CmdParam.EmptyKey", "a name between the braces".to_owned()),
-            Self::Characters => (
-                "CmdParam.InvalidParamName",
-                "a name of letters, digits, `_` and `-` between the braces".to_owned(),
-            ),
-            Self::UnknownBuiltIn => {
-                ("CmdParam.InvalidParamName", format!("one of {} after `ACS::`", built_in_names()))
-            }
-        };
-        Violation::new(code, 400, CONTENT, format!("want {want} at byte {offset}"))
-    }
-}
-
-fn built_in_names() -> String {
-    BuiltIn::ALL.map(|(_, name)| name).join(", ")
-}
-
-fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
-}
-
-fn strip_prefix_ignoring_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
-    let (start, rest) = text.split_at_checked(prefix.len())?;
-    start.eq_ignore_ascii_case(prefix).then_some(rest)
-}
 
 /// How the values of parameters come into a script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -261,7 +56,7 @@ impl Arguments {
         match self.passing {
             ParameterPassing::Text => self.values.check_against(&template, found),
             ParameterPassing::Environment => {
-                if let Some(name) = template.names.first() {
+                if let Some(name) = template.names().first() {
                     let message = format!(
                         "the script has the placeholder `{{{{{name}}}}}`; with Environment it has to use ${}",
                         variable(name)
@@ -451,9 +246,9 @@ impl Parameters {
 
     /// Checks that each is one of the names that a script has.
     pub(crate) fn check_against(&self, template: &Template<'_>, found: &mut Vec<Violation>) {
-        let is_known = |name: &str| template.names.iter().any(|n| n.eq_ignore_ascii_case(name));
+        let is_known = |name: &str| template.names().iter().any(|n| n.eq_ignore_ascii_case(name));
         for (name, _) in self.pairs.iter().filter(|(name, _)| !name.is_empty() && !is_known(name)) {
-            let known = match template.names.as_slice() {
+            let known = match template.names() {
                 [] => "it has none".to_owned(),
                 names => format!("it has {}", names.join(", ")),
             };
@@ -558,61 +353,6 @@ impl<'de> Deserialize<'de> for ParameterValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    fn parse(content: &[u8]) -> (Template<'_>, Vec<&'static str>) {
-        let mut found = Vec::new();
-        let template = Template::parse(content);
-        template.check(&Limits::alibaba(), &mut found);
-        (template, found.iter().map(|violation| violation.code).collect())
-    }
-
-    fn render(content: &[u8], values: &Parameters) -> Vec<u8> {
-        let (template, found) = parse(content);
-        assert!(found.is_empty(), "{found:?}");
-        template.render(
-            |name| values.get(name).unwrap_or_default().to_owned().into(),
-            |built_in| format!("<{built_in:?}>").into(),
-        )
-    }
-
-    #[test]
-    fn values_go_in_where_their_names_stand() {
-        let check = |content: &str, want: &str| {
-            let values = Parameters::from_iter([("name", "Jack"), ("other", "{{name}} $& \\1")]);
-            let text = render(content.as_bytes(), &values);
-            assert_eq!(String::from_utf8_lossy(&text), want, "{content}");
-        };
-        check("echo {{name}}", "echo Jack");
-        check("{{ name }}{{\n\tNAME\r\n}}", "JackJack");
-        check("{{other}}{{name}}", "{{name}} $& \\1Jack");
-        check("{{missing}}|", "|");
-        check("{{ACS::InstanceId}} {{ acs::invokeid }}", "<InstanceId> <InvokeId>");
-        check("{ {name} } {{name} {", "{ {name} } {{name} {");
-        check("${{name}}", "$Jack");
-        check("", "");
-    }
-
-    #[test]
-    fn what_is_no_name_is_refused() {
-        let check = |content: &[u8], want: &[&str]| {
-            assert_eq!(parse(content).1, want, "{}", String::from_utf8_lossy(content));
-        };
-        let long = "n".repeat(64);
-        check(format!("{{{{{long}}}}}").as_bytes(), &[]);
-        check(format!("{{{{{long}n}}}}").as_bytes(), &["CmdParamName.ExceedLimit"]);
-        check(b"{{}} {{ }}", &["CmdParam.EmptyKey", "CmdParam.EmptyKey"]);
-        check(b"{{a b}}", &["CmdParam.InvalidParamName"]);
-        check(b"{{.State.Pid}}", &["CmdParam.InvalidParamName"]);
-        check(b"{{\xff}}", &["CmdParam.InvalidParamName"]);
-        check("{{nä}}".as_bytes(), &["CmdParam.InvalidParamName"]);
-        check(b"{{ACS::Password}}", &["CmdParam.InvalidParamName"]);
-        check(b"{{ACS::}}", &["CmdParam.InvalidParamName"]);
-        check(b"{{{name}}}", &["CmdParam.InvalidParamName"]);
-        let many = |count| (0..count).map(|n| format!("{{{{p{n}}}}}")).collect::<String>();
-        check(format!("{}{{{{P0}}}}", many(20)).as_bytes(), &[]);
-        check(many(21).as_bytes(), &["CmdParamCount.ExceedLimit"]);
-    }
 
     #[test]
     fn given_values_are_checked() {
@@ -620,7 +360,7 @@ mod tests {
             let given: Parameters = serde_json::from_str(json).expect("readable");
             let mut found = Vec::new();
             given.check(&Limits::alibaba(), &mut found);
-            given.check_against(&parse(b"{{a}} {{B}}").0, &mut found);
+            given.check_against(&Template::parse(b"{{a}} {{B}}"), &mut found);
             let codes: Vec<_> = found.iter().map(|violation| violation.code).collect();
             assert_eq!(codes, want, "{json}");
         };
@@ -656,24 +396,5 @@ mod tests {
     fn values_are_not_shown() {
         let parameters = Parameters::from_iter([("password", "hunter2")]);
         assert_eq!(format!("{parameters:?}"), r#"{"password": "…"}"#);
-    }
-
-    proptest! {
-        #[test]
-        fn any_value_arrives_as_it_is(before in ".*", value in any::<String>(), after in "[^{}]*") {
-            let before = before.replace(['{', '}'], "");
-            let values = Parameters::from_iter([("x", value.as_str())]);
-            let text = render(format!("{before}{{{{ X }}}}{after}").as_bytes(), &values);
-            prop_assert_eq!(text, format!("{before}{value}{after}").into_bytes());
-        }
-
-        #[test]
-        fn any_script_is_read(content in proptest::collection::vec(
-            prop_oneof![Just(b'{'), Just(b'}'), Just(b'a'), any::<u8>()], 0..200)) {
-            let (template, _) = parse(&content);
-            let text = template.render(|_| "".into(), |_| "".into());
-            let cut: usize = template.placeholders.iter().map(|p| p.range.len()).sum();
-            prop_assert_eq!(text.len() + cut, content.len());
-        }
     }
 }

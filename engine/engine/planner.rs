@@ -6,7 +6,8 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
-use crate::command::parameters::{Arguments, Facts};
+use crate::command::parameters::Arguments;
+use crate::command::template::Facts;
 use crate::config::Names;
 use crate::error::{Error, Result, Violation, none_of};
 use crate::id::{CommandId, InstanceId, InvokeId};

@@ -4,8 +4,9 @@ use super::Engine;
 use super::page::{Page, encoding, text};
 use super::planner::no_executor;
 use super::schedules::boot;
-use crate::command::parameters::{Arguments, Facts, ParameterPassing};
+use crate::command::parameters::{Arguments, ParameterPassing};
 use crate::command::preview::{PreviewCommand, PreviewCommandResponse, Previewed};
+use crate::command::template::Facts;
 use crate::command::{
     CreateCommand, CreateCommandResponse, DescribeCommands, DescribeCommandsResponse, ModifyCommand,
 };

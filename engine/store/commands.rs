@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use rusqlite::{OptionalExtension, Row, params_from_iter, types::Value};
 
 use crate::command::content::Content;
-use crate::command::parameters::Template;
+use crate::command::template::Template;
 use crate::command::{Command, CommandType, DescribeCommands, ModifyCommand};
 use crate::error::{Error, Result, Violation};
 use crate::id::CommandId;
