@@ -68,7 +68,7 @@ impl<E: Executor> DynExecutor for E {
 }
 
 /// What an executor is asked to do.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Task {
     /// The record this becomes.
@@ -80,6 +80,18 @@ pub struct Task {
     pub(crate) job: Arc<Job>,
     /// The script as it is for this instance.
     pub(crate) content: Content,
+}
+
+/// Without the script, in which values of parameters are filled in.
+impl std::fmt::Debug for Task {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Task")
+            .field("execution_id", &self.execution_id)
+            .field("instance_id", &self.instance_id)
+            .field("attempt", &self.attempt)
+            .field("invoke_id", &self.job.invoke_id)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Task {

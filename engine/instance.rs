@@ -95,7 +95,7 @@ pub struct Instance {
     /// The group it belongs to, if it does to one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource_group_id: Option<String>,
-    /// What selects it, beside its name. As many as the host likes, each key once.
+    /// What selects it, beside its name. At most 1,000, each key once.
     #[serde(rename = "Tag", default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Tag>,
     /// The zone of its clock, which schedules without one follow; this machine's if not given.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::CommandType;
 use crate::command::content::Content;
-use crate::command::parameters::{Arguments, ParameterPassing};
+use crate::command::parameters::{Arguments, ParameterPassing, Parameters};
 use crate::id::{CommandId, InstanceId, InvokeId};
 use crate::status::InvocationStatus;
 use crate::tag::{self, Tag};
@@ -129,8 +129,9 @@ pub struct Invocation {
     pub working_dir: String,
     /// Seconds a run may take.
     pub timeout: u64,
-    /// The values that were given for parameters, as a JSON object; empty if the command takes none.
-    pub parameters: String,
+    /// The values that were given for parameters; as JSON the text of an object, empty for none.
+    #[serde(with = "crate::command::parameters::as_text")]
+    pub parameters: Parameters,
     /// How they come into the script.
     pub parameter_passing: ParameterPassing,
     /// Its tags.

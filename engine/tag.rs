@@ -73,7 +73,8 @@ impl TagUse {
         match self {
             Self::Tag => limits.tags_max,
             Self::ResourceTag => limits.resource_tags_max,
-            Self::Instance => usize::MAX,
+            // Nobody has more to say of a machine.
+            Self::Instance => 1_000,
         }
     }
 }
@@ -85,7 +86,7 @@ pub(crate) fn check(tags: &[Tag], tag_use: TagUse, limits: &Limits, found: &mut 
         |code, message: String| found.push(Violation::new(code, 400, tag_use.field(), message));
     let (max, given) = (tag_use.max(limits), tags.len());
     if given > max {
-        refuse(too_many, format!("want at most {max}; it has {given}"));
+        return refuse(too_many, format!("want at most {max}; it has {given}"));
     }
     for (n, tag) in tags.iter().enumerate() {
         let number = n + 1;
@@ -106,6 +107,13 @@ pub(crate) fn check(tags: &[Tag], tag_use: TagUse, limits: &Limits, found: &mut 
             refuse(twice, format!("`{}` is given twice", tag.key));
         }
     }
+}
+
+/// What is wrong with tags that select records.
+pub(crate) fn violations(tags: &[Tag], limits: &Limits) -> Vec<Violation> {
+    let mut found = Vec::new();
+    check(tags, TagUse::Tag, limits, &mut found);
+    found
 }
 
 /// What is wrong with a key or a value.

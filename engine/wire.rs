@@ -49,7 +49,7 @@ impl ContentEncoding {
 ///
 /// As JSON it is one string. Reading it back takes Base64, the encoding of every response that was
 /// not asked for in plain text.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct Encoded {
     bytes: Vec<u8>,
     encoding: ContentEncoding,
@@ -68,6 +68,13 @@ impl Encoded {
     /// The bytes as text; what is no UTF-8 is replaced.
     pub fn to_text(&self) -> std::borrow::Cow<'_, str> {
         String::from_utf8_lossy(&self.bytes)
+    }
+}
+
+/// The length only: scripts and outputs may hold what no log should.
+impl std::fmt::Debug for Encoded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.bytes.len())
     }
 }
 
@@ -111,7 +118,7 @@ pub(crate) fn from_base64(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
 
 /// The length that `bytes` have as Base64.
 pub(crate) const fn base64_len(bytes: usize) -> usize {
-    bytes.div_ceil(3) * 4
+    bytes.div_ceil(3).saturating_mul(4)
 }
 
 /// A fresh `RequestId`.

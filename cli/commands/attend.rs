@@ -36,7 +36,13 @@ pub(super) async fn attend<O: Watched>(
     let screen = match instances {
         // Tags have selected them: the record says which.
         [] => {
-            let record = Record::fetch(session, invoke_id, false).await?;
+            let record = match Record::fetch(session, invoke_id, false).await {
+                Ok(record) => record,
+                Err(failure) => {
+                    session.give_up();
+                    return Err(failure);
+                }
+            };
             let selected = record.results().iter().map(|result| result.instance_id.clone());
             Screen::open(&selected.collect::<Vec<_>>(), !context.json)
         }

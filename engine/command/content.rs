@@ -50,6 +50,8 @@ pub(crate) fn check(
             FIELD,
             format!("want at most {base64_bytes_max} bytes as Base64; it has {base64_bytes}"),
         ));
+        // Nothing more is asked of it.
+        return None;
     }
     Some(bytes.into())
 }

@@ -54,12 +54,13 @@ impl Arguments {
         let template = Template::parse(content);
         template.check(limits, found);
         match self.passing {
-            ParameterPassing::Text => self.values.check_against(&template, found),
+            ParameterPassing::Text => self.values.check_against(&template, limits, found),
             ParameterPassing::Environment => {
-                if let Some(name) = template.names().first() {
+                if template.has_placeholders() {
+                    let named = template.names().first().map_or("NAME", |name| *name);
                     let message = format!(
-                        "the script has the placeholder `{{{{{name}}}}}`; with Environment it has to use ${}",
-                        variable(name)
+                        "the script has placeholders, which Environment does not fill in; want a variable such as ${}",
+                        variable(named)
                     );
                     let field = "ParameterPassing";
                     found.push(Violation::new(
@@ -96,8 +97,28 @@ impl Arguments {
 
     /// The script with all values filled in.
     pub(crate) fn render(&self, content: &[u8], facts: &Facts<'_>) -> Vec<u8> {
+        if self.passing == ParameterPassing::Environment {
+            return content.to_vec();
+        }
         let value = |name: &str| self.values.get(name).unwrap_or_default().into();
         Template::parse(content).render(value, |name| facts.value(name))
+    }
+
+    /// What the script comes to, with the variables that go with it, in bytes.
+    pub(crate) fn len(&self, content: &[u8], facts: &Facts<'_>) -> usize {
+        match self.passing {
+            ParameterPassing::Text => Template::parse(content).len_with(
+                |name| self.values.get(name).map_or(0, str::len),
+                |name| facts.value(name).len(),
+            ),
+            ParameterPassing::Environment => {
+                let variables = self
+                    .values
+                    .iter()
+                    .map(|(name, value)| variable(name).len().saturating_add(value.len()));
+                variables.fold(content.len(), usize::saturating_add)
+            }
+        }
     }
 
     /// The variables that carry the values, if it is those that do.
@@ -207,6 +228,7 @@ impl Parameters {
                 403,
                 format!("want at most {max}; it has {given}"),
             );
+            return;
         }
         let max = limits.parameter_name_bytes_max;
         for (n, (name, value)) in self.pairs.iter().enumerate() {
@@ -245,7 +267,18 @@ impl Parameters {
     }
 
     /// Checks that each is one of the names that a script has.
-    pub(crate) fn check_against(&self, template: &Template<'_>, found: &mut Vec<Violation>) {
+    pub(crate) fn check_against(
+        &self,
+        template: &Template<'_>,
+        limits: &Limits,
+        found: &mut Vec<Violation>,
+    ) {
+        // Too many are refused as that, and not one by one.
+        if self.pairs.len() > limits.parameters_passed_max
+            || template.names().len() > limits.parameters_defined_max
+        {
+            return;
+        }
         let is_known = |name: &str| template.names().iter().any(|n| n.eq_ignore_ascii_case(name));
         for (name, _) in self.pairs.iter().filter(|(name, _)| !name.is_empty() && !is_known(name)) {
             let known = match template.names() {
@@ -318,13 +351,39 @@ impl<'de> Visitor<'de> for ParametersVisitor {
         let mut json = serde_json::Deserializer::from_str(text);
         let read = json.deserialize_map(Self).and_then(|read| json.end().map(|()| read));
         Ok(read.unwrap_or_else(|error| Parameters {
-            malformed: Some(Malformed { text: text.to_owned(), why: error.to_string() }),
+            malformed: Some(Malformed { text: text.to_owned(), why: place(&error) }),
             ..Parameters::default()
         }))
     }
 
     fn visit_unit<E: de::Error>(self) -> Result<Parameters, E> {
         Ok(Parameters::default())
+    }
+}
+
+/// Where a text is wrong; not what stands there, which may be a password.
+fn place(error: &serde_json::Error) -> String {
+    format!("wrong at line {}, column {}", error.line(), error.column())
+}
+
+/// For `#[serde(with)]`: values as the JSON text that responses have; nothing for none.
+pub(crate) mod as_text {
+    use serde::{Deserialize, Deserializer, Serializer, ser};
+
+    use super::Parameters;
+
+    pub(crate) fn serialize<S: Serializer>(
+        parameters: &Parameters,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        if parameters.is_empty() {
+            return serializer.serialize_str("");
+        }
+        serializer.serialize_str(&serde_json::to_string(parameters).map_err(ser::Error::custom)?)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Parameters, D::Error> {
+        Parameters::deserialize(d)
     }
 }
 
@@ -360,7 +419,8 @@ mod tests {
             let given: Parameters = serde_json::from_str(json).expect("readable");
             let mut found = Vec::new();
             given.check(&Limits::alibaba(), &mut found);
-            given.check_against(&Template::parse(b"{{a}} {{B}}"), &mut found);
+            let template = Template::parse(b"{{a}} {{B}}");
+            given.check_against(&template, &Limits::alibaba(), &mut found);
             let codes: Vec<_> = found.iter().map(|violation| violation.code).collect();
             assert_eq!(codes, want, "{json}");
         };

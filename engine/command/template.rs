@@ -152,6 +152,26 @@ impl<'a> Template<'a> {
         &self.names
     }
 
+    /// Whether there is anything to fill in.
+    pub(super) fn has_placeholders(&self) -> bool {
+        !self.placeholders.is_empty()
+    }
+
+    /// The length that the finished text would have, which may be more than there is memory.
+    pub(super) fn len_with(
+        &self,
+        value_len: impl Fn(&str) -> usize,
+        built_in_len: impl Fn(BuiltIn) -> usize,
+    ) -> usize {
+        self.placeholders.iter().fold(self.content.len(), |len, placeholder| {
+            let filled_in = match placeholder.what {
+                What::Named(number) => value_len(self.names[number]),
+                What::BuiltIn(name) => built_in_len(name),
+            };
+            (len - placeholder.range.len()).saturating_add(filled_in)
+        })
+    }
+
     /// The finished text. Values go in as they are and are not looked through again.
     pub(crate) fn render<'v>(
         &self,

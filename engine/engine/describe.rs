@@ -7,6 +7,7 @@ use crate::execution::{DescribeInvocationResults, DescribeInvocationResultsRespo
 use crate::invocation::fire::{DescribeFires, DescribeFiresResponse};
 use crate::invocation::{DescribeInvocations, DescribeInvocationsResponse};
 use crate::store::{executions, fires, invocations};
+use crate::tag;
 use crate::wire;
 
 impl Engine {
@@ -20,6 +21,7 @@ impl Engine {
         request: DescribeInvocations,
     ) -> Result<DescribeInvocationsResponse> {
         let page = Page::new(request.max_results, request.next_token.as_deref(), self.limits())?;
+        none_of(tag::violations(&request.tags, self.limits()))?;
         let encoding = encoding(request.content_encoding.as_deref());
         let (invocations, next) = self
             .read(move |tx| {

@@ -94,8 +94,6 @@ impl Planner {
         let Definition { enable_parameter: true, content, .. } = &new.definition else {
             return Ok(());
         };
-        let carried: usize =
-            new.arguments.variables().iter().map(|(name, value)| name.len() + value.len()).sum();
         for Target { instance, .. } in targets {
             let facts = Facts {
                 names: &self.names,
@@ -106,8 +104,8 @@ impl Planner {
                     .command_id
                     .unwrap_or_else(|| CommandId::of_invocation(new.invoke_id)),
             };
-            let text = new.arguments.render(content, &facts);
-            let (max, bytes) = (self.content_bytes_max, wire::base64_len(text.len() + carried));
+            let len = new.arguments.len(content, &facts);
+            let (max, bytes) = (self.content_bytes_max, wire::base64_len(len));
             if bytes > max {
                 return Err(Error::invalid(Violation::new(
                     "CmdContent.ExceedLimit",

@@ -10,12 +10,13 @@ use crate::command::template::Facts;
 use crate::command::{
     CreateCommand, CreateCommandResponse, DescribeCommands, DescribeCommandsResponse, ModifyCommand,
 };
-use crate::error::{Error, Result, none_of};
+use crate::error::{Error, Result, Violation, none_of};
 use crate::id::{CommandId, InstanceId, InvokeId};
 use crate::instance::{DescribeInstances, DescribeInstancesResponse, Instance, LOCAL};
 use crate::scheduler::Step;
 use crate::store::commands::Definition;
 use crate::store::{Tx, commands, instances, targets};
+use crate::tag;
 use crate::wire::{self, Encoded};
 
 impl Engine {
@@ -151,9 +152,14 @@ impl Engine {
         let invoke_id = InvokeId::new(self.inner.clock.realtime());
         let text = self
             .read(move |tx| {
-                let (content, command_id) = match previewed {
-                    Previewed::Script(content) => (content, CommandId::of_invocation(invoke_id)),
-                    Previewed::Stored(id) => (commands::get(tx, id)?.content, id),
+                let (content, enabled, command_id) = match previewed {
+                    Previewed::Script(script) => {
+                        (script, true, CommandId::of_invocation(invoke_id))
+                    }
+                    Previewed::Stored(id) => {
+                        let definition = commands::get(tx, id)?;
+                        (definition.content, definition.enable_parameter, id)
+                    }
                 };
                 let instance_id = request.instance_id.unwrap_or_else(|| "".into());
                 let instance_name = match instance_id.as_str() {
@@ -163,8 +169,11 @@ impl Engine {
                 let (values, passing) = (request.parameters, ParameterPassing::Text);
                 let arguments = Arguments { values, passing };
                 let mut found = Vec::new();
-                arguments.check(true, &content, &limits, &mut found);
+                arguments.check(enabled, &content, &limits, &mut found);
                 none_of(found)?;
+                if !enabled {
+                    return Ok(content.to_vec());
+                }
                 let facts = Facts {
                     names: &names,
                     instance_id: &instance_id,
@@ -172,6 +181,15 @@ impl Engine {
                     invoke_id,
                     command_id,
                 };
+                let (bytes, max) = (arguments.len(&content, &facts), limits.unkept_content_bytes_max);
+                if wire::base64_len(bytes) > max {
+                    return Err(Error::invalid(Violation::new(
+                        "CmdContent.ExceedLimit",
+                        403,
+                        "CommandContent",
+                        format!("want at most {max} bytes as Base64 with the values of its parameters; it has {}", wire::base64_len(bytes)),
+                    )));
+                }
                 Ok(arguments.render(&content, &facts))
             })
             .await?;
@@ -209,6 +227,7 @@ impl Engine {
         request: DescribeCommands,
     ) -> Result<DescribeCommandsResponse> {
         let page = Page::new(request.max_results, request.next_token.as_deref(), self.limits())?;
+        none_of(tag::violations(&request.tags, self.limits()))?;
         let encoding = encoding(request.content_encoding.as_deref());
         let (commands, next) = self
             .read(move |tx| commands::list(tx, &request, page.after, page.size, encoding))

@@ -123,7 +123,7 @@ pub(crate) fn tagged(tx: Tx<'_>, tags: &[Tag], max: usize) -> Result<Vec<Target>
     let mut values: Vec<Value> = vec![first.key.clone().into(), first.value.clone().into()];
     let mut conditions = Tagged::Instance.conditions("f.instance", rest, &mut values);
     conditions.push("i.removed_at_ms IS NULL".to_owned());
-    values.push((max as i64 + 1).into());
+    values.push(i64::try_from(max).unwrap_or(i64::MAX).saturating_add(1).into());
     let mut query = tx.prepare_cached(&format!(
         "SELECT {} JOIN instance_tags f INDEXED BY instance_tags_by_value ON f.instance = i.id
          WHERE f.key = ? AND f.value = ? AND {} ORDER BY i.id LIMIT ?",

@@ -378,6 +378,7 @@ fn read(tx: Tx<'_>, row: &Row<'_>, encoding: ContentEncoding) -> Result<Invocati
     let invoke_id = InvokeId::from_bytes(row.get(1)?);
     let content = contents::get(tx, row.get(6)?)?;
     let time = |column| row.get::<_, Option<i64>>(column)?.map(read_time).transpose();
+    let arguments = read_arguments(row, 20)?.unwrap_or_default();
     Ok(Invocation {
         invoke_id,
         command_id: read_command_id(row, 2, invoke_id)?,
@@ -397,8 +398,8 @@ fn read(tx: Tx<'_>, row: &Row<'_>, encoding: ContentEncoding) -> Result<Invocati
         next_fire_time: timers::next_fire_ms(tx, id)?.map(read_time).transpose()?,
         working_dir: row.get::<_, Option<String>>(7)?.unwrap_or_default(),
         timeout: row.get(8)?,
-        parameters: row.get::<_, Option<String>>(20)?.unwrap_or_default(),
-        parameter_passing: parse(row.get_ref(21)?.as_str().map_err(unreadable)?)?,
+        parameters: arguments.values,
+        parameter_passing: arguments.passing,
         tags: tags::read(row, 22)?,
         termination_mode: read_termination_mode(row, 9)?,
         creation_time: read_time(row.get(10)?)?,

@@ -87,6 +87,10 @@ async fn what_does_not_fit_is_refused_and_nothing_is_stored() {
     .await;
     let passing = |text: &str| script(text).parameter_passing(ParameterPassing::Environment);
     check(passing("{{a}}"), &["InvalidParameter.ParameterPassing"]).await;
+    check(passing("{{ACS::InstanceName}}"), &["InvalidParameter.ParameterPassing"]).await;
+    let much = "x".repeat(4_000_000);
+    check(script(&"{{a}}".repeat(2_000)).parameters([("a", much)]), &["CmdContent.ExceedLimit"])
+        .await;
     check(passing("x").parameters([("a b", "")]), &["CmdParam.InvalidParamName"]).await;
     check(passing("x").parameters([("a-b", ""), ("a_b", "")]), &["ParameterKey.Duplicate"]).await;
     let mut unknown = script("x");
@@ -139,7 +143,7 @@ async fn a_stored_command_takes_values_when_it_is_invoked() {
     assert_eq!(finished.results[0].output.to_text(), "hello Jack\n");
     let filter = DescribeInvocations { invoke_id: Some(run.invoke_id), ..Default::default() };
     let listed = engine.describe_invocations(filter).await.expect("it exists");
-    assert_eq!(listed.invocations[0].parameters, r#"{"GREETING":"hello","name":"Jack"}"#);
+    assert_eq!(listed.invocations[0].parameters, Parameters::from_iter(values));
 
     let request = InvokeCommand::new(command_id).parameters([("surname", "x")]).on([LOCAL]);
     let error = engine.invoke_command(request).await.expect_err("it has no such parameter");
@@ -168,6 +172,9 @@ async fn a_preview_is_what_would_run() {
     check(PreviewCommand::script("{{a}}{{b}}").parameters([("B", "x")]), Ok("x")).await;
     check(PreviewCommand::script("{{a}}").parameters([("b", "x")]), Err("Parameter.NotMatched"))
         .await;
+    let plain = CreateCommand::shell("plain", "docker inspect -f '{{.State}}'");
+    let plain = engine.create_command(plain).await.expect("sound").command_id;
+    check(PreviewCommand::stored(plain), Ok("docker inspect -f '{{.State}}'")).await;
     check(PreviewCommand::default(), Err("MissingParameter.CommandContent")).await;
 }
 
