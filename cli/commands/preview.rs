@@ -6,7 +6,7 @@ use super::Context;
 use crate::args::{Preview, Source};
 use crate::control::DescribeQuotas;
 use crate::failure::Failure;
-use crate::session::Need;
+use crate::session::{Need, Session};
 use crate::{render, ui};
 
 pub(super) async fn preview(context: &Context, preview: Preview) -> Result<u8, Failure> {
@@ -33,8 +33,7 @@ pub(super) async fn preview(context: &Context, preview: Preview) -> Result<u8, F
 }
 
 pub(super) async fn quota(context: &Context) -> Result<u8, Failure> {
-    let ask =
-        async |session: &mut _| crate::session::Session::call(session, DescribeQuotas {}).await;
+    let ask = async |session: &mut Session| session.call(DescribeQuotas {}).await;
     let quotas = context.with_session(Need::Read, ask).await?;
     context.answer(&quotas, || render::quotas(&quotas))
 }

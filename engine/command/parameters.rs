@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::template::{Facts, Template, is_name};
 use crate::error::Violation;
 use crate::limits::Limits;
-use crate::wire::text_enum;
+use crate::wire::{self, text_enum};
 
 /// The field of requests that holds values.
 const FIELD: &str = "Parameters";
@@ -53,8 +53,14 @@ impl Arguments {
         }
         let template = Template::parse(content);
         template.check(limits, found);
+        // Too many are refused as that, and not one by one.
+        if self.values.pairs.len() > limits.parameters_passed_max
+            || template.names().len() > limits.parameters_defined_max
+        {
+            return;
+        }
         match self.passing {
-            ParameterPassing::Text => self.values.check_against(&template, limits, found),
+            ParameterPassing::Text => self.values.check_against(&template, found),
             ParameterPassing::Environment => {
                 if template.has_placeholders() {
                     let named = template.names().first().map_or("NAME", |name| *name);
@@ -104,21 +110,32 @@ impl Arguments {
         Template::parse(content).render(value, |name| facts.value(name))
     }
 
-    /// What the script comes to, with the variables that go with it, in bytes.
-    pub(crate) fn len(&self, content: &[u8], facts: &Facts<'_>) -> usize {
-        match self.passing {
+    /// Checks what the script comes to, with the variables that go with it, before it is made.
+    pub(crate) fn check_size(
+        &self,
+        content: &[u8],
+        facts: &Facts<'_>,
+        base64_bytes_max: usize,
+    ) -> Result<(), Violation> {
+        let bytes = match self.passing {
             ParameterPassing::Text => Template::parse(content).len_with(
                 |name| self.values.get(name).map_or(0, str::len),
                 |name| facts.value(name).len(),
             ),
             ParameterPassing::Environment => {
-                let variables = self
-                    .values
-                    .iter()
-                    .map(|(name, value)| variable(name).len().saturating_add(value.len()));
-                variables.fold(content.len(), usize::saturating_add)
+                let variables = self.values.iter();
+                let lengths = variables.map(|(name, value)| variable(name).len() + value.len());
+                lengths.fold(content.len(), usize::saturating_add)
             }
+        };
+        let base64_bytes = wire::base64_len(bytes);
+        if base64_bytes <= base64_bytes_max {
+            return Ok(());
         }
+        let message = format!(
+            "want at most {base64_bytes_max} bytes as Base64 with the values of its parameters; it has {base64_bytes}"
+        );
+        Err(Violation::new("CmdContent.ExceedLimit", 403, "CommandContent", message))
     }
 
     /// The variables that carry the values, if it is those that do.
@@ -267,18 +284,7 @@ impl Parameters {
     }
 
     /// Checks that each is one of the names that a script has.
-    pub(crate) fn check_against(
-        &self,
-        template: &Template<'_>,
-        limits: &Limits,
-        found: &mut Vec<Violation>,
-    ) {
-        // Too many are refused as that, and not one by one.
-        if self.pairs.len() > limits.parameters_passed_max
-            || template.names().len() > limits.parameters_defined_max
-        {
-            return;
-        }
+    fn check_against(&self, template: &Template<'_>, found: &mut Vec<Violation>) {
         let is_known = |name: &str| template.names().iter().any(|n| n.eq_ignore_ascii_case(name));
         for (name, _) in self.pairs.iter().filter(|(name, _)| !name.is_empty() && !is_known(name)) {
             let known = match template.names() {
@@ -420,7 +426,7 @@ mod tests {
             let mut found = Vec::new();
             given.check(&Limits::alibaba(), &mut found);
             let template = Template::parse(b"{{a}} {{B}}");
-            given.check_against(&template, &Limits::alibaba(), &mut found);
+            given.check_against(&template, &mut found);
             let codes: Vec<_> = found.iter().map(|violation| violation.code).collect();
             assert_eq!(codes, want, "{json}");
         };

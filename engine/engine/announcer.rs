@@ -47,13 +47,7 @@ impl Announcer {
     pub(super) fn interrupted(&self, interrupted: &Interrupted, now_ms: i64) {
         for (invoke_id, execution_id, instance_id) in &interrupted.executions {
             self.hub.publish(*invoke_id, || {
-                vec![Change {
-                    execution_id: *execution_id,
-                    instance_id: instance_id.clone(),
-                    status: ExecutionStatus::Error,
-                    at_ms: now_ms,
-                    output: None,
-                }]
+                vec![change(*execution_id, instance_id, ExecutionStatus::Error, now_ms)]
             });
         }
         for &(invoke_id, status) in &interrupted.invocations {
@@ -72,23 +66,25 @@ impl Announcer {
         if let Some(dispatcher) = &self.dispatcher {
             dispatcher.stop(stopped.stopping.iter().map(|(id, _)| *id), reason);
         }
-        let change = |status| {
-            move |(execution_id, instance_id): &(ExecutionId, InstanceId)| Change {
-                execution_id: *execution_id,
-                instance_id: instance_id.clone(),
-                status,
-                at_ms: now_ms,
-                output: None,
-            }
+        let changes = |executions: &[(ExecutionId, InstanceId)], status| -> Vec<Change> {
+            executions.iter().map(|(id, on)| change(*id, on, status, now_ms)).collect()
         };
         self.hub.publish(invoke_id, || {
-            let cancelled = stopped.cancelled.iter().map(change(ExecutionStatus::Cancelled));
-            cancelled
-                .chain(stopped.stopping.iter().map(change(ExecutionStatus::Stopping)))
-                .collect()
+            let mut all = changes(&stopped.cancelled, ExecutionStatus::Cancelled);
+            all.extend(changes(&stopped.stopping, ExecutionStatus::Stopping));
+            all
         });
         for &(invoke_id, status) in &stopped.finished {
             self.hub.finish(invoke_id, status);
         }
     }
+}
+
+fn change(
+    execution_id: ExecutionId,
+    instance_id: &InstanceId,
+    status: ExecutionStatus,
+    at_ms: i64,
+) -> Change {
+    Change { execution_id, instance_id: instance_id.clone(), status, at_ms, output: None }
 }

@@ -21,7 +21,6 @@ use crate::store::commands::Definition;
 use crate::store::instances::{self, Target};
 use crate::store::invocations::{self, FirstFire, NewInvocation, Start};
 use crate::tag::Tag;
-use crate::wire;
 
 /// What the checks of targets go by.
 pub(super) struct Planner {
@@ -104,18 +103,8 @@ impl Planner {
                     .command_id
                     .unwrap_or_else(|| CommandId::of_invocation(new.invoke_id)),
             };
-            let len = new.arguments.len(content, &facts);
-            let (max, bytes) = (self.content_bytes_max, wire::base64_len(len));
-            if bytes > max {
-                return Err(Error::invalid(Violation::new(
-                    "CmdContent.ExceedLimit",
-                    403,
-                    "CommandContent",
-                    format!(
-                        "want at most {max} bytes as Base64 with the values of its parameters; it has {bytes}"
-                    ),
-                )));
-            }
+            let max = self.content_bytes_max;
+            new.arguments.check_size(content, &facts, max).map_err(Error::invalid)?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::command::template::Facts;
 use crate::command::{
     CreateCommand, CreateCommandResponse, DescribeCommands, DescribeCommandsResponse, ModifyCommand,
 };
-use crate::error::{Error, Result, Violation, none_of};
+use crate::error::{Error, Result, none_of};
 use crate::id::{CommandId, InstanceId, InvokeId};
 use crate::instance::{DescribeInstances, DescribeInstancesResponse, Instance, LOCAL};
 use crate::scheduler::Step;
@@ -181,15 +181,8 @@ impl Engine {
                     invoke_id,
                     command_id,
                 };
-                let (bytes, max) = (arguments.len(&content, &facts), limits.unkept_content_bytes_max);
-                if wire::base64_len(bytes) > max {
-                    return Err(Error::invalid(Violation::new(
-                        "CmdContent.ExceedLimit",
-                        403,
-                        "CommandContent",
-                        format!("want at most {max} bytes as Base64 with the values of its parameters; it has {}", wire::base64_len(bytes)),
-                    )));
-                }
+                let max = limits.unkept_content_bytes_max;
+                arguments.check_size(&content, &facts, max).map_err(Error::invalid)?;
                 Ok(arguments.render(&content, &facts))
             })
             .await?;

@@ -43,6 +43,9 @@ impl DescribeFires {
     }
 }
 
+/// The reason of what would have fired while its invocation paused.
+pub(crate) const PAUSED: &str = "the invocation paused";
+
 /// What became of a nominal time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum FireDisposition {

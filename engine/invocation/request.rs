@@ -337,7 +337,7 @@ invocation_request! {
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 pub struct RunCommand {
-    /// A name for people. At most 128 characters.
+    /// A name for people. At most 128 characters; a command that is kept without one has its id for it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// What it is for. At most 512 characters.
@@ -603,7 +603,7 @@ fn check_instance_ids(ids: &[InstanceId], limits: &Limits, found: &mut Vec<Viola
     }
 }
 
-pub(crate) fn too_many_instances(max: usize, given: usize) -> Violation {
+fn too_many_instances(max: usize, given: usize) -> Violation {
     Violation::new(
         "InstanceIds.ExceedLimit",
         403,

@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::id::InvokeId;
-use crate::invocation::fire::{Fire, FireDisposition};
+use crate::invocation::fire::{Fire, FireDisposition, PAUSED};
 use crate::store::executions::FinishedInvocations;
 use crate::store::fires;
 use crate::store::firing::{self, Fired};
@@ -18,8 +18,6 @@ use super::vigil::Watchful;
 const TIMERS_MAX: usize = 512;
 const FIRES_MAX: usize = 1_024;
 const TIMES_MAX: u64 = 50_000;
-/// The reason of what passed while its invocation paused.
-const PAUSED: &str = "the invocation paused";
 /// The reason of what had passed, and had not come to its place in the spread.
 const STOPPED: &str = "the invocation was stopped before its delay was over";
 

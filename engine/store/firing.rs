@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use crate::error::Result;
 use crate::id::{InstanceId, InvokeId};
-use crate::invocation::fire::{Fire, FireDisposition};
+use crate::invocation::fire::{Fire, FireDisposition, PAUSED};
 use crate::invocation::recurrence::{Admission, OverlapPolicy};
 use crate::status::ExecutionStatus;
 
@@ -117,13 +117,12 @@ pub(crate) fn at_boot(
     for booted in targets::booted(tx, instance, boot_id)? {
         targets::know_boot(tx, booted.invocation, instance, boot_id, !booted.once)?;
         if booted.paused {
-            let reason = "the invocation paused";
             let fire = NewFire {
                 invocation: booted.invocation,
                 timer: None,
                 fire_at_ms: now_ms,
                 disposition: FireDisposition::Skipped,
-                reason,
+                reason: PAUSED,
                 unfinished: 0,
                 dealt_at_ms: now_ms,
             };
@@ -151,17 +150,18 @@ pub(crate) fn at_boot(
 
 /// Stores a fire with an execution for each target, as the policy has it.
 fn fire(tx: Tx<'_>, firing: &Firing<'_>) -> Result<Fired> {
+    let replaces = firing.overlap == OverlapPolicy::Replace && !firing.late;
+    // There may be very many: none is read that makes no difference.
     let before = match firing.overlap {
         OverlapPolicy::Allow => Vec::new(),
-        // There may be very many: none is read that makes no difference.
-        _ if firing.late => Unfinished::oldest_on(tx, firing.invocation, &firing.targets)?,
-        OverlapPolicy::Skip => Unfinished::oldest_on(tx, firing.invocation, &firing.targets)?,
-        OverlapPolicy::Queue => {
+        _ if replaces => Unfinished::of_invocation(tx, firing.invocation)?,
+        overlap => {
             let mut before = Unfinished::oldest_on(tx, firing.invocation, &firing.targets)?;
-            before.extend(Unfinished::waiting_on(tx, firing.invocation, &firing.targets)?);
+            if overlap == OverlapPolicy::Queue && !firing.late {
+                before.extend(Unfinished::waiting_on(tx, firing.invocation, &firing.targets)?);
+            }
             before
         }
-        OverlapPolicy::Replace => Unfinished::of_invocation(tx, firing.invocation)?,
     };
     let admissions = admit(firing, &before);
     let unfinished = admissions.iter().filter(|one| !matches!(one, Admission::Skipped(_))).count();
@@ -193,7 +193,7 @@ fn fire(tx: Tx<'_>, firing: &Firing<'_>) -> Result<Fired> {
     });
     executions::insert(tx, fire, executions, firing.now_ms)?;
     let mut stopped = Stopped::default();
-    if firing.overlap == OverlapPolicy::Replace && !firing.late {
+    if replaces {
         let mut stopping = Stopping::new(firing.now_ms, "replaced by the fire after it");
         for one in before.iter().filter(|one| firing.targets.contains(&one.instance)) {
             stopping.stop(tx, one)?;

@@ -29,9 +29,19 @@ const UNFINISHED: &str = "SELECT e.id, e.fire, e.instance, e.status, i.instance_
 const IS_SO: &str = "f.unfinished > 0 AND e.finished_at_ms IS NULL";
 
 impl Unfinished {
-    /// Those of an invocation after this one, in the order they were made: on these instances, or
-    /// on all if none is named.
-    fn after(tx: Tx<'_>, invocation: i64, after: i64, only: &[InstanceId]) -> Result<Vec<Self>> {
+    /// Those of an invocation, in the order they were made.
+    pub(super) fn of_invocation(tx: Tx<'_>, invocation: i64) -> Result<Vec<Self>> {
+        Self::slice(tx, invocation, 0, &[], i64::MAX)
+    }
+
+    /// At most `max` of them, those after this one: on these instances, or on all if none is named.
+    fn slice(
+        tx: Tx<'_>,
+        invocation: i64,
+        after: i64,
+        only: &[InstanceId],
+        max: i64,
+    ) -> Result<Vec<Self>> {
         let only: Vec<&str> = only.iter().map(InstanceId::as_str).collect();
         let only = serde_json::to_string(&only).map_err(unreadable)?;
         let mut query = tx.prepare_cached(&format!(
@@ -39,20 +49,7 @@ impl Unfinished {
                  AND (?3 = '[]' OR i.instance_id IN (SELECT value FROM json_each(?3)))
              ORDER BY f.id, e.id LIMIT ?4"
         ))?;
-        let mut rows = query.query((invocation, after, only, SLICE as i64))?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            found.push(Self::read(row)?);
-        }
-        Ok(found)
-    }
-
-    /// Those of an invocation, in the order they were made.
-    pub(super) fn of_invocation(tx: Tx<'_>, invocation: i64) -> Result<Vec<Self>> {
-        let mut query = tx.prepare_cached(&format!(
-            "{UNFINISHED} WHERE f.invocation = ?1 AND {IS_SO} ORDER BY e.id"
-        ))?;
-        let mut rows = query.query([invocation])?;
+        let mut rows = query.query((invocation, after, only, max))?;
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {
             found.push(Self::read(row)?);
@@ -192,7 +189,7 @@ pub(crate) fn invocation(
         targets::remove(tx, invocation, only)?;
     }
     let mut stopping = Stopping::new(now_ms, "stopped");
-    let slice = Unfinished::after(tx, invocation, after, only)?;
+    let slice = Unfinished::slice(tx, invocation, after, only, SLICE as i64)?;
     for one in &slice {
         stopping.stop(tx, one)?;
     }

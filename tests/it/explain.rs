@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use adjutant::{Engine, Explanation, Instance, InvokeId, RunCommand, StopInvocation};
+use adjutant::{Engine, Explanation, InvokeId, RunCommand, StopInvocation};
 use chrono::{DateTime, Utc};
 
 use crate::recurrence::{clock, ended, open, pass};
-use crate::support::Place;
+use crate::support::{Place, register_in_zones};
 
 async fn ask(engine: &Engine, id: InvokeId, at: &str) -> Explanation {
     let at: DateTime<Utc> = format!("2026-01-01T{at}Z").parse().expect("a time");
@@ -70,11 +70,7 @@ async fn a_leap_of_the_clock_is_told_from_an_engine_that_did_not_run() {
 async fn each_zone_and_each_run_beside_the_schedule_has_its_entry() {
     let clock = clock();
     let engine = open(Engine::builder(), &clock).await;
-    for (name, zone) in [("i-1", "Asia/Kolkata"), ("i-2", "UTC")] {
-        let instance = Instance::new(name).executor("script");
-        let instance = instance.time_zone(zone.parse().expect("a zone"));
-        engine.register_instance(instance).await.expect("sound");
-    }
+    register_in_zones(&engine, &[("i-1", "Asia/Kolkata"), ("i-2", "UTC")]).await;
     let request = RunCommand::shell("exit:0").on(["i-1", "i-2"]).frequency("0 1 * * * ?");
     let id = engine.run_command(request).await.expect("sound").invoke_id;
     pass(&clock, 60).await;

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use adjutant::{
     Clock, DescribeFires, DescribeInvocationResults, DescribeInvocations, Engine, EngineBuilder,
-    ExecutionStatus, FireDisposition, Instance, InvocationStatus, InvokeId, ManualClock,
-    MissedPolicy, OverlapPolicy, RunCommand, StopInvocation,
+    ExecutionStatus, FireDisposition, InvocationStatus, InvokeId, ManualClock, MissedPolicy,
+    OverlapPolicy, RunCommand, StopInvocation,
 };
 use chrono::TimeDelta;
 
-use crate::support::{Gate, Place, engine, register, wait, within};
+use crate::support::{Gate, Place, engine, register, register_in_zones, wait, within};
 
 pub fn clock() -> ManualClock {
     ManualClock::at("2026-01-01T00:00:00Z".parse().expect("a time"))
@@ -118,11 +118,7 @@ async fn an_instant_fires_once_and_ends_the_invocation() {
 async fn a_cron_without_a_zone_follows_the_clock_of_each_instance() {
     let clock = clock();
     let engine = open(Engine::builder(), &clock).await;
-    for (name, zone) in [("i-1", "Asia/Kolkata"), ("i-2", "UTC")] {
-        let instance = Instance::new(name).executor("script");
-        let instance = instance.time_zone(zone.parse().expect("a zone"));
-        engine.register_instance(instance).await.expect("sound");
-    }
+    register_in_zones(&engine, &[("i-1", "Asia/Kolkata"), ("i-2", "UTC")]).await;
     // Half past each hour in Kolkata is the full hour in UTC.
     let request = RunCommand::shell("exit:0").on(["i-1", "i-2"]).frequency("0 1 * * * ?");
     let id = engine.run_command(request).await.expect("sound").invoke_id;

@@ -80,6 +80,15 @@ pub async fn register(engine: &Engine, executor: &str, count: usize) {
     }
 }
 
+/// Registers instances, served by the executor `script`, each with a clock of its own zone.
+pub async fn register_in_zones(engine: &Engine, zones: &[(&str, &str)]) {
+    for (name, zone) in zones {
+        let instance = Instance::new(*name).executor("script");
+        let instance = instance.time_zone(zone.parse().expect("a zone"));
+        engine.register_instance(instance).await.expect("a sound instance");
+    }
+}
+
 /// An executor that holds each task until the test lets it go, and counts those it holds.
 #[derive(Clone)]
 pub struct Gate {
