@@ -10,6 +10,7 @@ use adjutant::{
 use crate::control::{Address, Server};
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
+use crate::session::PAGE_SIZE;
 use crate::ui;
 
 /// What is left when nothing runs any more is the engine's own bookkeeping.
@@ -182,7 +183,12 @@ async fn finish(engine: &Engine) -> Result<(), Failure> {
 async fn finish_fire(engine: &Engine, invoke_id: InvokeId) -> Result<(), Failure> {
     let mut watch = engine.watch(&invoke_id).await?;
     loop {
-        let request = DescribeInvocations { invoke_id: Some(invoke_id), ..Default::default() };
+        let request = DescribeInvocations {
+            invoke_id: Some(invoke_id),
+            omit_instances: true,
+            max_results: Some(1),
+            ..Default::default()
+        };
         let found = engine.describe_invocations(request).await?.invocations;
         if !found.iter().any(|invocation| UNFINISHED.contains(&invocation.status)) {
             return Ok(());
@@ -221,7 +227,12 @@ const UNFINISHED: [InvocationStatus; 3] =
 async fn unfinished(engine: &Engine) -> Result<Vec<Invocation>, Failure> {
     let mut found = Vec::new();
     for status in UNFINISHED {
-        let mut request = DescribeInvocations { status: Some(status), ..Default::default() };
+        let mut request = DescribeInvocations {
+            status: Some(status),
+            omit_instances: true,
+            max_results: Some(PAGE_SIZE),
+            ..Default::default()
+        };
         loop {
             let page = engine.describe_invocations(request.clone()).await?;
             found.extend(page.invocations);

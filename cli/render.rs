@@ -220,7 +220,7 @@ pub(crate) fn invocation(invocation: &Invocation) -> String {
 /// Which boots of its instances it runs at, if those are what repeats it.
 fn reboots(mode: RepeatMode) -> &'static str {
     match mode {
-        RepeatMode::Once | RepeatMode::Period => "",
+        RepeatMode::Once | RepeatMode::Period | RepeatMode::DryRun => "",
         RepeatMode::NextRebootOnly => "at the next reboot",
         RepeatMode::EveryReboot => "at every reboot",
     }

@@ -20,7 +20,7 @@ const OWNER_POLL: Duration = Duration::from_millis(50);
 const IDLE_MAX: Duration = Duration::from_secs(2);
 
 /// The most that a page holds.
-const PAGE_SIZE: usize = 50;
+pub(crate) const PAGE_SIZE: usize = 50;
 
 /// The way to the engine of one database file.
 pub(crate) struct Session {

@@ -4,6 +4,7 @@
 pub(crate) mod content;
 pub(crate) mod parameters;
 pub(crate) mod preview;
+pub(crate) mod settings;
 pub(crate) mod template;
 
 use chrono::{DateTime, Utc};
@@ -15,10 +16,13 @@ use crate::id::CommandId;
 use crate::instance::OsType;
 use crate::limits::Limits;
 use crate::tag::{self, Tag, TagUse};
-use crate::wire::{self, ContentEncoding, Encoded, Ignored, lenient, text_enum};
+use crate::wire::{
+    self, ContentEncoding, Encoded, Ignored, lenient, page_request, page_response, text_enum,
+};
 
 use content::Content;
-use template::Template;
+use parameters::{Arguments, Parameters, SecretNames};
+use settings::Settings;
 
 /// The language of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -46,47 +50,59 @@ impl CommandType {
     }
 }
 
+page_request! {
 /// Stores a command for later invocations.
 ///
 /// As JSON, `CommandContent` is Base64 unless `ContentEncoding` says `PlainText`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
-#[non_exhaustive]
 pub struct CreateCommand {
-    /// Read and not used; this library has no regions.
-    #[serde(default, skip_serializing)]
-    pub region_id: Ignored,
     /// A name for people. 1 to 128 characters.
-    #[serde(default)]
     pub name: String,
     /// What it is for. At most 512 characters.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// The language.
     #[serde(rename = "Type", default = "Given::nothing")]
     pub command_type: Given<CommandType>,
     /// The script, encoded as the next field says.
-    #[serde(default)]
     pub command_content: String,
     /// `PlainText` or `Base64`; anything else, also nothing, means Base64.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub content_encoding: Option<String>,
     /// The directory to run in; the user's home if none is given. At most 200 characters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
     /// Seconds a run may take; 60 if not given.
-    #[serde(
-        default,
-        deserialize_with = "lenient::optional",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub timeout: Option<u64>,
+    /// What the script is given to, in the place of its shell. At most 1 KB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub launcher: Option<String>,
+    /// The user to run as; the host's own if none is given. At most 255 characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
     /// Whether `{{name}}` in the script is a parameter.
-    #[serde(default, deserialize_with = "lenient::value")]
+    #[serde(deserialize_with = "lenient::value", skip_serializing_if = "std::ops::Not::not")]
     pub enable_parameter: bool,
+    /// What parameters are that an invocation gives no value for. At most 20.
+    #[serde(skip_serializing_if = "Parameters::is_empty")]
+    pub default_parameters: Parameters,
+    /// The parameters whose values are secret.
+    #[serde(skip_serializing_if = "SecretNames::is_empty")]
+    pub secret_parameters: SecretNames,
+    /// Where the whole output goes, as in `oss://bucket/folder`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oss_output_delivery: Option<String>,
     /// Tags of the command. At most 20.
-    #[serde(rename = "Tag", default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(rename = "Tag", skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Tag>,
+    /// The group the command belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource_group_id: Option<String>,
+    /// Makes the request safe to repeat: within 24 hours the same request with the same token gets
+    /// the first answer again. At most 64 ASCII characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_token: Option<String>,
+}
 }
 
 impl CreateCommand {
@@ -135,6 +151,31 @@ impl CreateCommand {
         self
     }
 
+    /// Says what parameters are that an invocation gives no value for.
+    #[must_use]
+    pub fn default_parameters<N: Into<String>, V: Into<String>>(
+        mut self,
+        values: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
+        self.default_parameters = values.into_iter().collect();
+        self
+    }
+
+    /// Names the parameters whose values are secret.
+    #[must_use]
+    pub fn secret_parameters<N: Into<String>>(
+        mut self,
+        names: impl IntoIterator<Item = N>,
+    ) -> Self {
+        self.secret_parameters = names.into_iter().collect();
+        self
+    }
+
+    /// How it is run, as far as it says so.
+    pub(crate) fn settings(&self) -> Settings {
+        Settings::new(&self.working_dir, &self.username, &self.launcher, &self.oss_output_delivery)
+    }
+
     /// Checks the request and takes its content out of its encoding.
     pub(crate) fn check(&self, limits: &Limits) -> Result<(CommandType, Content), Vec<Violation>> {
         let mut found = Vec::new();
@@ -150,11 +191,18 @@ impl CreateCommand {
             &mut found,
         );
         check_names(&self.name, &self.description, limits, &mut found);
-        check_working_dir(self.working_dir.as_deref(), limits, &mut found);
+        self.settings().check(limits, &mut found);
         check_timeout(self.timeout, 1, limits, &mut found);
         tag::check(&self.tags, TagUse::Tag, limits, &mut found);
-        if let Some(content) = content.as_ref().filter(|_| self.enable_parameter) {
-            Template::parse(content).check(limits, &mut found);
+        if let Some(content) = &content {
+            check_defaults(
+                self.enable_parameter,
+                content,
+                &self.default_parameters,
+                &self.secret_parameters,
+                limits,
+                &mut found,
+            );
         }
         match (command_type, content) {
             (Some(command_type), Some(content)) if found.is_empty() => Ok((command_type, content)),
@@ -163,55 +211,67 @@ impl CreateCommand {
     }
 }
 
+/// Checks what a command says of its parameters; an invocation may still give values.
+pub(crate) fn check_defaults(
+    enabled: bool,
+    content: &[u8],
+    defaults: &Parameters,
+    secrets: &SecretNames,
+    limits: &Limits,
+    found: &mut Vec<Violation>,
+) {
+    let limits = Limits { parameters_need_values: false, ..limits.clone() };
+    let (defaults, secrets) = (defaults.clone(), secrets.clone());
+    let arguments = Arguments { defaults, secrets, ..Arguments::default() };
+    arguments.check(enabled, content, &limits, found);
+}
+
 fn nameless(limits: &Limits) -> Violation {
     let max = limits.name_chars_max;
     let message = format!("a stored command needs a name of 1 to {max} characters");
     Violation::new("MissingParameter.Name", 400, "Name", message)
 }
 
+page_request! {
 /// Changes what is given of a stored command. Invocations that exist keep what they were made from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ModifyCommand {
-    /// Read and not used; this library has no regions.
-    #[serde(default, skip_serializing)]
-    pub region_id: Ignored,
     /// The command to change.
-    pub command_id: CommandId,
+    pub command_id: Given<CommandId>,
     /// The new name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The new description.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// The new working directory; empty for the user's home.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
     /// The new timeout, in seconds.
-    #[serde(
-        default,
-        deserialize_with = "lenient::optional",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub timeout: Option<u64>,
+    /// The new launcher; empty for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub launcher: Option<String>,
+    /// The new user to run as; empty for the host's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// The new defaults of parameters, all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_parameters: Option<Parameters>,
+    /// The new place for whole outputs; empty for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oss_output_delivery: Option<String>,
     /// Read and not used, as on the pages: a new script is a new command.
-    #[serde(default, skip_serializing)]
+    #[serde(skip_serializing)]
     pub command_content: Ignored,
+}
 }
 
 impl ModifyCommand {
     /// A request that changes nothing yet.
     pub fn new(command_id: CommandId) -> Self {
-        Self {
-            region_id: Ignored,
-            command_id,
-            name: None,
-            description: None,
-            working_dir: None,
-            timeout: None,
-            command_content: Ignored,
-        }
+        Self { command_id: command_id.into(), ..Self::default() }
     }
 
     /// Sets the new name.
@@ -242,47 +302,121 @@ impl ModifyCommand {
         self
     }
 
-    pub(crate) fn violations(&self, limits: &Limits) -> Vec<Violation> {
+    /// Sets the new defaults of parameters.
+    #[must_use]
+    pub fn default_parameters<N: Into<String>, V: Into<String>>(
+        mut self,
+        values: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
+        self.default_parameters = Some(values.into_iter().collect());
+        self
+    }
+
+    /// Checks what can be checked without the command.
+    pub(crate) fn check(&self, limits: &Limits) -> Result<CommandId, Vec<Violation>> {
         let mut found = Vec::new();
+        let command_id = self.command_id.known(&mut found, unknown_command_id);
         if self.name.as_deref() == Some("") {
             found.push(nameless(limits));
         }
         let (name, description) = (self.name.as_deref(), self.description.as_deref());
         check_names(name.unwrap_or_default(), description.unwrap_or_default(), limits, &mut found);
-        check_working_dir(self.working_dir.as_deref(), limits, &mut found);
+        let output = &self.oss_output_delivery;
+        let settings = Settings::new(&self.working_dir, &self.username, &self.launcher, output);
+        settings.check(limits, &mut found);
         check_timeout(self.timeout, 1, limits, &mut found);
-        found
+        command_id.filter(|_| found.is_empty()).ok_or(found)
     }
 }
 
+page_response! {
+/// Says that a command has been changed.
+pub struct ModifyCommandResponse {}
+}
+
+page_request! {
+/// Deletes a stored command; the records of its runs stay.
+#[non_exhaustive]
+pub struct DeleteCommand {
+    /// The command.
+    pub command_id: Given<CommandId>,
+}
+}
+
+impl DeleteCommand {
+    /// Deletes this one.
+    pub fn new(command_id: CommandId) -> Self {
+        Self { command_id: command_id.into(), ..Self::default() }
+    }
+}
+
+impl From<CommandId> for DeleteCommand {
+    fn from(command_id: CommandId) -> Self {
+        Self::new(command_id)
+    }
+}
+
+page_response! {
+/// Says that a command has been deleted.
+pub struct DeleteCommandResponse {}
+}
+
+page_request! {
 /// Which stored commands to list.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields, default)]
 pub struct DescribeCommands {
-    /// Read and not used; this library has no regions.
-    #[serde(skip_serializing)]
-    pub region_id: Ignored,
     /// Only this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command_id: Option<CommandId>,
     /// Only those of this name; a `*` at either end stands for anything.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Only those of this description; a `*` at either end stands for anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
     /// Only those of this language.
     #[serde(rename = "Type", skip_serializing_if = "Option::is_none")]
     pub command_type: Option<CommandType>,
+    /// Only those of this provider: every command here is the `User`'s own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// Whether to list newest versions: every command here has one, which is the newest.
+    #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
+    pub latest: Option<bool>,
     /// Only those that have all of these tags.
     #[serde(rename = "Tag", skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Tag>,
+    /// Only those of this group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource_group_id: Option<String>,
     /// How `CommandContent` comes back; Base64 if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_encoding: Option<String>,
     /// Entries a page, 1 to 50; 10 if not given.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub max_results: Option<usize>,
     /// The `NextToken` of the page before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_token: Option<String>,
+    /// The number of the page, from 1, where pages go by number.
+    #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
+    pub page_number: Option<usize>,
+    /// Entries a page, 1 to 50, where pages go by number.
+    #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
+    pub page_size: Option<usize>,
+}
+}
+
+/// A parameter that has a default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[non_exhaustive]
+pub struct ParameterDefinition {
+    /// Its name.
+    pub parameter_name: String,
+    /// What it is if nothing is given for it.
+    pub default_value: String,
+    /// Whether something has to be given.
+    pub required: bool,
 }
 
 /// A stored command.
@@ -305,47 +439,70 @@ pub struct Command {
     pub working_dir: String,
     /// Seconds a run may take.
     pub timeout: u64,
+    /// What the script is given to; empty for its shell.
+    pub launcher: String,
+    /// The user it runs as; empty for the host's own.
+    pub username: String,
+    /// Where the whole output goes; empty for nowhere.
+    pub oss_output_delivery: String,
     /// Whether `{{name}}` in the script is a parameter.
     pub enable_parameter: bool,
     /// The parameters of the script, as it writes them.
     #[serde(with = "parameter_name_list")]
     pub parameter_names: Vec<String>,
+    /// Those that have a default. Secret ones are shown as `******`.
+    #[serde(with = "parameter_definition_list")]
+    pub parameter_definitions: Vec<ParameterDefinition>,
+    /// Those whose values are secret.
+    #[serde(skip_serializing_if = "SecretNames::is_empty", default)]
+    pub secret_parameters: SecretNames,
     /// Its tags.
     #[serde(with = "tag::response")]
     pub tags: Vec<Tag>,
+    /// The group it belongs to; empty for none.
+    pub resource_group_id: String,
     /// When it was created.
     #[serde(with = "wire::time")]
     pub creation_time: DateTime<Utc>,
     /// How many invocations there are of it.
     pub invoke_times: u64,
+    /// Who made it: `User`.
+    pub provider: String,
+    /// Which version it is: a new script is a new command, so always 1.
+    pub version: u64,
+    /// Whether it is the newest version: it is.
+    pub latest: bool,
 }
 
+wire::wrapped_list!(parameter_definition_list, "ParameterDefinition");
 wire::wrapped_list!(command_list, "Command");
 wire::wrapped_list!(parameter_name_list, "ParameterName");
 
+page_response! {
 /// A page of stored commands, newest first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-#[non_exhaustive]
 pub struct DescribeCommandsResponse {
-    /// Names this call.
-    pub request_id: String,
     /// The commands.
     #[serde(with = "command_list")]
     pub commands: Vec<Command>,
     /// Gets the next page; empty after the last.
     pub next_token: String,
+    /// How many there are in all, where pages go by number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_count: Option<u64>,
+    /// The number of this page, where pages go by number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page_number: Option<usize>,
+    /// Entries a page.
+    pub page_size: usize,
+}
 }
 
+page_response! {
 /// What a new command got.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-#[non_exhaustive]
 pub struct CreateCommandResponse {
-    /// Names this call.
-    pub request_id: String,
     /// The command's id.
     pub command_id: CommandId,
+}
 }
 
 /// Checks the texts for people.
@@ -371,31 +528,16 @@ pub(crate) fn check_names(
     descriptions.check(description, found);
 }
 
-/// Checks the directory to run in.
-pub(crate) fn check_working_dir(
-    working_dir: Option<&str>,
-    limits: &Limits,
-    found: &mut Vec<Violation>,
-) {
-    let rule = TextRule {
-        field: "WorkingDir",
-        chars_max: limits.working_dir_chars_max,
-        too_long: ("InvalidParameter.WorkingDir", 400),
-        bad_character: "InvalidParameterCharacter.CommandWorkingDir",
-    };
-    rule.check(working_dir.unwrap_or_default(), found);
-}
-
 /// What a text is held to.
-struct TextRule {
-    field: &'static str,
-    chars_max: usize,
-    too_long: (&'static str, u16),
-    bad_character: &'static str,
+pub(crate) struct TextRule {
+    pub field: &'static str,
+    pub chars_max: usize,
+    pub too_long: (&'static str, u16),
+    pub bad_character: &'static str,
 }
 
 impl TextRule {
-    fn check(&self, text: &str, found: &mut Vec<Violation>) {
+    pub(crate) fn check(&self, text: &str, found: &mut Vec<Violation>) {
         let chars = text.chars().count();
         if chars > self.chars_max {
             let message = format!("want at most {} characters; it has {chars}", self.chars_max);

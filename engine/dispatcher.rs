@@ -2,6 +2,7 @@
 //! share a commit; nothing starts before its claim is on disk, and nobody hears of an end before
 //! that is. The bound on what runs is the number of free places the loop hands out.
 
+mod admission;
 mod claim;
 mod run;
 mod slots;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 
+use crate::authorizer::DynAuthorizer;
 use crate::clock::{Clock, now_ms};
 use crate::command::content::Content;
 use crate::command::template::Facts;
@@ -26,10 +28,12 @@ use crate::executor::{DynExecutor, ExecutionContext, Scratch, Task};
 use crate::id::{ExecutionId, InstanceId};
 use crate::invocation::Job;
 use crate::output::LiveOutput;
+use crate::secret::DynSecretResolver;
 use crate::status::ExecutionStatus;
 use crate::store::executions::{self, Claimed, Ended, Finished};
 use crate::store::{Store, Tx};
 
+use admission::Admission;
 use claim::ClaimedWork;
 use slots::Backlog;
 
@@ -46,8 +50,10 @@ pub(crate) struct Resources {
     pub store: Arc<Store>,
     pub hub: Arc<Hub>,
     pub clock: Arc<dyn Clock>,
-    pub config: Config,
+    pub config: Arc<Config>,
     pub executors: Executors,
+    pub authorizer: Option<Arc<dyn DynAuthorizer>>,
+    pub secrets: Option<Arc<dyn DynSecretResolver>>,
     pub scratch: Arc<Scratch>,
 }
 
@@ -386,17 +392,36 @@ impl Loop {
             scratch: Arc::clone(scratch),
         };
         let content = self.content(&running.job, &claimed);
+        let admission = self.admission(&running.job, claimed.instance_name);
         let task = Task {
             content,
+            resolved: None,
+            password: None,
             execution_id: running.id,
             instance_id: running.instance_id.clone(),
             attempt: running.attempt,
             job: Arc::clone(&running.job),
         };
-        let work = run::run(Arc::clone(executor), task, cx, Arc::clone(&running.stop));
+        let work = run::run(Arc::clone(executor), admission, task, cx, Arc::clone(&running.stop));
         let id = self.tasks.spawn(work).id();
         self.task_of.insert(running.id, id);
         self.running.insert(id, running);
+    }
+
+    /// The host's part in the start of an execution, if it has one.
+    fn admission(&self, job: &Job, instance_name: String) -> Option<Admission> {
+        let Resources { authorizer, secrets, config, .. } = &self.resources;
+        let has_secrets = job.windows_password_name.is_some()
+            || job.arguments.as_ref().is_some_and(|arguments| !arguments.secrets.is_empty());
+        if authorizer.is_none() && !(has_secrets && secrets.is_some()) {
+            return None;
+        }
+        Some(Admission {
+            authorizer: authorizer.clone(),
+            secrets: secrets.clone(),
+            config: Arc::clone(config),
+            instance_name,
+        })
     }
 
     /// The script as it is for one instance.

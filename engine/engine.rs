@@ -18,15 +18,18 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use crate::authorizer::{Action, DynAuthorizer, forbidden};
 use crate::clock::{Clock, Sleep, now_ms};
 use crate::config::Config;
 use crate::dispatcher::Dispatcher;
 use crate::error::{Error, Result};
 use crate::event::{Feed, Hub, Subscription};
 use crate::execution::Finished;
-use crate::id::InvokeId;
+use crate::id::{InstanceId, InvokeId};
 use crate::limits::Limits;
+use crate::operation::Operation;
 use crate::scheduler::{Scheduler, Vigil};
+use crate::secret::DynSecretResolver;
 use crate::store::{Store, Tx, executions, invocations};
 
 use announcer::Announcer;
@@ -54,6 +57,10 @@ pub use watch::{Position, Watch};
 #[derive(Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
+    /// What requests through this handle are held to.
+    limits: Arc<Limits>,
+    /// Who makes them, as far as the host says.
+    caller: Option<Arc<str>>,
 }
 
 struct Inner {
@@ -62,8 +69,10 @@ struct Inner {
     vigil: Arc<Vigil>,
     /// The boot this machine is in, where its system says.
     boot_id: Option<String>,
-    config: Config,
+    config: Arc<Config>,
     executor_names: Arc<Vec<String>>,
+    authorizer: Option<Arc<dyn DynAuthorizer>>,
+    secrets: Option<Arc<dyn DynSecretResolver>>,
     /// None if the file is open for reading only.
     dispatcher: Option<Dispatcher>,
     /// None if nothing is started here.
@@ -188,9 +197,22 @@ impl Engine {
         self.inner.records.store.path()
     }
 
-    /// What requests are held to.
+    /// What requests through this handle are held to.
     pub fn limits(&self) -> &Limits {
-        &self.inner.config.limits
+        &self.limits
+    }
+
+    /// A handle of the same engine that holds requests to other limits.
+    #[must_use]
+    pub fn with_limits(&self, limits: Limits) -> Self {
+        Self { limits: Arc::new(limits), ..self.clone() }
+    }
+
+    /// A handle of the same engine whose requests are somebody's: an [`Authorizer`](crate::Authorizer)
+    /// is told who asks, and so are the records of what comes of it.
+    #[must_use]
+    pub fn called_by(&self, caller: impl Into<Arc<str>>) -> Self {
+        Self { caller: Some(caller.into()), ..self.clone() }
     }
 
     /// Waits until an invocation has ended; all its results, in the order of its targets.
@@ -201,6 +223,7 @@ impl Engine {
     /// ends before it.
     pub async fn wait(&self, invoke_id: &InvokeId) -> Result<Finished> {
         let invoke_id = *invoke_id;
+        self.authorize_of(Operation::DescribeInvocations, invoke_id).await?;
         let subscription = self.inner.records.hub.subscribe(invoke_id);
         let mut sleep = None;
         loop {
@@ -238,6 +261,7 @@ impl Engine {
     ///
     /// [`Error::Invalid`] if there is no such invocation.
     pub async fn watch_from(&self, invoke_id: &InvokeId, position: Position) -> Result<Watch> {
+        self.authorize_of(Operation::DescribeInvocations, *invoke_id).await?;
         let subscription = self.inner.records.hub.subscribe(*invoke_id);
         self.watch_with(subscription, *invoke_id, position).await
     }
@@ -284,7 +308,30 @@ impl Engine {
         now_ms(&*self.inner.clock)
     }
 
-    async fn write<T, F>(&self, op: F) -> Result<T>
+    fn action(&self, operation: Operation) -> Action {
+        Action::new(operation, self.caller.clone())
+    }
+
+    /// Asks the host whether something may be done.
+    async fn authorize(&self, action: Action) -> Result<()> {
+        let Some(authorizer) = &self.inner.authorizer else { return Ok(()) };
+        let operation = action.operation;
+        authorizer.authorize(action).await.map_err(|why| forbidden(operation, &why))
+    }
+
+    async fn authorize_of(&self, operation: Operation, invoke_id: InvokeId) -> Result<()> {
+        let mut action = self.action(operation);
+        action.invoke_id = Some(invoke_id);
+        self.authorize(action).await
+    }
+
+    async fn authorize_on(&self, operation: Operation, instance_id: &InstanceId) -> Result<()> {
+        let mut action = self.action(operation);
+        action.instance_ids.push(instance_id.clone());
+        self.authorize(action).await
+    }
+
+    async fn write_records<T, F>(&self, op: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(Tx<'_>) -> Result<T> + Send + 'static,

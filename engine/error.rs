@@ -1,7 +1,11 @@
 //! Errors, sorted by what the caller can do about them.
 
+mod pages;
+
 use std::fmt;
 use std::path::PathBuf;
+
+use crate::operation::Operation;
 
 /// The result of everything that can fail here.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -36,6 +40,10 @@ pub enum Error {
     #[error("{0}")]
     Storage(#[from] StorageError),
 
+    /// The host's own part of a transaction failed, and with it all of the call.
+    #[error("the host's part failed: {0}")]
+    Host(String),
+
     /// The engine has been shut down.
     #[error("the engine is shutting down and takes no new work")]
     ShuttingDown,
@@ -46,9 +54,9 @@ pub enum Error {
 }
 
 impl Error {
-    /// Everything that is wrong with a request as an error, in the pages' order.
-    pub(crate) fn all(mut violations: Vec<Violation>) -> Self {
-        violations.sort_by_key(place_on_page);
+    /// Everything that is wrong with a request as an error, as the operation's page has it.
+    pub(crate) fn all(operation: Operation, mut violations: Vec<Violation>) -> Self {
+        pages::arrange(operation, &mut violations);
         Self::Invalid(violations)
     }
 
@@ -73,6 +81,7 @@ impl Error {
             Error::Conflict { code, .. } => code,
             Error::InUse { .. } => "Storage.InUse",
             Error::Storage(error) => error.kind.code(),
+            Error::Host(_) => "Host.Failed",
             Error::ShuttingDown => "ServiceUnavailable",
             Error::Internal(_) => "InternalError",
         }
@@ -84,7 +93,7 @@ impl Error {
             Error::Invalid(violations) => violations.first().map_or(400, |v| v.http_status),
             Error::Conflict { .. } => 403,
             Error::InUse { .. } | Error::ShuttingDown => 503,
-            Error::Storage(_) | Error::Internal(_) => 500,
+            Error::Storage(_) | Error::Host(_) | Error::Internal(_) => 500,
         }
     }
 
@@ -129,64 +138,8 @@ impl fmt::Display for Violation {
 }
 
 /// Ends a check: nothing wrong, or everything that is.
-pub(crate) fn none_of(violations: Vec<Violation>) -> Result<()> {
-    if violations.is_empty() { Ok(()) } else { Err(Error::all(violations)) }
-}
-
-/// The codes in the order in which the pages list them: the first of several is the error's own.
-/// Those of this library come after them.
-const PAGE_ORDER: &[&str] = &[
-    "MissingParam.InstanceId",
-    "NumberExceed.Tags",
-    "InvalidTagValue.Malformed",
-    "Duplicate.TagKey",
-    "InvalidTagKey.Malformed",
-    "MissingParameter.TagKey",
-    "InvalidClientToken.Malformed",
-    "CmdParam.EmptyKey",
-    "CmdParam.InvalidParamName",
-    "CmdContent.DecodeError",
-    "InvalidInstance.NotMatch",
-    "MissingParam.Frequency",
-    "InvalidParam.Frequency",
-    "ParameterKey.Duplicate",
-    "Parameter.NotMatched",
-    "Parameter.Disabled",
-    "InvalidParameter.Parameters",
-    "InvalidParameter.WorkingDir",
-    "NumberExceed.ResourceTags",
-    "MissingParameter.ResourceTagKey",
-    "InvalidResourceTagKey.Malformed",
-    "InvalidResourceTagValue.Malformed",
-    "Duplicate.ResourceTagKey",
-    "InvalidResourceTag.InstanceNotFound",
-    "InvalidResourceTag.ConflictWithInstanceIds",
-    "CmdContent.ExceedLimit",
-    "CmdName.ExceedLimit",
-    "CmdDesc.ExceedLimit",
-    "CmdCount.ExceedQuota",
-    "CmdParamCount.ExceedLimit",
-    "CmdParamName.ExceedLimit",
-    "InstanceIds.ExceedLimit",
-    "Invocation.ExceedQuota",
-    "ParameterCount.ExceedLimit",
-    "ParameterKey.ExceedLimit",
-    "ParameterType.NotSupported",
-    "InvalidParameterCharacter.CommandName",
-    "InvalidParameterCharacter.CommandDescription",
-    "InvalidParameterCharacter.CommandWorkingDir",
-    "InvalidParameterCharset.Parameters",
-    "InvalidCmdType.NotFound",
-    "InvalidRepeatMode.NotFound",
-    "InvalidInstance.NotFound",
-    "InvalidCmdId.NotFound",
-    "InvalidResourceGroup.NotFound",
-    "InvalidTerminationMode.NotFound",
-];
-
-fn place_on_page(violation: &Violation) -> usize {
-    let place = PAGE_ORDER.iter().position(|code| *code == violation.code);
-    place.unwrap_or(PAGE_ORDER.len())
+pub(crate) fn none_of(operation: Operation, violations: Vec<Violation>) -> Result<()> {
+    if violations.is_empty() { Ok(()) } else { Err(Error::all(operation, violations)) }
 }
 
 /// The database and what happened to it.

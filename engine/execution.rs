@@ -4,10 +4,14 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Violation;
+use crate::given::{Given, unknown};
 use crate::id::{CommandId, ExecutionId, InstanceId, InvokeId};
+use crate::invocation::TerminationMode;
+use crate::limits::Limits;
 use crate::output::Output;
-use crate::status::{Cause, ExecutionStatus, InvocationStatus};
-use crate::wire::{self, Encoded};
+use crate::status::{Cause, ExecutionFilter, ExecutionStatus, InvocationStatus, InvokeStatus};
+use crate::tag::{self, Tag};
+use crate::wire::{self, Encoded, lenient, page_request, page_response};
 
 /// How an executor's work on a task ended. An executor says what it saw; the engine decides what
 /// status that is.
@@ -154,13 +158,9 @@ impl Verdict {
     }
 }
 
+page_request! {
 /// Which executions to list.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields, default)]
 pub struct DescribeInvocationResults {
-    /// A region of the pages' services; accepted and not used.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub region_id: Option<String>,
     /// Only those of this invocation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub invoke_id: Option<InvokeId>,
@@ -171,29 +171,51 @@ pub struct DescribeInvocationResults {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance_id: Option<InstanceId>,
     /// Only those that stand so.
-    #[serde(rename = "InvokeRecordStatus", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "InvocationStatus", skip_serializing_if = "Option::is_none")]
     pub status: Option<ExecutionStatus>,
+    /// Only those whose `InvocationStatus` or `InvokeRecordStatus` has this name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub invoke_record_status: Option<Given<ExecutionFilter>>,
     /// Whether every execution of a repeating invocation comes, or the latest on each instance.
     /// Needs `InvokeId`.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(deserialize_with = "lenient::value", skip_serializing_if = "std::ops::Not::not")]
     pub include_history: bool,
+    /// Only those of invocations that have all of these tags.
+    #[serde(rename = "Tag", skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<Tag>,
+    /// Only those of invocations whose request named this group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource_group_id: Option<String>,
     /// How `Output` comes back; Base64 if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_encoding: Option<String>,
     /// Entries a page, 1 to 50; 10 if not given.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub max_results: Option<usize>,
     /// The `NextToken` of the page before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_token: Option<String>,
+    /// The number of the page, from 1, where pages go by number.
+    #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
+    pub page_number: Option<usize>,
+    /// Entries a page, 1 to 50, where pages go by number.
+    #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
+    pub page_size: Option<usize>,
+}
 }
 
 impl DescribeInvocationResults {
-    pub(crate) fn violations(&self) -> Vec<Violation> {
-        let mut found = Vec::new();
+    pub(crate) fn check(&self, limits: &Limits) -> Vec<Violation> {
+        let mut found = tag::violations(&self.tags, limits);
         if self.include_history && self.invoke_id.is_none() {
             let message = "it needs the InvokeId of a repeating invocation";
             found.push(Violation::new("MissingParam.InvokeId", 400, "IncludeHistory", message));
+        }
+        if let Some(status) = &self.invoke_record_status {
+            status.known(&mut found, |text| {
+                let (code, field) = ("InvalidInvokeRecordStatus.NotFound", "InvokeRecordStatus");
+                unknown(code, 404, field, text, &ExecutionFilter::names())
+            });
         }
         found
     }
@@ -217,6 +239,10 @@ pub struct InvocationResult {
     /// Where it stands.
     #[serde(rename = "InvocationStatus")]
     pub status: ExecutionStatus,
+    /// The same in the pages' older terms.
+    pub invoke_record_status: InvokeStatus,
+    /// How many executions of the invocation there have been on this instance.
+    pub repeats: u64,
     /// When it was claimed for running.
     #[serde(with = "wire::time::optional")]
     pub start_time: Option<DateTime<Utc>>,
@@ -243,6 +269,53 @@ pub struct InvocationResult {
     pub dropped: u64,
     /// Where in `output` they are missing, if any are: the length of the part before.
     pub dropped_at: Option<u64>,
+    /// The user it runs as; empty for the host's own.
+    pub username: String,
+    /// What the script is given to; empty for its shell.
+    pub launcher: String,
+    /// The container it runs in; empty for none.
+    pub container_id: String,
+    /// The name of that container; empty for none.
+    pub container_name: String,
+    /// What a timeout or a stop ends.
+    pub termination_mode: TerminationMode,
+    /// The tags of the invocation.
+    #[serde(with = "tag::response")]
+    pub tags: Vec<Tag>,
+    /// Where the whole output goes; empty for nowhere.
+    pub oss_output_delivery: String,
+    /// What came of sending it there; empty if nowhere.
+    pub oss_output_status: String,
+    /// The code of what went wrong with that.
+    pub oss_output_error_code: String,
+    /// What went wrong with that, in words.
+    pub oss_output_error_info: String,
+}
+
+/// What came of sending a whole output to where it was to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Delivery {
+    pub status: &'static str,
+    pub error_code: &'static str,
+    pub error_info: &'static str,
+}
+
+impl Delivery {
+    /// Of an execution that stands so, if its output was to go anywhere. This build sends nothing,
+    /// and says so; the record has what the quota keeps.
+    pub(crate) fn of(output_to: Option<&str>, status: Option<ExecutionStatus>) -> Self {
+        match (output_to, status) {
+            (None, _) | (_, None) => Self::default(),
+            (Some(_), Some(status)) if !status.is_final() => {
+                Self { status: "InProgress", ..Self::default() }
+            }
+            (Some(_), Some(_)) => Self {
+                status: "Failed",
+                error_code: "OutputSink.NotPluggedIn",
+                error_info: "nothing that takes whole outputs is plugged into this engine",
+            },
+        }
+    }
 }
 
 impl InvocationResult {
@@ -266,17 +339,22 @@ pub struct ResultPage {
     pub results: Vec<InvocationResult>,
     /// Gets the next page; empty after the last.
     pub next_token: String,
+    /// How many there are in all, where pages go by number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_count: Option<u64>,
+    /// The number of this page, where pages go by number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page_number: Option<usize>,
+    /// Entries a page.
+    pub page_size: usize,
 }
 
+page_response! {
 /// A page of executions.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-#[non_exhaustive]
 pub struct DescribeInvocationResultsResponse {
-    /// Names this call.
-    pub request_id: String,
     /// The page.
     pub invocation: ResultPage,
+}
 }
 
 /// What became of an invocation: every execution, in the order of the request's instances.

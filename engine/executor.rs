@@ -21,6 +21,7 @@ use crate::execution::{Outcome, StopReason};
 use crate::id::{CommandId, ExecutionId, InstanceId, InvokeId};
 use crate::invocation::{Job, TerminationMode};
 use crate::output::{LiveOutput, Stream};
+use crate::secret::Secret;
 
 pub use closure::ClosureExecutor;
 pub use process::ProcessExecutor;
@@ -80,6 +81,9 @@ pub struct Task {
     pub(crate) job: Arc<Job>,
     /// The script as it is for this instance.
     pub(crate) content: Content,
+    /// What came of the arguments once secrets were resolved, if any were.
+    pub(crate) resolved: Option<Arguments>,
+    pub(crate) password: Option<Secret>,
 }
 
 /// Without the script, in which values of parameters are filled in.
@@ -117,12 +121,43 @@ impl Task {
 
     /// Variables to add to the script's environment: values of parameters that are passed so.
     pub fn variables(&self) -> Vec<(String, String)> {
-        self.job.arguments.as_ref().map(Arguments::variables).unwrap_or_default()
+        let arguments = self.resolved.as_ref().or(self.job.arguments.as_ref());
+        arguments.map(Arguments::variables).unwrap_or_default()
     }
 
     /// The directory to run in; the user's home if `None`.
     pub fn working_dir(&self) -> Option<&Path> {
-        self.job.working_dir.as_deref().map(Path::new)
+        self.job.settings.working_dir.as_deref().map(Path::new)
+    }
+
+    /// The user to run as; the executor's own if `None`.
+    pub fn username(&self) -> Option<&str> {
+        self.job.settings.username.as_deref()
+    }
+
+    /// The password of that user, if the request named one and the host has resolved it.
+    pub fn password(&self) -> Option<&Secret> {
+        self.password.as_ref()
+    }
+
+    /// What the script is to be given to; its shell if `None`.
+    pub fn launcher(&self) -> Option<&str> {
+        self.job.settings.launcher.as_deref()
+    }
+
+    /// The id of the container to run in.
+    pub fn container_id(&self) -> Option<&str> {
+        self.job.container.id.as_deref()
+    }
+
+    /// The name of the container to run in.
+    pub fn container_name(&self) -> Option<&str> {
+        self.job.container.name.as_deref()
+    }
+
+    /// Who made the invocation, as far as the host said.
+    pub fn caller(&self) -> Option<&str> {
+        self.job.caller.as_deref()
     }
 
     /// How long it may take. The engine watches this itself and then asks the executor to stop.

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::Violation;
+use crate::id::{CommandId, InvokeId};
 
 /// What a request gave where one of a set of values belongs.
 ///
@@ -38,6 +39,16 @@ impl<T> Given<T> {
     /// Nothing was given.
     pub(crate) fn nothing() -> Self {
         Self::Unknown(String::new())
+    }
+}
+
+impl<T: PartialEq> Given<T>
+where
+    Self: Default,
+{
+    /// Whether it is what it would be if nothing were given.
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -85,6 +96,20 @@ fn shortened(text: &str) -> std::borrow::Cow<'_, str> {
 impl<T: Default> Default for Given<T> {
     fn default() -> Self {
         Self::Known(T::default())
+    }
+}
+
+/// Nothing: there is no command that is meant if none is named.
+impl Default for Given<CommandId> {
+    fn default() -> Self {
+        Self::nothing()
+    }
+}
+
+/// Nothing, likewise.
+impl Default for Given<InvokeId> {
+    fn default() -> Self {
+        Self::nothing()
     }
 }
 

@@ -1,7 +1,8 @@
 //! Instances: the targets that the host application registers.
 
-use std::fmt;
+use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Violation;
@@ -9,6 +10,7 @@ use crate::id::InstanceId;
 use crate::limits::Limits;
 use crate::schedule::Zone;
 use crate::tag::{self, Tag, TagUse};
+use crate::wire::{self, lenient, page_request, page_response, text_enum};
 
 /// The name of the executor that serves the local machine, and of the instance that stands for it.
 pub const LOCAL: &str = "local";
@@ -23,20 +25,7 @@ pub enum OsType {
     Windows,
 }
 
-impl OsType {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Linux => "Linux",
-            Self::Windows => "Windows",
-        }
-    }
-}
-
-impl fmt::Display for OsType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
+text_enum!(OsType, "kind of system", [Linux, Windows]);
 
 /// Whether an instance takes commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -48,20 +37,21 @@ pub enum InstanceState {
     Stopped,
 }
 
-impl InstanceState {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Running => "Running",
-            Self::Stopped => "Stopped",
-        }
-    }
+text_enum!(InstanceState, "state of an instance", [Running, Stopped]);
+
+/// Whether what serves an instance there is up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum AgentStatus {
+    /// It is up.
+    #[default]
+    Online,
+    /// It is not: a request that names the instance is refused.
+    Offline,
+    /// There is none: a request that names the instance is refused.
+    NotInstalled,
 }
 
-impl fmt::Display for InstanceState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
+text_enum!(AgentStatus, "status of an agent", [Online, Offline, NotInstalled]);
 
 /// A target: a name, what it is, and which executor takes commands to it.
 ///
@@ -92,6 +82,19 @@ pub struct Instance {
     /// The executor that serves it, by the name it was given to the engine under.
     #[serde(default = "local")]
     pub executor: String,
+    /// Whether what serves it there is up, as far as the host knows.
+    #[serde(default)]
+    pub agent_status: AgentStatus,
+    /// The version of that, if the host says it. At most 128 characters.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub agent_version: String,
+    /// What kind of machine it is, where requests must not mix kinds (see
+    /// [`Limits::one_kind_of_instance`]). At most 128 characters.
+    #[serde(rename = "InstanceKind", default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// What else the host wants to keep with it. At most 100, of at most 4,096 bytes each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
     /// The group it belongs to, if it does to one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource_group_id: Option<String>,
@@ -102,6 +105,11 @@ pub struct Instance {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<Zone>,
 }
+
+/// What a host keeps with an instance, in entries; more belongs into tables of its own.
+const ATTRIBUTES_MAX: usize = 100;
+/// One of them, in bytes of its key and value.
+const ATTRIBUTE_BYTES_MAX: usize = 4_096;
 
 fn local() -> String {
     LOCAL.to_owned()
@@ -116,6 +124,10 @@ impl Instance {
             os_type: OsType::default(),
             state: InstanceState::default(),
             executor: local(),
+            agent_status: AgentStatus::default(),
+            agent_version: String::new(),
+            kind: None,
+            attributes: BTreeMap::new(),
             resource_group_id: None,
             tags: Vec::new(),
             time_zone: None,
@@ -133,6 +145,34 @@ impl Instance {
     #[must_use]
     pub fn executor(mut self, executor: impl Into<String>) -> Self {
         self.executor = executor.into();
+        self
+    }
+
+    /// Says whether what serves it there is up.
+    #[must_use]
+    pub fn agent_status(mut self, status: AgentStatus) -> Self {
+        self.agent_status = status;
+        self
+    }
+
+    /// Sets the version of what serves it there.
+    #[must_use]
+    pub fn agent_version(mut self, version: impl Into<String>) -> Self {
+        self.agent_version = version.into();
+        self
+    }
+
+    /// Sets what kind of machine it is.
+    #[must_use]
+    pub fn kind(mut self, kind: impl Into<String>) -> Self {
+        self.kind = Some(kind.into());
+        self
+    }
+
+    /// Keeps something with it.
+    #[must_use]
+    pub fn attribute(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.attributes.insert(key.into(), value.into());
         self
     }
 
@@ -183,47 +223,166 @@ impl Instance {
                 format!("want 1 to 128 characters, none a control character; it has {chars}"),
             ));
         }
-        let chars = self.name.chars().count();
-        if chars > 128 {
-            found.push(Violation::new(
-                "InvalidInstanceName.Malformed",
-                400,
-                "InstanceName",
-                format!("want at most 128 characters; it has {chars}"),
-            ));
+        let texts = [
+            ("InvalidInstanceName.Malformed", "InstanceName", self.name.as_str()),
+            ("InvalidParameter.AgentVersion", "AgentVersion", self.agent_version.as_str()),
+            ("InvalidParameter.InstanceKind", "InstanceKind", self.kind.as_deref().unwrap_or("")),
+        ];
+        for (code, field, text) in texts {
+            let chars = text.chars().count();
+            if chars > 128 {
+                let message = format!("want at most 128 characters; it has {chars}");
+                found.push(Violation::new(code, 400, field, message));
+            }
+        }
+        let (code, field) = ("InvalidParameter.Attributes", "Attributes");
+        let given = self.attributes.len();
+        if given > ATTRIBUTES_MAX {
+            let message = format!("want at most {ATTRIBUTES_MAX}; it has {given}");
+            found.push(Violation::new(code, 400, field, message));
+        }
+        let sizes = self.attributes.iter().map(|(key, value)| key.len() + value.len());
+        if let Some(bytes) = sizes.max().filter(|bytes| *bytes > ATTRIBUTE_BYTES_MAX) {
+            let message = format!("want at most {ATTRIBUTE_BYTES_MAX} bytes each; one has {bytes}");
+            found.push(Violation::new(code, 400, field, message));
         }
         tag::check(&self.tags, TagUse::Instance, limits, &mut found);
         found
     }
 }
 
+page_request! {
 /// Which instances to list.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields, default)]
 pub struct DescribeInstances {
     /// Only these; all if empty.
     #[serde(rename = "InstanceId", skip_serializing_if = "Vec::is_empty")]
     pub instance_ids: Vec<InstanceId>,
+    /// Only those that have all of these tags.
+    #[serde(rename = "Tag", skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<Tag>,
     /// Entries a page, 1 to 50; 10 if not given.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub max_results: Option<usize>,
     /// The `NextToken` of the page before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_token: Option<String>,
+    /// The number of the page, from 1, where pages go by number.
+    #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
+    pub page_number: Option<usize>,
+    /// Entries a page, 1 to 50, where pages go by number.
+    #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
+    pub page_size: Option<usize>,
+}
 }
 
 crate::wire::wrapped_list!(instance_list, "Instance");
 
+page_response! {
 /// A page of instances, in the order of their registration.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-#[non_exhaustive]
 pub struct DescribeInstancesResponse {
-    /// Names this call.
-    pub request_id: String,
     /// The instances.
     #[serde(with = "instance_list")]
     pub instances: Vec<Instance>,
     /// Gets the next page; empty after the last.
     pub next_token: String,
+    /// How many there are in all, where pages go by number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_count: Option<u64>,
+    /// The number of this page, where pages go by number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page_number: Option<usize>,
+    /// Entries a page.
+    pub page_size: usize,
+}
+}
+
+page_request! {
+/// Of which instances to tell what is known of their agents.
+pub struct DescribeCloudAssistantStatus {
+    /// Only these, 1 to 50; all if empty.
+    #[serde(rename = "InstanceId", skip_serializing_if = "Vec::is_empty")]
+    pub instance_ids: Vec<InstanceId>,
+    /// Only those that run this.
+    #[serde(rename = "OSType", skip_serializing_if = "Option::is_none")]
+    pub os_type: Option<OsType>,
+    /// Entries a page, 1 to 50; 10 if not given.
+    #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
+    pub max_results: Option<usize>,
+    /// The `NextToken` of the page before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_token: Option<String>,
+    /// The number of the page, from 1, where pages go by number.
+    #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
+    pub page_number: Option<usize>,
+    /// Entries a page, 1 to 50, where pages go by number.
+    #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
+    pub page_size: Option<usize>,
+}
+}
+
+/// What is known of the agent of an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[non_exhaustive]
+pub struct InstanceCloudAssistantStatus {
+    /// The instance.
+    pub instance_id: InstanceId,
+    /// What it runs.
+    #[serde(rename = "OSType")]
+    pub os_type: OsType,
+    /// Whether it takes commands: `"true"` or `"false"`, as the pages write it.
+    #[serde(with = "boolean_text")]
+    pub cloud_assistant_status: bool,
+    /// Whether its agent is up.
+    pub agent_status: AgentStatus,
+    /// The version of its agent; this library's of this machine.
+    pub cloud_assistant_version: String,
+    /// When the host last told of it; now of this machine.
+    #[serde(with = "wire::time::optional")]
+    pub last_heartbeat_time: Option<DateTime<Utc>>,
+    /// When something was last started there.
+    #[serde(with = "wire::time::optional")]
+    pub last_invoked_time: Option<DateTime<Utc>>,
+    /// How many executions wait or run there.
+    pub active_task_count: u64,
+    /// How many there have been in all.
+    pub invocation_count: u64,
+    /// Whether there are interactive sessions: there are none.
+    pub support_session_manager: bool,
+}
+
+/// A boolean as the text that the pages make of it.
+mod boolean_text {
+    use serde::{Deserializer, Serializer};
+
+    use crate::wire::lenient;
+
+    pub(super) fn serialize<S: Serializer>(value: &bool, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(if *value { "true" } else { "false" })
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<bool, D::Error> {
+        lenient::value(d)
+    }
+}
+
+crate::wire::wrapped_list!(status_list, "InstanceCloudAssistantStatus");
+
+page_response! {
+/// What is known of the agents of a page of instances, in the order of their registration.
+pub struct DescribeCloudAssistantStatusResponse {
+    /// One entry for each instance.
+    #[serde(with = "status_list")]
+    pub instance_cloud_assistant_status_set: Vec<InstanceCloudAssistantStatus>,
+    /// Gets the next page; empty after the last.
+    pub next_token: String,
+    /// How many there are in all, where pages go by number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_count: Option<u64>,
+    /// The number of this page, where pages go by number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page_number: Option<usize>,
+    /// Entries a page.
+    pub page_size: usize,
+}
 }

@@ -1,20 +1,29 @@
 //! Invocations: requests to run a command on instances, and what became of them.
 
 pub(crate) mod client_token;
+pub(crate) mod container;
 pub(crate) mod fire;
 pub(crate) mod recurrence;
 pub(crate) mod request;
+
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::command::CommandType;
 use crate::command::content::Content;
-use crate::command::parameters::{Arguments, ParameterPassing, Parameters};
+use crate::command::parameters::{Arguments, ParameterPassing, Parameters, SecretNames};
+use crate::command::settings::Settings;
+use crate::error::Violation;
+use crate::given::{Given, unknown};
 use crate::id::{CommandId, InstanceId, InvokeId};
-use crate::status::InvocationStatus;
+use crate::limits::Limits;
+use crate::status::{ExecutionStatus, InvocationFilter, InvocationStatus, InvokeStatus};
 use crate::tag::{self, Tag};
-use crate::wire::{self, Encoded, text_enum};
+use crate::wire::{self, Encoded, lenient, page_request, page_response, text_enum};
+
+use container::Container;
 
 use recurrence::{MissedPolicy, OverlapPolicy};
 
@@ -35,9 +44,11 @@ pub enum RepeatMode {
     NextRebootOnly,
     /// On each instance at each of its boots.
     EveryReboot,
+    /// Never: the request is checked, also its `Frequency`, and nothing is stored.
+    DryRun,
 }
 
-text_enum!(RepeatMode, "repeat mode", [Once, Period, NextRebootOnly, EveryReboot]);
+text_enum!(RepeatMode, "repeat mode", [Once, Period, NextRebootOnly, EveryReboot, DryRun]);
 
 /// What a timeout or a stop ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -51,37 +62,85 @@ pub enum TerminationMode {
 
 text_enum!(TerminationMode, "termination mode", [Process, ProcessTree]);
 
+page_request! {
 /// Which invocations to list.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields, default)]
 pub struct DescribeInvocations {
-    /// A region of the pages' services; accepted and not used.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub region_id: Option<String>,
     /// Only this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub invoke_id: Option<InvokeId>,
     /// Only those of this command.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command_id: Option<CommandId>,
+    /// Only those of commands of this name; a `*` at either end stands for anything. Not used where
+    /// an instance is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command_name: Option<String>,
+    /// Only those of this language.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command_type: Option<CommandType>,
     /// Only those that run on this instance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance_id: Option<InstanceId>,
     /// Only those that stand so.
-    #[serde(rename = "InvokeStatus", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "InvocationStatus", skip_serializing_if = "Option::is_none")]
     pub status: Option<InvocationStatus>,
+    /// Only those whose `InvocationStatus` or `InvokeStatus` has this name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub invoke_status: Option<Given<InvocationFilter>>,
+    /// Only those of this mode. Not used where an instance is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeat_mode: Option<Given<RepeatMode>>,
+    /// Only those that will still run on a schedule or at a boot, or only the others.
+    #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
+    pub timed: Option<bool>,
+    /// Whether the outputs come along. Needs `InvokeId` or `InstanceId`.
+    #[serde(deserialize_with = "lenient::value", skip_serializing_if = "std::ops::Not::not")]
+    pub include_output: bool,
+    /// Whether to leave out what became of it on each instance.
+    #[serde(deserialize_with = "lenient::value", skip_serializing_if = "std::ops::Not::not")]
+    pub omit_instances: bool,
     /// Only those that have all of these tags.
     #[serde(rename = "Tag", skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Tag>,
-    /// How `CommandContent` comes back; Base64 if not given.
+    /// Only those whose request named this group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource_group_id: Option<String>,
+    /// How `CommandContent` and `Output` come back; Base64 if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_encoding: Option<String>,
     /// Entries a page, 1 to 50; 10 if not given.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub max_results: Option<usize>,
     /// The `NextToken` of the page before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_token: Option<String>,
+    /// The number of the page, from 1, where pages go by number.
+    #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
+    pub page_number: Option<usize>,
+    /// Entries a page, 1 to 50, where pages go by number.
+    #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
+    pub page_size: Option<usize>,
+}
+}
+
+impl DescribeInvocations {
+    pub(crate) fn check(&self, limits: &Limits) -> Vec<Violation> {
+        let mut found = tag::violations(&self.tags, limits);
+        if self.include_output && self.invoke_id.is_none() && self.instance_id.is_none() {
+            let message = "it needs an InvokeId or an InstanceId";
+            found.push(Violation::new("MissingParam.InvokeId", 400, "IncludeOutput", message));
+        }
+        if let Some(status) = &self.invoke_status {
+            status.known(&mut found, |text| {
+                let want = InvocationFilter::names();
+                unknown("InvalidInvokeStatus.NotFound", 404, "InvokeStatus", text, &want)
+            });
+        }
+        if let Some(mode) = &self.repeat_mode {
+            mode.known(&mut found, request::unknown_repeat_mode);
+        }
+        found
+    }
 }
 
 /// An invocation, with what it took from its command when it was made.
@@ -104,8 +163,12 @@ pub struct Invocation {
     /// Where it stands.
     #[serde(rename = "InvocationStatus")]
     pub status: InvocationStatus,
+    /// The same in the pages' older terms.
+    pub invoke_status: InvokeStatus,
     /// When it runs.
     pub repeat_mode: RepeatMode,
+    /// Whether it will still run on a schedule or at a boot.
+    pub timed: bool,
     /// The schedule it runs on; empty if it has none.
     pub frequency: String,
     /// What a fire does on an instance where an execution before it has not ended.
@@ -129,14 +192,37 @@ pub struct Invocation {
     pub working_dir: String,
     /// Seconds a run may take.
     pub timeout: u64,
+    /// The user it runs as; empty for the host's own.
+    pub username: String,
+    /// The name of that user's password in the host's store; empty for none.
+    pub windows_password_name: String,
+    /// What the script is given to; empty for its shell.
+    pub launcher: String,
+    /// The container it runs in; empty for none.
+    pub container_id: String,
+    /// The name of that container; empty for none.
+    pub container_name: String,
+    /// Where the whole output goes; empty for nowhere.
+    pub oss_output_delivery: String,
     /// The values that were given for parameters; as JSON the text of an object, empty for none.
+    /// Secret ones are shown as `******`.
     #[serde(with = "crate::command::parameters::as_text")]
     pub parameters: Parameters,
+    /// What parameters are that no value was given for.
+    #[serde(with = "crate::command::parameters::as_text")]
+    pub default_parameters: Parameters,
+    /// The parameters whose values are secret.
+    #[serde(skip_serializing_if = "SecretNames::is_empty", default)]
+    pub secret_parameters: SecretNames,
     /// How they come into the script.
     pub parameter_passing: ParameterPassing,
     /// Its tags.
     #[serde(with = "tag::response")]
     pub tags: Vec<Tag>,
+    /// The group that its instances had to belong to; empty for any.
+    pub resource_group_id: String,
+    /// Who made it, if the host said so; else empty.
+    pub caller: String,
     /// What a timeout or a stop ends.
     pub termination_mode: TerminationMode,
     /// When it was made.
@@ -147,6 +233,58 @@ pub struct Invocation {
     pub finish_time: Option<DateTime<Utc>>,
     /// How many instances it runs on.
     pub instance_count: u64,
+    /// What became of it on each instance, unless that was to be left out.
+    #[serde(with = "instance_list")]
+    pub invoke_instances: Vec<InvokeInstance>,
+}
+
+/// What became of an invocation on one instance: its latest execution there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[non_exhaustive]
+pub struct InvokeInstance {
+    /// The instance.
+    pub instance_id: InstanceId,
+    /// Where it stands there.
+    #[serde(rename = "InvocationStatus")]
+    pub status: ExecutionStatus,
+    /// The same in the pages' older terms.
+    pub instance_invoke_status: InvokeStatus,
+    /// When the invocation was made.
+    #[serde(with = "wire::time")]
+    pub creation_time: DateTime<Utc>,
+    /// When it was claimed for running.
+    #[serde(with = "wire::time::optional")]
+    pub start_time: Option<DateTime<Utc>>,
+    /// When it ended.
+    #[serde(with = "wire::time::optional")]
+    pub finish_time: Option<DateTime<Utc>>,
+    /// When somebody asked to stop it.
+    #[serde(with = "wire::time::optional")]
+    pub stop_time: Option<DateTime<Utc>>,
+    /// When any of this was last true anew.
+    #[serde(with = "wire::time")]
+    pub update_time: DateTime<Utc>,
+    /// What the process left; −1 if a signal ended it.
+    pub exit_code: Option<i32>,
+    /// The page's code for what went wrong; empty if nothing did.
+    pub error_code: String,
+    /// What went wrong, in words.
+    pub error_info: String,
+    /// What it printed, within the quota; empty unless the request asked for it.
+    pub output: Encoded,
+    /// Bytes of output that the quota left out; 0 unless the request asked for the output.
+    pub dropped: u64,
+    /// How many executions there have been on this instance.
+    pub repeats: u64,
+    /// Whether it will still run there on a schedule or at a boot.
+    pub timed: bool,
+    /// What came of sending the whole output where it was to go; empty if nowhere.
+    pub oss_output_status: String,
+    /// The code of what went wrong with that.
+    pub oss_output_error_code: String,
+    /// What went wrong with that, in words.
+    pub oss_output_error_info: String,
 }
 
 /// How much of what is limited is used, from [`Engine::quotas`](crate::Engine::quotas).
@@ -173,25 +311,35 @@ pub(crate) struct Job {
     pub content: Content,
     /// If the content is to be filled in.
     pub arguments: Option<Arguments>,
-    pub working_dir: Option<String>,
+    pub settings: Settings,
+    pub container: Container,
+    pub windows_password_name: Option<String>,
     pub timeout_s: u64,
     pub termination_mode: TerminationMode,
+    /// Who made the invocation, as far as the host says.
+    pub caller: Option<Arc<str>>,
     /// Whether other executions may wait for the end of one.
     pub lets_wait: bool,
 }
 
 wire::wrapped_list!(invocation_list, "Invocation");
+wire::wrapped_list!(instance_list, "InvokeInstance");
 
+page_response! {
 /// A page of invocations, newest first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-#[non_exhaustive]
 pub struct DescribeInvocationsResponse {
-    /// Names this call.
-    pub request_id: String,
     /// The invocations.
     #[serde(with = "invocation_list")]
     pub invocations: Vec<Invocation>,
     /// Gets the next page; empty after the last.
     pub next_token: String,
+    /// How many there are in all, where pages go by number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_count: Option<u64>,
+    /// The number of this page, where pages go by number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page_number: Option<usize>,
+    /// Entries a page.
+    pub page_size: usize,
+}
 }

@@ -34,6 +34,7 @@
 
 mod clock;
 mod id;
+mod operation;
 pub mod schedule;
 mod status;
 
@@ -49,8 +50,10 @@ mod execution;
 mod instance;
 mod invocation;
 mod output;
+mod secret;
 mod tag;
 
+mod authorizer;
 mod event;
 mod executor;
 mod store;
@@ -61,12 +64,14 @@ mod scheduler;
 
 mod engine;
 
+pub use authorizer::{Action, Authorizer};
 pub use clock::{Clock, ManualClock, Sleep, SystemClock};
-pub use command::parameters::{ParameterPassing, Parameters};
+pub use command::parameters::{ParameterPassing, Parameters, SecretNames};
 pub use command::preview::{PreviewCommand, PreviewCommandResponse};
 pub use command::{
-    Command, CommandType, CreateCommand, CreateCommandResponse, DescribeCommands,
-    DescribeCommandsResponse, ModifyCommand,
+    Command, CommandType, CreateCommand, CreateCommandResponse, DeleteCommand,
+    DeleteCommandResponse, DescribeCommands, DescribeCommandsResponse, ModifyCommand,
+    ModifyCommandResponse, ParameterDefinition,
 };
 pub use config::{Durability, OutputQuota};
 pub use engine::{Engine, EngineBuilder, Position, Watch};
@@ -80,7 +85,9 @@ pub use executor::{ClosureExecutor, ExecutionContext, Executor, ProcessExecutor,
 pub use given::Given;
 pub use id::{CommandId, ExecutionId, InstanceId, InvokeId, ParseIdError};
 pub use instance::{
-    DescribeInstances, DescribeInstancesResponse, Instance, InstanceState, LOCAL, OsType,
+    AgentStatus, DescribeCloudAssistantStatus, DescribeCloudAssistantStatusResponse,
+    DescribeInstances, DescribeInstancesResponse, Instance, InstanceCloudAssistantStatus,
+    InstanceState, LOCAL, OsType,
 };
 pub use invocation::fire::{
     DescribeFires, DescribeFiresResponse, Explanation, ExplanationEntry, Fire, FireDisposition,
@@ -89,14 +96,23 @@ pub use invocation::fire::{
 pub use invocation::recurrence::{MissedPolicy, OverlapPolicy};
 pub use invocation::{
     DescribeInvocations, DescribeInvocationsResponse, Invocation, InvokeCommand,
-    InvokeCommandResponse, Quotas, RepeatMode, RunCommand, RunCommandResponse, StopInvocation,
-    StopInvocationResponse, TerminationMode,
+    InvokeCommandResponse, InvokeInstance, Quotas, RepeatMode, RunCommand, RunCommandResponse,
+    StopInvocation, StopInvocationResponse, TerminationMode,
 };
 pub use limits::Limits;
+pub use operation::Operation;
 pub use output::Stream;
-pub use status::{Cause, ExecutionStatus, InvocationStatus, StatusCounts, UnknownStatus, roll_up};
+pub use secret::{Secret, SecretError, SecretResolver};
+pub use status::{
+    Cause, ExecutionFilter, ExecutionStatus, InvocationFilter, InvocationStatus, InvokeStatus,
+    StatusCounts, UnknownStatus, roll_up,
+};
+pub use store::{HostError, HostTransaction};
 pub use tag::Tag;
 pub use wire::{ContentEncoding, Encoded, Ignored};
+
+/// The version of rusqlite that [`HostTransaction::connection`] is of.
+pub use rusqlite;
 
 /// The examples of the README, as tests.
 #[cfg(doctest)]

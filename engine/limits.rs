@@ -10,6 +10,10 @@ pub struct Limits {
     pub description_chars_max: usize,
     /// Longest working directory, in characters.
     pub working_dir_chars_max: usize,
+    /// Longest launcher, in bytes.
+    pub launcher_bytes_max: usize,
+    /// Longest name of a user, and of a password in the host's store, in characters.
+    pub username_chars_max: usize,
     /// Largest content of a kept or invoked command, in bytes of its Base64 form.
     pub kept_content_bytes_max: usize,
     /// Largest content of a command that is run without being kept, in bytes of its Base64 form.
@@ -20,6 +24,8 @@ pub struct Limits {
     pub parameters_passed_max: usize,
     /// Longest parameter name, in bytes.
     pub parameter_name_bytes_max: usize,
+    /// Whether a parameter that has neither a value nor a default is refused; else it is empty.
+    pub parameters_need_values: bool,
     /// Most tags on a command or an invocation.
     pub tags_max: usize,
     /// Most tags that select instances to run on.
@@ -52,6 +58,9 @@ pub struct Limits {
     pub instances_max: usize,
     /// Most instances that one request may name to stop on.
     pub stop_instances_max: usize,
+    /// Whether all instances of one request must be of one kind (see
+    /// [`Instance::kind`](crate::Instance::kind)).
+    pub one_kind_of_instance: bool,
     /// Most commands that may be kept at a time.
     pub kept_commands_max: u64,
     /// Largest page of a listing, in entries.
@@ -67,11 +76,14 @@ impl Limits {
             name_chars_max: 128,
             description_chars_max: 512,
             working_dir_chars_max: 200,
+            launcher_bytes_max: 1024,
+            username_chars_max: 255,
             kept_content_bytes_max: 18 * 1024,
             unkept_content_bytes_max: 24 * 1024,
             parameters_defined_max: 20,
             parameters_passed_max: 10,
             parameter_name_bytes_max: 64,
+            parameters_need_values: false,
             tags_max: 20,
             resource_tags_max: 10,
             tag_key_chars_max: 64,
@@ -91,9 +103,32 @@ impl Limits {
             missed_runs_max: 100_000,
             instances_max: 100,
             stop_instances_max: 50,
+            one_kind_of_instance: false,
             kept_commands_max: 50_000,
             page_size_max: 50,
             page_size_default: 10,
+        }
+    }
+
+    /// The numbers of Tencent Automation Tools; what its page does not say is as
+    /// [`alibaba`](Self::alibaba) has it.
+    pub const fn tencent() -> Self {
+        Self {
+            name_chars_max: 60,
+            description_chars_max: 120,
+            username_chars_max: 256,
+            kept_content_bytes_max: 64 * 1024,
+            unkept_content_bytes_max: 64 * 1024,
+            parameters_passed_max: 20,
+            parameters_need_values: true,
+            tags_max: 10,
+            timeout_s_max: 86_400,
+            invoke_timeout_s_min: 1,
+            stop_instances_max: 100,
+            one_kind_of_instance: true,
+            page_size_max: 100,
+            page_size_default: 20,
+            ..Self::alibaba()
         }
     }
 }

@@ -257,6 +257,115 @@ pub fn roll_up(counts: &StatusCounts, timers_left: bool) -> InvocationStatus {
     }
 }
 
+status_enum! {
+    /// Where an invocation or an execution stands, in the older terms of the API pages, which say
+    /// less: that something ended, whatever its exit code.
+    InvokeStatus {
+        /// It runs or will run.
+        Running,
+        /// It has ended by itself, with whatever exit code.
+        Finished,
+        /// It has been cut off or could not run.
+        Failed,
+        /// It has ended by itself on some instances and failed on others.
+        PartialFailed,
+        /// It has been stopped.
+        Stopped,
+        /// It is being stopped.
+        Stopping,
+    }
+}
+
+impl ExecutionStatus {
+    /// The same in the older terms.
+    pub const fn invoke_status(self) -> InvokeStatus {
+        match self {
+            Self::Pending | Self::Scheduled | Self::Running => InvokeStatus::Running,
+            Self::Stopping => InvokeStatus::Stopping,
+            Self::Success | Self::Failed => InvokeStatus::Finished,
+            Self::Error | Self::Timeout | Self::Invalid | Self::Aborted => InvokeStatus::Failed,
+            // What was passed over did not run, and that is no failure.
+            Self::Cancelled | Self::Terminated | Self::Skipped => InvokeStatus::Stopped,
+        }
+    }
+}
+
+impl InvocationStatus {
+    /// The same in the older terms, for an invocation whose latest executions stand as counted. One
+    /// that repeats goes on `Running` until it has ended or is stopped.
+    pub fn invoke_status(self, counts: &StatusCounts) -> InvokeStatus {
+        match self {
+            Self::Stopping => return InvokeStatus::Stopping,
+            Self::Stopped => return InvokeStatus::Stopped,
+            status if !status.is_final() => return InvokeStatus::Running,
+            _ => {}
+        }
+        let any = |wanted| {
+            let of = |status: &&ExecutionStatus| status.invoke_status() == wanted;
+            ExecutionStatus::ALL.iter().filter(of).any(|&status| counts.get(status) > 0)
+        };
+        match (any(InvokeStatus::Finished), any(InvokeStatus::Failed)) {
+            (true, true) => InvokeStatus::PartialFailed,
+            (true, false) => InvokeStatus::Finished,
+            (false, _) => InvokeStatus::Failed,
+        }
+    }
+}
+
+/// A name in the newer terms, in the older ones, or in both.
+macro_rules! status_filter {
+    ($(#[$doc:meta])* $name:ident, $status:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub struct $name {
+            pub(crate) status: Option<$status>,
+            pub(crate) invoke_status: Option<InvokeStatus>,
+        }
+
+        impl $name {
+            /// Every name there is, for messages.
+            pub(crate) fn names() -> String {
+                let mut names: Vec<_> = $status::ALL.iter().map(|status| status.as_str()).collect();
+                let older = InvokeStatus::ALL.iter().map(|status| status.as_str());
+                names.extend(older.filter(|name| name.parse::<$status>().is_err()));
+                names.join(", ")
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match (self.status, self.invoke_status) {
+                    (Some(status), _) => status.fmt(f),
+                    (None, Some(status)) => status.fmt(f),
+                    (None, None) => Ok(()),
+                }
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = UnknownStatus;
+
+            fn from_str(text: &str) -> Result<Self, UnknownStatus> {
+                let (status, invoke_status) = (text.parse().ok(), text.parse().ok());
+                if status.is_none() && invoke_status.is_none() {
+                    return Err(UnknownStatus(text.to_owned()));
+                }
+                Ok(Self { status, invoke_status })
+            }
+        }
+    };
+}
+
+status_filter! {
+    /// The invocations whose [`InvocationStatus`] or [`InvokeStatus`] has a name; made by parsing it.
+    InvocationFilter, InvocationStatus
+}
+
+status_filter! {
+    /// The executions whose [`ExecutionStatus`] or [`InvokeStatus`] has a name; made by parsing it.
+    ExecutionFilter, ExecutionStatus
+}
+
 #[cfg(test)]
 mod tests {
     use super::ExecutionStatus as E;

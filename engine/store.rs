@@ -12,12 +12,14 @@ pub(crate) mod days;
 pub(crate) mod executions;
 pub(crate) mod fires;
 pub(crate) mod firing;
+pub(crate) mod host;
 pub(crate) mod instances;
 pub(crate) mod invocations;
 mod lock;
 pub(crate) mod meta;
 mod migrate;
 mod outputs;
+mod standings;
 pub(crate) mod stop;
 mod tags;
 pub(crate) mod targets;
@@ -28,11 +30,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use r2d2_sqlite::SqliteConnectionManager;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::types::Value;
+use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter};
 
 use crate::config::Durability;
 use crate::error::{Error, Result, StorageError, StorageErrorKind, Violation};
 use connection::Access;
+pub use host::{HostError, HostTransaction};
 use lock::Lock;
 use writer::Writer;
 
@@ -186,6 +190,15 @@ pub(crate) fn apart<T>(tx: Tx<'_>, op: impl FnOnce() -> Result<T>) -> Result<T> 
     done
 }
 
+/// Does something within a transaction, and undoes all of it.
+pub(crate) fn trial<T>(tx: Tx<'_>, op: impl FnOnce() -> Result<T>) -> Result<T> {
+    tx.prepare_cached("SAVEPOINT trial")?.execute(())?;
+    let done = op();
+    tx.prepare_cached("ROLLBACK TO trial")?.execute(())?;
+    tx.prepare_cached("RELEASE trial")?.execute(())?;
+    done
+}
+
 /// Names the file in an error of the database.
 fn at(error: Error, path: &Path) -> Error {
     match error {
@@ -263,6 +276,96 @@ impl PageToken {
 impl std::fmt::Display for PageToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:x}", self.0)
+    }
+}
+
+/// A part of a listing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Slice {
+    /// Where it goes on.
+    pub after: Option<PageToken>,
+    /// How many entries it leaves out first.
+    pub skipped: usize,
+    /// How many it has at most.
+    pub size: usize,
+    /// Whether all entries are counted.
+    pub counts: bool,
+}
+
+/// The entries of a slice.
+#[derive(Debug)]
+pub(crate) struct Listing<T> {
+    pub entries: Vec<T>,
+    pub next: Option<PageToken>,
+    /// How many there are in all, if they were to be counted.
+    pub total: Option<u64>,
+}
+
+/// A listing: a query of rows whose first column is their key, and what narrows it.
+#[derive(Debug)]
+struct Query {
+    columns: String,
+    tables: String,
+    /// The column of the key.
+    key: &'static str,
+    /// Whether the keys get larger from entry to entry.
+    ascending: bool,
+    conditions: Vec<String>,
+    values: Vec<Value>,
+}
+
+impl Query {
+    /// Narrows it by a column that has to have a value, if one is wanted.
+    fn filter<T: Into<Value>>(&mut self, condition: &str, value: Option<T>) {
+        if let Some(value) = value {
+            self.conditions.push(condition.to_owned());
+            self.values.push(value.into());
+        }
+    }
+
+    fn conditions(&self) -> String {
+        match self.conditions.as_slice() {
+            [] => "TRUE".to_owned(),
+            conditions => conditions.join(" AND "),
+        }
+    }
+
+    /// Reads a slice of it.
+    fn slice<T>(
+        mut self,
+        tx: Tx<'_>,
+        slice: Slice,
+        mut read: impl FnMut(&rusqlite::Row<'_>) -> Result<T>,
+    ) -> Result<Listing<T>> {
+        let total = if slice.counts {
+            let sql = format!("SELECT count(*) FROM {} WHERE {}", self.tables, self.conditions());
+            let mut count = tx.prepare_cached(&sql)?;
+            Some(count.query_row(params_from_iter(&self.values), |row| row.get(0))?)
+        } else {
+            None
+        };
+        let (beyond, order) = if self.ascending { (">", "ASC") } else { ("<", "DESC") };
+        if let Some(PageToken(key)) = slice.after {
+            self.conditions.push(format!("{} {beyond} ?", self.key));
+            self.values.push(key.into());
+        }
+        let number = |n: usize| Value::from(i64::try_from(n).unwrap_or(i64::MAX));
+        self.values.extend([number(slice.size.saturating_add(1)), number(slice.skipped)]);
+        let mut query = tx.prepare_cached(&format!(
+            "SELECT {} FROM {} WHERE {} ORDER BY {} {order} LIMIT ? OFFSET ?",
+            self.columns,
+            self.tables,
+            self.conditions(),
+            self.key
+        ))?;
+        let mut rows = query.query(params_from_iter(&self.values))?;
+        let mut entries = Vec::new();
+        while let Some(row) = rows.next()? {
+            entries.push((row.get(0)?, read(row)?));
+        }
+        let next = cut_page(&mut entries, slice.size);
+        let entries = entries.into_iter().map(|(_, entry)| entry).collect();
+        Ok(Listing { entries, next, total })
     }
 }
 

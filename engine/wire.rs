@@ -106,6 +106,51 @@ impl<'de> Deserialize<'de> for Ignored {
     }
 }
 
+/// A request of the pages: its own fields, and those that every request of theirs may have and that
+/// mean nothing here.
+macro_rules! page_request {
+    ($(#[$about:meta])* pub struct $name:ident { $($(#[$own_about:meta])* pub $own:ident: $type:ty,)* }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+        #[serde(rename_all = "PascalCase", deny_unknown_fields, default)]
+        pub struct $name {
+            $($(#[$own_about])* pub $own: $type,)*
+            /// Read and not used; this library has no regions.
+            #[serde(skip_serializing)]
+            pub region_id: $crate::wire::Ignored,
+            /// Read and not used; this library has no accounts.
+            #[serde(skip_serializing)]
+            pub owner_account: $crate::wire::Ignored,
+            /// Read and not used.
+            #[serde(skip_serializing)]
+            pub owner_id: $crate::wire::Ignored,
+            /// Read and not used.
+            #[serde(skip_serializing)]
+            pub resource_owner_account: $crate::wire::Ignored,
+            /// Read and not used.
+            #[serde(skip_serializing)]
+            pub resource_owner_id: $crate::wire::Ignored,
+        }
+    };
+}
+pub(crate) use page_request;
+
+/// An answer: the name of the call, and its own fields.
+macro_rules! page_response {
+    ($(#[$about:meta])* pub struct $name:ident { $($(#[$own_about:meta])* pub $own:ident: $type:ty,)* }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        #[non_exhaustive]
+        pub struct $name {
+            /// Names this call.
+            pub request_id: String,
+            $($(#[$own_about])* pub $own: $type,)*
+        }
+    };
+}
+pub(crate) use page_response;
+
 /// Bytes to Base64 with the standard alphabet and padding.
 pub(crate) fn to_base64(bytes: impl AsRef<[u8]>) -> String {
     BASE64.encode(bytes)

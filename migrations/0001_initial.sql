@@ -16,6 +16,14 @@ CREATE TABLE instances (
     os_type           TEXT NOT NULL CHECK (os_type IN ('Linux', 'Windows')),
     state             TEXT NOT NULL CHECK (state IN ('Running', 'Stopped')),
     executor          TEXT NOT NULL,
+    -- What serves it there, whether that is up, and when it last was.
+    agent_status      TEXT NOT NULL CHECK (agent_status IN ('Online', 'Offline', 'NotInstalled')),
+    agent_version     TEXT NOT NULL,
+    seen_at_ms        INTEGER,
+    -- Kinds that no invocation may mix, where the limits say so.
+    kind              TEXT,
+    -- What else the host says of it, as JSON; NULL for nothing.
+    attributes        TEXT,
     resource_group_id TEXT,
     time_zone         TEXT,
     boot_id           TEXT,
@@ -53,7 +61,12 @@ CREATE TABLE commands (
     launcher         TEXT,
     username         TEXT,
     enable_parameter INTEGER NOT NULL DEFAULT 0 CHECK (enable_parameter IN (0, 1)),
-    parameters       TEXT,
+    -- What parameters are that nothing is given for, and whose values are secret, as JSON.
+    default_parameters TEXT,
+    secret_parameters  TEXT,
+    -- Where the whole output goes.
+    output_to         TEXT,
+    resource_group_id TEXT,
     created_at_ms    INTEGER NOT NULL
 ) STRICT;
 
@@ -89,12 +102,19 @@ CREATE TABLE invocations (
     paused_at_ms      INTEGER,
     launcher          TEXT,
     username          TEXT,
+    -- A name in the host's store, never a password.
+    windows_password_name TEXT,
     container_id      TEXT,
     container_name    TEXT,
+    output_to         TEXT,
     -- The values given, as JSON; NULL if the script takes none.
     parameters        TEXT,
+    default_parameters TEXT,
+    secret_parameters TEXT,
     parameter_passing TEXT NOT NULL CHECK (parameter_passing IN ('Text', 'Environment')),
     resource_group_id TEXT,
+    -- Who made it, as far as the host says.
+    caller            TEXT,
     created_at_ms     INTEGER NOT NULL,
     -- The roll-up, once no execution and no timer is left; computed from them until then.
     status            TEXT CHECK (status IN ('Success', 'Failed', 'PartialFailed', 'Stopped')),
@@ -144,8 +164,11 @@ CREATE TABLE targets (
     -- Without a timer: whether it fires at the next boot, and the boot it knows of.
     awaits_boot INTEGER NOT NULL DEFAULT 0 CHECK (awaits_boot IN (0, 1)),
     boot_id     TEXT,
+    -- Whether it was taken out of the invocation, which goes on elsewhere.
+    stopped     INTEGER NOT NULL DEFAULT 0 CHECK (stopped IN (0, 1)),
     UNIQUE (invocation, instance),
-    CHECK (timer IS NULL OR awaits_boot = 0)
+    CHECK (timer IS NULL OR awaits_boot = 0),
+    CHECK (stopped = 0 OR (timer IS NULL AND awaits_boot = 0))
 ) STRICT;
 CREATE INDEX targets_by_instance ON targets (instance);
 

@@ -9,11 +9,11 @@ use sha2::{Digest, Sha256};
 
 /// The modules of the library, layer by layer. A module imports from layers below its own only.
 const LAYERS: [&[&str]; 7] = [
-    &["id", "clock", "schedule", "status"],
+    &["id", "clock", "operation", "schedule", "status"],
     &["limits", "error", "wire"],
     &["config", "given"],
-    &["instance", "command", "invocation", "execution", "output", "tag"],
-    &["store", "executor", "event"],
+    &["instance", "command", "invocation", "execution", "output", "secret", "tag"],
+    &["authorizer", "store", "executor", "event"],
     &["dispatcher", "recovery", "scheduler"],
     &["engine"],
 ];
@@ -108,7 +108,8 @@ fn things_have_their_place() {
     const RULES: [(&[&str], &[&str], &str); 6] = [
         (
             &["rusqlite", "r2d2"],
-            &["engine/store.rs", "engine/store"],
+            // The library names it once, for hosts with tables of their own.
+            &["engine/store.rs", "engine/store", "engine/lib.rs"],
             "SQL is spoken in store only",
         ),
         (

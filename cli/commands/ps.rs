@@ -27,7 +27,7 @@ async fn list(
     session: &mut Session,
     limit: usize,
 ) -> Result<(DescribeInvocationsResponse, bool), Failure> {
-    let newest = DescribeInvocations::default();
+    let newest = DescribeInvocations { omit_instances: true, ..Default::default() };
     let mut page = session.pages(newest, |page| page.invocations.len() >= limit).await?;
     let more = page.invocations.len() > limit || !page.next_token.is_empty();
     if more {
@@ -36,7 +36,11 @@ async fn list(
         let listed = page.invocations.drain(..);
         let mut all: BTreeMap<_, _> = listed.map(|one| (one.invoke_id, one)).collect();
         for &status in InvocationStatus::ALL.iter().filter(|status| !status.is_final()) {
-            let request = DescribeInvocations { status: Some(status), ..Default::default() };
+            let request = DescribeInvocations {
+                status: Some(status),
+                omit_instances: true,
+                ..Default::default()
+            };
             let found = session.pages(request, |_| false).await?.invocations;
             all.extend(found.into_iter().map(|one| (one.invoke_id, one)));
         }

@@ -52,7 +52,7 @@ impl Record {
         let mut results = session.pages(all, |_| false).await?.invocation.results;
         results.sort_by_key(|result| result.execution_id);
         let fires = match invocation.repeat_mode {
-            RepeatMode::Once => None,
+            RepeatMode::Once | RepeatMode::DryRun => None,
             RepeatMode::Period | RepeatMode::NextRebootOnly | RepeatMode::EveryReboot => {
                 // Without the history the newest page, which is enough to see how it stands.
                 let page = session.pages(DescribeFires::new(invoke_id), |_| !history).await?;
@@ -85,7 +85,12 @@ pub(super) async fn find(
     session: &mut Session,
     invoke_id: InvokeId,
 ) -> Result<Invocation, Failure> {
-    let one = DescribeInvocations { invoke_id: Some(invoke_id), ..Default::default() };
+    let one = DescribeInvocations {
+        invoke_id: Some(invoke_id),
+        omit_instances: true,
+        max_results: Some(1),
+        ..Default::default()
+    };
     session.call(one).await?.invocations.pop().ok_or_else(|| not_found(invoke_id))
 }
 

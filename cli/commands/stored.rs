@@ -1,11 +1,10 @@
 //! `commands`: what is stored for `adjutant invoke`.
 
-use adjutant::{Command, CommandId, CreateCommand, DescribeCommands, Tag};
+use adjutant::{Command, CommandId, CreateCommand, DeleteCommand, DescribeCommands, Tag};
 use serde::Serialize;
 
 use super::Context;
 use crate::args;
-use crate::control::DeleteCommand;
 use crate::failure::Failure;
 use crate::session::{Need, Session};
 use crate::ui::Target;
@@ -72,7 +71,7 @@ async fn delete(context: &Context, command_id: CommandId) -> Result<u8, Failure>
     struct Deleted {
         command_id: CommandId,
     }
-    let request = DeleteCommand { command_id };
+    let request = DeleteCommand::new(command_id);
     context.with_session(Need::Write, async |session| session.call(request).await).await?;
     context.answer(&Deleted { command_id }, || format!("deleted {command_id}\n"))
 }

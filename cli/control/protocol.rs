@@ -1,12 +1,14 @@
 //! What travels over the socket: the library's requests and answers under their names.
 
 use adjutant::{
-    CommandId, CreateCommand, CreateCommandResponse, DescribeCommands, DescribeCommandsResponse,
-    DescribeFires, DescribeFiresResponse, DescribeInstances, DescribeInstancesResponse,
-    DescribeInvocationResults, DescribeInvocationResultsResponse, DescribeInvocations,
-    DescribeInvocationsResponse, Engine, Event, Explanation, Fire, Instance, InstanceId,
-    InvokeCommand, InvokeCommandResponse, InvokeId, PreviewCommand, PreviewCommandResponse, Quotas,
-    Result, RunCommand, RunCommandResponse, StopInvocation, StopInvocationResponse, Watch,
+    CreateCommand, CreateCommandResponse, DeleteCommand, DeleteCommandResponse,
+    DescribeCloudAssistantStatus, DescribeCloudAssistantStatusResponse, DescribeCommands,
+    DescribeCommandsResponse, DescribeFires, DescribeFiresResponse, DescribeInstances,
+    DescribeInstancesResponse, DescribeInvocationResults, DescribeInvocationResultsResponse,
+    DescribeInvocations, DescribeInvocationsResponse, Engine, Event, Explanation, Fire, Instance,
+    InstanceId, InvokeCommand, InvokeCommandResponse, InvokeId, ModifyCommand,
+    ModifyCommandResponse, PreviewCommand, PreviewCommandResponse, Quotas, Result, RunCommand,
+    RunCommandResponse, StopInvocation, StopInvocationResponse, Watch,
 };
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::de::DeserializeOwned;
@@ -129,7 +131,8 @@ operations! {
         |engine, asked| engine.describe_invocation_results(asked);
     read DescribeFires -> DescribeFiresResponse: |engine, asked| engine.describe_fires(asked);
     write CreateCommand -> CreateCommandResponse: |engine, asked| engine.create_command(asked);
-    write DeleteCommand -> (): |engine, asked| engine.delete_command(asked.command_id);
+    write ModifyCommand -> ModifyCommandResponse: |engine, asked| engine.modify_command(asked);
+    write DeleteCommand -> DeleteCommandResponse: |engine, asked| engine.delete_command(asked);
     read DescribeCommands -> DescribeCommandsResponse:
         |engine, asked| engine.describe_commands(asked);
     write RegisterInstance -> (): |engine, asked| engine.register_instance(asked.0);
@@ -138,6 +141,8 @@ operations! {
     read DescribeQuotas -> Quotas: |engine, _asked| engine.quotas();
     read DescribeInstances -> DescribeInstancesResponse:
         |engine, asked| engine.describe_instances(asked);
+    read DescribeCloudAssistantStatus -> DescribeCloudAssistantStatusResponse:
+        |engine, asked| engine.describe_cloud_assistant_status(asked);
 }
 
 /// Carries out a request that starts or finds a run, and watches it.
@@ -202,13 +207,6 @@ fn unknown(op: &str) -> Failure {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DescribeQuotas {}
-
-/// Deletes a stored command.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
-pub(crate) struct DeleteCommand {
-    pub command_id: CommandId,
-}
 
 /// Registers an instance, or changes the one of the same name.
 #[derive(Debug, Serialize, Deserialize)]

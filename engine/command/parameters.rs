@@ -13,6 +13,8 @@ use crate::wire::{self, text_enum};
 
 /// The field of requests that holds values.
 const FIELD: &str = "Parameters";
+/// What answers have in the place of a secret value.
+const REDACTED: &str = "******";
 
 /// How the values of parameters come into a script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -32,6 +34,10 @@ text_enum!(ParameterPassing, "way to pass parameters", [Text, Environment]);
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Arguments {
     pub values: Parameters,
+    /// For names that no value is given for.
+    pub defaults: Parameters,
+    /// Names whose values are nobody's business.
+    pub secrets: SecretNames,
     pub passing: ParameterPassing,
 }
 
@@ -59,8 +65,15 @@ impl Arguments {
         {
             return;
         }
+        self.defaults.check_defaults(limits, found);
+        self.secrets.check(limits, found);
         match self.passing {
-            ParameterPassing::Text => self.values.check_against(&template, found),
+            ParameterPassing::Text => {
+                self.values.check_against(&template, found);
+                if limits.parameters_need_values {
+                    self.check_complete(&template, found);
+                }
+            }
             ParameterPassing::Environment => {
                 if template.has_placeholders() {
                     let named = template.names().first().map_or("NAME", |name| *name);
@@ -81,8 +94,48 @@ impl Arguments {
         }
     }
 
+    /// Checks that every parameter has a value.
+    fn check_complete(&self, template: &Template<'_>, found: &mut Vec<Violation>) {
+        for name in template.names().iter().filter(|name| self.value(name).is_none()) {
+            let message = format!("`{name}` has neither a value nor a default; want one");
+            found.push(Violation::new("Parameter.MissingValue", 400, FIELD, message));
+        }
+    }
+
+    /// The value of a parameter: as given, else its default.
+    fn value(&self, name: &str) -> Option<&str> {
+        self.values.get(name).or_else(|| self.defaults.get(name))
+    }
+
+    /// Every name that has a value, with it.
+    fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        let not_given = self.defaults.iter().filter(|(name, _)| self.values.get(name).is_none());
+        self.values.iter().chain(not_given)
+    }
+
+    /// The secret parameters that have a value, with what was given for it.
+    pub(crate) fn secret_pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.pairs().filter(|(name, _)| self.secrets.contains(name))
+    }
+
+    /// The same with other values for some names.
+    pub(crate) fn with(mut self, values: impl IntoIterator<Item = (String, String)>) -> Self {
+        for (name, value) in values {
+            self.values.set(name, value);
+        }
+        self
+    }
+
+    /// As answers show them: without what is secret.
+    pub(crate) fn redacted(mut self) -> Self {
+        for pairs in [&mut self.values, &mut self.defaults] {
+            pairs.redact(&self.secrets);
+        }
+        self
+    }
+
     fn check_variables(&self, found: &mut Vec<Violation>) {
-        let names: Vec<_> = self.values.iter().map(|(name, _)| name).collect();
+        let names: Vec<_> = self.pairs().map(|(name, _)| name).collect();
         for (n, name) in names.iter().enumerate() {
             if !name.is_empty() && !is_name(name) {
                 let message =
@@ -106,7 +159,7 @@ impl Arguments {
         if self.passing == ParameterPassing::Environment {
             return content.to_vec();
         }
-        let value = |name: &str| self.values.get(name).unwrap_or_default().into();
+        let value = |name: &str| self.value(name).unwrap_or_default().into();
         Template::parse(content).render(value, |name| facts.value(name))
     }
 
@@ -119,11 +172,11 @@ impl Arguments {
     ) -> Result<(), Violation> {
         let bytes = match self.passing {
             ParameterPassing::Text => Template::parse(content).len_with(
-                |name| self.values.get(name).map_or(0, str::len),
+                |name| self.value(name).map_or(0, str::len),
                 |name| facts.value(name).len(),
             ),
             ParameterPassing::Environment => {
-                let variables = self.values.iter();
+                let variables = self.pairs();
                 let lengths = variables.map(|(name, value)| variable(name).len() + value.len());
                 lengths.fold(content.len(), usize::saturating_add)
             }
@@ -143,11 +196,62 @@ impl Arguments {
         match self.passing {
             ParameterPassing::Text => Vec::new(),
             ParameterPassing::Environment => {
-                let named =
-                    self.values.iter().map(|(name, value)| (variable(name), value.to_owned()));
-                named.collect()
+                self.pairs().map(|(name, value)| (variable(name), value.to_owned())).collect()
             }
         }
+    }
+}
+
+/// The names of parameters whose values are secret: those are left out of every answer, log and
+/// event, and a [`SecretResolver`](crate::SecretResolver) is asked for what they stand for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SecretNames(Vec<String>);
+
+impl SecretNames {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The names.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
+    /// Whether a name is among them, whatever its case.
+    pub fn contains(&self, name: &str) -> bool {
+        self.iter().any(|secret| secret.eq_ignore_ascii_case(name))
+    }
+
+    /// Adds those that are not there yet.
+    pub(crate) fn extend(&mut self, more: &Self) {
+        let new: Vec<_> =
+            more.iter().filter(|name| !self.contains(name)).map(str::to_owned).collect();
+        self.0.extend(new);
+    }
+
+    fn check(&self, limits: &Limits, found: &mut Vec<Violation>) {
+        const SECRETS: &str = "SecretParameters";
+        let (max, given) = (limits.parameters_defined_max, self.0.len());
+        if given > max {
+            let message = format!("want at most {max}; it has {given}");
+            found.push(Violation::new("ParameterCount.ExceedLimit", 403, SECRETS, message));
+            return;
+        }
+        for (n, name) in self.iter().enumerate() {
+            if !is_name(name) {
+                let message =
+                    format!("want letters, digits, `_` and `-` in the name of number {}", n + 1);
+                found.push(Violation::new("CmdParam.InvalidParamName", 400, SECRETS, message));
+            }
+        }
+    }
+}
+
+impl<N: Into<String>> FromIterator<N> for SecretNames {
+    fn from_iter<I: IntoIterator<Item = N>>(names: I) -> Self {
+        Self(names.into_iter().map(Into::into).collect())
     }
 }
 
@@ -184,11 +288,26 @@ struct Malformed {
     why: String,
 }
 
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Eq)]
 enum ParameterValue {
     Text(String),
+    /// A number or a boolean, as it would be written.
+    Scalar(String),
     /// A kind of value that no parameter has.
     Unsupported(Kind),
+}
+
+/// A number is its text.
+impl PartialEq for ParameterValue {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Text(one) | Self::Scalar(one), Self::Text(two) | Self::Scalar(two)) => {
+                one == two
+            }
+            (Self::Unsupported(one), Self::Unsupported(two)) => one == two,
+            _ => false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,6 +315,8 @@ enum Kind {
     Null,
     List,
     Object,
+    /// Too large to have been read to its last digit.
+    Number,
 }
 
 impl Kind {
@@ -205,6 +326,16 @@ impl Kind {
             Self::Null => serde_json::Value::Null,
             Self::List => serde_json::json!([]),
             Self::Object => serde_json::json!({}),
+            Self::Number => serde_json::json!(1e300),
+        }
+    }
+
+    const fn refusal(self) -> &'static str {
+        match self {
+            Self::Null => "it is null",
+            Self::List => "it is []",
+            Self::Object => "it is {}",
+            Self::Number => "it is a number of too many digits, to be written as text",
         }
     }
 }
@@ -223,22 +354,66 @@ impl Parameters {
     /// The names and values, in their order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.pairs.iter().filter_map(|(name, value)| match value {
-            ParameterValue::Text(text) => Some((name.as_str(), text.as_str())),
+            ParameterValue::Text(text) | ParameterValue::Scalar(text) => {
+                Some((name.as_str(), text.as_str()))
+            }
             ParameterValue::Unsupported(_) => None,
         })
     }
 
-    /// Checks the names and values by themselves.
+    /// Whether each value is a text, and not a number or a boolean.
+    pub(crate) fn are_texts(&self) -> bool {
+        self.pairs.iter().all(|(_, value)| matches!(value, ParameterValue::Text(_)))
+    }
+
+    /// Gives a name a value.
+    fn set(&mut self, name: String, value: String) {
+        self.pairs.retain(|(known, _)| !known.eq_ignore_ascii_case(&name));
+        self.pairs.push((name, ParameterValue::Text(value)));
+    }
+
+    fn redact(&mut self, secrets: &SecretNames) {
+        for (name, value) in &mut self.pairs {
+            if secrets.contains(name) {
+                *value = ParameterValue::Text(REDACTED.to_owned());
+            }
+        }
+    }
+
+    /// Checks the names and values that a request passes, by themselves.
     pub(crate) fn check(&self, limits: &Limits, found: &mut Vec<Violation>) {
+        self.check_as(FIELD, limits.parameters_passed_max, limits, found);
+    }
+
+    /// Checks the names and values of defaults.
+    pub(crate) fn check_defaults(&self, limits: &Limits, found: &mut Vec<Violation>) {
+        let field = "DefaultParameters";
+        self.check_as(field, limits.parameters_defined_max, limits, found);
+        for (n, (name, _)) in self.pairs.iter().enumerate() {
+            if !name.is_empty() && !is_name(name) {
+                let message =
+                    format!("want letters, digits, `_` and `-` in the name of number {}", n + 1);
+                found.push(Violation::new("CmdParam.InvalidParamName", 400, field, message));
+            }
+        }
+    }
+
+    fn check_as(
+        &self,
+        field: &'static str,
+        max: usize,
+        limits: &Limits,
+        found: &mut Vec<Violation>,
+    ) {
         let mut refuse = |code, status, message| {
-            found.push(Violation::new(code, status, FIELD, message));
+            found.push(Violation::new(code, status, field, message));
         };
         if let Some(Malformed { why, .. }) = &self.malformed {
             let message =
                 format!("want an object such as {{\"name\":\"Jack\"}}; its text is none ({why})");
             refuse("InvalidParameter.Parameters", 400, message);
         }
-        let (max, given) = (limits.parameters_passed_max, self.pairs.len());
+        let given = self.pairs.len();
         if given > max {
             refuse(
                 "ParameterCount.ExceedLimit",
@@ -271,11 +446,11 @@ impl Parameters {
                         format!("the value of `{name}` has a NUL byte, which no script can take");
                     refuse("InvalidParameterCharset.Parameters", 403, message);
                 }
-                ParameterValue::Text(_) => {}
+                ParameterValue::Text(_) | ParameterValue::Scalar(_) => {}
                 ParameterValue::Unsupported(kind) => {
                     let message = format!(
-                        "want text, a number or a boolean for `{name}`; it is {}",
-                        kind.example()
+                        "want text, a number or a boolean for `{name}`; {}",
+                        kind.refusal()
                     );
                     refuse("ParameterType.NotSupported", 403, message);
                 }
@@ -396,7 +571,7 @@ pub(crate) mod as_text {
 impl Serialize for ParameterValue {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::Text(text) => serializer.serialize_str(text),
+            Self::Text(text) | Self::Scalar(text) => serializer.serialize_str(text),
             Self::Unsupported(kind) => kind.example().serialize(serializer),
         }
     }
@@ -404,14 +579,58 @@ impl Serialize for ParameterValue {
 
 impl<'de> Deserialize<'de> for ParameterValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        use serde_json::Value;
-        Ok(match Value::deserialize(deserializer)? {
-            Value::String(text) => Self::Text(text),
-            value @ (Value::Number(_) | Value::Bool(_)) => Self::Text(value.to_string()),
-            Value::Null => Self::Unsupported(Kind::Null),
-            Value::Array(_) => Self::Unsupported(Kind::List),
-            Value::Object(_) => Self::Unsupported(Kind::Object),
-        })
+        deserializer.deserialize_any(ValueVisitor)
+    }
+}
+
+/// Reads a value of any kind; what is in one of an unsupported kind is passed over.
+struct ValueVisitor;
+
+/// From here on not every whole number has a place of its own in a `f64`.
+const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+
+impl<'de> Visitor<'de> for ValueVisitor {
+    type Value = ParameterValue;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("text, a number or a boolean")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<ParameterValue, E> {
+        Ok(ParameterValue::Text(text.to_owned()))
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<ParameterValue, E> {
+        Ok(ParameterValue::Scalar(value.to_string()))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<ParameterValue, E> {
+        Ok(ParameterValue::Scalar(value.to_string()))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<ParameterValue, E> {
+        Ok(ParameterValue::Scalar(value.to_string()))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<ParameterValue, E> {
+        if value.abs() >= EXACT_MAX {
+            return Ok(ParameterValue::Unsupported(Kind::Number));
+        }
+        Ok(ParameterValue::Scalar(value.to_string()))
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<ParameterValue, E> {
+        Ok(ParameterValue::Unsupported(Kind::Null))
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<ParameterValue, A::Error> {
+        while list.next_element::<de::IgnoredAny>()?.is_some() {}
+        Ok(ParameterValue::Unsupported(Kind::List))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ParameterValue, A::Error> {
+        while map.next_entry::<de::IgnoredAny, de::IgnoredAny>()?.is_some() {}
+        Ok(ParameterValue::Unsupported(Kind::Object))
     }
 }
 
@@ -441,6 +660,8 @@ mod tests {
         check(r#"{"a":[1]}"#, &["ParameterType.NotSupported"]);
         check(r#"{"a":{}}"#, &["ParameterType.NotSupported"]);
         check(r#"{"a":null}"#, &["ParameterType.NotSupported"]);
+        check(r#"{"a":18446744073709551615,"b":-1.5}"#, &[]);
+        check(r#"{"a":18446744073709551616}"#, &["ParameterType.NotSupported"]);
         check(r#""{'a': '1'}""#, &["InvalidParameter.Parameters"]);
         check(r#""{} x""#, &["InvalidParameter.Parameters"]);
         check(r#""[]""#, &["InvalidParameter.Parameters"]);
@@ -448,9 +669,13 @@ mod tests {
 
     #[test]
     fn what_is_read_is_read_again_as_it_is_written() {
-        for json in
-            [r#"{"a":"1","a":2}"#, r#"{"a":[1],"b":{},"c":null}"#, r#""{'a'}""#, r#""""#, "{}"]
-        {
+        for json in [
+            r#"{"a":"1","a":"2"}"#,
+            r#"{"a":[1],"b":{},"c":null,"d":1e300}"#,
+            r#""{'a'}""#,
+            r#""""#,
+            "{}",
+        ] {
             let read: Parameters = serde_json::from_str(json).expect(json);
             let written = serde_json::to_string(&read).expect("it serialises");
             let again: Parameters = serde_json::from_str(&written).expect("it reads back");

@@ -1,7 +1,5 @@
 //! What a script comes to once its parameters are filled in, without running it.
 
-use serde::{Deserialize, Serialize};
-
 use super::content::{self, Content};
 use super::parameters::Parameters;
 use super::unknown_command_id;
@@ -9,8 +7,9 @@ use crate::error::Violation;
 use crate::given::Given;
 use crate::id::{CommandId, InstanceId};
 use crate::limits::Limits;
-use crate::wire::{ContentEncoding, Encoded, Ignored};
+use crate::wire::{ContentEncoding, Encoded, page_request, page_response};
 
+page_request! {
 /// Asks for the finished text of a script: of a stored command, or of one that is given.
 ///
 /// # What will run
@@ -26,8 +25,6 @@ use crate::wire::{ContentEncoding, Encoded, Ignored};
 /// # Ok::<(), adjutant::Error>(())
 /// # }).unwrap();
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct PreviewCommand {
     /// The stored command; or give `CommandContent`.
@@ -45,12 +42,13 @@ pub struct PreviewCommand {
     /// Values for the script's parameters.
     #[serde(skip_serializing_if = "Parameters::is_empty")]
     pub parameters: Parameters,
+    /// What parameters are that no value is given for, of the script that is given.
+    #[serde(skip_serializing_if = "Parameters::is_empty")]
+    pub default_parameters: Parameters,
     /// The instance whose id and name built-in parameters have; they are empty if none is given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance_id: Option<InstanceId>,
-    /// Read and not used; this library has no regions.
-    #[serde(skip_serializing)]
-    pub region_id: Ignored,
+}
 }
 
 /// A script to fill in.
@@ -119,13 +117,10 @@ impl PreviewCommand {
     }
 }
 
+page_response! {
 /// A finished script.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-#[non_exhaustive]
 pub struct PreviewCommandResponse {
-    /// Names this call.
-    pub request_id: String,
     /// What would run.
     pub command_content: Encoded,
+}
 }

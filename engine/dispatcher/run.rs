@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::admission::Admission;
 use crate::execution::{Outcome, StopReason};
 use crate::executor::{DynExecutor, ExecutionContext, Task};
 
@@ -15,12 +16,16 @@ const STOP_MARGIN: Duration = Duration::from_secs(10);
 /// Carries out a task. If its time is up it is asked to stop; an executor that does not is dropped.
 pub(super) async fn run(
     executor: Arc<dyn DynExecutor>,
+    admission: Option<Admission>,
     task: Task,
     cx: ExecutionContext,
     stop: Arc<watch::Sender<Option<StopReason>>>,
 ) -> Outcome {
     let timeout = task.timeout();
-    let mut work = executor.execute(task, cx.clone());
+    let mut work = match admission {
+        None => executor.execute(task, cx.clone()),
+        Some(admission) => Box::pin(admission.execute(Arc::clone(&executor), task, cx.clone())),
+    };
     tokio::select! {
         // What is done is done, even if its time is up in the same instant.
         biased;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::schedules::boot;
 use super::{Announcer, Engine, Inner, Records, Scheduling};
+use crate::authorizer::{Authorizer, DynAuthorizer};
 use crate::clock::{Clock, SystemClock, now_ms};
 use crate::config::{Config, Durability, OutputQuota};
 use crate::dispatcher::{Dispatcher, Executors, Resources};
@@ -16,6 +17,7 @@ use crate::instance::{Instance, LOCAL};
 use crate::limits::Limits;
 use crate::recovery;
 use crate::scheduler::{Step, Vigil};
+use crate::secret::{DynSecretResolver, SecretResolver};
 use crate::store::executions::Interrupted;
 use crate::store::{Location, Store, StoreOptions, Tx, instances};
 
@@ -48,6 +50,8 @@ pub struct EngineBuilder {
     config: Config,
     clock: Arc<dyn Clock>,
     executors: Executors,
+    authorizer: Option<Arc<dyn DynAuthorizer>>,
+    secrets: Option<Arc<dyn DynSecretResolver>>,
 }
 
 impl EngineBuilder {
@@ -59,6 +63,8 @@ impl EngineBuilder {
             config: Config::default(),
             clock: Arc::new(SystemClock::default()),
             executors: Executors::new(),
+            authorizer: None,
+            secrets: None,
         }
     }
 
@@ -91,6 +97,18 @@ impl EngineBuilder {
     /// default and can be replaced.
     pub fn executor(mut self, name: impl Into<String>, executor: impl Executor) -> Self {
         self.executors.insert(name.into(), Arc::new(executor));
+        self
+    }
+
+    /// Asks the host before anything is done; everything is permitted by default.
+    pub fn authorizer(mut self, authorizer: impl Authorizer) -> Self {
+        self.authorizer = Some(Arc::new(authorizer));
+        self
+    }
+
+    /// Plugs in the host's store of secrets.
+    pub fn secret_resolver(mut self, resolver: impl SecretResolver) -> Self {
+        self.secrets = Some(Arc::new(resolver));
         self
     }
 
@@ -179,7 +197,8 @@ impl EngineBuilder {
         store: Arc<Store>,
         scratch: Option<Arc<Scratch>>,
     ) -> Result<(Engine, Feed)> {
-        let Self { config, clock, executors, idle, .. } = self;
+        let Self { config, clock, executors, idle, authorizer, secrets, .. } = self;
+        let config = Arc::new(config);
         let hub = Arc::new(Hub::new(config.output));
         let feed = hub.follow();
         let vigil = Arc::new(Vigil::begin(Arc::clone(&clock)));
@@ -199,8 +218,10 @@ impl EngineBuilder {
                 store: Arc::clone(&store),
                 hub: Arc::clone(&hub),
                 clock: Arc::clone(&clock),
-                config: config.clone(),
+                config: Arc::clone(&config),
                 executors,
+                authorizer: authorizer.clone(),
+                secrets: secrets.clone(),
                 scratch,
             };
             let started = dispatcher.insert(Dispatcher::start(resources, idle));
@@ -213,6 +234,7 @@ impl EngineBuilder {
             Scheduling::start(&store, &clock, &vigil, announcer)
         });
         let poll = dispatcher.is_none().then(|| Arc::clone(&clock));
+        let limits = Arc::new(config.limits.clone());
         let inner = Inner {
             records: Records { store, hub, poll },
             clock,
@@ -220,11 +242,13 @@ impl EngineBuilder {
             boot_id,
             config,
             executor_names: Arc::new(executor_names),
+            authorizer,
+            secrets,
             dispatcher,
             scheduler,
             closing: false.into(),
         };
-        Ok((Engine { inner: Arc::new(inner) }, feed))
+        Ok((Engine { inner: Arc::new(inner), limits, caller: None }, feed))
     }
 
     /// Makes the file this engine's: ends what the last one left running, and finds out whether the

@@ -1,13 +1,13 @@
 //! Listings of what was asked for and what became of it.
 
 use super::Engine;
-use super::page::{Page, encoding, text};
+use super::page::{Page, encoding, page_of, text};
 use crate::error::{Result, none_of};
 use crate::execution::{DescribeInvocationResults, DescribeInvocationResultsResponse, ResultPage};
 use crate::invocation::fire::{DescribeFires, DescribeFiresResponse};
 use crate::invocation::{DescribeInvocations, DescribeInvocationsResponse};
+use crate::operation::Operation;
 use crate::store::{executions, fires, invocations};
-use crate::tag;
 use crate::wire;
 
 impl Engine {
@@ -20,21 +20,29 @@ impl Engine {
         &self,
         request: DescribeInvocations,
     ) -> Result<DescribeInvocationsResponse> {
-        let page = Page::new(request.max_results, request.next_token.as_deref(), self.limits())?;
-        none_of(tag::violations(&request.tags, self.limits()))?;
+        let mut action = self.action(Operation::DescribeInvocations);
+        action.invoke_id = request.invoke_id;
+        action.command_id = request.command_id;
+        action.instance_ids.extend(request.instance_id.clone());
+        self.authorize(action).await?;
+        none_of(Operation::DescribeInvocations, request.check(self.limits()))?;
+        let page = page_of!(request, self.limits())?;
         let encoding = encoding(request.content_encoding.as_deref());
-        let (invocations, next) = self
+        let listing = self
             .read(move |tx| {
                 if let Some(invoke_id) = request.invoke_id {
                     invocations::find(tx, invoke_id)?;
                 }
-                invocations::list(tx, &request, page.after, page.size, encoding)
+                invocations::list(tx, &request, page.slice, encoding)
             })
             .await?;
         Ok(DescribeInvocationsResponse {
             request_id: wire::request_id(),
-            invocations,
-            next_token: text(next),
+            invocations: listing.entries,
+            next_token: text(listing.next),
+            total_count: listing.total,
+            page_number: page.number,
+            page_size: page.slice.size,
         })
     }
 
@@ -47,18 +55,29 @@ impl Engine {
         &self,
         request: DescribeInvocationResults,
     ) -> Result<DescribeInvocationResultsResponse> {
-        let page = Page::new(request.max_results, request.next_token.as_deref(), self.limits())?;
-        none_of(request.violations())?;
+        let mut action = self.action(Operation::DescribeInvocationResults);
+        action.invoke_id = request.invoke_id;
+        action.command_id = request.command_id;
+        action.instance_ids.extend(request.instance_id.clone());
+        self.authorize(action).await?;
+        none_of(Operation::DescribeInvocationResults, request.check(self.limits()))?;
+        let page = page_of!(request, self.limits())?;
         let encoding = encoding(request.content_encoding.as_deref());
-        let (results, next) = self
+        let listing = self
             .read(move |tx| {
                 if let Some(invoke_id) = request.invoke_id {
                     invocations::find(tx, invoke_id)?;
                 }
-                executions::list(tx, &request, page.after, page.size, encoding)
+                executions::list(tx, &request, page.slice, encoding)
             })
             .await?;
-        let invocation = ResultPage { results, next_token: text(next) };
+        let invocation = ResultPage {
+            results: listing.entries,
+            next_token: text(listing.next),
+            total_count: listing.total,
+            page_number: page.number,
+            page_size: page.slice.size,
+        };
         Ok(DescribeInvocationResultsResponse { request_id: wire::request_id(), invocation })
     }
 
@@ -69,14 +88,20 @@ impl Engine {
     ///
     /// [`Error::Invalid`](crate::Error::Invalid) if there is no such invocation or the page is not one.
     pub async fn describe_fires(&self, request: DescribeFires) -> Result<DescribeFiresResponse> {
-        let page = Page::new(request.max_results, request.next_token.as_deref(), self.limits())?;
+        let page =
+            Page::by_token(request.max_results, request.next_token.as_deref(), self.limits())?;
         let invoke_id = request.invoke_id;
-        let (fires, next) = self
+        self.authorize_of(Operation::DescribeFires, invoke_id).await?;
+        let listing = self
             .read(move |tx| {
                 let invocation = invocations::find(tx, invoke_id)?;
-                fires::list(tx, invocation, page.after, page.size)
+                fires::list(tx, invocation, page.slice)
             })
             .await?;
-        Ok(DescribeFiresResponse { request_id: wire::request_id(), fires, next_token: text(next) })
+        Ok(DescribeFiresResponse {
+            request_id: wire::request_id(),
+            fires: listing.entries,
+            next_token: text(listing.next),
+        })
     }
 }

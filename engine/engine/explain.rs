@@ -6,6 +6,7 @@ use super::Engine;
 use crate::error::Result;
 use crate::id::InvokeId;
 use crate::invocation::fire::{Explanation, ExplanationEntry, Fire, FireDisposition, FiredOn};
+use crate::operation::Operation;
 use crate::store::timers::{self, Timer};
 use crate::store::{Tx, executions, fires, invocations};
 use crate::wire;
@@ -22,6 +23,7 @@ impl Engine {
         instant: DateTime<Utc>,
     ) -> Result<Explanation> {
         let invoke_id = *invoke_id;
+        self.authorize_of(Operation::DescribeFires, invoke_id).await?;
         let instant = instant.trunc_subsecs(0);
         let now = self.inner.clock.realtime();
         let entries = self.read(move |tx| entries(tx, invoke_id, instant, now)).await?;

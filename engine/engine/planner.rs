@@ -1,4 +1,4 @@
-//! From the instances of a request to when it runs on each: all of them suit, or nothing happens.
+//! From a request to when it runs on each instance: all of it is sound, or nothing happens.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,50 +6,94 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
-use crate::command::parameters::Arguments;
 use crate::command::template::Facts;
 use crate::config::Names;
-use crate::error::{Error, Result, Violation, none_of};
+use crate::error::{Result, Violation};
 use crate::id::{CommandId, InstanceId, InvokeId};
-use crate::instance::{Instance, InstanceState};
+use crate::instance::{AgentStatus, Instance, InstanceState, OsType};
 use crate::invocation::recurrence::Trigger;
 use crate::invocation::request::Targets;
 use crate::limits::Limits;
 use crate::schedule::Zone;
-use crate::store::Tx;
-use crate::store::commands::Definition;
+use crate::store::commands::{Definition, NewCommand};
 use crate::store::instances::{self, Target};
 use crate::store::invocations::{self, FirstFire, NewInvocation, Start};
+use crate::store::{Tx, commands, days};
 use crate::tag::Tag;
 
-/// What the checks of targets go by.
+/// What the checks of a request go by.
 pub(super) struct Planner {
     pub now: DateTime<Utc>,
     pub executor_names: Arc<Vec<String>>,
-    pub limits: Limits,
+    pub limits: Arc<Limits>,
     /// The most that content may come to as Base64, its parameters filled in.
     pub content_bytes_max: usize,
     pub names: Names,
 }
 
+/// A request on its way to become an invocation.
+pub(super) struct Draft {
+    pub targets: Targets,
+    /// What to run; none if something is wrong with it, which has been said then.
+    pub definition: Option<Definition>,
+    /// Whether the command is kept, too, and under which id.
+    pub keeps: Option<CommandId>,
+    pub new: NewInvocation,
+}
+
 impl Planner {
-    /// When an invocation runs on these instances, if every one of them suits.
-    pub(super) fn start(
+    /// Finds out when a request runs and what is wrong with it, as far as the records decide that.
+    /// Nothing comes of one that something is wrong with.
+    pub(super) fn plan(
         &self,
         tx: Tx<'_>,
-        targets: &Targets,
-        new: &NewInvocation,
-    ) -> Result<Start> {
-        let targets = self.targets(tx, targets, &new.definition)?;
-        self.check_size(&targets, new)?;
+        draft: &Draft,
+        found: &mut Vec<Violation>,
+    ) -> Result<Option<Start>> {
+        let targets = self.targets(tx, draft, found)?;
+        self.check_size(&targets, draft, found);
+        self.check_quotas(tx, draft, found)?;
+        let start = self.start(&targets, draft, found);
+        Ok(start.filter(|_| found.is_empty()))
+    }
+
+    /// Stores an invocation as planned.
+    pub(super) fn store(
+        &self,
+        tx: Tx<'_>,
+        draft: &Draft,
+        definition: &Definition,
+        start: &Start,
+    ) -> Result<()> {
+        let now_ms = self.now.timestamp_millis();
+        if let Some(command_id) = draft.keeps {
+            let command = NewCommand {
+                command_id,
+                definition,
+                tags: &draft.new.tags,
+                resource_group_id: draft.targets.resource_group_id.as_deref(),
+            };
+            commands::insert(tx, &command, now_ms)?;
+        }
+        invocations::insert(tx, &draft.new, definition, start, now_ms)
+    }
+
+    /// When it runs on which of its targets.
+    fn start(
+        &self,
+        targets: &[Target],
+        draft: &Draft,
+        found: &mut Vec<Violation>,
+    ) -> Option<Start> {
         let rows = || targets.iter().map(|target| target.row).collect();
-        let Some(recurrence) = &new.recurrence else {
-            return Ok(Start::Now { target_rows: rows() });
+        let Some(recurrence) = &draft.new.recurrence else {
+            return Some(Start::Now { target_rows: rows() });
         };
         let schedule = match &recurrence.trigger {
-            Trigger::Boot { .. } => return Ok(Start::AtBoot { target_rows: rows() }),
+            Trigger::Boot { .. } => return Some(Start::AtBoot { target_rows: rows() }),
             Trigger::Schedule(schedule) => schedule,
         };
+        let timeout_s = draft.definition.as_ref()?.timeout_s;
         // Asked for once: that means to ask the system.
         let mut local = None;
         let mut by_zone: BTreeMap<String, FirstFire> = BTreeMap::new();
@@ -57,102 +101,94 @@ impl Planner {
             let own = instance.time_zone.unwrap_or_else(|| *local.get_or_insert_with(Zone::local));
             let zone = schedule.bind(self.now, own).zone();
             if let Some(group) = by_zone.get_mut(&*zone.name()) {
-                group.target_rows.push(row);
+                group.target_rows.push(*row);
                 continue;
             }
-            let timeout_s = new.definition.timeout_s;
             let first = recurrence.first_fire(schedule, self.now, zone, timeout_s, &self.limits);
-            let at_ms = first.map_err(Error::invalid)?.timestamp_millis();
-            let delay_ms = delay_ms(new.invoke_id, zone, recurrence.spread_s);
-            let first_fire = FirstFire { zone, at_ms, delay_ms, target_rows: vec![row] };
+            let at_ms = match first {
+                Ok(first) => first.timestamp_millis(),
+                Err(violation) => {
+                    found.push(violation);
+                    return None;
+                }
+            };
+            let delay_ms = delay_ms(draft.new.invoke_id, zone, recurrence.spread_s);
+            let first_fire = FirstFire { zone, at_ms, delay_ms, target_rows: vec![*row] };
             by_zone.insert(zone.to_string(), first_fire);
         }
-        Ok(Start::Planned(by_zone.into_values().collect()))
-    }
-
-    /// Stores an invocation as planned.
-    pub(super) fn store(&self, tx: Tx<'_>, new: &NewInvocation, start: &Start) -> Result<()> {
-        let per_day_max = self.limits.invocations_per_day_max;
-        invocations::insert(tx, new, start, per_day_max, self.now.timestamp_millis())
-    }
-
-    /// Checks values against the script of a stored command.
-    pub(super) fn check_arguments(
-        &self,
-        definition: &Definition,
-        arguments: &Arguments,
-    ) -> Result<()> {
-        let mut found = Vec::new();
-        let (enabled, content) = (definition.enable_parameter, &definition.content);
-        arguments.check(enabled, content, &self.limits, &mut found);
-        none_of(found)
+        Some(Start::Planned(by_zone.into_values().collect()))
     }
 
     /// Checks what the content comes to on each target, its parameters filled in.
-    fn check_size(&self, targets: &[Target], new: &NewInvocation) -> Result<()> {
-        let Definition { enable_parameter: true, content, .. } = &new.definition else {
-            return Ok(());
+    fn check_size(&self, targets: &[Target], draft: &Draft, found: &mut Vec<Violation>) {
+        let Some(Definition { enable_parameter: true, content, .. }) = &draft.definition else {
+            return;
         };
+        let new = &draft.new;
         for Target { instance, .. } in targets {
             let facts = Facts {
                 names: &self.names,
                 instance_id: &instance.instance_id,
                 instance_name: &instance.name,
                 invoke_id: new.invoke_id,
-                command_id: new
-                    .command_id
-                    .unwrap_or_else(|| CommandId::of_invocation(new.invoke_id)),
+                command_id: new.command_id(),
             };
-            let max = self.content_bytes_max;
-            new.arguments.check_size(content, &facts, max).map_err(Error::invalid)?;
+            let size = new.arguments.check_size(content, &facts, self.content_bytes_max);
+            if let Err(violation) = size {
+                // One says it: the others differ by the length of a name.
+                found.push(violation);
+                return;
+            }
+        }
+    }
+
+    fn check_quotas(&self, tx: Tx<'_>, draft: &Draft, found: &mut Vec<Violation>) -> Result<()> {
+        let now_ms = self.now.timestamp_millis();
+        let per_day_max = self.limits.invocations_per_day_max;
+        found.extend(days::beyond_quota(tx, now_ms, per_day_max)?);
+        if draft.keeps.is_some() {
+            found.extend(commands::beyond_quota(tx, self.limits.kept_commands_max)?);
         }
         Ok(())
     }
 
-    /// The instances to run on, if every one of them suits.
+    /// The instances to run on; whatever does not suit is said.
     fn targets(
         &self,
         tx: Tx<'_>,
-        wanted: &Targets,
-        definition: &Definition,
+        draft: &Draft,
+        found: &mut Vec<Violation>,
     ) -> Result<Vec<Target>> {
-        let mut violations = Vec::new();
-        let targets = if wanted.tags.is_empty() {
-            self.named(tx, &wanted.instance_ids, &mut violations)?
+        let wanted = &draft.targets;
+        // What is too much to be looked up has been refused as that.
+        if wanted.instance_ids.len() > self.limits.instances_max {
+            return Ok(Vec::new());
+        }
+        let targets = if wanted.tags.is_empty() || !wanted.instance_ids.is_empty() {
+            named(tx, &wanted.instance_ids, found)?
         } else {
-            self.tagged(tx, &wanted.tags, &mut violations)?
+            self.tagged(tx, &wanted.tags, found)?
         };
         if let Some(group) = &wanted.resource_group_id
             && !instances::is_group(tx, group)?
         {
             let message = format!("no instance belongs to a group `{group}`");
             let code = "InvalidResourceGroup.NotFound";
-            violations.push(Violation::new(code, 404, "ResourceGroupId", message));
+            found.push(Violation::new(code, 404, "ResourceGroupId", message));
         }
         for Target { instance, .. } in &targets {
-            self.check(instance, wanted, definition, &mut violations);
+            self.check(instance, draft, found);
         }
-        none_of(violations)?;
-        Ok(targets)
-    }
-
-    fn named(
-        &self,
-        tx: Tx<'_>,
-        ids: &[InstanceId],
-        found: &mut Vec<Violation>,
-    ) -> Result<Vec<Target>> {
-        let mut targets = Vec::with_capacity(ids.len());
-        for id in ids {
-            match instances::find(tx, id)? {
-                None => found.push(instances::not_found(id)),
-                Some(target) => targets.push(target),
-            }
+        if self.limits.one_kind_of_instance {
+            check_kinds(&targets, found);
         }
         Ok(targets)
     }
 
     fn tagged(&self, tx: Tx<'_>, tags: &[Tag], found: &mut Vec<Violation>) -> Result<Vec<Target>> {
+        if tags.len() > self.limits.resource_tags_max {
+            return Ok(Vec::new());
+        }
         let max = self.limits.instances_max;
         let targets = instances::tagged(tx, tags, max)?;
         if targets.is_empty() {
@@ -167,32 +203,71 @@ impl Planner {
         Ok(targets)
     }
 
-    fn check(
-        &self,
-        instance: &Instance,
-        wanted: &Targets,
-        definition: &Definition,
-        found: &mut Vec<Violation>,
-    ) {
+    fn check(&self, instance: &Instance, draft: &Draft, found: &mut Vec<Violation>) {
         let id = &instance.instance_id;
-        let mut unsuited = |message| {
-            found.push(Violation::new("InvalidInstance.NotMatch", 400, "InstanceId", message));
+        let mut unsuited = |field, message| {
+            found.push(Violation::new("InvalidInstance.NotMatch", 400, field, message));
         };
         if instance.state != InstanceState::Running {
-            unsuited(format!("`{id}` is {}; it must be Running", instance.state));
+            unsuited(STATE, format!("`{id}` is {}; it must be Running", instance.state));
         }
-        if let Some(group) = &wanted.resource_group_id
+        match instance.agent_status {
+            AgentStatus::Online => {}
+            AgentStatus::Offline => unsuited(AGENT, format!("the agent of `{id}` is offline")),
+            AgentStatus::NotInstalled => unsuited(AGENT, format!("`{id}` has no agent")),
+        }
+        if let Some(group) = &draft.targets.resource_group_id
             && instance.resource_group_id.as_ref() != Some(group)
         {
-            unsuited(format!("`{id}` does not belong to the group `{group}`"));
+            unsuited("ResourceGroupId", format!("`{id}` does not belong to the group `{group}`"));
         }
+        let Some(definition) = &draft.definition else { return };
         if !definition.command_type.suits(instance.os_type) {
             let (command, os) = (definition.command_type, instance.os_type);
-            unsuited(format!("{command} does not run on {os} (`{id}`)"));
+            unsuited("Type", format!("{command} does not run on {os} (`{id}`)"));
+        }
+        let has_password = draft.new.windows_password_name.is_some();
+        if instance.os_type == OsType::Windows
+            && !has_password
+            && definition.settings.username.is_some()
+        {
+            let message = format!("`{id}` runs Windows, where a user needs a password");
+            let (code, field) = ("WindowsPasswordName.Missed", "WindowsPasswordName");
+            found.push(Violation::new(code, 400, field, message));
         }
         if !self.executor_names.contains(&instance.executor) {
             found.push(no_executor(instance, &self.executor_names));
         }
+    }
+}
+
+/// The fields that violations of `InvalidInstance.NotMatch` name.
+pub(crate) const STATE: &str = "Status";
+pub(crate) const AGENT: &str = "AgentStatus";
+
+fn named(tx: Tx<'_>, ids: &[InstanceId], found: &mut Vec<Violation>) -> Result<Vec<Target>> {
+    let mut targets = Vec::with_capacity(ids.len());
+    for id in ids {
+        match instances::find(tx, id)? {
+            None => found.push(instances::not_found(id)),
+            Some(target) => targets.push(target),
+        }
+    }
+    Ok(targets)
+}
+
+/// The field and code of instances of several kinds.
+pub(crate) const KIND: &str = "InstanceKind";
+
+fn check_kinds(targets: &[Target], found: &mut Vec<Violation>) {
+    let mut kinds = targets.iter().map(|target| (&target.instance.kind, &target.instance));
+    let Some((kind, first)) = kinds.next() else { return };
+    if let Some((_, other)) = kinds.find(|(other, _)| *other != kind) {
+        let message = format!(
+            "`{}` and `{}` are of different kinds; want one kind in a request",
+            first.instance_id, other.instance_id
+        );
+        found.push(Violation::new("InvalidInstance.NotMatch", 400, KIND, message));
     }
 }
 

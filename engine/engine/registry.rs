@@ -1,21 +1,33 @@
 //! What invocations need to be there: instances and kept commands.
 
+use std::sync::Arc;
+
+use chrono::DateTime;
+
 use super::Engine;
-use super::page::{Page, encoding, text};
+use super::page::{Page, encoding, page_of, text};
 use super::planner::no_executor;
 use super::schedules::boot;
-use crate::command::parameters::{Arguments, ParameterPassing};
+use crate::command::parameters::Arguments;
 use crate::command::preview::{PreviewCommand, PreviewCommandResponse, Previewed};
 use crate::command::template::Facts;
 use crate::command::{
-    CreateCommand, CreateCommandResponse, DescribeCommands, DescribeCommandsResponse, ModifyCommand,
+    CreateCommand, CreateCommandResponse, DeleteCommand, DeleteCommandResponse, DescribeCommands,
+    DescribeCommandsResponse, ModifyCommand, ModifyCommandResponse, check_defaults,
+    unknown_command_id,
 };
-use crate::error::{Error, Result, none_of};
+use crate::error::{Error, Result, Violation, none_of};
 use crate::id::{CommandId, InstanceId, InvokeId};
-use crate::instance::{DescribeInstances, DescribeInstancesResponse, Instance, LOCAL};
+use crate::instance::{
+    AgentStatus, DescribeCloudAssistantStatus, DescribeCloudAssistantStatusResponse,
+    DescribeInstances, DescribeInstancesResponse, Instance, InstanceCloudAssistantStatus,
+    InstanceState, LOCAL, OsType,
+};
+use crate::invocation::client_token::ClientToken;
+use crate::operation::Operation;
 use crate::scheduler::Step;
-use crate::store::commands::Definition;
-use crate::store::{Tx, commands, instances, targets};
+use crate::store::commands::{Definition, NewCommand};
+use crate::store::{Listing, Tx, client_tokens, commands, instances, targets};
 use crate::tag;
 use crate::wire::{self, Encoded};
 
@@ -26,6 +38,7 @@ impl Engine {
     ///
     /// [`Error::Invalid`] if its id is malformed or its executor is not plugged in.
     pub async fn register_instance(&self, instance: Instance) -> Result<()> {
+        self.authorize_on(Operation::RegisterInstance, &instance.instance_id).await?;
         self.check_instance(&instance)?;
         self.store_instance(instance, |_, _| Ok(())).await
     }
@@ -37,6 +50,7 @@ impl Engine {
     /// [`Error::Invalid`] if there is none of that name, or as for
     /// [`register_instance`](Engine::register_instance).
     pub async fn update_instance(&self, instance: Instance) -> Result<()> {
+        self.authorize_on(Operation::RegisterInstance, &instance.instance_id).await?;
         self.check_instance(&instance)?;
         let is_known =
             |tx: Tx<'_>, instance: &Instance| known_instance(tx, &instance.instance_id).map(drop);
@@ -73,8 +87,9 @@ impl Engine {
     /// [`Error::Invalid`] if there is none of that name, [`Error::Conflict`] while executions on it
     /// have not ended.
     pub async fn remove_instance(&self, instance_id: &InstanceId) -> Result<()> {
+        self.authorize_on(Operation::RemoveInstance, instance_id).await?;
         let (instance_id, now_ms) = (instance_id.clone(), self.now_ms());
-        self.write(move |tx| instances::remove(tx, &instance_id, now_ms)).await
+        self.write_records(move |tx| instances::remove(tx, &instance_id, now_ms)).await
     }
 
     /// Lists instances, a page at a time.
@@ -86,22 +101,90 @@ impl Engine {
         &self,
         request: DescribeInstances,
     ) -> Result<DescribeInstancesResponse> {
-        let page = Page::new(request.max_results, request.next_token.as_deref(), self.limits())?;
-        let ids = request.instance_ids;
-        let (instances, next) = self
+        let mut action = self.action(Operation::DescribeInstances);
+        action.instance_ids.clone_from(&request.instance_ids);
+        self.authorize(action).await?;
+        none_of(Operation::DescribeInstances, tag::violations(&request.tags, self.limits()))?;
+        let page = page_of!(request, self.limits())?;
+        let listing = self
             .read(move |tx| {
-                if ids.is_empty() {
-                    return instances::list(tx, page.after, page.size);
-                }
-                let found = ids.iter().map(|id| known_instance(tx, id));
-                Ok((found.collect::<Result<_>>()?, None))
+                let filter = instances::Filter {
+                    ids: &request.instance_ids,
+                    tags: &request.tags,
+                    ..Default::default()
+                };
+                instances::list(tx, &filter, page.slice)
             })
             .await?;
         Ok(DescribeInstancesResponse {
             request_id: wire::request_id(),
-            instances,
-            next_token: text(next),
+            instances: listing.entries.into_iter().map(|target| target.instance).collect(),
+            next_token: text(listing.next),
+            total_count: listing.total,
+            page_number: page.number,
+            page_size: page.slice.size,
         })
+    }
+
+    /// Tells what is known of the agents of instances: whether they are up, when they were last
+    /// seen, and how much runs and has run there. Counts by reading every execution.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if an id is unknown, there are too many, or the page is not one.
+    pub async fn describe_cloud_assistant_status(
+        &self,
+        request: DescribeCloudAssistantStatus,
+    ) -> Result<DescribeCloudAssistantStatusResponse> {
+        let mut action = self.action(Operation::DescribeCloudAssistantStatus);
+        action.instance_ids.clone_from(&request.instance_ids);
+        self.authorize(action).await?;
+        let (given, max) = (request.instance_ids.len(), self.limits().page_size_max);
+        if given > max {
+            return Err(Error::invalid(Violation::new(
+                "InstanceIds.ExceedLimit",
+                403,
+                "InstanceId",
+                format!("want at most {max} instances; it names {given}"),
+            )));
+        }
+        let page = page_of!(request, self.limits())?;
+        let filter =
+            AgentFilter { ids: request.instance_ids, os_type: request.os_type, agents: Vec::new() };
+        let agents = self.agents(filter, page).await?;
+        Ok(DescribeCloudAssistantStatusResponse {
+            request_id: wire::request_id(),
+            instance_cloud_assistant_status_set: agents.entries,
+            next_token: text(agents.next),
+            total_count: agents.total,
+            page_number: page.number,
+            page_size: page.slice.size,
+        })
+    }
+
+    /// A page of what is known of agents.
+    pub(super) async fn agents(
+        &self,
+        filter: AgentFilter,
+        page: Page,
+    ) -> Result<Listing<InstanceCloudAssistantStatus>> {
+        let now_ms = self.now_ms();
+        self.read(move |tx| {
+            let filter = instances::Filter {
+                ids: &filter.ids,
+                os_type: filter.os_type,
+                agent_statuses: &filter.agents,
+                ..Default::default()
+            };
+            let Listing { entries: targets, next, total } =
+                instances::list(tx, &filter, page.slice)?;
+            let activity = instances::activity(tx, &targets)?;
+            let entries = targets.into_iter().zip(activity);
+            let entries =
+                entries.map(|(target, activity)| agent(target.instance, activity, now_ms));
+            Ok(Listing { entries: entries.collect(), next, total })
+        })
+        .await
     }
 
     fn check_instance(&self, instance: &Instance) -> Result<()> {
@@ -109,7 +192,7 @@ impl Engine {
         if !self.inner.executor_names.contains(&instance.executor) {
             violations.push(no_executor(instance, &self.inner.executor_names));
         }
-        none_of(violations)
+        none_of(Operation::RegisterInstance, violations)
     }
 
     /// Keeps a command for later invocations.
@@ -118,24 +201,53 @@ impl Engine {
     ///
     /// [`Error::Invalid`] with everything that is wrong with the request.
     pub async fn create_command(&self, request: CreateCommand) -> Result<CreateCommandResponse> {
-        let (command_type, content) = request.check(self.limits()).map_err(Error::all)?;
+        let mut action = self.action(Operation::CreateCommand);
+        action.username.clone_from(&request.username);
+        self.authorize(action).await?;
+        let mut found = Vec::new();
+        let token = request.client_token.as_deref();
+        let operation = Operation::CreateCommand;
+        let token = ClientToken::of(token, operation, &request, self.limits(), &mut found);
+        let (command_type, content) = match request.check(self.limits()) {
+            Ok(checked) if found.is_empty() => checked,
+            checked => {
+                found.extend(checked.err().unwrap_or_default());
+                return Err(Error::all(Operation::CreateCommand, found));
+            }
+        };
         let definition = Definition {
+            settings: request.settings(),
             name: request.name,
             description: request.description,
             command_type,
             content,
             enable_parameter: request.enable_parameter,
-            working_dir: request.working_dir.filter(|dir| !dir.is_empty()),
+            default_parameters: request.default_parameters,
+            secret_parameters: request.secret_parameters,
             timeout_s: request.timeout.unwrap_or(self.limits().timeout_s_default),
         };
         let command_id = CommandId::new(self.inner.clock.realtime());
-        let (kept_max, now_ms) = (self.limits().kept_commands_max, self.now_ms());
-        let tags = request.tags;
-        self.write(move |tx| {
-            commands::insert(tx, command_id, &definition, &tags, kept_max, now_ms)
-        })
-        .await?;
-        Ok(CreateCommandResponse { request_id: wire::request_id(), command_id })
+        let (limits, now_ms) = (Arc::clone(&self.limits), self.now_ms());
+        let (tags, group) = (request.tags, request.resource_group_id.filter(|id| !id.is_empty()));
+        let response = CreateCommandResponse { request_id: wire::request_id(), command_id };
+        let op = move |tx: Tx<'_>| {
+            if let Some(violation) = commands::beyond_quota(tx, limits.kept_commands_max)? {
+                return Err(Error::invalid(violation));
+            }
+            let new = NewCommand {
+                command_id,
+                definition: &definition,
+                tags: &tags,
+                resource_group_id: group.as_deref(),
+            };
+            commands::insert(tx, &new, now_ms).map(Some)
+        };
+        let store = move |tx: Tx<'_>| match token {
+            None => op(tx).map(|_| response),
+            Some(token) => Ok(client_tokens::once(tx, &token, now_ms, response, || op(tx))?.0),
+        };
+        let first = self.write_records(store).await?;
+        Ok(CreateCommandResponse { request_id: wire::request_id(), ..first })
     }
 
     /// Fills in a script and runs nothing: what it would be on an instance.
@@ -145,19 +257,30 @@ impl Engine {
     /// [`Error::Invalid`] with everything that is wrong with the script or the values, as a run
     /// would have it.
     pub async fn preview(&self, request: PreviewCommand) -> Result<PreviewCommandResponse> {
-        let previewed = request.check(self.limits()).map_err(Error::all)?;
+        let mut action = self.action(Operation::PreviewCommand);
+        action.instance_ids.extend(request.instance_id.clone());
+        self.authorize(action).await?;
+        let refused = |found| Error::all(Operation::PreviewCommand, found);
+        let previewed = request.check(self.limits()).map_err(refused)?;
         let encoding = encoding(request.output_encoding.as_deref());
-        let limits = self.limits().clone();
+        let limits = Arc::clone(&self.limits);
         let names = self.inner.config.names.clone();
         let invoke_id = InvokeId::new(self.inner.clock.realtime());
         let text = self
             .read(move |tx| {
+                let mut arguments = Arguments {
+                    values: request.parameters,
+                    defaults: request.default_parameters,
+                    ..Arguments::default()
+                };
                 let (content, enabled, command_id) = match previewed {
                     Previewed::Script(script) => {
                         (script, true, CommandId::of_invocation(invoke_id))
                     }
                     Previewed::Stored(id) => {
                         let definition = commands::get(tx, id)?;
+                        arguments.defaults = definition.default_parameters;
+                        arguments.secrets = definition.secret_parameters;
                         (definition.content, definition.enable_parameter, id)
                     }
                 };
@@ -166,14 +289,14 @@ impl Engine {
                     "" => String::new(),
                     _ => known_instance(tx, &instance_id)?.name,
                 };
-                let (values, passing) = (request.parameters, ParameterPassing::Text);
-                let arguments = Arguments { values, passing };
                 let mut found = Vec::new();
                 arguments.check(enabled, &content, &limits, &mut found);
-                none_of(found)?;
+                none_of(Operation::PreviewCommand, found)?;
                 if !enabled {
                     return Ok(content.to_vec());
                 }
+                // Nobody who asks is shown what is secret.
+                let arguments = arguments.redacted();
                 let facts = Facts {
                     names: &names,
                     instance_id: &instance_id,
@@ -195,9 +318,53 @@ impl Engine {
     /// # Errors
     ///
     /// [`Error::Invalid`] if there is no such command or a value is out of bounds.
-    pub async fn modify_command(&self, request: ModifyCommand) -> Result<()> {
-        none_of(request.violations(self.limits()))?;
-        self.write(move |tx| commands::modify(tx, &request)).await
+    pub async fn modify_command(&self, request: ModifyCommand) -> Result<ModifyCommandResponse> {
+        let refused = |found| Error::all(Operation::ModifyCommand, found);
+        let command_id = request.check(self.limits()).map_err(refused)?;
+        let change = move |definition: &mut Definition| {
+            let ModifyCommand { name, description, working_dir, timeout, .. } = request;
+            replace(&mut definition.name, name);
+            replace(&mut definition.description, description);
+            replace(&mut definition.timeout_s, timeout);
+            replace(&mut definition.default_parameters, request.default_parameters);
+            let settings = &mut definition.settings;
+            let given =
+                |text: Option<String>| text.map(|text| Some(text).filter(|t| !t.is_empty()));
+            replace(&mut settings.working_dir, given(working_dir));
+            replace(&mut settings.username, given(request.username));
+            replace(&mut settings.launcher, given(request.launcher));
+            replace(&mut settings.output_to, given(request.oss_output_delivery));
+        };
+        self.change_command(command_id, change).await?;
+        Ok(ModifyCommandResponse { request_id: wire::request_id() })
+    }
+
+    /// Gives a kept command another definition, made of the one it has.
+    pub(super) async fn change_command(
+        &self,
+        command_id: CommandId,
+        change: impl FnOnce(&mut Definition) + Send + 'static,
+    ) -> Result<()> {
+        let mut action = self.action(Operation::ModifyCommand);
+        action.command_id = Some(command_id);
+        self.authorize(action).await?;
+        let limits = Arc::clone(&self.limits);
+        self.write_records(move |tx| {
+            let mut definition = commands::get(tx, command_id)?;
+            change(&mut definition);
+            let mut found = Vec::new();
+            check_defaults(
+                definition.enable_parameter,
+                &definition.content,
+                &definition.default_parameters,
+                &definition.secret_parameters,
+                &limits,
+                &mut found,
+            );
+            none_of(Operation::ModifyCommand, found)?;
+            commands::replace(tx, command_id, &definition)
+        })
+        .await
     }
 
     /// Deletes a kept command; its invocations stay.
@@ -206,8 +373,20 @@ impl Engine {
     ///
     /// [`Error::Invalid`] if there is no such command, [`Error::Conflict`] while an invocation of it
     /// has not ended.
-    pub async fn delete_command(&self, command_id: CommandId) -> Result<()> {
-        self.write(move |tx| commands::delete(tx, command_id)).await
+    pub async fn delete_command(
+        &self,
+        request: impl Into<DeleteCommand>,
+    ) -> Result<DeleteCommandResponse> {
+        let request = request.into();
+        let mut found = Vec::new();
+        let Some(command_id) = request.command_id.known(&mut found, unknown_command_id) else {
+            return Err(Error::all(Operation::DeleteCommand, found));
+        };
+        let mut action = self.action(Operation::DeleteCommand);
+        action.command_id = Some(command_id);
+        self.authorize(action).await?;
+        self.write_records(move |tx| commands::delete(tx, command_id)).await?;
+        Ok(DeleteCommandResponse { request_id: wire::request_id() })
     }
 
     /// Lists kept commands, newest first, a page at a time.
@@ -219,17 +398,63 @@ impl Engine {
         &self,
         request: DescribeCommands,
     ) -> Result<DescribeCommandsResponse> {
-        let page = Page::new(request.max_results, request.next_token.as_deref(), self.limits())?;
-        none_of(tag::violations(&request.tags, self.limits()))?;
+        let mut action = self.action(Operation::DescribeCommands);
+        action.command_id = request.command_id;
+        self.authorize(action).await?;
+        none_of(Operation::DescribeCommands, tag::violations(&request.tags, self.limits()))?;
+        let page = page_of!(request, self.limits())?;
         let encoding = encoding(request.content_encoding.as_deref());
-        let (commands, next) = self
-            .read(move |tx| commands::list(tx, &request, page.after, page.size, encoding))
-            .await?;
+        let listing =
+            self.read(move |tx| commands::list(tx, &request, page.slice, encoding)).await?;
         Ok(DescribeCommandsResponse {
             request_id: wire::request_id(),
-            commands,
-            next_token: text(next),
+            commands: listing.entries,
+            next_token: text(listing.next),
+            total_count: listing.total,
+            page_number: page.number,
+            page_size: page.slice.size,
         })
+    }
+}
+
+/// Which agents to tell of.
+#[derive(Debug, Default)]
+pub(super) struct AgentFilter {
+    pub ids: Vec<InstanceId>,
+    pub os_type: Option<OsType>,
+    pub agents: Vec<AgentStatus>,
+}
+
+fn agent(
+    instance: Instance,
+    activity: instances::Activity,
+    now_ms: i64,
+) -> InstanceCloudAssistantStatus {
+    let is_here = instance.executor == LOCAL;
+    let version = match instance.agent_version {
+        version if version.is_empty() && is_here => env!("CARGO_PKG_VERSION").to_owned(),
+        version => version,
+    };
+    let time = |ms: Option<i64>| ms.and_then(DateTime::from_timestamp_millis);
+    InstanceCloudAssistantStatus {
+        instance_id: instance.instance_id,
+        os_type: instance.os_type,
+        cloud_assistant_status: instance.agent_status == AgentStatus::Online
+            && instance.state == InstanceState::Running,
+        agent_status: instance.agent_status,
+        cloud_assistant_version: version,
+        last_heartbeat_time: time(if is_here { Some(now_ms) } else { activity.seen_at_ms }),
+        last_invoked_time: time(activity.started_at_ms),
+        active_task_count: activity.active,
+        invocation_count: activity.total,
+        support_session_manager: false,
+    }
+}
+
+/// Puts a value in the place of another, if there is one.
+fn replace<T>(place: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *place = value;
     }
 }
 

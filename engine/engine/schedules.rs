@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::Engine;
 use crate::error::{Error, Result, Violation};
 use crate::id::{InstanceId, InvokeId};
-use crate::instance::LOCAL;
+use crate::instance::{AgentStatus, LOCAL};
 use crate::invocation::fire::Fire;
+use crate::operation::Operation;
 use crate::scheduler::{Settling, Step};
 use crate::store::{Tx, firing, instances, invocations};
 
@@ -22,6 +23,7 @@ impl Engine {
     /// [`Error::Invalid`] if there is no such invocation, [`Error::Conflict`] if it does not repeat
     /// or has ended.
     pub async fn pause_invocation(&self, invoke_id: &InvokeId) -> Result<()> {
+        self.authorize_of(Operation::PauseInvocation, *invoke_id).await?;
         let (invoke_id, now_ms) = (*invoke_id, self.now_ms());
         let pause = move |tx: Tx<'_>, invocation| {
             invocations::check_repeats(tx, invocation)?;
@@ -37,6 +39,7 @@ impl Engine {
     ///
     /// As [`pause_invocation`](Engine::pause_invocation).
     pub async fn resume_invocation(&self, invoke_id: &InvokeId) -> Result<()> {
+        self.authorize_of(Operation::ResumeInvocation, *invoke_id).await?;
         let wake = self.inner.scheduler.as_ref().map(|scheduler| Arc::clone(&scheduler.wake));
         let resume = move |tx: Tx<'_>, invocation| {
             invocations::check_repeats(tx, invocation)?;
@@ -57,6 +60,7 @@ impl Engine {
     ///
     /// As [`pause_invocation`](Engine::pause_invocation).
     pub async fn run_now(&self, invoke_id: &InvokeId) -> Result<Fire> {
+        self.authorize_of(Operation::RunNow, *invoke_id).await?;
         let (invoke_id, now_ms) = (*invoke_id, self.now_ms());
         let fire = move |tx: Tx<'_>| {
             let invocation = invocations::find(tx, invoke_id)?;
@@ -98,6 +102,7 @@ impl Engine {
                 ),
             )));
         }
+        self.authorize_on(Operation::ReportInstance, &instance_id).await?;
         let now_ms = self.now_ms();
         let op = move |tx: Tx<'_>| {
             let target = instances::find(tx, &instance_id)?;
@@ -109,9 +114,22 @@ impl Engine {
                     format!("`{instance_id}` is this machine, whose boots are known"),
                 )));
             }
+            instances::set_seen(tx, &instance_id, AgentStatus::Online, now_ms)?;
             boot(tx, &[instance_id], &boot_id, now_ms)
         };
         self.write_step(op).await.map(drop)
+    }
+
+    /// Takes note that the host has heard of an instance just now, and whether its agent is up: one
+    /// that is not takes no commands until it is told otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if there is no such instance.
+    pub async fn instance_seen(&self, instance_id: &InstanceId, agent: AgentStatus) -> Result<()> {
+        self.authorize_on(Operation::ReportInstance, instance_id).await?;
+        let (instance_id, now_ms) = (instance_id.clone(), self.now_ms());
+        self.write_records(move |tx| instances::set_seen(tx, &instance_id, agent, now_ms)).await
     }
 
     /// Deals with the nominal times of an invocation up to now and does something to it after them,

@@ -6,21 +6,26 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Engine;
-use super::planner::Planner;
+use super::planner::{Draft, Planner};
 use super::watch::{Position, Watch};
-use crate::error::{Error, Result, none_of};
+use crate::authorizer::Action;
+use crate::command::parameters::Arguments;
+use crate::error::{Error, Result, Violation, none_of};
 use crate::event::Subscription;
 use crate::execution::StopReason;
 use crate::id::{CommandId, InvokeId};
 use crate::invocation::client_token::ClientToken;
+use crate::invocation::request::{Targets, Terms};
 use crate::invocation::{
     InvokeCommand, InvokeCommandResponse, Quotas, RunCommand, RunCommandResponse, StopInvocation,
     StopInvocationResponse,
 };
+use crate::operation::Operation;
+use crate::secret::{NO_STORE, SecretError};
 use crate::store::commands::Definition;
 use crate::store::invocations::NewInvocation;
 use crate::store::stop::{self, Stopped};
-use crate::store::{Tx, client_tokens, commands, days};
+use crate::store::{HostError, HostTransaction, Tx, client_tokens, commands, days, host, trial};
 use crate::wire;
 
 impl Engine {
@@ -30,11 +35,63 @@ impl Engine {
     ///
     /// [`Error::Invalid`] with everything that is wrong; then nothing is stored and nothing runs.
     pub async fn run_command(&self, request: RunCommand) -> Result<RunCommandResponse> {
-        let invoke_id = self.new_invoke_id();
-        self.submit_run(invoke_id, request).await
+        Ok(self.submit_run(self.new_invoke_id(), request, |_, _| Ok(())).await?.0)
     }
 
-    /// Does the same and watches from before the start, so that no output is missed.
+    /// Does the same, and something of the host's in the same commit: both are on disk, or neither.
+    /// What the host's part came to; nothing if this call has stored nothing, because its
+    /// `ClientToken` had been given before or it was a dry run. Then the host's part is not done.
+    ///
+    /// The writes of a SQLite file are one behind the other, and the engine is what writes this one.
+    /// So the host's rows join a transaction of the engine, and not the other way round: nobody
+    /// waits for a lock, and the commit is shared with whoever else writes.
+    ///
+    /// # An order and what delivers it
+    ///
+    /// ```
+    /// use adjutant::{Engine, RunCommand};
+    ///
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    /// # runtime.block_on(async {
+    /// let engine = Engine::open_in_memory().await?;
+    /// engine
+    ///     .write(|tx| {
+    ///         tx.connection().execute_batch("CREATE TABLE orders (id INTEGER PRIMARY KEY, invoke_id TEXT)")?;
+    ///         Ok(())
+    ///     })
+    ///     .await?;
+    /// let deliver = RunCommand::shell("echo delivered").on(["local"]);
+    /// let (run, order) = engine
+    ///     .run_command_with(deliver, |tx, run| {
+    ///         let invoke_id = run.invoke_id.to_string();
+    ///         tx.connection().execute("INSERT INTO orders (invoke_id) VALUES (?1)", [invoke_id])?;
+    ///         Ok(tx.connection().last_insert_rowid())
+    ///     })
+    ///     .await?;
+    /// assert_eq!(order, Some(1));
+    /// # engine.wait(&run.invoke_id).await?;
+    /// # Ok::<(), adjutant::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`run_command`](Engine::run_command), and [`Error::Host`] with what the host's part failed
+    /// with.
+    pub async fn run_command_with<T: Send + 'static>(
+        &self,
+        request: RunCommand,
+        host: impl FnOnce(&HostTransaction<'_>, &RunCommandResponse) -> Result<T, HostError>
+        + Send
+        + 'static,
+    ) -> Result<(RunCommandResponse, Option<T>)> {
+        let invoke_id = self.new_invoke_id();
+        let op = move |tx: Tx<'_>, response: &_| host::perform(tx, |tx| host(tx, response));
+        self.submit_run(invoke_id, request, op).await
+    }
+
+    /// Does the same as [`run_command`](Engine::run_command) and watches from before the start, so
+    /// that no output is missed.
     ///
     /// # Errors
     ///
@@ -45,55 +102,59 @@ impl Engine {
     ) -> Result<(RunCommandResponse, Watch)> {
         let invoke_id = self.new_invoke_id();
         let subscription = self.inner.records.hub.subscribe(invoke_id);
-        let response = self.submit_run(invoke_id, request).await?;
+        let (response, _) = self.submit_run(invoke_id, request, |_, _| Ok(())).await?;
         let watch = self.watch_submitted(subscription, response.invoke_id).await?;
         Ok((response, watch))
     }
 
-    async fn submit_run(
+    async fn submit_run<T: Send + 'static>(
         &self,
         invoke_id: InvokeId,
         request: RunCommand,
-    ) -> Result<RunCommandResponse> {
-        let checked = request.check(self.limits()).map_err(Error::all)?;
+        host: impl FnOnce(Tx<'_>, &RunCommandResponse) -> Result<T> + Send + 'static,
+    ) -> Result<(RunCommandResponse, Option<T>)> {
+        let mut found = Vec::new();
+        let checked = request.check(self.limits(), &mut found);
+        let mut action = self.action(Operation::RunCommand);
+        action.command_type = checked.command_type;
+        self.authorize_run(action, &checked.terms).await?;
+        self.vet_secrets(&checked.terms, &mut found).await;
         let command_id = CommandId::of_invocation(invoke_id);
         // The pages take a kept command without a name; it has its id for one.
         let name = match request.name {
             name if name.is_empty() && request.keep_command => command_id.to_string(),
             name => name,
         };
-        let definition = Definition {
+        let terms = checked.terms;
+        let content = checked.command_type.zip(checked.content);
+        let definition = content.map(|(command_type, content)| Definition {
             name,
             description: request.description,
-            command_type: checked.command_type,
-            content: checked.content,
+            command_type,
+            content,
             enable_parameter: request.enable_parameter,
-            working_dir: request.working_dir.filter(|dir| !dir.is_empty()),
+            default_parameters: request.default_parameters,
+            secret_parameters: request.secret_parameters,
+            settings: terms.settings.clone(),
             timeout_s: request.timeout.unwrap_or(self.limits().timeout_s_default),
-        };
-        let (keep, kept_max) = (request.keep_command, self.limits().kept_commands_max);
-        let new = NewInvocation {
-            invoke_id,
-            command_id: keep.then_some(command_id),
-            definition,
-            arguments: checked.terms.arguments,
-            termination_mode: checked.terms.termination_mode,
-            recurrence: checked.terms.recurrence,
-            tags: checked.terms.tags,
-        };
-        let targets = checked.terms.targets;
-        let planner = self.planner(checked.bytes_max);
-        let now_ms = planner.now.timestamp_millis();
-        let response = RunCommandResponse { request_id: wire::request_id(), command_id, invoke_id };
-        let (token, repeats) = (checked.terms.token, new.recurrence.is_some());
-        let first = self.submit(token, repeats, response, move |tx| {
-            let start = planner.start(tx, &targets, &new)?;
-            if keep {
-                commands::insert(tx, command_id, &new.definition, &new.tags, kept_max, now_ms)?;
-            }
-            planner.store(tx, &new, &start)
         });
-        Ok(RunCommandResponse { request_id: wire::request_id(), ..first.await? })
+        let keeps = request.keep_command.then_some(command_id);
+        let submission = Submission {
+            operation: Operation::RunCommand,
+            planner: self.planner(checked.bytes_max),
+            token: terms.token.clone(),
+            dry_run: terms.dry_run,
+            repeats: terms.recurrence.is_some(),
+            found,
+        };
+        let caller = self.caller.clone();
+        let draft = move |_: Tx<'_>, _: &mut _| {
+            let (targets, new) = split(invoke_id, keeps, caller, terms);
+            Ok(Draft { targets, definition, keeps, new })
+        };
+        let response = RunCommandResponse { request_id: wire::request_id(), command_id, invoke_id };
+        let (first, done) = self.submit(submission, draft, response, host).await?;
+        Ok((RunCommandResponse { request_id: wire::request_id(), ..first }, done))
     }
 
     /// Runs a kept command. When this returns, the invocation is on disk.
@@ -102,11 +163,29 @@ impl Engine {
     ///
     /// [`Error::Invalid`] with what is wrong; then nothing is stored and nothing runs.
     pub async fn invoke_command(&self, request: InvokeCommand) -> Result<InvokeCommandResponse> {
-        let invoke_id = self.new_invoke_id();
-        self.submit_invoke(invoke_id, request).await
+        Ok(self.submit_invoke(self.new_invoke_id(), request, |_, _| Ok(())).await?.0)
     }
 
-    /// Does the same and watches from before the start, so that no output is missed.
+    /// Does the same, and something of the host's in the same commit, as
+    /// [`run_command_with`](Engine::run_command_with) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`run_command_with`](Engine::run_command_with).
+    pub async fn invoke_command_with<T: Send + 'static>(
+        &self,
+        request: InvokeCommand,
+        host: impl FnOnce(&HostTransaction<'_>, &InvokeCommandResponse) -> Result<T, HostError>
+        + Send
+        + 'static,
+    ) -> Result<(InvokeCommandResponse, Option<T>)> {
+        let invoke_id = self.new_invoke_id();
+        let op = move |tx: Tx<'_>, response: &_| host::perform(tx, |tx| host(tx, response));
+        self.submit_invoke(invoke_id, request, op).await
+    }
+
+    /// Does the same as [`invoke_command`](Engine::invoke_command) and watches from before the
+    /// start, so that no output is missed.
     ///
     /// # Errors
     ///
@@ -117,39 +196,60 @@ impl Engine {
     ) -> Result<(InvokeCommandResponse, Watch)> {
         let invoke_id = self.new_invoke_id();
         let subscription = self.inner.records.hub.subscribe(invoke_id);
-        let response = self.submit_invoke(invoke_id, request).await?;
+        let (response, _) = self.submit_invoke(invoke_id, request, |_, _| Ok(())).await?;
         let watch = self.watch_submitted(subscription, response.invoke_id).await?;
         Ok((response, watch))
     }
 
-    async fn submit_invoke(
+    async fn submit_invoke<T: Send + 'static>(
         &self,
         invoke_id: InvokeId,
         request: InvokeCommand,
-    ) -> Result<InvokeCommandResponse> {
-        let (command_id, terms) = request.check(self.limits()).map_err(Error::all)?;
-        let planner = self.planner(self.limits().kept_content_bytes_max);
-        let response = InvokeCommandResponse { request_id: wire::request_id(), invoke_id };
-        let first = self.submit(terms.token, terms.recurrence.is_some(), response, move |tx| {
-            let mut definition = commands::get(tx, command_id)?;
-            if let Some(working_dir) = request.working_dir.filter(|dir| !dir.is_empty()) {
-                definition.working_dir = Some(working_dir);
-            }
-            definition.timeout_s = request.timeout.unwrap_or(definition.timeout_s);
-            planner.check_arguments(&definition, &terms.arguments)?;
-            let new = NewInvocation {
-                invoke_id,
-                command_id: Some(command_id),
-                definition,
-                arguments: terms.arguments,
-                termination_mode: terms.termination_mode,
-                recurrence: terms.recurrence,
-                tags: terms.tags,
+        host: impl FnOnce(Tx<'_>, &InvokeCommandResponse) -> Result<T> + Send + 'static,
+    ) -> Result<(InvokeCommandResponse, Option<T>)> {
+        let mut found = Vec::new();
+        let (command_id, mut terms) = request.check(self.limits(), &mut found);
+        let mut action = self.action(Operation::InvokeCommand);
+        action.command_id = command_id;
+        self.authorize_run(action, &terms).await?;
+        if let Some(command_id) = command_id
+            && self.inner.secrets.is_some()
+            && let Some(definition) = self.read(move |tx| commands::find(tx, command_id)).await?
+        {
+            complete(&mut terms.arguments, &definition);
+        }
+        self.vet_secrets(&terms, &mut found).await;
+        let submission = Submission {
+            operation: Operation::InvokeCommand,
+            planner: self.planner(self.limits().kept_content_bytes_max),
+            token: terms.token.clone(),
+            dry_run: terms.dry_run,
+            repeats: terms.recurrence.is_some(),
+            found,
+        };
+        let (caller, limits) = (self.caller.clone(), Arc::clone(&self.limits));
+        let draft = move |tx: Tx<'_>, found: &mut Vec<Violation>| {
+            let mut definition = match command_id {
+                Some(id) => commands::find(tx, id)?.or_else(|| {
+                    found.push(commands::not_found(id));
+                    None
+                }),
+                None => None,
             };
-            let start = planner.start(tx, &terms.targets, &new)?;
-            planner.store(tx, &new, &start)
-        });
-        Ok(InvokeCommandResponse { request_id: wire::request_id(), ..first.await? })
+            if let Some(definition) = &mut definition {
+                let own = std::mem::take(&mut definition.settings);
+                definition.settings = terms.settings.clone().or(own);
+                definition.timeout_s = request.timeout.unwrap_or(definition.timeout_s);
+                complete(&mut terms.arguments, definition);
+                let (enabled, content) = (definition.enable_parameter, &definition.content);
+                terms.arguments.check(enabled, content, &limits, found);
+            }
+            let (targets, new) = split(invoke_id, command_id, caller, terms);
+            Ok(Draft { targets, definition, keeps: None, new })
+        };
+        let response = InvokeCommandResponse { request_id: wire::request_id(), invoke_id };
+        let (first, done) = self.submit(submission, draft, response, host).await?;
+        Ok((InvokeCommandResponse { request_id: wire::request_id(), ..first }, done))
     }
 
     /// Stops an invocation: what waits is cancelled, what runs is asked to end, and nothing fires
@@ -159,8 +259,12 @@ impl Engine {
     ///
     /// [`Error::Invalid`] if there is no such invocation, or it has no such target.
     pub async fn stop_invocation(&self, request: StopInvocation) -> Result<StopInvocationResponse> {
-        none_of(request.violations(self.limits()))?;
-        let invoke_id = request.invoke_id;
+        let refused = |found| Error::all(Operation::StopInvocation, found);
+        let invoke_id = request.check(self.limits()).map_err(refused)?;
+        let mut action = self.action(Operation::StopInvocation);
+        action.invoke_id = Some(invoke_id);
+        action.instance_ids = request.instance_ids.clone();
+        self.authorize(action).await?;
         let instance_ids = Arc::new(request.instance_ids);
         let ends = instance_ids.is_empty();
         let mut after = Some(0);
@@ -177,12 +281,25 @@ impl Engine {
         Ok(StopInvocationResponse { request_id: wire::request_id() })
     }
 
-    /// What checks targets; content may come to so many bytes as Base64, its parameters filled in.
+    /// Writes to the host's own tables in the engine's file, in one transaction.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Host`] with what `op` failed with; then nothing of it stays. [`Error::Storage`] if
+    /// the file cannot be written.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        op: impl FnOnce(&HostTransaction<'_>) -> Result<T, HostError> + Send + 'static,
+    ) -> Result<T> {
+        self.write_records(move |tx| host::perform(tx, op)).await
+    }
+
+    /// What checks requests; content may come to so many bytes as Base64, its parameters filled in.
     fn planner(&self, content_bytes_max: usize) -> Planner {
         Planner {
             now: self.inner.clock.realtime(),
             executor_names: Arc::clone(&self.inner.executor_names),
-            limits: self.limits().clone(),
+            limits: Arc::clone(&self.limits),
             content_bytes_max,
             names: self.inner.config.names.clone(),
         }
@@ -192,27 +309,91 @@ impl Engine {
         InvokeId::new(self.inner.clock.realtime())
     }
 
+    async fn authorize_run(&self, mut action: Action, terms: &Terms) -> Result<()> {
+        action.instance_ids.clone_from(&terms.targets.instance_ids);
+        action.resource_tags.clone_from(&terms.targets.tags);
+        action.resource_group_id.clone_from(&terms.targets.resource_group_id);
+        action.username.clone_from(&terms.settings.username);
+        self.authorize(action).await
+    }
+
+    /// Has every secret resolved that a request names, to find out whether it can be.
+    async fn vet_secrets(&self, terms: &Terms, found: &mut Vec<Violation>) {
+        const PASSWORD: &str = "WindowsPasswordName";
+        let password = terms.windows_password_name.as_deref().map(|name| (PASSWORD, name));
+        let Some(resolver) = &self.inner.secrets else {
+            if password.is_some() {
+                let message = "no SecretResolver is plugged in that could know it";
+                found.push(Violation::new(NO_STORE, 403, PASSWORD, message));
+            }
+            return;
+        };
+        let parameters = terms.arguments.secret_pairs();
+        let named = parameters.map(|(_, secret)| ("Parameters", secret)).chain(password);
+        for (field, secret) in named {
+            if let Err(error) = resolver.resolve(secret).await {
+                found.push(unresolved(field, secret, &error));
+            }
+        }
+    }
+
     /// Stores an invocation and lets those know who act on it; the answer. If the request was made
     /// before with the same token, the answer is that of the first. One that runs at once is none of
     /// the scheduler's business, whose look at the timers the claim would have to wait for.
-    async fn submit<R, F>(
+    async fn submit<R, T, D, H>(
         &self,
-        token: Option<ClientToken>,
-        repeats: bool,
+        submission: Submission,
+        draft: D,
         response: R,
-        op: F,
-    ) -> Result<R>
+        host: H,
+    ) -> Result<(R, Option<T>)>
     where
-        R: Serialize + DeserializeOwned + Send + 'static,
-        F: FnOnce(Tx<'_>) -> Result<()> + Send + 'static,
+        R: Clone + Serialize + DeserializeOwned + Send + 'static,
+        T: Send + 'static,
+        D: FnOnce(Tx<'_>, &mut Vec<Violation>) -> Result<Draft> + Send + 'static,
+        H: FnOnce(Tx<'_>, &R) -> Result<T> + Send + 'static,
     {
+        let Submission { operation, planner, token, dry_run, repeats, mut found } = submission;
+        if !found.is_empty() {
+            // What else is wrong belongs to the same answer.
+            let all = self.read(move |tx| {
+                let draft = draft(tx, &mut found)?;
+                planner.plan(tx, &draft, &mut found)?;
+                Ok(found)
+            });
+            return Err(Error::all(operation, all.await?));
+        }
+        let answer = response.clone();
+        let op = move |tx: Tx<'_>| {
+            let mut found = Vec::new();
+            let draft = draft(tx, &mut found)?;
+            let start = planner.plan(tx, &draft, &mut found)?;
+            none_of(operation, found)?;
+            let (Some(start), Some(definition)) = (&start, &draft.definition) else {
+                return Err(Error::Internal("a sound request came to nothing".to_owned()));
+            };
+            if dry_run {
+                return Ok(None);
+            }
+            planner.store(tx, &draft, definition, start)?;
+            host(tx, &answer).map(Some)
+        };
+        let now_ms = self.now_ms();
+        if dry_run {
+            let checked = move |tx: Tx<'_>| {
+                trial(tx, || match token {
+                    Some(token) => client_tokens::once(tx, &token, now_ms, response, || op(tx)),
+                    None => op(tx).map(|none| (response, none)),
+                })
+            };
+            return Ok((self.write_records(checked).await?.0, None));
+        }
         let announcer = self.announcer();
         let scheduler = self.inner.scheduler.as_ref().filter(|_| repeats);
         let wake_scheduler = scheduler.map(|scheduler| Arc::clone(&scheduler.wake));
-        let now_ms = self.now_ms();
         let store = move |tx: Tx<'_>| match token {
-            None => op(tx).map(|()| response),
-            Some(token) => client_tokens::once(tx, &token, now_ms, || op(tx).map(|()| response)),
+            None => op(tx).map(|done| (response, done)),
+            Some(token) => client_tokens::once(tx, &token, now_ms, response, || op(tx)),
         };
         self.write_then(store, move |_| {
             announcer.new_work();
@@ -242,7 +423,8 @@ impl Engine {
     ///
     /// [`Error::Storage`] if the records cannot be read.
     pub async fn quotas(&self) -> Result<Quotas> {
-        let (now_ms, limits) = (self.now_ms(), self.limits().clone());
+        self.authorize(self.action(Operation::DescribeQuotas)).await?;
+        let (now_ms, limits) = (self.now_ms(), Arc::clone(&self.limits));
         self.read(move |tx| {
             Ok(Quotas {
                 kept_commands: commands::count(tx)?,
@@ -253,4 +435,47 @@ impl Engine {
         })
         .await
     }
+}
+
+/// What there is to a request beside what it makes.
+struct Submission {
+    operation: Operation,
+    planner: Planner,
+    token: Option<ClientToken>,
+    dry_run: bool,
+    repeats: bool,
+    /// What is wrong with it, whatever the records say.
+    found: Vec<Violation>,
+}
+
+/// Gives arguments what a command says of its parameters.
+fn complete(arguments: &mut Arguments, definition: &Definition) {
+    arguments.defaults.clone_from(&definition.default_parameters);
+    arguments.secrets.extend(&definition.secret_parameters);
+}
+
+/// Where a request wants something to run, and what.
+fn split(
+    invoke_id: InvokeId,
+    command_id: Option<CommandId>,
+    caller: Option<Arc<str>>,
+    terms: Terms,
+) -> (Targets, NewInvocation) {
+    let new = NewInvocation {
+        invoke_id,
+        kept_id: command_id,
+        arguments: terms.arguments,
+        container: terms.container,
+        windows_password_name: terms.windows_password_name,
+        resource_group_id: terms.targets.resource_group_id.clone(),
+        caller,
+        termination_mode: terms.termination_mode,
+        recurrence: terms.recurrence,
+        tags: terms.tags,
+    };
+    (terms.targets, new)
+}
+
+fn unresolved(field: &'static str, secret: &str, error: &SecretError) -> Violation {
+    Violation::new(error.code(), 403, field, format!("`{secret}` cannot be resolved: {error}"))
 }

@@ -93,6 +93,7 @@ impl ProcessExecutor {
     /// lost sight of.
     async fn run(&self, task: &Task, cx: &ExecutionContext) -> Result<Outcome, Outcome> {
         check_type(task.command_type())?;
+        self.check_settings(task)?;
         let dir = check_working_dir(task.working_dir())?;
         if cx.stop.borrow().is_some() {
             return Ok(Outcome::Stopped { signal: None, exit_code: None });
@@ -110,6 +111,23 @@ impl ProcessExecutor {
         let status = leader.reap(&ending).map_err(|error| broke(LOST_STATUS, &error))?;
         pipes.drain(cx).await;
         Ok(outcome(status, &ending))
+    }
+
+    /// Refuses what this executor cannot do, rather than to do something else.
+    fn check_settings(&self, task: &Task) -> Result<(), Outcome> {
+        if task.container_id().or(task.container_name()).is_some() {
+            let info = "this executor runs nothing in containers".to_owned();
+            return Err(Outcome::Unsuitable { code: "CommandNotApplicable", info });
+        }
+        match task.username() {
+            Some(user) if !self.environment.is_own_user(user) => Err(Outcome::Unsuitable {
+                code: "AccountNotExists",
+                info: format!(
+                    "`{user}` is not the host's user, and this executor runs as no other"
+                ),
+            }),
+            _ => Ok(()),
+        }
     }
 
     fn start(

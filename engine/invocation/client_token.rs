@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::Violation;
 use crate::limits::Limits;
+use crate::operation::Operation;
 
 /// A token and what it was first given with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,17 +15,15 @@ pub(crate) struct ClientToken {
     pub request_sha256: [u8; 32],
 }
 
-/// A token that is well-formed.
-#[derive(Debug)]
-pub(super) struct Checked<'a>(&'a str);
-
 impl ClientToken {
     /// The token of a request, if it has one that may be.
-    pub(super) fn check<'a>(
-        token: Option<&'a str>,
+    pub(crate) fn of<R: Serialize>(
+        token: Option<&str>,
+        operation: Operation,
+        request: &R,
         limits: &Limits,
         found: &mut Vec<Violation>,
-    ) -> Option<Checked<'a>> {
+    ) -> Option<Self> {
         let token = token.filter(|token| !token.is_empty())?;
         let (max, chars) = (limits.client_token_chars_max, token.chars().count());
         let why = if chars > max {
@@ -32,23 +31,25 @@ impl ClientToken {
         } else if !token.is_ascii() {
             "want ASCII characters only".to_owned()
         } else {
-            return Some(Checked(token));
+            return Some(Self {
+                token: token.to_owned(),
+                request_sha256: fingerprint(operation, request),
+            });
         };
         found.push(Violation::new("InvalidClientToken.Malformed", 400, "ClientToken", why));
         None
     }
 }
 
-impl Checked<'_> {
-    pub(super) fn of<R: Serialize>(self, operation: &str, request: &R) -> ClientToken {
-        // As a value its fields are sorted. A request is plain data, so this cannot fail.
-        let mut document = serde_json::to_value(request).unwrap_or_default();
-        if let Some(fields) = document.as_object_mut() {
-            fields.remove("ClientToken");
-        }
-        let request_sha256 = Sha256::digest(format!("{operation} {document}")).into();
-        ClientToken { token: self.0.to_owned(), request_sha256 }
+/// A request in short. What is not given in it has no part in this, so that a field that a later
+/// version adds changes nothing.
+fn fingerprint<R: Serialize>(operation: Operation, request: &R) -> [u8; 32] {
+    // As a value its fields are sorted. A request is plain data, so this cannot fail.
+    let mut document = serde_json::to_value(request).unwrap_or_default();
+    if let Some(fields) = document.as_object_mut() {
+        fields.remove("ClientToken");
     }
+    Sha256::digest(format!("{operation} {document}")).into()
 }
 
 #[cfg(test)]
@@ -59,7 +60,13 @@ mod tests {
     fn a_token_is_short_ascii() {
         let check = |token: &str, fits: bool| {
             let mut found = Vec::new();
-            let checked = ClientToken::check(Some(token), &Limits::alibaba(), &mut found);
+            let checked = ClientToken::of(
+                Some(token),
+                Operation::RunCommand,
+                &(),
+                &Limits::alibaba(),
+                &mut found,
+            );
             assert_eq!(
                 (checked.is_some(), found.is_empty()),
                 (fits, fits || token.is_empty()),

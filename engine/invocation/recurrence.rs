@@ -172,7 +172,8 @@ pub(super) struct Repetition<'a> {
 }
 
 impl Repetition<'_> {
-    /// What repeats the request, if anything does. A frequency makes it repeat, whatever its mode says.
+    /// What repeats the request, if anything does. A frequency makes it repeat, whatever its mode
+    /// says; a dry run checks it.
     pub(super) fn check(&self, limits: &Limits, found: &mut Vec<Violation>) -> Option<Recurrence> {
         self.check_numbers(limits, found);
         let trigger = self.trigger(found)?;
@@ -190,7 +191,7 @@ impl Repetition<'_> {
         const FIELD: &str = "Frequency";
         let Some(text) = self.frequency.filter(|text| !text.is_empty()) else {
             let trigger = match self.mode {
-                RepeatMode::Once => None,
+                RepeatMode::Once | RepeatMode::DryRun => None,
                 RepeatMode::NextRebootOnly => Some(Trigger::Boot { once: true }),
                 RepeatMode::EveryReboot => Some(Trigger::Boot { once: false }),
                 RepeatMode::Period => {

@@ -1,23 +1,24 @@
 //! Requests that make invocations, and the one that stops them.
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
 
 use super::client_token::ClientToken;
+use super::container::Container;
 use super::recurrence::{MissedPolicy, OverlapPolicy, Recurrence, Repetition};
 use super::{RepeatMode, TerminationMode};
 use crate::command::content::{self, Content};
-use crate::command::parameters::{Arguments, ParameterPassing, Parameters};
+use crate::command::parameters::{Arguments, ParameterPassing, Parameters, SecretNames};
+use crate::command::settings::Settings;
 use crate::command::{
-    CommandType, check_names, check_timeout, check_working_dir, unknown_command_id,
-    unknown_command_type,
+    CommandType, TextRule, check_names, check_timeout, unknown_command_id, unknown_command_type,
 };
 use crate::error::Violation;
 use crate::given::{Given, unknown};
 use crate::id::{CommandId, InstanceId, InvokeId};
 use crate::limits::Limits;
+use crate::operation::Operation;
 use crate::tag::{self, Tag, TagUse};
-use crate::wire::{ContentEncoding, Ignored, lenient};
+use crate::wire::{ContentEncoding, Ignored, lenient, page_request, page_response};
 
 /// A request that makes an invocation: its own fields, and those that all such requests have.
 macro_rules! invocation_request {
@@ -25,120 +26,102 @@ macro_rules! invocation_request {
         $(#[$about:meta])*
         pub struct $request:ident { $($(#[$own_about:meta])* pub $own:ident: $type:ty,)* }
     ) => {
+        page_request! {
         $(#[$about])*
-        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-        #[serde(rename_all = "PascalCase", deny_unknown_fields)]
         #[non_exhaustive]
         pub struct $request {
             $($(#[$own_about])* pub $own: $type,)*
             /// The directory to run in; the command's if none is given, else the user's home. At
             /// most 200 characters.
-            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[serde(skip_serializing_if = "Option::is_none")]
             pub working_dir: Option<String>,
             /// Seconds a run may take; the command's if not given, else 60.
-            #[serde(default, deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
+            #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
             pub timeout: Option<u64>,
-            /// Values for the script's parameters; a name that none is given for has the empty text.
-            #[serde(default, skip_serializing_if = "Parameters::is_empty")]
+            /// The user to run as; the command's if none is given, else the host's own. At most 255
+            /// characters.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub username: Option<String>,
+            /// The name under which the host's [`SecretResolver`](crate::SecretResolver) has the
+            /// password of that user. Instances that run Windows need it. At most 255 characters.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub windows_password_name: Option<String>,
+            /// What the script is given to, in the place of its shell; the command's if none is
+            /// given. At most 1 KB.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub launcher: Option<String>,
+            /// The container to run in: 64 hexadecimal digits, which `docker://`, `containerd://` or
+            /// `cri-o://` may precede.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub container_id: Option<String>,
+            /// The name of that container.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub container_name: Option<String>,
+            /// Values for the script's parameters; a name that none is given for has its default,
+            /// else the empty text.
+            #[serde(skip_serializing_if = "Parameters::is_empty")]
             pub parameters: Parameters,
             /// How the values come into the script.
-            #[serde(default)]
+            #[serde(skip_serializing_if = "Given::is_default")]
             pub parameter_passing: Given<ParameterPassing>,
+            /// The parameters whose values are secret, beside those that the command says are.
+            #[serde(skip_serializing_if = "SecretNames::is_empty")]
+            pub secret_parameters: SecretNames,
             /// When it runs.
-            #[serde(default)]
+            #[serde(skip_serializing_if = "Given::is_default")]
             pub repeat_mode: Given<RepeatMode>,
             /// The schedule to run on: `rate(5m)`, `at(2030-01-01 08:00:00)` or `0 30 2 * * ?`, the
             /// latter two with a time zone if you like. A cron expression without one follows each
             /// instance's own.
-            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[serde(skip_serializing_if = "Option::is_none")]
             pub frequency: Option<String>,
             /// What a fire does where the execution before it has not ended.
-            #[serde(default)]
+            #[serde(skip_serializing_if = "Given::is_default")]
             pub overlap_policy: Given<OverlapPolicy>,
             /// What becomes of nominal times that nobody was there for.
-            #[serde(default)]
+            #[serde(skip_serializing_if = "Given::is_default")]
             pub missed_policy: Given<MissedPolicy>,
             /// Seconds over which the timers of schedules are spread: each fires so much later than
             /// its nominal times as its id determines, always the same and less than this.
-            #[serde(default, deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
+            #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
             pub spread: Option<u64>,
             /// No nominal time after this one fires; then the invocation ends.
-            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[serde(skip_serializing_if = "Option::is_none")]
             pub end_time: Option<DateTime<Utc>>,
             /// How often the schedule fires in each zone of its instances, after which the
             /// invocation ends. What is skipped or missed does not count.
-            #[serde(default, deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
+            #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
             pub max_fires: Option<u64>,
             /// What a timeout or a stop ends.
-            #[serde(default)]
+            #[serde(skip_serializing_if = "Given::is_default")]
             pub termination_mode: Given<TerminationMode>,
+            /// Where the whole output goes, as in `oss://bucket/folder`; where the command says if
+            /// nothing is given.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub oss_output_delivery: Option<String>,
             /// The instances to run on, 1 to 100; or give `ResourceTag`.
-            #[serde(rename = "InstanceId", default, skip_serializing_if = "Vec::is_empty")]
+            #[serde(rename = "InstanceId", skip_serializing_if = "Vec::is_empty")]
             pub instance_ids: Vec<InstanceId>,
             /// Selects the instances that have all of these tags, 1 to 100 of them. At most 10.
-            #[serde(rename = "ResourceTag", default, skip_serializing_if = "Vec::is_empty")]
+            #[serde(rename = "ResourceTag", skip_serializing_if = "Vec::is_empty")]
             pub resource_tags: Vec<Tag>,
             /// Tags of the invocation, and of the command if it is kept. At most 20.
-            #[serde(rename = "Tag", default, skip_serializing_if = "Vec::is_empty")]
+            #[serde(rename = "Tag", skip_serializing_if = "Vec::is_empty")]
             pub tags: Vec<Tag>,
             /// The group that the instances belong to, all of them.
-            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[serde(skip_serializing_if = "Option::is_none")]
             pub resource_group_id: Option<String>,
             /// Makes the request safe to repeat: within 24 hours the same request with the same
             /// token gets the first answer again. At most 64 ASCII characters.
-            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[serde(skip_serializing_if = "Option::is_none")]
             pub client_token: Option<String>,
             /// Read and not used, as on the pages.
-            #[serde(default, skip_serializing)]
+            #[serde(skip_serializing)]
             pub timed: Ignored,
-            /// Read and not used; this library has no regions.
-            #[serde(default, skip_serializing)]
-            pub region_id: Ignored,
-            /// Read and not used; this library has no accounts.
-            #[serde(default, skip_serializing)]
-            pub owner_account: Ignored,
-            /// Read and not used.
-            #[serde(default, skip_serializing)]
-            pub owner_id: Ignored,
-            /// Read and not used.
-            #[serde(default, skip_serializing)]
-            pub resource_owner_account: Ignored,
-            /// Read and not used.
-            #[serde(default, skip_serializing)]
-            pub resource_owner_id: Ignored,
+        }
         }
 
         impl $request {
-            /// A request with nothing but these given.
-            fn bare($($own: $type),*) -> Self {
-                Self {
-                    $($own,)*
-                    working_dir: Default::default(),
-                    timeout: Default::default(),
-                    parameters: Default::default(),
-                    parameter_passing: Default::default(),
-                    repeat_mode: Default::default(),
-                    frequency: Default::default(),
-                    overlap_policy: Default::default(),
-                    missed_policy: Default::default(),
-                    spread: Default::default(),
-                    end_time: Default::default(),
-                    max_fires: Default::default(),
-                    termination_mode: Default::default(),
-                    instance_ids: Default::default(),
-                    resource_tags: Default::default(),
-                    resource_group_id: Default::default(),
-                    client_token: Default::default(),
-                    tags: Default::default(),
-                    timed: Default::default(),
-                    region_id: Default::default(),
-                    owner_account: Default::default(),
-                    owner_id: Default::default(),
-                    resource_owner_account: Default::default(),
-                    resource_owner_id: Default::default(),
-                }
-            }
-
             /// Sets the instances to run on.
             #[must_use]
             pub fn on<I: Into<InstanceId>>(
@@ -188,6 +171,30 @@ macro_rules! invocation_request {
             #[must_use]
             pub fn timeout(mut self, seconds: u64) -> Self {
                 self.timeout = Some(seconds);
+                self
+            }
+
+            /// Sets the user to run as.
+            #[must_use]
+            pub fn username(mut self, username: impl Into<String>) -> Self {
+                self.username = Some(username.into());
+                self
+            }
+
+            /// Sets what the script is given to.
+            #[must_use]
+            pub fn launcher(mut self, launcher: impl Into<String>) -> Self {
+                self.launcher = Some(launcher.into());
+                self
+            }
+
+            /// Names the parameters whose values are secret.
+            #[must_use]
+            pub fn secret_parameters<N: Into<String>>(
+                mut self,
+                names: impl IntoIterator<Item = N>,
+            ) -> Self {
+                self.secret_parameters = names.into_iter().collect();
                 self
             }
 
@@ -264,6 +271,12 @@ macro_rules! invocation_request {
                 self
             }
 
+            /// How it is run, as far as it says so.
+            pub(crate) fn settings(&self) -> Settings {
+                let output = &self.oss_output_delivery;
+                Settings::new(&self.working_dir, &self.username, &self.launcher, output)
+            }
+
             /// Checks what all such requests have; what comes of it.
             fn check_common(
                 &self,
@@ -278,16 +291,23 @@ macro_rules! invocation_request {
                 };
                 targets.check(limits, found);
                 tag::check(&self.tags, TagUse::Tag, limits, found);
-                let token = ClientToken::check(self.client_token.as_deref(), limits, found);
-                let token = token.map(|token| token.of(stringify!($request), self));
-                check_working_dir(self.working_dir.as_deref(), limits, found);
+                let token =
+                    ClientToken::of(self.client_token.as_deref(), Operation::$request, self, limits, found);
+                let settings = self.settings();
+                settings.check(limits, found);
                 check_timeout(self.timeout, timeout_min, limits, found);
+                let container = Container::new(&self.container_id, &self.container_name);
+                container.check(found);
+                let windows_password_name =
+                    self.windows_password_name.clone().filter(|name| !name.is_empty());
+                check_password_name(windows_password_name.as_deref(), limits, found);
                 self.parameters.check(limits, found);
                 let passing = self.parameter_passing.known(found, |text| {
                     unknown("InvalidParameter.ParameterPassing", 400, "ParameterPassing", text, "Text or Environment")
                 });
+                let mode = self.repeat_mode.known(found, unknown_repeat_mode).unwrap_or_default();
                 let repetition = Repetition {
-                    mode: self.repeat_mode.known(found, unknown_repeat_mode).unwrap_or_default(),
+                    mode,
                     frequency: self.frequency.as_deref(),
                     overlap: self.overlap_policy.known(found, |text| {
                         unknown("InvalidParameter.OverlapPolicy", 400, "OverlapPolicy", text, "Skip, Queue, Allow or Replace")
@@ -305,11 +325,17 @@ macro_rules! invocation_request {
                 Terms {
                     targets,
                     token,
+                    settings,
+                    container,
+                    windows_password_name,
                     tags: self.tags.clone(),
                     termination_mode: termination_mode.unwrap_or_default(),
+                    dry_run: mode == RepeatMode::DryRun,
                     recurrence: repetition.check(limits, found),
                     arguments: Arguments {
                         values: self.parameters.clone(),
+                        defaults: Parameters::default(),
+                        secrets: self.secret_parameters.clone(),
                         passing: passing.unwrap_or_default(),
                     },
                 }
@@ -338,25 +364,27 @@ invocation_request! {
 /// ```
 pub struct RunCommand {
     /// A name for people. At most 128 characters; a command that is kept without one has its id for it.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// What it is for. At most 512 characters.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// The language.
     #[serde(rename = "Type", default = "Given::nothing")]
     pub command_type: Given<CommandType>,
     /// The script, encoded as the next field says.
-    #[serde(default)]
     pub command_content: String,
     /// `PlainText` or `Base64`; anything else, also nothing, means plain text.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub content_encoding: Option<String>,
     /// Whether `{{name}}` in the script is a parameter.
-    #[serde(default, deserialize_with = "lenient::value")]
+    #[serde(deserialize_with = "lenient::value", skip_serializing_if = "std::ops::Not::not")]
     pub enable_parameter: bool,
+    /// What parameters are that no value is given for. At most 20.
+    #[serde(skip_serializing_if = "Parameters::is_empty")]
+    pub default_parameters: Parameters,
     /// Whether the command stays for later invocations.
-    #[serde(default, deserialize_with = "lenient::value")]
+    #[serde(deserialize_with = "lenient::value", skip_serializing_if = "std::ops::Not::not")]
     pub keep_command: bool,
 }
 }
@@ -365,10 +393,8 @@ impl RunCommand {
     /// A shell script, given as it is. Bytes that are no UTF-8 are taken too.
     pub fn shell(script: impl AsRef<[u8]>) -> Self {
         let (command_content, encoding) = ContentEncoding::of(script.as_ref());
-        let command_type = CommandType::RunShellScript.into();
-        let (name, description) = (String::new(), String::new());
-        let encoding = Some(encoding.as_str().to_owned());
-        Self::bare(name, description, command_type, command_content, encoding, false, false)
+        let content_encoding = Some(encoding.as_str().to_owned());
+        Self { command_content, content_encoding, ..Self::default() }
     }
 
     /// Sets the name.
@@ -385,6 +411,16 @@ impl RunCommand {
         self
     }
 
+    /// Says what parameters are that no value is given for.
+    #[must_use]
+    pub fn default_parameters<N: Into<String>, V: Into<String>>(
+        mut self,
+        values: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
+        self.default_parameters = values.into_iter().collect();
+        self
+    }
+
     /// Keeps the command for later invocations.
     #[must_use]
     pub fn keep(mut self) -> Self {
@@ -393,47 +429,37 @@ impl RunCommand {
     }
 
     /// Checks the request, takes its content out of its encoding and reads its schedule.
-    pub(crate) fn check(&self, limits: &Limits) -> Result<Checked, Vec<Violation>> {
-        let mut found = Vec::new();
+    pub(crate) fn check(&self, limits: &Limits, found: &mut Vec<Violation>) -> Checked {
         let encoding = self.content_encoding.as_deref().and_then(ContentEncoding::parse);
         let bytes_max = if self.keep_command {
             limits.kept_content_bytes_max
         } else {
             limits.unkept_content_bytes_max
         };
-        let command_type = self.command_type.known(&mut found, unknown_command_type);
+        let command_type = self.command_type.known(found, unknown_command_type);
         let content = content::check(
             &self.command_content,
             encoding.unwrap_or(ContentEncoding::PlainText),
             bytes_max,
-            &mut found,
+            found,
         );
-        check_names(&self.name, &self.description, limits, &mut found);
-        let terms = self.check_common(1, limits, &mut found);
-        let (Some(command_type), Some(content)) = (command_type, content) else {
-            return Err(found);
-        };
-        terms.arguments.check(self.enable_parameter, &content, limits, &mut found);
-        if found.is_empty() {
-            Ok(Checked { command_type, content, bytes_max, terms })
-        } else {
-            Err(found)
+        check_names(&self.name, &self.description, limits, found);
+        let mut terms = self.check_common(1, limits, found);
+        terms.arguments.defaults = self.default_parameters.clone();
+        if let Some(content) = &content {
+            terms.arguments.check(self.enable_parameter, content, limits, found);
         }
-    }
-}
-
-impl Default for RunCommand {
-    /// An empty shell script, to be filled in.
-    fn default() -> Self {
-        Self::shell("")
+        Checked { command_type, content, bytes_max, terms }
     }
 }
 
 /// What the check of a run came to.
 #[derive(Debug)]
 pub(crate) struct Checked {
-    pub command_type: CommandType,
-    pub content: Content,
+    /// None if the request names none.
+    pub command_type: Option<CommandType>,
+    /// None if there is something wrong with it.
+    pub content: Option<Content>,
     /// What the content may come to as Base64, its parameters filled in.
     pub bytes_max: usize,
     pub terms: Terms,
@@ -445,29 +471,30 @@ pub(crate) struct Terms {
     pub token: Option<ClientToken>,
     pub tags: Vec<Tag>,
     pub targets: Targets,
+    pub settings: Settings,
+    pub container: Container,
+    pub windows_password_name: Option<String>,
+    /// All checks, and nothing stored.
+    pub dry_run: bool,
     pub termination_mode: TerminationMode,
     pub recurrence: Option<Recurrence>,
     pub arguments: Arguments,
 }
 
+page_response! {
 /// What a run got.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-#[non_exhaustive]
 pub struct RunCommandResponse {
-    /// Names this call.
-    pub request_id: String,
     /// The command, whether it is kept or not.
     pub command_id: CommandId,
-    /// The invocation.
+    /// The invocation. Of a dry run neither exists.
     pub invoke_id: InvokeId,
+}
 }
 
 invocation_request! {
 /// Runs a stored command.
 pub struct InvokeCommand {
     /// The command.
-    #[serde(default = "Given::nothing")]
     pub command_id: Given<CommandId>,
 }
 }
@@ -475,51 +502,44 @@ pub struct InvokeCommand {
 impl InvokeCommand {
     /// Runs a command as it was stored.
     pub fn new(command_id: CommandId) -> Self {
-        Self::bare(command_id.into())
+        Self { command_id: command_id.into(), ..Self::default() }
     }
 
-    /// Checks the request and reads its schedule.
-    pub(crate) fn check(&self, limits: &Limits) -> Result<(CommandId, Terms), Vec<Violation>> {
-        let mut found = Vec::new();
-        let command_id = self.command_id.known(&mut found, unknown_command_id);
-        let terms = self.check_common(limits.invoke_timeout_s_min, limits, &mut found);
-        match command_id {
-            Some(command_id) if found.is_empty() => Ok((command_id, terms)),
-            _ => Err(found),
-        }
+    /// Checks the request and reads its schedule; the command, if it names one that may be.
+    pub(crate) fn check(
+        &self,
+        limits: &Limits,
+        found: &mut Vec<Violation>,
+    ) -> (Option<CommandId>, Terms) {
+        let command_id = self.command_id.known(found, unknown_command_id);
+        (command_id, self.check_common(limits.invoke_timeout_s_min, limits, found))
     }
 }
 
+page_response! {
 /// What an invocation of a stored command got.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-#[non_exhaustive]
 pub struct InvokeCommandResponse {
-    /// Names this call.
-    pub request_id: String,
-    /// The invocation.
+    /// The invocation. Of a dry run it does not exist.
     pub invoke_id: InvokeId,
 }
+}
 
+page_request! {
 /// Stops an invocation, or its executions on some instances: what waits is cancelled, what runs is ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct StopInvocation {
-    /// Read and not used; this library has no regions.
-    #[serde(default, skip_serializing)]
-    pub region_id: Ignored,
     /// The invocation.
-    pub invoke_id: InvokeId,
+    pub invoke_id: Given<InvokeId>,
     /// Only on these instances, 1 to 50; on all if empty.
-    #[serde(rename = "InstanceId", default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(rename = "InstanceId", skip_serializing_if = "Vec::is_empty")]
     pub instance_ids: Vec<InstanceId>,
+}
 }
 
 impl StopInvocation {
     /// Stops all of an invocation.
     pub fn new(invoke_id: InvokeId) -> Self {
-        Self { region_id: Ignored, invoke_id, instance_ids: Vec::new() }
+        Self { invoke_id: invoke_id.into(), ..Self::default() }
     }
 
     /// Stops it on these instances only.
@@ -529,26 +549,38 @@ impl StopInvocation {
         self
     }
 
-    pub(crate) fn violations(&self, limits: &Limits) -> Vec<Violation> {
+    pub(crate) fn check(&self, limits: &Limits) -> Result<InvokeId, Vec<Violation>> {
         let mut found = Vec::new();
+        let invoke_id = self.invoke_id.known(&mut found, unknown_invoke_id);
         if self.instance_ids.len() > limits.stop_instances_max {
             found.push(too_many_instances(limits.stop_instances_max, self.instance_ids.len()));
         }
-        found
+        invoke_id.filter(|_| found.is_empty()).ok_or(found)
     }
 }
 
+page_response! {
 /// What a stop did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-#[non_exhaustive]
-pub struct StopInvocationResponse {
-    /// Names this call.
-    pub request_id: String,
+pub struct StopInvocationResponse {}
 }
 
-fn unknown_repeat_mode(text: &str) -> Violation {
-    let want = "Once, Period, NextRebootOnly or EveryReboot";
+fn unknown_invoke_id(text: &str) -> Violation {
+    let want = "the id of an invocation, `t-` and 32 hexadecimal digits";
+    unknown("InvalidInvokeId.NotFound", 404, "InvokeId", text, want)
+}
+
+fn check_password_name(name: Option<&str>, limits: &Limits, found: &mut Vec<Violation>) {
+    let rule = TextRule {
+        field: "WindowsPasswordName",
+        chars_max: limits.username_chars_max,
+        too_long: ("WindowsPasswordName.ExceedLimit", 403),
+        bad_character: "InvalidParameter.WindowsPasswordName",
+    };
+    rule.check(name.unwrap_or_default(), found);
+}
+
+pub(super) fn unknown_repeat_mode(text: &str) -> Violation {
+    let want = "Once, Period, NextRebootOnly, EveryReboot or DryRun";
     unknown("InvalidRepeatMode.NotFound", 404, "RepeatMode", text, want)
 }
 

@@ -14,13 +14,15 @@ const KEPT_MS: i64 = 24 * 3600 * 1000;
 /// Old tokens that are forgotten with each new one: more than one, so that they get fewer.
 const FORGOTTEN_MAX: i64 = 16;
 
-/// The answer to the first request with this token; `op` makes it if this is the first.
-pub(crate) fn once<R: Serialize + DeserializeOwned>(
+/// The answer to the first request with this token, and what `op` came to if this is the first;
+/// then the answer is `response`.
+pub(crate) fn once<R: Serialize + DeserializeOwned, T>(
     tx: Tx<'_>,
     token: &ClientToken,
     now_ms: i64,
-    op: impl FnOnce() -> Result<R>,
-) -> Result<R> {
+    response: R,
+    op: impl FnOnce() -> Result<Option<T>>,
+) -> Result<(R, Option<T>)> {
     let known = tx
         .prepare_cached(
             "SELECT request_sha256, response FROM client_tokens WHERE token = ?1 AND created_at_ms > ?2",
@@ -39,9 +41,9 @@ pub(crate) fn once<R: Serialize + DeserializeOwned>(
                 ),
             });
         }
-        return serde_json::from_str(&response).map_err(unreadable);
+        return Ok((serde_json::from_str(&response).map_err(unreadable)?, None));
     }
-    let response = op()?;
+    let done = op()?;
     tx.prepare_cached(
         "DELETE FROM client_tokens WHERE id IN (
              SELECT id FROM client_tokens WHERE created_at_ms <= ?1 ORDER BY created_at_ms LIMIT ?2)
@@ -57,5 +59,5 @@ pub(crate) fn once<R: Serialize + DeserializeOwned>(
         serde_json::to_string(&response).map_err(unreadable)?,
         now_ms,
     ))?;
-    Ok(response)
+    Ok((response, done))
 }

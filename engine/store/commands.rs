@@ -1,18 +1,22 @@
 //! Table `commands`: what is kept for later invocations.
 
 use chrono::{DateTime, Utc};
-use rusqlite::{OptionalExtension, Row, params_from_iter, types::Value};
+use rusqlite::{OptionalExtension, Row, params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::command::content::Content;
+use crate::command::parameters::{Arguments, Parameters, SecretNames};
+use crate::command::settings::Settings;
 use crate::command::template::Template;
-use crate::command::{Command, CommandType, DescribeCommands, ModifyCommand};
+use crate::command::{Command, CommandType, DescribeCommands, ParameterDefinition};
 use crate::error::{Error, Result, Violation};
 use crate::id::CommandId;
 use crate::tag::Tag;
 use crate::wire::{ContentEncoding, Encoded};
 
 use super::tags::{self, Tagged};
-use super::{PageToken, Tx, contents, cut_page, parse, unreadable};
+use super::{Listing, Query, Slice, Tx, contents, parse, unreadable};
 
 /// What a command is, apart from its id: what an invocation takes over from it.
 #[derive(Debug, Clone)]
@@ -22,7 +26,9 @@ pub(crate) struct Definition {
     pub command_type: CommandType,
     pub content: Content,
     pub enable_parameter: bool,
-    pub working_dir: Option<String>,
+    pub default_parameters: Parameters,
+    pub secret_parameters: SecretNames,
+    pub settings: Settings,
     pub timeout_s: u64,
 }
 
@@ -36,44 +42,85 @@ impl Definition {
     }
 }
 
-/// Keeps a command, unless that would be more than `kept_max`.
-pub(crate) fn insert(
-    tx: Tx<'_>,
-    command_id: CommandId,
-    definition: &Definition,
-    tags: &[Tag],
-    kept_max: u64,
-    now_ms: i64,
-) -> Result<()> {
-    let kept = count(tx)?;
-    if kept >= kept_max {
-        return Err(Error::invalid(Violation::new(
-            "CmdCount.ExceedQuota",
-            403,
-            "KeepCommand",
-            format!(
-                "{kept} commands are kept, the quota is {kept_max}; delete some or do not keep this one"
-            ),
-        )));
-    }
-    let content = contents::intern(tx, &definition.content)?;
+/// A command that is about to be kept.
+#[derive(Debug)]
+pub(crate) struct NewCommand<'a> {
+    pub command_id: CommandId,
+    pub definition: &'a Definition,
+    pub tags: &'a [Tag],
+    pub resource_group_id: Option<&'a str>,
+}
+
+/// Keeps a command.
+pub(crate) fn insert(tx: Tx<'_>, new: &NewCommand<'_>, now_ms: i64) -> Result<()> {
+    let Definition { settings, .. } = new.definition;
+    let content = contents::intern(tx, &new.definition.content)?;
     tx.prepare_cached(
         "INSERT INTO commands (command_id, name, description, type, content, working_dir, timeout_s,
-             enable_parameter, created_at_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+             enable_parameter, created_at_ms, username, launcher, output_to, default_parameters,
+             secret_parameters, resource_group_id)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
     )?
-    .execute((
-        command_id.as_bytes(),
-        &definition.name,
-        &definition.description,
-        definition.command_type.as_str(),
+    .execute(params![
+        new.command_id.as_bytes(),
+        &new.definition.name,
+        &new.definition.description,
+        new.definition.command_type.as_str(),
         content,
-        &definition.working_dir,
-        definition.timeout_s,
-        definition.enable_parameter,
+        &settings.working_dir,
+        new.definition.timeout_s,
+        new.definition.enable_parameter,
         now_ms,
-    ))?;
-    Tagged::Command.insert(tx, tx.last_insert_rowid(), tags)
+        &settings.username,
+        &settings.launcher,
+        &settings.output_to,
+        json_or_null(&new.definition.default_parameters, Parameters::is_empty)?,
+        json_or_null(&new.definition.secret_parameters, SecretNames::is_empty)?,
+        new.resource_group_id,
+    ])?;
+    Tagged::Command.insert(tx, tx.last_insert_rowid(), new.tags)
+}
+
+/// What is wrong with keeping one more command, if something is.
+pub(crate) fn beyond_quota(tx: Tx<'_>, kept_max: u64) -> Result<Option<Violation>> {
+    let kept = count(tx)?;
+    if kept < kept_max {
+        return Ok(None);
+    }
+    let message = format!(
+        "{kept} commands are kept, the quota is {kept_max}; delete some or do not keep this one"
+    );
+    Ok(Some(Violation::new("CmdCount.ExceedQuota", 403, "KeepCommand", message)))
+}
+
+/// A value as JSON, nothing for an empty one.
+pub(super) fn json_or_null<T: Serialize>(
+    value: &T,
+    is_empty: impl Fn(&T) -> bool,
+) -> Result<Option<String>> {
+    match is_empty(value) {
+        true => Ok(None),
+        false => serde_json::to_string(value).map(Some).map_err(unreadable),
+    }
+}
+
+/// What a column has as JSON; the default for NULL.
+pub(super) fn read_json<T: DeserializeOwned + Default>(row: &Row<'_>, column: usize) -> Result<T> {
+    match row.get_ref(column)?.as_str_or_null().map_err(unreadable)? {
+        None => Ok(T::default()),
+        Some(text) => serde_json::from_str(text).map_err(unreadable),
+    }
+}
+
+/// The settings in four columns from this one on: of the directory, the user, the launcher, the
+/// place for output.
+pub(super) fn read_settings(row: &Row<'_>, column: usize) -> Result<Settings> {
+    Ok(Settings {
+        working_dir: row.get(column)?,
+        username: row.get(column + 1)?,
+        launcher: row.get(column + 2)?,
+        output_to: row.get(column + 3)?,
+    })
 }
 
 /// How many commands are kept.
@@ -81,48 +128,63 @@ pub(crate) fn count(tx: Tx<'_>) -> Result<u64> {
     Ok(tx.prepare_cached("SELECT count(*) FROM commands")?.query_row((), |row| row.get(0))?)
 }
 
-/// The definition of a kept command.
-pub(crate) fn get(tx: Tx<'_>, command_id: CommandId) -> Result<Definition> {
-    let row = tx
-        .prepare_cached(
-            "SELECT name, description, type, content, working_dir, timeout_s, enable_parameter
-             FROM commands WHERE command_id = ?1",
-        )?
-        .query_row([command_id.as_bytes()], |row| Ok(read_definition(tx, row)))
-        .optional()?;
-    row.ok_or_else(|| not_found(command_id))?
+/// The columns of a definition.
+const DEFINITION: &str =
+    "c.name, c.description, c.type, c.content, c.timeout_s, c.enable_parameter,
+    c.working_dir, c.username, c.launcher, c.output_to, c.default_parameters, c.secret_parameters";
+
+/// The definition of a kept command, if there is one.
+pub(crate) fn find(tx: Tx<'_>, command_id: CommandId) -> Result<Option<Definition>> {
+    tx.prepare_cached(&format!("SELECT {DEFINITION} FROM commands c WHERE c.command_id = ?1"))?
+        .query_row([command_id.as_bytes()], |row| Ok(read_definition(tx, row, 0)))
+        .optional()?
+        .transpose()
 }
 
-fn read_definition(tx: Tx<'_>, row: &Row<'_>) -> Result<Definition> {
+/// The definition of a kept command.
+pub(crate) fn get(tx: Tx<'_>, command_id: CommandId) -> Result<Definition> {
+    find(tx, command_id)?.ok_or_else(|| Error::invalid(not_found(command_id)))
+}
+
+fn read_definition(tx: Tx<'_>, row: &Row<'_>, from: usize) -> Result<Definition> {
     Ok(Definition {
-        name: row.get(0)?,
-        description: row.get(1)?,
-        command_type: read_type(row, 2)?,
-        content: contents::get(tx, row.get(3)?)?,
-        working_dir: row.get(4)?,
-        timeout_s: row.get(5)?,
-        enable_parameter: row.get(6)?,
+        name: row.get(from)?,
+        description: row.get(from + 1)?,
+        command_type: read_type(row, from + 2)?,
+        content: contents::get(tx, row.get(from + 3)?)?,
+        timeout_s: row.get(from + 4)?,
+        enable_parameter: row.get(from + 5)?,
+        settings: read_settings(row, from + 6)?,
+        default_parameters: read_json(row, from + 10)?,
+        secret_parameters: read_json(row, from + 11)?,
     })
 }
 
-/// Changes what the request gives.
-pub(crate) fn modify(tx: Tx<'_>, change: &ModifyCommand) -> Result<()> {
+/// Gives a command another definition.
+pub(crate) fn replace(tx: Tx<'_>, command_id: CommandId, definition: &Definition) -> Result<()> {
+    let settings = &definition.settings;
+    let content = contents::intern(tx, &definition.content)?;
     let changed = tx
         .prepare_cached(
-            "UPDATE commands SET
-                 name = coalesce(?2, name), description = coalesce(?3, description),
-                 working_dir = CASE WHEN ?4 IS NULL THEN working_dir ELSE nullif(?4, '') END,
-                 timeout_s = coalesce(?5, timeout_s)
+            "UPDATE commands SET name = ?2, description = ?3, type = ?4, content = ?5, timeout_s = ?6,
+                 working_dir = ?7, username = ?8, launcher = ?9, output_to = ?10,
+                 default_parameters = ?11
              WHERE command_id = ?1",
         )?
-        .execute((
-            change.command_id.as_bytes(),
-            &change.name,
-            &change.description,
-            &change.working_dir,
-            change.timeout,
-        ))?;
-    if changed == 0 { Err(not_found(change.command_id)) } else { Ok(()) }
+        .execute(params![
+            command_id.as_bytes(),
+            &definition.name,
+            &definition.description,
+            definition.command_type.as_str(),
+            content,
+            definition.timeout_s,
+            &settings.working_dir,
+            &settings.username,
+            &settings.launcher,
+            &settings.output_to,
+            json_or_null(&definition.default_parameters, Parameters::is_empty)?,
+        ])?;
+    if changed == 0 { Err(Error::invalid(not_found(command_id))) } else { Ok(()) }
 }
 
 /// Deletes a command that no unfinished invocation uses.
@@ -144,72 +206,91 @@ pub(crate) fn delete(tx: Tx<'_>, command_id: CommandId) -> Result<()> {
     let deleted = tx
         .prepare_cached("DELETE FROM commands WHERE command_id = ?1")?
         .execute([command_id.as_bytes()])?;
-    if deleted == 0 { Err(not_found(command_id)) } else { Ok(()) }
+    if deleted == 0 { Err(Error::invalid(not_found(command_id))) } else { Ok(()) }
 }
 
-/// A page of commands, newest first.
+/// Who made every command.
+const PROVIDER: &str = "User";
+
+/// A slice of the commands, newest first.
 pub(crate) fn list(
     tx: Tx<'_>,
     filter: &DescribeCommands,
-    after: Option<PageToken>,
-    page_size: usize,
+    slice: Slice,
     encoding: ContentEncoding,
-) -> Result<(Vec<Command>, Option<PageToken>)> {
-    let mut values = vec![Value::from(after.map_or(i64::MAX, |token| token.0))];
-    let mut conditions = vec!["c.id < ?".to_owned()];
-    conditions.extend(Tagged::Command.conditions("c.id", &filter.tags, &mut values));
-    if let Some(id) = filter.command_id {
-        conditions.push("c.command_id = ?".to_owned());
-        values.push(id.as_bytes().to_vec().into());
-    }
-    if let Some(name) = &filter.name {
-        conditions.push("c.name LIKE ? ESCAPE '\\'".to_owned());
-        values.push(like(name).into());
-    }
-    if let Some(command_type) = filter.command_type {
-        conditions.push("c.type = ?".to_owned());
-        values.push(command_type.as_str().to_owned().into());
-    }
-    values.push((page_size as i64 + 1).into());
-    let mut query = tx.prepare_cached(&format!(
-        "SELECT c.name, c.description, c.type, c.content, c.working_dir, c.timeout_s, c.enable_parameter,
-                c.id, c.command_id, c.created_at_ms, (SELECT count(*) FROM invocations v WHERE v.command_id = c.command_id),
-                {}
-         FROM commands c WHERE {} ORDER BY c.id DESC LIMIT ?",
-        Tagged::Command.column("c.id"),
-        conditions.join(" AND ")
-    ))?;
-    let mut rows = query.query(params_from_iter(values))?;
-    let mut entries = Vec::new();
-    while let Some(row) = rows.next()? {
-        let definition = read_definition(tx, row)?;
-        let command = Command {
-            command_id: CommandId::from_bytes(row.get(8)?),
-            enable_parameter: definition.enable_parameter,
-            parameter_names: definition.parameter_names(),
-            name: definition.name,
-            description: definition.description,
-            command_type: definition.command_type,
-            command_content: Encoded::new(definition.content.to_vec(), encoding),
-            working_dir: definition.working_dir.unwrap_or_default(),
-            timeout: definition.timeout_s,
-            creation_time: read_time(row.get(9)?)?,
-            invoke_times: row.get(10)?,
-            tags: tags::read(row, 11)?,
-        };
-        entries.push((row.get(7)?, command));
-    }
-    let next = cut_page(&mut entries, page_size);
-    Ok((entries.into_iter().map(|(_, command)| command).collect(), next))
+) -> Result<Listing<Command>> {
+    let mut values = Vec::new();
+    let conditions = Tagged::Command.conditions("c.id", &filter.tags, &mut values);
+    let mut query = Query {
+        columns: format!(
+            "c.id, {DEFINITION}, c.command_id, c.created_at_ms,
+             (SELECT count(*) FROM invocations v WHERE v.command_id = c.command_id),
+             c.resource_group_id, {}",
+            Tagged::Command.column("c.id")
+        ),
+        tables: "commands c".to_owned(),
+        key: "c.id",
+        ascending: false,
+        conditions,
+        values,
+    };
+    query.filter("c.command_id = ?", filter.command_id.map(|id| id.as_bytes().to_vec()));
+    query.filter("c.name LIKE ? ESCAPE '\\'", filter.name.as_deref().map(like));
+    query.filter("c.description LIKE ? ESCAPE '\\'", filter.description.as_deref().map(like));
+    query.filter("c.type = ?", filter.command_type.map(|of| of.as_str().to_owned()));
+    query.filter("c.resource_group_id = ?", filter.resource_group_id.clone());
+    let provided = format!("'{PROVIDER}' LIKE ? ESCAPE '\\'");
+    query.filter(&provided, filter.provider.as_deref().map(like));
+    query.filter("1 = ?", filter.latest.map(i64::from));
+    query.slice(tx, slice, |row| read(tx, row, encoding))
 }
 
-pub(super) fn not_found(command_id: CommandId) -> Error {
-    Error::invalid(Violation::new(
+fn read(tx: Tx<'_>, row: &Row<'_>, encoding: ContentEncoding) -> Result<Command> {
+    let definition = read_definition(tx, row, 1)?;
+    let parameter_names = definition.parameter_names();
+    let arguments = Arguments {
+        defaults: definition.default_parameters,
+        secrets: definition.secret_parameters,
+        ..Arguments::default()
+    };
+    let Arguments { defaults, secrets, .. } = arguments.redacted();
+    let defined = defaults.iter().map(|(name, value)| ParameterDefinition {
+        parameter_name: name.to_owned(),
+        default_value: value.to_owned(),
+        required: false,
+    });
+    Ok(Command {
+        command_id: CommandId::from_bytes(row.get(13)?),
+        enable_parameter: definition.enable_parameter,
+        parameter_names,
+        parameter_definitions: defined.collect(),
+        secret_parameters: secrets,
+        name: definition.name,
+        description: definition.description,
+        command_type: definition.command_type,
+        command_content: Encoded::new(definition.content.to_vec(), encoding),
+        working_dir: definition.settings.working_dir.unwrap_or_default(),
+        timeout: definition.timeout_s,
+        username: definition.settings.username.unwrap_or_default(),
+        launcher: definition.settings.launcher.unwrap_or_default(),
+        oss_output_delivery: definition.settings.output_to.unwrap_or_default(),
+        creation_time: read_time(row.get(14)?)?,
+        invoke_times: row.get(15)?,
+        resource_group_id: row.get::<_, Option<String>>(16)?.unwrap_or_default(),
+        tags: tags::read(row, 17)?,
+        provider: PROVIDER.to_owned(),
+        version: 1,
+        latest: true,
+    })
+}
+
+pub(crate) fn not_found(command_id: CommandId) -> Violation {
+    Violation::new(
         "InvalidCmdId.NotFound",
         404,
         "CommandId",
         format!("no command `{command_id}` is kept"),
-    ))
+    )
 }
 
 pub(super) fn read_type(row: &Row<'_>, column: usize) -> Result<CommandType> {
@@ -221,7 +302,7 @@ pub(super) fn read_time(ms: i64) -> Result<DateTime<Utc>> {
 }
 
 /// A name with `*` at either end as a LIKE pattern.
-fn like(name: &str) -> String {
+pub(super) fn like(name: &str) -> String {
     let (name, any_before) = name.strip_prefix('*').map_or((name, false), |rest| (rest, true));
     let (name, any_after) = name.strip_suffix('*').map_or((name, false), |rest| (rest, true));
     let mut pattern = String::with_capacity(name.len() + 2);

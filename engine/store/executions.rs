@@ -1,23 +1,25 @@
 //! Table `executions`: every change of a status is one guarded UPDATE here, and says so if it found
 //! the row in another state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use rusqlite::{OptionalExtension, Row, params_from_iter, types::Value};
+use rusqlite::{OptionalExtension, Row};
 
 use crate::error::{Error, Result};
 use crate::execution::{
-    DescribeInvocationResults, EXECUTION_INTERRUPTED, InvocationResult, Verdict,
+    Delivery, DescribeInvocationResults, EXECUTION_INTERRUPTED, InvocationResult, Verdict,
 };
+use crate::given::Given;
 use crate::id::{ExecutionId, InstanceId, InvokeId};
 use crate::invocation::fire::FiredOn;
 use crate::output::Output;
 use crate::status::{Cause, ExecutionStatus, InvocationStatus};
 use crate::wire::ContentEncoding;
 
-use super::commands::read_time;
-use super::invocations::{OF_COMMAND, read_command_id, read_status};
-use super::{PageToken, Tx, cut_page, fires, invocations, outputs, unreadable};
+use super::commands::{read_settings, read_time};
+use super::invocations::{OF_COMMAND, read_command_id, read_status, read_termination_mode};
+use super::tags::{self, Tagged};
+use super::{Listing, Query, Slice, Tx, fires, invocations, outputs, unreadable};
 
 /// An execution that is about to be stored.
 #[derive(Debug)]
@@ -284,10 +286,18 @@ pub(super) fn expect_one(changed: usize, id: ExecutionId) -> Result<()> {
     Err(Error::Internal(format!("execution {id} was not in the state this change starts from")))
 }
 
-const RESULT_COLUMNS: &str = "e.id, v.invoke_id, v.command_id, i.instance_id, e.attempt, e.status,
-    e.started_at_ms, e.stop_at_ms, e.finished_at_ms, e.exit_code, e.signal, e.error_code, e.error_info
-    FROM executions e JOIN fires f ON f.id = e.fire JOIN invocations v ON v.id = f.invocation
-    JOIN instances i ON i.id = e.instance";
+const RESULT_TABLES: &str = "executions e JOIN fires f ON f.id = e.fire
+    JOIN invocations v ON v.id = f.invocation JOIN instances i ON i.id = e.instance";
+
+fn result_columns() -> String {
+    format!(
+        "e.id, v.invoke_id, v.command_id, i.instance_id, e.attempt, e.status, e.started_at_ms,
+         e.stop_at_ms, e.finished_at_ms, e.exit_code, e.signal, e.error_code, e.error_info,
+         v.termination_mode, v.working_dir, v.username, v.launcher, v.output_to, v.container_id,
+         v.container_name, v.id, e.instance, v.repeat_mode = 'Once', {}",
+        Tagged::Invocation.column("v.id")
+    )
+}
 
 /// Picks the latest execution of an invocation on an instance. One condition for later fires and one
 /// for later attempts: so each looks at what is later only, however long the history before it is.
@@ -309,86 +319,127 @@ pub(super) const LATEST_STANDING: &str = "e.status NOT IN ('Skipped', 'Scheduled
     WHERE l.fire = e.fire AND l.instance = e.instance AND l.attempt > e.attempt
       AND l.status NOT IN ('Skipped', 'Scheduled'))";
 
-/// A page of executions, newest first.
+/// A slice of the executions, newest first.
 pub(crate) fn list(
     tx: Tx<'_>,
     filter: &DescribeInvocationResults,
-    after: Option<PageToken>,
-    page_size: usize,
+    slice: Slice,
     encoding: ContentEncoding,
-) -> Result<(Vec<InvocationResult>, Option<PageToken>)> {
-    let mut conditions = vec!["e.id < ?"];
+) -> Result<Listing<InvocationResult>> {
+    let mut values = Vec::new();
+    let conditions = Tagged::Invocation.conditions("v.id", &filter.tags, &mut values);
+    let mut query = Query {
+        columns: result_columns(),
+        tables: RESULT_TABLES.to_owned(),
+        key: "e.id",
+        ascending: false,
+        conditions,
+        values,
+    };
     if !filter.include_history {
-        conditions.push(LATEST);
+        query.conditions.push(LATEST.to_owned());
     }
-    let mut values = vec![Value::from(after.map_or(i64::MAX, |token| token.0))];
-    if let Some(id) = filter.invoke_id {
-        conditions.push("v.invoke_id = ?");
-        values.push(id.as_bytes().to_vec().into());
-    }
+    query.filter("v.invoke_id = ?", filter.invoke_id.map(|id| id.as_bytes().to_vec()));
     if let Some(id) = filter.command_id {
-        conditions.push(OF_COMMAND);
-        values.extend([id.as_bytes().to_vec().into(), id.as_bytes().to_vec().into()]);
+        query.conditions.push(OF_COMMAND.to_owned());
+        query.values.extend([id.as_bytes().to_vec().into(), id.as_bytes().to_vec().into()]);
     }
-    if let Some(id) = &filter.instance_id {
-        conditions.push("i.instance_id = ?");
-        values.push(id.as_str().to_owned().into());
+    query.filter("i.instance_id = ?", filter.instance_id.as_ref().map(|id| id.as_str().to_owned()));
+    query.filter("v.resource_group_id = ?", filter.resource_group_id.clone());
+    query.filter("e.status = ?", filter.status.map(|status| status.as_str().to_owned()));
+    if let Some(Given::Known(named)) = &filter.invoke_record_status {
+        let is_named = |status: &&ExecutionStatus| {
+            named.status == Some(**status) || named.invoke_status == Some(status.invoke_status())
+        };
+        let named =
+            ExecutionStatus::ALL.iter().filter(is_named).map(|status| format!("'{status}'"));
+        query.conditions.push(format!("e.status IN ({})", named.collect::<Vec<_>>().join(", ")));
     }
-    if let Some(status) = filter.status {
-        conditions.push("e.status = ?");
-        values.push(status.as_str().to_owned().into());
-    }
-    values.push((page_size as i64 + 1).into());
-    let mut query = tx.prepare_cached(&format!(
-        "SELECT {RESULT_COLUMNS} WHERE {} ORDER BY e.id DESC LIMIT ?",
-        conditions.join(" AND ")
-    ))?;
-    let mut rows = query.query(params_from_iter(values))?;
-    let mut entries = Vec::new();
-    while let Some(row) = rows.next()? {
-        entries.push((row.get(0)?, read(tx, row, encoding)?));
-    }
-    let next = cut_page(&mut entries, page_size);
-    Ok((entries.into_iter().map(|(_, result)| result).collect(), next))
+    let mut repeats = Repeats::default();
+    query.slice(tx, slice, |row| read(tx, row, &mut repeats, encoding))
 }
 
-/// Every execution of an invocation, in the order they were made.
+/// The latest execution of an invocation on each of its instances, in the order they were made.
 pub(crate) fn all_of(tx: Tx<'_>, invocation: i64) -> Result<Vec<InvocationResult>> {
     let mut query = tx.prepare_cached(&format!(
-        "SELECT {RESULT_COLUMNS} WHERE f.invocation = ?1 AND {LATEST} ORDER BY e.id"
+        "SELECT {} FROM {RESULT_TABLES} WHERE f.invocation = ?1 AND {LATEST} ORDER BY e.id",
+        result_columns()
     ))?;
     let mut rows = query.query([invocation])?;
-    let mut results = Vec::new();
+    let (mut results, mut repeats) = (Vec::new(), Repeats::default());
     while let Some(row) = rows.next()? {
-        results.push(read(tx, row, ContentEncoding::Base64)?);
+        results.push(read(tx, row, &mut repeats, ContentEncoding::Base64)?);
     }
     Ok(results)
 }
 
-fn read(tx: Tx<'_>, row: &Row<'_>, encoding: ContentEncoding) -> Result<InvocationResult> {
+/// How many executions an invocation has had on an instance; each counted once for a page.
+#[derive(Default)]
+struct Repeats(HashMap<(i64, i64), u64>);
+
+impl Repeats {
+    fn of(&mut self, tx: Tx<'_>, invocation: i64, instance: i64) -> Result<u64> {
+        if let Some(count) = self.0.get(&(invocation, instance)) {
+            return Ok(*count);
+        }
+        let count = tx
+            .prepare_cached(
+                "SELECT count(*) FROM fires f INDEXED BY fires_by_invocation
+                     CROSS JOIN executions e INDEXED BY executions_by_fire
+                 WHERE f.invocation = ?1 AND e.fire = f.id AND e.instance = ?2",
+            )?
+            .query_row((invocation, instance), |row| row.get(0))?;
+        self.0.insert((invocation, instance), count);
+        Ok(count)
+    }
+}
+
+fn read(
+    tx: Tx<'_>,
+    row: &Row<'_>,
+    repeats: &mut Repeats,
+    encoding: ContentEncoding,
+) -> Result<InvocationResult> {
     let time = |column| row.get::<_, Option<i64>>(column)?.map(read_time).transpose();
+    let text = |column| row.get::<_, Option<String>>(column).map(Option::unwrap_or_default);
     let execution_id = ExecutionId(row.get(0)?);
     let invoke_id = InvokeId::from_bytes(row.get(1)?);
+    let status = read_status(row, 5)?;
     let (start_time, finish_time) = (time(6)?, time(8)?);
     let duration = start_time.zip(finish_time).map(|(start, finish)| finish - start);
+    let settings = read_settings(row, 14)?;
+    let runs_once: bool = row.get(22)?;
+    let delivery = Delivery::of(settings.output_to.as_deref(), Some(status));
     let mut result = InvocationResult {
         execution_id,
         invoke_id,
         command_id: read_command_id(row, 2, invoke_id)?,
         instance_id: row.get::<_, String>(3)?.into(),
         attempt: row.get(4)?,
-        status: read_status(row, 5)?,
+        status,
+        invoke_record_status: status.invoke_status(),
+        repeats: if runs_once { 1 } else { repeats.of(tx, row.get(20)?, row.get(21)?)? },
         start_time,
         finish_time,
         stop_time: time(7)?,
         duration_ms: duration.map(|d| d.num_milliseconds().max(0).cast_unsigned()),
         exit_code: row.get(9)?,
         signal: row.get(10)?,
-        error_code: row.get::<_, Option<String>>(11)?.unwrap_or_default(),
-        error_info: row.get::<_, Option<String>>(12)?.unwrap_or_default(),
+        error_code: text(11)?,
+        error_info: text(12)?,
         output: crate::wire::Encoded::default(),
         dropped: 0,
         dropped_at: None,
+        username: settings.username.unwrap_or_default(),
+        launcher: settings.launcher.unwrap_or_default(),
+        container_id: text(18)?,
+        container_name: text(19)?,
+        termination_mode: read_termination_mode(row, 13)?,
+        tags: tags::read(row, 23)?,
+        oss_output_delivery: settings.output_to.unwrap_or_default(),
+        oss_output_status: delivery.status.to_owned(),
+        oss_output_error_code: delivery.error_code.to_owned(),
+        oss_output_error_info: delivery.error_info.to_owned(),
     };
     result.set_output(outputs::get(tx, execution_id)?, encoding);
     Ok(result)

@@ -7,7 +7,7 @@ use crate::invocation::fire::{Fire, FireDisposition};
 
 use super::commands::read_time;
 use super::timers::Timer;
-use super::{PageToken, Tx, cut_page, parse, unreadable};
+use super::{Listing, Query, Slice, Tx, parse, unreadable};
 
 /// A fire that is about to be stored.
 #[derive(Debug)]
@@ -121,8 +121,8 @@ pub(super) fn count_down(tx: Tx<'_>, fire: i64, ended: u64) -> Result<Option<i64
 }
 
 const COLUMNS: &str =
-    "f.id, f.fire_at_ms, f.until_ms, f.count, f.disposition, f.reason, f.dealt_at_ms, m.zone
-    FROM fires f LEFT JOIN timers m ON m.id = f.timer";
+    "f.id, f.fire_at_ms, f.until_ms, f.count, f.disposition, f.reason, f.dealt_at_ms, m.zone";
+const TABLES: &str = "fires f LEFT JOIN timers m ON m.id = f.timer";
 
 fn read(row: &Row<'_>) -> Result<(i64, Fire)> {
     let until_ms: Option<i64> = row.get(2)?;
@@ -138,30 +138,23 @@ fn read(row: &Row<'_>) -> Result<(i64, Fire)> {
     Ok((row.get(0)?, fire))
 }
 
-/// A page of the fires of an invocation, newest first.
-pub(crate) fn list(
-    tx: Tx<'_>,
-    invocation: i64,
-    after: Option<PageToken>,
-    page_size: usize,
-) -> Result<(Vec<Fire>, Option<PageToken>)> {
-    let mut query = tx.prepare_cached(&format!(
-        "SELECT {COLUMNS} WHERE f.invocation = ?1 AND f.id < ?2 ORDER BY f.id DESC LIMIT ?3"
-    ))?;
-    let after = after.map_or(i64::MAX, |token| token.0);
-    let mut rows = query.query((invocation, after, page_size as i64 + 1))?;
-    let mut entries = Vec::new();
-    while let Some(row) = rows.next()? {
-        entries.push(read(row)?);
-    }
-    let next = cut_page(&mut entries, page_size);
-    Ok((entries.into_iter().map(|(_, fire)| fire).collect(), next))
+/// A slice of the fires of an invocation, newest first.
+pub(crate) fn list(tx: Tx<'_>, invocation: i64, slice: Slice) -> Result<Listing<Fire>> {
+    let query = Query {
+        columns: COLUMNS.to_owned(),
+        tables: TABLES.to_owned(),
+        key: "f.id",
+        ascending: false,
+        conditions: vec!["f.invocation = ?".to_owned()],
+        values: vec![invocation.into()],
+    };
+    query.slice(tx, slice, |row| Ok(read(row)?.1))
 }
 
 /// The last fire of a timer, or stretch of them, that begins before `until_ms`; with its row.
 pub(crate) fn last_before(tx: Tx<'_>, timer: i64, until_ms: i64) -> Result<Option<(i64, Fire)>> {
     let mut query = tx.prepare_cached(&format!(
-        "SELECT {COLUMNS} WHERE f.timer = ?1 AND f.fire_at_ms < ?2 ORDER BY f.fire_at_ms DESC LIMIT 1"
+        "SELECT {COLUMNS} FROM {TABLES} WHERE f.timer = ?1 AND f.fire_at_ms < ?2 ORDER BY f.fire_at_ms DESC LIMIT 1"
     ))?;
     let mut rows = query.query((timer, until_ms))?;
     rows.next()?.map(read).transpose()
@@ -175,7 +168,7 @@ pub(crate) fn beside_schedule(
     until_ms: i64,
 ) -> Result<Vec<(i64, Fire)>> {
     let mut query = tx.prepare_cached(&format!(
-        "SELECT {COLUMNS} WHERE f.invocation = ?1 AND f.timer IS NULL
+        "SELECT {COLUMNS} FROM {TABLES} WHERE f.invocation = ?1 AND f.timer IS NULL
              AND f.fire_at_ms >= ?2 AND f.fire_at_ms < ?3 ORDER BY f.id"
     ))?;
     let mut rows = query.query((invocation, from_ms, until_ms))?;

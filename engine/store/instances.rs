@@ -1,14 +1,19 @@
 //! Table `instances`.
 
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
 use rusqlite::{OptionalExtension, Row, params_from_iter, types::Value};
+use serde::Serialize;
 
 use crate::error::{Error, Result, Violation};
 use crate::id::InstanceId;
-use crate::instance::{Instance, InstanceState, OsType};
+use crate::instance::{AgentStatus, Instance, OsType};
 use crate::tag::Tag;
 
+use super::commands::{json_or_null, read_json};
 use super::tags::{self, Tagged};
-use super::{PageToken, Tx, cut_page, parse, unreadable};
+use super::{Listing, Query, Slice, Tx, parse, unreadable};
 
 /// An instance as a target: what the checks before an invocation need.
 #[derive(Debug, Clone)]
@@ -21,8 +26,8 @@ pub(crate) struct Target {
 fn columns() -> String {
     let tags = Tagged::Instance.column("i.id");
     format!(
-        "i.id, i.instance_id, i.name, i.os_type, i.state, i.executor, i.time_zone, i.resource_group_id, {tags}
-         FROM instances i"
+        "i.id, i.instance_id, i.name, i.os_type, i.state, i.executor, i.time_zone, i.resource_group_id,
+         i.agent_status, i.agent_version, i.kind, i.attributes, {tags}"
     )
 }
 
@@ -30,12 +35,14 @@ fn columns() -> String {
 pub(crate) fn upsert(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Result<()> {
     let row: i64 = tx.prepare_cached(
         "INSERT INTO instances (instance_id, name, os_type, state, executor, time_zone, resource_group_id,
-             registered_at_ms, updated_at_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)
+             agent_status, agent_version, kind, attributes, registered_at_ms, updated_at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?9, ?10, ?11, ?12, ?8, ?8)
          ON CONFLICT (instance_id) DO UPDATE SET
              name = excluded.name, os_type = excluded.os_type, state = excluded.state,
              executor = excluded.executor, time_zone = excluded.time_zone,
              resource_group_id = excluded.resource_group_id, updated_at_ms = excluded.updated_at_ms,
+             agent_status = excluded.agent_status, agent_version = excluded.agent_version,
+             kind = excluded.kind, attributes = excluded.attributes,
              removed_at_ms = NULL
          RETURNING id",
     )?
@@ -48,6 +55,10 @@ pub(crate) fn upsert(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Result<()>
         instance.time_zone.map(|zone| zone.to_string()),
         &instance.resource_group_id,
         now_ms,
+        instance.agent_status.as_str(),
+        &instance.agent_version,
+        &instance.kind,
+        json_or_null(&instance.attributes, BTreeMap::is_empty)?,
     ), |row| row.get(0))?;
     Tagged::Instance.clear(tx, row)?;
     Tagged::Instance.insert(tx, row, &instance.tags)
@@ -89,7 +100,7 @@ pub(crate) fn remove(tx: Tx<'_>, id: &InstanceId, now_ms: i64) -> Result<()> {
 /// The instance of that name.
 pub(crate) fn find(tx: Tx<'_>, id: &InstanceId) -> Result<Option<Target>> {
     tx.prepare_cached(&format!(
-        "SELECT {} WHERE i.instance_id = ?1 AND i.removed_at_ms IS NULL",
+        "SELECT {} FROM instances i WHERE i.instance_id = ?1 AND i.removed_at_ms IS NULL",
         columns()
     ))?
     .query_row([id.as_str()], |row| Ok(read(row)))
@@ -125,7 +136,7 @@ pub(crate) fn tagged(tx: Tx<'_>, tags: &[Tag], max: usize) -> Result<Vec<Target>
     conditions.push("i.removed_at_ms IS NULL".to_owned());
     values.push(i64::try_from(max).unwrap_or(i64::MAX).saturating_add(1).into());
     let mut query = tx.prepare_cached(&format!(
-        "SELECT {} JOIN instance_tags f INDEXED BY instance_tags_by_value ON f.instance = i.id
+        "SELECT {} FROM instances i JOIN instance_tags f INDEXED BY instance_tags_by_value ON f.instance = i.id
          WHERE f.key = ? AND f.value = ? AND {} ORDER BY i.id LIMIT ?",
         columns(),
         conditions.join(" AND ")
@@ -148,24 +159,87 @@ pub(crate) fn is_group(tx: Tx<'_>, resource_group_id: &str) -> Result<bool> {
     Ok(is_group)
 }
 
-/// A page of instances, in the order of their registration.
-pub(crate) fn list(
-    tx: Tx<'_>,
-    after: Option<PageToken>,
-    page_size: usize,
-) -> Result<(Vec<Instance>, Option<PageToken>)> {
-    let mut query = tx.prepare_cached(&format!(
-        "SELECT {} WHERE i.removed_at_ms IS NULL AND i.id > ?1 ORDER BY i.id LIMIT ?2",
-        columns()
-    ))?;
-    let mut rows = query.query((after.map_or(0, |token| token.0), page_size as i64 + 1))?;
-    let mut entries = Vec::new();
-    while let Some(row) = rows.next()? {
-        let target = read(row)?;
-        entries.push((target.row, target.instance));
+/// Which instances a listing has.
+#[derive(Debug, Default)]
+pub(crate) struct Filter<'a> {
+    /// Only these, all of which have to be there.
+    pub ids: &'a [InstanceId],
+    pub tags: &'a [Tag],
+    pub os_type: Option<OsType>,
+    pub agent_statuses: &'a [AgentStatus],
+}
+
+/// A slice of the instances, in the order of their registration.
+pub(crate) fn list(tx: Tx<'_>, filter: &Filter<'_>, slice: Slice) -> Result<Listing<Target>> {
+    for id in filter.ids {
+        find(tx, id)?.ok_or_else(|| Error::invalid(not_found(id)))?;
     }
-    let next = cut_page(&mut entries, page_size);
-    Ok((entries.into_iter().map(|(_, instance)| instance).collect(), next))
+    let mut values = Vec::new();
+    let mut conditions = Tagged::Instance.conditions("i.id", filter.tags, &mut values);
+    conditions.push("i.removed_at_ms IS NULL".to_owned());
+    let mut query = Query {
+        columns: columns(),
+        tables: "instances i".to_owned(),
+        key: "i.id",
+        ascending: true,
+        conditions,
+        values,
+    };
+    let any_of = "IN (SELECT value FROM json_each(?))";
+    let ids = (!filter.ids.is_empty()).then(|| json(filter.ids)).transpose()?;
+    query.filter(&format!("i.instance_id {any_of}"), ids);
+    query.filter("i.os_type = ?", filter.os_type.map(|of| of.as_str().to_owned()));
+    let agents = (!filter.agent_statuses.is_empty()).then(|| json(filter.agent_statuses));
+    query.filter(&format!("i.agent_status {any_of}"), agents.transpose()?);
+    query.slice(tx, slice, read)
+}
+
+fn json(list: &(impl Serialize + ?Sized)) -> Result<String> {
+    serde_json::to_string(list).map_err(unreadable)
+}
+
+/// What has been going on at an instance.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Activity {
+    pub seen_at_ms: Option<i64>,
+    pub started_at_ms: Option<i64>,
+    pub active: u64,
+    pub total: u64,
+}
+
+/// What has been going on at these instances, in their order. Reads every execution once.
+pub(crate) fn activity(tx: Tx<'_>, targets: &[Target]) -> Result<Vec<Activity>> {
+    let rows: Vec<i64> = targets.iter().map(|target| target.row).collect();
+    let rows = json(&rows)?;
+    let mut query = tx.prepare_cached(
+        "WITH asked (place, id) AS (SELECT key, value FROM json_each(?1)),
+             counted (id, started, active, total) AS (
+                 SELECT e.instance, max(e.started_at_ms), sum(e.finished_at_ms IS NULL), count(*)
+                 FROM executions e WHERE e.instance IN (SELECT id FROM asked) GROUP BY e.instance)
+         SELECT i.seen_at_ms, c.started, coalesce(c.active, 0), coalesce(c.total, 0)
+         FROM asked a JOIN instances i ON i.id = a.id LEFT JOIN counted c ON c.id = a.id
+         ORDER BY a.place",
+    )?;
+    let found = query.query_map([rows], |row| {
+        Ok(Activity {
+            seen_at_ms: row.get(0)?,
+            started_at_ms: row.get(1)?,
+            active: row.get(2)?,
+            total: row.get(3)?,
+        })
+    })?;
+    Ok(found.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Takes note that the host has seen an instance, and whether its agent is up.
+pub(crate) fn set_seen(tx: Tx<'_>, id: &InstanceId, agent: AgentStatus, now_ms: i64) -> Result<()> {
+    let changed = tx
+        .prepare_cached(
+            "UPDATE instances SET seen_at_ms = ?2, agent_status = ?3
+             WHERE instance_id = ?1 AND removed_at_ms IS NULL",
+        )?
+        .execute((id.as_str(), now_ms, agent.as_str()))?;
+    if changed == 0 { Err(Error::invalid(not_found(id))) } else { Ok(()) }
 }
 
 /// What an unknown instance is.
@@ -180,24 +254,22 @@ pub(crate) fn not_found(id: &InstanceId) -> Violation {
 
 fn read(row: &Row<'_>) -> Result<Target> {
     let instance_id: String = row.get(1)?;
-    let os_type = match row.get_ref(3)?.as_str().map_err(unreadable)? {
-        "Linux" => OsType::Linux,
-        "Windows" => OsType::Windows,
-        other => return Err(unreadable(other)),
-    };
-    let state = match row.get_ref(4)?.as_str().map_err(unreadable)? {
-        "Running" => InstanceState::Running,
-        "Stopped" => InstanceState::Stopped,
-        other => return Err(unreadable(other)),
-    };
     let zone: Option<String> = row.get(6)?;
     let mut instance = Instance::new(instance_id)
         .name(row.get::<_, String>(2)?)
-        .os_type(os_type)
-        .state(state)
-        .executor(row.get::<_, String>(5)?);
+        .os_type(read_named(row, 3)?)
+        .state(read_named(row, 4)?)
+        .executor(row.get::<_, String>(5)?)
+        .agent_status(read_named(row, 8)?)
+        .agent_version(row.get::<_, String>(9)?);
     instance.resource_group_id = row.get(7)?;
-    instance.tags = tags::read(row, 8)?;
+    instance.kind = row.get(10)?;
+    instance.attributes = read_json(row, 11)?;
+    instance.tags = tags::read(row, 12)?;
     instance.time_zone = zone.map(|zone| parse(&zone)).transpose()?;
     Ok(Target { row: row.get(0)?, instance })
+}
+
+fn read_named<T: FromStr<Err = String>>(row: &Row<'_>, column: usize) -> Result<T> {
+    parse(row.get_ref(column)?.as_str().map_err(unreadable)?)
 }

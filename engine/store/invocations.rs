@@ -5,36 +5,53 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use rusqlite::{OptionalExtension, Row, params, params_from_iter, types::Value};
+use rusqlite::{OptionalExtension, Row, params};
 
-use crate::command::parameters::Arguments;
+use crate::command::parameters::{Arguments, Parameters, SecretNames};
 use crate::error::{Error, Result, Violation};
+use crate::given::Given;
 use crate::id::{CommandId, InvokeId};
+use crate::invocation::container::Container;
 use crate::invocation::recurrence::{MissedPolicy, OverlapPolicy, Recurrence, Trigger};
 use crate::invocation::{DescribeInvocations, Invocation, Job, RepeatMode, TerminationMode};
 use crate::schedule::Zone;
-use crate::status::{ExecutionStatus, InvocationStatus, StatusCounts, roll_up};
+use crate::status::{ExecutionStatus, InvocationStatus, InvokeStatus, StatusCounts, roll_up};
 use crate::tag::Tag;
 use crate::wire::{ContentEncoding, Encoded};
 
-use super::commands::{Definition, read_time, read_type};
+use super::commands::{
+    Definition, json_or_null, like, read_json, read_settings, read_time, read_type,
+};
 use super::executions::LATEST_STANDING;
 use super::tags::{self, Tagged};
 use super::timers::NewTimer;
-use super::{PageToken, Tx, contents, cut_page, days, firing, parse, targets, timers, unreadable};
+use super::{
+    Listing, Query, Slice, Tx, contents, days, firing, parse, standings, targets, timers,
+    unreadable,
+};
 
 /// An invocation that is about to be stored.
 #[derive(Debug)]
 pub(crate) struct NewInvocation {
     pub invoke_id: InvokeId,
     /// `None`: the command comes with the invocation and has its digits for an id.
-    pub command_id: Option<CommandId>,
-    pub definition: Definition,
+    pub kept_id: Option<CommandId>,
     pub arguments: Arguments,
+    pub container: Container,
+    pub windows_password_name: Option<String>,
+    pub resource_group_id: Option<String>,
+    pub caller: Option<Arc<str>>,
     pub termination_mode: TerminationMode,
     /// None: it runs at once, and once.
     pub recurrence: Option<Recurrence>,
     pub tags: Vec<Tag>,
+}
+
+impl NewInvocation {
+    /// The id of its command.
+    pub(crate) fn command_id(&self) -> CommandId {
+        self.kept_id.unwrap_or_else(|| CommandId::of_invocation(self.invoke_id))
+    }
 }
 
 /// The targets of an invocation that share a clock, when it fires for them first, and how long
@@ -59,12 +76,11 @@ pub(crate) enum Start {
 pub(crate) fn insert(
     tx: Tx<'_>,
     new: &NewInvocation,
+    definition: &Definition,
     start: &Start,
-    per_day_max: u64,
     now_ms: i64,
 ) -> Result<()> {
-    days::count_invocation(tx, now_ms, per_day_max)?;
-    let definition = &new.definition;
+    days::count_invocation(tx, now_ms)?;
     let content = contents::intern(tx, &definition.content)?;
     let recurrence = new.recurrence.as_ref();
     let schedule = recurrence.and_then(|recurrence| match &recurrence.trigger {
@@ -78,17 +94,20 @@ pub(crate) fn insert(
     tx.prepare_cached(
         "INSERT INTO invocations (invoke_id, command_id, name, description, type, content, working_dir,
              timeout_s, termination_mode, repeat_mode, created_at_ms, frequency, overlap_policy, missed_policy,
-             spread_s, end_at_ms, fires_max, parameters, parameter_passing)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
+             spread_s, end_at_ms, fires_max, parameters, parameter_passing, username, launcher, output_to,
+             windows_password_name, container_id, container_name, default_parameters, secret_parameters,
+             resource_group_id, caller)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
+             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29)",
     )?
     .execute(params![
         new.invoke_id.as_bytes(),
-        new.command_id.as_ref().map(CommandId::as_bytes),
+        new.kept_id.as_ref().map(CommandId::as_bytes),
         &definition.name,
         &definition.description,
         definition.command_type.as_str(),
         content,
-        &definition.working_dir,
+        &definition.settings.working_dir,
         definition.timeout_s,
         new.termination_mode.as_str(),
         recurrence.map_or(RepeatMode::Once, Recurrence::mode).as_str(),
@@ -101,6 +120,16 @@ pub(crate) fn insert(
         recurrence.and_then(|recurrence| recurrence.fires_max),
         parameters,
         new.arguments.passing.as_str(),
+        &definition.settings.username,
+        &definition.settings.launcher,
+        &definition.settings.output_to,
+        &new.windows_password_name,
+        &new.container.id,
+        &new.container.name,
+        json_or_null(&new.arguments.defaults, Parameters::is_empty)?,
+        json_or_null(&new.arguments.secrets, SecretNames::is_empty)?,
+        &new.resource_group_id,
+        &new.caller,
     ])?;
     let invocation = tx.last_insert_rowid();
     Tagged::Invocation.insert(tx, invocation, &new.tags)?;
@@ -142,8 +171,10 @@ pub(crate) fn find(tx: Tx<'_>, invoke_id: InvokeId) -> Result<i64> {
 /// What the executions of a fire have in common.
 pub(crate) fn job_of_fire(tx: Tx<'_>, fire: i64) -> Result<Arc<Job>> {
     tx.prepare_cached(
-        "SELECT v.invoke_id, v.command_id, v.type, v.content, v.working_dir, v.timeout_s, v.termination_mode,
-                v.overlap_policy, v.missed_policy, v.parameters, v.parameter_passing
+        "SELECT v.invoke_id, v.command_id, v.type, v.content, v.timeout_s, v.termination_mode,
+                v.overlap_policy, v.missed_policy, v.parameters, v.parameter_passing, v.default_parameters,
+                v.secret_parameters, v.working_dir, v.username, v.launcher, v.output_to, v.container_id,
+                v.container_name, v.windows_password_name, v.caller
          FROM fires f JOIN invocations v ON v.id = f.invocation WHERE f.id = ?1",
     )?
     .query_row([fire], |row| Ok(read_job(tx, row)))?
@@ -152,19 +183,22 @@ pub(crate) fn job_of_fire(tx: Tx<'_>, fire: i64) -> Result<Arc<Job>> {
 
 fn read_job(tx: Tx<'_>, row: &Row<'_>) -> Result<Job> {
     let invoke_id = InvokeId::from_bytes(row.get(0)?);
-    let overlap: Option<OverlapPolicy> = read_policy(row, 7)?;
-    let missed: Option<MissedPolicy> = read_policy(row, 8)?;
+    let overlap: Option<OverlapPolicy> = read_policy(row, 6)?;
+    let missed: Option<MissedPolicy> = read_policy(row, 7)?;
     Ok(Job {
         invoke_id,
         command_id: read_command_id(row, 1, invoke_id)?,
         command_type: read_type(row, 2)?,
         content: contents::get(tx, row.get(3)?)?,
-        arguments: read_arguments(row, 9)?,
-        working_dir: row.get(4)?,
-        timeout_s: row.get(5)?,
-        termination_mode: read_termination_mode(row, 6)?,
+        timeout_s: row.get(4)?,
+        termination_mode: read_termination_mode(row, 5)?,
         lets_wait: overlap.is_some_and(OverlapPolicy::lets_wait)
             || missed.is_some_and(MissedPolicy::lets_wait),
+        arguments: read_arguments(row, 8)?,
+        settings: read_settings(row, 12)?,
+        container: Container { id: row.get(16)?, name: row.get(17)? },
+        windows_password_name: row.get(18)?,
+        caller: row.get::<_, Option<String>>(19)?.map(Arc::from),
     })
 }
 
@@ -291,53 +325,64 @@ pub(crate) fn resume(tx: Tx<'_>, invocation: i64) -> Result<()> {
     timers::release(tx, invocation)
 }
 
-/// A page of invocations, newest first.
+/// A slice of the invocations, newest first.
 pub(crate) fn list(
     tx: Tx<'_>,
     filter: &DescribeInvocations,
-    after: Option<PageToken>,
-    page_size: usize,
+    slice: Slice,
     encoding: ContentEncoding,
-) -> Result<(Vec<Invocation>, Option<PageToken>)> {
-    let mut values = vec![Value::from(after.map_or(i64::MAX, |token| token.0))];
-    let mut conditions = vec!["v.id < ?".to_owned()];
-    conditions.extend(Tagged::Invocation.conditions("v.id", &filter.tags, &mut values));
-    if let Some(id) = filter.invoke_id {
-        conditions.push("v.invoke_id = ?".to_owned());
-        values.push(id.as_bytes().to_vec().into());
-    }
+) -> Result<Listing<Invocation>> {
+    let mut values = Vec::new();
+    let conditions = Tagged::Invocation.conditions("v.id", &filter.tags, &mut values);
+    let mut query = Query {
+        columns: format!(
+            "v.id, v.invoke_id, v.command_id, v.name, v.description, v.type, v.content, v.timeout_s,
+             v.termination_mode, v.created_at_ms, v.finished_at_ms, v.frequency, v.repeat_mode,
+             v.overlap_policy, v.missed_policy, v.spread_s, v.end_at_ms, v.fires_max, v.paused_at_ms,
+             v.parameters, v.parameter_passing, v.default_parameters, v.secret_parameters, v.working_dir,
+             v.username, v.launcher, v.output_to, v.container_id, v.container_name,
+             v.windows_password_name, v.resource_group_id, v.caller, {}",
+            Tagged::Invocation.column("v.id")
+        ),
+        tables: "invocations v".to_owned(),
+        key: "v.id",
+        ascending: false,
+        conditions,
+        values,
+    };
+    query.filter("v.invoke_id = ?", filter.invoke_id.map(|id| id.as_bytes().to_vec()));
     if let Some(id) = filter.command_id {
-        conditions.push(OF_COMMAND.to_owned());
-        values.extend([id.as_bytes().to_vec().into(), id.as_bytes().to_vec().into()]);
+        query.conditions.push(OF_COMMAND.to_owned());
+        query.values.extend([id.as_bytes().to_vec().into(), id.as_bytes().to_vec().into()]);
     }
-    if let Some(id) = &filter.instance_id {
-        conditions.push(
+    query.filter("v.type = ?", filter.command_type.map(|of| of.as_str().to_owned()));
+    query.filter("v.resource_group_id = ?", filter.resource_group_id.clone());
+    match &filter.instance_id {
+        Some(id) => query.filter(
             "(SELECT id FROM instances WHERE instance_id = ?) IN (
                  SELECT e.instance FROM fires f JOIN executions e ON e.fire = f.id WHERE f.invocation = v.id
                  UNION ALL
-                 SELECT t.instance FROM targets t WHERE t.invocation = v.id)"
-                .to_owned(),
-        );
-        values.push(id.as_str().to_owned().into());
+                 SELECT t.instance FROM targets t WHERE t.invocation = v.id)",
+            Some(id.as_str().to_owned()),
+        ),
+        // The pages' services take no notice of these beside an instance.
+        None => {
+            query.filter("v.name LIKE ? ESCAPE '\\'", filter.command_name.as_deref().map(like));
+            let mode = filter.repeat_mode.as_ref();
+            query.filter("v.repeat_mode = ?", mode.map(ToString::to_string));
+        }
     }
-    conditions.extend(filter.status.map(standing));
-    values.push((page_size as i64 + 1).into());
-    let mut query = tx.prepare_cached(&format!(
-        "SELECT v.id, v.invoke_id, v.command_id, v.name, v.description, v.type, v.content, v.working_dir,
-                v.timeout_s, v.termination_mode, v.created_at_ms, v.finished_at_ms, v.frequency, v.repeat_mode,
-                v.overlap_policy, v.missed_policy, v.spread_s, v.end_at_ms, v.fires_max, v.paused_at_ms,
-                v.parameters, v.parameter_passing, {}
-         FROM invocations v WHERE {} ORDER BY v.id DESC LIMIT ?",
-        Tagged::Invocation.column("v.id"),
-        conditions.join(" AND ")
-    ))?;
-    let mut rows = query.query(params_from_iter(values))?;
-    let mut entries = Vec::new();
-    while let Some(row) = rows.next()? {
-        entries.push((row.get(0)?, read(tx, row, encoding)?));
+    if let Some(timed) = filter.timed {
+        let not = if timed { "" } else { "NOT " };
+        query.conditions.push(format!("{not}({})", targets::ANY_LEFT));
     }
-    let next = cut_page(&mut entries, page_size);
-    Ok((entries.into_iter().map(|(_, invocation)| invocation).collect(), next))
+    query.conditions.extend(filter.status.map(standing));
+    if let Some(Given::Known(named)) = &filter.invoke_status {
+        let either = [named.status.map(standing), named.invoke_status.map(standing_in_older_terms)];
+        let either: Vec<_> = either.into_iter().flatten().map(|one| format!("({one})")).collect();
+        query.conditions.push(format!("({})", either.join(" OR ")));
+    }
+    query.slice(tx, slice, |row| read(tx, row, filter, encoding))
 }
 
 /// The condition that picks the invocations that stand so: what `roll_up` says, in SQL, so that
@@ -368,17 +413,65 @@ fn standing(status: InvocationStatus) -> String {
     conditions.join(" AND ")
 }
 
+/// The condition that picks the invocations that stand so in the older terms: what
+/// [`InvocationStatus::invoke_status`] says, in SQL.
+fn standing_in_older_terms(status: InvokeStatus) -> String {
+    let any = |wanted: InvokeStatus| {
+        let of = ExecutionStatus::ALL.iter().filter(|status| status.invoke_status() == wanted);
+        let of: Vec<_> = of.map(|status| format!("'{status}'")).collect();
+        format!(
+            "EXISTS (SELECT 1 FROM fires f JOIN executions e ON e.fire = f.id
+             WHERE f.invocation = v.id AND e.status IN ({}) AND {LATEST_STANDING})",
+            of.join(", ")
+        )
+    };
+    let ended = "v.status IN ('Success', 'Failed', 'PartialFailed')";
+    let (finished, failed) = (any(InvokeStatus::Finished), any(InvokeStatus::Failed));
+    match status {
+        InvokeStatus::Running => {
+            format!("v.finished_at_ms IS NULL AND NOT ({})", standing(InvocationStatus::Stopping))
+        }
+        InvokeStatus::Stopping => standing(InvocationStatus::Stopping),
+        InvokeStatus::Stopped => standing(InvocationStatus::Stopped),
+        InvokeStatus::Finished => format!("{ended} AND {finished} AND NOT {failed}"),
+        InvokeStatus::PartialFailed => format!("{ended} AND {finished} AND {failed}"),
+        InvokeStatus::Failed => format!("{ended} AND NOT {finished}"),
+    }
+}
+
 /// The condition that picks the invocations of a command: of a kept one by its id, of another by
 /// the digits it shares with its invocation. Takes the id twice.
 pub(super) const OF_COMMAND: &str =
     "(v.command_id = ? OR (v.invoke_id = ? AND v.command_id IS NULL))";
 
-fn read(tx: Tx<'_>, row: &Row<'_>, encoding: ContentEncoding) -> Result<Invocation> {
+fn read(
+    tx: Tx<'_>,
+    row: &Row<'_>,
+    filter: &DescribeInvocations,
+    encoding: ContentEncoding,
+) -> Result<Invocation> {
     let id = row.get(0)?;
     let invoke_id = InvokeId::from_bytes(row.get(1)?);
     let content = contents::get(tx, row.get(6)?)?;
     let time = |column| row.get::<_, Option<i64>>(column)?.map(read_time).transpose();
-    let arguments = read_arguments(row, 20)?.unwrap_or_default();
+    let text = |column| row.get::<_, Option<String>>(column).map(Option::unwrap_or_default);
+    let arguments = read_arguments(row, 19)?.unwrap_or_default().redacted();
+    let settings = read_settings(row, 23)?;
+    let status = status(tx, id)?;
+    let creation_time = read_time(row.get(9)?)?;
+    let invoke_instances = match filter.omit_instances {
+        true => Vec::new(),
+        false => {
+            let on = standings::Question {
+                creation_time,
+                only: filter.instance_id.as_ref(),
+                with_output: filter.include_output,
+                output_to: settings.output_to.as_deref(),
+                encoding,
+            };
+            standings::of_invocation(tx, id, &on)?
+        }
+    };
     Ok(Invocation {
         invoke_id,
         command_id: read_command_id(row, 2, invoke_id)?,
@@ -386,26 +479,50 @@ fn read(tx: Tx<'_>, row: &Row<'_>, encoding: ContentEncoding) -> Result<Invocati
         command_description: row.get(4)?,
         command_type: read_type(row, 5)?,
         command_content: Encoded::new(content.to_vec(), encoding),
-        status: status(tx, id)?,
-        repeat_mode: read_repeat_mode(row, 13)?,
-        frequency: row.get::<_, Option<String>>(12)?.unwrap_or_default(),
-        overlap_policy: read_policy(row, 14)?.unwrap_or_default(),
-        missed_policy: read_policy(row, 15)?.unwrap_or_default(),
-        spread: row.get(16)?,
-        end_time: time(17)?,
-        max_fires: row.get(18)?,
-        pause_time: time(19)?,
+        status,
+        invoke_status: invoke_status(tx, id, status)?,
+        timed: targets::any_left(tx, id)?,
+        timeout: row.get(7)?,
+        termination_mode: read_termination_mode(row, 8)?,
+        creation_time,
+        finish_time: time(10)?,
+        frequency: text(11)?,
+        repeat_mode: read_repeat_mode(row, 12)?,
+        overlap_policy: read_policy(row, 13)?.unwrap_or_default(),
+        missed_policy: read_policy(row, 14)?.unwrap_or_default(),
+        spread: row.get(15)?,
+        end_time: time(16)?,
+        max_fires: row.get(17)?,
+        pause_time: time(18)?,
         next_fire_time: timers::next_fire_ms(tx, id)?.map(read_time).transpose()?,
-        working_dir: row.get::<_, Option<String>>(7)?.unwrap_or_default(),
-        timeout: row.get(8)?,
         parameters: arguments.values,
+        default_parameters: arguments.defaults,
+        secret_parameters: arguments.secrets,
         parameter_passing: arguments.passing,
-        tags: tags::read(row, 22)?,
-        termination_mode: read_termination_mode(row, 9)?,
-        creation_time: read_time(row.get(10)?)?,
-        finish_time: time(11)?,
+        working_dir: settings.working_dir.unwrap_or_default(),
+        username: settings.username.unwrap_or_default(),
+        launcher: settings.launcher.unwrap_or_default(),
+        oss_output_delivery: settings.output_to.unwrap_or_default(),
+        container_id: text(27)?,
+        container_name: text(28)?,
+        windows_password_name: text(29)?,
+        resource_group_id: text(30)?,
+        caller: text(31)?,
+        tags: tags::read(row, 32)?,
         instance_count: instance_count(tx, id)?,
+        invoke_instances,
     })
+}
+
+/// The status in the older terms. Only what failed has to be looked into for it.
+fn invoke_status(tx: Tx<'_>, invocation: i64, status: InvocationStatus) -> Result<InvokeStatus> {
+    match status {
+        InvocationStatus::Success => Ok(InvokeStatus::Finished),
+        InvocationStatus::Failed | InvocationStatus::PartialFailed => {
+            Ok(status.invoke_status(&counts(tx, invocation)?))
+        }
+        _ => Ok(status.invoke_status(&StatusCounts::default())),
+    }
 }
 
 fn instance_count(tx: Tx<'_>, invocation: i64) -> Result<u64> {
@@ -429,7 +546,7 @@ pub(super) fn read_command_id(
     Ok(kept.map_or_else(|| CommandId::of_invocation(invoke_id), CommandId::from_bytes))
 }
 
-fn read_termination_mode(row: &Row<'_>, column: usize) -> Result<TerminationMode> {
+pub(super) fn read_termination_mode(row: &Row<'_>, column: usize) -> Result<TerminationMode> {
     parse(row.get_ref(column)?.as_str().map_err(unreadable)?)
 }
 
@@ -437,7 +554,8 @@ fn read_repeat_mode(row: &Row<'_>, column: usize) -> Result<RepeatMode> {
     parse(row.get_ref(column)?.as_str().map_err(unreadable)?)
 }
 
-/// The values of parameters, in this column and the next; none if the script takes none.
+/// The values of parameters, in four columns from this one on: those given, how they are passed,
+/// the defaults, the names of secret ones; none if the script takes none.
 fn read_arguments(row: &Row<'_>, column: usize) -> Result<Option<Arguments>> {
     let Some(values) = row.get_ref(column)?.as_str_or_null().map_err(unreadable)? else {
         return Ok(None);
@@ -445,6 +563,8 @@ fn read_arguments(row: &Row<'_>, column: usize) -> Result<Option<Arguments>> {
     Ok(Some(Arguments {
         values: serde_json::from_str(values).map_err(unreadable)?,
         passing: parse(row.get_ref(column + 1)?.as_str().map_err(unreadable)?)?,
+        defaults: read_json(row, column + 2)?,
+        secrets: read_json(row, column + 3)?,
     }))
 }
 

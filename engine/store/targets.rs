@@ -46,7 +46,7 @@ pub(super) fn of_timer(tx: Tx<'_>, invocation: i64, timer: i64) -> Result<Vec<i6
 pub(super) fn of_invocation(tx: Tx<'_>, invocation: i64) -> Result<Vec<i64>> {
     let mut query = tx.prepare_cached(
         "SELECT t.instance FROM targets t JOIN instances i ON i.id = t.instance
-             WHERE t.invocation = ?1 AND i.removed_at_ms IS NULL ORDER BY t.id",
+             WHERE t.invocation = ?1 AND t.stopped = 0 AND i.removed_at_ms IS NULL ORDER BY t.id",
     )?;
     let instances = query.query_map([invocation], |row| row.get(0))?;
     Ok(instances.collect::<rusqlite::Result<_>>()?)
@@ -55,13 +55,15 @@ pub(super) fn of_invocation(tx: Tx<'_>, invocation: i64) -> Result<Vec<i64>> {
 /// Whether an invocation will fire again: by a timer or at a boot.
 pub(super) fn any_left(tx: Tx<'_>, invocation: i64) -> Result<bool> {
     let any = tx
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM timers WHERE invocation = ?1 AND next_fire_at_ms IS NOT NULL)
-                 OR EXISTS (SELECT 1 FROM targets WHERE invocation = ?1 AND awaits_boot = 1)",
-        )?
+        .prepare_cached(&format!("SELECT {ANY_LEFT} FROM invocations v WHERE v.id = ?1"))?
         .query_row([invocation], |row| row.get(0))?;
     Ok(any)
 }
+
+/// The condition that an invocation will fire again.
+pub(super) const ANY_LEFT: &str =
+    "EXISTS (SELECT 1 FROM timers lt WHERE lt.invocation = v.id AND lt.next_fire_at_ms IS NOT NULL)
+         OR EXISTS (SELECT 1 FROM targets lb WHERE lb.invocation = v.id AND lb.awaits_boot = 1)";
 
 /// Lets an invocation fire no more.
 pub(super) fn end_all(tx: Tx<'_>, invocation: i64) -> Result<()> {
@@ -77,7 +79,7 @@ pub(super) fn end_all(tx: Tx<'_>, invocation: i64) -> Result<()> {
 pub(super) fn remove(tx: Tx<'_>, invocation: i64, ids: &[InstanceId]) -> Result<()> {
     for id in ids {
         tx.prepare_cached(
-            "DELETE FROM targets WHERE invocation = ?1
+            "UPDATE targets SET stopped = 1, timer = NULL, awaits_boot = 0 WHERE invocation = ?1
              AND instance = (SELECT id FROM instances WHERE instance_id = ?2)",
         )?
         .execute((invocation, id.as_str()))?;

@@ -20,12 +20,16 @@ fn sorted<'a>(names: &[&'a str]) -> Vec<&'a str> {
 }
 
 const RUN: &[&str] = &[
+    "Caller",
     "CommandContent",
     "CommandDescription",
     "CommandId",
     "CommandName",
     "CommandType",
+    "ContainerId",
+    "ContainerName",
     "CreationTime",
+    "DefaultParameters",
     "EndTime",
     "FinishTime",
     "Frequency",
@@ -33,18 +37,26 @@ const RUN: &[&str] = &[
     "InvocationResults",
     "InvocationStatus",
     "InvokeId",
+    "InvokeInstances",
+    "InvokeStatus",
+    "Launcher",
     "MaxFires",
     "MissedPolicy",
     "NextFireTime",
+    "OssOutputDelivery",
     "OverlapPolicy",
     "ParameterPassing",
     "Parameters",
     "PauseTime",
     "RepeatMode",
+    "ResourceGroupId",
     "Spread",
     "Tags",
     "TerminationMode",
+    "Timed",
     "Timeout",
+    "Username",
+    "WindowsPasswordName",
     "WorkingDir",
 ];
 
@@ -72,7 +84,7 @@ fn documents_have_the_fields_of_the_pages() {
     assert_eq!(fields(&place.json(&["invoke", command])), RUN);
     assert_eq!(place.json(&["commands", "show", command])["CommandContent"], "dHJ1ZQ==");
     let listed = place.json(&["ps"]);
-    assert_eq!(fields(&listed), sorted(&["RequestId", "Invocations", "NextToken"]));
+    assert_eq!(fields(&listed), sorted(&["RequestId", "Invocations", "NextToken", "PageSize"]));
     assert_eq!(listed["Invocations"]["Invocation"].as_array().map(Vec::len), Some(2));
     let listed = place.json(&["commands", "list"]);
     assert_eq!(listed["Commands"]["Command"][0]["InvokeTimes"], 1);

@@ -17,6 +17,8 @@ const PATH_FALLBACK: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/
 /// The variables that every script of an executor gets.
 pub(super) struct Environment {
     variables: BTreeMap<OsString, OsString>,
+    /// The host's user, as the system calls it.
+    own_user: String,
 }
 
 impl Environment {
@@ -45,11 +47,16 @@ impl Environment {
         };
         set("HOME", home.map_or("/".into(), PathBuf::into_os_string));
         set("USER", user.clone().into());
-        set("LOGNAME", user.into());
+        set("LOGNAME", user.clone().into());
         set("SHELL", shell.unwrap_or("/bin/sh").into());
         set("PATH", PATH_FALLBACK.into());
         set("LANG", "C.UTF-8".into());
-        Self { variables }
+        Self { variables, own_user: user }
+    }
+
+    /// Whether a name is that of the host's user.
+    pub(super) fn is_own_user(&self, name: &str) -> bool {
+        self.own_user == name
     }
 
     pub(super) fn set(&mut self, key: OsString, value: OsString) {
@@ -138,7 +145,8 @@ mod tests {
     #[test]
     fn programs_are_found_in_the_scripts_own_path() {
         let check = |path: &str, program: &str, want: Option<&str>| {
-            let mut environment = Environment { variables: BTreeMap::new() };
+            let mut environment =
+                Environment { variables: BTreeMap::new(), own_user: String::new() };
             environment.set("PATH".into(), path.into());
             assert_eq!(environment.find(Path::new(program)).ok().as_deref(), want.map(Path::new));
         };

@@ -14,10 +14,12 @@ use tokio::sync::{Notify, watch};
 
 use super::*;
 use crate::clock::ManualClock;
+use crate::command::settings::Settings;
 use crate::config::OutputQuota;
 use crate::execution::StopReason;
 use crate::executor::Scratch;
 use crate::id::{CommandId, ExecutionId, InvokeId};
+use crate::invocation::container::Container;
 use crate::invocation::{Job, TerminationMode};
 use crate::output::{LiveOutput, Output, Piece, Reader, SpoolSpace, Stream};
 
@@ -61,7 +63,10 @@ impl Run {
                 command_type: CommandType::RunShellScript,
                 content: script.as_ref().into(),
                 arguments: None,
-                working_dir: None,
+                settings: Settings::default(),
+                container: Container::default(),
+                windows_password_name: None,
+                caller: None,
                 timeout_s: 60,
                 termination_mode: TerminationMode::ProcessTree,
                 lets_wait: false,
@@ -93,7 +98,7 @@ impl Run {
 
     fn dir(self, dir: impl AsRef<Path>) -> Self {
         let dir = dir.as_ref().to_str().expect("plain text").to_owned();
-        self.job(|job| job.working_dir = Some(dir))
+        self.job(|job| job.settings.working_dir = Some(dir))
     }
 
     fn executor(mut self, executor: ProcessExecutor) -> Self {
@@ -106,7 +111,15 @@ impl Run {
         let execution_id = ExecutionId(17);
         let instance_id = "local".into();
         let (job, content) = (self.job.clone(), self.job.content.clone());
-        let task = Task { execution_id, instance_id, attempt: 2, job, content };
+        let task = Task {
+            execution_id,
+            instance_id,
+            attempt: 2,
+            job,
+            content,
+            resolved: None,
+            password: None,
+        };
         let (executor, cx) = (self.executor.clone(), self.cx.clone());
         async move { executor.execute(task, cx).await }
     }

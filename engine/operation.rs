@@ -1,0 +1,70 @@
+//! What can be asked of an engine, by the names of the API pages and by this library's own.
+
+use std::fmt;
+
+macro_rules! operations {
+    ($($(#[$about:meta])* $name:ident,)+) => {
+        /// An operation of the engine: what an [`Authorizer`](crate::Authorizer) is asked about.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Operation { $($(#[$about])* $name,)+ }
+
+        impl Operation {
+            /// The name, as the API pages write it where they have one.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)+ }
+            }
+        }
+    };
+}
+
+operations! {
+    /// To create a command and run it.
+    RunCommand,
+    /// To run a kept command.
+    InvokeCommand,
+    /// To start an execution that a call, a timer or a boot has led to: asked for each by itself.
+    StartExecution,
+    /// To stop an invocation.
+    StopInvocation,
+    /// To keep an invocation from firing.
+    PauseInvocation,
+    /// To let it fire again.
+    ResumeInvocation,
+    /// To fire it at once.
+    RunNow,
+    /// To list invocations, or to watch or wait for one.
+    DescribeInvocations,
+    /// To list executions and what they printed.
+    DescribeInvocationResults,
+    /// To list nominal times, or to have one explained.
+    DescribeFires,
+    /// To keep a command.
+    CreateCommand,
+    /// To change a kept command.
+    ModifyCommand,
+    /// To delete a kept command.
+    DeleteCommand,
+    /// To list kept commands.
+    DescribeCommands,
+    /// To fill in a script.
+    PreviewCommand,
+    /// To register an instance or change one.
+    RegisterInstance,
+    /// To remove an instance.
+    RemoveInstance,
+    /// To tell that an instance has booted or been seen.
+    ReportInstance,
+    /// To list instances.
+    DescribeInstances,
+    /// To list what is known of the agents of instances.
+    DescribeCloudAssistantStatus,
+    /// To ask how much of the quotas is used.
+    DescribeQuotas,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}

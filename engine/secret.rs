@@ -1,0 +1,113 @@
+//! The plug-in point of the host's store of secrets.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+/// Turns the names of secrets into what they stand for.
+///
+/// With one plugged in, the value given for a secret parameter (see
+/// [`RunCommand::secret_parameters`](crate::RunCommand::secret_parameters)) is a name in the host's
+/// store, and so is `WindowsPasswordName`: the database holds names only. They are resolved once when
+/// a request comes, so that a wrong one is refused, and then right before each execution.
+///
+/// # A store in memory
+///
+/// ```
+/// use adjutant::{Engine, RunCommand, Secret, SecretError, SecretResolver};
+///
+/// struct Vault;
+///
+/// impl SecretResolver for Vault {
+///     async fn resolve(&self, name: &str) -> Result<Secret, SecretError> {
+///         match name {
+///             "db/password" => Ok(Secret::new("hunter2")),
+///             _ => Err(SecretError::NotFound("there is no such entry".to_owned())),
+///         }
+///     }
+/// }
+///
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+/// # runtime.block_on(async {
+/// let engine = Engine::builder().secret_resolver(Vault).open().await?;
+/// let run = RunCommand::shell("echo {{password}}").enable_parameter().on(["local"]);
+/// let run = run.parameters([("password", "db/password")]).secret_parameters(["password"]);
+/// let run = engine.run_command(run).await?;
+/// assert_eq!(engine.wait(&run.invoke_id).await?.results[0].output.as_bytes(), b"hunter2\n");
+/// # Ok::<(), adjutant::Error>(())
+/// # }).unwrap();
+/// ```
+pub trait SecretResolver: Send + Sync + 'static {
+    /// What a name stands for.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no answer; the names of secrets may be told, what they stand for never.
+    fn resolve(&self, name: &str) -> impl Future<Output = Result<Secret, SecretError>> + Send;
+}
+
+/// A secret. Its `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps a text from being shown.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// Why a name could not be resolved.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SecretError {
+    /// There is no secret of that name (`ParameterStore.InvalidParameters`).
+    #[error("{0}")]
+    NotFound(String),
+    /// The engine may not have it (`ParameterStore.NoPermission`).
+    #[error("{0}")]
+    Denied(String),
+    /// The store does not answer (`ParameterStore.NotSupported`).
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl SecretError {
+    /// The page's code.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound(_) => "ParameterStore.InvalidParameters",
+            Self::Denied(_) => "ParameterStore.NoPermission",
+            Self::Unavailable(_) => NO_STORE,
+        }
+    }
+}
+
+/// The code where there is no store, or none that answers.
+pub(crate) const NO_STORE: &str = "ParameterStore.NotSupported";
+
+/// A boxed [`SecretResolver::resolve`].
+pub(crate) type Resolve<'a> =
+    Pin<Box<dyn Future<Output = Result<Secret, SecretError>> + Send + 'a>>;
+
+/// [`SecretResolver`] behind a pointer.
+pub(crate) trait DynSecretResolver: Send + Sync + 'static {
+    fn resolve<'a>(&'a self, name: &'a str) -> Resolve<'a>;
+}
+
+impl<R: SecretResolver> DynSecretResolver for R {
+    fn resolve<'a>(&'a self, name: &'a str) -> Resolve<'a> {
+        Box::pin(SecretResolver::resolve(self, name))
+    }
+}
