@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use adjutant::schedule::Zone;
 use adjutant::{
-    CommandId, InstanceId, InvokeId, LOCAL, MissedPolicy, OverlapPolicy, RepeatMode,
+    CommandId, CommandType, InstanceId, InvokeId, LOCAL, MissedPolicy, OverlapPolicy, RepeatMode,
     TerminationMode,
 };
 use chrono::{DateTime, Utc};
@@ -128,6 +128,11 @@ pub(crate) enum Verb {
     Preview(Preview),
     /// Show how much of the quotas is used
     Quota,
+    /// Carry out an operation of the API pages: its JSON on standard input, its answer on standard output
+    #[command(
+        after_help = "A failure is an answer too: {\"Code\":…,\"Message\":…,\"RequestId\":…,\"Violations\":[…]}, with exit status 1.\nNothing is waited for: what is started goes on in the background."
+    )]
+    Api(Api),
     /// List when a schedule fires next
     Next(Next),
     /// Print completions for a shell
@@ -149,6 +154,40 @@ pub(crate) struct Source {
     /// A file with the script
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
+}
+
+/// What a script is written in, and what its parameters are by default.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Language {
+    /// What the script is written in
+    #[arg(long = "type", value_enum, value_name = "WHAT", default_value_t = Written::Shell)]
+    pub written: Written,
+    /// The script is given as Base64
+    #[arg(long)]
+    pub base64: bool,
+    /// What a parameter is that is given no value
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub default: Vec<Pair>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Written {
+    /// For sh, or what its `#!` line names
+    Shell,
+    /// For PowerShell
+    Powershell,
+    /// For Windows
+    Bat,
+}
+
+impl From<Written> for CommandType {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::Shell => Self::RunShellScript,
+            Written::Powershell => Self::RunPowerShellScript,
+            Written::Bat => Self::RunBatScript,
+        }
+    }
 }
 
 /// Values for a script's parameters.
@@ -176,6 +215,27 @@ pub(crate) struct Target {
     /// Hand a value to the script in the variable PARAM_NAME, byte by byte
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair, conflicts_with = "param")]
     pub param_env: Vec<Pair>,
+    /// Keep the value of this parameter out of every answer
+    #[arg(long, value_name = "NAME")]
+    pub secret: Vec<String>,
+    /// The user to run as [default: the one who runs this program]
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Give the script to this instead of its shell, as in `python3 -u {{ACS::ScriptFileName}}`
+    #[arg(long, value_name = "COMMAND")]
+    pub launcher: Option<String>,
+    /// The container to run in, by name
+    #[arg(long, value_name = "NAME")]
+    pub container: Option<String>,
+    /// The container to run in, by id
+    #[arg(long, value_name = "ID")]
+    pub container_id: Option<String>,
+    /// Send the whole output there, as in `oss://BUCKET/FOLDER`
+    #[arg(long, value_name = "URL")]
+    pub output_to: Option<String>,
+    /// Check everything, store nothing and run nothing
+    #[arg(long, conflicts_with_all = ["detach", "on_reboot"])]
+    pub dry_run: bool,
     /// Tag the run, and the command if it is kept
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     pub tag: Vec<Pair>,
@@ -335,13 +395,15 @@ impl From<Termination> for TerminationMode {
 pub(crate) struct Run {
     #[command(flatten)]
     pub source: Source,
+    #[command(flatten)]
+    pub language: Language,
     /// A name for people
     #[arg(long)]
     pub name: Option<String>,
     /// Keep the command for `adjutant invoke`
     #[arg(long)]
     pub keep: bool,
-    /// Take {{NAME}} in the script for a parameter; implied by --param and --param-env
+    /// Take {{NAME}} in the script for a parameter; implied by --param, --param-env and --default
     #[arg(long)]
     pub parameters: bool,
     #[command(flatten)]
@@ -435,6 +497,17 @@ pub(crate) enum Commands {
 pub(crate) struct CreateCommand {
     #[command(flatten)]
     pub source: Source,
+    #[command(flatten)]
+    pub language: Language,
+    /// Keep the values of this parameter out of every answer
+    #[arg(long, value_name = "NAME")]
+    pub secret: Vec<String>,
+    /// The user to run as [default: the one who runs this program]
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Give the script to this instead of its shell
+    #[arg(long, value_name = "COMMAND")]
+    pub launcher: Option<String>,
     /// A name for people
     #[arg(long)]
     pub name: String,
@@ -447,12 +520,36 @@ pub(crate) struct CreateCommand {
     /// The folder to run in; a relative one is taken from here [default: the user's home]
     #[arg(long, value_name = "FOLDER")]
     pub workdir: Option<PathBuf>,
-    /// Take {{NAME}} in the script for a parameter
+    /// Take {{NAME}} in the script for a parameter; implied by --default
     #[arg(long)]
     pub parameters: bool,
     /// Tag it
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     pub tag: Vec<Pair>,
+}
+
+/// An operation of the API pages.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Api {
+    /// Its name, such as RunCommand
+    #[arg(required_unless_present = "batch")]
+    pub operation: Option<String>,
+    /// Whose pages
+    #[arg(long, value_enum, value_name = "WHOSE", default_value_t = Profile::Alibaba)]
+    pub profile: Profile,
+    /// Read {"op":…,"request":…} from each line, and answer each in a line
+    #[arg(long, conflicts_with = "operation")]
+    pub batch: bool,
+}
+
+/// Whose API pages a request follows.
+#[derive(Debug, Clone, Copy, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Profile {
+    /// Alibaba Cloud Assistant
+    Alibaba,
+    /// Tencent Automation Tools
+    Tencent,
 }
 
 /// What a script is once its parameters are filled in.

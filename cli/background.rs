@@ -36,13 +36,18 @@ pub(crate) async fn hand_over<O: Operation>(
     database: &Path,
     request: &O,
 ) -> Result<O::Response, Failure> {
+    owner(database).await?.call(request).await
+}
+
+/// The process that runs the file, or one started for it.
+pub(crate) async fn owner(database: &Path) -> Result<Client, Failure> {
     let deadline = Instant::now() + OWNER_PATIENCE;
     loop {
-        if let Some(mut client) = Client::connect(database).await? {
-            return client.call(request).await;
+        if let Some(client) = Client::connect(database).await? {
+            return Ok(client);
         }
         match start(database).await {
-            Ok(mut client) => return client.call(request).await,
+            Ok(client) => return Ok(client),
             Err(failure) if failure.is_in_use() && Instant::now() < deadline => {}
             Err(failure) => return Err(failure),
         }

@@ -1,5 +1,6 @@
 //! What each command does: arguments to requests, answers to text or JSON.
 
+mod api;
 mod attend;
 mod instances;
 pub(crate) mod next;
@@ -60,6 +61,7 @@ pub(crate) async fn perform(arguments: Arguments) -> Result<u8, Failure> {
         Verb::Explain(asked) => repeating::explain(&context, &asked).await,
         Verb::Preview(preview) => preview::preview(&context, preview).await,
         Verb::Quota => preview::quota(&context).await,
+        Verb::Api(api) => api::api(&context, api).await,
         Verb::Commands(commands) => stored::commands(&context, commands).await,
         Verb::Instances(instances) => instances::instances(&context, instances).await,
         Verb::OwnInBackground => {

@@ -13,7 +13,7 @@ mod server;
 pub(crate) use address::Address;
 pub(crate) use client::{Client, Events};
 pub(crate) use protocol::{
-    DescribeQuotas, Explain, Operation, Paged, PauseInvocation, RegisterInstance, RemoveInstance,
-    ResumeInvocation, RunNow, WatchInvocation, Watched,
+    ApiCall, DescribeQuotas, Explain, Operation, Paged, PauseInvocation, RegisterInstance,
+    RemoveInstance, ResumeInvocation, RunNow, WatchInvocation, Watched,
 };
 pub(crate) use server::{Server, refuse, serve};

@@ -34,6 +34,16 @@ struct Violation {
     message: String,
 }
 
+/// What an operation of the pages answers where it fails.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct ErrorResponse {
+    code: String,
+    message: String,
+    request_id: String,
+    violations: Vec<Violation>,
+}
+
 impl Failure {
     /// A failure of the program itself; the library's own come through `From`.
     pub(crate) fn new(code: &str, http_status: u16, message: impl Into<String>) -> Self {
@@ -74,6 +84,16 @@ impl Failure {
             self.message.push_str("; `adjutant instances add local` brings it back");
         }
         self
+    }
+
+    /// As the pages' services answer it.
+    pub(crate) fn into_response(self) -> ErrorResponse {
+        ErrorResponse {
+            code: self.code,
+            message: self.message,
+            request_id: adjutant::request_id(),
+            violations: self.violations,
+        }
     }
 
     /// 2 if the command line is at fault, 1 for everything else.

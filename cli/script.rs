@@ -12,6 +12,23 @@ use crate::failure::Failure;
 /// More than any engine takes, and little enough to hold: `-f /dev/zero` must come to an end.
 const SCRIPT_BYTES_MAX: u64 = 256 * 1024;
 
+/// How requests call the encoding of [`base64`].
+pub(crate) const BASE64: &str = "Base64";
+
+/// A script that is given as Base64, if it is. It is passed on as it is, for the engine to say what
+/// is wrong with it.
+pub(crate) fn base64(script: &[u8], is_base64: bool) -> Result<Option<String>, Failure> {
+    if !is_base64 {
+        return Ok(None);
+    }
+    let text = std::str::from_utf8(script).map_err(|_| {
+        let message = "the script is no Base64: it is no text at all";
+        Failure::new("CmdContent.DecodeError", 400, message)
+    })?;
+    // A file of Base64 is broken into lines.
+    Ok(Some(text.split_ascii_whitespace().collect()))
+}
+
 impl Source {
     /// The script's bytes.
     pub(crate) fn read(self) -> Result<Vec<u8>, Failure> {

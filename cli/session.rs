@@ -78,8 +78,8 @@ impl Session {
     /// Calls the engine.
     pub(crate) async fn call<O: Operation>(&mut self, request: O) -> Result<O::Response, Failure> {
         let client = match &mut self.role {
-            Role::Owner(owner) => return Ok(request.perform(owner.engine()).await?),
-            Role::Reader(engine) => return Ok(request.perform(engine).await?),
+            Role::Owner(owner) => return request.perform(owner.engine()).await,
+            Role::Reader(engine) => return request.perform(engine).await,
             Role::Client(client) => client,
         };
         match client.call(&request).await {

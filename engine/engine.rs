@@ -2,6 +2,7 @@
 
 mod announcer;
 mod builder;
+mod call;
 mod describe;
 mod explain;
 mod page;

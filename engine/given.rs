@@ -85,7 +85,7 @@ pub(crate) fn unknown(
 }
 
 /// As much of a text as a message has room for.
-fn shortened(text: &str) -> std::borrow::Cow<'_, str> {
+pub(crate) fn shortened(text: &str) -> std::borrow::Cow<'_, str> {
     const CHARS_MAX: usize = 60;
     match text.char_indices().nth(CHARS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]).into(),

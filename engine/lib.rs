@@ -109,7 +109,7 @@ pub use status::{
 };
 pub use store::{HostError, HostTransaction};
 pub use tag::Tag;
-pub use wire::{ContentEncoding, Encoded, Ignored};
+pub use wire::{ContentEncoding, Encoded, Ignored, request_id};
 
 /// The version of rusqlite that [`HostTransaction::connection`] is of.
 pub use rusqlite;

@@ -1,6 +1,7 @@
 //! How the API pages write things down: lists in two wrappings, times to the second, content and
 //! output as Base64 unless plain text is asked for.
 
+pub(crate) mod flat;
 pub(crate) mod lenient;
 
 use base64::Engine as _;
@@ -166,8 +167,8 @@ pub(crate) const fn base64_len(bytes: usize) -> usize {
     bytes.div_ceil(3).saturating_mul(4)
 }
 
-/// A fresh `RequestId`.
-pub(crate) fn request_id() -> String {
+/// A fresh `RequestId`, for answers that the host makes itself.
+pub fn request_id() -> String {
     Uuid::new_v4().hyphenated().to_string().to_uppercase()
 }
 

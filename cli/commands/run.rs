@@ -1,17 +1,18 @@
 //! `run` and `invoke`: start, show what is printed, end with a table.
 
 use adjutant::{
-    Invocation, InvokeCommand, OverlapPolicy, ParameterPassing, RepeatMode, RunCommand, Tag,
-    TerminationMode,
+    CommandType, Invocation, InvokeCommand, OverlapPolicy, ParameterPassing, RepeatMode,
+    RunCommand, Tag, TerminationMode,
 };
 use chrono::SecondsFormat;
 
 use super::Context;
 use super::attend::{OnInterrupt, attend};
 use super::record::find;
-use crate::args::{Invoke, Run, Target};
+use crate::args::{Invoke, Language, Run, Target};
 use crate::control::Watched;
 use crate::failure::Failure;
+use crate::script::BASE64;
 use crate::session::{Need, Session};
 use crate::{background, script, ui};
 
@@ -30,6 +31,12 @@ macro_rules! aim {
             &$target.param_env
         };
         $request = $request.parameters(values.iter().cloned());
+        $request = $request.secret_parameters(&$target.secret);
+        $request.username = $target.user.clone();
+        $request.launcher = $target.launcher.clone();
+        $request.container_name = $target.container.clone();
+        $request.container_id = $target.container_id.clone();
+        $request.oss_output_delivery = $target.output_to.clone();
         $request.timeout = $target.timeout;
         $request.working_dir = $target.workdir.as_deref().map(script::working_dir).transpose()?;
         $request.termination_mode = TerminationMode::from($target.termination).into();
@@ -40,13 +47,28 @@ macro_rules! aim {
         $request.spread = repeat.spread;
         $request.end_time = repeat.until;
         $request.max_fires = repeat.times;
+        if $target.dry_run {
+            $request.repeat_mode = RepeatMode::DryRun.into();
+        }
     };
 }
 
 pub(super) async fn run(context: &Context, run: Run) -> Result<u8, Failure> {
     let target = &run.target;
-    let mut request = RunCommand::shell(run.source.read()?);
-    request.enable_parameter = run.parameters || target.has_values();
+    let Language { written, base64, default } = run.language;
+    let script = run.source.read()?;
+    let mut request = match script::base64(&script, base64)? {
+        Some(text) => {
+            let mut request = RunCommand::default();
+            request.command_content = text;
+            request.content_encoding = Some(BASE64.to_owned());
+            request
+        }
+        None => RunCommand::shell(script),
+    };
+    request.command_type = CommandType::from(written).into();
+    request.enable_parameter = run.parameters || target.has_values() || !default.is_empty();
+    request = request.default_parameters(default);
     request.name = run.name.unwrap_or_default();
     request.keep_command = run.keep;
     aim!(request, target);
@@ -65,6 +87,13 @@ async fn carry_out<O: Watched>(
     request: O,
     target: &Target,
 ) -> Result<u8, Failure> {
+    if target.dry_run {
+        let check = async |session: &mut Session| session.call(request).await;
+        let done = context.with_session(Need::Write, check).await;
+        let response = done.map_err(Failure::with_way_back_to_local)?;
+        let sound = "it would run: every check passed, nothing was stored";
+        return context.answer(&response, || format!("{sound}\n"));
+    }
     if target.detach {
         context.database.make_folder()?;
         let response = background::hand_over(context.database.path(), &request)

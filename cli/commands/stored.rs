@@ -1,10 +1,12 @@
 //! `commands`: what is stored for `adjutant invoke`.
 
-use adjutant::{Command, CommandId, CreateCommand, DeleteCommand, DescribeCommands, Tag};
+use adjutant::{
+    Command, CommandId, CommandType, CreateCommand, DeleteCommand, DescribeCommands, Tag,
+};
 use serde::Serialize;
 
 use super::Context;
-use crate::args;
+use crate::args::{self, Language};
 use crate::failure::Failure;
 use crate::session::{Need, Session};
 use crate::ui::Target;
@@ -21,9 +23,18 @@ pub(super) async fn commands(context: &Context, verb: args::Commands) -> Result<
 
 async fn create(context: &Context, given: args::CreateCommand) -> Result<u8, Failure> {
     let script = given.source.read()?;
+    let Language { written, base64, default } = given.language;
+    let text = script::base64(&script, base64)?;
     let mut request = CreateCommand::shell(given.name, script).description(given.description);
+    if let Some(text) = text {
+        request.command_content = text;
+    }
+    request.command_type = CommandType::from(written).into();
     request.timeout = given.timeout;
-    request.enable_parameter = given.parameters;
+    request.enable_parameter = given.parameters || !default.is_empty();
+    request = request.default_parameters(default).secret_parameters(given.secret);
+    request.username = given.user;
+    request.launcher = given.launcher;
     request.tags = given.tag.into_iter().map(Tag::from).collect();
     request.working_dir = given.workdir.as_deref().map(script::working_dir).transpose()?;
     let response =

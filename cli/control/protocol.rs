@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::args::Profile;
 use crate::failure::Failure;
 
 /// A line to the owner.
@@ -58,7 +59,10 @@ pub(crate) trait Operation: Serialize + DeserializeOwned + Send + Sync {
     const READS: bool;
     type Response: Serialize + DeserializeOwned + Send;
 
-    fn perform(self, engine: &Engine) -> impl Future<Output = Result<Self::Response>> + Send;
+    fn perform(
+        self,
+        engine: &Engine,
+    ) -> impl Future<Output = std::result::Result<Self::Response, Failure>> + Send;
 }
 
 /// A call that starts or finds a run and can watch it from its beginning.
@@ -89,9 +93,12 @@ macro_rules! operations {
             const READS: bool = operations!(@reads $kind);
             type Response = $response;
 
-            async fn perform(self, $engine: &Engine) -> Result<$response> {
+            async fn perform(
+                self,
+                $engine: &Engine,
+            ) -> std::result::Result<$response, Failure> {
                 let $asked = self;
-                $call.await
+                Ok($call.await?)
             }
         })+
 
@@ -105,6 +112,7 @@ macro_rules! operations {
                 return invocations(engine, read(request)?).await;
             }
             match op {
+                ApiCall::NAME => answer(read::<ApiCall>(request)?.perform(engine).await),
                 $($request::NAME => answer(read::<$request>(request)?.perform(engine).await),)+
                 _ => Err(unknown(op)),
             }
@@ -195,12 +203,35 @@ fn write<T: Serialize>(response: &T) -> std::result::Result<Value, Failure> {
         .map_err(|error| Failure::new("InternalError", 500, format!("bad response: {error}")))
 }
 
-fn answer<T: Serialize>(result: Result<T>) -> std::result::Result<Value, Failure> {
+fn answer<T: Serialize>(
+    result: std::result::Result<T, Failure>,
+) -> std::result::Result<Value, Failure> {
     write(&result?)
 }
 
 fn unknown(op: &str) -> Failure {
     Failure::new("InvalidRequest", 400, format!("there is no operation `{op}`"))
+}
+
+/// Any operation of the pages, in their JSON.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub(crate) struct ApiCall {
+    pub profile: Profile,
+    pub operation: String,
+    /// As it was written: what reads it says what is wrong with it.
+    pub request: String,
+}
+
+impl Operation for ApiCall {
+    const NAME: &'static str = "ApiCall";
+    // It may, or not; asked again is what may have been done.
+    const READS: bool = false;
+    type Response = Value;
+
+    async fn perform(self, engine: &Engine) -> std::result::Result<Value, Failure> {
+        Ok(engine.call(&self.operation, &self.request).await?)
+    }
 }
 
 /// Asks how much of the quotas is used.
