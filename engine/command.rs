@@ -2,6 +2,7 @@
 //! invocation that runs it.
 
 pub(crate) mod content;
+pub(crate) mod launcher;
 pub(crate) mod parameters;
 pub(crate) mod preview;
 pub(crate) mod settings;

@@ -2,6 +2,7 @@
 //! command's own.
 
 use super::TextRule;
+use super::launcher::Launcher;
 use crate::error::Violation;
 use crate::limits::Limits;
 
@@ -72,6 +73,8 @@ fn check_launcher(launcher: &str, limits: &Limits, found: &mut Vec<Violation>) {
         let message = format!("want at most {max} bytes; it has {bytes}");
         let code = "InvalidLauncher.LengthLimitExceeded";
         found.push(Violation::new(code, 403, "Launcher", message));
+    } else if let Err(why) = Launcher::parse(launcher) {
+        found.push(Violation::new("InvalidLauncher.Malformed", 400, "Launcher", why));
     }
 }
 

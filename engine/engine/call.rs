@@ -81,27 +81,38 @@ fn unknown_operation(name: &str) -> Error {
 /// numbered keys and the name of the operation in it, is understood.
 fn read<T: DeserializeOwned>(operation: &str, request: &str) -> Result<T> {
     let request = if request.trim().is_empty() { "{}" } else { request };
-    let is_from_query = request.contains("\"Action\"") || request.contains(".1");
-    if is_from_query && let Ok(Value::Object(mut fields)) = serde_json::from_str(request) {
-        if fields.get(ACTION).is_some_and(|action| action == operation) {
+    let document: Value = serde_json::from_str(request).map_err(refused)?;
+    let Value::Object(mut fields) = document else {
+        return Err(refused("want an object, `{…}`"));
+    };
+    let is_named = fields.get(ACTION).is_some_and(|action| action == operation);
+    if is_named || fields.keys().any(|key| key.contains('.')) {
+        if is_named {
             fields.remove(ACTION);
         }
-        return serde_json::from_value(Value::Object(flat::fold(fields)))
-            .map_err(|error| not_understood(&error));
+        let fields = Value::Object(flat::fold(fields));
+        return serde_path_to_error::deserialize(fields).map_err(|error| not_understood(&error));
     }
-    serde_json::from_str(request).map_err(|error| not_understood(&error))
+    // From the text again: what has been a value has lost the last digits of long numbers.
+    let mut text = serde_json::Deserializer::from_str(request);
+    serde_path_to_error::deserialize(&mut text).map_err(|error| not_understood(&error))
 }
 
 const ACTION: &str = "Action";
 
-fn not_understood(error: &serde_json::Error) -> Error {
-    let said = error.to_string();
-    let message = match said.split_once(", expected one of ") {
-        // The list of all that would be known is longer than the page.
-        Some((said, _)) => said.to_owned(),
-        None => said,
-    };
-    let message = format!("it is not understood: {message}");
+fn not_understood(error: &serde_path_to_error::Error<serde_json::Error>) -> Error {
+    let said = error.inner().to_string();
+    // The list of all that would be known is longer than the page, and the field says where it is.
+    let said = said.split_once(", expected one of ").map_or(&*said, |(said, _)| said);
+    let said = said.split_once(" at line ").map_or(said, |(said, _)| said);
+    match error.path().to_string().as_str() {
+        "." => refused(said),
+        field => refused(format_args!("`{field}`: {said}")),
+    }
+}
+
+fn refused(why: impl std::fmt::Display) -> Error {
+    let message = format!("it is not understood: {why}");
     Error::invalid(Violation::new("InvalidParameter", 400, "Request", message))
 }
 

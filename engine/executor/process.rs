@@ -26,6 +26,7 @@ use std::sync::OnceLock;
 
 use super::{ExecutionContext, Executor, Task};
 use crate::command::CommandType;
+use crate::command::launcher::Launcher;
 use crate::execution::Outcome;
 use child::{Ending, Leader};
 use environment::Environment;
@@ -38,8 +39,8 @@ const LOST_STATUS: &str =
 
 /// Runs shell scripts as processes of this machine, as the host's own user.
 ///
-/// A script is written to a private file and run by the interpreter that its `#!` line names, or by
-/// `sh`. Its standard input is empty, its two outputs are captured apart. It sees a clean
+/// A script is written to a private file and run by its launcher, else by the interpreter that its
+/// `#!` line names, else by `sh`. Its standard input is empty, its two outputs are captured apart. It sees a clean
 /// environment: `HOME`, `USER`, `LOGNAME`, `SHELL`, `PATH` and `LANG` of the host, what
 /// [`env`](Self::env) adds, and `ADJUTANT_INVOKE_ID`, `ADJUTANT_COMMAND_ID`,
 /// `ADJUTANT_INSTANCE_ID`, `ADJUTANT_EXECUTION_ID` and `ADJUTANT_ATTEMPT`.
@@ -98,10 +99,13 @@ impl ProcessExecutor {
         if cx.stop.borrow().is_some() {
             return Ok(Outcome::Stopped { signal: None, exit_code: None });
         }
+        let launcher = self.launcher(task, &dir)?;
         // Declared first, so dropped last: a script goes away after the process that reads it.
-        let script = ScriptFile::create(cx.scratch_dir(), task)
+        let extension = launcher.as_ref().and_then(|launcher| launcher.parsed.extension.as_deref());
+        let script = ScriptFile::create(cx.scratch_dir(), task, extension.unwrap_or(".sh"))
             .map_err(|error| broke("the script cannot be written", &error))?;
-        let (leader, mut pipes) = self.start(task, &script, &dir)?;
+        let command = self.command(task, &script, launcher)?;
+        let (leader, mut pipes) = start(command, &dir)?;
 
         let ending = pipes
             .read_during(leader.see_through(task.termination_mode(), cx), cx)
@@ -130,33 +134,52 @@ impl ProcessExecutor {
         }
     }
 
-    fn start(
-        &self,
-        task: &Task,
-        script: &ScriptFile,
-        dir: &Path,
-    ) -> Result<(Leader, Pipes), Outcome> {
-        let mut command = self.command(task, script)?;
-        command
-            .current_dir(dir)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0);
-        let mut child = command.spawn().map_err(|error| {
-            let program = Path::new(command.get_program()).display();
-            broke(&format!("`{program}` cannot be started in `{}`", dir.display()), &error)
-        })?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        // The leader comes first: once there is one, nothing that fails leaves the process behind.
-        let watched =
-            Leader::new(child).and_then(|leader| Ok((leader, Pipes::new(stdout, stderr)?)));
-        watched.map_err(|error| broke("the process was ended: it cannot be watched", &error))
+    /// What the script is to be given to, if its shell is not; it has to be there.
+    fn launcher(&self, task: &Task, dir: &Path) -> Result<Option<Program>, Outcome> {
+        let Some(text) = task.launcher() else { return Ok(None) };
+        let not_found = |why: String| Outcome::Unsuitable {
+            code: "LauncherNotFound",
+            info: format!("the launcher `{text}`: {why}"),
+        };
+        let parsed = Launcher::parse(text).map_err(not_found)?;
+        let (named, _) = parsed.command("");
+        // One with a `/` is a file, from the working directory on.
+        let path = match named.contains('/') {
+            true => dir.join(&named),
+            false => self.environment.find(Path::new(&named)).unwrap_or_default(),
+        };
+        if !path.is_file() || rustix::fs::access(&path, rustix::fs::Access::EXEC_OK).is_err() {
+            let why = format!("`{named}` is no program that can be started here");
+            return Err(not_found(why));
+        }
+        Ok(Some(Program { parsed, path }))
     }
 
     /// What runs `script`. The program is always a path: std would fork to look a name up in a
     /// `PATH` that is not its own.
-    fn command(&self, task: &Task, script: &ScriptFile) -> Result<Command, Outcome> {
+    fn command(
+        &self,
+        task: &Task,
+        script: &ScriptFile,
+        launcher: Option<Program>,
+    ) -> Result<Command, Outcome> {
+        let mut command = match launcher {
+            Some(Program { parsed, path }) => {
+                let script = script.path().to_str().ok_or_else(|| Outcome::Broke {
+                    info: "the folder of scripts has a name that is no UTF-8".to_owned(),
+                })?;
+                let mut command = Command::new(path);
+                command.args(parsed.command(script).1);
+                command
+            }
+            None => self.interpreter(task, script)?,
+        };
+        self.environment.apply(&mut command, task);
+        Ok(command)
+    }
+
+    /// The interpreter that the script names, or the shell.
+    fn interpreter(&self, task: &Task, script: &ScriptFile) -> Result<Command, Outcome> {
         let interpreter = script::interpreter(task.content())
             .map_err(|error| broke("the `#!` line names no interpreter", &error))?;
         let mut command = match interpreter {
@@ -168,7 +191,6 @@ impl ProcessExecutor {
             None => Command::new(self.find_shell()?),
         };
         command.arg(script.path());
-        self.environment.apply(&mut command, task);
         Ok(command)
     }
 
@@ -200,6 +222,29 @@ impl Executor for ProcessExecutor {
     async fn execute(&self, task: Task, cx: ExecutionContext) -> Outcome {
         self.run(&task, &cx).await.unwrap_or_else(|outcome| outcome)
     }
+}
+
+/// A launcher, and where its program is.
+struct Program {
+    parsed: Launcher,
+    path: PathBuf,
+}
+
+fn start(mut command: Command, dir: &Path) -> Result<(Leader, Pipes), Outcome> {
+    command
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    let mut child = command.spawn().map_err(|error| {
+        let program = Path::new(command.get_program()).display();
+        broke(&format!("`{program}` cannot be started in `{}`", dir.display()), &error)
+    })?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    // The leader comes first: once there is one, nothing that fails leaves the process behind.
+    let watched = Leader::new(child).and_then(|leader| Ok((leader, Pipes::new(stdout, stderr)?)));
+    watched.map_err(|error| broke("the process was ended: it cannot be watched", &error))
 }
 
 fn check_type(command_type: CommandType) -> Result<(), Outcome> {

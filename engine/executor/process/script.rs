@@ -22,13 +22,14 @@ pub(super) struct ScriptFile {
 }
 
 impl ScriptFile {
-    /// Writes the script of `task` to a new file in `dir`, named by numbers of the engine only.
+    /// Writes the script of `task` to a new file in `dir`, named by numbers of the engine and the
+    /// ending that its launcher wants.
     ///
     /// # Errors
     ///
     /// `EEXIST` if there is such a file, which is left alone; else what kept it from being written.
-    pub(super) fn create(dir: &Path, task: &Task) -> io::Result<Self> {
-        let name = format!("{}-{}.sh", task.execution_id, task.attempt);
+    pub(super) fn create(dir: &Path, task: &Task, extension: &str) -> io::Result<Self> {
+        let name = format!("{}-{}{extension}", task.execution_id, task.attempt);
         // The process that reads it runs in another directory.
         let path = std::path::absolute(dir.join(name))?;
         let flags =

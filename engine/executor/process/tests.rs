@@ -322,6 +322,43 @@ async fn a_task_that_does_not_suit_never_runs() {
 }
 
 #[tokio::test]
+async fn a_launcher_is_given_the_script() {
+    let check = async |launcher: &str, script: &str, want: &str| {
+        let run = Run::new(script).job(|job| job.settings.launcher = Some(launcher.to_owned()));
+        let (outcome, output) = run.finish().await;
+        assert_eq!((outcome, text(&output).as_str()), (Outcome::Exited(0), want), "{launcher}");
+    };
+    check("cat", "#!/bin/false\nas it is", "#!/bin/false\nas it is").await;
+    check(
+        "sh -c 'echo \"$1|${0##*.}|$#\"' {{ACS::ScriptFileName|Ext(.py)}} 'a b'",
+        "",
+        "a b|py|1\n",
+    )
+    .await;
+    check("/bin/sh -e {{ACS::ScriptFileName}} x", "echo $1 ${0##*/}", "x 17-2.sh\n").await;
+}
+
+#[tokio::test]
+async fn what_a_task_asks_for_and_cannot_have_is_said() {
+    let check = async |change: fn(&mut Job), code: &str, want: &str| {
+        let (outcome, _) = Run::new("echo ran").job(change).finish().await;
+        let Outcome::Unsuitable { code: found, info } = outcome else { panic!("{outcome:?}") };
+        assert_eq!(found, code, "{info}");
+        assert!(info.contains(want), "{info}");
+    };
+    let gone = "is no program";
+    check(|job| job.settings.launcher = Some("nosuch".to_owned()), "LauncherNotFound", gone).await;
+    check(|job| job.settings.launcher = Some("./nosuch".to_owned()), "LauncherNotFound", gone)
+        .await;
+    check(|job| job.settings.launcher = Some("/etc/passwd".to_owned()), "LauncherNotFound", gone)
+        .await;
+    check(|job| job.settings.username = Some("nobody-here".to_owned()), "AccountNotExists", "not")
+        .await;
+    check(|job| job.container.name = Some("web".to_owned()), "CommandNotApplicable", "containers")
+        .await;
+}
+
+#[tokio::test]
 async fn the_working_directory_is_the_one_asked_for_or_home() {
     let dir = tempfile::tempdir().expect("a folder");
     let (_, output) = Run::new("pwd -P").dir(dir.path()).finish().await;
