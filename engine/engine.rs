@@ -4,6 +4,7 @@ mod announcer;
 mod builder;
 mod call;
 mod describe;
+mod exec;
 mod explain;
 mod page;
 mod planner;

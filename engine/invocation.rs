@@ -2,6 +2,7 @@
 
 pub(crate) mod client_token;
 pub(crate) mod container;
+pub(crate) mod exec;
 pub(crate) mod fire;
 pub(crate) mod recurrence;
 pub(crate) mod request;

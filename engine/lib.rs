@@ -89,6 +89,7 @@ pub use instance::{
     DescribeInstances, DescribeInstancesResponse, Instance, InstanceCloudAssistantStatus,
     InstanceState, LOCAL, OsType,
 };
+pub use invocation::exec::{ExecContainerCommand, ExecContainerCommandResponse};
 pub use invocation::fire::{
     DescribeFires, DescribeFiresResponse, Explanation, ExplanationEntry, Fire, FireDisposition,
     FiredOn,

@@ -23,6 +23,8 @@ operations! {
     RunCommand,
     /// To run a kept command.
     InvokeCommand,
+    /// To run a program in a container.
+    ExecContainerCommand,
     /// To start an execution that a call, a timer or a boot has led to: asked for each by itself.
     StartExecution,
     /// To stop an invocation.

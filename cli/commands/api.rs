@@ -43,7 +43,7 @@ pub(super) async fn api(context: &Context, api: Api) -> Result<u8, Failure> {
 
 /// Calls whoever runs the file. What starts something is left with a process that sees it through.
 async fn call(context: &Context, call: ApiCall) -> Result<Value, Failure> {
-    let runs = matches!(call.operation.as_str(), "RunCommand" | "InvokeCommand");
+    let runs = ["RunCommand", "InvokeCommand", "ExecContainerCommand"].contains(&&*call.operation);
     let reads = ["Describe", "Preview"].iter().any(|verb| call.operation.starts_with(verb));
     if runs {
         context.database.make_folder()?;

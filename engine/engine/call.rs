@@ -58,6 +58,7 @@ operations! {
     RunCommand => run_command,
     InvokeCommand => invoke_command,
     StopInvocation => stop_invocation,
+    ExecContainerCommand => exec_container_command,
     DescribeInvocations => describe_invocations,
     DescribeInvocationResults => describe_invocation_results,
     DescribeFires => describe_fires,
@@ -107,6 +108,7 @@ fn not_understood(error: &serde_path_to_error::Error<serde_json::Error>) -> Erro
     let said = said.split_once(" at line ").map_or(said, |(said, _)| said);
     match error.path().to_string().as_str() {
         "." => refused(said),
+        field if said.contains(field) => refused(said),
         field => refused(format_args!("`{field}`: {said}")),
     }
 }
