@@ -1,5 +1,6 @@
 //! The program from outside: real processes, real files, real sockets.
 
+mod api;
 mod harness;
 mod input;
 mod next;
