@@ -29,6 +29,8 @@ pub enum Outcome {
         signal: Option<i32>,
         /// The exit code it left, if it did.
         exit_code: Option<i32>,
+        /// What it took to end it, if it was not enough to ask; empty otherwise.
+        info: String,
     },
     /// The task does not suit the instance; nothing has run.
     Unsuitable {
@@ -127,8 +129,8 @@ impl Verdict {
                     format!("ended by signal {signal}"),
                 )
             },
-            Outcome::Stopped { signal, exit_code } => {
-                let (cause, code, info) = match asked {
+            Outcome::Stopped { signal, exit_code, info: how } => {
+                let (cause, code, why) = match asked {
                     Some(StopReason::Timeout) => {
                         let info = format!("ran longer than its timeout of {timeout_s} s");
                         (Cause::TimedOut, "ExecutionTimeout", info)
@@ -149,6 +151,7 @@ impl Verdict {
                     }
                 };
                 let exit_code = exit_code.or(signal.map(|_| -1));
+                let info = if how.is_empty() { why } else { format!("{why}; {how}") };
                 Self { exit_code, signal, ..plain(cause, code, info) }
             }
             Outcome::Unsuitable { code, info } => plain(Cause::Unsuitable, code, info),

@@ -56,7 +56,7 @@ text_enum!(RepeatMode, "repeat mode", [Once, Period, NextRebootOnly, EveryReboot
 pub enum TerminationMode {
     /// The command's own process; what it started lives on.
     Process,
-    /// Everything in the command's process group. The default: a stopped command leaves nothing behind.
+    /// Everything that the command has started. The default: a stopped command leaves nothing behind.
     #[default]
     ProcessTree,
 }

@@ -49,7 +49,7 @@ where
             // Work that is done is done, even if a stop comes in the same instant.
             biased;
             result = work => result.into(),
-            _ = cx.stop_asked() => Outcome::Stopped { signal: None, exit_code: None },
+            _ = cx.stop_asked() => Outcome::Stopped { signal: None, exit_code: None, info: String::new() },
         }
     }
 }

@@ -6,12 +6,14 @@
 //! while it has not been reaped, because until then the kernel gives the number to nobody else.
 //! And nobody waits for a pipe that some descendant may hold open for ever.
 //!
-//! Deliberately absent: a hunt for processes that have left the group (`setsid`).
+//! A stop finds what the run has started even where that has left the group (`family`), ends it, and
+//! says whom it had to kill.
 
+mod census;
 mod child;
 mod environment;
 mod errno;
-mod group;
+mod family;
 mod pipes;
 mod script;
 #[cfg(test)]
@@ -28,6 +30,7 @@ use super::{ExecutionContext, Executor, Task};
 use crate::command::CommandType;
 use crate::command::launcher::Launcher;
 use crate::execution::Outcome;
+use census::Run;
 use child::{Ending, Leader};
 use environment::Environment;
 use pipes::Pipes;
@@ -46,7 +49,8 @@ const LOST_STATUS: &str =
 /// `ADJUTANT_INSTANCE_ID`, `ADJUTANT_EXECUTION_ID` and `ADJUTANT_ATTEMPT`.
 ///
 /// The run ends when that process ends; what it left in the background lives on, unless the run was
-/// stopped. Then its process group gets SIGTERM and, after the engine's grace period, SIGKILL;
+/// stopped. Then everything it has started gets SIGTERM and, after the engine's grace period, SIGKILL,
+/// also in sessions of its own; the record says who needed that.
 /// [`TerminationMode::Process`](crate::TerminationMode::Process) spares all but the process itself.
 ///
 /// Needs Linux 5.3 and, in the host, that nobody else waits for its children and that `SIGCHLD` is
@@ -97,7 +101,7 @@ impl ProcessExecutor {
         self.check_settings(task)?;
         let dir = check_working_dir(task.working_dir())?;
         if cx.stop.borrow().is_some() {
-            return Ok(Outcome::Stopped { signal: None, exit_code: None });
+            return Ok(Outcome::Stopped { signal: None, exit_code: None, info: String::new() });
         }
         let launcher = self.launcher(task, &dir)?;
         // Declared first, so dropped last: a script goes away after the process that reads it.
@@ -105,10 +109,14 @@ impl ProcessExecutor {
         let script = ScriptFile::create(cx.scratch_dir(), task, extension.unwrap_or(".sh"))
             .map_err(|error| broke("the script cannot be written", &error))?;
         let command = self.command(task, &script, launcher)?;
-        let (leader, mut pipes) = start(command, &dir)?;
+        let (mut leader, mut pipes) = start(command, &dir)?;
+        let run = Run {
+            invoke_id: task.invoke_id().to_string(),
+            execution_id: task.execution_id.to_string(),
+        };
 
         let ending = pipes
-            .read_during(leader.see_through(task.termination_mode(), cx), cx)
+            .read_during(leader.see_through(task.termination_mode(), run, cx), cx)
             .await
             .map_err(|error| broke("the process was lost sight of", &error))?;
         // Reaped before its pipes are drained: from here on what it left behind is on its own.
@@ -290,7 +298,9 @@ fn broke(what: &str, error: &std::io::Error) -> Outcome {
 /// What to report for what was waited.
 fn outcome(status: ExitStatus, ending: &Ending) -> Outcome {
     match (ending, status.code(), status.signal()) {
-        (Ending::Asked(_), exit_code, signal) => Outcome::Stopped { signal, exit_code },
+        (Ending::Asked(stop), exit_code, signal) => {
+            Outcome::Stopped { signal, exit_code, info: stop.to_string() }
+        }
         (Ending::ByItself, Some(code), _) => Outcome::Exited(code),
         (Ending::ByItself, None, Some(signal)) => Outcome::Signaled(signal),
         (Ending::ByItself, None, None) => {

@@ -4,15 +4,19 @@
 //! gives its pid, which is also the number of its group, to nobody else. So the pidfd tells of the
 //! end without reaping, every signal goes out before the reaping, and the reaping comes last.
 
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::{Child, ExitStatus};
+use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::{ExecutionContext, group};
+use super::ExecutionContext;
+use super::census::{self, Run};
+use super::family::{Family, Named};
 use crate::invocation::TerminationMode;
 
 /// How a process came to its end.
@@ -21,8 +25,44 @@ pub(super) enum Ending {
     /// Before anybody asked.
     ByItself,
     /// After it had been sent a signal.
-    Asked(TerminationMode),
+    Asked(Stop),
 }
+
+/// What a stop came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Stop {
+    mode: TerminationMode,
+    /// Who had to be killed, for asking was not enough.
+    killed: Vec<Named>,
+    /// Who could not even be killed.
+    left: Vec<Named>,
+}
+
+/// Names in a record, at most; how many more there are is said.
+const NAMES_MAX: usize = 20;
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut list = |what: &str, named: &[Named]| -> fmt::Result {
+            if named.is_empty() {
+                return Ok(());
+            }
+            let names: Vec<_> = named.iter().take(NAMES_MAX).map(ToString::to_string).collect();
+            write!(f, "{what} {}", names.join(", "))?;
+            match named.len().saturating_sub(NAMES_MAX) {
+                0 => Ok(()),
+                more => write!(f, " and {more} more"),
+            }
+        };
+        list("it took SIGKILL to end", &self.killed)?;
+        let separator = if self.killed.is_empty() { "" } else { "; " };
+        list(&format!("{separator}still there after SIGKILL:"), &self.left)
+    }
+}
+
+/// How long a process may take to end that has been killed. It mostly takes none; one that is stuck in
+/// the kernel may take for ever.
+const KILL_MAX: Duration = Duration::from_secs(5);
 
 /// A child that leads a process group of its own. Dropped before it is reaped, it takes the whole
 /// group with it.
@@ -44,14 +84,16 @@ impl Leader {
         Ok(Self { pidfd: watch(group.id)?, group })
     }
 
-    /// Waits for the end, and brings it about once the engine asks for it.
+    /// Waits for the end, and brings it about once the engine asks for it. Processes of `run` are
+    /// its family.
     ///
     /// # Errors
     ///
     /// If the process cannot be watched or signalled any more.
     pub(super) async fn see_through(
-        &self,
+        &mut self,
         mode: TerminationMode,
+        run: Run,
         cx: &ExecutionContext,
     ) -> io::Result<Ending> {
         tokio::select! {
@@ -63,31 +105,97 @@ impl Leader {
         if self.group.leader_has_ended()? {
             return Ok(Ending::ByItself);
         }
-        self.signal(mode, Signal::TERM)?;
+        let mut stop = Stop { mode, killed: Vec::new(), left: Vec::new() };
+        match mode {
+            TerminationMode::Process => self.stop_process(&mut stop, cx).await?,
+            TerminationMode::ProcessTree => {
+                let mut family = Family::new(self.group.id, run);
+                self.stop_family(&mut family, &mut stop, cx).await?;
+            }
+        }
+        Ok(Ending::Asked(stop))
+    }
+
+    async fn stop_process(&self, stop: &mut Stop, cx: &ExecutionContext) -> io::Result<()> {
+        self.signal(Signal::TERM)?;
         // A stopped process would notice only when it is continued.
-        self.signal(mode, Signal::CONT)?;
+        self.signal(Signal::CONT)?;
         tokio::select! {
             biased;
-            ended = self.end_politely(mode) => return ended.map(|()| Ending::Asked(mode)),
+            ended = self.ended() => return ended,
             () = cx.sleep(cx.stop_grace()) => {}
         }
-        self.signal(mode, Signal::KILL)?;
-        self.ended().await.map(|()| Ending::Asked(mode))
+        stop.killed.extend(self.named());
+        self.signal(Signal::KILL)?;
+        self.ended().await
+    }
+
+    async fn stop_family(
+        &self,
+        family: &mut Family,
+        stop: &mut Stop,
+        cx: &ExecutionContext,
+    ) -> io::Result<()> {
+        // Before anybody has ended, and taken along who its children were.
+        family.look().await?;
+        self.group.signal(Signal::TERM)?;
+        family.signal_strays(Signal::TERM);
+        // A stopped process would notice only when it is continued.
+        self.group.signal(Signal::CONT)?;
+        family.signal_strays(Signal::CONT);
+        tokio::select! {
+            biased;
+            ended = self.all_ended(family) => return ended,
+            () = cx.sleep(cx.stop_grace()) => {}
+        }
+        if !self.group.leader_has_ended()? {
+            stop.killed.extend(self.named());
+        }
+        family.look().await?;
+        stop.killed.extend(family.names());
+        self.group.signal(Signal::KILL)?;
+        self.ended().await?;
+        let mut limit = cx.sleep(KILL_MAX);
+        loop {
+            family.look().await?;
+            if family.is_empty() {
+                break;
+            }
+            stop.killed.extend(family.names());
+            // What stands still starts no others while the next look finds who was started before.
+            family.signal(Signal::STOP);
+            family.signal(Signal::KILL);
+            tokio::select! {
+                biased;
+                () = &mut limit => {
+                    stop.left = family.names();
+                    break;
+                }
+                ended = any_ended(family) => ended?,
+            }
+        }
+        stop.killed.sort_unstable();
+        stop.killed.dedup();
+        stop.killed.retain(|named| !stop.left.contains(named));
+        Ok(())
     }
 
     /// Waits until everything that was asked to end has: a shell may be gone long before the child
     /// that tidies up after it.
-    async fn end_politely(&self, mode: TerminationMode) -> io::Result<()> {
+    async fn all_ended(&self, family: &mut Family) -> io::Result<()> {
         self.ended().await?;
-        if mode == TerminationMode::ProcessTree {
+        loop {
             // The leader is a zombie now, and holds the number of the group.
-            while let Some(member) = group::living_member(self.group.id)? {
-                // Gone in the meantime: look again.
-                let Ok(member) = watch(member) else { continue };
-                member.readable().await?.retain_ready();
+            family.look().await?;
+            if family.is_empty() {
+                return Ok(());
             }
+            any_ended(family).await?;
         }
-        Ok(())
+    }
+
+    fn named(&self) -> Option<Named> {
+        census::look_at(self.group.id).map(Named::from)
     }
 
     /// Takes the exit status of a process that has ended, and ends what a stop has to end with it.
@@ -96,7 +204,7 @@ impl Leader {
     ///
     /// `ECHILD` if somebody else has taken the status.
     pub(super) fn reap(mut self, ending: &Ending) -> io::Result<ExitStatus> {
-        if *ending == Ending::Asked(TerminationMode::ProcessTree) {
+        if matches!(ending, Ending::Asked(stop) if stop.mode == TerminationMode::ProcessTree) {
             // Fails only if the leader is not there to be reaped either, which the next line tells.
             let _ = self.group.signal(Signal::KILL);
         }
@@ -113,19 +221,28 @@ impl Leader {
         }
     }
 
-    fn signal(&self, mode: TerminationMode, signal: Signal) -> io::Result<()> {
-        match mode {
-            TerminationMode::Process => {
-                Ok(rustix::process::pidfd_send_signal(self.pidfd.get_ref(), signal)?)
-            }
-            TerminationMode::ProcessTree => self.group.signal(signal),
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(rustix::process::pidfd_send_signal(self.pidfd.get_ref(), signal)?)
+    }
+}
+
+/// Waits until some member of a family has ended, of those there were at the last look.
+async fn any_ended(family: &Family) -> io::Result<()> {
+    match family.any() {
+        Some(member) => {
+            readable(member)?.readable().await?.retain_ready();
+            Ok(())
         }
+        None => Ok(()),
     }
 }
 
 /// A descriptor that becomes readable when the process ends.
 fn watch(process: Pid) -> io::Result<AsyncFd<OwnedFd>> {
-    let pidfd = rustix::process::pidfd_open(process, PidfdFlags::empty())?;
+    readable(rustix::process::pidfd_open(process, PidfdFlags::empty())?)
+}
+
+fn readable(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     #[expect(
         deprecated,
         reason = "the successor is unsafe: one has to promise that the descriptor stays open, as an `OwnedFd` does"

@@ -14,6 +14,10 @@ use super::Task;
 /// Where programs are if the host does not say.
 const PATH_FALLBACK: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The variables that name the run: together they are its own on this machine.
+pub(super) const INVOKE_ID: &str = "ADJUTANT_INVOKE_ID";
+pub(super) const EXECUTION_ID: &str = "ADJUTANT_EXECUTION_ID";
+
 /// The variables that every script of an executor gets.
 pub(super) struct Environment {
     variables: BTreeMap<OsString, OsString>,
@@ -69,10 +73,10 @@ impl Environment {
             .env_clear()
             .envs(&self.variables)
             .envs(task.variables())
-            .env("ADJUTANT_INVOKE_ID", task.invoke_id().to_string())
+            .env(INVOKE_ID, task.invoke_id().to_string())
             .env("ADJUTANT_COMMAND_ID", task.command_id().to_string())
             .env("ADJUTANT_INSTANCE_ID", task.instance_id.as_str())
-            .env("ADJUTANT_EXECUTION_ID", task.execution_id.to_string())
+            .env(EXECUTION_ID, task.execution_id.to_string())
             .env("ADJUTANT_ATTEMPT", task.attempt.to_string());
     }
 

@@ -254,11 +254,15 @@ fn of_stream(output: &Output, wanted: Stream) -> Vec<u8> {
 }
 
 fn stopped_by(signal: Signal) -> Outcome {
-    Outcome::Stopped { signal: Some(signal.as_raw()), exit_code: None }
+    Outcome::Stopped { signal: Some(signal.as_raw()), exit_code: None, info: String::new() }
+}
+
+fn stopped_before_it_began() -> Outcome {
+    Outcome::Stopped { signal: None, exit_code: None, info: String::new() }
 }
 
 fn stopped_with(exit_code: i32) -> Outcome {
-    Outcome::Stopped { signal: None, exit_code: Some(exit_code) }
+    Outcome::Stopped { signal: None, exit_code: Some(exit_code), info: String::new() }
 }
 
 #[tokio::test]
@@ -538,7 +542,8 @@ async fn a_child_may_tidy_up_after_its_leader_is_gone() {
     let tidy = "trap \"echo tidied; exit\" TERM; sleep 1000 & echo child=$!; wait";
     let mut run = Run::new(format!("echo leader=$$; sh -c '{tidy}'; exit 9"));
     let task = run.start();
-    run.process("child").await.becomes("sleep").await;
+    let child = run.process("child").await;
+    child.becomes("sleep").await;
     run.ask_to_stop();
     assert_eq!(task.await.expect("no panic"), stopped_by(Signal::TERM));
     let output = run.cx.output.close();
@@ -560,8 +565,78 @@ async fn what_ignores_a_stop_is_ended_once_the_grace_is_over() {
     tokio::task::yield_now().await;
     assert!(child.lives() && !task.is_finished());
     run.clock.advance(Duration::from_millis(1));
-    assert_eq!(task.await.expect("no panic"), stopped_by(Signal::TERM));
+    let Outcome::Stopped { signal, info, .. } = task.await.expect("no panic") else {
+        panic!("it was stopped");
+    };
+    assert_eq!(signal, Some(Signal::TERM.as_raw()), "the leader itself was polite");
+    assert_eq!(info, format!("it took SIGKILL to end {} (sleep)", child.pid));
     child.ended().await;
+}
+
+/// What a run starts, with ways to get out of its sight; each prints `stray=` and its pid.
+const STRAYS: [&str; 5] = [
+    "setsid sh -c 'echo stray=$$; exec sleep 1000' &",
+    "(setsid sh -c 'echo stray=$$; exec sleep 1000' &) ",
+    "(sh -c 'echo stray=$$; exec sleep 1000' &)",
+    "setsid sh -c 'trap : TERM; echo stray=$$; while :; do sleep 1000; done' &",
+    "env -i /bin/sh -c 'setsid /bin/sh -c \"echo stray=\\$\\$; exec sleep 1000\"; :' &",
+];
+
+#[tokio::test]
+async fn a_stop_finds_what_has_left_the_group() {
+    for (n, stray) in STRAYS.into_iter().enumerate() {
+        let mut run = Run::new(format!("{stray}\nsleep 1000 & wait"));
+        let task = run.start();
+        let stray = run.process("stray").await;
+        run.ask_to_stop();
+        let deaf = n == 3;
+        if deaf {
+            run.clock.sleeping(1).await;
+            run.clock.advance(GRACE);
+        }
+        let outcome = task.await.expect("no panic");
+        let Outcome::Stopped { info, .. } = outcome else { panic!("{n}: {outcome:?}") };
+        assert!(!stray.lives(), "{n}: {info}");
+        assert_eq!(info.contains(&format!("{} (sh)", stray.pid)), deaf, "{n}: {info}");
+    }
+}
+
+#[tokio::test]
+async fn a_swarm_that_goes_on_forking_is_ended() {
+    let swarm =
+        "trap '' TERM; echo ready=1; while :; do (sleep 0.01 &) ; (setsid sleep 1000 &); done";
+    let mut run = Run::new(swarm);
+    let task = run.start();
+    run.value("ready").await;
+    run.ask_to_stop();
+    run.clock.sleeping(1).await;
+    run.clock.advance(GRACE);
+    let outcome = task.await.expect("no panic");
+    assert!(matches!(outcome, Outcome::Stopped { .. }), "{outcome:?}");
+    let left = census::take().expect("/proc");
+    let invoke_id = run.job.invoke_id.to_string();
+    let is_left = |process: &census::Process| {
+        process.run.as_ref().is_some_and(|of| of.invoke_id == invoke_id)
+    };
+    assert!(!left.values().any(is_left));
+}
+
+#[tokio::test]
+async fn a_stop_is_heard_once() {
+    let script = "trap 'echo term' TERM; setsid sh -c 'trap \"echo stray-term\" TERM; echo stray=$$; \
+                  sleep 1000 & wait; kill $!; sleep 0.1' & echo leader=$$; sleep 1000 & wait; wait; kill $!";
+    let mut run = Run::new(script);
+    let task = run.start();
+    let (stray, _leader) = (run.process("stray").await, run.value("leader").await);
+    run.ask_to_stop();
+    stray.ended().await;
+    task.await.expect("no panic");
+    let output = run.cx.output.close();
+    let printed = text(&output);
+    for line in ["term\n", "stray-term\n"] {
+        let heard = printed.split_inclusive('\n').filter(|said| *said == line).count();
+        assert_eq!(heard, 1, "{printed}");
+    }
 }
 
 #[tokio::test]
@@ -595,7 +670,13 @@ async fn a_stop_is_forced_once_the_grace_is_over() {
         tokio::task::yield_now().await;
         assert!(leader.lives() && !task.is_finished());
         run.clock.advance(Duration::from_millis(1));
-        assert_eq!(task.await.expect("no panic"), stopped_by(Signal::KILL));
+        let Outcome::Stopped { signal, info, .. } = task.await.expect("no panic") else {
+            panic!("it was stopped");
+        };
+        assert_eq!(signal, Some(Signal::KILL.as_raw()));
+        // What it had started ignores the same signals as it did.
+        let sleep = if child_lives { String::new() } else { format!(", {} (sleep)", child.pid) };
+        assert_eq!(info, format!("it took SIGKILL to end {} (sh){sleep}", leader.pid));
         if child_lives {
             assert!(child.lives());
         } else {
@@ -641,7 +722,7 @@ async fn a_task_stopped_before_it_begins_never_runs() {
     let run = Run::new("echo 1");
     run.ask_to_stop();
     let (outcome, output) = run.finish().await;
-    assert_eq!(outcome, Outcome::Stopped { signal: None, exit_code: None });
+    assert_eq!(outcome, stopped_before_it_began());
     assert!(output.is_empty());
 }
 
