@@ -19,7 +19,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use crate::authorizer::DynAuthorizer;
 use crate::clock::{Clock, now_ms};
 use crate::command::content::Content;
-use crate::command::template::Facts;
+use crate::command::template::{Facts, Template};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::event::{Change, Hub};
@@ -434,7 +434,7 @@ impl Loop {
             invoke_id: job.invoke_id,
             command_id: job.command_id,
         };
-        arguments.render(&job.content, &facts).into()
+        arguments.render(&Template::parse(&job.content), &facts).into()
     }
 
     /// Tells the watchers, now that it is on disk.

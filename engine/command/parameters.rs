@@ -42,20 +42,20 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// Checks them against the script they are for.
-    pub(crate) fn check(
+    /// Checks them against the script they are for; what there is to fill in, if it takes parameters.
+    pub(crate) fn check<'a>(
         &self,
         enabled: bool,
-        content: &[u8],
+        content: &'a [u8],
         limits: &Limits,
         found: &mut Vec<Violation>,
-    ) {
+    ) -> Option<Template<'a>> {
         if !enabled {
             if !self.values.is_empty() {
                 let message = "the command takes no parameters, for its EnableParameter is false";
                 found.push(Violation::new("Parameter.Disabled", 400, FIELD, message));
             }
-            return;
+            return None;
         }
         let template = Template::parse(content);
         template.check(limits, found);
@@ -63,7 +63,7 @@ impl Arguments {
         if self.values.pairs.len() > limits.parameters_passed_max
             || template.names().len() > limits.parameters_defined_max
         {
-            return;
+            return Some(template);
         }
         self.defaults.check_defaults(limits, found);
         self.secrets.check(limits, found);
@@ -92,6 +92,7 @@ impl Arguments {
                 self.check_variables(found);
             }
         }
+        Some(template)
     }
 
     /// Checks that every parameter has a value.
@@ -155,30 +156,30 @@ impl Arguments {
     }
 
     /// The script with all values filled in.
-    pub(crate) fn render(&self, content: &[u8], facts: &Facts<'_>) -> Vec<u8> {
+    pub(crate) fn render(&self, script: &Template<'_>, facts: &Facts<'_>) -> Vec<u8> {
         if self.passing == ParameterPassing::Environment {
-            return content.to_vec();
+            return script.content().to_vec();
         }
         let value = |name: &str| self.value(name).unwrap_or_default().into();
-        Template::parse(content).render(value, |name| facts.value(name))
+        script.render(value, |name| facts.value(name))
     }
 
     /// Checks what the script comes to, with the variables that go with it, before it is made.
     pub(crate) fn check_size(
         &self,
-        content: &[u8],
+        script: &Template<'_>,
         facts: &Facts<'_>,
         base64_bytes_max: usize,
     ) -> Result<(), Violation> {
         let bytes = match self.passing {
-            ParameterPassing::Text => Template::parse(content).len_with(
+            ParameterPassing::Text => script.len_with(
                 |name| self.value(name).map_or(0, str::len),
                 |name| facts.value(name).len(),
             ),
             ParameterPassing::Environment => {
                 let variables = self.pairs();
                 let lengths = variables.map(|(name, value)| variable(name).len() + value.len());
-                lengths.fold(content.len(), usize::saturating_add)
+                lengths.fold(script.content().len(), usize::saturating_add)
             }
         };
         let base64_bytes = wire::base64_len(bytes);

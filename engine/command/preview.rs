@@ -1,12 +1,15 @@
 //! What a script comes to once its parameters are filled in, without running it.
 
 use super::content::{self, Content};
-use super::parameters::Parameters;
+use super::parameters::{Arguments, Parameters};
+use super::template::Facts;
 use super::unknown_command_id;
-use crate::error::Violation;
+use crate::config::Names;
+use crate::error::{Error, Result, Violation, none_of};
 use crate::given::Given;
-use crate::id::{CommandId, InstanceId};
+use crate::id::{CommandId, InstanceId, InvokeId};
 use crate::limits::Limits;
+use crate::operation::Operation;
 use crate::wire::{ContentEncoding, Encoded, page_request, page_response};
 
 page_request! {
@@ -88,6 +91,58 @@ impl PreviewCommand {
         self
     }
 
+    /// Fills in the script that is given, without an engine. Checks it, and the values, as
+    /// [`Engine::preview`](crate::Engine::preview) does; what only an engine knows (the built-in
+    /// parameters of the region, the account and the instance's name) is empty, and the ids of
+    /// command and invocation are all zeros.
+    ///
+    /// # As somebody types
+    ///
+    /// ```
+    /// use adjutant::{Limits, PreviewCommand};
+    ///
+    /// let request = PreviewCommand::script("echo {{ name }} on {{ACS::InstanceId}}").on("i-1");
+    /// let script = request.clone().parameters([("Name", "Jack")]).fill_in(&Limits::default())?;
+    /// assert_eq!(script.as_bytes(), b"echo Jack on i-1");
+    /// let error = request.parameters([("nmae", "Jack")]).fill_in(&Limits::default()).unwrap_err();
+    /// assert_eq!(error.code(), "Parameter.NotMatched");
+    /// # Ok::<(), adjutant::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] with everything that is wrong with the script or the values, or if none is
+    /// given but the id of a stored one.
+    pub fn fill_in(&self, limits: &Limits) -> Result<Encoded> {
+        let refused = |found| Error::all(Operation::PreviewCommand, found);
+        let Previewed::Script(content) = self.check(limits).map_err(refused)? else {
+            let message = "want a CommandContent; without an engine no command is stored";
+            let code = "MissingParameter.CommandContent";
+            return Err(Error::invalid(Violation::new(code, 400, "CommandContent", message)));
+        };
+        let invoke_id = InvokeId::from_bytes([0; 16]);
+        let facts = Facts {
+            names: &Names::default(),
+            instance_id: &self.instance_id.clone().unwrap_or_else(|| "".into()),
+            instance_name: "",
+            invoke_id,
+            command_id: CommandId::of_invocation(invoke_id),
+        };
+        let arguments = Arguments {
+            values: self.parameters.clone(),
+            defaults: self.default_parameters.clone(),
+            ..Arguments::default()
+        };
+        let text = finished(arguments, true, &content, &facts, limits)?;
+        Ok(Encoded::new(text, self.answer_encoding()))
+    }
+
+    /// How the finished text is to be written.
+    pub(crate) fn answer_encoding(&self) -> ContentEncoding {
+        let asked = self.output_encoding.as_deref();
+        asked.and_then(ContentEncoding::parse).unwrap_or_default()
+    }
+
     pub(crate) fn check(&self, limits: &Limits) -> Result<Previewed, Vec<Violation>> {
         let mut found = Vec::new();
         self.parameters.check(limits, &mut found);
@@ -115,6 +170,24 @@ impl PreviewCommand {
             _ => Err(found),
         }
     }
+}
+
+/// The finished text of a script, as anybody who asks may see it: without what is secret.
+pub(crate) fn finished(
+    arguments: Arguments,
+    enabled: bool,
+    content: &[u8],
+    facts: &Facts<'_>,
+    limits: &Limits,
+) -> Result<Vec<u8>> {
+    let mut found = Vec::new();
+    let script = arguments.check(enabled, content, limits, &mut found);
+    none_of(Operation::PreviewCommand, found)?;
+    let Some(script) = script else { return Ok(content.to_vec()) };
+    let arguments = arguments.redacted();
+    let bytes_max = limits.unkept_content_bytes_max;
+    arguments.check_size(&script, facts, bytes_max).map_err(Error::invalid)?;
+    Ok(arguments.render(&script, facts))
 }
 
 page_response! {

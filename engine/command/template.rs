@@ -98,10 +98,11 @@ impl<'a> Template<'a> {
     pub(crate) fn parse(content: &'a [u8]) -> Self {
         let mut template =
             Template { content, placeholders: Vec::new(), names: Vec::new(), refused: Vec::new() };
+        let (opening, closing) = (memmem::Finder::new(OPEN), memmem::Finder::new(CLOSE));
         let mut from = 0;
-        while let Some(open) = memmem::find(&content[from..], OPEN).map(|at| from + at) {
+        while let Some(open) = opening.find(&content[from..]).map(|at| from + at) {
             let inner = open + OPEN.len();
-            let Some(close) = memmem::find(&content[inner..], CLOSE).map(|at| inner + at) else {
+            let Some(close) = closing.find(&content[inner..]).map(|at| inner + at) else {
                 break;
             };
             from = close + CLOSE.len();
@@ -124,7 +125,10 @@ impl<'a> Template<'a> {
         if !is_name(name) {
             return Err(Refusal::Characters);
         }
-        let known = self.names.iter().position(|known| known.eq_ignore_ascii_case(name));
+        // Mostly a script writes a name in one way, which is quicker to find.
+        let same = self.names.iter().position(|known| *known == name);
+        let known =
+            same.or_else(|| self.names.iter().position(|known| known.eq_ignore_ascii_case(name)));
         Ok(What::Named(known.unwrap_or_else(|| {
             self.names.push(name);
             self.names.len() - 1
@@ -152,6 +156,11 @@ impl<'a> Template<'a> {
         &self.names
     }
 
+    /// The script, its placeholders in their places.
+    pub(super) fn content(&self) -> &'a [u8] {
+        self.content
+    }
+
     /// Whether there is anything to fill in.
     pub(super) fn has_placeholders(&self) -> bool {
         !self.placeholders.is_empty()
@@ -163,9 +172,10 @@ impl<'a> Template<'a> {
         value_len: impl Fn(&str) -> usize,
         built_in_len: impl Fn(BuiltIn) -> usize,
     ) -> usize {
+        let value_lens: Vec<usize> = self.names.iter().map(|name| value_len(name)).collect();
         self.placeholders.iter().fold(self.content.len(), |len, placeholder| {
             let filled_in = match placeholder.what {
-                What::Named(number) => value_len(self.names[number]),
+                What::Named(number) => value_lens[number],
                 What::BuiltIn(name) => built_in_len(name),
             };
             (len - placeholder.range.len()).saturating_add(filled_in)
@@ -307,6 +317,19 @@ mod tests {
             let text = template.render(|_| "".into(), |_| "".into());
             let cut: usize = template.placeholders.iter().map(|p| p.range.len()).sum();
             prop_assert_eq!(text.len() + cut, content.len());
+        }
+
+        #[test]
+        fn a_text_is_as_long_as_it_was_said_to_be(
+            pieces in proptest::collection::vec(
+                prop_oneof!["\\{\\{ ?[aA]?[b-d]? ?\\}\\}", Just("{{ACS::InstanceId}}".to_owned()), ".{0,9}"], 0..9),
+            values in proptest::collection::vec(".{0,9}", 20),
+        ) {
+            let content = pieces.concat();
+            let (template, _) = parse(content.as_bytes());
+            let value = |name: &str| &*values[name.bytes().map(usize::from).sum::<usize>() % values.len()];
+            let text = template.render(|name| value(name).into(), |_| "i-1".into());
+            prop_assert_eq!(template.len_with(|name| value(name).len(), |_| 3), text.len());
         }
     }
 }

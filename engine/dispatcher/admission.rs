@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::authorizer::{Action, DynAuthorizer, FORBIDDEN};
 use crate::command::parameters::Arguments;
-use crate::command::template::Facts;
+use crate::command::template::{Facts, Template};
 use crate::config::Config;
 use crate::execution::Outcome;
 use crate::executor::{DynExecutor, ExecutionContext, Task};
@@ -68,12 +68,12 @@ impl Admission {
             command_id: task.job.command_id,
         };
         let max = self.config.limits.unkept_content_bytes_max;
-        let content = &task.job.content;
-        arguments.check_size(content, &facts, max).map_err(|violation| Outcome::Unsuitable {
+        let script = Template::parse(&task.job.content);
+        arguments.check_size(&script, &facts, max).map_err(|violation| Outcome::Unsuitable {
             code: violation.code,
             info: violation.message,
         })?;
-        task.content = arguments.render(content, &facts).into();
+        task.content = arguments.render(&script, &facts).into();
         task.resolved = Some(arguments);
         Ok(())
     }

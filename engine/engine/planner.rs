@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
-use crate::command::template::Facts;
+use crate::command::template::{Facts, Template};
 use crate::config::Names;
 use crate::error::{Result, Violation};
 use crate::id::{CommandId, InstanceId, InvokeId};
@@ -125,6 +125,7 @@ impl Planner {
             return;
         };
         let new = &draft.new;
+        let script = Template::parse(content);
         for Target { instance, .. } in targets {
             let facts = Facts {
                 names: &self.names,
@@ -133,7 +134,7 @@ impl Planner {
                 invoke_id: new.invoke_id,
                 command_id: new.command_id(),
             };
-            let size = new.arguments.check_size(content, &facts, self.content_bytes_max);
+            let size = new.arguments.check_size(&script, &facts, self.content_bytes_max);
             if let Err(violation) = size {
                 // One says it: the others differ by the length of a name.
                 found.push(violation);

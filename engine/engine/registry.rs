@@ -9,7 +9,7 @@ use super::page::{Page, encoding, page_of, text};
 use super::planner::no_executor;
 use super::schedules::boot;
 use crate::command::parameters::Arguments;
-use crate::command::preview::{PreviewCommand, PreviewCommandResponse, Previewed};
+use crate::command::preview::{self, PreviewCommand, PreviewCommandResponse, Previewed};
 use crate::command::template::Facts;
 use crate::command::{
     CreateCommand, CreateCommandResponse, DeleteCommand, DeleteCommandResponse, DescribeCommands,
@@ -262,7 +262,7 @@ impl Engine {
         self.authorize(action).await?;
         let refused = |found| Error::all(Operation::PreviewCommand, found);
         let previewed = request.check(self.limits()).map_err(refused)?;
-        let encoding = encoding(request.output_encoding.as_deref());
+        let encoding = request.answer_encoding();
         let limits = Arc::clone(&self.limits);
         let names = self.inner.config.names.clone();
         let invoke_id = InvokeId::new(self.inner.clock.realtime());
@@ -289,14 +289,6 @@ impl Engine {
                     "" => String::new(),
                     _ => known_instance(tx, &instance_id)?.name,
                 };
-                let mut found = Vec::new();
-                arguments.check(enabled, &content, &limits, &mut found);
-                none_of(Operation::PreviewCommand, found)?;
-                if !enabled {
-                    return Ok(content.to_vec());
-                }
-                // Nobody who asks is shown what is secret.
-                let arguments = arguments.redacted();
                 let facts = Facts {
                     names: &names,
                     instance_id: &instance_id,
@@ -304,9 +296,7 @@ impl Engine {
                     invoke_id,
                     command_id,
                 };
-                let max = limits.unkept_content_bytes_max;
-                arguments.check_size(&content, &facts, max).map_err(Error::invalid)?;
-                Ok(arguments.render(&content, &facts))
+                preview::finished(arguments, enabled, &content, &facts, &limits)
             })
             .await?;
         let command_content = Encoded::new(text, encoding);

@@ -130,14 +130,16 @@ pub(crate) fn served_by(tx: Tx<'_>, executor: &str) -> Result<Vec<InstanceId>> {
 /// The instances that have all of these tags, in the order of their registration, and one more
 /// than `max` if there are more.
 pub(crate) fn tagged(tx: Tx<'_>, tags: &[Tag], max: usize) -> Result<Vec<Target>> {
-    let Some((first, rest)) = tags.split_first() else { return Ok(Vec::new()) };
-    let mut values: Vec<Value> = vec![first.key.clone().into(), first.value.clone().into()];
-    let mut conditions = Tagged::Instance.conditions("f.instance", rest, &mut values);
+    let limit = i64::try_from(max).unwrap_or(i64::MAX).saturating_add(1);
+    let Some(rarest) = rarest(tx, tags, limit)? else { return Ok(Vec::new()) };
+    let mut values: Vec<Value> = vec![rarest.key.clone().into(), rarest.value.clone().into()];
+    let others: Vec<_> = tags.iter().filter(|tag| *tag != rarest).cloned().collect();
+    let mut conditions = Tagged::Instance.conditions("f.instance", &others, &mut values);
     conditions.push("i.removed_at_ms IS NULL".to_owned());
-    values.push(i64::try_from(max).unwrap_or(i64::MAX).saturating_add(1).into());
+    values.push(limit.into());
     let mut query = tx.prepare_cached(&format!(
         "SELECT {} FROM instances i JOIN instance_tags f INDEXED BY instance_tags_by_value ON f.instance = i.id
-         WHERE f.key = ? AND f.value = ? AND {} ORDER BY i.id LIMIT ?",
+         WHERE f.key = ? AND f.value = ? AND {} ORDER BY f.instance LIMIT ?",
         columns(),
         conditions.join(" AND ")
     ))?;
@@ -147,6 +149,26 @@ pub(crate) fn tagged(tx: Tx<'_>, tags: &[Tag], max: usize) -> Result<Vec<Target>
         found.push(read(row)?);
     }
     Ok(found)
+}
+
+/// The tag that the fewest instances have, as far as counting up to `limit` tells: each instance
+/// that has it is looked at.
+fn rarest<'a>(tx: Tx<'_>, tags: &'a [Tag], limit: i64) -> Result<Option<&'a Tag>> {
+    if let [_] | [] = tags {
+        return Ok(tags.first());
+    }
+    let mut count = tx.prepare_cached(
+        "SELECT count(*) FROM (SELECT 1 FROM instance_tags INDEXED BY instance_tags_by_value
+             WHERE key = ?1 AND value = ?2 LIMIT ?3)",
+    )?;
+    let mut rarest: Option<(i64, &Tag)> = None;
+    for tag in tags {
+        let have: i64 = count.query_row((&tag.key, &tag.value, limit), |row| row.get(0))?;
+        if rarest.is_none_or(|(fewest, _)| have < fewest) {
+            rarest = Some((have, tag));
+        }
+    }
+    Ok(rarest.map(|(_, tag)| tag))
 }
 
 /// Whether any instance belongs to a group.
