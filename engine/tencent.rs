@@ -43,7 +43,7 @@ use crate::engine::Engine;
 use crate::limits::Limits;
 use crate::wire::{self, ContentEncoding, text_enum};
 
-pub use error::{Error, Result};
+pub use error::{Error, NETWORK_CODES, Result};
 pub use request::{
     CancelInvocation, CreateCommand, DefaultParameterConf, DeleteCommand, DeleteCommands,
     DescribeAutomationAgentStatus, DescribeCommands, DescribeInvocationTasks, DescribeInvocations,

@@ -6,6 +6,19 @@ use super::Action;
 use crate::authorizer::FORBIDDEN;
 use crate::error::{Error as Core, Violation};
 
+/// Codes that the page of RunCommand lists and this library never has: they say what befell a network
+/// service with accounts, regions and other services behind it.
+pub const NETWORK_CODES: [&str; 8] = [
+    "FailedOperation.CVMError",
+    "FailedOperation.LighthouseError",
+    "ResourceNotFound.RoleNotFound",
+    "ResourceUnavailable.LighthouseUnsupportedRegion",
+    "UnauthorizedOperation.CamAuthFailed",
+    "UnauthorizedOperation.InvalidToken",
+    "UnauthorizedOperation.MFAExpired",
+    "UnauthorizedOperation.MFANotFound",
+];
+
 /// The result of every action.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

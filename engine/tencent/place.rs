@@ -23,12 +23,13 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Checks the parts and takes off the slash that each may end in.
+    /// Checks the parts and takes off the slash that each may end in; nothing, if one is unfit.
     pub(super) fn new(
         bucket: Option<String>,
         prefix: Option<String>,
         found: &mut Vec<Violation>,
     ) -> Self {
+        let before = found.len();
         let whole = |text: String| text.strip_suffix('/').map(str::to_owned).unwrap_or(text);
         if let Some(why) = bucket.as_deref().and_then(unfit_for_bucket) {
             found.push(violation("InvalidParameterValue.InvalidOutputCOSBucketUrl", BUCKET, why));
@@ -37,6 +38,10 @@ impl Place {
         let why = prefix.as_deref().and_then(|prefix| unfit_for_folders(prefix, PREFIX_CHARS_MAX));
         if let Some(why) = why {
             found.push(violation("InvalidParameterValue.InvalidOutputCOSKeyPrefix", PREFIX, why));
+        }
+        if found.len() > before {
+            // Nobody is told twice.
+            return Self::default();
         }
         Self { bucket, prefix }
     }
