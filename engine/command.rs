@@ -465,6 +465,9 @@ pub struct Command {
     /// When it was created.
     #[serde(with = "wire::time")]
     pub creation_time: DateTime<Utc>,
+    /// When it was created or last changed.
+    #[serde(with = "wire::time")]
+    pub update_time: DateTime<Utc>,
     /// How many invocations there are of it.
     pub invoke_times: u64,
     /// Who made it: `User`.

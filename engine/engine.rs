@@ -10,6 +10,7 @@ mod page;
 mod planner;
 mod registry;
 mod schedules;
+mod select;
 mod submit;
 mod watch;
 
@@ -37,6 +38,7 @@ use crate::store::{Store, Tx, executions, invocations};
 use announcer::Announcer;
 
 pub use builder::EngineBuilder;
+pub(crate) use select::Stretch;
 pub use watch::{Position, Watch};
 
 /// An open engine. Clones are handles of the same one; dropping the last ends it once what runs has

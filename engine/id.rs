@@ -30,7 +30,7 @@ pub struct ParseIdError {
 }
 
 macro_rules! text_id {
-    ($(#[$doc:meta])* $name:ident, $kind:literal, $prefix:literal) => {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $prefix:literal, $long_prefix:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $name(Uuid);
@@ -47,6 +47,11 @@ macro_rules! text_id {
 
             pub(crate) fn as_bytes(&self) -> &[u8; 16] {
                 self.0.as_bytes()
+            }
+
+            /// The other spelling, which is read too: the prefix that some pages have.
+            pub(crate) fn to_long_form(self) -> String {
+                format!(concat!($long_prefix, "{}"), self.0.simple())
             }
         }
 
@@ -67,6 +72,7 @@ macro_rules! text_id {
 
             fn from_str(text: &str) -> Result<Self, ParseIdError> {
                 text.strip_prefix($prefix)
+                    .or_else(|| text.strip_prefix($long_prefix))
                     .filter(|hex| hex.len() == 32)
                     .and_then(|hex| Uuid::try_parse(hex).ok())
                     .map(Self)
@@ -94,12 +100,12 @@ macro_rules! text_id {
 }
 
 text_id!(
-    /// A command: `c-` and 32 hexadecimal digits.
-    CommandId, "command id", "c-"
+    /// A command: `c-` and 32 hexadecimal digits. Read from `cmd-` and those too.
+    CommandId, "command id", "c-", "cmd-"
 );
 text_id!(
-    /// An invocation: `t-` and 32 hexadecimal digits.
-    InvokeId, "invocation id", "t-"
+    /// An invocation: `t-` and 32 hexadecimal digits. Read from `inv-` and those too.
+    InvokeId, "invocation id", "t-", "inv-"
 );
 
 impl CommandId {
@@ -187,6 +193,7 @@ mod tests {
         assert!(ids.is_sorted());
         for id in ids {
             assert_eq!(id.to_string().parse(), Ok(id));
+            assert_eq!(id.to_long_form().parse(), Ok(id));
             assert_eq!(id.to_string().len(), 34);
         }
     }

@@ -64,6 +64,8 @@ mod scheduler;
 
 mod engine;
 
+pub mod tencent;
+
 pub use authorizer::{Action, Authorizer};
 pub use clock::{Clock, ManualClock, Sleep, SystemClock};
 pub use command::parameters::{ParameterPassing, Parameters, SecretNames};

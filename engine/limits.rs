@@ -63,6 +63,8 @@ pub struct Limits {
     pub one_kind_of_instance: bool,
     /// Most commands that may be kept at a time.
     pub kept_commands_max: u64,
+    /// Whether each kept command needs a name of its own.
+    pub command_names_differ: bool,
     /// Largest page of a listing, in entries.
     pub page_size_max: usize,
     /// Page of a listing that states no size, in entries.
@@ -105,6 +107,7 @@ impl Limits {
             stop_instances_max: 50,
             one_kind_of_instance: false,
             kept_commands_max: 50_000,
+            command_names_differ: false,
             page_size_max: 50,
             page_size_default: 10,
         }
@@ -126,6 +129,7 @@ impl Limits {
             invoke_timeout_s_min: 1,
             stop_instances_max: 100,
             one_kind_of_instance: true,
+            command_names_differ: true,
             page_size_max: 100,
             page_size_default: 20,
             ..Self::alibaba()

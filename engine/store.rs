@@ -19,6 +19,7 @@ mod lock;
 pub(crate) mod meta;
 mod migrate;
 mod outputs;
+pub(crate) mod selections;
 mod standings;
 pub(crate) mod stop;
 mod tags;
@@ -321,6 +322,14 @@ impl Query {
             self.conditions.push(condition.to_owned());
             self.values.push(value.into());
         }
+    }
+
+    /// Narrows it by a column that has to have one of these values.
+    fn one_of<T: Into<Value>>(&mut self, column: &str, values: impl IntoIterator<Item = T>) {
+        let before = self.values.len();
+        self.values.extend(values.into_iter().map(Into::into));
+        let places = vec!["?"; self.values.len() - before].join(", ");
+        self.conditions.push(format!("{column} IN ({places})"));
     }
 
     fn conditions(&self) -> String {

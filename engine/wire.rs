@@ -187,6 +187,27 @@ pub(crate) mod time {
         DateTime::deserialize(d)
     }
 
+    /// The same for a time that may not have come yet: null.
+    pub(crate) mod nullable {
+        use super::{DateTime, Deserialize, Deserializer, Serializer, Utc};
+
+        pub(crate) fn serialize<S: Serializer>(
+            time: &Option<DateTime<Utc>>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            match time {
+                Some(time) => super::serialize(time, serializer),
+                None => serializer.serialize_none(),
+            }
+        }
+
+        pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+            d: D,
+        ) -> Result<Option<DateTime<Utc>>, D::Error> {
+            Option::deserialize(d)
+        }
+    }
+
     /// The same for a time that may not have come yet: an empty string.
     pub(crate) mod optional {
         use super::{DateTime, Deserialize, Deserializer, Serializer, Utc};

@@ -67,8 +67,10 @@ CREATE TABLE commands (
     -- Where the whole output goes.
     output_to         TEXT,
     resource_group_id TEXT,
-    created_at_ms    INTEGER NOT NULL
+    created_at_ms    INTEGER NOT NULL,
+    updated_at_ms    INTEGER NOT NULL
 ) STRICT;
+CREATE INDEX commands_by_name ON commands (name);
 
 CREATE TABLE command_tags (
     id      INTEGER PRIMARY KEY,

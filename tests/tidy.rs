@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 /// The modules of the library, layer by layer. A module imports from layers below its own only.
-const LAYERS: [&[&str]; 7] = [
+const LAYERS: [&[&str]; 8] = [
     &["id", "clock", "operation", "schedule", "status"],
     &["limits", "error", "wire"],
     &["config", "given"],
@@ -16,6 +16,7 @@ const LAYERS: [&[&str]; 7] = [
     &["authorizer", "store", "executor", "event"],
     &["dispatcher", "recovery", "scheduler"],
     &["engine"],
+    &["tencent"],
 ];
 
 /// Within this layer modules may use each other: the nouns refer to one another.

@@ -232,7 +232,7 @@ fn built_in_names() -> String {
     BuiltIn::ALL.map(|(_, name)| name).join(", ")
 }
 
-pub(super) fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 

@@ -147,8 +147,8 @@ impl Planner {
         let now_ms = self.now.timestamp_millis();
         let per_day_max = self.limits.invocations_per_day_max;
         found.extend(days::beyond_quota(tx, now_ms, per_day_max)?);
-        if draft.keeps.is_some() {
-            found.extend(commands::beyond_quota(tx, self.limits.kept_commands_max)?);
+        if let (Some(command_id), Some(definition)) = (draft.keeps, &draft.definition) {
+            found.extend(commands::unkeepable(tx, command_id, &definition.name, &self.limits)?);
         }
         Ok(())
     }
@@ -215,7 +215,7 @@ impl Planner {
         match instance.agent_status {
             AgentStatus::Online => {}
             AgentStatus::Offline => unsuited(AGENT, format!("the agent of `{id}` is offline")),
-            AgentStatus::NotInstalled => unsuited(AGENT, format!("`{id}` has no agent")),
+            AgentStatus::NotInstalled => unsuited(NO_AGENT, format!("`{id}` has no agent")),
         }
         if let Some(group) = &draft.targets.resource_group_id
             && instance.resource_group_id.as_ref() != Some(group)
@@ -243,8 +243,9 @@ impl Planner {
 }
 
 /// The fields that violations of `InvalidInstance.NotMatch` name.
-pub(crate) const STATE: &str = "Status";
-pub(crate) const AGENT: &str = "AgentStatus";
+const STATE: &str = "Status";
+const AGENT: &str = "AgentStatus";
+const NO_AGENT: &str = "Agent";
 
 fn named(tx: Tx<'_>, ids: &[InstanceId], found: &mut Vec<Violation>) -> Result<Vec<Target>> {
     let mut targets = Vec::with_capacity(ids.len());
@@ -257,8 +258,8 @@ fn named(tx: Tx<'_>, ids: &[InstanceId], found: &mut Vec<Violation>) -> Result<V
     Ok(targets)
 }
 
-/// The field and code of instances of several kinds.
-pub(crate) const KIND: &str = "InstanceKind";
+/// The field of instances of several kinds.
+const KIND: &str = "InstanceKind";
 
 fn check_kinds(targets: &[Target], found: &mut Vec<Violation>) {
     let mut kinds = targets.iter().map(|target| (&target.instance.kind, &target.instance));

@@ -21,12 +21,13 @@ use crate::id::{CommandId, InstanceId, InvokeId};
 use crate::instance::{
     AgentStatus, DescribeCloudAssistantStatus, DescribeCloudAssistantStatusResponse,
     DescribeInstances, DescribeInstancesResponse, Instance, InstanceCloudAssistantStatus,
-    InstanceState, LOCAL, OsType,
+    InstanceState, LOCAL,
 };
 use crate::invocation::client_token::ClientToken;
 use crate::operation::Operation;
 use crate::scheduler::Step;
 use crate::store::commands::{Definition, NewCommand};
+use crate::store::selections::AgentNarrow;
 use crate::store::{Listing, Tx, client_tokens, commands, instances, targets};
 use crate::tag;
 use crate::wire::{self, Encoded};
@@ -149,9 +150,9 @@ impl Engine {
             )));
         }
         let page = page_of!(request, self.limits())?;
-        let filter =
-            AgentFilter { ids: request.instance_ids, os_type: request.os_type, agents: Vec::new() };
-        let agents = self.agents(filter, page).await?;
+        let of_os = request.os_type.map(|os| AgentNarrow::OsType(vec![os]));
+        let narrows = of_os.into_iter().collect();
+        let agents = self.agents(request.instance_ids, narrows, page).await?;
         Ok(DescribeCloudAssistantStatusResponse {
             request_id: wire::request_id(),
             instance_cloud_assistant_status_set: agents.entries,
@@ -162,20 +163,17 @@ impl Engine {
         })
     }
 
-    /// A page of what is known of agents.
+    /// A page of what is known of agents: of these instances, all of which have to be there, or of
+    /// all.
     pub(super) async fn agents(
         &self,
-        filter: AgentFilter,
+        ids: Vec<InstanceId>,
+        narrows: Vec<AgentNarrow>,
         page: Page,
     ) -> Result<Listing<InstanceCloudAssistantStatus>> {
         let now_ms = self.now_ms();
         self.read(move |tx| {
-            let filter = instances::Filter {
-                ids: &filter.ids,
-                os_type: filter.os_type,
-                agent_statuses: &filter.agents,
-                ..Default::default()
-            };
+            let filter = instances::Filter { ids: &ids, narrows: &narrows, ..Default::default() };
             let Listing { entries: targets, next, total } =
                 instances::list(tx, &filter, page.slice)?;
             let activity = instances::activity(tx, &targets)?;
@@ -231,9 +229,8 @@ impl Engine {
         let (tags, group) = (request.tags, request.resource_group_id.filter(|id| !id.is_empty()));
         let response = CreateCommandResponse { request_id: wire::request_id(), command_id };
         let op = move |tx: Tx<'_>| {
-            if let Some(violation) = commands::beyond_quota(tx, limits.kept_commands_max)? {
-                return Err(Error::invalid(violation));
-            }
+            let found = commands::unkeepable(tx, command_id, &definition.name, &limits)?;
+            none_of(Operation::CreateCommand, found)?;
             let new = NewCommand {
                 command_id,
                 definition: &definition,
@@ -309,9 +306,20 @@ impl Engine {
     ///
     /// [`Error::Invalid`] if there is no such command or a value is out of bounds.
     pub async fn modify_command(&self, request: ModifyCommand) -> Result<ModifyCommandResponse> {
+        self.modify_command_with(request, |_, _| {}).await?;
+        Ok(ModifyCommandResponse { request_id: wire::request_id() })
+    }
+
+    /// Changes a kept command, also in what such a request does not say: in `more`, which may find
+    /// something wrong.
+    pub(crate) async fn modify_command_with(
+        &self,
+        request: ModifyCommand,
+        more: impl FnOnce(&mut Definition, &mut Vec<Violation>) + Send + 'static,
+    ) -> Result<()> {
         let refused = |found| Error::all(Operation::ModifyCommand, found);
         let command_id = request.check(self.limits()).map_err(refused)?;
-        let change = move |definition: &mut Definition| {
+        let change = move |definition: &mut Definition, found: &mut Vec<Violation>| {
             let ModifyCommand { name, description, working_dir, timeout, .. } = request;
             replace(&mut definition.name, name);
             replace(&mut definition.description, description);
@@ -324,25 +332,27 @@ impl Engine {
             replace(&mut settings.username, given(request.username));
             replace(&mut settings.launcher, given(request.launcher));
             replace(&mut settings.output_to, given(request.oss_output_delivery));
+            more(definition, found);
         };
-        self.change_command(command_id, change).await?;
-        Ok(ModifyCommandResponse { request_id: wire::request_id() })
+        self.change_command(command_id, change).await
     }
 
-    /// Gives a kept command another definition, made of the one it has.
-    pub(super) async fn change_command(
+    /// Gives a kept command another definition, made of the one it has, unless something is wrong
+    /// with it.
+    async fn change_command(
         &self,
         command_id: CommandId,
-        change: impl FnOnce(&mut Definition) + Send + 'static,
+        change: impl FnOnce(&mut Definition, &mut Vec<Violation>) + Send + 'static,
     ) -> Result<()> {
         let mut action = self.action(Operation::ModifyCommand);
         action.command_id = Some(command_id);
         self.authorize(action).await?;
-        let limits = Arc::clone(&self.limits);
+        let (limits, now_ms) = (Arc::clone(&self.limits), self.now_ms());
         self.write_records(move |tx| {
             let mut definition = commands::get(tx, command_id)?;
-            change(&mut definition);
             let mut found = Vec::new();
+            change(&mut definition, &mut found);
+            found.extend(commands::name_taken(tx, command_id, &definition.name, &limits)?);
             check_defaults(
                 definition.enable_parameter,
                 &definition.content,
@@ -352,7 +362,7 @@ impl Engine {
                 &mut found,
             );
             none_of(Operation::ModifyCommand, found)?;
-            commands::replace(tx, command_id, &definition)
+            commands::replace(tx, command_id, &definition, now_ms)
         })
         .await
     }
@@ -372,11 +382,20 @@ impl Engine {
         let Some(command_id) = request.command_id.known(&mut found, unknown_command_id) else {
             return Err(Error::all(Operation::DeleteCommand, found));
         };
-        let mut action = self.action(Operation::DeleteCommand);
-        action.command_id = Some(command_id);
-        self.authorize(action).await?;
-        self.write_records(move |tx| commands::delete(tx, command_id)).await?;
+        self.delete_commands(vec![command_id]).await?;
         Ok(DeleteCommandResponse { request_id: wire::request_id() })
+    }
+
+    /// Deletes kept commands: all of them, or none.
+    pub(crate) async fn delete_commands(&self, command_ids: Vec<CommandId>) -> Result<()> {
+        for command_id in &command_ids {
+            let mut action = self.action(Operation::DeleteCommand);
+            action.command_id = Some(*command_id);
+            self.authorize(action).await?;
+        }
+        let delete =
+            move |tx: Tx<'_>| command_ids.into_iter().try_for_each(|id| commands::delete(tx, id));
+        self.write_records(delete).await
     }
 
     /// Lists kept commands, newest first, a page at a time.
@@ -405,14 +424,6 @@ impl Engine {
             page_size: page.slice.size,
         })
     }
-}
-
-/// Which agents to tell of.
-#[derive(Debug, Default)]
-pub(super) struct AgentFilter {
-    pub ids: Vec<InstanceId>,
-    pub os_type: Option<OsType>,
-    pub agents: Vec<AgentStatus>,
 }
 
 fn agent(

@@ -12,6 +12,7 @@ use crate::command::template::Template;
 use crate::command::{Command, CommandType, DescribeCommands, ParameterDefinition};
 use crate::error::{Error, Result, Violation};
 use crate::id::CommandId;
+use crate::limits::Limits;
 use crate::tag::Tag;
 use crate::wire::{ContentEncoding, Encoded};
 
@@ -57,9 +58,9 @@ pub(crate) fn insert(tx: Tx<'_>, new: &NewCommand<'_>, now_ms: i64) -> Result<()
     let content = contents::intern(tx, &new.definition.content)?;
     tx.prepare_cached(
         "INSERT INTO commands (command_id, name, description, type, content, working_dir, timeout_s,
-             enable_parameter, created_at_ms, username, launcher, output_to, default_parameters,
-             secret_parameters, resource_group_id)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+             enable_parameter, created_at_ms, updated_at_ms, username, launcher, output_to,
+             default_parameters, secret_parameters, resource_group_id)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
     )?
     .execute(params![
         new.command_id.as_bytes(),
@@ -81,8 +82,40 @@ pub(crate) fn insert(tx: Tx<'_>, new: &NewCommand<'_>, now_ms: i64) -> Result<()
     Tagged::Command.insert(tx, tx.last_insert_rowid(), new.tags)
 }
 
-/// What is wrong with keeping one more command, if something is.
-pub(crate) fn beyond_quota(tx: Tx<'_>, kept_max: u64) -> Result<Option<Violation>> {
+/// What is wrong with keeping one more command, of this name.
+pub(crate) fn unkeepable(
+    tx: Tx<'_>,
+    command_id: CommandId,
+    name: &str,
+    limits: &Limits,
+) -> Result<Vec<Violation>> {
+    let mut found: Vec<_> = beyond_quota(tx, limits.kept_commands_max)?.into_iter().collect();
+    found.extend(name_taken(tx, command_id, name, limits)?);
+    Ok(found)
+}
+
+/// What is wrong with a command's name beside those of the others.
+pub(crate) fn name_taken(
+    tx: Tx<'_>,
+    command_id: CommandId,
+    name: &str,
+    limits: &Limits,
+) -> Result<Option<Violation>> {
+    if !limits.command_names_differ {
+        return Ok(None);
+    }
+    let taken: bool = tx
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM commands WHERE name = ?1 AND command_id <> ?2)",
+        )?
+        .query_row((name, command_id.as_bytes()), |row| row.get(0))?;
+    Ok(taken.then(|| {
+        let message = format!("a command of the name `{name}` is kept already; want another name");
+        Violation::new("CmdName.Duplicate", 400, "Name", message)
+    }))
+}
+
+fn beyond_quota(tx: Tx<'_>, kept_max: u64) -> Result<Option<Violation>> {
     let kept = count(tx)?;
     if kept < kept_max {
         return Ok(None);
@@ -161,14 +194,19 @@ fn read_definition(tx: Tx<'_>, row: &Row<'_>, from: usize) -> Result<Definition>
 }
 
 /// Gives a command another definition.
-pub(crate) fn replace(tx: Tx<'_>, command_id: CommandId, definition: &Definition) -> Result<()> {
+pub(crate) fn replace(
+    tx: Tx<'_>,
+    command_id: CommandId,
+    definition: &Definition,
+    now_ms: i64,
+) -> Result<()> {
     let settings = &definition.settings;
     let content = contents::intern(tx, &definition.content)?;
     let changed = tx
         .prepare_cached(
             "UPDATE commands SET name = ?2, description = ?3, type = ?4, content = ?5, timeout_s = ?6,
                  working_dir = ?7, username = ?8, launcher = ?9, output_to = ?10,
-                 default_parameters = ?11
+                 default_parameters = ?11, updated_at_ms = ?12
              WHERE command_id = ?1",
         )?
         .execute(params![
@@ -183,6 +221,7 @@ pub(crate) fn replace(tx: Tx<'_>, command_id: CommandId, definition: &Definition
             &settings.launcher,
             &settings.output_to,
             json_or_null(&definition.default_parameters, Parameters::is_empty)?,
+            now_ms,
         ])?;
     if changed == 0 { Err(Error::invalid(not_found(command_id))) } else { Ok(()) }
 }
@@ -219,21 +258,8 @@ pub(crate) fn list(
     slice: Slice,
     encoding: ContentEncoding,
 ) -> Result<Listing<Command>> {
-    let mut values = Vec::new();
-    let conditions = Tagged::Command.conditions("c.id", &filter.tags, &mut values);
-    let mut query = Query {
-        columns: format!(
-            "c.id, {DEFINITION}, c.command_id, c.created_at_ms,
-             (SELECT count(*) FROM invocations v WHERE v.command_id = c.command_id),
-             c.resource_group_id, {}",
-            Tagged::Command.column("c.id")
-        ),
-        tables: "commands c".to_owned(),
-        key: "c.id",
-        ascending: false,
-        conditions,
-        values,
-    };
+    let mut query = all();
+    query.conditions = Tagged::Command.conditions("c.id", &filter.tags, &mut query.values);
     query.filter("c.command_id = ?", filter.command_id.map(|id| id.as_bytes().to_vec()));
     query.filter("c.name LIKE ? ESCAPE '\\'", filter.name.as_deref().map(like));
     query.filter("c.description LIKE ? ESCAPE '\\'", filter.description.as_deref().map(like));
@@ -245,7 +271,24 @@ pub(crate) fn list(
     query.slice(tx, slice, |row| read(tx, row, encoding))
 }
 
-fn read(tx: Tx<'_>, row: &Row<'_>, encoding: ContentEncoding) -> Result<Command> {
+/// All commands, for [`read`].
+pub(super) fn all() -> Query {
+    Query {
+        columns: format!(
+            "c.id, {DEFINITION}, c.command_id, c.created_at_ms,
+             (SELECT count(*) FROM invocations v WHERE v.command_id = c.command_id),
+             c.resource_group_id, {}, c.updated_at_ms",
+            Tagged::Command.column("c.id")
+        ),
+        tables: "commands c".to_owned(),
+        key: "c.id",
+        ascending: false,
+        conditions: Vec::new(),
+        values: Vec::new(),
+    }
+}
+
+pub(super) fn read(tx: Tx<'_>, row: &Row<'_>, encoding: ContentEncoding) -> Result<Command> {
     let definition = read_definition(tx, row, 1)?;
     let parameter_names = definition.parameter_names();
     let arguments = Arguments {
@@ -275,6 +318,7 @@ fn read(tx: Tx<'_>, row: &Row<'_>, encoding: ContentEncoding) -> Result<Command>
         launcher: definition.settings.launcher.unwrap_or_default(),
         oss_output_delivery: definition.settings.output_to.unwrap_or_default(),
         creation_time: read_time(row.get(14)?)?,
+        update_time: read_time(row.get(18)?)?,
         invoke_times: row.get(15)?,
         resource_group_id: row.get::<_, Option<String>>(16)?.unwrap_or_default(),
         tags: tags::read(row, 17)?,

@@ -319,6 +319,18 @@ pub(super) const LATEST_STANDING: &str = "e.status NOT IN ('Skipped', 'Scheduled
     WHERE l.fire = e.fire AND l.instance = e.instance AND l.attempt > e.attempt
       AND l.status NOT IN ('Skipped', 'Scheduled'))";
 
+/// All executions, for [`read`].
+pub(super) fn all() -> Query {
+    Query {
+        columns: result_columns(),
+        tables: RESULT_TABLES.to_owned(),
+        key: "e.id",
+        ascending: false,
+        conditions: Vec::new(),
+        values: Vec::new(),
+    }
+}
+
 /// A slice of the executions, newest first.
 pub(crate) fn list(
     tx: Tx<'_>,
@@ -326,16 +338,8 @@ pub(crate) fn list(
     slice: Slice,
     encoding: ContentEncoding,
 ) -> Result<Listing<InvocationResult>> {
-    let mut values = Vec::new();
-    let conditions = Tagged::Invocation.conditions("v.id", &filter.tags, &mut values);
-    let mut query = Query {
-        columns: result_columns(),
-        tables: RESULT_TABLES.to_owned(),
-        key: "e.id",
-        ascending: false,
-        conditions,
-        values,
-    };
+    let mut query = all();
+    query.conditions = Tagged::Invocation.conditions("v.id", &filter.tags, &mut query.values);
     if !filter.include_history {
         query.conditions.push(LATEST.to_owned());
     }
@@ -356,7 +360,7 @@ pub(crate) fn list(
         query.conditions.push(format!("e.status IN ({})", named.collect::<Vec<_>>().join(", ")));
     }
     let mut repeats = Repeats::default();
-    query.slice(tx, slice, |row| read(tx, row, &mut repeats, encoding))
+    query.slice(tx, slice, |row| read(tx, row, &mut repeats, Some(encoding)))
 }
 
 /// The latest execution of an invocation on each of its instances, in the order they were made.
@@ -368,14 +372,14 @@ pub(crate) fn all_of(tx: Tx<'_>, invocation: i64) -> Result<Vec<InvocationResult
     let mut rows = query.query([invocation])?;
     let (mut results, mut repeats) = (Vec::new(), Repeats::default());
     while let Some(row) = rows.next()? {
-        results.push(read(tx, row, &mut repeats, ContentEncoding::Base64)?);
+        results.push(read(tx, row, &mut repeats, Some(ContentEncoding::Base64))?);
     }
     Ok(results)
 }
 
 /// How many executions an invocation has had on an instance; each counted once for a page.
 #[derive(Default)]
-struct Repeats(HashMap<(i64, i64), u64>);
+pub(super) struct Repeats(HashMap<(i64, i64), u64>);
 
 impl Repeats {
     fn of(&mut self, tx: Tx<'_>, invocation: i64, instance: i64) -> Result<u64> {
@@ -394,11 +398,12 @@ impl Repeats {
     }
 }
 
-fn read(
+/// An execution; its output in an encoding, or none.
+pub(super) fn read(
     tx: Tx<'_>,
     row: &Row<'_>,
     repeats: &mut Repeats,
-    encoding: ContentEncoding,
+    output: Option<ContentEncoding>,
 ) -> Result<InvocationResult> {
     let time = |column| row.get::<_, Option<i64>>(column)?.map(read_time).transpose();
     let text = |column| row.get::<_, Option<String>>(column).map(Option::unwrap_or_default);
@@ -441,7 +446,9 @@ fn read(
         oss_output_error_code: delivery.error_code.to_owned(),
         oss_output_error_info: delivery.error_info.to_owned(),
     };
-    result.set_output(outputs::get(tx, execution_id)?, encoding);
+    if let Some(encoding) = output {
+        result.set_output(outputs::get(tx, execution_id)?, encoding);
+    }
     Ok(result)
 }
 

@@ -8,10 +8,11 @@ use serde::Serialize;
 
 use crate::error::{Error, Result, Violation};
 use crate::id::InstanceId;
-use crate::instance::{AgentStatus, Instance, OsType};
+use crate::instance::{AgentStatus, Instance};
 use crate::tag::Tag;
 
 use super::commands::{json_or_null, read_json};
+use super::selections::AgentNarrow;
 use super::tags::{self, Tagged};
 use super::{Listing, Query, Slice, Tx, parse, unreadable};
 
@@ -187,8 +188,7 @@ pub(crate) struct Filter<'a> {
     /// Only these, all of which have to be there.
     pub ids: &'a [InstanceId],
     pub tags: &'a [Tag],
-    pub os_type: Option<OsType>,
-    pub agent_statuses: &'a [AgentStatus],
+    pub narrows: &'a [AgentNarrow],
 }
 
 /// A slice of the instances, in the order of their registration.
@@ -207,12 +207,9 @@ pub(crate) fn list(tx: Tx<'_>, filter: &Filter<'_>, slice: Slice) -> Result<List
         conditions,
         values,
     };
-    let any_of = "IN (SELECT value FROM json_each(?))";
     let ids = (!filter.ids.is_empty()).then(|| json(filter.ids)).transpose()?;
-    query.filter(&format!("i.instance_id {any_of}"), ids);
-    query.filter("i.os_type = ?", filter.os_type.map(|of| of.as_str().to_owned()));
-    let agents = (!filter.agent_statuses.is_empty()).then(|| json(filter.agent_statuses));
-    query.filter(&format!("i.agent_status {any_of}"), agents.transpose()?);
+    query.filter("i.instance_id IN (SELECT value FROM json_each(?))", ids);
+    filter.narrows.iter().for_each(|narrow| narrow.apply(&mut query));
     query.slice(tx, slice, read)
 }
 

@@ -332,24 +332,8 @@ pub(crate) fn list(
     slice: Slice,
     encoding: ContentEncoding,
 ) -> Result<Listing<Invocation>> {
-    let mut values = Vec::new();
-    let conditions = Tagged::Invocation.conditions("v.id", &filter.tags, &mut values);
-    let mut query = Query {
-        columns: format!(
-            "v.id, v.invoke_id, v.command_id, v.name, v.description, v.type, v.content, v.timeout_s,
-             v.termination_mode, v.created_at_ms, v.finished_at_ms, v.frequency, v.repeat_mode,
-             v.overlap_policy, v.missed_policy, v.spread_s, v.end_at_ms, v.fires_max, v.paused_at_ms,
-             v.parameters, v.parameter_passing, v.default_parameters, v.secret_parameters, v.working_dir,
-             v.username, v.launcher, v.output_to, v.container_id, v.container_name,
-             v.windows_password_name, v.resource_group_id, v.caller, {}",
-            Tagged::Invocation.column("v.id")
-        ),
-        tables: "invocations v".to_owned(),
-        key: "v.id",
-        ascending: false,
-        conditions,
-        values,
-    };
+    let mut query = all();
+    query.conditions = Tagged::Invocation.conditions("v.id", &filter.tags, &mut query.values);
     query.filter("v.invoke_id = ?", filter.invoke_id.map(|id| id.as_bytes().to_vec()));
     if let Some(id) = filter.command_id {
         query.conditions.push(OF_COMMAND.to_owned());
@@ -383,6 +367,26 @@ pub(crate) fn list(
         query.conditions.push(format!("({})", either.join(" OR ")));
     }
     query.slice(tx, slice, |row| read(tx, row, filter, encoding))
+}
+
+/// All invocations, for [`read`].
+pub(super) fn all() -> Query {
+    Query {
+        columns: format!(
+            "v.id, v.invoke_id, v.command_id, v.name, v.description, v.type, v.content, v.timeout_s,
+             v.termination_mode, v.created_at_ms, v.finished_at_ms, v.frequency, v.repeat_mode,
+             v.overlap_policy, v.missed_policy, v.spread_s, v.end_at_ms, v.fires_max, v.paused_at_ms,
+             v.parameters, v.parameter_passing, v.default_parameters, v.secret_parameters, v.working_dir,
+             v.username, v.launcher, v.output_to, v.container_id, v.container_name,
+             v.windows_password_name, v.resource_group_id, v.caller, {}",
+            Tagged::Invocation.column("v.id")
+        ),
+        tables: "invocations v".to_owned(),
+        key: "v.id",
+        ascending: false,
+        conditions: Vec::new(),
+        values: Vec::new(),
+    }
 }
 
 /// The condition that picks the invocations that stand so: what `roll_up` says, in SQL, so that
@@ -444,7 +448,7 @@ fn standing_in_older_terms(status: InvokeStatus) -> String {
 pub(super) const OF_COMMAND: &str =
     "(v.command_id = ? OR (v.invoke_id = ? AND v.command_id IS NULL))";
 
-fn read(
+pub(super) fn read(
     tx: Tx<'_>,
     row: &Row<'_>,
     filter: &DescribeInvocations,

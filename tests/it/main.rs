@@ -18,6 +18,7 @@ mod schedule_oracle;
 mod schedule_refusals;
 mod support;
 mod targets;
+mod tencent;
 mod tokens;
 mod virtual_year;
 mod watch;

@@ -1,0 +1,185 @@
+//! A second dialect for the same engine: the requests, answers, statuses and errors of Tencent's
+//! automation tools.
+//!
+//! The records are the engine's: what is run in one dialect is listed in the other. What differs is
+//! how things are written, what requests are held to ([`Limits::tencent`]), and the words for what
+//! became of them.
+//!
+//! # Run a command as the page's example has it
+//!
+//! ```
+//! use adjutant::Engine;
+//! use adjutant::tencent::Tencent;
+//!
+//! # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+//! # runtime.block_on(async {
+//! let engine = Engine::open_in_memory().await?;
+//! let tencent = Tencent::new(&engine);
+//! let request = r#"{"CommandName": "who", "Content": "d2hvYW1p", "InstanceIds": ["local"]}"#;
+//! let answer = tencent.call("RunCommand", request).await?;
+//! let invocation_id = answer["InvocationId"].as_str().unwrap();
+//! assert!(invocation_id.starts_with("inv-"));
+//! engine.wait(&invocation_id.parse()?).await?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! ```
+
+mod agents;
+mod check;
+mod commands;
+mod error;
+mod invocations;
+mod place;
+mod record;
+mod request;
+mod response;
+mod status;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::engine::Engine;
+use crate::limits::Limits;
+use crate::wire::{self, ContentEncoding, text_enum};
+
+pub use error::{Error, NETWORK_CODES, Result};
+pub use request::{
+    CancelInvocation, CreateCommand, DefaultParameterConf, DeleteCommand, DeleteCommands,
+    DescribeAutomationAgentStatus, DescribeCommands, DescribeInvocationTasks, DescribeInvocations,
+    DescribeQuotas, Filter, InvokeCommand, ModifyCommand, PreviewReplacedCommandContent,
+    RunCommand,
+};
+pub use response::{
+    AutomationAgentInfo, CancelInvocationResponse, Command, CommandDocument, CreateCommandResponse,
+    DeleteCommandResponse, DeleteCommandsResponse, DescribeAutomationAgentStatusResponse,
+    DescribeCommandsResponse, DescribeInvocationTasksResponse, DescribeInvocationsResponse,
+    DescribeQuotasResponse, GeneralResourceQuotaSet, Invocation, InvocationTask,
+    InvocationTaskBasicInfo, InvokeCommandResponse, ModifyCommandResponse,
+    PreviewReplacedCommandContentResponse, RunCommandResponse, TaskResult,
+};
+pub use status::{InvocationStatus, TaskStatus};
+
+/// An engine that is spoken to in this dialect. Clones are handles of the same one.
+#[derive(Clone)]
+pub struct Tencent {
+    engine: Engine,
+}
+
+/// The actions, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Action {
+    RunCommand,
+    CreateCommand,
+    ModifyCommand,
+    DeleteCommand,
+    DeleteCommands,
+    DescribeCommands,
+    InvokeCommand,
+    CancelInvocation,
+    DescribeInvocations,
+    DescribeInvocationTasks,
+    PreviewReplacedCommandContent,
+    DescribeAutomationAgentStatus,
+    DescribeQuotas,
+}
+
+text_enum!(
+    Action,
+    "action",
+    [
+        RunCommand,
+        CreateCommand,
+        ModifyCommand,
+        DeleteCommand,
+        DeleteCommands,
+        DescribeCommands,
+        InvokeCommand,
+        CancelInvocation,
+        DescribeInvocations,
+        DescribeInvocationTasks,
+        PreviewReplacedCommandContent,
+        DescribeAutomationAgentStatus,
+        DescribeQuotas
+    ]
+);
+
+impl Tencent {
+    /// Speaks to an engine in this dialect, with its numbers. Who asks is who the handle says.
+    pub fn new(engine: &Engine) -> Self {
+        Self::with_limits(engine, Limits::tencent())
+    }
+
+    /// The same with other numbers.
+    pub fn with_limits(engine: &Engine, limits: Limits) -> Self {
+        Self { engine: engine.with_limits(limits) }
+    }
+
+    /// Performs an action by its name: its request and its answer as JSON, without the envelope
+    /// that an answer has on the network.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] with the code `InvalidAction` if there is no such action, `InvalidParameter` or
+    /// `UnknownParameter` if the text is no request of it, and else as the action's own method.
+    pub async fn call(&self, action: &str, request: &str) -> Result<Value> {
+        let Ok(action) = action.parse::<Action>() else {
+            let names: Vec<_> = Action::ALL.iter().map(|action| action.as_str()).collect();
+            let message = format!("there is no action `{action}`; there are {}", names.join(", "));
+            return Err(Error::new("InvalidAction", message));
+        };
+        match action {
+            Action::RunCommand => answer(&self.run_command(read(request)?).await?),
+            Action::CreateCommand => answer(&self.create_command(read(request)?).await?),
+            Action::ModifyCommand => answer(&self.modify_command(read(request)?).await?),
+            Action::DeleteCommand => answer(&self.delete_command(read(request)?).await?),
+            Action::DeleteCommands => answer(&self.delete_commands(read(request)?).await?),
+            Action::DescribeCommands => answer(&self.describe_commands(read(request)?).await?),
+            Action::InvokeCommand => answer(&self.invoke_command(read(request)?).await?),
+            Action::CancelInvocation => answer(&self.cancel_invocation(read(request)?).await?),
+            Action::DescribeInvocations => {
+                answer(&self.describe_invocations(read(request)?).await?)
+            }
+            Action::DescribeInvocationTasks => {
+                answer(&self.describe_invocation_tasks(read(request)?).await?)
+            }
+            Action::PreviewReplacedCommandContent => {
+                answer(&self.preview_replaced_command_content(read(request)?).await?)
+            }
+            Action::DescribeAutomationAgentStatus => {
+                answer(&self.describe_automation_agent_status(read(request)?).await?)
+            }
+            Action::DescribeQuotas => answer(&self.describe_quotas(read(request)?).await?),
+        }
+    }
+
+    fn limits(&self) -> &Limits {
+        self.engine.limits()
+    }
+}
+
+fn read<T: DeserializeOwned>(request: &str) -> Result<T> {
+    serde_json::from_str(request).map_err(|error| {
+        let message = error.to_string();
+        // serde has no other way to tell this from a value of the wrong kind.
+        let code = match message.starts_with("unknown field") {
+            true => "UnknownParameter",
+            false => "InvalidParameter",
+        };
+        Error::new(code, message)
+    })
+}
+
+fn answer(response: &impl Serialize) -> Result<Value> {
+    serde_json::to_value(response).map_err(|error| Error::new("InternalError", error.to_string()))
+}
+
+/// How every script travels in this dialect.
+fn base64() -> Option<String> {
+    Some(ContentEncoding::Base64.as_str().to_owned())
+}
+
+/// A fresh `RequestId`, as this dialect writes them.
+fn request_id() -> String {
+    wire::request_id().to_lowercase()
+}
