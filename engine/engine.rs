@@ -267,7 +267,8 @@ impl Engine {
     }
 
     /// Follows what happens to all invocations from now on: what fires, what starts and ends. For
-    /// everything of one, from its beginning, there is [`watch`](Engine::watch).
+    /// everything of one, from its beginning, there is [`watch`](Engine::watch). This is for the host
+    /// itself: no [`Authorizer`](crate::Authorizer) is asked.
     pub fn follow(&self) -> Feed {
         self.inner.records.hub.follow()
     }

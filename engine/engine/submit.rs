@@ -126,18 +126,19 @@ impl Engine {
             name => name,
         };
         let terms = checked.terms;
-        let content = checked.command_type.zip(checked.content);
-        let definition = content.map(|(command_type, content)| Definition {
+        let command_type = checked.command_type;
+        // What is wrong with it, has been said; what else is wrong shows without it.
+        let definition = Definition {
             name,
             description: request.description,
-            command_type,
-            content,
+            command_type: command_type.unwrap_or_default(),
+            content: checked.content.unwrap_or_default(),
             enable_parameter: request.enable_parameter,
             default_parameters: request.default_parameters,
             secret_parameters: request.secret_parameters,
             settings: terms.settings.clone(),
-            timeout_s: request.timeout.unwrap_or(self.limits().timeout_s_default),
-        });
+            timeout_s: request.timeout.unwrap_or(self.limits().timeout_s()),
+        };
         let keeps = request.keep_command.then_some(command_id);
         let submission = Submission {
             operation: Operation::RunCommand,
@@ -150,7 +151,7 @@ impl Engine {
         let caller = self.caller.clone();
         let draft = move |_: Tx<'_>, _: &mut _| {
             let (targets, new) = split(invoke_id, keeps, caller, terms);
-            Ok(Draft { targets, definition, keeps, new })
+            Ok(Draft { targets, definition: Some(definition), command_type, keeps, new })
         };
         let response = RunCommandResponse { request_id: wire::request_id(), command_id, invoke_id };
         let (first, done) = self.submit(submission, draft, response, host).await?;
@@ -242,10 +243,11 @@ impl Engine {
                 definition.timeout_s = request.timeout.unwrap_or(definition.timeout_s);
                 complete(&mut terms.arguments, definition);
                 let (enabled, content) = (definition.enable_parameter, &definition.content);
-                terms.arguments.check(enabled, content, &limits, found);
+                terms.arguments.check(enabled, Some(content), &limits, found);
             }
             let (targets, new) = split(invoke_id, command_id, caller, terms);
-            Ok(Draft { targets, definition, keeps: None, new })
+            let command_type = definition.as_ref().map(|definition| definition.command_type);
+            Ok(Draft { targets, definition, command_type, keeps: None, new })
         };
         let response = InvokeCommandResponse { request_id: wire::request_id(), invoke_id };
         let (first, done) = self.submit(submission, draft, response, host).await?;
