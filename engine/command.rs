@@ -195,16 +195,14 @@ impl CreateCommand {
         self.settings().check(limits, &mut found);
         check_timeout(self.timeout, 1, limits, &mut found);
         tag::check(&self.tags, TagUse::Tag, limits, &mut found);
-        if let Some(content) = &content {
-            check_defaults(
-                self.enable_parameter,
-                content,
-                &self.default_parameters,
-                &self.secret_parameters,
-                limits,
-                &mut found,
-            );
-        }
+        check_defaults(
+            self.enable_parameter,
+            content.as_deref(),
+            &self.default_parameters,
+            &self.secret_parameters,
+            limits,
+            &mut found,
+        );
         match (command_type, content) {
             (Some(command_type), Some(content)) if found.is_empty() => Ok((command_type, content)),
             _ => Err(found),
@@ -215,7 +213,7 @@ impl CreateCommand {
 /// Checks what a command says of its parameters; an invocation may still give values.
 pub(crate) fn check_defaults(
     enabled: bool,
-    content: &[u8],
+    content: Option<&[u8]>,
     defaults: &Parameters,
     secrets: &SecretNames,
     limits: &Limits,

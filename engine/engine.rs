@@ -226,8 +226,12 @@ impl Engine {
     /// [`Error::Invalid`] if there is no such invocation, [`Error::ShuttingDown`] if the engine
     /// ends before it.
     pub async fn wait(&self, invoke_id: &InvokeId) -> Result<Finished> {
-        let invoke_id = *invoke_id;
-        self.authorize_of(Operation::DescribeInvocations, invoke_id).await?;
+        self.authorize_of(Operation::DescribeInvocations, *invoke_id).await?;
+        self.ended(*invoke_id).await
+    }
+
+    /// Waits until an invocation has ended, whoever asks.
+    async fn ended(&self, invoke_id: InvokeId) -> Result<Finished> {
         let subscription = self.inner.records.hub.subscribe(invoke_id);
         let mut sleep = None;
         loop {
@@ -271,7 +275,8 @@ impl Engine {
     }
 
     /// Follows what happens to all invocations from now on: what fires, what starts and ends. For
-    /// everything of one, from its beginning, there is [`watch`](Engine::watch).
+    /// everything of one, from its beginning, there is [`watch`](Engine::watch). This is for the host
+    /// itself: no [`Authorizer`](crate::Authorizer) is asked.
     pub fn follow(&self) -> Feed {
         self.inner.records.hub.follow()
     }

@@ -113,6 +113,16 @@ impl Limits {
         }
     }
 
+    /// Timeout of a command that states none, in seconds.
+    pub(crate) fn timeout_s(&self) -> u64 {
+        self.timeout_s_default.min(self.timeout_s_max)
+    }
+
+    /// Page of a listing that states no size, in entries.
+    pub(crate) fn page_size(&self) -> usize {
+        self.page_size_default.min(self.page_size_max)
+    }
+
     /// The numbers of Tencent Automation Tools; what its page does not say is as
     /// [`alibaba`](Self::alibaba) has it.
     pub const fn tencent() -> Self {

@@ -185,6 +185,10 @@ pub(crate) fn apart<T>(tx: Tx<'_>, op: impl FnOnce() -> Result<T>) -> Result<T> 
     tx.prepare_cached("SAVEPOINT apart")?.execute(())?;
     let done = op();
     if done.is_err() {
+        if tx.is_autocommit() {
+            // All of the transaction has been undone, this with it.
+            return done;
+        }
         tx.prepare_cached("ROLLBACK TO apart")?.execute(())?;
     }
     tx.prepare_cached("RELEASE apart")?.execute(())?;

@@ -42,11 +42,12 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// Checks them against the script they are for; what there is to fill in, if it takes parameters.
+    /// Checks them against the script they are for, or by themselves if that cannot be read; what
+    /// there is to fill in, if it takes parameters.
     pub(crate) fn check<'a>(
         &self,
         enabled: bool,
-        content: &'a [u8],
+        content: Option<&'a [u8]>,
         limits: &Limits,
         found: &mut Vec<Violation>,
     ) -> Option<Template<'a>> {
@@ -57,25 +58,29 @@ impl Arguments {
             }
             return None;
         }
-        let template = Template::parse(content);
-        template.check(limits, found);
+        let template = content.map(Template::parse);
+        if let Some(template) = &template {
+            template.check(limits, found);
+        }
         // Too many are refused as that, and not one by one.
+        let defined = template.as_ref().map_or(0, |template| template.names().len());
         if self.values.pairs.len() > limits.parameters_passed_max
-            || template.names().len() > limits.parameters_defined_max
+            || defined > limits.parameters_defined_max
         {
-            return Some(template);
+            return template;
         }
         self.defaults.check_defaults(limits, found);
         self.secrets.check(limits, found);
-        match self.passing {
-            ParameterPassing::Text => {
-                self.values.check_against(&template, found);
+        match (self.passing, &template) {
+            (ParameterPassing::Text, None) => {}
+            (ParameterPassing::Text, Some(template)) => {
+                self.values.check_against(template, found);
                 if limits.parameters_need_values {
-                    self.check_complete(&template, found);
+                    self.check_complete(template, found);
                 }
             }
-            ParameterPassing::Environment => {
-                if template.has_placeholders() {
+            (ParameterPassing::Environment, template) => {
+                if let Some(template) = template.as_ref().filter(|t| t.has_placeholders()) {
                     let named = template.names().first().map_or("NAME", |name| *name);
                     let message = format!(
                         "the script has placeholders, which Environment does not fill in; want a variable such as ${}",
@@ -92,7 +97,7 @@ impl Arguments {
                 self.check_variables(found);
             }
         }
-        Some(template)
+        template
     }
 
     /// Checks that every parameter has a value.

@@ -181,7 +181,7 @@ pub(crate) fn finished(
     limits: &Limits,
 ) -> Result<Vec<u8>> {
     let mut found = Vec::new();
-    let script = arguments.check(enabled, content, limits, &mut found);
+    let script = arguments.check(enabled, Some(content), limits, &mut found);
     none_of(Operation::PreviewCommand, found)?;
     let Some(script) = script else { return Ok(content.to_vec()) };
     let arguments = arguments.redacted();

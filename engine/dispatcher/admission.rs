@@ -28,10 +28,16 @@ impl Admission {
         mut task: Task,
         cx: ExecutionContext,
     ) -> Outcome {
-        if let Err(outcome) = self.admit(&mut task).await {
-            return outcome;
+        let admitted = tokio::select! {
+            biased;
+            admitted = self.admit(&mut task) => admitted,
+            // The host's hooks know nothing of stops.
+            _ = cx.stop_asked() => Err(Outcome::Stopped { signal: None, exit_code: None, info: String::new() }),
+        };
+        match admitted {
+            Ok(()) => executor.execute(task, cx).await,
+            Err(outcome) => outcome,
         }
-        executor.execute(task, cx).await
     }
 
     async fn admit(&self, task: &mut Task) -> Result<(), Outcome> {

@@ -43,8 +43,8 @@ impl Engine {
         }
         let mut run = RunCommand::shell(exec::script(&words)).on([group]);
         run.container_name = Some(request.container_name);
-        let run = self.run_command(run).await?;
-        let finished = self.wait(&run.invoke_id).await?;
+        let (run, _) = self.submit_permitted(self.new_invoke_id(), run, |_, _| Ok(())).await?;
+        let finished = self.ended(run.invoke_id).await?;
         let result = finished.results.into_iter().next();
         let result = result.ok_or_else(|| Error::Internal("a run without a record".to_owned()))?;
         if matches!(result.status, ExecutionStatus::Invalid | ExecutionStatus::Aborted) {

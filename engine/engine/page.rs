@@ -49,7 +49,7 @@ impl Page {
             (true, _) | (false, None) => ("MaxResults", wanted.max_results),
             (false, Some(size)) => ("PageSize", Some(size)),
         };
-        let size = size.unwrap_or(limits.page_size_default);
+        let size = size.unwrap_or(limits.page_size());
         if !(1..=limits.page_size_max).contains(&size) {
             let code = match field {
                 "PageSize" => "InvalidParameter.PageSize",
@@ -82,7 +82,7 @@ impl Page {
         next_token: Option<&str>,
         limits: &Limits,
     ) -> Result<Self> {
-        let max_results = max_results.or(Some(limits.page_size_default));
+        let max_results = max_results.or(Some(limits.page_size()));
         Self::new(&Wanted { max_results, next_token, page_number: None, page_size: None }, limits)
     }
 

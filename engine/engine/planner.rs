@@ -6,6 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
+use crate::command::CommandType;
 use crate::command::template::{Facts, Template};
 use crate::config::Names;
 use crate::error::{Result, Violation};
@@ -34,8 +35,10 @@ pub(super) struct Planner {
 /// A request on its way to become an invocation.
 pub(super) struct Draft {
     pub targets: Targets,
-    /// What to run; none if something is wrong with it, which has been said then.
+    /// What to run; none if there is no such command, which has been said then.
     pub definition: Option<Definition>,
+    /// Its language; none if it has none that is known.
+    pub command_type: Option<CommandType>,
     /// Whether the command is kept, too, and under which id.
     pub keeps: Option<CommandId>,
     pub new: NewInvocation,
@@ -93,7 +96,7 @@ impl Planner {
             Trigger::Boot { .. } => return Some(Start::AtBoot { target_rows: rows() }),
             Trigger::Schedule(schedule) => schedule,
         };
-        let timeout_s = draft.definition.as_ref()?.timeout_s;
+        let timeout_s = draft.definition.as_ref().map_or(0, |definition| definition.timeout_s);
         // Asked for once: that means to ask the system.
         let mut local = None;
         let mut by_zone: BTreeMap<String, FirstFire> = BTreeMap::new();
@@ -170,15 +173,18 @@ impl Planner {
         } else {
             self.tagged(tx, &wanted.tags, found)?
         };
-        if let Some(group) = &wanted.resource_group_id
-            && !instances::is_group(tx, group)?
+        let mut group = wanted.resource_group_id.as_deref();
+        if let Some(unknown) = group
+            && !instances::is_group(tx, unknown)?
         {
-            let message = format!("no instance belongs to a group `{group}`");
+            let message = format!("no instance belongs to a group `{unknown}`");
             let code = "InvalidResourceGroup.NotFound";
             found.push(Violation::new(code, 404, "ResourceGroupId", message));
+            // That none of them belongs to it goes without saying.
+            group = None;
         }
         for Target { instance, .. } in &targets {
-            self.check(instance, draft, found);
+            self.check(instance, group, draft, found);
         }
         if self.limits.one_kind_of_instance {
             check_kinds(&targets, found);
@@ -204,7 +210,13 @@ impl Planner {
         Ok(targets)
     }
 
-    fn check(&self, instance: &Instance, draft: &Draft, found: &mut Vec<Violation>) {
+    fn check(
+        &self,
+        instance: &Instance,
+        group: Option<&str>,
+        draft: &Draft,
+        found: &mut Vec<Violation>,
+    ) {
         let id = &instance.instance_id;
         let mut unsuited = |field, message| {
             found.push(Violation::new("InvalidInstance.NotMatch", 400, field, message));
@@ -217,21 +229,18 @@ impl Planner {
             AgentStatus::Offline => unsuited(AGENT, format!("the agent of `{id}` is offline")),
             AgentStatus::NotInstalled => unsuited(NO_AGENT, format!("`{id}` has no agent")),
         }
-        if let Some(group) = &draft.targets.resource_group_id
-            && instance.resource_group_id.as_ref() != Some(group)
+        if let Some(group) =
+            group.filter(|group| instance.resource_group_id.as_deref() != Some(group))
         {
             unsuited("ResourceGroupId", format!("`{id}` does not belong to the group `{group}`"));
         }
-        let Some(definition) = &draft.definition else { return };
-        if !definition.command_type.suits(instance.os_type) {
-            let (command, os) = (definition.command_type, instance.os_type);
+        if let Some(command) = draft.command_type.filter(|of| !of.suits(instance.os_type)) {
+            let os = instance.os_type;
             unsuited("Type", format!("{command} does not run on {os} (`{id}`)"));
         }
         let has_password = draft.new.windows_password_name.is_some();
-        if instance.os_type == OsType::Windows
-            && !has_password
-            && definition.settings.username.is_some()
-        {
+        let user = draft.definition.as_ref().and_then(|of| of.settings.username.as_ref());
+        if instance.os_type == OsType::Windows && !has_password && user.is_some() {
             let message = format!("`{id}` runs Windows, where a user needs a password");
             let (code, field) = ("WindowsPasswordName.Missed", "WindowsPasswordName");
             found.push(Violation::new(code, 400, field, message));

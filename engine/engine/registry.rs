@@ -17,6 +17,7 @@ use crate::command::{
     unknown_command_id,
 };
 use crate::error::{Error, Result, Violation, none_of};
+use crate::given::Given;
 use crate::id::{CommandId, InstanceId, InvokeId};
 use crate::instance::{
     AgentStatus, DescribeCloudAssistantStatus, DescribeCloudAssistantStatusResponse,
@@ -201,6 +202,9 @@ impl Engine {
     pub async fn create_command(&self, request: CreateCommand) -> Result<CreateCommandResponse> {
         let mut action = self.action(Operation::CreateCommand);
         action.username.clone_from(&request.username);
+        if let Given::Known(command_type) = request.command_type {
+            action.command_type = Some(command_type);
+        }
         self.authorize(action).await?;
         let mut found = Vec::new();
         let token = request.client_token.as_deref();
@@ -222,7 +226,7 @@ impl Engine {
             enable_parameter: request.enable_parameter,
             default_parameters: request.default_parameters,
             secret_parameters: request.secret_parameters,
-            timeout_s: request.timeout.unwrap_or(self.limits().timeout_s_default),
+            timeout_s: request.timeout.unwrap_or(self.limits().timeout_s()),
         };
         let command_id = CommandId::new(self.inner.clock.realtime());
         let (limits, now_ms) = (Arc::clone(&self.limits), self.now_ms());
@@ -319,6 +323,7 @@ impl Engine {
     ) -> Result<()> {
         let refused = |found| Error::all(Operation::ModifyCommand, found);
         let command_id = request.check(self.limits()).map_err(refused)?;
+        let username = request.username.clone();
         let change = move |definition: &mut Definition, found: &mut Vec<Violation>| {
             let ModifyCommand { name, description, working_dir, timeout, .. } = request;
             replace(&mut definition.name, name);
@@ -334,18 +339,20 @@ impl Engine {
             replace(&mut settings.output_to, given(request.oss_output_delivery));
             more(definition, found);
         };
-        self.change_command(command_id, change).await
+        self.change_command(command_id, username, change).await
     }
 
     /// Gives a kept command another definition, made of the one it has, unless something is wrong
-    /// with it.
+    /// with it; and another user, if one is given.
     async fn change_command(
         &self,
         command_id: CommandId,
+        username: Option<String>,
         change: impl FnOnce(&mut Definition, &mut Vec<Violation>) + Send + 'static,
     ) -> Result<()> {
         let mut action = self.action(Operation::ModifyCommand);
         action.command_id = Some(command_id);
+        action.username = username;
         self.authorize(action).await?;
         let (limits, now_ms) = (Arc::clone(&self.limits), self.now_ms());
         self.write_records(move |tx| {
@@ -355,7 +362,7 @@ impl Engine {
             found.extend(commands::name_taken(tx, command_id, &definition.name, &limits)?);
             check_defaults(
                 definition.enable_parameter,
-                &definition.content,
+                Some(&definition.content),
                 &definition.default_parameters,
                 &definition.secret_parameters,
                 &limits,

@@ -8,11 +8,11 @@ use serde::de::DeserializeOwned;
 use super::Engine;
 use super::planner::{Draft, Planner};
 use super::watch::{Position, Watch};
-use crate::authorizer::Action;
 use crate::command::parameters::Arguments;
 use crate::error::{Error, Result, Violation, none_of};
 use crate::event::Subscription;
 use crate::execution::StopReason;
+use crate::given::Given;
 use crate::id::{CommandId, InvokeId};
 use crate::invocation::client_token::ClientToken;
 use crate::invocation::request::{Targets, Terms};
@@ -113,11 +113,27 @@ impl Engine {
         request: RunCommand,
         host: impl FnOnce(Tx<'_>, &RunCommandResponse) -> Result<T> + Send + 'static,
     ) -> Result<(RunCommandResponse, Option<T>)> {
+        let mut action = self.action(Operation::RunCommand);
+        if let Given::Known(command_type) = request.command_type {
+            action.command_type = Some(command_type);
+        }
+        action.instance_ids.clone_from(&request.instance_ids);
+        action.resource_tags.clone_from(&request.resource_tags);
+        action.resource_group_id.clone_from(&request.resource_group_id);
+        action.username.clone_from(&request.username);
+        self.authorize(action).await?;
+        self.submit_permitted(invoke_id, request, host).await
+    }
+
+    /// Creates a command and runs it; that the host permits it has been found out.
+    pub(super) async fn submit_permitted<T: Send + 'static>(
+        &self,
+        invoke_id: InvokeId,
+        request: RunCommand,
+        host: impl FnOnce(Tx<'_>, &RunCommandResponse) -> Result<T> + Send + 'static,
+    ) -> Result<(RunCommandResponse, Option<T>)> {
         let mut found = Vec::new();
         let checked = request.check(self.limits(), &mut found);
-        let mut action = self.action(Operation::RunCommand);
-        action.command_type = checked.command_type;
-        self.authorize_run(action, &checked.terms).await?;
         self.vet_secrets(&checked.terms, &mut found).await;
         let command_id = CommandId::of_invocation(invoke_id);
         // The pages take a kept command without a name; it has its id for one.
@@ -126,18 +142,19 @@ impl Engine {
             name => name,
         };
         let terms = checked.terms;
-        let content = checked.command_type.zip(checked.content);
-        let definition = content.map(|(command_type, content)| Definition {
+        let command_type = checked.command_type;
+        // What is wrong with it, has been said; what else is wrong shows without it.
+        let definition = Definition {
             name,
             description: request.description,
-            command_type,
-            content,
+            command_type: command_type.unwrap_or_default(),
+            content: checked.content.unwrap_or_default(),
             enable_parameter: request.enable_parameter,
             default_parameters: request.default_parameters,
             secret_parameters: request.secret_parameters,
             settings: terms.settings.clone(),
-            timeout_s: request.timeout.unwrap_or(self.limits().timeout_s_default),
-        });
+            timeout_s: request.timeout.unwrap_or(self.limits().timeout_s()),
+        };
         let keeps = request.keep_command.then_some(command_id);
         let submission = Submission {
             operation: Operation::RunCommand,
@@ -150,7 +167,7 @@ impl Engine {
         let caller = self.caller.clone();
         let draft = move |_: Tx<'_>, _: &mut _| {
             let (targets, new) = split(invoke_id, keeps, caller, terms);
-            Ok(Draft { targets, definition, keeps, new })
+            Ok(Draft { targets, definition: Some(definition), command_type, keeps, new })
         };
         let response = RunCommandResponse { request_id: wire::request_id(), command_id, invoke_id };
         let (first, done) = self.submit(submission, draft, response, host).await?;
@@ -211,7 +228,11 @@ impl Engine {
         let (command_id, mut terms) = request.check(self.limits(), &mut found);
         let mut action = self.action(Operation::InvokeCommand);
         action.command_id = command_id;
-        self.authorize_run(action, &terms).await?;
+        action.instance_ids.clone_from(&terms.targets.instance_ids);
+        action.resource_tags.clone_from(&terms.targets.tags);
+        action.resource_group_id.clone_from(&terms.targets.resource_group_id);
+        action.username.clone_from(&terms.settings.username);
+        self.authorize(action).await?;
         if let Some(command_id) = command_id
             && self.inner.secrets.is_some()
             && let Some(definition) = self.read(move |tx| commands::find(tx, command_id)).await?
@@ -242,10 +263,11 @@ impl Engine {
                 definition.timeout_s = request.timeout.unwrap_or(definition.timeout_s);
                 complete(&mut terms.arguments, definition);
                 let (enabled, content) = (definition.enable_parameter, &definition.content);
-                terms.arguments.check(enabled, content, &limits, found);
+                terms.arguments.check(enabled, Some(content), &limits, found);
             }
             let (targets, new) = split(invoke_id, command_id, caller, terms);
-            Ok(Draft { targets, definition, keeps: None, new })
+            let command_type = definition.as_ref().map(|definition| definition.command_type);
+            Ok(Draft { targets, definition, command_type, keeps: None, new })
         };
         let response = InvokeCommandResponse { request_id: wire::request_id(), invoke_id };
         let (first, done) = self.submit(submission, draft, response, host).await?;
@@ -305,16 +327,8 @@ impl Engine {
         }
     }
 
-    fn new_invoke_id(&self) -> InvokeId {
+    pub(super) fn new_invoke_id(&self) -> InvokeId {
         InvokeId::new(self.inner.clock.realtime())
-    }
-
-    async fn authorize_run(&self, mut action: Action, terms: &Terms) -> Result<()> {
-        action.instance_ids.clone_from(&terms.targets.instance_ids);
-        action.resource_tags.clone_from(&terms.targets.tags);
-        action.resource_group_id.clone_from(&terms.targets.resource_group_id);
-        action.username.clone_from(&terms.settings.username);
-        self.authorize(action).await
     }
 
     /// Has every secret resolved that a request names, to find out whether it can be.

@@ -239,7 +239,7 @@ impl Repetition<'_> {
         let runs = self.missed.runs_max();
         if runs > limits.missed_runs_max {
             let max = limits.missed_runs_max;
-            let message = format!("want at most All({max}); it is All({runs})");
+            let message = format!("want at most All:{max}; it is All:{runs}");
             found.push(Violation::new("InvalidParam.MissedPolicy", 400, "MissedPolicy", message));
         }
     }

@@ -446,9 +446,7 @@ impl RunCommand {
         check_names(&self.name, &self.description, limits, found);
         let mut terms = self.check_common(1, limits, found);
         terms.arguments.defaults = self.default_parameters.clone();
-        if let Some(content) = &content {
-            terms.arguments.check(self.enable_parameter, content, limits, found);
-        }
+        terms.arguments.check(self.enable_parameter, content.as_deref(), limits, found);
         Checked { command_type, content, bytes_max, terms }
     }
 }

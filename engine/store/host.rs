@@ -1,17 +1,21 @@
 //! The host's own part of a transaction: its tables in the same file, in the same commit.
 
+use std::any::Any;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use rusqlite::Connection;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+use rusqlite::{Connection, OptionalExtension};
 
 use crate::error::{Error, Result};
 
-use super::{Tx, apart};
+use super::{Tx, apart, unreadable};
 
 /// A transaction that the engine has begun and will commit. The host reads what it likes and writes
 /// to tables of its own; to begin, end or nest transactions, to change settings, and to write to the
-/// engine's tables is refused as "not authorized".
+/// engine's tables is refused as "not authorized". Temporary tables must not have the names of the
+/// engine's. Others share the commit: so a table must not have foreign keys that are `INITIALLY
+/// DEFERRED`, and what says `OR ROLLBACK` fails for all of them.
 pub struct HostTransaction<'a> {
     connection: Tx<'a>,
 }
@@ -38,25 +42,88 @@ pub(crate) fn perform<T>(
     op: impl FnOnce(&HostTransaction<'_>) -> Result<T, HostError>,
 ) -> Result<T> {
     apart(tx, || {
+        let counters = counters(tx)?;
         tx.authorizer(Some(authorize))?;
-        // Taken away also if the host's part panics, which the writer survives.
-        let _ward = Ward(tx);
+        // After an `OR ROLLBACK` each statement would be a transaction of its own.
+        tx.commit_hook(Some(|| true))?;
+        let ward = Ward(tx);
         let host = HostTransaction { connection: tx };
-        op(&host).map_err(|error| Error::Host(error.to_string()))
+        let done = catch_unwind(AssertUnwindSafe(|| op(&host)));
+        drop(ward);
+        let done = done.unwrap_or_else(|panic| Err(panic_message(&*panic).into()));
+        let done = done.map_err(|error| Error::Host(error.to_string()))?;
+        if tx.is_autocommit() {
+            return Err(Error::Host("it ended the transaction, as OR ROLLBACK does".to_owned()));
+        }
+        if counters != self::counters(tx)? {
+            let what = "it changed the counters of the engine's tables in sqlite_sequence";
+            return Err(Error::Host(what.to_owned()));
+        }
+        check_schema(tx)?;
+        Ok(done)
     })
+}
+
+/// From where on the engine numbers its rows. SQLite keeps that in a table which the host may write to
+/// for tables of its own, and which SQLite itself writes to when one of those is dropped.
+fn counters(tx: Tx<'_>) -> Result<Vec<(String, i64)>> {
+    let mut query = tx.prepare_cached(
+        "SELECT name, seq FROM sqlite_sequence WHERE name IN ('executions', 'fires') ORDER BY name",
+    )?;
+    let counters = query.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(counters.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Refuses what would be in the way of others: temporary tables that hide the engine's, whichever way
+/// they got their names, and foreign keys that are looked at no sooner than at the commit, which then
+/// fails for everybody in it.
+fn check_schema(tx: Tx<'_>) -> Result<()> {
+    let own = serde_json::to_string(&TABLES).map_err(unreadable)?;
+    let hiding = tx
+        .prepare_cached(
+            "SELECT name FROM sqlite_temp_schema WHERE type IN ('table', 'view')
+             AND name COLLATE NOCASE IN (SELECT value FROM json_each(?1)) LIMIT 1",
+        )?
+        .query_row([own], |row| row.get::<_, String>(0))
+        .optional()?;
+    if let Some(name) = hiding {
+        return Err(Error::Host(format!(
+            "a temporary table `{name}` hides the engine's; want another name"
+        )));
+    }
+    let deferred = tx
+        .prepare_cached(
+            "SELECT name FROM (SELECT * FROM sqlite_schema UNION ALL SELECT * FROM sqlite_temp_schema)
+             WHERE type = 'table' AND sql LIKE '%initially%deferred%' LIMIT 1",
+        )?
+        .query_row((), |row| row.get::<_, String>(0))
+        .optional()?;
+    match deferred {
+        None => Ok(()),
+        Some(name) => Err(Error::Host(format!(
+            "table `{name}` has a foreign key that is INITIALLY DEFERRED, and others share the commit; want IMMEDIATE"
+        ))),
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("it panicked: {}", text.unwrap_or("no message"))
 }
 
 struct Ward<'a>(Tx<'a>);
 
 impl Drop for Ward<'_> {
     fn drop(&mut self) {
-        // To take an authorizer away cannot fail.
+        // To take hooks away cannot fail.
         let _ = self.0.authorizer(None::<fn(AuthContext<'_>) -> Authorization>);
+        let _ = self.0.commit_hook(None::<fn() -> bool>);
     }
 }
 
 /// The engine's tables, in the order of their creation.
-const TABLES: [&str; 18] = [
+const TABLES: [&str; 16] = [
     "migrations",
     "meta",
     "instances",
@@ -73,8 +140,6 @@ const TABLES: [&str; 18] = [
     "outputs",
     "days",
     "client_tokens",
-    "sqlite_sequence",
-    "sqlite_stat1",
 ];
 
 fn authorize(context: AuthContext<'_>) -> Authorization {
@@ -92,7 +157,9 @@ fn authorize(context: AuthContext<'_>) -> Authorization {
         | AuthAction::CreateIndex { table_name, .. }
         | AuthAction::DropIndex { table_name, .. }
         | AuthAction::CreateTrigger { table_name, .. }
-        | AuthAction::DropTrigger { table_name, .. } => table_name,
+        | AuthAction::DropTrigger { table_name, .. }
+        | AuthAction::CreateTempTrigger { table_name, .. }
+        | AuthAction::Analyze { table_name } => table_name,
         _ => return Authorization::Allow,
     };
     let is_own = TABLES.iter().any(|own| own.eq_ignore_ascii_case(table));
@@ -108,6 +175,6 @@ mod tests {
         let sql = include_str!("../../migrations/0001_initial.sql");
         let created = sql.lines().filter_map(|line| line.strip_prefix("CREATE TABLE "));
         let created: Vec<_> = created.filter_map(|rest| rest.split_whitespace().next()).collect();
-        assert_eq!(created, TABLES[1..TABLES.len() - 2]);
+        assert_eq!(created, TABLES[1..]);
     }
 }

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StorageErrorKind};
 
-use super::{Tx, at};
+use super::{Tx, at, storage};
 
 /// Writes that wait for the thread; past this callers wait to be let in.
 const QUEUE_MAX: usize = 1_024;
@@ -165,9 +165,12 @@ fn roll_back(connection: &Connection) {
 fn write_one(connection: &Connection, job: &mut dyn Job) -> Result<()> {
     execute(connection, "SAVEPOINT job")?;
     if let Some(error) = job.run(connection) {
-        // A full disk or an I/O error may have ended the whole transaction.
+        // A full disk or an I/O error may have ended the whole transaction, or the host's part.
         if connection.is_autocommit() {
-            return Err(error);
+            return Err(match error {
+                Error::Storage(_) => error,
+                _ => storage(StorageErrorKind::Busy, "a write that shared its commit undid it"),
+            });
         }
         execute(connection, "ROLLBACK TO job")?;
     }

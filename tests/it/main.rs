@@ -1,11 +1,17 @@
 //! The engine through its public API, one module per capability.
 
 mod bad_input;
+mod codes;
 mod commands;
+mod documents;
 mod durability;
 mod explain;
+mod hooks;
+mod host_tables;
 mod instances;
 mod invocations;
+mod limits;
+mod listings;
 mod overlap;
 mod parameters;
 mod pauses;
@@ -20,5 +26,6 @@ mod support;
 mod targets;
 mod tencent;
 mod tokens;
+mod violations;
 mod virtual_year;
 mod watch;

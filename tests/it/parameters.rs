@@ -1,9 +1,14 @@
 //! Parameters from a request to what the script sees.
 
+use std::sync::{Arc, Mutex};
+
 use adjutant::{
-    CreateCommand, DescribeCommands, DescribeInvocations, Engine, ExecutionStatus, Given, Instance,
-    InvokeCommand, LOCAL, ParameterPassing, Parameters, PreviewCommand, RunCommand,
+    ClosureExecutor, CreateCommand, DescribeCommands, DescribeInvocations, Engine, ExecutionStatus,
+    Given, Instance, InvokeCommand, LOCAL, ParameterPassing, Parameters, PreviewCommand,
+    RunCommand,
 };
+
+use proptest::prelude::*;
 
 use crate::support::{Place, engine, wait};
 
@@ -321,4 +326,86 @@ fn values_are_kept_out_of_debug_output() {
     let request = RunCommand::shell("x").parameters([("password", "hunter2")]);
     assert!(!format!("{request:?}").contains("hunter2"));
     assert!(format!("{:?}", Parameters::from_iter([("p", "hunter2")])).contains("\"p\""));
+}
+
+/// Names that differ in more than their case, also as variables.
+fn names_and_values() -> impl Strategy<Value = Vec<(String, String)>> {
+    let name = "[A-Za-z0-9_-]{1,24}";
+    let value = any::<String>().prop_map(|value| value.replace('\0', ""));
+    let like_text = prop_oneof![
+        3 => value,
+        1 => Just("{{p}} {{ACS::InstanceId}}".to_owned()),
+        1 => Just("}}{{".to_owned()),
+    ];
+    proptest::collection::vec((name, like_text), 1..=10).prop_map(|pairs| {
+        let variable = |name: &str| name.to_ascii_uppercase().replace('-', "_");
+        let mut distinct: Vec<(String, String)> = Vec::new();
+        for (name, value) in pairs {
+            if distinct.iter().all(|(known, _)| variable(known) != variable(&name)) {
+                distinct.push((name, value));
+            }
+        }
+        distinct
+    })
+}
+
+/// The same name in other letters.
+fn swapped(name: &str) -> String {
+    let swap =
+        |c: char| if c.is_lowercase() { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() };
+    name.chars().map(swap).collect()
+}
+
+type Seen = Arc<Mutex<Vec<(Vec<u8>, Vec<(String, String)>)>>>;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// Whatever the names and values are, the script has them byte by byte, and once.
+    #[test]
+    fn any_values_arrive_as_they_are(pairs in names_and_values(), by_json in any::<bool>()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let seen = Seen::default();
+            let witness = Arc::clone(&seen);
+            let executor = ClosureExecutor::new(move |task, _cx| {
+                let given = (task.content().to_vec(), task.variables());
+                witness.lock().expect("no panic").push(given);
+                std::future::ready(0)
+            });
+            let engine = Engine::builder().executor("witness", executor).open().await;
+            let engine = engine.expect("an engine");
+            let instance = Instance::new("i-1").executor("witness");
+            engine.register_instance(instance).await.expect("sound");
+
+            let around = |name: &str| format!("<{{{{ {} \n}}}}{{{{{name}}}}}>", swapped(name));
+            let script: String = pairs.iter().map(|(name, _)| around(name)).collect();
+            let filled: String = pairs.iter().map(|(_, value)| format!("<{value}{value}>")).collect();
+            let preview = PreviewCommand::script(&script).parameters(pairs.clone());
+            let preview = engine.preview(preview).await.expect("sound").command_content;
+            assert_eq!(preview.as_bytes(), filled.as_bytes());
+
+            for (script, passing) in
+                [(script.as_str(), ParameterPassing::Text), ("x", ParameterPassing::Environment)]
+            {
+                let mut request = RunCommand::shell(script).enable_parameter().on(["i-1"]);
+                request = request.parameter_passing(passing).parameters(pairs.clone());
+                if by_json {
+                    let json = serde_json::to_string(&request).expect("it is JSON");
+                    request = serde_json::from_str(&json).expect("it reads back");
+                }
+                let run = engine.run_command(request).await.expect("sound");
+                wait(&engine, &run.invoke_id).await;
+            }
+            let variables: Vec<_> = pairs
+                .iter()
+                .map(|(name, value)| {
+                    let name = name.to_ascii_uppercase().replace('-', "_");
+                    (format!("PARAM_{name}"), value.clone())
+                })
+                .collect();
+            let want = [(filled.into_bytes(), Vec::new()), (b"x".to_vec(), variables)];
+            assert_eq!(*seen.lock().expect("no panic"), want);
+        });
+    }
 }

@@ -168,7 +168,7 @@ async fn bounds_of_a_schedule_are_checked() {
     let past = time("2020-01-01T00:00:00Z");
     check(each_minute().end_time(past), "InvalidParam.EndTime", "2020-01-01T00:00:00Z").await;
     let all = MissedPolicy::All(100_001);
-    check(each_minute().missed_policy(all), "InvalidParam.MissedPolicy", "All(100000)").await;
+    check(each_minute().missed_policy(all), "InvalidParam.MissedPolicy", "All:100000").await;
     check(once().spread(1), "InvalidParam.Spread", "Frequency").await;
     check(once().max_fires(1), "InvalidParam.MaxFires", "Frequency").await;
     check(once().end_time(past), "InvalidParam.EndTime", "Frequency").await;

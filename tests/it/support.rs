@@ -5,8 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adjutant::{
-    ClosureExecutor, Engine, EngineBuilder, Finished, Instance, InvokeId, RunCommand, Stream,
+    ClosureExecutor, Engine, EngineBuilder, Error, Finished, Instance, InvokeId, RunCommand, Stream,
 };
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
 
@@ -129,6 +132,63 @@ impl Gate {
     pub fn let_go(&self, count: usize) {
         self.leave.add_permits(count);
     }
+}
+
+/// Makes a request of the pages from its JSON; the answer as JSON.
+pub async fn ask(engine: &Engine, operation: &str, request: Value) -> Result<Value, Error> {
+    fn read<T: DeserializeOwned>(request: Value) -> T {
+        let shown = format!("{request:.200}");
+        serde_json::from_value(request).unwrap_or_else(|error| panic!("{shown}: {error}"))
+    }
+    fn answer(answer: impl Serialize) -> Result<Value, Error> {
+        Ok(serde_json::to_value(answer).expect("an answer is JSON"))
+    }
+    match operation {
+        "RunCommand" => answer(engine.run_command(read(request)).await?),
+        "InvokeCommand" => answer(engine.invoke_command(read(request)).await?),
+        "StopInvocation" => answer(engine.stop_invocation(read(request)).await?),
+        "CreateCommand" => answer(engine.create_command(read(request)).await?),
+        "ModifyCommand" => answer(engine.modify_command(read(request)).await?),
+        "DeleteCommand" => {
+            let request: adjutant::DeleteCommand = read(request);
+            answer(engine.delete_command(request).await?)
+        }
+        "DescribeCommands" => answer(engine.describe_commands(read(request)).await?),
+        "DescribeInvocations" => answer(engine.describe_invocations(read(request)).await?),
+        "DescribeInvocationResults" => {
+            answer(engine.describe_invocation_results(read(request)).await?)
+        }
+        "DescribeInstances" => answer(engine.describe_instances(read(request)).await?),
+        "DescribeCloudAssistantStatus" => {
+            answer(engine.describe_cloud_assistant_status(read(request)).await?)
+        }
+        other => panic!("no operation `{other}`"),
+    }
+}
+
+/// A JSON object with some fields changed.
+pub fn with(mut object: Value, change: Value) -> Value {
+    for (key, value) in change.as_object().expect("an object") {
+        object[key] = value.clone();
+    }
+    object
+}
+
+/// Everything that the listings of an engine show, to find out whether a call has changed it.
+pub async fn everything(engine: &Engine) -> String {
+    let mut all = String::new();
+    for operation in [
+        "DescribeInvocations",
+        "DescribeInvocationResults",
+        "DescribeCommands",
+        "DescribeInstances",
+    ] {
+        let page = ask(engine, operation, serde_json::json!({ "PageSize": 50 })).await;
+        let mut page = page.expect("a page");
+        page["RequestId"] = Value::Null;
+        all.push_str(&page.to_string());
+    }
+    format!("{all}{:?}", engine.quotas().await.expect("readable"))
 }
 
 /// Runs a script and waits for its end.
