@@ -114,6 +114,17 @@ impl From<Error> for Failure {
     }
 }
 
+impl From<adjutant::tencent::Error> for Failure {
+    fn from(error: adjutant::tencent::Error) -> Self {
+        Self {
+            code: error.code.to_owned(),
+            message: error.message.clone(),
+            http_status: error.http_status(),
+            violations: error.violations.iter().map(Violation::from).collect(),
+        }
+    }
+}
+
 impl From<&adjutant::Violation> for Violation {
     fn from(violation: &adjutant::Violation) -> Self {
         Self {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::Violation;
 use crate::id::{CommandId, InvokeId};
+use crate::wire::shortened;
 
 /// What a request gave where one of a set of values belongs.
 ///
@@ -82,15 +83,6 @@ pub(crate) fn unknown(
         text => format!("want {want}; it is `{}`", shortened(text)),
     };
     Violation::new(code, status, field, message)
-}
-
-/// As much of a text as a message has room for.
-pub(crate) fn shortened(text: &str) -> std::borrow::Cow<'_, str> {
-    const CHARS_MAX: usize = 60;
-    match text.char_indices().nth(CHARS_MAX) {
-        Some((end, _)) => format!("{}…", &text[..end]).into(),
-        None => text.into(),
-    }
 }
 
 impl<T: Default> Default for Given<T> {

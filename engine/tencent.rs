@@ -129,27 +129,31 @@ impl Tencent {
             return Err(Error::new("InvalidAction", message));
         };
         match action {
-            Action::RunCommand => answer(&self.run_command(read(request)?).await?),
-            Action::CreateCommand => answer(&self.create_command(read(request)?).await?),
-            Action::ModifyCommand => answer(&self.modify_command(read(request)?).await?),
-            Action::DeleteCommand => answer(&self.delete_command(read(request)?).await?),
-            Action::DeleteCommands => answer(&self.delete_commands(read(request)?).await?),
-            Action::DescribeCommands => answer(&self.describe_commands(read(request)?).await?),
-            Action::InvokeCommand => answer(&self.invoke_command(read(request)?).await?),
-            Action::CancelInvocation => answer(&self.cancel_invocation(read(request)?).await?),
+            Action::RunCommand => answer(&self.run_command(read(action, request)?).await?),
+            Action::CreateCommand => answer(&self.create_command(read(action, request)?).await?),
+            Action::ModifyCommand => answer(&self.modify_command(read(action, request)?).await?),
+            Action::DeleteCommand => answer(&self.delete_command(read(action, request)?).await?),
+            Action::DeleteCommands => answer(&self.delete_commands(read(action, request)?).await?),
+            Action::DescribeCommands => {
+                answer(&self.describe_commands(read(action, request)?).await?)
+            }
+            Action::InvokeCommand => answer(&self.invoke_command(read(action, request)?).await?),
+            Action::CancelInvocation => {
+                answer(&self.cancel_invocation(read(action, request)?).await?)
+            }
             Action::DescribeInvocations => {
-                answer(&self.describe_invocations(read(request)?).await?)
+                answer(&self.describe_invocations(read(action, request)?).await?)
             }
             Action::DescribeInvocationTasks => {
-                answer(&self.describe_invocation_tasks(read(request)?).await?)
+                answer(&self.describe_invocation_tasks(read(action, request)?).await?)
             }
             Action::PreviewReplacedCommandContent => {
-                answer(&self.preview_replaced_command_content(read(request)?).await?)
+                answer(&self.preview_replaced_command_content(read(action, request)?).await?)
             }
             Action::DescribeAutomationAgentStatus => {
-                answer(&self.describe_automation_agent_status(read(request)?).await?)
+                answer(&self.describe_automation_agent_status(read(action, request)?).await?)
             }
-            Action::DescribeQuotas => answer(&self.describe_quotas(read(request)?).await?),
+            Action::DescribeQuotas => answer(&self.describe_quotas(read(action, request)?).await?),
         }
     }
 
@@ -158,15 +162,13 @@ impl Tencent {
     }
 }
 
-fn read<T: DeserializeOwned>(request: &str) -> Result<T> {
-    serde_json::from_str(request).map_err(|error| {
-        let message = error.to_string();
-        // serde has no other way to tell this from a value of the wrong kind.
-        let code = match message.starts_with("unknown field") {
+fn read<T: DeserializeOwned>(action: Action, request: &str) -> Result<T> {
+    wire::document::read(action.as_str(), request).map_err(|misread| {
+        let code = match misread.has_unknown_field {
             true => "UnknownParameter",
             false => "InvalidParameter",
         };
-        Error::new(code, message)
+        Error::new(code, misread.to_string())
     })
 }
 

@@ -1,7 +1,8 @@
 //! How the API pages write things down: lists in two wrappings, times to the second, content and
 //! output as Base64 unless plain text is asked for.
 
-pub(crate) mod flat;
+pub(crate) mod document;
+mod flat;
 pub(crate) mod lenient;
 
 use base64::Engine as _;
@@ -165,6 +166,15 @@ pub(crate) fn from_base64(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
 /// The length that `bytes` have as Base64.
 pub(crate) const fn base64_len(bytes: usize) -> usize {
     bytes.div_ceil(3).saturating_mul(4)
+}
+
+/// As much of a text as a message has room for.
+pub(crate) fn shortened(text: &str) -> std::borrow::Cow<'_, str> {
+    const CHARS_MAX: usize = 60;
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
+    }
 }
 
 /// A fresh `RequestId`, for answers that the host makes itself.

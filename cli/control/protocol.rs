@@ -1,5 +1,6 @@
 //! What travels over the socket: the library's requests and answers under their names.
 
+use adjutant::tencent::Tencent;
 use adjutant::{
     CreateCommand, CreateCommandResponse, DeleteCommand, DeleteCommandResponse,
     DescribeCloudAssistantStatus, DescribeCloudAssistantStatusResponse, DescribeCommands,
@@ -13,7 +14,7 @@ use adjutant::{
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::args::Profile;
 use crate::failure::Failure;
@@ -230,7 +231,13 @@ impl Operation for ApiCall {
     type Response = Value;
 
     async fn perform(self, engine: &Engine) -> std::result::Result<Value, Failure> {
-        Ok(engine.call(&self.operation, &self.request).await?)
+        match self.profile {
+            Profile::Alibaba => Ok(engine.call(&self.operation, &self.request).await?),
+            Profile::Tencent => {
+                let answer = Tencent::new(engine).call(&self.operation, &self.request).await?;
+                Ok(json!({ "Response": answer }))
+            }
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Engine;
 use crate::error::{Error, Result, Violation};
-use crate::wire::flat;
+use crate::wire;
 
 /// The operations that requests name, with the methods that carry them out.
 macro_rules! operations {
@@ -73,49 +73,15 @@ operations! {
 
 fn unknown_operation(name: &str) -> Error {
     let known = Engine::OPERATIONS.join(", ");
-    let message =
-        format!("there is no operation `{}`; want {known}", crate::given::shortened(name));
+    let message = format!("there is no operation `{}`; want {known}", wire::shortened(name));
     Error::invalid(Violation::new("InvalidAction.NotFound", 404, "Action", message))
 }
 
-/// Reads a request; nothing at all is one that gives nothing. One that comes from a query, with
-/// numbered keys and the name of the operation in it, is understood.
 fn read<T: DeserializeOwned>(operation: &str, request: &str) -> Result<T> {
-    let request = if request.trim().is_empty() { "{}" } else { request };
-    let document: Value = serde_json::from_str(request).map_err(refused)?;
-    let Value::Object(mut fields) = document else {
-        return Err(refused("want an object, `{…}`"));
-    };
-    let is_named = fields.get(ACTION).is_some_and(|action| action == operation);
-    if is_named || fields.keys().any(|key| key.contains('.')) {
-        if is_named {
-            fields.remove(ACTION);
-        }
-        let fields = Value::Object(flat::fold(fields));
-        return serde_path_to_error::deserialize(fields).map_err(|error| not_understood(&error));
-    }
-    // From the text again: what has been a value has lost the last digits of long numbers.
-    let mut text = serde_json::Deserializer::from_str(request);
-    serde_path_to_error::deserialize(&mut text).map_err(|error| not_understood(&error))
-}
-
-const ACTION: &str = "Action";
-
-fn not_understood(error: &serde_path_to_error::Error<serde_json::Error>) -> Error {
-    let said = error.inner().to_string();
-    // The list of all that would be known is longer than the page, and the field says where it is.
-    let said = said.split_once(", expected one of ").map_or(&*said, |(said, _)| said);
-    let said = said.split_once(" at line ").map_or(said, |(said, _)| said);
-    match error.path().to_string().as_str() {
-        "." => refused(said),
-        field if said.contains(field) => refused(said),
-        field => refused(format_args!("`{field}`: {said}")),
-    }
-}
-
-fn refused(why: impl std::fmt::Display) -> Error {
-    let message = format!("it is not understood: {why}");
-    Error::invalid(Violation::new("InvalidParameter", 400, "Request", message))
+    wire::document::read(operation, request).map_err(|misread| {
+        let message = misread.to_string();
+        Error::invalid(Violation::new("InvalidParameter", 400, "Request", message))
+    })
 }
 
 fn answer<T: Serialize>(response: T) -> Result<Value> {

@@ -85,7 +85,11 @@ fn parse(pid: Pid, stat: &str) -> Option<Process> {
     if matches!(fields.first(), None | Some(&"Z" | &"X")) {
         return None;
     }
-    let id = |field: usize| fields.get(field)?.parse().ok().and_then(Pid::from_raw);
+    // A process that is just being reaped has the group -1.
+    let id = |field: usize| {
+        let number = fields.get(field)?.parse().ok().filter(|number| *number > 0)?;
+        Pid::from_raw(number)
+    };
     Some(Process {
         pid,
         parent: id(1),
@@ -127,6 +131,7 @@ mod tests {
         let rest = "0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 77 0";
         check(&format!("9 (sh) S 1 7 7 {rest}"), Some(("sh", 1, 7, 77)));
         check(&format!("9 (a) R) b) D 0 7 7 {rest}"), Some(("a) R) b", 0, 7, 77)));
+        check(&format!("9 (sh) S 1 -1 -1 {rest}"), Some(("sh", 1, 0, 77)));
         check(&format!("9 (sh) Z 1 7 7 {rest}"), None);
         check("9 (sh) S 1 7 7", None);
         check("9 (sh", None);
