@@ -471,7 +471,7 @@ pub(crate) struct Explain {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Commands {
     /// Store a command
-    Create(CreateCommand),
+    Create(Box<CreateCommand>),
     /// List stored commands, newest first
     List {
         /// Only those of this name; a `*` at either end stands for anything

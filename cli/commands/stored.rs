@@ -14,7 +14,7 @@ use crate::{render, script};
 
 pub(super) async fn commands(context: &Context, verb: args::Commands) -> Result<u8, Failure> {
     match verb {
-        args::Commands::Create(given) => create(context, given).await,
+        args::Commands::Create(given) => create(context, *given).await,
         args::Commands::List { name, tag } => list(context, name, tag).await,
         args::Commands::Show { command_id } => show(context, command_id).await,
         args::Commands::Delete { command_id } => delete(context, command_id).await,
