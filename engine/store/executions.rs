@@ -2,18 +2,23 @@
 //! the row in another state.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, Row};
 
+use crate::command::settings::Settings;
 use crate::error::{Error, Result};
 use crate::execution::{
     Delivery, DescribeInvocationResults, EXECUTION_INTERRUPTED, InvocationResult, Verdict,
 };
 use crate::given::Given;
-use crate::id::{ExecutionId, InstanceId, InvokeId};
+use crate::id::{CommandId, ExecutionId, InstanceId, InvokeId};
+use crate::invocation::TerminationMode;
+use crate::invocation::container::Container;
 use crate::invocation::fire::FiredOn;
 use crate::output::Output;
 use crate::status::{Cause, ExecutionStatus, InvocationStatus};
+use crate::tag::Tag;
 use crate::wire::ContentEncoding;
 
 use super::commands::{read_settings, read_time};
@@ -289,15 +294,10 @@ pub(super) fn expect_one(changed: usize, id: ExecutionId) -> Result<()> {
 const RESULT_TABLES: &str = "executions e JOIN fires f ON f.id = e.fire
     JOIN invocations v ON v.id = f.invocation JOIN instances i ON i.id = e.instance";
 
-fn result_columns() -> String {
-    format!(
-        "e.id, v.invoke_id, v.command_id, i.instance_id, e.attempt, e.status, e.started_at_ms,
-         e.stop_at_ms, e.finished_at_ms, e.exit_code, e.signal, e.error_code, e.error_info,
-         v.termination_mode, v.working_dir, v.username, v.launcher, v.output_to, v.container_id,
-         v.container_name, v.id, e.instance, v.repeat_mode = 'Once', {}",
-        Tagged::Invocation.column("v.id")
-    )
-}
+/// For [`read`].
+const RESULT_COLUMNS: &str =
+    "e.id, f.invocation, i.instance_id, e.attempt, e.status, e.started_at_ms,
+    e.stop_at_ms, e.finished_at_ms, e.exit_code, e.signal, e.error_code, e.error_info, e.instance";
 
 /// Picks the latest execution of an invocation on an instance. One condition for later fires and one
 /// for later attempts: so each looks at what is later only, however long the history before it is.
@@ -322,7 +322,7 @@ pub(super) const LATEST_STANDING: &str = "e.status NOT IN ('Skipped', 'Scheduled
 /// All executions, for [`read`].
 pub(super) fn all() -> Query {
     Query {
-        columns: result_columns(),
+        columns: RESULT_COLUMNS.to_owned(),
         tables: RESULT_TABLES.to_owned(),
         key: "e.id",
         ascending: false,
@@ -359,31 +359,63 @@ pub(crate) fn list(
             ExecutionStatus::ALL.iter().filter(is_named).map(|status| format!("'{status}'"));
         query.conditions.push(format!("e.status IN ({})", named.collect::<Vec<_>>().join(", ")));
     }
-    let mut repeats = Repeats::default();
-    query.slice(tx, slice, |row| read(tx, row, &mut repeats, Some(encoding)))
+    let mut known = Known::default();
+    query.slice(tx, slice, |row| read(tx, row, &mut known, Some(encoding)))
 }
 
 /// The latest execution of an invocation on each of its instances, in the order they were made.
 pub(crate) fn all_of(tx: Tx<'_>, invocation: i64) -> Result<Vec<InvocationResult>> {
     let mut query = tx.prepare_cached(&format!(
-        "SELECT {} FROM {RESULT_TABLES} WHERE f.invocation = ?1 AND {LATEST} ORDER BY e.id",
-        result_columns()
+        "SELECT {RESULT_COLUMNS} FROM {RESULT_TABLES} WHERE f.invocation = ?1 AND {LATEST} ORDER BY e.id"
     ))?;
     let mut rows = query.query([invocation])?;
-    let (mut results, mut repeats) = (Vec::new(), Repeats::default());
+    let (mut results, mut known) = (Vec::new(), Known::default());
     while let Some(row) = rows.next()? {
-        results.push(read(tx, row, &mut repeats, Some(ContentEncoding::Base64))?);
+        results.push(read(tx, row, &mut known, Some(ContentEncoding::Base64))?);
     }
     Ok(results)
 }
 
-/// How many executions an invocation has had on an instance; each counted once for a page.
+/// What the executions of a listing have in common, each looked up once.
 #[derive(Default)]
-pub(super) struct Repeats(HashMap<(i64, i64), u64>);
+pub(super) struct Known {
+    invocations: HashMap<i64, Arc<OfInvocation>>,
+    /// How many executions an invocation has had on an instance.
+    repeats: HashMap<(i64, i64), u64>,
+}
 
-impl Repeats {
-    fn of(&mut self, tx: Tx<'_>, invocation: i64, instance: i64) -> Result<u64> {
-        if let Some(count) = self.0.get(&(invocation, instance)) {
+/// What the record of an execution says of its invocation.
+struct OfInvocation {
+    invoke_id: InvokeId,
+    command_id: CommandId,
+    termination_mode: TerminationMode,
+    settings: Settings,
+    container: Container,
+    runs_once: bool,
+    tags: Vec<Tag>,
+}
+
+impl Known {
+    fn invocation(&mut self, tx: Tx<'_>, invocation: i64) -> Result<Arc<OfInvocation>> {
+        if let Some(known) = self.invocations.get(&invocation) {
+            return Ok(Arc::clone(known));
+        }
+        let found = tx
+            .prepare_cached(&format!(
+                "SELECT v.invoke_id, v.command_id, v.termination_mode, v.working_dir, v.username,
+                     v.launcher, v.output_to, v.container_id, v.container_name,
+                     v.repeat_mode = 'Once', {}
+                 FROM invocations v WHERE v.id = ?1",
+                Tagged::Invocation.column("v.id")
+            ))?
+            .query_row([invocation], |row| Ok(OfInvocation::read(row)))?;
+        let found = Arc::new(found?);
+        self.invocations.insert(invocation, Arc::clone(&found));
+        Ok(found)
+    }
+
+    fn repeats(&mut self, tx: Tx<'_>, invocation: i64, instance: i64) -> Result<u64> {
+        if let Some(count) = self.repeats.get(&(invocation, instance)) {
             return Ok(*count);
         }
         let count = tx
@@ -393,8 +425,23 @@ impl Repeats {
                  WHERE f.invocation = ?1 AND e.fire = f.id AND e.instance = ?2",
             )?
             .query_row((invocation, instance), |row| row.get(0))?;
-        self.0.insert((invocation, instance), count);
+        self.repeats.insert((invocation, instance), count);
         Ok(count)
+    }
+}
+
+impl OfInvocation {
+    fn read(row: &Row<'_>) -> Result<Self> {
+        let invoke_id = InvokeId::from_bytes(row.get(0)?);
+        Ok(Self {
+            invoke_id,
+            command_id: read_command_id(row, 1, invoke_id)?,
+            termination_mode: read_termination_mode(row, 2)?,
+            settings: read_settings(row, 3)?,
+            container: Container { id: row.get(7)?, name: row.get(8)? },
+            runs_once: row.get(9)?,
+            tags: tags::read(row, 10)?,
+        })
     }
 }
 
@@ -402,46 +449,45 @@ impl Repeats {
 pub(super) fn read(
     tx: Tx<'_>,
     row: &Row<'_>,
-    repeats: &mut Repeats,
+    known: &mut Known,
     output: Option<ContentEncoding>,
 ) -> Result<InvocationResult> {
     let time = |column| row.get::<_, Option<i64>>(column)?.map(read_time).transpose();
     let text = |column| row.get::<_, Option<String>>(column).map(Option::unwrap_or_default);
+    let given = |text: &Option<String>| text.clone().unwrap_or_default();
     let execution_id = ExecutionId(row.get(0)?);
-    let invoke_id = InvokeId::from_bytes(row.get(1)?);
-    let status = read_status(row, 5)?;
-    let (start_time, finish_time) = (time(6)?, time(8)?);
+    let of = known.invocation(tx, row.get(1)?)?;
+    let status = read_status(row, 4)?;
+    let (start_time, finish_time) = (time(5)?, time(7)?);
     let duration = start_time.zip(finish_time).map(|(start, finish)| finish - start);
-    let settings = read_settings(row, 14)?;
-    let runs_once: bool = row.get(22)?;
-    let delivery = Delivery::of(settings.output_to.as_deref(), Some(status));
+    let delivery = Delivery::of(of.settings.output_to.as_deref(), Some(status));
     let mut result = InvocationResult {
         execution_id,
-        invoke_id,
-        command_id: read_command_id(row, 2, invoke_id)?,
-        instance_id: row.get::<_, String>(3)?.into(),
-        attempt: row.get(4)?,
+        invoke_id: of.invoke_id,
+        command_id: of.command_id,
+        instance_id: row.get::<_, String>(2)?.into(),
+        attempt: row.get(3)?,
         status,
         invoke_record_status: status.invoke_status(),
-        repeats: if runs_once { 1 } else { repeats.of(tx, row.get(20)?, row.get(21)?)? },
+        repeats: if of.runs_once { 1 } else { known.repeats(tx, row.get(1)?, row.get(12)?)? },
         start_time,
         finish_time,
-        stop_time: time(7)?,
+        stop_time: time(6)?,
         duration_ms: duration.map(|d| d.num_milliseconds().max(0).cast_unsigned()),
-        exit_code: row.get(9)?,
-        signal: row.get(10)?,
-        error_code: text(11)?,
-        error_info: text(12)?,
+        exit_code: row.get(8)?,
+        signal: row.get(9)?,
+        error_code: text(10)?,
+        error_info: text(11)?,
         output: crate::wire::Encoded::default(),
         dropped: 0,
         dropped_at: None,
-        username: settings.username.unwrap_or_default(),
-        launcher: settings.launcher.unwrap_or_default(),
-        container_id: text(18)?,
-        container_name: text(19)?,
-        termination_mode: read_termination_mode(row, 13)?,
-        tags: tags::read(row, 23)?,
-        oss_output_delivery: settings.output_to.unwrap_or_default(),
+        username: given(&of.settings.username),
+        launcher: given(&of.settings.launcher),
+        container_id: given(&of.container.id),
+        container_name: given(&of.container.name),
+        termination_mode: of.termination_mode,
+        tags: of.tags.clone(),
+        oss_output_delivery: given(&of.settings.output_to),
         oss_output_status: delivery.status.to_owned(),
         oss_output_error_code: delivery.error_code.to_owned(),
         oss_output_error_info: delivery.error_info.to_owned(),

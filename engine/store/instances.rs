@@ -16,21 +16,17 @@ use super::selections::AgentNarrow;
 use super::tags::{self, Tagged};
 use super::{Listing, Query, Slice, Tx, parse, unreadable};
 
-/// An instance as a target: what the checks before an invocation need.
+/// An instance and its row.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub row: i64,
+    /// As a target it has no tags and no attributes: no check before an invocation asks for them.
     pub instance: Instance,
 }
 
-/// What a registered instance is.
-fn columns() -> String {
-    let tags = Tagged::Instance.column("i.id");
-    format!(
-        "i.id, i.instance_id, i.name, i.os_type, i.state, i.executor, i.time_zone, i.resource_group_id,
-         i.agent_status, i.agent_version, i.kind, i.attributes, {tags}"
-    )
-}
+/// What an instance is as a target; for [`read_target`].
+const TARGET: &str = "i.id, i.instance_id, i.name, i.os_type, i.state, i.executor, i.time_zone,
+    i.resource_group_id, i.agent_status, i.agent_version, i.kind";
 
 /// Registers an instance, or changes the one of that name.
 pub(crate) fn upsert(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Result<()> {
@@ -101,10 +97,9 @@ pub(crate) fn remove(tx: Tx<'_>, id: &InstanceId, now_ms: i64) -> Result<()> {
 /// The instance of that name.
 pub(crate) fn find(tx: Tx<'_>, id: &InstanceId) -> Result<Option<Target>> {
     tx.prepare_cached(&format!(
-        "SELECT {} FROM instances i WHERE i.instance_id = ?1 AND i.removed_at_ms IS NULL",
-        columns()
+        "SELECT {TARGET} FROM instances i WHERE i.instance_id = ?1 AND i.removed_at_ms IS NULL"
     ))?
-    .query_row([id.as_str()], |row| Ok(read(row)))
+    .query_row([id.as_str()], |row| Ok(read_target(row)))
     .optional()?
     .transpose()
 }
@@ -139,15 +134,14 @@ pub(crate) fn tagged(tx: Tx<'_>, tags: &[Tag], max: usize) -> Result<Vec<Target>
     conditions.push("i.removed_at_ms IS NULL".to_owned());
     values.push(limit.into());
     let mut query = tx.prepare_cached(&format!(
-        "SELECT {} FROM instances i JOIN instance_tags f INDEXED BY instance_tags_by_value ON f.instance = i.id
+        "SELECT {TARGET} FROM instances i JOIN instance_tags f INDEXED BY instance_tags_by_value ON f.instance = i.id
          WHERE f.key = ? AND f.value = ? AND {} ORDER BY f.instance LIMIT ?",
-        columns(),
         conditions.join(" AND ")
     ))?;
     let mut rows = query.query(params_from_iter(values))?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        found.push(read(row)?);
+        found.push(read_target(row)?);
     }
     Ok(found)
 }
@@ -200,7 +194,7 @@ pub(crate) fn list(tx: Tx<'_>, filter: &Filter<'_>, slice: Slice) -> Result<List
     let mut conditions = Tagged::Instance.conditions("i.id", filter.tags, &mut values);
     conditions.push("i.removed_at_ms IS NULL".to_owned());
     let mut query = Query {
-        columns: columns(),
+        columns: format!("{TARGET}, i.attributes, {}", Tagged::Instance.column("i.id")),
         tables: "instances i".to_owned(),
         key: "i.id",
         ascending: true,
@@ -271,7 +265,15 @@ pub(crate) fn not_found(id: &InstanceId) -> Violation {
     )
 }
 
+/// An instance with all that is known of it.
 fn read(row: &Row<'_>) -> Result<Target> {
+    let mut target = read_target(row)?;
+    target.instance.attributes = read_json(row, 11)?;
+    target.instance.tags = tags::read(row, 12)?;
+    Ok(target)
+}
+
+fn read_target(row: &Row<'_>) -> Result<Target> {
     let instance_id: String = row.get(1)?;
     let zone: Option<String> = row.get(6)?;
     let mut instance = Instance::new(instance_id)
@@ -283,8 +285,6 @@ fn read(row: &Row<'_>) -> Result<Target> {
         .agent_version(row.get::<_, String>(9)?);
     instance.resource_group_id = row.get(7)?;
     instance.kind = row.get(10)?;
-    instance.attributes = read_json(row, 11)?;
-    instance.tags = tags::read(row, 12)?;
     instance.time_zone = zone.map(|zone| parse(&zone)).transpose()?;
     Ok(Target { row: row.get(0)?, instance })
 }

@@ -17,7 +17,7 @@ use crate::status::ExecutionStatus;
 use crate::wire::ContentEncoding;
 
 use super::commands::read_time;
-use super::executions::{LATEST, Repeats};
+use super::executions::{Known, LATEST};
 use super::invocations::read_status;
 use super::{Listing, Query, Slice, Tx, commands, executions, invocations};
 
@@ -246,11 +246,11 @@ pub(crate) fn of_executions(
     let mut query = executions::all();
     narrows.iter().for_each(|narrow| narrow.apply(&mut query));
     let output = with_output.then_some(ContentEncoding::Base64);
-    let mut repeats = Repeats::default();
+    let mut known = Known::default();
     // Those of one request share what they were made from.
     let mut invocations = HashMap::new();
     query.slice(tx, slice, |row| {
-        let result = executions::read(tx, row, &mut repeats, output)?;
+        let result = executions::read(tx, row, &mut known, output)?;
         let invocation = match invocations.get(&result.invoke_id) {
             Some(known) => Arc::clone(known),
             None => {
