@@ -8,6 +8,8 @@ pub(crate) mod preview;
 pub(crate) mod settings;
 pub(crate) mod template;
 
+use std::fmt;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -222,7 +224,9 @@ pub(crate) fn check_defaults(
     let limits = Limits { parameters_need_values: false, ..limits.clone() };
     let (defaults, secrets) = (defaults.clone(), secrets.clone());
     let arguments = Arguments { defaults, secrets, ..Arguments::default() };
-    arguments.check(enabled, content, &limits, found);
+    if let Some(template) = arguments.check(enabled, content, &limits, found) {
+        arguments.check_names(&template, true, &limits, found);
+    }
 }
 
 fn nameless(limits: &Limits) -> Violation {
@@ -406,7 +410,7 @@ pub struct DescribeCommands {
 }
 
 /// A parameter that has a default.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 #[non_exhaustive]
 pub struct ParameterDefinition {
@@ -416,6 +420,15 @@ pub struct ParameterDefinition {
     pub default_value: String,
     /// Whether something has to be given.
     pub required: bool,
+}
+
+/// Without the value, as of all parameters.
+impl fmt::Debug for ParameterDefinition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ParameterDefinition")
+            .field("parameter_name", &self.parameter_name)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A stored command.

@@ -411,9 +411,7 @@ impl Loop {
     /// The host's part in the start of an execution, if it has one.
     fn admission(&self, job: &Job, instance_name: String) -> Option<Admission> {
         let Resources { authorizer, secrets, config, .. } = &self.resources;
-        let has_secrets = job.windows_password_name.is_some()
-            || job.arguments.as_ref().is_some_and(|arguments| !arguments.secrets.is_empty());
-        if authorizer.is_none() && !(has_secrets && secrets.is_some()) {
+        if authorizer.is_none() && !job.has_secret_names() {
             return None;
         }
         Some(Admission {

@@ -315,12 +315,25 @@ pub(crate) struct Job {
     pub settings: Settings,
     pub container: Container,
     pub windows_password_name: Option<String>,
+    /// Whether the values of secret parameters are names in the host's store.
+    pub secrets_are_names: bool,
+    /// The most that the content may come to as Base64, its parameters filled in.
+    pub content_bytes_max: usize,
     pub timeout_s: u64,
     pub termination_mode: TerminationMode,
     /// Who made the invocation, as far as the host says.
     pub caller: Option<Arc<str>>,
     /// Whether other executions may wait for the end of one.
     pub lets_wait: bool,
+}
+
+impl Job {
+    /// Whether the host's store has to be asked for something before it runs.
+    pub(crate) fn has_secret_names(&self) -> bool {
+        let has_secrets = |arguments: &Arguments| arguments.secret_pairs().next().is_some();
+        self.windows_password_name.is_some()
+            || (self.secrets_are_names && self.arguments.as_ref().is_some_and(has_secrets))
+    }
 }
 
 wire::wrapped_list!(invocation_list, "Invocation");

@@ -105,7 +105,7 @@ pub use invocation::{
 pub use limits::Limits;
 pub use operation::Operation;
 pub use output::Stream;
-pub use secret::{Secret, SecretError, SecretResolver};
+pub use secret::{Secret, SecretError, SecretRequest, SecretResolver};
 pub use status::{
     Cause, ExecutionFilter, ExecutionStatus, InvocationFilter, InvocationStatus, InvokeStatus,
     StatusCounts, UnknownStatus, roll_up,

@@ -3,24 +3,30 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::id::{CommandId, InstanceId, InvokeId};
+use crate::operation::Operation;
 
 /// Turns the names of secrets into what they stand for.
 ///
 /// With one plugged in, the value given for a secret parameter (see
 /// [`RunCommand::secret_parameters`](crate::RunCommand::secret_parameters)) is a name in the host's
 /// store, and so is `WindowsPasswordName`: the database holds names only. They are resolved once when
-/// a request comes, so that a wrong one is refused, and then right before each execution.
+/// a request comes that runs something, so that a wrong one is refused, and then right before each
+/// execution. An invocation that was made without a resolver has values, and is not asked about; one
+/// that was made with one does not run without.
 ///
 /// # A store in memory
 ///
 /// ```
-/// use adjutant::{Engine, RunCommand, Secret, SecretError, SecretResolver};
+/// use adjutant::{Engine, RunCommand, Secret, SecretError, SecretRequest, SecretResolver};
 ///
 /// struct Vault;
 ///
 /// impl SecretResolver for Vault {
-///     async fn resolve(&self, name: &str) -> Result<Secret, SecretError> {
-///         match name {
+///     async fn resolve(&self, request: SecretRequest) -> Result<Secret, SecretError> {
+///         match &*request.name {
 ///             "db/password" => Ok(Secret::new("hunter2")),
 ///             _ => Err(SecretError::NotFound("there is no such entry".to_owned())),
 ///         }
@@ -43,7 +49,53 @@ pub trait SecretResolver: Send + Sync + 'static {
     /// # Errors
     ///
     /// Why there is no answer; the names of secrets may be told, what they stand for never.
-    fn resolve(&self, name: &str) -> impl Future<Output = Result<Secret, SecretError>> + Send;
+    fn resolve(
+        &self,
+        request: SecretRequest,
+    ) -> impl Future<Output = Result<Secret, SecretError>> + Send;
+}
+
+/// Which secret is wanted, by whom and what for: names can be guessed, so who may have what is for
+/// the resolver to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SecretRequest {
+    /// The name in the host's store.
+    pub name: String,
+    /// The parameter that it is for; none if it is the password of a user.
+    pub parameter: Option<String>,
+    /// [`Operation::StartExecution`] if it is about to be used, else what is only looked into.
+    pub operation: Operation,
+    /// Who asked for the run, as far as the host said.
+    pub caller: Option<Arc<str>>,
+    /// The command, once there is one.
+    pub command_id: Option<CommandId>,
+    /// The invocation, once there is one.
+    pub invoke_id: Option<InvokeId>,
+    /// The instance that it is used on, once that is known.
+    pub instance_id: Option<InstanceId>,
+}
+
+impl SecretRequest {
+    pub(crate) fn new(name: &str, parameter: Option<&str>, operation: Operation) -> Self {
+        Self {
+            name: name.to_owned(),
+            parameter: parameter.map(str::to_owned),
+            operation,
+            caller: None,
+            command_id: None,
+            invoke_id: None,
+            instance_id: None,
+        }
+    }
+
+    /// What it is for, in words. The name is left out: where a mistake was made it is the secret.
+    pub(crate) fn what(&self) -> String {
+        match &self.parameter {
+            Some(parameter) => format!("the secret of parameter `{parameter}`"),
+            None => "the password of the user".to_owned(),
+        }
+    }
 }
 
 /// A secret. Its `Debug` does not show it.
@@ -103,11 +155,11 @@ pub(crate) type Resolve<'a> =
 
 /// [`SecretResolver`] behind a pointer.
 pub(crate) trait DynSecretResolver: Send + Sync + 'static {
-    fn resolve<'a>(&'a self, name: &'a str) -> Resolve<'a>;
+    fn resolve(&self, request: SecretRequest) -> Resolve<'_>;
 }
 
 impl<R: SecretResolver> DynSecretResolver for R {
-    fn resolve<'a>(&'a self, name: &'a str) -> Resolve<'a> {
-        Box::pin(SecretResolver::resolve(self, name))
+    fn resolve(&self, request: SecretRequest) -> Resolve<'_> {
+        Box::pin(SecretResolver::resolve(self, request))
     }
 }

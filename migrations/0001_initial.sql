@@ -32,6 +32,7 @@ CREATE TABLE instances (
     -- Records outlive their instance: a removed one keeps its row and comes back under its name.
     removed_at_ms     INTEGER
 ) STRICT;
+CREATE INDEX instances_by_group ON instances (resource_group_id) WHERE removed_at_ms IS NULL;
 
 CREATE TABLE instance_tags (
     id       INTEGER PRIMARY KEY,
@@ -113,6 +114,10 @@ CREATE TABLE invocations (
     parameters        TEXT,
     default_parameters TEXT,
     secret_parameters TEXT,
+    -- Whether the values of those are names in the host's store.
+    secrets_are_names INTEGER NOT NULL CHECK (secrets_are_names IN (0, 1)),
+    -- The most that the content may come to as Base64, its parameters filled in.
+    content_bytes_max INTEGER NOT NULL,
     parameter_passing TEXT NOT NULL CHECK (parameter_passing IN ('Text', 'Environment')),
     resource_group_id TEXT,
     -- Who made it, as far as the host says.
@@ -236,9 +241,12 @@ CREATE TABLE days (
 
 CREATE TABLE client_tokens (
     id             INTEGER PRIMARY KEY,
-    token          TEXT NOT NULL UNIQUE,
+    -- Whose token it is, as far as the host says: nobody gets an answer to another's request.
+    caller         TEXT NOT NULL,
+    token          TEXT NOT NULL,
     request_sha256 BLOB NOT NULL,
     response       TEXT NOT NULL,
-    created_at_ms  INTEGER NOT NULL
+    created_at_ms  INTEGER NOT NULL,
+    UNIQUE (caller, token)
 ) STRICT;
 CREATE INDEX client_tokens_by_age ON client_tokens (created_at_ms);

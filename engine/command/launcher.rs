@@ -31,8 +31,8 @@ impl Launcher {
             None => (text.to_owned(), None, false),
         };
         let mut words = split(&text)?;
-        if words.is_empty() {
-            return Err("it names no program".to_owned());
+        if words.first().is_none_or(|program| program.is_empty() || program.contains(PATH)) {
+            return Err("it names no program to give the script to".to_owned());
         }
         if !has_path {
             words.push(PATH.to_string());
@@ -167,7 +167,6 @@ mod tests {
         check("p --file={{ACS::ScriptFileName}}", None, &["p", "--file=/s p/x"]);
         check(r#"p "--file={{ACS::ScriptFileName}} b""#, None, &["p", "--file=/s p/x b"]);
         check("p '{{ACS::ScriptFileName}}'", None, &["p", "/s p/x"]);
-        check("{{ACS::ScriptFileName}}", None, &["/s p/x"]);
         check(r#"a 'b c' "d e" f\ g '' """#, None, &["a", "b c", "d e", "f g", "", "", "/s p/x"]);
         check(r#"a "\"\\\$\`\n" '\n' x"y"'z'"#, None, &["a", "\"\\$`\\n", "\\n", "xyz", "/s p/x"]);
         check("a\tb\\\n c", None, &["a", "b", "c", "/s p/x"]);
@@ -182,6 +181,8 @@ mod tests {
         };
         check("", "names no program");
         check(" \t", "names no program");
+        check("{{ACS::ScriptFileName}}", "names no program");
+        check("'' x", "names no program");
         check("a 'b", "`'` is not closed");
         check("a \"b", "`\"` is not closed");
         check("a \\", "ends with a backslash");
@@ -208,11 +209,12 @@ mod tests {
         #[test]
         fn quoted_words_arrive_as_they_are(words in prop::collection::vec("[^\0{}']*", 1..5)) {
             let text: Vec<_> = words.iter().map(|word| format!("'{word}'")).collect();
-            let launcher = Launcher::parse(&text.join(" ")).expect("quoted words");
+            let text = format!("program {}", text.join(" "));
+            let launcher = Launcher::parse(&text).expect("quoted words");
             let (program, arguments) = launcher.command("PATH");
             let mut want = words.clone();
             want.push("PATH".to_owned());
-            prop_assert_eq!(std::iter::once(program).chain(arguments).collect::<Vec<_>>(), want);
+            prop_assert_eq!((program.as_str(), arguments), ("program", want));
         }
     }
 }

@@ -13,6 +13,8 @@ use crate::wire::{self, text_enum};
 
 /// The field of requests that holds values.
 const FIELD: &str = "Parameters";
+const DEFAULTS: &str = "DefaultParameters";
+const SECRETS: &str = "SecretParameters";
 /// What answers have in the place of a secret value.
 const REDACTED: &str = "******";
 
@@ -52,10 +54,7 @@ impl Arguments {
         found: &mut Vec<Violation>,
     ) -> Option<Template<'a>> {
         if !enabled {
-            if !self.values.is_empty() {
-                let message = "the command takes no parameters, for its EnableParameter is false";
-                found.push(Violation::new("Parameter.Disabled", 400, FIELD, message));
-            }
+            self.check_disabled(found);
             return None;
         }
         let template = content.map(Template::parse);
@@ -98,6 +97,53 @@ impl Arguments {
             }
         }
         template
+    }
+
+    /// Refuses whatever is said of parameters where a command takes none.
+    fn check_disabled(&self, found: &mut Vec<Violation>) {
+        let given = [
+            // What is no list of values is refused as that.
+            (FIELD, !self.values.pairs.is_empty()),
+            (DEFAULTS, !self.defaults.is_empty()),
+            (SECRETS, !self.secrets.is_empty()),
+        ];
+        for (field, _) in given.into_iter().filter(|(_, given)| *given) {
+            let message = "the command takes no parameters, for its EnableParameter is false";
+            found.push(Violation::new("Parameter.Disabled", 400, field, message));
+        }
+    }
+
+    /// Checks that what is said of parameters by name is said of some that there are: in the script,
+    /// or among those that come in the environment, which an invocation may still give. A mistyped
+    /// name would leave a secret one bare.
+    pub(crate) fn check_names(
+        &self,
+        template: &Template<'_>,
+        more_may_come: bool,
+        limits: &Limits,
+        found: &mut Vec<Violation>,
+    ) {
+        // Too many are refused as that, and not one by one.
+        let max = limits.parameters_defined_max;
+        if self.defaults.pairs.len() > max || self.secrets.0.len() > max {
+            return;
+        }
+        let in_script = |name: &str| template.names().iter().any(|n| n.eq_ignore_ascii_case(name));
+        let given = |name: &str| self.value(name).is_some();
+        let by_environment =
+            self.passing == ParameterPassing::Environment || !template.has_placeholders();
+        if by_environment && more_may_come {
+            return;
+        }
+        let defaults = self.defaults.iter().map(|(name, _)| (DEFAULTS, name));
+        let defaults = defaults.filter(|_| !by_environment);
+        let secrets = self.secrets.iter().map(|name| (SECRETS, name));
+        let secrets = secrets.filter(|(_, name)| !(by_environment && given(name)));
+        for (field, name) in defaults.chain(secrets).filter(|(_, name)| !in_script(name)) {
+            let known = known_names(template);
+            let message = format!("the script has no parameter `{name}`; {known}");
+            found.push(Violation::new("Parameter.NotMatched", 400, field, message));
+        }
     }
 
     /// Checks that every parameter has a value.
@@ -238,7 +284,6 @@ impl SecretNames {
     }
 
     fn check(&self, limits: &Limits, found: &mut Vec<Violation>) {
-        const SECRETS: &str = "SecretParameters";
         let (max, given) = (limits.parameters_defined_max, self.0.len());
         if given > max {
             let message = format!("want at most {max}; it has {given}");
@@ -258,6 +303,13 @@ impl SecretNames {
 impl<N: Into<String>> FromIterator<N> for SecretNames {
     fn from_iter<I: IntoIterator<Item = N>>(names: I) -> Self {
         Self(names.into_iter().map(Into::into).collect())
+    }
+}
+
+fn known_names(template: &Template<'_>) -> String {
+    match template.names() {
+        [] => "it has none".to_owned(),
+        names => format!("it has {}", names.join(", ")),
     }
 }
 
@@ -393,7 +445,7 @@ impl Parameters {
 
     /// Checks the names and values of defaults.
     pub(crate) fn check_defaults(&self, limits: &Limits, found: &mut Vec<Violation>) {
-        let field = "DefaultParameters";
+        let field = DEFAULTS;
         self.check_as(field, limits.parameters_defined_max, limits, found);
         for (n, (name, _)) in self.pairs.iter().enumerate() {
             if !name.is_empty() && !is_name(name) {
@@ -468,10 +520,7 @@ impl Parameters {
     fn check_against(&self, template: &Template<'_>, found: &mut Vec<Violation>) {
         let is_known = |name: &str| template.names().iter().any(|n| n.eq_ignore_ascii_case(name));
         for (name, _) in self.pairs.iter().filter(|(name, _)| !name.is_empty() && !is_known(name)) {
-            let known = match template.names() {
-                [] => "it has none".to_owned(),
-                names => format!("it has {}", names.join(", ")),
-            };
+            let known = known_names(template);
             let message = format!("the script has no parameter `{name}`; {known}");
             found.push(Violation::new("Parameter.NotMatched", 400, FIELD, message));
         }

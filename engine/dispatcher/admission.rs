@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::execution::Outcome;
 use crate::executor::{DynExecutor, ExecutionContext, Task};
 use crate::operation::Operation;
-use crate::secret::{DynSecretResolver, Secret, SecretError};
+use crate::secret::{DynSecretResolver, NO_STORE, Secret, SecretRequest};
 
 /// The host's part in the start of one execution.
 pub(super) struct Admission {
@@ -48,20 +48,28 @@ impl Admission {
             };
             authorizer.authorize(action(task)).await.map_err(denied)?;
         }
-        let Some(resolver) = &self.secrets else { return Ok(()) };
+        if task.job.has_secret_names() {
+            self.resolve_all(task).await?;
+        }
+        Ok(())
+    }
+
+    async fn resolve_all(&self, task: &mut Task) -> Result<(), Outcome> {
+        let Some(resolver) = &self.secrets else {
+            let info = "its secrets are names, and no SecretResolver is plugged in".to_owned();
+            return Err(Outcome::Undeliverable { code: NO_STORE, info });
+        };
         if let Some(name) = &task.job.windows_password_name {
-            task.password = Some(resolve(&**resolver, name).await?);
+            task.password = Some(resolve(&**resolver, task, name, None).await?);
         }
         let Some(arguments) = &task.job.arguments else { return Ok(()) };
         let mut values = Vec::new();
-        for (name, secret) in arguments.secret_pairs() {
-            let value = resolve(&**resolver, secret).await?;
-            values.push((name.to_owned(), value.reveal().to_owned()));
+        for (parameter, secret) in arguments.secret_pairs() {
+            let value = resolve(&**resolver, task, secret, Some(parameter)).await?;
+            values.push((parameter.to_owned(), value.reveal().to_owned()));
         }
-        if values.is_empty() {
-            return Ok(());
-        }
-        self.fill_in(task, arguments.clone().with(values))
+        let arguments = arguments.clone().with(values);
+        self.fill_in(task, arguments)
     }
 
     /// The script again, with what its secrets stand for.
@@ -73,7 +81,7 @@ impl Admission {
             invoke_id: task.job.invoke_id,
             command_id: task.job.command_id,
         };
-        let max = self.config.limits.unkept_content_bytes_max;
+        let max = task.job.content_bytes_max;
         let script = Template::parse(&task.job.content);
         arguments.check_size(&script, &facts, max).map_err(|violation| Outcome::Unsuitable {
             code: violation.code,
@@ -85,12 +93,22 @@ impl Admission {
     }
 }
 
-async fn resolve(resolver: &dyn DynSecretResolver, name: &str) -> Result<Secret, Outcome> {
-    let unresolved = |error: SecretError| Outcome::Undeliverable {
+async fn resolve(
+    resolver: &dyn DynSecretResolver,
+    task: &Task,
+    name: &str,
+    parameter: Option<&str>,
+) -> Result<Secret, Outcome> {
+    let mut request = SecretRequest::new(name, parameter, Operation::StartExecution);
+    request.caller.clone_from(&task.job.caller);
+    request.command_id = Some(task.job.command_id);
+    request.invoke_id = Some(task.job.invoke_id);
+    request.instance_id = Some(task.instance_id.clone());
+    let what = request.what();
+    resolver.resolve(request).await.map_err(|error| Outcome::Undeliverable {
         code: error.code(),
-        info: format!("the secret `{name}` cannot be resolved: {error}"),
-    };
-    resolver.resolve(name).await.map_err(unresolved)
+        info: format!("{what} cannot be resolved: {error}"),
+    })
 }
 
 fn action(task: &Task) -> Action {

@@ -210,6 +210,7 @@ impl Engine {
         let token = request.client_token.as_deref();
         let operation = Operation::CreateCommand;
         let token = ClientToken::of(token, operation, &request, self.limits(), &mut found);
+        let token = self.own(token);
         let (command_type, content) = match request.check(self.limits()) {
             Ok(checked) if found.is_empty() => checked,
             checked => {
@@ -259,6 +260,9 @@ impl Engine {
     /// would have it.
     pub async fn preview(&self, request: PreviewCommand) -> Result<PreviewCommandResponse> {
         let mut action = self.action(Operation::PreviewCommand);
+        if let Some(Given::Known(command_id)) = request.command_id {
+            action.command_id = Some(command_id);
+        }
         action.instance_ids.extend(request.instance_id.clone());
         self.authorize(action).await?;
         let refused = |found| Error::all(Operation::PreviewCommand, found);

@@ -21,7 +21,7 @@ use crate::invocation::{
     StopInvocationResponse,
 };
 use crate::operation::Operation;
-use crate::secret::{NO_STORE, SecretError};
+use crate::secret::{NO_STORE, SecretRequest};
 use crate::store::commands::Definition;
 use crate::store::invocations::NewInvocation;
 use crate::store::stop::{self, Stopped};
@@ -120,7 +120,7 @@ impl Engine {
         action.instance_ids.clone_from(&request.instance_ids);
         action.resource_tags.clone_from(&request.resource_tags);
         action.resource_group_id.clone_from(&request.resource_group_id);
-        action.username.clone_from(&request.username);
+        action.username = request.username.clone().filter(|name| !name.is_empty());
         self.authorize(action).await?;
         self.submit_permitted(invoke_id, request, host).await
     }
@@ -133,8 +133,9 @@ impl Engine {
         host: impl FnOnce(Tx<'_>, &RunCommandResponse) -> Result<T> + Send + 'static,
     ) -> Result<(RunCommandResponse, Option<T>)> {
         let mut found = Vec::new();
-        let checked = request.check(self.limits(), &mut found);
-        self.vet_secrets(&checked.terms, &mut found).await;
+        let mut checked = request.check(self.limits(), &mut found);
+        checked.terms.token = self.own(checked.terms.token);
+        self.vet_secrets(Operation::RunCommand, None, &checked.terms, &mut found).await?;
         let command_id = CommandId::of_invocation(invoke_id);
         // The pages take a kept command without a name; it has its id for one.
         let name = match request.name {
@@ -164,9 +165,9 @@ impl Engine {
             repeats: terms.recurrence.is_some(),
             found,
         };
-        let caller = self.caller.clone();
+        let origin = self.origin(invoke_id, keeps, checked.bytes_max);
         let draft = move |_: Tx<'_>, _: &mut _| {
-            let (targets, new) = split(invoke_id, keeps, caller, terms);
+            let (targets, new) = split(origin, terms);
             Ok(Draft { targets, definition: Some(definition), command_type, keeps, new })
         };
         let response = RunCommandResponse { request_id: wire::request_id(), command_id, invoke_id };
@@ -233,13 +234,16 @@ impl Engine {
         action.resource_group_id.clone_from(&terms.targets.resource_group_id);
         action.username.clone_from(&terms.settings.username);
         self.authorize(action).await?;
+        let own_secrets = terms.arguments.secrets.clone();
         if let Some(command_id) = command_id
             && self.inner.secrets.is_some()
             && let Some(definition) = self.read(move |tx| commands::find(tx, command_id)).await?
         {
             complete(&mut terms.arguments, &definition);
         }
-        self.vet_secrets(&terms, &mut found).await;
+        terms.token = self.own(terms.token);
+        let operation = Operation::InvokeCommand;
+        self.vet_secrets(operation, command_id, &terms, &mut found).await?;
         let submission = Submission {
             operation: Operation::InvokeCommand,
             planner: self.planner(self.limits().kept_content_bytes_max),
@@ -248,7 +252,8 @@ impl Engine {
             repeats: terms.recurrence.is_some(),
             found,
         };
-        let (caller, limits) = (self.caller.clone(), Arc::clone(&self.limits));
+        let limits = Arc::clone(&self.limits);
+        let origin = self.origin(invoke_id, command_id, limits.kept_content_bytes_max);
         let draft = move |tx: Tx<'_>, found: &mut Vec<Violation>| {
             let mut definition = match command_id {
                 Some(id) => commands::find(tx, id)?.or_else(|| {
@@ -263,9 +268,14 @@ impl Engine {
                 definition.timeout_s = request.timeout.unwrap_or(definition.timeout_s);
                 complete(&mut terms.arguments, definition);
                 let (enabled, content) = (definition.enable_parameter, &definition.content);
-                terms.arguments.check(enabled, Some(content), &limits, found);
+                let script = terms.arguments.check(enabled, Some(content), &limits, found);
+                if let Some(script) = script {
+                    // What the command says of its parameters was checked when it did.
+                    let own = Arguments { secrets: own_secrets, ..terms.arguments.clone() };
+                    own.check_names(&script, false, &limits, found);
+                }
             }
-            let (targets, new) = split(invoke_id, command_id, caller, terms);
+            let (targets, new) = split(origin, terms);
             let command_type = definition.as_ref().map(|definition| definition.command_type);
             Ok(Draft { targets, definition, command_type, keeps: None, new })
         };
@@ -327,28 +337,71 @@ impl Engine {
         }
     }
 
+    fn origin(
+        &self,
+        invoke_id: InvokeId,
+        kept_id: Option<CommandId>,
+        content_bytes_max: usize,
+    ) -> Origin {
+        Origin {
+            invoke_id,
+            kept_id,
+            caller: self.caller.clone(),
+            secrets_are_names: self.inner.secrets.is_some(),
+            content_bytes_max,
+        }
+    }
+
     pub(super) fn new_invoke_id(&self) -> InvokeId {
         InvokeId::new(self.inner.clock.realtime())
     }
 
-    /// Has every secret resolved that a request names, to find out whether it can be.
-    async fn vet_secrets(&self, terms: &Terms, found: &mut Vec<Violation>) {
+    /// A token as one of this handle's caller.
+    pub(super) fn own(&self, token: Option<ClientToken>) -> Option<ClientToken> {
+        token.map(|token| token.by(self.caller.as_deref()))
+    }
+
+    /// Has every secret resolved that a request names, to find out whether it can be; not of one
+    /// that has been answered before.
+    async fn vet_secrets(
+        &self,
+        operation: Operation,
+        command_id: Option<CommandId>,
+        terms: &Terms,
+        found: &mut Vec<Violation>,
+    ) -> Result<()> {
         const PASSWORD: &str = "WindowsPasswordName";
-        let password = terms.windows_password_name.as_deref().map(|name| (PASSWORD, name));
+        let password = terms.windows_password_name.as_deref().map(|name| (None, name));
         let Some(resolver) = &self.inner.secrets else {
             if password.is_some() {
                 let message = "no SecretResolver is plugged in that could know it";
                 found.push(Violation::new(NO_STORE, 403, PASSWORD, message));
             }
-            return;
+            return Ok(());
         };
         let parameters = terms.arguments.secret_pairs();
-        let named = parameters.map(|(_, secret)| ("Parameters", secret)).chain(password);
-        for (field, secret) in named {
-            if let Err(error) = resolver.resolve(secret).await {
-                found.push(unresolved(field, secret, &error));
+        let named = parameters.map(|(parameter, secret)| (Some(parameter), secret)).chain(password);
+        let named: Vec<_> = named.collect();
+        if named.is_empty() {
+            return Ok(());
+        }
+        if let Some(token) = terms.token.clone() {
+            let now_ms = self.now_ms();
+            if self.read(move |tx| client_tokens::is_known(tx, &token, now_ms)).await? {
+                return Ok(());
             }
         }
+        for (parameter, secret) in named {
+            let mut request = SecretRequest::new(secret, parameter, operation);
+            request.caller.clone_from(&self.caller);
+            request.command_id = command_id;
+            let (what, field) = (request.what(), parameter.map_or(PASSWORD, |_| "Parameters"));
+            if let Err(error) = resolver.resolve(request).await {
+                let message = format!("{what} cannot be resolved: {error}");
+                found.push(Violation::new(error.code(), 403, field, message));
+            }
+        }
+        Ok(())
     }
 
     /// Stores an invocation and lets those know who act on it; the answer. If the request was made
@@ -468,28 +521,30 @@ fn complete(arguments: &mut Arguments, definition: &Definition) {
     arguments.secrets.extend(&definition.secret_parameters);
 }
 
-/// Where a request wants something to run, and what.
-fn split(
+/// What an invocation has that its request does not say.
+struct Origin {
     invoke_id: InvokeId,
-    command_id: Option<CommandId>,
+    kept_id: Option<CommandId>,
     caller: Option<Arc<str>>,
-    terms: Terms,
-) -> (Targets, NewInvocation) {
+    secrets_are_names: bool,
+    content_bytes_max: usize,
+}
+
+/// Where a request wants something to run, and what.
+fn split(origin: Origin, terms: Terms) -> (Targets, NewInvocation) {
     let new = NewInvocation {
-        invoke_id,
-        kept_id: command_id,
+        invoke_id: origin.invoke_id,
+        kept_id: origin.kept_id,
         arguments: terms.arguments,
         container: terms.container,
         windows_password_name: terms.windows_password_name,
+        secrets_are_names: origin.secrets_are_names,
+        content_bytes_max: origin.content_bytes_max,
         resource_group_id: terms.targets.resource_group_id.clone(),
-        caller,
+        caller: origin.caller,
         termination_mode: terms.termination_mode,
         recurrence: terms.recurrence,
         tags: terms.tags,
     };
     (terms.targets, new)
-}
-
-fn unresolved(field: &'static str, secret: &str, error: &SecretError) -> Violation {
-    Violation::new(error.code(), 403, field, format!("`{secret}` cannot be resolved: {error}"))
 }

@@ -11,6 +11,8 @@ use crate::operation::Operation;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClientToken {
     pub token: String,
+    /// Whose it is; empty if the host does not say.
+    pub caller: String,
     /// Of the request, whatever the order in which it was written.
     pub request_sha256: [u8; 32],
 }
@@ -33,11 +35,19 @@ impl ClientToken {
         } else {
             return Some(Self {
                 token: token.to_owned(),
+                caller: String::new(),
                 request_sha256: fingerprint(operation, request),
             });
         };
         found.push(Violation::new("InvalidClientToken.Malformed", 400, "ClientToken", why));
         None
+    }
+}
+
+impl ClientToken {
+    /// The same as a token of this caller.
+    pub(crate) fn by(self, caller: Option<&str>) -> Self {
+        Self { caller: caller.unwrap_or_default().to_owned(), ..self }
     }
 }
 

@@ -446,7 +446,11 @@ impl RunCommand {
         check_names(&self.name, &self.description, limits, found);
         let mut terms = self.check_common(1, limits, found);
         terms.arguments.defaults = self.default_parameters.clone();
-        terms.arguments.check(self.enable_parameter, content.as_deref(), limits, found);
+        let arguments = &terms.arguments;
+        let script = arguments.check(self.enable_parameter, content.as_deref(), limits, found);
+        if let Some(script) = script {
+            arguments.check_names(&script, false, limits, found);
+        }
         Checked { command_type, content, bytes_max, terms }
     }
 }

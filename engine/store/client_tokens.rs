@@ -23,15 +23,7 @@ pub(crate) fn once<R: Serialize + DeserializeOwned, T>(
     response: R,
     op: impl FnOnce() -> Result<Option<T>>,
 ) -> Result<(R, Option<T>)> {
-    let known = tx
-        .prepare_cached(
-            "SELECT request_sha256, response FROM client_tokens WHERE token = ?1 AND created_at_ms > ?2",
-        )?
-        .query_row((&token.token, now_ms.saturating_sub(KEPT_MS)), |row| {
-            Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, String>(1)?))
-        })
-        .optional()?;
-    if let Some((request_sha256, response)) = known {
+    if let Some((request_sha256, response)) = find(tx, token, now_ms)? {
         if request_sha256 != token.request_sha256 {
             return Err(Error::Conflict {
                 code: "IdempotentParameterMismatch",
@@ -47,17 +39,38 @@ pub(crate) fn once<R: Serialize + DeserializeOwned, T>(
     tx.prepare_cached(
         "DELETE FROM client_tokens WHERE id IN (
              SELECT id FROM client_tokens WHERE created_at_ms <= ?1 ORDER BY created_at_ms LIMIT ?2)
-         OR token = ?3",
+         OR (caller = ?3 AND token = ?4)",
     )?
-    .execute((now_ms.saturating_sub(KEPT_MS), FORGOTTEN_MAX, &token.token))?;
+    .execute((now_ms.saturating_sub(KEPT_MS), FORGOTTEN_MAX, &token.caller, &token.token))?;
     tx.prepare_cached(
-        "INSERT INTO client_tokens (token, request_sha256, response, created_at_ms) VALUES (?1, ?2, ?3, ?4)",
+        "INSERT INTO client_tokens (caller, token, request_sha256, response, created_at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5)",
     )?
     .execute((
+        &token.caller,
         &token.token,
         token.request_sha256,
         serde_json::to_string(&response).map_err(unreadable)?,
         now_ms,
     ))?;
     Ok((response, done))
+}
+
+/// Whether a token has been given before.
+pub(crate) fn is_known(tx: Tx<'_>, token: &ClientToken, now_ms: i64) -> Result<bool> {
+    Ok(find(tx, token, now_ms)?.is_some())
+}
+
+/// What a token was first given with, and the answer.
+fn find(tx: Tx<'_>, token: &ClientToken, now_ms: i64) -> Result<Option<([u8; 32], String)>> {
+    let known = tx
+        .prepare_cached(
+            "SELECT request_sha256, response FROM client_tokens
+             WHERE caller = ?1 AND token = ?2 AND created_at_ms > ?3",
+        )?
+        .query_row((&token.caller, &token.token, now_ms.saturating_sub(KEPT_MS)), |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    Ok(known)
 }

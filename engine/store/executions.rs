@@ -319,6 +319,14 @@ pub(super) const LATEST_STANDING: &str = "e.status NOT IN ('Skipped', 'Scheduled
     WHERE l.fire = e.fire AND l.instance = e.instance AND l.attempt > e.attempt
       AND l.status NOT IN ('Skipped', 'Scheduled'))";
 
+/// The latest one that says how an invocation stands on its target `t`; found from the newest fire
+/// back, and mostly there.
+pub(super) const LATEST_ON_TARGET: &str = "SELECT l.id FROM fires lf INDEXED BY fires_by_invocation
+        CROSS JOIN executions l INDEXED BY executions_by_fire
+    WHERE lf.invocation = t.invocation AND l.fire = lf.id AND l.instance = t.instance
+        AND l.status NOT IN ('Skipped', 'Scheduled')
+    ORDER BY lf.id DESC, l.attempt DESC LIMIT 1";
+
 /// All executions, for [`read`].
 pub(super) fn all() -> Query {
     Query {

@@ -15,7 +15,7 @@ use super::{Tx, apart, unreadable};
 /// to tables of its own; to begin, end or nest transactions, to change settings, and to write to the
 /// engine's tables is refused as "not authorized". Temporary tables must not have the names of the
 /// engine's. Others share the commit: so a table must not have foreign keys that are `INITIALLY
-/// DEFERRED`, and what says `OR ROLLBACK` fails for all of them.
+/// DEFERRED`, nor any to the engine's tables, and what says `OR ROLLBACK` fails for all of them.
 pub struct HostTransaction<'a> {
     connection: Tx<'a>,
 }
@@ -84,11 +84,24 @@ fn check_schema(tx: Tx<'_>) -> Result<()> {
             "SELECT name FROM sqlite_temp_schema WHERE type IN ('table', 'view')
              AND name COLLATE NOCASE IN (SELECT value FROM json_each(?1)) LIMIT 1",
         )?
-        .query_row([own], |row| row.get::<_, String>(0))
+        .query_row([&own], |row| row.get::<_, String>(0))
         .optional()?;
     if let Some(name) = hiding {
         return Err(Error::Host(format!(
             "a temporary table `{name}` hides the engine's; want another name"
+        )));
+    }
+    let referring = tx
+        .prepare_cached(
+            "SELECT m.name, k.\"table\" FROM sqlite_schema m JOIN pragma_foreign_key_list(m.name) k
+             WHERE m.type = 'table' AND m.name NOT IN (SELECT value FROM json_each(?1))
+                 AND k.\"table\" COLLATE NOCASE IN (SELECT value FROM json_each(?1)) LIMIT 1",
+        )?
+        .query_row([&own], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))
+        .optional()?;
+    if let Some((name, engines)) = referring {
+        return Err(Error::Host(format!(
+            "table `{name}` has a foreign key to the engine's `{engines}`, which would keep rows from being changed; want a plain column"
         )));
     }
     let deferred = tx

@@ -22,7 +22,7 @@ use crate::wire::{ContentEncoding, Encoded};
 use super::commands::{
     Definition, json_or_null, like, read_json, read_settings, read_time, read_type,
 };
-use super::executions::LATEST_STANDING;
+use super::executions::{LATEST_ON_TARGET, LATEST_STANDING};
 use super::tags::{self, Tagged};
 use super::timers::NewTimer;
 use super::{
@@ -39,6 +39,9 @@ pub(crate) struct NewInvocation {
     pub arguments: Arguments,
     pub container: Container,
     pub windows_password_name: Option<String>,
+    /// Whether the values of secret parameters are names in the host's store.
+    pub secrets_are_names: bool,
+    pub content_bytes_max: usize,
     pub resource_group_id: Option<String>,
     pub caller: Option<Arc<str>>,
     pub termination_mode: TerminationMode,
@@ -96,9 +99,9 @@ pub(crate) fn insert(
              timeout_s, termination_mode, repeat_mode, created_at_ms, frequency, overlap_policy, missed_policy,
              spread_s, end_at_ms, fires_max, parameters, parameter_passing, username, launcher, output_to,
              windows_password_name, container_id, container_name, default_parameters, secret_parameters,
-             resource_group_id, caller)
+             resource_group_id, caller, secrets_are_names, content_bytes_max)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
-             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29)",
+             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31)",
     )?
     .execute(params![
         new.invoke_id.as_bytes(),
@@ -130,6 +133,8 @@ pub(crate) fn insert(
         json_or_null(&new.arguments.secrets, SecretNames::is_empty)?,
         &new.resource_group_id,
         &new.caller,
+        new.secrets_are_names,
+        i64::try_from(new.content_bytes_max).unwrap_or(i64::MAX),
     ])?;
     let invocation = tx.last_insert_rowid();
     Tagged::Invocation.insert(tx, invocation, &new.tags)?;
@@ -174,7 +179,8 @@ pub(crate) fn job_of_fire(tx: Tx<'_>, fire: i64) -> Result<Arc<Job>> {
         "SELECT v.invoke_id, v.command_id, v.type, v.content, v.timeout_s, v.termination_mode,
                 v.overlap_policy, v.missed_policy, v.parameters, v.parameter_passing, v.default_parameters,
                 v.secret_parameters, v.working_dir, v.username, v.launcher, v.output_to, v.container_id,
-                v.container_name, v.windows_password_name, v.caller
+                v.container_name, v.windows_password_name, v.caller, v.secrets_are_names,
+                v.content_bytes_max
          FROM fires f JOIN invocations v ON v.id = f.invocation WHERE f.id = ?1",
     )?
     .query_row([fire], |row| Ok(read_job(tx, row)))?
@@ -199,6 +205,8 @@ fn read_job(tx: Tx<'_>, row: &Row<'_>) -> Result<Job> {
         container: Container { id: row.get(16)?, name: row.get(17)? },
         windows_password_name: row.get(18)?,
         caller: row.get::<_, Option<String>>(19)?.map(Arc::from),
+        secrets_are_names: row.get(20)?,
+        content_bytes_max: row.get(21)?,
     })
 }
 
@@ -213,11 +221,18 @@ pub(crate) fn status(tx: Tx<'_>, invocation: i64) -> Result<InvocationStatus> {
     }
 }
 
-/// How many of the latest executions of an invocation stand where.
+/// How many of the latest executions of an invocation stand where. One that repeats has targets:
+/// from each the look goes back as far as an execution that says how it stands. One that does not has
+/// one fire.
 fn counts(tx: Tx<'_>, invocation: i64) -> Result<StatusCounts> {
     let mut query = tx.prepare_cached(&format!(
-        "SELECT e.status, count(*) FROM fires f JOIN executions e ON e.fire = f.id
-         WHERE f.invocation = ?1 AND {LATEST_STANDING} GROUP BY e.status"
+        "SELECT e.status, count(*) FROM targets t JOIN executions e ON e.id = ({LATEST_ON_TARGET})
+         WHERE t.invocation = ?1 GROUP BY e.status
+         UNION ALL
+         SELECT e.status, count(*) FROM fires f JOIN executions e ON e.fire = f.id
+         WHERE f.invocation = ?1 AND NOT EXISTS (SELECT 1 FROM targets t WHERE t.invocation = ?1)
+             AND {LATEST_STANDING}
+         GROUP BY e.status"
     ))?;
     let mut rows = query.query([invocation])?;
     let mut counts = StatusCounts::default();
@@ -357,8 +372,11 @@ pub(crate) fn list(
         }
     }
     if let Some(timed) = filter.timed {
-        let not = if timed { "" } else { "NOT " };
-        query.conditions.push(format!("{not}({})", targets::ANY_LEFT));
+        // What has ended has nothing left: the index of the others serves.
+        query.conditions.push(match timed {
+            true => format!("v.finished_at_ms IS NULL AND ({})", targets::ANY_LEFT),
+            false => format!("NOT ({})", targets::ANY_LEFT),
+        });
     }
     query.conditions.extend(filter.status.map(standing));
     if let Some(Given::Known(named)) = &filter.invoke_status {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use adjutant::{
     Action, Authorizer, Engine, Instance, InstanceState, Limits, OsType, Secret, SecretError,
-    SecretResolver,
+    SecretRequest, SecretResolver,
 };
 use serde_json::{Value, json};
 
@@ -162,8 +162,8 @@ const NEVER_BY_RUN_COMMAND: &[(&str, &str)] =
 struct Vault;
 
 impl SecretResolver for Vault {
-    async fn resolve(&self, name: &str) -> Result<Secret, SecretError> {
-        match name {
+    async fn resolve(&self, request: SecretRequest) -> Result<Secret, SecretError> {
+        match &*request.name {
             "denied" => Err(SecretError::Denied("not yours".to_owned())),
             "down" => Err(SecretError::Unavailable("no answer".to_owned())),
             _ => Err(SecretError::NotFound("no such entry".to_owned())),

@@ -9,8 +9,8 @@ use adjutant::{
     DeleteCommand, DescribeCloudAssistantStatus, DescribeCommands, DescribeFires,
     DescribeInstances, DescribeInvocationResults, DescribeInvocations, Engine, EngineBuilder,
     Error, ExecutionStatus, Instance, InstanceId, InvocationStatus, InvokeCommand, InvokeId,
-    ModifyCommand, Operation, ParameterPassing, PreviewCommand, RunCommand, Secret, SecretError,
-    SecretResolver, StopInvocation, Stream,
+    ManualClock, ModifyCommand, Operation, ParameterPassing, PreviewCommand, RunCommand, Secret,
+    SecretError, SecretRequest, SecretResolver, StopInvocation, Stream,
 };
 use tokio::sync::Semaphore;
 
@@ -245,7 +245,7 @@ impl Vault {
 }
 
 impl SecretResolver for Vault {
-    async fn resolve(&self, name: &str) -> Result<Secret, SecretError> {
+    async fn resolve(&self, request: SecretRequest) -> Result<Secret, SecretError> {
         if self.hangs.load(Ordering::SeqCst) {
             self.hanging.add_permits(1);
             std::future::pending::<()>().await;
@@ -253,7 +253,7 @@ impl SecretResolver for Vault {
         if let Some(error) = self.failing.lock().expect("no panic").clone() {
             return Err(error);
         }
-        match name {
+        match &*request.name {
             NAME => Ok(Secret::new(SECRET)),
             _ => Err(SecretError::NotFound("there is no such entry".to_owned())),
         }
@@ -385,7 +385,11 @@ async fn a_secret_that_cannot_be_had_when_it_is_needed_leaves_a_record() {
         let listed = engine.describe_invocation_results(filter).await.expect("it exists");
         let result = &listed.invocation.results[0];
         assert_eq!(result.error_code, code);
-        assert!(result.error_info.contains(NAME) && result.error_info.contains("gone"));
+        let info = &result.error_info;
+        assert!(
+            info.contains("`Password`") && info.contains("gone") && !info.contains(NAME),
+            "{info}"
+        );
     }
     assert_eq!(*seen.lock().expect("no panic"), []);
     vault.fail(None);
@@ -442,4 +446,57 @@ async fn secret_values_without_a_store_are_not_shown() {
     assert!(!shown.contains(NAME) && shown.contains("******"), "{shown}");
     let seen = seen.lock().expect("no panic");
     assert_eq!(seen[0].1[1], ("PARAM_PASSWORD".to_owned(), NAME.to_owned()));
+}
+
+/// Opens the file with a store of secrets, or without one.
+async fn reopen(place: &Place, vault: Option<Vault>, seen: &Seen, clock: &ManualClock) -> Engine {
+    let mut builder = with_witness(Engine::builder().path(place.database()), seen);
+    if let Some(vault) = vault {
+        builder = builder.secret_resolver(vault);
+    }
+    builder.clock(clock.clone()).open().await.expect("the file opens")
+}
+
+/// A name must not run in the place of its secret, nor a value be told as if it were a name.
+#[tokio::test]
+async fn what_was_made_with_a_store_does_not_run_without_and_the_other_way_round() {
+    let check = async |made_with: bool, want: ExecutionStatus, code: &str, given: &str| {
+        let (place, seen, clock) = (Place::new(), Seen::default(), clock());
+        let vault = |there: bool| there.then(Vault::new);
+        let engine = reopen(&place, vault(made_with), &seen, &clock).await;
+        register(&engine, "witness", 1).await;
+        let request = with_secret(ParameterPassing::Environment).frequency("rate(1h)");
+        let id = engine.run_command(request).await.expect("sound").invoke_id;
+        engine.shutdown(Duration::ZERO).await;
+        drop(engine);
+        let engine = reopen(&place, vault(!made_with), &seen, &clock).await;
+        pass(&clock, 3_600).await;
+        assert_eq!(ended(&engine, id, 1).await, [want]);
+        let filter = DescribeInvocationResults { invoke_id: Some(id), ..Default::default() };
+        let listed = engine.describe_invocation_results(filter).await.expect("it exists");
+        let result = &listed.invocation.results[0];
+        assert_eq!(result.error_code, code);
+        assert!(!result.error_info.contains(NAME), "{}", result.error_info);
+        let seen = seen.lock().expect("no panic");
+        let values: Vec<_> = seen.iter().map(|(_, variables, _)| variables[1].1.as_str()).collect();
+        assert_eq!(values.join(" "), given);
+    };
+    check(true, ExecutionStatus::Aborted, "ParameterStore.NotSupported", "").await;
+    check(false, ExecutionStatus::Success, "", NAME).await;
+}
+
+#[tokio::test]
+async fn an_answer_is_given_again_while_the_store_is_down() {
+    let (vault, seen) = (Vault::new(), Seen::default());
+    let builder = with_witness(Engine::builder(), &seen).secret_resolver(vault.clone());
+    let engine = builder.open().await.expect("an engine");
+    register(&engine, "witness", 1).await;
+    let request = || with_secret(ParameterPassing::Text).client_token("t");
+    let first = engine.run_command(request()).await.expect("sound").invoke_id;
+    wait(&engine, &first).await;
+    vault.fail(Some(SecretError::Unavailable("down".to_owned())));
+    assert_eq!(engine.run_command(request()).await.expect("known").invoke_id, first);
+    let error = engine.run_command(request().client_token("u")).await.expect_err("another");
+    assert_eq!(error.code(), "ParameterStore.NotSupported");
+    assert!(!error.to_string().contains(NAME), "{error}");
 }

@@ -3,7 +3,7 @@
 
 use adjutant::{
     CreateCommand, Engine, Instance, InvokeId, Limits, RunCommand, Secret, SecretError,
-    SecretResolver,
+    SecretRequest, SecretResolver,
 };
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ use crate::support::{ask, register, with, with_executors};
 struct Vault;
 
 impl SecretResolver for Vault {
-    async fn resolve(&self, _name: &str) -> Result<Secret, SecretError> {
+    async fn resolve(&self, _: SecretRequest) -> Result<Secret, SecretError> {
         Ok(Secret::new(""))
     }
 }
@@ -345,14 +345,6 @@ const EDGES: &[Edge] = &[
         |n| json!({"SecretParameters": ids(n), "EnableParameter": true}),
     ),
     edge(
-        "InvokeCommand",
-        "SecretParameters",
-        "ParameterCount.ExceedLimit",
-        |l| &mut l.parameters_defined_max,
-        20,
-        |n| json!({"SecretParameters": ids(n)}),
-    ),
-    edge(
         "RunCommand",
         "Parameters",
         "ParameterCount.ExceedLimit",
@@ -594,6 +586,8 @@ const fn edge(
 struct World {
     engine: Engine,
     command: String,
+    /// Without placeholders.
+    plain: String,
     /// On instances `i-1` to `i-51`; each stop leaves it going on others.
     invocation: InvokeId,
 }
@@ -610,7 +604,9 @@ async fn world() -> World {
     let command = engine.create_command(create).await.expect("sound").command_id.to_string();
     let request = RunCommand::shell("hang").on(ids(51));
     let invocation = engine.run_command(request).await.expect("sound").invoke_id;
-    World { engine, command, invocation }
+    let plain = CreateCommand::shell("d", "exit:0").enable_parameter();
+    let plain = engine.create_command(plain).await.expect("sound").command_id.to_string();
+    World { engine, command, plain, invocation }
 }
 
 impl World {
@@ -625,7 +621,7 @@ impl World {
             "RunCommand" => with(invoke, content),
             "InvokeCommand" => with(invoke, json!({"CommandId": self.command})),
             "CreateCommand" => content,
-            "ModifyCommand" => json!({"CommandId": self.command}),
+            "ModifyCommand" => json!({"CommandId": self.plain}),
             "StopInvocation" => json!({"InvokeId": self.invocation}),
             _ => json!({}),
         }

@@ -409,3 +409,50 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn names_that_mean_nothing_are_refused() {
+    let engine = engine().await;
+    let check = async |change: fn(RunCommand) -> RunCommand, want: &[(&str, &str)]| {
+        let request = change(RunCommand::shell("exit:0 {{a}}").enable_parameter().on(["i-1"]));
+        let found = engine.run_command(request).await.err();
+        let found = found.iter().flat_map(|error| error.violations());
+        let found: Vec<_> = found.map(|violation| (violation.code, violation.field)).collect();
+        assert_eq!(found, want);
+    };
+    let (unknown, off) = ("Parameter.NotMatched", "Parameter.Disabled");
+    check(|run| run.secret_parameters(["A"]).default_parameters([("A", "")]), &[]).await;
+    check(|run| run.secret_parameters(["b"]), &[(unknown, "SecretParameters")]).await;
+    check(|run| run.default_parameters([("b", "")]), &[(unknown, "DefaultParameters")]).await;
+    // A script that takes none keeps none.
+    check(|run| run, &[]).await;
+    let run = RunCommand::shell("exit:0").on(["i-1"]);
+    for (request, field) in [
+        (run.clone().default_parameters([("a", "1")]), "DefaultParameters"),
+        (run.clone().secret_parameters(["a"]), "SecretParameters"),
+        (run.parameters([("a", "1")]), "Parameters"),
+    ] {
+        let error = engine.run_command(request).await.expect_err("refused");
+        assert_eq!((error.code(), error.violations()[0].field), (off, field));
+    }
+    // What is no list of values is refused as that, and not as one.
+    let json =
+        r#"{"Type":"RunShellScript","CommandContent":"x","InstanceId":["i-1"],"Parameters":"no"}"#;
+    let request: RunCommand = serde_json::from_str(json).expect("readable");
+    let error = engine.run_command(request).await.expect_err("refused");
+    assert_eq!(error.violations().len(), 1, "{error}");
+    assert_eq!(error.code(), "InvalidParameter.Parameters");
+    // In the environment a name is one that has a value.
+    let passed = |secret: &str| {
+        let run = RunCommand::shell("exit:0").enable_parameter().on(["i-1"]);
+        let run = run.parameter_passing(ParameterPassing::Environment);
+        run.parameters([("p", "1")]).secret_parameters([secret])
+    };
+    engine.run_command(passed("P")).await.expect("sound");
+    engine.run_command(passed("q")).await.expect_err("mistyped");
+    // A stored script without placeholders may get any name in its environment later.
+    let stored = CreateCommand::shell("n", "exit:0").enable_parameter().secret_parameters(["p"]);
+    engine.create_command(stored).await.expect("sound");
+    let stored = CreateCommand::shell("n", "{{a}}").enable_parameter().secret_parameters(["p"]);
+    assert_eq!(engine.create_command(stored).await.expect_err("mistyped").code(), unknown);
+}

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use adjutant::tencent::{Error, NETWORK_CODES, RunCommand, Tencent};
 use adjutant::{
-    AgentStatus, Engine, Instance, InstanceState, InvokeId, Limits, OsType, Parameters,
+    AgentStatus, Engine, Event, ExecutionStatus, Instance, InstanceState, InvokeId, Limits, OsType,
+    Parameters,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
-use crate::support::{Gate, engine, register, wait, with_executors};
+use crate::support::{Gate, engine, register, wait, with_executors, within};
 
 fn base64(script: impl AsRef<[u8]>) -> String {
     BASE64.encode(script)
@@ -507,9 +508,17 @@ async fn what_waits_is_cancelled_and_what_runs_is_terminated() {
     let cancel = |on: Value| json!({"InvocationId": id, "InstanceIds": on});
     let unrelated = refusal(&tencent, "CancelInvocation", cancel(json!(["i-9"]))).await;
     assert_eq!(unrelated.code, "InvalidParameterValue.InstanceIsNotRelatedToInvocation");
-    call(&tencent, "CancelInvocation", cancel(json!(["i-1"]))).await;
-    gate.let_go(2);
     let invoke_id: InvokeId = id.as_str().expect("an id").parse().expect("an id");
+    let mut watch = engine.watch(&invoke_id).await.expect("it exists");
+    call(&tencent, "CancelInvocation", cancel(json!(["i-1"]))).await;
+    // Else it might be let go before it hears of the end.
+    loop {
+        match within(watch.next()).await.expect("readable") {
+            Some(Event::Status { status: ExecutionStatus::Terminated, .. }) => break,
+            event => assert!(event.is_some(), "one is terminated"),
+        }
+    }
+    gate.let_go(2);
     wait(&engine, &invoke_id).await;
     let listed = call(&tencent, "DescribeInvocations", json!({"InvocationIds": [id]})).await;
     let invocation = &listed["InvocationSet"][0];

@@ -111,3 +111,14 @@ async fn a_day_has_so_many_invocations() {
     run().await.expect("the first of the next day");
     assert_eq!(engine.quotas().await.expect("readable").invocations_today, 1);
 }
+
+#[tokio::test]
+async fn a_token_is_its_callers() {
+    let engine = crate::support::engine().await;
+    let mut ids = std::collections::BTreeSet::new();
+    for caller in ["ann", "bob", "ann"] {
+        ids.insert(engine.called_by(caller).run_command(request()).await.expect("sound").invoke_id);
+    }
+    ids.insert(engine.run_command(request()).await.expect("sound").invoke_id);
+    assert_eq!(ids.len(), 3, "ann's, bob's, and one whose caller is not known");
+}

@@ -66,6 +66,8 @@ impl Run {
                 settings: Settings::default(),
                 container: Container::default(),
                 windows_password_name: None,
+                secrets_are_names: false,
+                content_bytes_max: usize::MAX,
                 caller: None,
                 timeout_s: 60,
                 termination_mode: TerminationMode::ProcessTree,
