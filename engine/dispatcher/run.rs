@@ -9,9 +9,9 @@ use super::admission::Admission;
 use crate::execution::{Outcome, StopReason};
 use crate::executor::{DynExecutor, ExecutionContext, Task};
 
-/// How much longer than the grace period an executor may take to see a stop through: to drain pipes
-/// and collect what it ended.
-const STOP_MARGIN: Duration = Duration::from_secs(10);
+/// How much longer than the grace period an executor may take to see a stop through: to look for what
+/// it has to end, to wait up to 5 s for what was killed, and to drain pipes for as long again.
+const STOP_MARGIN: Duration = Duration::from_secs(15);
 
 /// Carries out a task. If its time is up it is asked to stop; an executor that does not is dropped.
 pub(super) async fn run(

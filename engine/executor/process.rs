@@ -30,9 +30,8 @@ use super::{ExecutionContext, Executor, Task};
 use crate::command::CommandType;
 use crate::command::launcher::Launcher;
 use crate::execution::Outcome;
-use census::Run;
 use child::{Ending, Leader};
-use environment::Environment;
+use environment::{Environment, Mark};
 use pipes::Pipes;
 use script::ScriptFile;
 
@@ -46,12 +45,18 @@ const LOST_STATUS: &str =
 /// `#!` line names, else by `sh`. Its standard input is empty, its two outputs are captured apart. It sees a clean
 /// environment: `HOME`, `USER`, `LOGNAME`, `SHELL`, `PATH` and `LANG` of the host, what
 /// [`env`](Self::env) adds, and `ADJUTANT_INVOKE_ID`, `ADJUTANT_COMMAND_ID`,
-/// `ADJUTANT_INSTANCE_ID`, `ADJUTANT_EXECUTION_ID` and `ADJUTANT_ATTEMPT`.
+/// `ADJUTANT_INSTANCE_ID`, `ADJUTANT_EXECUTION_ID`, `ADJUTANT_ATTEMPT`, and `ADJUTANT_RUN`, a random
+/// mark that is another at every start.
 ///
-/// The run ends when that process ends; what it left in the background lives on, unless the run was
-/// stopped. Then everything it has started gets SIGTERM and, after the engine's grace period, SIGKILL,
-/// also in sessions of its own; the record says who needed that.
-/// [`TerminationMode::Process`](crate::TerminationMode::Process) spares all but the process itself.
+/// The run ends when that process ends. What a script leaves behind when it ends by itself lives on,
+/// and nothing looks for it later. A stop goes further: everything that the run has started gets SIGTERM
+/// and, after the engine's grace period, SIGKILL, also in sessions of its own; the record says who needed
+/// that. [`TerminationMode::Process`](crate::TerminationMode::Process) spares all but the process itself.
+///
+/// A stop finds processes by their group, by their parents and by the mark in their environment. It does
+/// not find one that before the stop has left the group, has lost its parent, and has cleared its
+/// environment or become another user's. If `/proc` cannot be read, or not within a second, only the
+/// group is stopped, and the record says so.
 ///
 /// Needs Linux 5.3 and, in the host, that nobody else waits for its children and that `SIGCHLD` is
 /// not ignored. Descriptors that the host opened without `O_CLOEXEC` are inherited.
@@ -108,15 +113,13 @@ impl ProcessExecutor {
         let extension = launcher.as_ref().and_then(|launcher| launcher.parsed.extension.as_deref());
         let script = ScriptFile::create(cx.scratch_dir(), task, extension.unwrap_or(".sh"))
             .map_err(|error| broke("the script cannot be written", &error))?;
-        let command = self.command(task, &script, launcher)?;
+        let mut command = self.command(task, &script, launcher)?;
+        let mark = Mark::random();
+        self.environment.apply(&mut command, task, mark);
         let (mut leader, mut pipes) = start(command, &dir)?;
-        let run = Run {
-            invoke_id: task.invoke_id().to_string(),
-            execution_id: task.execution_id.to_string(),
-        };
 
         let ending = pipes
-            .read_during(leader.see_through(task.termination_mode(), run, cx), cx)
+            .read_during(leader.see_through(task.termination_mode(), mark, cx), cx)
             .await
             .map_err(|error| broke("the process was lost sight of", &error))?;
         // Reaped before its pipes are drained: from here on what it left behind is on its own.
@@ -171,19 +174,17 @@ impl ProcessExecutor {
         script: &ScriptFile,
         launcher: Option<Program>,
     ) -> Result<Command, Outcome> {
-        let mut command = match launcher {
+        match launcher {
             Some(Program { parsed, path }) => {
                 let script = script.path().to_str().ok_or_else(|| Outcome::Broke {
                     info: "the folder of scripts has a name that is no UTF-8".to_owned(),
                 })?;
                 let mut command = Command::new(path);
                 command.args(parsed.command(script).1);
-                command
+                Ok(command)
             }
-            None => self.interpreter(task, script)?,
-        };
-        self.environment.apply(&mut command, task);
-        Ok(command)
+            None => self.interpreter(task, script),
+        }
     }
 
     /// The interpreter that the script names, or the shell.

@@ -7,9 +7,10 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::io::Errno;
 use rustix::process::Pid;
 
-use super::environment::{EXECUTION_ID, INVOKE_ID};
+use super::environment::Mark;
 
 /// A process that had not ended when it was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,15 +21,8 @@ pub(super) struct Process {
     /// When it started, in ticks since boot: with its pid this names it and no other.
     pub started: u64,
     pub name: String,
-    /// The run that it got its environment from, if that can be read and names one.
-    pub run: Option<Run>,
-}
-
-/// What the environment of a run's processes says of it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Run {
-    pub invoke_id: String,
-    pub execution_id: String,
+    /// The mark of the run that it got its environment from, if that can be read and has one.
+    pub mark: Option<Mark>,
 }
 
 /// Those that live, by their pid.
@@ -40,6 +34,11 @@ static BEGUN: AtomicU64 = AtomicU64::new(0);
 static LAST: Mutex<(u64, Option<Arc<Census>>)> = Mutex::new((0, None));
 
 /// A census that was begun after this call. Blocks for some milliseconds.
+///
+/// # Errors
+///
+/// If some process is there that cannot be looked at, such as for want of descriptors: one left out would
+/// pass for one that has ended.
 pub(super) fn take() -> io::Result<Arc<Census>> {
     let begun_before = BEGUN.load(Ordering::SeqCst);
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
@@ -59,55 +58,75 @@ fn count() -> io::Result<Census> {
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
         let pid = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+        let Some(pid) = pid else { continue };
         // A process that ends while it is looked at is none any more.
-        if let Some(process) = pid.and_then(look_at) {
-            census.insert(process.pid, process);
+        if let Some(mut process) = look_at(pid)? {
+            process.mark = mark_of(pid)?;
+            census.insert(pid, process);
         }
     }
     Ok(census)
 }
 
-/// A process as it is now; none if there is none, or it has ended and is only still there.
-pub(super) fn look_at(pid: Pid) -> Option<Process> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut process = parse(pid, &stat)?;
-    // Not for everybody to read: then the run it is of cannot be told this way.
-    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    process.run = run_of(&environment);
-    Some(process)
+/// A process as it is now, its mark aside; none if there is none, or it has ended and is only still
+/// there. Does not block, as a look at its environment may.
+pub(super) fn look_at(pid: Pid) -> io::Result<Option<Process>> {
+    match fs::read(format!("/proc/{pid}/stat")) {
+        Ok(stat) => parse(pid, &stat),
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::NOENT | Errno::SRCH) => Ok(None),
+            _ => Err(error),
+        },
+    }
 }
 
-/// Reads `pid (name) state ppid pgrp … starttime …`; the name may hold anything, parentheses too.
-fn parse(pid: Pid, stat: &str) -> Option<Process> {
+/// The mark of a process; none also if its environment is not for us to read.
+fn mark_of(pid: Pid) -> io::Result<Option<Mark>> {
+    match fs::read(format!("/proc/{pid}/environ")) {
+        Ok(environment) => Ok(Mark::of(&environment)),
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::NOENT | Errno::SRCH | Errno::ACCESS | Errno::PERM) => Ok(None),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Reads `pid (name) state ppid pgrp … num_threads … starttime …`. The name may hold anything,
+/// parentheses too, and is cut after 15 bytes, even inside a character.
+fn parse(pid: Pid, stat: &[u8]) -> io::Result<Option<Process>> {
+    const THREADS: usize = 17;
     const STARTED: usize = 19;
-    let (before, after) = stat.rsplit_once(')')?;
-    let fields: Vec<&str> = after.split_ascii_whitespace().collect();
-    if matches!(fields.first(), None | Some(&"Z" | &"X")) {
-        return None;
+    let unknown = || {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("/proc/{pid}/stat: no such line is known"),
+        )
+    };
+    let close = stat.iter().rposition(|byte| *byte == b')').ok_or_else(unknown)?;
+    let open = stat[..close].iter().position(|byte| *byte == b'(').ok_or_else(unknown)?;
+    let fields = str::from_utf8(&stat[close + 1..]).map_err(|_| unknown())?;
+    let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
+    let number = |field: usize| -> io::Result<i64> {
+        fields.get(field).and_then(|field| field.parse().ok()).ok_or_else(unknown)
+    };
+    // Of a process whose first thread has ended, that thread is a zombie until the others end.
+    match *fields.first().ok_or_else(unknown)? {
+        "X" => return Ok(None),
+        "Z" if number(THREADS)? <= 1 => return Ok(None),
+        _ => {}
     }
     // A process that is just being reaped has the group -1.
-    let id = |field: usize| {
-        let number = fields.get(field)?.parse().ok().filter(|number| *number > 0)?;
-        Pid::from_raw(number)
+    let id = |field: usize| -> io::Result<Option<Pid>> {
+        Ok(i32::try_from(number(field)?).ok().filter(|id| *id > 0).and_then(Pid::from_raw))
     };
-    Some(Process {
+    Ok(Some(Process {
         pid,
-        parent: id(1),
-        group: id(2),
-        started: fields.get(STARTED)?.parse().ok()?,
-        name: before.split_once('(').map_or("", |(_, name)| name).to_owned(),
-        run: None,
-    })
-}
-
-fn run_of(environment: &[u8]) -> Option<Run> {
-    let value = |name: &str| {
-        let variable = environment
-            .split(|byte| *byte == 0)
-            .find_map(|variable| variable.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
-        Some(String::from_utf8_lossy(variable).into_owned())
-    };
-    Some(Run { invoke_id: value(INVOKE_ID)?, execution_id: value(EXECUTION_ID)? })
+        parent: id(1)?,
+        group: id(2)?,
+        started: fields.get(STARTED).and_then(|field| field.parse().ok()).ok_or_else(unknown)?,
+        name: String::from_utf8_lossy(&stat[open + 1..close]).into_owned(),
+        mark: None,
+    }))
 }
 
 #[cfg(test)]
@@ -117,41 +136,34 @@ mod tests {
     #[test]
     fn stat_lines() {
         let pid = Pid::from_raw(9).expect("a pid");
-        let check = |stat: &str, want: Option<(&str, i32, i32, u64)>| {
-            let want = want.map(|(name, parent, group, started)| Process {
+        let read = |head: &[u8], threads: u64| {
+            let tail = format!(" 0 0 0 0 0 0 0 0 0 0 0 0 0 {threads} 0 77 0");
+            parse(pid, &[head, tail.as_bytes()].concat()).expect("a line")
+        };
+        let check = |head: &[u8], threads: u64, (name, parent, group): (&str, i32, i32)| {
+            let want = Process {
                 pid,
                 parent: Pid::from_raw(parent),
                 group: Pid::from_raw(group),
-                started,
+                started: 77,
                 name: name.to_owned(),
-                run: None,
-            });
-            assert_eq!(parse(pid, stat), want, "{stat}");
+                mark: None,
+            };
+            assert_eq!(read(head, threads), Some(want), "{}", head.escape_ascii());
         };
-        let rest = "0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 77 0";
-        check(&format!("9 (sh) S 1 7 7 {rest}"), Some(("sh", 1, 7, 77)));
-        check(&format!("9 (a) R) b) D 0 7 7 {rest}"), Some(("a) R) b", 0, 7, 77)));
-        check(&format!("9 (sh) S 1 -1 -1 {rest}"), Some(("sh", 1, 0, 77)));
-        check(&format!("9 (sh) Z 1 7 7 {rest}"), None);
-        check("9 (sh) S 1 7 7", None);
-        check("9 (sh", None);
-        check("", None);
-    }
-
-    #[test]
-    fn environments() {
-        let check = |environment: &str, want: Option<(&str, &str)>| {
-            let want = want.map(|(invoke_id, execution_id)| Run {
-                invoke_id: invoke_id.to_owned(),
-                execution_id: execution_id.to_owned(),
-            });
-            assert_eq!(run_of(environment.as_bytes()), want, "{environment}");
-        };
-        let (invoke, execution) = ("ADJUTANT_INVOKE_ID=t-1", "ADJUTANT_EXECUTION_ID=17");
-        check(&format!("A=b\0{invoke}\0{execution}\0"), Some(("t-1", "17")));
-        check(&format!("X{invoke}\0{execution}\0"), None);
-        check(&format!("{invoke}\0"), None);
-        check("", None);
+        check(b"9 (sh) S 1 7 7", 1, ("sh", 1, 7));
+        check(b"9 (a) R) b) D 0 7 7", 1, ("a) R) b", 0, 7));
+        check(b"9 (((\n) S 1 7 7", 1, ("((\n", 1, 7));
+        check(b"9 () S 1 -1 -1", 1, ("", 1, 0));
+        check(b"9 (\xc3\xa9\xc3) S 1 7 7", 1, ("é\u{fffd}", 1, 7));
+        check(b"9 (sh) Z 1 7 7", 2, ("sh", 1, 7));
+        for ended in [&b"9 (sh) Z 1 7 7"[..], b"9 (sh) Z 1 -1 -1", b"9 (sh) X 1 7 7"] {
+            assert_eq!(read(ended, 1), None, "{}", ended.escape_ascii());
+        }
+        for no_line in [&b"9 (sh) S 1 7 7"[..], b"9 (sh) Z 1 7 7", b"9 (sh)", b"9 (sh", b") S", b""]
+        {
+            assert!(parse(pid, no_line).is_err(), "{}", no_line.escape_ascii());
+        }
     }
 
     #[test]

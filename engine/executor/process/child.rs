@@ -4,6 +4,7 @@
 //! gives its pid, which is also the number of its group, to nobody else. So the pidfd tells of the
 //! end without reaping, every signal goes out before the reaping, and the reaping comes last.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -15,8 +16,10 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::ExecutionContext;
-use super::census::{self, Run};
-use super::family::{Family, Named};
+use super::census;
+use super::environment::Mark;
+use super::errno;
+use super::family::{Family, Named, Watch};
 use crate::invocation::TerminationMode;
 
 /// How a process came to its end.
@@ -33,9 +36,11 @@ pub(super) enum Ending {
 pub(super) struct Stop {
     mode: TerminationMode,
     /// Who had to be killed, for asking was not enough.
-    killed: Vec<Named>,
+    killed: BTreeSet<Named>,
     /// Who could not even be killed.
-    left: Vec<Named>,
+    left: BTreeSet<Named>,
+    /// Why nobody could be looked for beyond the group, if so.
+    unseen: Option<String>,
 }
 
 /// Names in a record, at most; how many more there are is said.
@@ -43,26 +48,30 @@ const NAMES_MAX: usize = 20;
 
 impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut list = |what: &str, named: &[Named]| -> fmt::Result {
-            if named.is_empty() {
-                return Ok(());
-            }
+        let list = |what: &str, named: &BTreeSet<Named>| {
             let names: Vec<_> = named.iter().take(NAMES_MAX).map(ToString::to_string).collect();
-            write!(f, "{what} {}", names.join(", "))?;
-            match named.len().saturating_sub(NAMES_MAX) {
-                0 => Ok(()),
-                more => write!(f, " and {more} more"),
-            }
+            let more = match named.len().saturating_sub(NAMES_MAX) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            (!named.is_empty()).then(|| format!("{what} {}{more}", names.join(", ")))
         };
-        list("it took SIGKILL to end", &self.killed)?;
-        let separator = if self.killed.is_empty() { "" } else { "; " };
-        list(&format!("{separator}still there after SIGKILL:"), &self.left)
+        let unseen = self.unseen.as_ref();
+        let parts = [
+            list("it took SIGKILL to end", &self.killed),
+            list("still there after SIGKILL:", &self.left),
+            unseen.map(|why| format!("what had left the group could not be looked for: {why}")),
+        ];
+        f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join("; "))
     }
 }
 
 /// How long a process may take to end that has been killed. It mostly takes none; one that is stuck in
 /// the kernel may take for ever.
 const KILL_MAX: Duration = Duration::from_secs(5);
+
+/// How long to wait, of the machine's own time, before another look for what cannot be watched.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// A child that leads a process group of its own. Dropped before it is reaped, it takes the whole
 /// group with it.
@@ -84,8 +93,8 @@ impl Leader {
         Ok(Self { pidfd: watch(group.id)?, group })
     }
 
-    /// Waits for the end, and brings it about once the engine asks for it. Processes of `run` are
-    /// its family.
+    /// Waits for the end, and brings it about once the engine asks for it. Processes with `mark`
+    /// are its family.
     ///
     /// # Errors
     ///
@@ -93,7 +102,7 @@ impl Leader {
     pub(super) async fn see_through(
         &mut self,
         mode: TerminationMode,
-        run: Run,
+        mark: Mark,
         cx: &ExecutionContext,
     ) -> io::Result<Ending> {
         tokio::select! {
@@ -105,11 +114,11 @@ impl Leader {
         if self.group.leader_has_ended()? {
             return Ok(Ending::ByItself);
         }
-        let mut stop = Stop { mode, killed: Vec::new(), left: Vec::new() };
+        let mut stop = Stop { mode, killed: BTreeSet::new(), left: BTreeSet::new(), unseen: None };
         match mode {
             TerminationMode::Process => self.stop_process(&mut stop, cx).await?,
             TerminationMode::ProcessTree => {
-                let mut family = Family::new(self.group.id, run);
+                let mut family = Family::new(self.group.id, mark);
                 self.stop_family(&mut family, &mut stop, cx).await?;
             }
         }
@@ -125,7 +134,7 @@ impl Leader {
             ended = self.ended() => return ended,
             () = cx.sleep(cx.stop_grace()) => {}
         }
-        stop.killed.extend(self.named());
+        stop.killed.insert(self.named());
         self.signal(Signal::KILL)?;
         self.ended().await
     }
@@ -136,8 +145,9 @@ impl Leader {
         stop: &mut Stop,
         cx: &ExecutionContext,
     ) -> io::Result<()> {
-        // Before anybody has ended, and taken along who its children were.
-        family.look().await?;
+        // Before anybody has ended, and taken along who its children were. A look that fails holds up
+        // nothing: the group can be stopped without.
+        let seen = family.look().await;
         self.group.signal(Signal::TERM)?;
         family.signal_strays(Signal::TERM);
         // A stopped process would notice only when it is continued.
@@ -145,21 +155,46 @@ impl Leader {
         family.signal_strays(Signal::CONT);
         tokio::select! {
             biased;
-            ended = self.all_ended(family) => return ended,
+            ended = self.all_ended(family), if seen.is_ok() => return ended,
             () = cx.sleep(cx.stop_grace()) => {}
         }
         if !self.group.leader_has_ended()? {
-            stop.killed.extend(self.named());
+            stop.killed.insert(self.named());
         }
-        family.look().await?;
+        let killed = match seen {
+            Ok(()) => self.kill_family(family, stop, cx).await?,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = killed {
+            stop.unseen = Some(errno::describe(&error));
+            self.group.signal(Signal::KILL)?;
+            family.signal(Signal::KILL);
+            self.ended().await?;
+        }
+        stop.killed.retain(|named| !stop.left.contains(named));
+        Ok(())
+    }
+
+    /// Kills whoever is found until nobody is. The inner error is that of a look.
+    async fn kill_family(
+        &self,
+        family: &mut Family,
+        stop: &mut Stop,
+        cx: &ExecutionContext,
+    ) -> io::Result<io::Result<()>> {
+        if let Err(error) = family.look().await {
+            return Ok(Err(error));
+        }
         stop.killed.extend(family.names());
         self.group.signal(Signal::KILL)?;
         self.ended().await?;
         let mut limit = cx.sleep(KILL_MAX);
         loop {
-            family.look().await?;
+            if let Err(error) = family.look().await {
+                return Ok(Err(error));
+            }
             if family.is_empty() {
-                break;
+                return Ok(Ok(()));
             }
             stop.killed.extend(family.names());
             // What stands still starts no others while the next look finds who was started before.
@@ -169,15 +204,11 @@ impl Leader {
                 biased;
                 () = &mut limit => {
                     stop.left = family.names();
-                    break;
+                    return Ok(Ok(()));
                 }
-                ended = any_ended(family) => ended?,
+                () = any_ended(family) => {}
             }
         }
-        stop.killed.sort_unstable();
-        stop.killed.dedup();
-        stop.killed.retain(|named| !stop.left.contains(named));
-        Ok(())
     }
 
     /// Waits until everything that was asked to end has: a shell may be gone long before the child
@@ -186,16 +217,20 @@ impl Leader {
         self.ended().await?;
         loop {
             // The leader is a zombie now, and holds the number of the group.
-            family.look().await?;
+            if family.look().await.is_err() {
+                // Nobody can tell any more; they have the whole grace period then.
+                return std::future::pending().await;
+            }
             if family.is_empty() {
                 return Ok(());
             }
-            any_ended(family).await?;
+            any_ended(family).await;
         }
     }
 
-    fn named(&self) -> Option<Named> {
-        census::look_at(self.group.id).map(Named::from)
+    fn named(&self) -> Named {
+        let now = census::look_at(self.group.id).ok().flatten();
+        Named::new(self.group.id, now.map_or("?".to_owned(), |process| process.name))
     }
 
     /// Takes the exit status of a process that has ended, and ends what a stop has to end with it.
@@ -226,14 +261,20 @@ impl Leader {
     }
 }
 
-/// Waits until some member of a family has ended, of those there were at the last look.
-async fn any_ended(family: &Family) -> io::Result<()> {
-    match family.any() {
-        Some(member) => {
-            readable(member)?.readable().await?.retain_ready();
-            Ok(())
-        }
-        None => Ok(()),
+/// Waits until it is worth another look: until some member has ended, or, if none can be watched, a
+/// little.
+async fn any_ended(family: &Family) {
+    let watched = match family.any() {
+        Watch::Ended => return,
+        Watch::Member(pidfd) => readable(pidfd).ok(),
+        Watch::Unwatchable => None,
+    };
+    let ended = match &watched {
+        Some(member) => member.readable().await.is_ok(),
+        None => false,
+    };
+    if !ended {
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 

@@ -2,21 +2,47 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::fs::Access;
 use rustix::io::Errno;
+use uuid::Uuid;
 
 use super::Task;
 
 /// Where programs are if the host does not say.
 const PATH_FALLBACK: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The variables that name the run: together they are its own on this machine.
-pub(super) const INVOKE_ID: &str = "ADJUTANT_INVOKE_ID";
-pub(super) const EXECUTION_ID: &str = "ADJUTANT_EXECUTION_ID";
+/// The variable that marks what one start has started.
+const RUN: &str = "ADJUTANT_RUN";
+
+/// What tells the processes of one start from all others. Random, and kept nowhere but in memory: ids
+/// are in the records, and of those there may be copies that run at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark(u128);
+
+impl Mark {
+    pub(super) fn random() -> Self {
+        Self(Uuid::new_v4().as_u128())
+    }
+
+    /// The mark that an environment has, as `/proc/N/environ` shows it.
+    pub(super) fn of(environment: &[u8]) -> Option<Self> {
+        let value = environment
+            .split(|byte| *byte == 0)
+            .find_map(|variable| variable.strip_prefix(RUN.as_bytes())?.strip_prefix(b"="))?;
+        Uuid::try_parse_ascii(value).ok().map(|mark| Self(mark.as_u128()))
+    }
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
 
 /// The variables that every script of an executor gets.
 pub(super) struct Environment {
@@ -67,17 +93,18 @@ impl Environment {
         self.variables.insert(key, value);
     }
 
-    /// Gives `command` these variables, what names its run, and nothing else.
-    pub(super) fn apply(&self, command: &mut Command, task: &Task) {
+    /// Gives `command` these variables, what names and marks its run, and nothing else.
+    pub(super) fn apply(&self, command: &mut Command, task: &Task, mark: Mark) {
         command
             .env_clear()
             .envs(&self.variables)
             .envs(task.variables())
-            .env(INVOKE_ID, task.invoke_id().to_string())
+            .env("ADJUTANT_INVOKE_ID", task.invoke_id().to_string())
             .env("ADJUTANT_COMMAND_ID", task.command_id().to_string())
             .env("ADJUTANT_INSTANCE_ID", task.instance_id.as_str())
-            .env(EXECUTION_ID, task.execution_id.to_string())
-            .env("ADJUTANT_ATTEMPT", task.attempt.to_string());
+            .env("ADJUTANT_EXECUTION_ID", task.execution_id.to_string())
+            .env("ADJUTANT_ATTEMPT", task.attempt.to_string())
+            .env(RUN, mark.to_string());
     }
 
     /// The path of `program`: itself if it is one, else where the script's own `PATH` has it.
@@ -144,6 +171,21 @@ mod tests {
         );
         check(&[], None, 1000, ["/", "ann", "ann", "/bin/sh", PATH_FALLBACK, "C.UTF-8"]);
         check(&[], Some(""), 7, ["/", "7", "7", "/bin/sh", PATH_FALLBACK, "C.UTF-8"]);
+    }
+
+    #[test]
+    fn marks_are_read_from_environments() {
+        let check = |environment: &str, want: Option<u128>| {
+            assert_eq!(Mark::of(environment.as_bytes()), want.map(Mark), "{environment}");
+        };
+        let mark = Mark::random();
+        check(&format!("A=b\0ADJUTANT_RUN={mark}\0C=d\0"), Some(mark.0));
+        check(&format!("ADJUTANT_RUN={}\0", Mark(17)), Some(17));
+        check(&format!("XADJUTANT_RUN={mark}\0"), None);
+        check(&format!("ADJUTANT_RUNS={mark}\0"), None);
+        check(&format!("ADJUTANT_RUN={mark}0\0"), None);
+        check("ADJUTANT_RUN=\0", None);
+        check("", None);
     }
 
     #[test]

@@ -2,25 +2,33 @@
 //! parent because its own is gone.
 //!
 //! Three things tell of it: its process group, its ancestors as far as they live, and the
-//! environment that it inherited, which names the run. What has left all three behind, by clearing
+//! environment that it inherited, which has the run's mark. What has left all three behind, by clearing
 //! its environment in a session of its own under a parent that has ended, is nobody's any more.
-//! Whoever was found once is known from then on, with a descriptor that means this process and no
-//! later one of its number; so are those whom it starts.
+//! Whoever was found once is known from then on, by a number and a start that are this process's and no
+//! later one's; so are those whom it starts. Descriptors are held for one member at a time, however many
+//! there are: the host's supply of them is what the looks live on too.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
-use super::census::{self, Census, Process, Run};
+use super::census::{self, Census, Process};
+use super::environment::Mark;
+
+/// How long a look may take, of the machine's own time: some milliseconds are usual, but the kernel
+/// makes whoever reads an environment wait for the process whose it is.
+const LOOK_MAX: Duration = Duration::from_secs(1);
 
 /// The processes of a run, its leader aside.
 #[derive(Debug)]
 pub(super) struct Family {
     leader: Pid,
-    run: Run,
+    mark: Mark,
     members: HashMap<Pid, Member>,
 }
 
@@ -30,7 +38,16 @@ struct Member {
     name: String,
     /// Whether a signal for the leader's group does not reach it.
     strayed: bool,
-    pidfd: OwnedFd,
+}
+
+/// What there is of a member to wait on.
+pub(super) enum Watch {
+    /// A descriptor that becomes readable when it ends.
+    Member(OwnedFd),
+    /// Nothing: one has ended already, or there is none.
+    Ended,
+    /// Nothing, for want of descriptors.
+    Unwatchable,
 }
 
 /// A process, for people.
@@ -40,37 +57,53 @@ pub(super) struct Named {
     name: String,
 }
 
-impl From<Process> for Named {
-    fn from(process: Process) -> Self {
-        Self { pid: process.pid.as_raw_nonzero().get(), name: process.name }
+impl Named {
+    pub(super) fn new(pid: Pid, name: String) -> Self {
+        Self { pid: pid.as_raw_nonzero().get(), name }
     }
 }
 
 impl fmt::Display for Named {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.pid, self.name)
+        write!(f, "{} (", self.pid)?;
+        for char in self.name.chars() {
+            match char.is_control() {
+                true => write!(f, "{}", char.escape_default())?,
+                false => write!(f, "{char}")?,
+            }
+        }
+        f.write_str(")")
     }
 }
 
 impl Family {
     /// Of the run that this process leads.
-    pub(super) fn new(leader: Pid, run: Run) -> Self {
-        Self { leader, run, members: HashMap::new() }
+    pub(super) fn new(leader: Pid, mark: Mark) -> Self {
+        Self { leader, mark, members: HashMap::new() }
     }
 
     /// Looks who is there: members that have come, members that are gone.
+    ///
+    /// # Errors
+    ///
+    /// If that cannot be told, or takes too long; who was known stays so.
     pub(super) async fn look(&mut self) -> io::Result<()> {
-        let census = tokio::task::spawn_blocking(census::take);
-        let census = census.await.map_err(io::Error::other)??;
+        let mut census = tokio::task::spawn_blocking(census::take);
+        let Ok(census) = tokio::time::timeout(LOOK_MAX, &mut census).await else {
+            // One that has not begun need not.
+            census.abort();
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "/proc does not answer"));
+        };
+        let census = census.map_err(io::Error::other)??;
         self.members.retain(|pid, member| {
             census.get(pid).is_some_and(|process| process.started == member.started)
         });
         for process in self.find(&census) {
-            if !self.members.contains_key(&process.pid)
-                && let Some(member) = Member::of(process, self.leader)
-            {
-                self.members.insert(process.pid, member);
-            }
+            self.members.entry(process.pid).or_insert_with(|| Member {
+                started: process.started,
+                name: process.name.clone(),
+                strayed: process.group != Some(self.leader),
+            });
         }
         Ok(())
     }
@@ -85,17 +118,20 @@ impl Family {
         }
         let is_one = |process: &&Process| {
             process.group == Some(self.leader)
-                || process.run.as_ref() == Some(&self.run)
+                || process.mark == Some(self.mark)
                 || self.members.contains_key(&process.pid)
         };
         let mut found: HashMap<Pid, &Process> = HashMap::new();
         let mut open: Vec<&Process> = census.values().filter(is_one).collect();
-        open.extend(children.get(&self.leader).into_iter().flatten());
+        open.extend(census.get(&self.leader));
         while let Some(process) = open.pop() {
-            if process.pid != self.leader && found.insert(process.pid, process).is_none() {
-                open.extend(children.get(&process.pid).into_iter().flatten());
+            if found.insert(process.pid, process).is_none() {
+                let children = children.get(&process.pid).into_iter().flatten();
+                // An older one is the child of an earlier process of this number.
+                open.extend(children.filter(|child| child.started >= process.started));
             }
         }
+        found.remove(&self.leader);
         found.into_values().collect()
     }
 
@@ -106,45 +142,51 @@ impl Family {
 
     /// Sends all a signal.
     pub(super) fn signal(&self, signal: Signal) {
-        self.members.values().for_each(|member| member.signal(signal));
+        self.members.iter().for_each(|(pid, member)| member.signal(*pid, signal));
     }
 
     /// Sends those a signal whom one for the leader's group does not reach: nobody is to get it
     /// twice, for some take a second one for the order to drop everything.
     pub(super) fn signal_strays(&self, signal: Signal) {
-        let strays = self.members.values().filter(|member| member.strayed);
-        strays.for_each(|member| member.signal(signal));
+        let strays = self.members.iter().filter(|(_, member)| member.strayed);
+        strays.for_each(|(pid, member)| member.signal(*pid, signal));
     }
 
-    /// A descriptor that becomes readable when some member ends; a copy, to be waited on.
-    pub(super) fn any(&self) -> Option<OwnedFd> {
-        self.members.values().find_map(|member| member.pidfd.try_clone().ok())
+    /// Some member, to wait for its end.
+    pub(super) fn any(&self) -> Watch {
+        let Some((pid, member)) = self.members.iter().next() else { return Watch::Ended };
+        match member.open(*pid) {
+            Ok(Some(pidfd)) => Watch::Member(pidfd),
+            Ok(None) => Watch::Ended,
+            Err(_) => Watch::Unwatchable,
+        }
     }
 
     /// Who was there at the last look.
-    pub(super) fn names(&self) -> Vec<Named> {
-        let name = |(pid, member): (&Pid, &Member)| Named {
-            pid: pid.as_raw_nonzero().get(),
-            name: member.name.clone(),
-        };
-        self.members.iter().map(name).collect()
+    pub(super) fn names(&self) -> BTreeSet<Named> {
+        self.members.iter().map(|(pid, member)| Named::new(*pid, member.name.clone())).collect()
     }
 }
 
 impl Member {
-    /// The process, if it still is the one that was counted.
-    fn of(process: &Process, leader: Pid) -> Option<Self> {
-        let pidfd = rustix::process::pidfd_open(process.pid, PidfdFlags::empty()).ok()?;
-        // The number may have been given to another between the count and the opening.
-        let now = census::look_at(process.pid)?;
-        let is_same = now.started == process.started;
-        let strayed = now.group != Some(leader);
-        is_same.then(|| Self { started: now.started, name: now.name, strayed, pidfd })
+    /// A descriptor that means this process; none if it has ended.
+    fn open(&self, pid: Pid) -> io::Result<Option<OwnedFd>> {
+        let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(Errno::SRCH) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        // The number may have been given to another between the look and the opening.
+        let now = census::look_at(pid)?;
+        Ok(now.filter(|now| now.started == self.started).map(|_| pidfd))
     }
 
-    fn signal(&self, signal: Signal) {
-        // One that has ended needs none, and one of another user is named in the end.
-        let _ = rustix::process::pidfd_send_signal(&self.pidfd, signal);
+    fn signal(&self, pid: Pid, signal: Signal) {
+        // One that has ended needs none; one of another user, or that there was no descriptor for, is
+        // named in the end.
+        if let Ok(Some(pidfd)) = self.open(pid) {
+            let _ = rustix::process::pidfd_send_signal(pidfd, signal);
+        }
     }
 }
 
@@ -153,37 +195,53 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_family_is_found_by_group_ancestors_and_environment() {
+    fn a_family_is_found_by_group_ancestors_and_mark() {
         let pid = |number| Pid::from_raw(number).expect("a pid");
-        let run = |execution_id: &str| Run {
-            invoke_id: "t-1".to_owned(),
-            execution_id: execution_id.to_owned(),
-        };
-        let process = |number, parent, group, run: Option<Run>| Process {
+        let process = |number, parent, group, mark: Option<Mark>| Process {
             pid: pid(number),
             parent: Some(pid(parent)),
             group: Some(pid(group)),
-            started: 1,
+            started: 5,
             name: String::new(),
-            run,
+            mark,
         };
+        let (own, other) = (Some(Mark::random()), Some(Mark::random()));
+        let older = |process| Process { started: 4, ..process };
         let processes = [
-            process(10, 2, 10, Some(run("17"))),  // the leader
-            process(11, 10, 10, Some(run("17"))), // its child
-            process(12, 11, 12, None),            // with a session and an environment of its own
-            process(13, 12, 12, None),            // and its child
-            process(14, 1, 14, Some(run("17"))),  // gone to another parent
-            process(15, 14, 15, None),
-            process(16, 1, 10, None),            // still in the group
-            process(20, 2, 20, Some(run("18"))), // another run
-            process(21, 1, 21, None),            // nobody's
-            process(2, 1, 2, None),              // the host
+            process(10, 2, 10, own),          // the leader
+            process(11, 10, 10, own),         // its child
+            process(12, 11, 12, None),        // with a session and an environment of its own
+            process(13, 12, 12, None),        // and its child
+            process(14, 1, 14, own),          // gone to another parent
+            process(15, 14, 15, None),        // and its child
+            process(16, 1, 10, None),         // still in the group
+            older(process(17, 12, 17, None)), // child of an earlier 12
+            process(20, 2, 20, other),        // another run
+            process(21, 1, 21, None),         // nobody's
+            process(2, 1, 2, None),           // the host
         ];
-        let census = processes.into_iter().map(|process| (process.pid, process)).collect();
-        let family = Family::new(pid(10), run("17"));
-        let mut found: Vec<_> =
-            family.find(&census).iter().map(|process| process.pid.as_raw_nonzero().get()).collect();
-        found.sort_unstable();
-        assert_eq!(found, [11, 12, 13, 14, 15, 16]);
+        let mut census: Census =
+            processes.into_iter().map(|process| (process.pid, process)).collect();
+        let family = Family::new(pid(10), own.expect("a mark"));
+        let check = |census: &Census, want: &[i32]| {
+            let mut found: Vec<_> =
+                family.find(census).iter().map(|found| found.pid.as_raw_nonzero().get()).collect();
+            found.sort_unstable();
+            assert_eq!(found, want);
+        };
+        check(&census, &[11, 12, 13, 14, 15, 16]);
+        census.remove(&pid(10));
+        check(&census, &[11, 12, 13, 14, 15, 16]);
+    }
+
+    #[test]
+    fn names_are_shown_without_control_characters() {
+        let check = |name: &str, want: &str| {
+            let named = Named::new(Pid::from_raw(7).expect("a pid"), name.to_owned());
+            assert_eq!(named.to_string(), want);
+        };
+        check("sh", "7 (sh)");
+        check("é\u{fffd} '\"\\", "7 (é\u{fffd} '\"\\)");
+        check("a\n\u{1b}[2J\u{9b}", "7 (a\\n\\u{1b}[2J\\u{9b})");
     }
 }

@@ -382,8 +382,8 @@ async fn the_environment_is_clean() {
     let run = Run::new("#!/bin/cat /proc/self/environ\n").executor(executor);
     let want = format!(
         "ADJUTANT_ATTEMPT=2 ADJUTANT_COMMAND_ID={} ADJUTANT_EXECUTION_ID=17 \
-         ADJUTANT_INSTANCE_ID=local ADJUTANT_INVOKE_ID={} HOME=* LANG=C LOGNAME=* PATH=* SHELL=* \
-         TZ=CET USER=*",
+         ADJUTANT_INSTANCE_ID=local ADJUTANT_INVOKE_ID={} ADJUTANT_RUN=* HOME=* LANG=C LOGNAME=* \
+         PATH=* SHELL=* TZ=CET USER=*",
         run.job.command_id, run.job.invoke_id
     );
     let (_, output) = run.finish().await;
@@ -392,7 +392,7 @@ async fn the_environment_is_clean() {
     let mut variables: Vec<String> = variables
         .split_terminator('\0')
         .map(|variable| match variable.split_once('=').expect("a pair") {
-            (key @ ("HOME" | "LOGNAME" | "PATH" | "SHELL" | "USER"), value) => {
+            (key @ ("ADJUTANT_RUN" | "HOME" | "LOGNAME" | "PATH" | "SHELL" | "USER"), value) => {
                 assert!(!value.is_empty(), "{key}");
                 format!("{key}=*")
             }
@@ -605,22 +605,56 @@ async fn a_stop_finds_what_has_left_the_group() {
 
 #[tokio::test]
 async fn a_swarm_that_goes_on_forking_is_ended() {
-    let swarm =
-        "trap '' TERM; echo ready=1; while :; do (sleep 0.01 &) ; (setsid sleep 1000 &); done";
+    let swarm = "trap '' TERM; echo mark=$ADJUTANT_RUN; while :; do (sleep 0.01 &) ; (setsid sleep 1000 &); done";
     let mut run = Run::new(swarm);
     let task = run.start();
-    run.value("ready").await;
+    let environment = format!("ADJUTANT_RUN={}", run.value("mark").await);
+    let mark = Mark::of(environment.as_bytes()).expect("a mark");
     run.ask_to_stop();
     run.clock.sleeping(1).await;
     run.clock.advance(GRACE);
     let outcome = task.await.expect("no panic");
     assert!(matches!(outcome, Outcome::Stopped { .. }), "{outcome:?}");
     let left = census::take().expect("/proc");
-    let invoke_id = run.job.invoke_id.to_string();
-    let is_left = |process: &census::Process| {
-        process.run.as_ref().is_some_and(|of| of.invoke_id == invoke_id)
-    };
-    assert!(!left.values().any(is_left));
+    assert!(!left.values().any(|process| process.mark == Some(mark)));
+}
+
+/// As they do in two copies of one database.
+#[tokio::test]
+async fn a_stop_spares_another_run_of_the_same_ids() {
+    let script = "(setsid sh -c 'echo stray=$$; exec sleep 1000' &); sleep 1000 & wait";
+    let mut run = Run::new(script);
+    let ids = (run.job.invoke_id, run.job.command_id);
+    let mut other = Run::new(script).job(|job| (job.invoke_id, job.command_id) = ids);
+    let (task, other_task) = (run.start(), other.start());
+    let (stray, spared) = (run.process("stray").await, other.process("stray").await);
+    run.ask_to_stop();
+    task.await.expect("no panic");
+    assert!(!stray.lives() && spared.lives());
+    other.ask_to_stop();
+    other_task.await.expect("no panic");
+    assert!(!spared.lives());
+}
+
+#[tokio::test]
+async fn a_stop_finds_who_has_a_name_cut_inside_a_character() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let deaf = "trap : TERM; echo stray=$$; while :; do sleep 1000; done";
+    // The shell writes the program itself: nobody else can have it open for writing when it starts.
+    let script = format!(
+        "printf '#!/bin/sh\\n%s' '{deaf}' >éééééééé; chmod u+x éééééééé; setsid ./éééééééé & wait"
+    );
+    let mut run = Run::new(script).dir(dir.path());
+    let task = run.start();
+    let stray = run.process("stray").await;
+    run.ask_to_stop();
+    run.clock.sleeping(1).await;
+    run.clock.advance(GRACE);
+    let outcome = task.await.expect("no panic");
+    let Outcome::Stopped { info, .. } = outcome else { panic!("{outcome:?}") };
+    assert!(!stray.lives());
+    let named = format!("{} (ééééééé\u{fffd})", stray.pid);
+    assert!(info.contains(&named), "{info}");
 }
 
 #[tokio::test]
@@ -826,22 +860,107 @@ async fn what_cannot_be_started_says_why() {
 
 const FEW_DESCRIPTORS: u64 = 64;
 
-/// Needs a process of its own, which it starts: this test again, with few descriptors.
 #[tokio::test]
 async fn a_shortage_of_descriptors_breaks_runs_cleanly() {
+    if has_few_descriptors("a_shortage_of_descriptors_breaks_runs_cleanly") {
+        with_ever_more_descriptors().await;
+    }
+}
+
+#[tokio::test]
+async fn a_stop_finds_more_strays_than_there_are_descriptors() {
+    if has_few_descriptors("a_stop_finds_more_strays_than_there_are_descriptors") {
+        for (ignored, is_killed) in [("", false), ("trap '' TERM;", true)] {
+            with_many_strays(ignored, is_killed).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_a_look_the_group_is_stopped() {
+    if has_few_descriptors("without_a_look_the_group_is_stopped") {
+        for (ignored, is_killed) in [("", false), ("trap '' TERM;", true)] {
+            without_a_look(ignored, is_killed).await;
+        }
+    }
+}
+
+/// Whether this process has few descriptors. If not, `test` needs a process of its own, which this
+/// starts: that test again, with few of them.
+fn has_few_descriptors(test: &str) -> bool {
     use rustix::process::{Resource, getrlimit};
     if getrlimit(Resource::Nofile).current.is_some_and(|limit| limit <= FEW_DESCRIPTORS) {
-        return with_ever_more_descriptors().await;
+        return true;
     }
     let module = module_path!().split_once("::").expect("inside the crate").1;
     let run = std::process::Command::new("sh")
         .args(["-c", &format!("ulimit -n {FEW_DESCRIPTORS}; exec \"$0\" \"$@\"")])
         .arg(std::env::current_exe().expect("this test"))
-        .args(["--exact", &format!("{module}::a_shortage_of_descriptors_breaks_runs_cleanly")])
+        .args(["--exact", &format!("{module}::{test}")])
         .output()
         .expect("it runs");
     let printed = String::from_utf8_lossy(&run.stdout);
     assert!(run.status.success() && printed.contains("1 passed"), "{printed}");
+    false
+}
+
+async fn with_many_strays(ignored: &str, is_killed: bool) {
+    let script = format!(
+        "{ignored} while [ ${{n:=0}} -lt 100 ]; do n=$((n+1)); setsid sleep 100 & all=\"$all $!\"; done; \
+         echo strays=$all; wait"
+    );
+    let mut run = Run::new(script);
+    let task = run.start();
+    let strays = run.value("strays").await;
+    let strays = strays.split_whitespace().map(|pid| Pid::from_raw(pid.parse().expect("a pid")));
+    let strays: Vec<Pid> = strays.map(|pid| pid.expect("a pid")).collect();
+    assert_eq!(strays.len(), 100);
+    let look_at = |pid: &Pid| census::look_at(*pid).expect("/proc");
+    for stray in &strays {
+        while look_at(stray).expect("it lives").name != "sleep" {
+            tokio::task::yield_now().await;
+        }
+    }
+    run.ask_to_stop();
+    if is_killed {
+        run.clock.sleeping(1).await;
+        run.clock.advance(GRACE);
+    }
+    let outcome = task.await.expect("no panic");
+    let Outcome::Stopped { info, .. } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(strays.iter().filter_map(look_at).collect::<Vec<_>>(), [], "{info}");
+    // Those and their leader; twenty are named.
+    assert_eq!(info.ends_with(" and 81 more"), is_killed, "{info}");
+    assert_eq!(info.is_empty(), !is_killed, "{info}");
+}
+
+async fn without_a_look(ignored: &str, is_killed: bool) {
+    let script = format!(
+        "setsid sh -c 'echo stray=$$; exec sleep 1000 >/dev/null 2>&1' & {ignored} sleep 1000 & echo child=$!; \
+         echo leader=$$; wait; wait; wait"
+    );
+    let mut run = Run::new(script);
+    let task = run.start();
+    let stray = run.process("stray").await;
+    let (leader, child) = (run.process("leader").await, run.process("child").await);
+    child.becomes("sleep").await;
+    // It has let go of the pipes then.
+    stray.becomes("sleep").await;
+    let hoard: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+    run.ask_to_stop();
+    run.clock.sleeping(1).await;
+    if !is_killed {
+        leader.ended().await;
+        child.ended().await;
+    }
+    run.clock.advance(GRACE);
+    let outcome = task.await.expect("no panic");
+    drop(hoard);
+    let Outcome::Stopped { info, .. } = outcome else { panic!("{outcome:?}") };
+    child.ended().await;
+    assert!(stray.lives());
+    assert!(info.contains("what had left the group could not be looked for: EMFILE"), "{info}");
+    assert_eq!(info.contains(&format!("SIGKILL to end {} (", leader.pid)), is_killed, "{info}");
 }
 
 async fn with_ever_more_descriptors() {
