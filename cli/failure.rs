@@ -102,6 +102,17 @@ impl Failure {
         self
     }
 
+    /// Says it in the words of the command line, where the library's are those of requests.
+    pub(crate) fn in_words_of_options(mut self) -> Self {
+        const THEIRS: &str = "give ContentEncoding PlainText for plain text";
+        const OURS: &str = "leave out --base64 for plain text";
+        self.message = self.message.replace(THEIRS, OURS);
+        for violation in &mut self.violations {
+            violation.message = violation.message.replace(THEIRS, OURS);
+        }
+        self
+    }
+
     /// As the service of these pages answers it.
     pub(crate) fn into_answer(self, profile: Profile) -> Value {
         let id = self.request_id.unwrap_or_else(adjutant::request_id);

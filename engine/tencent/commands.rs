@@ -15,6 +15,7 @@ use super::{Action, Tencent, base64, request_id};
 use crate::command::preview::PreviewCommand;
 use crate::command::{self, content};
 use crate::error::Violation;
+use crate::id::CommandId;
 use crate::store::commands::Definition;
 use crate::store::selections::CommandNarrow;
 use crate::wire::ContentEncoding;
@@ -217,12 +218,20 @@ impl Tencent {
     }
 }
 
+/// A name as it is stored: the id that a command without a name is called by has another form there.
+fn stored_name(name: String) -> String {
+    match name.parse::<CommandId>() {
+        Ok(id) if name == id.to_long_form() => id.to_string(),
+        _ => name,
+    }
+}
+
 /// What a filter narrows a listing of commands to; nothing, if it has all of them.
 fn narrow(check: &mut Check<'_>, filter: &Filter) -> Option<CommandNarrow> {
     let values = filter.values.clone();
     Some(match filter.name.as_str() {
         "command-id" => CommandNarrow::Id(check.command_ids(FILTERS, &filter.values)),
-        "command-name" => CommandNarrow::Name(values),
+        "command-name" => CommandNarrow::Name(values.into_iter().map(stored_name).collect()),
         "command-type" => CommandNarrow::Type(check.of_set(filter, &TYPES)),
         // The pages' services have commands of their own too; there are none here.
         "created-by" => {
