@@ -4,9 +4,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use adjutant::schedule::Zone;
+use adjutant::tencent::Tencent;
 use adjutant::{
-    CommandId, CommandType, InstanceId, InvokeId, LOCAL, MissedPolicy, OverlapPolicy, RepeatMode,
-    TerminationMode,
+    CommandId, CommandType, Engine, InstanceId, InvokeId, LOCAL, MissedPolicy, OverlapPolicy,
+    RepeatMode, TerminationMode,
 };
 use chrono::{DateTime, Utc};
 use clap::builder::NonEmptyStringValueParser;
@@ -130,7 +131,7 @@ pub(crate) enum Verb {
     Quota,
     /// Carry out an operation of the API pages: its JSON on standard input, its answer on standard output
     #[command(
-        after_help = "A failure is an answer too: {\"Code\":…,\"Message\":…,\"RequestId\":…,\"Violations\":[…]}, with exit status 1.\nNothing is waited for: what is started goes on in the background."
+        after_help = api_help()
     )]
     Api(Api),
     /// List when a schedule fires next
@@ -143,6 +144,21 @@ pub(crate) enum Verb {
     /// Own the file in the background for the process that hands over its socket as standard input.
     #[command(name = "own-in-background", hide = true)]
     OwnInBackground,
+}
+
+/// What `api` takes and answers.
+fn api_help() -> String {
+    let listed =
+        |names: &[&str]| names.iter().map(|name| format!("\n  {name}")).collect::<String>();
+    format!(
+        "A failure is an answer too, with exit status 1:\n  \
+         alibaba  {{\"Code\":…,\"Message\":…,\"RequestId\":…,\"Violations\":[…]}}\n  \
+         tencent  {{\"Response\":{{\"Error\":{{\"Code\":…,\"Message\":…}},\"RequestId\":…}}}}\n\
+         Nothing is waited for: what is started goes on in the background.\n\n\
+         Operations of alibaba:{}\n\nOperations of tencent:{}",
+        listed(Engine::OPERATIONS),
+        listed(Tencent::ACTIONS),
+    )
 }
 
 /// Where a script comes from.
@@ -205,7 +221,7 @@ pub(crate) struct Target {
     #[arg(long, value_name = "ID", value_delimiter = ',', value_parser = trimmed)]
     pub on: Vec<InstanceId>,
     /// Run on the instances that have all of these tags
-    #[arg(long, value_name = "KEY=VALUE", value_parser = pair, conflicts_with = "on")]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = tag, conflicts_with = "on")]
     pub on_tag: Vec<Pair>,
     /// Refuse instances that do not belong to this group
     #[arg(long, value_name = "ID")]
@@ -237,7 +253,7 @@ pub(crate) struct Target {
     #[arg(long, conflicts_with_all = ["detach", "on_reboot"])]
     pub dry_run: bool,
     /// Tag the run, and the command if it is kept
-    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = tag)]
     pub tag: Vec<Pair>,
     /// Make it safe to ask twice: the same request with the same token runs once in 24 hours
     #[arg(long, value_name = "TOKEN")]
@@ -269,12 +285,17 @@ impl Target {
 
     /// Whether the script has parameters.
     pub(crate) fn has_values(&self) -> bool {
-        !self.values.param.is_empty() || !self.param_env.is_empty()
+        !self.values.param.is_empty() || !self.param_env.is_empty() || !self.secret.is_empty()
     }
 }
 
 /// A name and what it stands for.
 pub(crate) type Pair = (String, String);
+
+/// A tag.
+fn tag(text: &str) -> Result<Pair, String> {
+    pair(text).map_err(|_| "want KEY=VALUE".to_owned())
+}
 
 fn pair(text: &str) -> Result<Pair, String> {
     let (name, value) = text.split_once('=').ok_or("want NAME=VALUE")?;
@@ -403,7 +424,7 @@ pub(crate) struct Run {
     /// Keep the command for `adjutant invoke`
     #[arg(long)]
     pub keep: bool,
-    /// Take {{NAME}} in the script for a parameter; implied by --param, --param-env and --default
+    /// Take {{NAME}} in the script for a parameter; implied by --param, --param-env, --secret and --default
     #[arg(long)]
     pub parameters: bool,
     #[command(flatten)]
@@ -478,7 +499,7 @@ pub(crate) enum Commands {
         #[arg(long)]
         name: Option<String>,
         /// Only those that have all of these tags
-        #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+        #[arg(long, value_name = "KEY=VALUE", value_parser = tag)]
         tag: Vec<Pair>,
     },
     /// Show a stored command and its script
@@ -524,7 +545,7 @@ pub(crate) struct CreateCommand {
     #[arg(long)]
     pub parameters: bool,
     /// Tag it
-    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = tag)]
     pub tag: Vec<Pair>,
 }
 
@@ -587,7 +608,7 @@ pub(crate) enum Instances {
         #[arg(long, value_name = "ID")]
         group: Option<String>,
         /// Tag them, instead of the tags they had
-        #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+        #[arg(long, value_name = "KEY=VALUE", value_parser = tag)]
         tag: Vec<Pair>,
         /// The zone of their clocks, which schedules without one follow [default: this machine's]
         #[arg(long, value_name = "ZONE")]

@@ -12,7 +12,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use adjutant::Engine;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
@@ -20,7 +21,7 @@ use crate::control::{self, Client, Operation};
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
 use crate::owner::Owner;
-use crate::session::OWNER_PATIENCE;
+use crate::session::Patience;
 
 /// The hidden command; [`own`] is what it does.
 const COMMAND: &str = "own-in-background";
@@ -28,30 +29,82 @@ const COMMAND: &str = "own-in-background";
 /// A background owner has nobody waiting for it, so it lets those who are connected take their time.
 const IDLE_MAX: Duration = Duration::MAX;
 
-/// Between two looks for an owner that is about to start or to end.
-const OWNER_POLL: Duration = Duration::from_millis(200);
+/// How long it stays once nobody is connected: who is on the way to it would only have to start
+/// another one.
+const LINGER: Duration = Duration::from_millis(200);
 
 /// Has another process carry out a request: the owner if there is one, else one started for it.
 pub(crate) async fn hand_over<O: Operation>(
     database: &Path,
     request: &O,
 ) -> Result<O::Response, Failure> {
-    owner(database).await?.call(request).await
+    loop {
+        match owner(database).await?.call(request).await {
+            // It has left; nothing was done.
+            Err(failure) if failure.is_unsent() => {}
+            done => return done,
+        }
+    }
 }
 
 /// The process that runs the file, or one started for it.
 pub(crate) async fn owner(database: &Path) -> Result<Client, Failure> {
-    let deadline = Instant::now() + OWNER_PATIENCE;
+    owner_within(database, Patience::new()).await
+}
+
+/// The same, for one who has waited before and does not wait again.
+pub(crate) async fn owner_at_once(database: &Path) -> Result<Client, Failure> {
+    owner_within(database, Patience::none()).await
+}
+
+async fn owner_within(database: &Path, mut patience: Patience) -> Result<Client, Failure> {
+    let began = Instant::now();
+    let mut turn = None;
     loop {
         if let Some(client) = Client::connect(database).await? {
             return Ok(client);
         }
-        match start(database).await {
-            Ok(client) => return Ok(client),
-            Err(failure) if failure.is_in_use() && Instant::now() < deadline => {}
-            Err(failure) => return Err(failure),
+        if turn.is_none() {
+            turn = Turn::take(database);
         }
-        tokio::time::sleep(OWNER_POLL).await;
+        // One at a time starts a process; the others connect to it. Should whose turn it is never
+        // come to an end, nobody has to wait for that.
+        let may_start = turn.is_some() || began.elapsed() > TURN_MAX || patience.is_none();
+        if may_start {
+            // Somebody may have been started since.
+            if let Some(client) = Client::connect(database).await? {
+                return Ok(client);
+            }
+            match start(database).await {
+                Ok(client) => return Ok(client),
+                Err(failure) if failure.is_in_use() && patience.has_more(&failure) => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        patience.pause().await;
+    }
+}
+
+/// How long others may take to start a process.
+const TURN_MAX: Duration = Duration::from_secs(10);
+
+/// Held by the one that starts a process for a database: a lock on its folder, for the file need not
+/// be there yet.
+struct Turn {
+    _folder: OwnedFd,
+}
+
+impl Turn {
+    /// `None` if it is another's turn. Where folders cannot be locked, it is everybody's.
+    fn take(database: &Path) -> Option<Self> {
+        let database = std::fs::canonicalize(database).unwrap_or_else(|_| database.to_owned());
+        let folder = database.parent()?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::open(folder, flags, Mode::empty()).ok()?;
+        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => None,
+            Ok(()) | Err(_) => Some(Self { _folder: folder }),
+        }
     }
 }
 
@@ -81,6 +134,7 @@ pub(crate) async fn own(database: &Path, interrupts: &Interrupts) -> Result<(), 
         Ok(engine) => {
             interrupts.guard(Some(engine.clone()));
             let mut owner = Owner::new(engine);
+            owner.lingers_for(LINGER);
             owner.listen();
             control::serve(owner.engine(), stream).await;
             let closed = owner.close(IDLE_MAX, interrupts).await;

@@ -4,6 +4,9 @@ use std::fmt;
 
 use adjutant::Error;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::args::Profile;
 
 /// The code of a command line that could not be understood; it alone has exit status 2.
 const USAGE: &str = "Usage";
@@ -14,6 +17,9 @@ const IN_USE: &str = "Storage.InUse";
 /// The code of a conversation that the other side broke off.
 const LOST: &str = "Control.Lost";
 
+/// The code of a request that the other side was not there to take.
+const UNSENT: &str = "Control.Unsent";
+
 /// A failure, with everything the caller of a script or of the socket needs to act on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -22,6 +28,9 @@ pub(crate) struct Failure {
     message: String,
     http_status: u16,
     violations: Vec<Violation>,
+    /// What the failed call is named, if it has been given a name where it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
 }
 
 /// One thing that is wrong with a request.
@@ -34,20 +43,16 @@ struct Violation {
     message: String,
 }
 
-/// What an operation of the pages answers where it fails.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub(crate) struct ErrorResponse {
-    code: String,
-    message: String,
-    request_id: String,
-    violations: Vec<Violation>,
-}
-
 impl Failure {
     /// A failure of the program itself; the library's own come through `From`.
     pub(crate) fn new(code: &str, http_status: u16, message: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), message: message.into(), http_status, violations: Vec::new() }
+        Self {
+            code: code.to_owned(),
+            message: message.into(),
+            http_status,
+            violations: Vec::new(),
+            request_id: None,
+        }
     }
 
     /// The command line is wrong.
@@ -69,8 +74,19 @@ impl Failure {
         )
     }
 
+    /// The process that runs the file had ended before it was asked.
+    pub(crate) fn unsent() -> Self {
+        Self::new(UNSENT, 503, "the process that runs the database has ended; nothing was done")
+    }
+
+    /// There was no answer, whatever has been done.
     pub(crate) fn is_lost(&self) -> bool {
-        self.code == LOST
+        self.code == LOST || self.is_unsent()
+    }
+
+    /// Nothing has been done.
+    pub(crate) fn is_unsent(&self) -> bool {
+        self.code == UNSENT
     }
 
     /// Another process runs the database.
@@ -86,13 +102,31 @@ impl Failure {
         self
     }
 
-    /// As the pages' services answer it.
-    pub(crate) fn into_response(self) -> ErrorResponse {
-        ErrorResponse {
-            code: self.code,
-            message: self.message,
-            request_id: adjutant::request_id(),
-            violations: self.violations,
+    /// Says it in the words of the command line, where the library's are those of requests.
+    pub(crate) fn in_words_of_options(mut self) -> Self {
+        const THEIRS: &str = "give ContentEncoding PlainText for plain text";
+        const OURS: &str = "leave out --base64 for plain text";
+        self.message = self.message.replace(THEIRS, OURS);
+        for violation in &mut self.violations {
+            violation.message = violation.message.replace(THEIRS, OURS);
+        }
+        self
+    }
+
+    /// As the service of these pages answers it.
+    pub(crate) fn into_answer(self, profile: Profile) -> Value {
+        let id = self.request_id.unwrap_or_else(adjutant::request_id);
+        let said = json!({ "Code": self.code, "Message": self.message });
+        match profile {
+            Profile::Alibaba => {
+                let mut answer = said;
+                answer["RequestId"] = id.into();
+                answer["Violations"] = json!(self.violations);
+                answer
+            }
+            Profile::Tencent => {
+                json!({ "Response": { "Error": said, "RequestId": id.to_lowercase() } })
+            }
         }
     }
 
@@ -110,6 +144,7 @@ impl From<Error> for Failure {
             message: error.to_string(),
             http_status: error.http_status(),
             violations,
+            request_id: None,
         }
     }
 }
@@ -121,6 +156,7 @@ impl From<adjutant::tencent::Error> for Failure {
             message: error.message.clone(),
             http_status: error.http_status(),
             violations: error.violations.iter().map(Violation::from).collect(),
+            request_id: Some(error.request_id),
         }
     }
 }

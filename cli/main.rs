@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         Err(failure) => Err(failure),
     };
     ExitCode::from(status.unwrap_or_else(|failure| {
+        let failure = failure.in_words_of_options();
         ui::report(&failure, json);
         failure.exit_status()
     }))

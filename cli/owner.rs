@@ -26,11 +26,18 @@ pub(crate) struct Owner {
     /// The run that this process was started for.
     own: Option<InvokeId>,
     given_up: bool,
+    /// How long it stays when it has become quiet.
+    linger: Duration,
 }
 
 impl Owner {
     pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine, server: None, own: None, given_up: false }
+        Self { engine, server: None, own: None, given_up: false, linger: Duration::ZERO }
+    }
+
+    /// Stays for so long once it has nothing to do, for those who are on their way.
+    pub(crate) fn lingers_for(&mut self, linger: Duration) {
+        self.linger = linger;
     }
 
     /// Names the run that this process was started for.
@@ -145,14 +152,23 @@ impl Owner {
     async fn drain(&mut self, idle_max: Duration) -> Result<(), Failure> {
         loop {
             finish(&self.engine).await?;
-            if let Some(server) = &self.server {
-                let _ = tokio::time::timeout(idle_max, server.quiet()).await;
-            }
+            let quiet = match &self.server {
+                Some(server) => {
+                    tokio::time::timeout(idle_max, server.quiet_for(self.linger)).await.is_ok()
+                }
+                None => true,
+            };
             if !unfinished(&self.engine).await?.is_empty() {
                 continue;
             }
-            let Some(server) = self.server.take() else { return Ok(()) };
-            server.stop().await;
+            let Some(server) = &self.server else { return Ok(()) };
+            // Somebody came at the last moment, and is not to be cut off.
+            if quiet && !server.retire().await {
+                continue;
+            }
+            if let Some(server) = self.server.take() {
+                server.stop().await;
+            }
             // A last connection may have brought more work, which others must be able to reach.
             if unfinished(&self.engine).await?.is_empty() {
                 return Ok(());

@@ -1,8 +1,8 @@
 //! Records as text for people.
 
 use adjutant::{
-    Command, ExecutionStatus, Explanation, ExplanationEntry, Fire, FireDisposition, Instance,
-    Invocation, InvocationResult, InvocationStatus, MissedPolicy, OverlapPolicy, Quotas,
+    Command, CommandType, ExecutionStatus, Explanation, ExplanationEntry, Fire, FireDisposition,
+    Instance, Invocation, InvocationResult, InvocationStatus, MissedPolicy, OverlapPolicy, Quotas,
     RepeatMode,
 };
 use chrono::{DateTime, TimeDelta, Utc};
@@ -52,11 +52,17 @@ fn exit(result: &InvocationResult) -> String {
 /// What went wrong, with the code to search for. An exit code says it all by itself.
 fn reason(result: &InvocationResult) -> String {
     let info = one_line(&result.error_info);
-    match result.error_code.as_str() {
+    let mut reason = match result.error_code.as_str() {
         "" => info,
         "ExitCodeNonzero" if result.signal.is_none() => String::new(),
         code => format!("{info} ({code})"),
+    };
+    if !result.oss_output_error_info.is_empty() {
+        let gap = if reason.is_empty() { "" } else { "; " };
+        let why = one_line(&result.oss_output_error_info);
+        reason.push_str(&format!("{gap}the output was not delivered: {why}"));
     }
+    reason
 }
 
 /// A list of runs.
@@ -210,6 +216,7 @@ pub(crate) fn invocation(invocation: &Invocation) -> String {
         ("Times", number(invocation.max_fires.unwrap_or_default(), "")),
         ("Paused", given(pause(invocation))),
         ("Next", given(next_fire(invocation))),
+        ("Output to", one_line(&invocation.oss_output_delivery)),
         ("Folder", one_line(&invocation.working_dir)),
         ("Timeout", format!("{} s", invocation.timeout)),
         ("Created", time(&invocation.creation_time)),
@@ -256,15 +263,38 @@ fn given(instant: Option<DateTime<Utc>>) -> String {
 
 /// What a stored command is, line by line.
 pub(crate) fn command(command: &Command) -> String {
+    let pairs = |pairs: Vec<String>| one_line(&pairs.join(", "));
+    let tags = command.tags.iter().map(|tag| format!("{}={}", tag.key, tag.value));
+    let tags = pairs(tags.collect());
+    let defaults = command.parameter_definitions.iter().filter(|one| !one.required);
+    let defaults = defaults.map(|one| format!("{}={}", one.parameter_name, one.default_value));
+    let defaults = pairs(defaults.collect());
+    let secrets: Vec<_> = command.secret_parameters.iter().collect();
     fields(&[
         ("Command", command.command_id.to_string()),
         ("Name", one_line(&command.name)),
         ("About", one_line(&command.description)),
+        ("Type", language(command.command_type).to_owned()),
+        ("Launcher", one_line(&command.launcher)),
+        ("User", one_line(&command.username)),
+        ("Tags", tags),
+        ("Defaults", defaults),
+        ("Secrets", one_line(&secrets.join(", "))),
+        ("Output to", one_line(&command.oss_output_delivery)),
         ("Folder", one_line(&command.working_dir)),
         ("Timeout", format!("{} s", command.timeout)),
         ("Created", time(&command.creation_time)),
         ("Runs", command.invoke_times.to_string()),
     ])
+}
+
+/// What a script is written in, in the words of the option.
+fn language(command_type: CommandType) -> &'static str {
+    match command_type {
+        CommandType::RunShellScript => "shell",
+        CommandType::RunPowerShellScript => "powershell",
+        CommandType::RunBatScript => "bat",
+    }
 }
 
 /// Names and values; what has no value is left out.

@@ -2,7 +2,7 @@
 //! written once, against [`Session`].
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use adjutant::{Engine, Error, Event, LOCAL, StorageErrorKind, Watch};
 use tokio::time::Instant;
@@ -14,7 +14,11 @@ use crate::owner::Owner;
 
 /// How long an owner that does not listen is waited for: it may be about to start or to end.
 pub(crate) const OWNER_PATIENCE: Duration = Duration::from_secs(2);
-const OWNER_POLL: Duration = Duration::from_millis(50);
+/// How long one after the other is waited for, where many come and go.
+const CROWD_PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks for one, at least; as much again at most by chance, so that those who came
+/// together do not go on together.
+const OWNER_POLL: Duration = Duration::from_millis(20);
 
 /// How long a foreground process waits in the end for connections that do nothing.
 const IDLE_MAX: Duration = Duration::from_secs(2);
@@ -154,13 +158,56 @@ impl Session {
     }
 }
 
+/// Waiting for whoever has a file and does not answer: for each process that has it
+/// [`OWNER_PATIENCE`], so that only one that stays is in the way.
+pub(crate) struct Patience {
+    /// What the holder before was called, and since when it has been seen.
+    holder: Option<(Failure, Instant)>,
+    end: Instant,
+    is_none: bool,
+}
+
+impl Patience {
+    pub(crate) fn new() -> Self {
+        Self { holder: None, end: Instant::now() + CROWD_PATIENCE, is_none: false }
+    }
+
+    pub(crate) fn none() -> Self {
+        Self { is_none: true, ..Self::new() }
+    }
+
+    pub(crate) fn is_none(&self) -> bool {
+        self.is_none
+    }
+
+    /// Whether to wait on after this failure, which names who has the file.
+    pub(crate) fn has_more(&mut self, in_use: &Failure) -> bool {
+        let now = Instant::now();
+        let since = match &self.holder {
+            Some((holder, since)) if holder == in_use => *since,
+            _ => {
+                self.holder = Some((in_use.clone(), now));
+                now
+            }
+        };
+        !self.is_none && now < self.end && now - since < OWNER_PATIENCE
+    }
+
+    pub(crate) async fn pause(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let chance = now.subsec_micros() ^ std::process::id();
+        let chance = OWNER_POLL * (chance % 16) / 16;
+        tokio::time::sleep(OWNER_POLL + chance).await;
+    }
+}
+
 impl Role {
     async fn find(database: &Path, need: Need) -> Result<Self, Failure> {
-        let deadline = Instant::now() + OWNER_PATIENCE;
+        let mut patience = Patience::new();
         loop {
             let in_use = match Self::owner(database, need).await {
                 Ok(owner) => return Ok(owner),
-                Err(error @ Error::InUse { .. }) => error,
+                Err(error @ Error::InUse { .. }) => Failure::from(error),
                 Err(error) if need.is_met_by_a_reader() && is_read_only(&error) => {
                     return Self::reader(database).await;
                 }
@@ -172,16 +219,16 @@ impl Role {
                 Err(_) if need.is_met_by_a_reader() => return Self::reader(database).await,
                 Err(failure) => return Err(failure),
             }
-            let late = Instant::now() >= deadline;
+            let late = !patience.has_more(&in_use);
             // A socket that does not answer is that of an owner which is just ending. Without one
             // there is nothing to wait for but what runs the file for good.
             if need.is_met_by_a_reader() && (late || !has_socket(database)) {
                 return Self::reader(database).await;
             }
             if late {
-                return Err(in_use.into());
+                return Err(in_use);
             }
-            tokio::time::sleep(OWNER_POLL).await;
+            patience.pause().await;
         }
     }
 

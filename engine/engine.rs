@@ -38,7 +38,7 @@ use crate::store::{Store, Tx, executions, invocations};
 use announcer::Announcer;
 
 pub use builder::EngineBuilder;
-pub(crate) use select::Stretch;
+pub(crate) use select::{Agent, Stretch};
 pub use watch::{Position, Watch};
 
 /// An open engine. Clones are handles of the same one; dropping the last ends it once what runs has

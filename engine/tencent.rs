@@ -104,10 +104,42 @@ text_enum!(
     ]
 );
 
+const NAMES: [&str; Action::ALL.len()] = {
+    let mut names = [""; Action::ALL.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = Action::ALL[at].as_str();
+        at += 1;
+    }
+    names
+};
+
 impl Tencent {
-    /// Speaks to an engine in this dialect, with its numbers. Who asks is who the handle says.
+    /// The names of the actions.
+    pub const ACTIONS: &[&str] = &NAMES;
+
+    /// Speaks to an engine in this dialect, with the numbers of its pages; what they do not name,
+    /// such as how much may be run in a day, is as the engine's own [`Limits`] have it. Who asks is
+    /// who the handle says.
     pub fn new(engine: &Engine) -> Self {
-        Self::with_limits(engine, Limits::tencent())
+        let own = engine.limits();
+        let limits = Limits {
+            working_dir_chars_max: own.working_dir_chars_max,
+            launcher_bytes_max: own.launcher_bytes_max,
+            resource_tags_max: own.resource_tags_max,
+            tag_key_chars_max: own.tag_key_chars_max,
+            tag_value_chars_max: own.tag_value_chars_max,
+            client_token_chars_max: own.client_token_chars_max,
+            invocations_per_day_max: own.invocations_per_day_max,
+            rate_s_min: own.rate_s_min,
+            rate_s_max: own.rate_s_max,
+            cron_s_min: own.cron_s_min,
+            spread_s_max: own.spread_s_max,
+            missed_runs_max: own.missed_runs_max,
+            kept_commands_max: own.kept_commands_max,
+            ..Limits::tencent()
+        };
+        Self::with_limits(engine, limits)
     }
 
     /// The same with other numbers.
@@ -124,8 +156,8 @@ impl Tencent {
     /// `UnknownParameter` if the text is no request of it, and else as the action's own method.
     pub async fn call(&self, action: &str, request: &str) -> Result<Value> {
         let Ok(action) = action.parse::<Action>() else {
-            let names: Vec<_> = Action::ALL.iter().map(|action| action.as_str()).collect();
-            let message = format!("there is no action `{action}`; there are {}", names.join(", "));
+            let names = Self::ACTIONS.join(", ");
+            let message = format!("there is no action `{action}`; there are {names}");
             return Err(Error::new("InvalidAction", message));
         };
         match action {

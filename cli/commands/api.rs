@@ -2,14 +2,14 @@
 
 use std::io::{self, BufRead, Read};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Context;
 use crate::args::{Api, Profile};
 use crate::background;
-use crate::control::ApiCall;
+use crate::control::{ApiCall, Client};
 use crate::failure::Failure;
 use crate::session::{Need, Session};
 use crate::ui;
@@ -37,7 +37,7 @@ pub(super) async fn api(context: &Context, api: Api) -> Result<u8, Failure> {
         Err(failure) => Err(failure),
     };
     let failed = done.is_err();
-    print(&done.map_err(Failure::into_response), context.json)?;
+    print(&done.unwrap_or_else(|failure| failure.into_answer(api.profile)), context.json)?;
     Ok(failed.into())
 }
 
@@ -55,33 +55,80 @@ async fn call(context: &Context, call: ApiCall) -> Result<Value, Failure> {
     context.with_session(need, async |session: &mut Session| session.call(call).await).await
 }
 
-/// A request a line, an answer a line, all by the same process.
+/// A request a line, an answer a line.
 async fn batch(context: &Context, profile: Profile) -> Result<u8, Failure> {
     context.database.make_folder()?;
-    let mut owner = background::owner(context.database.path()).await?;
-    context.database.announce();
+    let mut owner = Link::new(context);
     let (mut input, mut line, mut failed) = (io::stdin().lock(), Vec::new(), false);
     loop {
         line.clear();
         let read = (&mut input).take(REQUEST_BYTES_MAX + 1).read_until(b'\n', &mut line);
-        if read.map_err(|error| cannot_read(&error))? == 0 {
-            return Ok(failed.into());
+        match read {
+            Ok(0) => return Ok(failed.into()),
+            Ok(_) => {}
+            Err(error) => {
+                print(&cannot_read(&error).into_answer(profile), true)?;
+                return Ok(1);
+            }
         }
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        let done = match parse(&line, profile) {
-            Ok(call) => owner.call(&call).await,
-            Err(failure) => Err(failure),
+        let (profile, done) = match parse(&line, profile) {
+            Ok(call) => (call.profile, owner.call(&call).await),
+            Err(failure) => (profile, Err(failure)),
         };
-        // Without an owner the lines that are left could not be answered.
-        if let Err(failure) = &done
-            && failure.is_lost()
-        {
-            return Err(Failure::lost());
-        }
         failed |= done.is_err();
-        print(&done.map_err(Failure::into_response), true)?;
+        print(&done.unwrap_or_else(|failure| failure.into_answer(profile)), true)?;
+    }
+}
+
+/// The way of a batch to the process that runs the file: one after the other, if they end.
+struct Link<'a> {
+    context: &'a Context,
+    client: Option<Client>,
+    /// Somebody who answers nothing has the file, and has been waited for.
+    has_waited: bool,
+}
+
+impl<'a> Link<'a> {
+    fn new(context: &'a Context) -> Self {
+        Self { context, client: None, has_waited: false }
+    }
+
+    async fn call(&mut self, call: &ApiCall) -> Result<Value, Failure> {
+        loop {
+            let client = match &mut self.client {
+                Some(client) => client,
+                None => {
+                    let client = self.connect().await?;
+                    self.client.insert(client)
+                }
+            };
+            let done = client.call(call).await;
+            if let Err(failure) = &done
+                && failure.is_lost()
+            {
+                self.client = None;
+                // What nobody has taken may be asked of another.
+                if failure.is_unsent() {
+                    continue;
+                }
+            }
+            return done;
+        }
+    }
+
+    async fn connect(&mut self) -> Result<Client, Failure> {
+        let database = self.context.database.path();
+        let client = match self.has_waited {
+            true => background::owner_at_once(database).await,
+            false => background::owner(database).await,
+        };
+        self.has_waited = client.as_ref().is_err_and(Failure::is_in_use);
+        let client = client?;
+        self.context.database.announce();
+        Ok(client)
     }
 }
 
@@ -123,13 +170,7 @@ fn cannot_read(error: &io::Error) -> Failure {
 }
 
 /// Prints what came of it, failures too: both are answers. In one line where lines are counted.
-fn print(done: &Result<Value, impl Serialize>, in_one_line: bool) -> Result<(), Failure> {
-    let text = match (done, in_one_line) {
-        (Ok(answer), true) => serde_json::to_string(answer),
-        (Ok(answer), false) => serde_json::to_string_pretty(answer),
-        (Err(failure), true) => serde_json::to_string(failure),
-        (Err(failure), false) => serde_json::to_string_pretty(failure),
-    };
-    let text = text.map_err(|error| Failure::new("InternalError", 500, error.to_string()))?;
+fn print(answer: &Value, in_one_line: bool) -> Result<(), Failure> {
+    let text = if in_one_line { answer.to_string() } else { format!("{answer:#}") };
     ui::print(format!("{text}\n").as_bytes())
 }

@@ -144,7 +144,8 @@ impl Connection {
     async fn send(&mut self, request: &impl Serialize) -> Result<(), Failure> {
         let mut line = serde_json::to_vec(request).map_err(|error| not_understood(&error))?;
         line.push(b'\n');
-        self.writer.write_all(&line).await.map_err(|_| Failure::lost())
+        // Half a line is carried out by nobody.
+        self.writer.write_all(&line).await.map_err(|_| Failure::unsent())
     }
 
     /// The next line. May be dropped and called again: what had come of a line is kept.

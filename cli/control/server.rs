@@ -8,7 +8,7 @@ use adjutant::{Engine, Watch};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::address::{Address, is_same_user};
@@ -33,25 +33,43 @@ pub(crate) struct Server {
     address: Address,
     stop: watch::Sender<bool>,
     connections: watch::Receiver<usize>,
+    retire: mpsc::Sender<oneshot::Sender<bool>>,
     accepting: JoinHandle<()>,
 }
 
 impl Server {
     /// Starts to listen. The engine must hold the database's lock.
     pub(crate) fn start(engine: Engine, address: Address) -> io::Result<Self> {
-        let listener = address.listen()?;
-        listener.set_nonblocking(true)?;
-        let listener = UnixListener::from_std(listener)?;
+        let listener = listen(&address)?;
         let (stop, stopped) = watch::channel(false);
         let (count, connections) = watch::channel(0);
-        let accepting = tokio::spawn(accept(engine, listener, stopped, count));
-        Ok(Self { address, stop, connections, accepting })
+        let (retire, retiring) = mpsc::channel(1);
+        let accepting =
+            tokio::spawn(accept(engine, address.clone(), listener, stopped, retiring, count));
+        Ok(Self { address, stop, connections, retire, accepting })
     }
 
-    /// Waits until nobody is connected.
-    pub(crate) async fn quiet(&self) {
-        // The sender lives as long as the task, which ends only by `stop`.
-        let _ = self.connections.clone().wait_for(|count| *count == 0).await;
+    /// Waits until nobody has been connected for so long.
+    pub(crate) async fn quiet_for(&self, time: Duration) {
+        let mut connections = self.connections.clone();
+        loop {
+            // The sender lives as long as the task; without one nobody will come any more.
+            if connections.wait_for(|count| *count == 0).await.is_err() {
+                return;
+            }
+            let somebody = async { connections.wait_for(|count| *count > 0).await.is_ok() };
+            if !matches!(tokio::time::timeout(time, somebody).await, Ok(true)) {
+                return;
+            }
+        }
+    }
+
+    /// Stops listening if nobody is connected or about to be; whether it has.
+    pub(crate) async fn retire(&self) -> bool {
+        let (answer, answered) = oneshot::channel();
+        let asked = self.retire.send(answer).await;
+        // A task that has ended listens no more.
+        asked.is_err() || answered.await.unwrap_or(true)
     }
 
     /// Stops listening. Who is connected gets a moment to finish.
@@ -62,34 +80,61 @@ impl Server {
     }
 }
 
+fn listen(address: &Address) -> io::Result<UnixListener> {
+    let listener = address.listen()?;
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}
+
 /// Takes connections until the stop, then sees them off.
 async fn accept(
     engine: Engine,
-    listener: UnixListener,
+    address: Address,
+    mut listener: UnixListener,
     mut stopped: watch::Receiver<bool>,
+    mut retiring: mpsc::Receiver<oneshot::Sender<bool>>,
     count: watch::Sender<usize>,
 ) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
+    let accepted = async |listener: &UnixListener| {
+        let place = Arc::clone(&places).acquire_owned().await;
+        (place.expect("the semaphore is never closed"), listener.accept().await)
+    };
+    let take = |connections: &mut JoinSet<()>, stream: UnixStream, place| {
+        if !is_same_user(&stream) {
+            return;
+        }
+        let engine = engine.clone();
+        count.send_modify(|count| *count += 1);
+        connections.spawn(async move {
+            let _place: OwnedSemaphorePermit = place;
+            serve(&engine, stream).await;
+        });
+    };
     loop {
-        let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place.expect("the semaphore is never closed"), listener.accept().await)
-        };
         tokio::select! {
-            (place, accepted) = accepted => match accepted {
-                Ok((stream, _)) if is_same_user(&stream) => {
-                    let engine = engine.clone();
-                    count.send_modify(|count| *count += 1);
-                    connections.spawn(async move {
-                        let _place = place;
-                        serve(&engine, stream).await;
-                    });
-                }
-                Ok(_) => {}
+            (place, accepted) = accepted(&listener) => match accepted {
+                Ok((stream, _)) => take(&mut connections, stream, place),
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             },
             Some(_) = connections.join_next() => count.send_modify(|count| *count -= 1),
+            Some(answer) = retiring.recv() => {
+                // Nobody finds it from here on, so that whoever comes has come by now.
+                address.remove();
+                let at_once = || tokio::time::timeout(Duration::ZERO, accepted(&listener));
+                while let Ok((place, Ok((stream, _)))) = at_once().await {
+                    take(&mut connections, stream, place);
+                }
+                let is_quiet = connections.is_empty();
+                if !is_quiet && let Ok(fresh) = listen(&address) {
+                    listener = fresh;
+                }
+                let _ = answer.send(is_quiet);
+                if is_quiet {
+                    return;
+                }
+            }
             // Its value is a lock that must not be held over the next wait.
             () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => break,
         }

@@ -11,15 +11,15 @@ use crate::command::{Command, CommandType};
 use crate::error::Result;
 use crate::execution::InvocationResult;
 use crate::id::{CommandId, ExecutionId, InstanceId, InvokeId};
-use crate::instance::{AgentStatus, OsType};
+use crate::instance::{AgentStatus, Instance, OsType};
 use crate::invocation::{DescribeInvocations, Invocation};
 use crate::status::ExecutionStatus;
 use crate::wire::ContentEncoding;
 
 use super::commands::read_time;
-use super::executions::{Known, LATEST};
+use super::executions::{Known, LATEST_STANDING};
 use super::invocations::read_status;
-use super::{Listing, Query, Slice, Tx, commands, executions, invocations};
+use super::{Listing, Query, Slice, Tx, commands, executions, instances, invocations};
 
 /// What commands are narrowed to.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ impl InvocationNarrow {
     fn apply(&self, query: &mut Query) {
         match self {
             Self::Id(ids) => query.one_of("v.invoke_id", blobs(ids, InvokeId::as_bytes)),
-            Self::Command(ids) => query.one_of(COMMAND, blobs(ids, CommandId::as_bytes)),
+            Self::Command(ids) => query.of_commands(ids),
             Self::InstanceKind(kinds) => query.one_of_within(
                 "EXISTS (SELECT 1 FROM instances i
                  WHERE (i.id IN (SELECT t.instance FROM targets t WHERE t.invocation = v.id)
@@ -92,7 +92,7 @@ impl ExecutionNarrow {
             Self::Id(ids) => query.one_of("e.id", ids.iter().map(|id| id.0)),
             Self::Invocation(ids) => query.one_of("v.invoke_id", blobs(ids, InvokeId::as_bytes)),
             Self::Instance(ids) => query.one_of("i.instance_id", texts(ids)),
-            Self::Command(ids) => query.one_of(COMMAND, blobs(ids, CommandId::as_bytes)),
+            Self::Command(ids) => query.of_commands(ids),
         }
     }
 }
@@ -115,9 +115,6 @@ impl AgentNarrow {
     }
 }
 
-/// The command of an invocation: one that is not kept has the digits of its invocation.
-const COMMAND: &str = "coalesce(v.command_id, v.invoke_id)";
-
 fn blobs<'a, T>(ids: &'a [T], bytes: fn(&T) -> &[u8; 16]) -> impl Iterator<Item = Vec<u8>> + 'a {
     ids.iter().map(move |id| bytes(id).to_vec())
 }
@@ -131,6 +128,19 @@ fn named(value: &impl ToString) -> String {
 }
 
 impl Query {
+    /// Narrows it to what runs one of these commands: a kept one by its id, another by the digits
+    /// it shares with its invocation. Two conditions, for there is an index for each.
+    fn of_commands(&mut self, ids: &[CommandId]) {
+        let blobs: Vec<Vec<u8>> = blobs(ids, CommandId::as_bytes).collect();
+        let places = vec!["?"; blobs.len()].join(", ");
+        self.conditions.push(format!(
+            "(v.command_id IN ({places}) OR (v.invoke_id IN ({places}) AND v.command_id IS NULL))"
+        ));
+        for _ in 0..2 {
+            self.values.extend(blobs.iter().cloned().map(Into::into));
+        }
+    }
+
     /// Narrows it by a condition that opens one bracket before its last column, which has to have
     /// one of these values.
     fn one_of_within(&mut self, condition: &str, values: Vec<String>) {
@@ -158,7 +168,7 @@ pub(crate) struct InvocationEntry {
     pub invocation: Invocation,
     /// The kind of its first instance, if the host has said it.
     pub instance_kind: Option<String>,
-    /// Its latest execution on each instance, in the order they were made.
+    /// The execution on each instance that says how it stands there, in the order they were made.
     pub tasks: Vec<TaskEntry>,
 }
 
@@ -200,7 +210,7 @@ fn tasks(tx: Tx<'_>, invocation: i64) -> Result<Vec<TaskEntry>> {
     let mut query = tx.prepare_cached(&format!(
         "SELECT e.id, i.instance_id, e.status, e.error_code, e.started_at_ms
          FROM fires f JOIN executions e ON e.fire = f.id JOIN instances i ON i.id = e.instance
-         WHERE f.invocation = ?1 AND {LATEST} ORDER BY e.id"
+         WHERE f.invocation = ?1 AND {LATEST_STANDING} ORDER BY e.id"
     ))?;
     let mut rows = query.query([invocation])?;
     let mut tasks = Vec::new();
@@ -227,6 +237,32 @@ fn instance_kind(tx: Tx<'_>, invocation: i64) -> Result<Option<String>> {
         .query_row(params![invocation], |row| row.get(0))
         .optional()?;
     Ok(kind.flatten())
+}
+
+/// An instance and when the host has last seen it.
+#[derive(Debug)]
+pub(crate) struct AgentEntry {
+    pub instance: Instance,
+    pub seen_at_ms: Option<i64>,
+}
+
+/// A slice of the instances, in the order of their registration: of these, all of which have to be
+/// there, or of all.
+pub(crate) fn of_agents(
+    tx: Tx<'_>,
+    ids: &[InstanceId],
+    narrows: &[AgentNarrow],
+    slice: Slice,
+) -> Result<Listing<AgentEntry>> {
+    let filter = instances::Filter { ids, narrows, ..Default::default() };
+    let Listing { entries, next, total } = instances::list(tx, &filter, slice)?;
+    let mut seen = tx.prepare_cached("SELECT seen_at_ms FROM instances WHERE id = ?1")?;
+    let mut agents = Vec::with_capacity(entries.len());
+    for target in entries {
+        let seen_at_ms = seen.query_row([target.row], |row| row.get(0))?;
+        agents.push(AgentEntry { instance: target.instance, seen_at_ms });
+    }
+    Ok(Listing { entries: agents, next, total })
 }
 
 /// An execution with what its invocation took from the command.

@@ -141,15 +141,6 @@ impl<'a> Check<'a> {
         defaults
     }
 
-    /// Where the feature is off, defaults have no sense.
-    pub(super) fn defaults_enabled(&mut self, enabled: bool, defaults: Option<&Parameters>) {
-        if !enabled && defaults.is_some_and(|defaults| !defaults.is_empty()) {
-            let message = "they need EnableParameter to be true";
-            let code = "InvalidParameterValue.SupportParametersOnlyIfEnableParameter";
-            self.refuse(code, DEFAULTS, message);
-        }
-    }
-
     fn listed_defaults(&mut self, confs: Vec<DefaultParameterConf>) -> Parameters {
         let mut pairs: Vec<(String, String)> = Vec::with_capacity(confs.len());
         for DefaultParameterConf { parameter_name: name, parameter_value: value, .. } in confs {

@@ -15,6 +15,7 @@ use super::{Action, Tencent, base64, request_id};
 use crate::command::preview::PreviewCommand;
 use crate::command::{self, content};
 use crate::error::Violation;
+use crate::id::CommandId;
 use crate::store::commands::Definition;
 use crate::store::selections::CommandNarrow;
 use crate::wire::ContentEncoding;
@@ -32,7 +33,6 @@ impl Tencent {
         let content = check.content(request.content);
         let command_type = check.command_type(request.command_type.as_deref()).unwrap_or_default();
         let defaults = check.defaults(request.default_parameters, request.default_parameter_confs);
-        check.defaults_enabled(enabled, defaults.as_ref());
         let place = check.place(request.output_cos_bucket_url, request.output_cos_key_prefix);
         let create = command::CreateCommand {
             name: request.command_name.unwrap_or_default(),
@@ -97,11 +97,6 @@ impl Tencent {
                 definition.content = script;
             }
             if let Some(defaults) = defaults {
-                if !definition.enable_parameter && !defaults.is_empty() {
-                    let message = "the command takes no parameters, which cannot be changed";
-                    let (code, field) = ("Parameter.Disabled", "DefaultParameters");
-                    found.push(Violation::new(code, 400, field, message));
-                }
                 definition.default_parameters = defaults;
             }
             let output_to = &mut definition.settings.output_to;
@@ -217,12 +212,20 @@ impl Tencent {
     }
 }
 
+/// A name as it is stored: the id that a command without a name is called by has another form there.
+fn stored_name(name: String) -> String {
+    match name.parse::<CommandId>() {
+        Ok(id) if name == id.to_long_form() => id.to_string(),
+        _ => name,
+    }
+}
+
 /// What a filter narrows a listing of commands to; nothing, if it has all of them.
 fn narrow(check: &mut Check<'_>, filter: &Filter) -> Option<CommandNarrow> {
     let values = filter.values.clone();
     Some(match filter.name.as_str() {
         "command-id" => CommandNarrow::Id(check.command_ids(FILTERS, &filter.values)),
-        "command-name" => CommandNarrow::Name(values),
+        "command-name" => CommandNarrow::Name(values.into_iter().map(stored_name).collect()),
         "command-type" => CommandNarrow::Type(check.of_set(filter, &TYPES)),
         // The pages' services have commands of their own too; there are none here.
         "created-by" => {

@@ -113,13 +113,22 @@ pub(super) fn add(action: Action, violations: Vec<Violation>, found: &mut Vec<Vi
     for theirs in violations {
         let ours = translated(action, &theirs);
         let is_said = found[..own].iter().any(|said| {
-            said.field == ours.field && (said.code == ours.code || said.code == MISSING)
+            // An id that is none has not been passed on, and is not missing for that.
+            let covers = said.code == ours.code || said.code == MISSING || said.field == COMMAND_ID;
+            said.field == ours.field && covers
         });
         if !is_said {
             found.push(ours);
         }
     }
+    // What could not be read may well have the values.
+    if found.iter().any(|one| one.code == INVALID_JSON && one.field == "Parameters") {
+        found.retain(|one| !one.code.starts_with("InvalidParameterValue.LackOfParameter"));
+    }
 }
+
+const COMMAND_ID: &str = "CommandId";
+const INVALID_JSON: &str = "InvalidParameterValue.ParameterInvalidJsonFormat";
 
 pub(super) const MISSING: &str = "MissingParameter";
 

@@ -47,7 +47,10 @@ impl Tencent {
         check.instance_ids(&request.instance_ids);
         let parameters = check.values(request.parameters);
         let (bucket, prefix) = (request.output_cos_bucket_url, request.output_cos_key_prefix);
-        let output_to = self.output_to(&mut check, command_id, bucket, prefix).await?;
+        let output_to = {
+            let of = (command_id, &*request.instance_ids, request.username.as_deref());
+            self.output_to(&mut check, of, bucket, prefix).await?
+        };
         let mut invoke = invocation::InvokeCommand {
             command_id: command_id.map(Into::into).unwrap_or_default(),
             working_dir: request.working_directory,
@@ -71,7 +74,7 @@ impl Tencent {
     async fn output_to(
         &self,
         check: &mut Check<'_>,
-        command_id: Option<CommandId>,
+        (command_id, instance_ids, username): (Option<CommandId>, &[InstanceId], Option<&str>),
         bucket: Option<String>,
         prefix: Option<String>,
     ) -> Result<Option<String>> {
@@ -81,7 +84,7 @@ impl Tencent {
             return Ok(None);
         }
         let before = match command_id {
-            Some(id) => self.engine.output_place_of(id).await,
+            Some(id) => self.engine.output_place_of(id, instance_ids, username).await,
             None => Ok(None),
         };
         let before =
@@ -180,7 +183,6 @@ fn requested(check: &mut Check<'_>, request: RunCommand) -> invocation::RunComma
     check.command_name(request.command_name.as_deref());
     let command_type = check.command_type(request.command_type.as_deref()).unwrap_or_default();
     let defaults = check.defaults(request.default_parameters, request.default_parameter_confs);
-    check.defaults_enabled(enabled, defaults.as_ref());
     let parameters = check.values(request.parameters);
     check.tags(saves, &request.tags);
     let place = check.place(request.output_cos_bucket_url, request.output_cos_key_prefix);

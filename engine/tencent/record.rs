@@ -11,8 +11,9 @@ use super::response::{
 use super::status::{InvocationStatus, TaskStatus};
 use crate::command::parameters::Parameters;
 use crate::command::{self, CommandType};
-use crate::id::ExecutionId;
-use crate::instance::{AgentStatus, InstanceCloudAssistantStatus};
+use crate::engine::Agent;
+use crate::id::{CommandId, ExecutionId};
+use crate::instance::{AgentStatus, LOCAL};
 use crate::invocation::{self, RepeatMode};
 use crate::store::selections::{ExecutionEntry, InvocationEntry, TaskEntry};
 
@@ -57,7 +58,7 @@ impl From<command::Command> for Command {
         let pairs = confs.iter().map(|one| (&*one.parameter_name, &*one.parameter_value));
         Self {
             command_id: theirs.command_id.to_long_form(),
-            command_name: theirs.name,
+            command_name: name(theirs.command_id, theirs.name),
             description: theirs.description,
             content: theirs.command_content,
             command_type: type_name(theirs.command_type),
@@ -77,6 +78,11 @@ impl From<command::Command> for Command {
             output_cos_key_prefix: prefix,
         }
     }
+}
+
+/// A name in this dialect: a command that was given none is called by its id.
+fn name(command_id: CommandId, name: String) -> String {
+    if name == command_id.to_string() { command_id.to_long_form() } else { name }
 }
 
 fn source(invocation: &invocation::Invocation) -> String {
@@ -108,7 +114,7 @@ impl From<InvocationEntry> for Invocation {
             default_parameters: json_text(&theirs.default_parameters),
             instance_kind: instance_kind.unwrap_or_default(),
             invocation_source: source(&theirs),
-            command_name: theirs.command_name,
+            command_name: name(theirs.command_id, theirs.command_name),
             description: theirs.command_description,
             username: theirs.username,
             command_content: theirs.command_content,
@@ -145,7 +151,7 @@ impl From<ExecutionEntry> for InvocationTask {
             invocation_id: result.invoke_id.to_long_form(),
             invocation_task_id: task_id(result.execution_id),
             command_id: result.command_id.to_long_form(),
-            command_name: invocation.command_name.clone(),
+            command_name: name(result.command_id, invocation.command_name.clone()),
             task_status: TaskStatus::of(result.status, &result.error_code),
             instance_id: result.instance_id,
             task_result: TaskResult {
@@ -176,18 +182,24 @@ impl From<ExecutionEntry> for InvocationTask {
     }
 }
 
-impl From<InstanceCloudAssistantStatus> for AutomationAgentInfo {
-    fn from(theirs: InstanceCloudAssistantStatus) -> Self {
-        let status = match theirs.agent_status {
+impl From<Agent> for AutomationAgentInfo {
+    fn from(theirs: Agent) -> Self {
+        let Agent { instance, last_heartbeat_time } = theirs;
+        let status = match instance.agent_status {
             AgentStatus::Online => "Online",
             AgentStatus::Offline | AgentStatus::NotInstalled => "Offline",
         };
         Self {
-            instance_id: theirs.instance_id,
-            version: theirs.cloud_assistant_version,
-            last_heartbeat_time: theirs.last_heartbeat_time,
+            version: match instance.agent_version {
+                version if version.is_empty() && instance.executor == LOCAL => {
+                    env!("CARGO_PKG_VERSION").to_owned()
+                }
+                version => version,
+            },
+            instance_id: instance.instance_id,
+            last_heartbeat_time,
             agent_status: status.to_owned(),
-            environment: theirs.os_type.to_string(),
+            environment: instance.os_type.to_string(),
             support_features: Vec::new(),
         }
     }

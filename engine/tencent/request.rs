@@ -1,6 +1,10 @@
 //! The requests of this dialect: as JSON, the bodies of its actions.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
+
+use super::response::Hidden;
 
 use crate::command::parameters::Parameters;
 use crate::id::InstanceId;
@@ -29,7 +33,7 @@ macro_rules! action_request {
 }
 
 /// A default of a parameter.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields, default)]
 pub struct DefaultParameterConf {
     /// The parameter.
@@ -39,6 +43,17 @@ pub struct DefaultParameterConf {
     /// What it is for. Read and not kept.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub parameter_description: String,
+}
+
+/// Without the value, which may be a secret.
+impl fmt::Debug for DefaultParameterConf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DefaultParameterConf")
+            .field("parameter_name", &self.parameter_name)
+            .field("parameter_value", &Hidden)
+            .field("parameter_description", &self.parameter_description)
+            .finish()
+    }
 }
 
 /// What a listing is narrowed to.

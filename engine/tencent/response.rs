@@ -1,5 +1,7 @@
 //! The answers of this dialect, and the records in them.
 
+use std::fmt;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -13,11 +15,33 @@ use crate::wire::{self, Encoded, page_response};
 macro_rules! record {
     ($(#[$about:meta])* pub struct $name:ident { $($(#[$own_about:meta])* pub $own:ident: $type:ty,)* }) => {
         $(#[$about])*
-        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(rename_all = "PascalCase")]
         #[non_exhaustive]
         pub struct $name { $($(#[$own_about])* pub $own: $type,)* }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($name))
+                    $(.field(stringify!($own), shown(stringify!($own), &self.$own)))*
+                    .finish()
+            }
+        }
     };
+}
+
+/// A field as logs may have it: values of parameters can be secrets.
+fn shown<'a>(name: &str, value: &'a dyn fmt::Debug) -> &'a dyn fmt::Debug {
+    if matches!(name, "parameters" | "default_parameters") { &Hidden } else { value }
+}
+
+/// In the place of what is not shown.
+pub(super) struct Hidden;
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
 }
 
 page_response! {

@@ -1,12 +1,13 @@
 //! The second dialect: its requests and answers as JSON, its codes, statuses and limits.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use adjutant::tencent::{Error, NETWORK_CODES, RunCommand, Tencent};
 use adjutant::{
-    AgentStatus, Engine, Event, ExecutionStatus, Instance, InstanceState, InvokeId, Limits, OsType,
-    Parameters,
+    Action, AgentStatus, Authorizer, CommandId, Engine, Event, ExecutionStatus, Instance,
+    InstanceState, InvokeId, Limits, OsType, Parameters,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -244,7 +245,7 @@ async fn every_code_of_the_page_is_raised_or_of_a_network_service() {
     check(json!({"DefaultParameters": "{\"a\":\"1\"}"}), off).await;
     check(enabled(json!({})), &[".LackOfParameterInfo"]).await;
     let given = |parameters: &str| enabled(json!({"Parameters": parameters}));
-    check(given("{'a'}"), &[".ParameterInvalidJsonFormat", ".LackOfParameterInfo"]).await;
+    check(given("{'a'}"), &[".ParameterInvalidJsonFormat"]).await;
     check(given(r#"{"a":"1","A":"2"}"#), &[".ParameterKeyDuplicated"]).await;
     check(given(r#"{"a":1}"#), &[".ParameterValueNotString"]).await;
     let nothing = &[".ParameterValueNotString", ".LackOfParameterInfo"];
@@ -661,4 +662,165 @@ fn typed_requests_are_the_bodies_of_actions() {
     assert_eq!(body, want);
     assert_eq!(serde_json::from_value::<RunCommand>(body).expect("it reads back"), request);
     assert!(!format!("{request:?}").contains("hunter2"));
+}
+
+#[tokio::test]
+async fn a_skipped_fire_leaves_a_task_as_it_stands() {
+    let engine = engine().await;
+    let tencent = Tencent::new(&engine);
+    let request = adjutant::RunCommand::shell("hang").on(["i-1"]).frequency("rate(2m)");
+    let id = engine.run_command(request).await.expect("sound").invoke_id;
+    engine.run_now(&id).await.expect("it fires");
+    engine.run_now(&id).await.expect("it gives way");
+    let request = json!({"InvocationIds": [id.to_string().replace("t-", "inv-")]});
+    let listed = call(&tencent, "DescribeInvocations", request).await;
+    let tasks = listed["InvocationSet"][0]["InvocationTaskBasicInfoSet"].as_array();
+    let tasks = tasks.expect("a list");
+    assert_eq!(tasks.len(), 1, "{listed}");
+    assert_ne!(tasks[0]["TaskStatus"], "CANCELLED", "{listed}");
+    assert_ne!(listed["InvocationSet"][0]["InvocationStatus"], "CANCELLED", "{listed}");
+}
+
+#[tokio::test]
+async fn what_the_pages_do_not_name_is_as_the_host_has_it() {
+    let mut own = Limits::alibaba();
+    (own.invocations_per_day_max, own.kept_commands_max) = (1, 1);
+    (own.instances_max, own.name_chars_max) = (1_000, 1);
+    let engine = with_executors(Engine::builder()).limits(own).open().await.expect("an engine");
+    register(&engine, "script", 1).await;
+    let tencent = Tencent::new(&engine);
+    call(&tencent, "RunCommand", run_with(json!({"CommandName": "long"}))).await;
+    assert_eq!(codes(&tencent, "RunCommand", run_with(json!({}))).await, ["LimitExceeded"]);
+    let create = |name: &str| json!({"CommandName": name, "Content": base64("exit:0")});
+    call(&tencent, "CreateCommand", create("a")).await;
+    assert_eq!(codes(&tencent, "CreateCommand", create("b")).await, ["LimitExceeded"]);
+    let many: Vec<_> = (0..101).map(|n| format!("i-{n}")).collect();
+    let found = codes(&tencent, "RunCommand", run_with(json!({"InstanceIds": many}))).await;
+    assert!(found.contains(&"InvalidParameterValue.LimitExceeded"), "{found:?}");
+}
+
+#[tokio::test]
+async fn nothing_is_refused_twice_or_for_want_of_what_was_refused() {
+    let engine = engine().await;
+    let tencent = Tencent::new(&engine);
+    let create = json!({
+        "CommandName": "c", "Content": base64("out:{{a}}"), "EnableParameter": true,
+    });
+    let id = call(&tencent, "CreateCommand", create).await["CommandId"].clone();
+    let nobody = format!("cmd-{}", "0".repeat(32));
+    for (id, parameters, want) in [
+        (json!("nope"), json!(null), "InvalidParameterValue.InvalidCommandId"),
+        (json!(nobody), json!(null), "ResourceNotFound.CommandNotFound"),
+        (json!(null), json!(null), "MissingParameter"),
+        (id.clone(), json!("{"), "InvalidParameterValue.ParameterInvalidJsonFormat"),
+        (id, json!("{}"), "InvalidParameterValue.LackOfParameters"),
+    ] {
+        let mut request = json!({"InstanceIds": ["i-1"]});
+        for (key, value) in [("CommandId", id), ("Parameters", parameters)] {
+            if !value.is_null() {
+                request[key] = value;
+            }
+        }
+        let shown = request.to_string();
+        assert_eq!(codes(&tencent, "InvokeCommand", request).await, [want], "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_command_without_a_name_is_called_by_its_id() {
+    let engine = engine().await;
+    let tencent = Tencent::new(&engine);
+    let answer = call(&tencent, "RunCommand", run_with(json!({"SaveCommand": true}))).await;
+    let id = &answer["CommandId"];
+    ended(&engine, &answer).await;
+    for filter in ["command-id", "command-name"] {
+        let request = json!({"Filters": [{"Name": filter, "Values": [id]}]});
+        let listed = call(&tencent, "DescribeCommands", request).await;
+        assert_eq!(&listed["CommandSet"][0]["CommandName"], id, "{filter}: {listed}");
+    }
+    assert_eq!(&task_of(&tencent, &answer).await["CommandName"], id);
+    let filter = json!([{"Name": "command-id", "Values": [id]}]);
+    for action in ["DescribeInvocations", "DescribeInvocationTasks"] {
+        let listed = call(&tencent, action, json!({"Filters": filter})).await;
+        assert_eq!(listed["TotalCount"], 1, "{action}");
+    }
+    let unkept = call(&tencent, "RunCommand", run_with(json!({}))).await;
+    let filter = json!([{"Name": "command-id", "Values": [id, unkept["CommandId"]]}]);
+    let listed = call(&tencent, "DescribeInvocations", json!({"Filters": filter})).await;
+    assert_eq!(listed["TotalCount"], 2);
+}
+
+#[tokio::test]
+async fn debugging_shows_no_values_of_parameters() {
+    let engine = engine().await;
+    let tencent = Tencent::new(&engine);
+    let confs = json!([{"ParameterName": "a", "ParameterValue": "hunter2"}]);
+    let request = run_with(json!({
+        "Content": base64("out:{{a}}"), "EnableParameter": true, "SaveCommand": true,
+        "DefaultParameterConfs": confs, "Parameters": "{\"a\":\"hunter2\"}",
+    }));
+    let typed: RunCommand = serde_json::from_value(request).expect("a request");
+    let mut shown = vec![format!("{typed:?}")];
+    tencent.run_command(typed).await.expect("sound");
+    let commands = tencent.describe_commands(Default::default()).await.expect("sound");
+    let invocations = tencent.describe_invocations(Default::default()).await.expect("sound");
+    assert!(invocations.invocation_set[0].parameters.contains("hunter2"));
+    shown.extend([format!("{commands:?}"), format!("{invocations:?}")]);
+    for shown in shown {
+        assert!(!shown.contains("hunter2") && shown.contains('…'), "{shown}");
+    }
+}
+
+/// Refuses what names one of these, and what it is not told enough of.
+struct Fence {
+    command: Arc<Mutex<Option<CommandId>>>,
+    invocation: Arc<Mutex<Option<InvokeId>>>,
+}
+
+impl Authorizer for Fence {
+    async fn authorize(&self, action: Action) -> Result<(), String> {
+        let command = *self.command.lock().expect("no panic");
+        let invocation = *self.invocation.lock().expect("no panic");
+        let is_fenced = command.is_some()
+            && ((command.is_some() && action.command_id == command)
+                || (invocation.is_some() && action.invoke_id == invocation)
+                || action.instance_ids.iter().any(|id| id.as_str() == "i-2"));
+        if is_fenced { Err("it is fenced".to_owned()) } else { Ok(()) }
+    }
+}
+
+#[tokio::test]
+async fn the_host_is_asked_of_everything_that_is_named() {
+    let (command, invocation) = (Arc::default(), Arc::default());
+    let fence = Fence { command: Arc::clone(&command), invocation: Arc::clone(&invocation) };
+    let engine = with_executors(Engine::builder()).authorizer(fence).open().await.expect("one");
+    register(&engine, "script", 2).await;
+    let tencent = Tencent::new(&engine);
+    let answer = call(&tencent, "RunCommand", run_with(json!({"SaveCommand": true}))).await;
+    ended(&engine, &answer).await;
+    let task = task_of(&tencent, &answer).await["InvocationTaskId"].clone();
+    let parsed = |key: &str| answer[key].as_str().expect("an id").parse();
+    *command.lock().expect("no panic") = parsed("CommandId").ok();
+    let id = answer["InvocationId"].as_str().expect("an id").parse::<InvokeId>();
+    *invocation.lock().expect("no panic") = id.ok();
+    let by = |name: &str, value: &Value| json!({"Filters": [{"Name": name, "Values": [value]}]});
+    let (command, invocation) = (&answer["CommandId"], &answer["InvocationId"]);
+    for (action, request) in [
+        ("DescribeCommands", json!({"CommandIds": [command]})),
+        ("DescribeInvocations", json!({"InvocationIds": [invocation]})),
+        ("DescribeInvocations", by("command-id", command)),
+        ("DescribeInvocationTasks", by("command-id", command)),
+        ("DescribeInvocationTasks", by("invocation-id", invocation)),
+        ("DescribeInvocationTasks", by("instance-id", &json!("i-2"))),
+        ("DescribeInvocationTasks", json!({"InvocationTaskIds": [task]})),
+        ("DescribeAutomationAgentStatus", by("instance-id", &json!("i-2"))),
+        (
+            "InvokeCommand",
+            json!({"CommandId": command, "InstanceIds": ["i-1"], "OutputCOSKeyPrefix": "x"}),
+        ),
+    ] {
+        let shown = format!("{action} {request}");
+        let error = refusal(&tencent, action, request).await;
+        assert_eq!(error.code, "AuthFailure.UnauthorizedOperation", "{shown}");
+    }
 }

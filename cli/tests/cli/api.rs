@@ -1,8 +1,9 @@
 //! Operations of the API pages, with the pages' own JSON.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::harness::{Done, Place};
@@ -174,6 +175,7 @@ fn how_a_script_is_given_and_run_can_be_said() {
     assert_eq!(place.ok(&["run", "--base64", "ZWNobyBo\naQ=="]), "hi\n");
     let done = place.run(&["run", "--base64", "echo hi"]);
     assert!(done.err.contains("CmdContent.DecodeError"), "{}", done.err);
+    assert!(done.err.contains("leave out --base64"), "{}", done.err);
     let done = place.run(&["run", "--type", "bat", "x"]);
     assert!(done.err.contains("RunBatScript does not run on Linux"), "{}", done.err);
     let launcher = ["run", "--launcher", "sh -c 'echo ${0##*.}' {{ACS::ScriptFileName|Ext(.py)}}"];
@@ -196,4 +198,137 @@ fn how_a_script_is_given_and_run_can_be_said() {
     let id = place.ok(&create);
     assert_eq!(place.ok(&["invoke", id.trim()]), "1");
     assert_eq!(place.json(&["commands", "show", id.trim()])["Launcher"], "cat");
+}
+
+#[test]
+fn each_dialect_has_its_own_failures() {
+    Place::with_and_without_owner(&["i"], |place, _| {
+        let check = |words: &[&str], input: &str, code: &str| {
+            let done = call(place, words, input);
+            assert_eq!(done.code, Some(1), "{input}: {}", done.err);
+            let answer: Value = serde_json::from_str(&done.out).expect("JSON");
+            let response = &answer["Response"];
+            assert_eq!(fields(&answer), ["Response"]);
+            assert_eq!(fields(response), ["Error", "RequestId"], "{input}");
+            assert_eq!(fields(&response["Error"]), ["Code", "Message"], "{input}");
+            assert_eq!(response["Error"]["Code"], code, "{input}");
+            let id = response["RequestId"].as_str().expect("a text");
+            assert_eq!(id, id.to_lowercase());
+        };
+        let tencent = |operation| ["--profile", "tencent", operation];
+        check(&tencent("RunCommand"), "{}", "MissingParameter");
+        check(&tencent("DescribeCommands"), r#"{"Limit":0}"#, "InvalidParameterValue.Range");
+        check(&tencent("Nope"), "{}", "InvalidAction");
+        check(&tencent("RunCommand"), &"x".repeat(600 * 1024), "InvalidParameter");
+        let line = |profile: &str| {
+            format!(r#"{{"op":"DescribeCommands","request":{{"No":1}}{profile}}}"#) + "\n"
+        };
+        check(&["--batch"], &line(r#","profile":"tencent""#), "UnknownParameter");
+        check(&["--batch", "--profile", "tencent"], &line(""), "UnknownParameter");
+        check(&["--batch", "--profile", "tencent"], "no line\n", "InvalidParameter");
+    });
+    let help = Place::new().ok(&["api", "--help"]);
+    for words in ["\"Response\"", "\"Violations\"", "ExecContainerCommand", "CancelInvocation"] {
+        assert!(help.contains(words), "{words}: {help}");
+    }
+}
+
+#[test]
+fn a_crowd_is_answered() {
+    let place = Place::new();
+    let run = json!({
+        "Type": "RunShellScript", "CommandContent": "true", "InstanceId": ["local"],
+        "ClientToken": "same",
+    });
+    let create = json!({"Type": "RunShellScript", "CommandContent": "dHJ1ZQ==", "Name": "n"});
+    let batch = json!({"op": "RunCommand", "request": run});
+    let asked: [(&[&str], &Value); 3] =
+        [(&["RunCommand"], &run), (&["CreateCommand"], &create), (&["--batch"], &batch)];
+    // Where there is no database yet, and where there is one.
+    for _ in 0..2 {
+        std::thread::scope(|scope| {
+            for (words, request) in asked.iter().cycle().take(24) {
+                let place = &place;
+                scope.spawn(move || {
+                    let done = call(place, words, &request.to_string());
+                    assert_eq!(done.code, Some(0), "{words:?}: {} {}", done.out, done.err);
+                });
+            }
+        });
+        place.wait_until_unowned();
+    }
+    let runs = place.json(&["ps"])["Invocations"]["Invocation"].take();
+    assert_eq!(runs.as_array().map(Vec::len), Some(1), "they gave one token");
+}
+
+#[test]
+fn a_batch_outlives_its_owners() {
+    let place = Place::new();
+    let mut command = place.command(&["api", "--batch"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut batch = command.spawn().expect("the program starts");
+    let mut stdin = batch.stdin.take().expect("piped");
+    let mut answers = BufReader::new(batch.stdout.take().expect("piped")).lines();
+    let mut ask_once = || {
+        writeln!(stdin, r#"{{"op":"DescribeCommands","request":{{}}}}"#).expect("it reads");
+        let answer = answers.next().expect("an answer").expect("a line");
+        serde_json::from_str::<Value>(&answer).expect("JSON")
+    };
+    // What a dying process may have taken is not asked again by itself.
+    let mut ask = || match ask_once() {
+        answer if answer["Code"] == "Control.Lost" => ask_once(),
+        answer => answer,
+    };
+    for _ in 0..2 {
+        assert_eq!(ask()["TotalCount"], 0);
+        let owner = std::fs::read_to_string(place.path("a.db.lock")).expect("it has been run");
+        let owner = owner.trim().parse().ok().and_then(Pid::from_raw).expect("a number");
+        kill_process(owner, Signal::KILL).expect("it runs");
+        place.wait_until_unowned();
+    }
+    assert_eq!(ask()["TotalCount"], 0);
+    drop(stdin);
+    assert_eq!(batch.wait().expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn a_stored_command_is_shown_whole() {
+    let place = Place::new();
+    let id = place.ok(&[
+        "commands",
+        "create",
+        "--name",
+        "n",
+        "--default",
+        "a=1",
+        "--default",
+        "p=hunter2",
+        "--secret",
+        "p",
+        "--launcher",
+        "cat",
+        "--user",
+        "nobody",
+        "--tag",
+        "role=web",
+        "{{a}}{{p}}",
+    ]);
+    let shown = place.ok(&["commands", "show", id.trim()]);
+    for (name, value) in [
+        ("Type", "shell"),
+        ("Launcher", "cat"),
+        ("User", "nobody"),
+        ("Tags", "role=web"),
+        ("Defaults", "a=1"),
+        ("Secrets", "p"),
+    ] {
+        let line = format!("{name:<10}{value}");
+        assert!(shown.lines().any(|shown| shown.starts_with(&line)), "{line}: {shown}");
+    }
+    assert!(!shown.contains("hunter2"), "{shown}");
+    let done = place.run(&["run", "--on-tag", "role", "true"]);
+    assert!(done.err.contains("want KEY=VALUE"), "{}", done.err);
+    place.ok(&["run", "--output-to", "oss://b/f", "true"]);
+    let shown = place.ok(&["show", &place.newest()]);
+    assert!(shown.contains("the output was not delivered"), "{shown}");
 }
