@@ -44,7 +44,7 @@ pub(super) async fn api(context: &Context, api: Api) -> Result<u8, Failure> {
 /// Calls whoever runs the file. What starts something is left with a process that sees it through.
 async fn call(context: &Context, call: ApiCall) -> Result<Value, Failure> {
     let runs = ["RunCommand", "InvokeCommand", "ExecContainerCommand"].contains(&&*call.operation);
-    let reads = ["Describe", "Preview"].iter().any(|verb| call.operation.starts_with(verb));
+    let reads = reads(&call);
     if runs {
         context.database.make_folder()?;
         let answer = background::hand_over(context.database.path(), &call).await?;
@@ -110,8 +110,8 @@ impl<'a> Link<'a> {
                 && failure.is_lost()
             {
                 self.client = None;
-                // What nobody has taken may be asked of another.
-                if failure.is_unsent() {
+                // What nobody has taken, and what only reads, may be asked of another.
+                if failure.is_unsent() || reads(call) {
                     continue;
                 }
             }
@@ -130,6 +130,11 @@ impl<'a> Link<'a> {
         self.context.database.announce();
         Ok(client)
     }
+}
+
+/// Whether a call changes nothing.
+fn reads(call: &ApiCall) -> bool {
+    ["Describe", "Preview"].iter().any(|verb| call.operation.starts_with(verb))
 }
 
 fn parse(line: &[u8], profile: Profile) -> Result<ApiCall, Failure> {
