@@ -34,6 +34,7 @@ const WORKERS_MIN: usize = 2;
 const THREADS_BESIDE: usize = 6;
 
 fn main() -> ExitCode {
+    adjutant::helper_main();
     let (json, parsed) = args::parse(std::env::args_os());
     let status = match parsed {
         Ok(Parsed::Command(arguments)) => carry_out(*arguments),

@@ -24,7 +24,7 @@ use crate::output::{LiveOutput, Stream};
 use crate::secret::Secret;
 
 pub use closure::ClosureExecutor;
-pub use process::ProcessExecutor;
+pub use process::{ProcessExecutor, helper_main};
 pub(crate) use scratch::Scratch;
 
 /// Takes commands to the instances that name it.
@@ -207,7 +207,7 @@ impl ExecutionContext {
         self.clock.sleep(duration)
     }
 
-    /// A folder that only this user can enter; emptied when the engine opens.
+    /// A folder that only this user can read; emptied when the engine opens.
     pub fn scratch_dir(&self) -> &Path {
         self.scratch.path()
     }

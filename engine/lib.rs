@@ -83,7 +83,9 @@ pub use execution::{
     DescribeInvocationResults, DescribeInvocationResultsResponse, Finished, InvocationResult,
     Outcome, ResultPage, StopReason,
 };
-pub use executor::{ClosureExecutor, ExecutionContext, Executor, ProcessExecutor, Task};
+pub use executor::{
+    ClosureExecutor, ExecutionContext, Executor, ProcessExecutor, Task, helper_main,
+};
 pub use given::Given;
 pub use id::{CommandId, ExecutionId, InstanceId, InvokeId, ParseIdError};
 pub use instance::{

@@ -211,6 +211,15 @@ impl OutputBuffer {
         self.total - self.tail.len() as u64
     }
 
+    /// Takes note of bytes that were lost before they came here. What follows the beginning is left out
+    /// up to them: there is one gap in an output.
+    fn skip(&mut self, bytes: u64) {
+        self.quota.head_bytes_max = self.head.len();
+        self.tail.clear();
+        self.tail_runs.clear();
+        self.total += bytes;
+    }
+
     fn forget(&mut self, mut bytes: usize) {
         self.tail.drain(..bytes);
         while bytes > 0 {

@@ -9,35 +9,38 @@
 //! A stop finds what the run has started even where that has left the group (`family`), ends it, and
 //! says whom it had to kill.
 
+mod account;
 mod census;
 mod child;
+mod entry;
 mod environment;
 mod errno;
 mod family;
+mod files;
+mod helper;
+mod kernel;
+mod order;
 mod pipes;
+mod run;
 mod script;
 #[cfg(test)]
 mod tests;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use super::{ExecutionContext, Executor, Task};
 use crate::command::CommandType;
-use crate::command::launcher::Launcher;
 use crate::execution::Outcome;
-use child::{Ending, Leader};
-use environment::{Environment, Mark};
-use pipes::Pipes;
-use script::ScriptFile;
+use environment::{Mark, User, Variables};
+use order::Runner;
+use run::Brief;
+use script::Interpreter;
 
-/// What breaks a run when somebody else took the exit status.
-const LOST_STATUS: &str =
-    "its exit status is lost; does the host ignore SIGCHLD, or wait for any child?";
+pub use helper::helper_main;
 
 /// Runs shell scripts as processes of this machine, as the host's own user.
 ///
@@ -71,16 +74,27 @@ const LOST_STATUS: &str =
 /// ```
 pub struct ProcessExecutor {
     shell: PathBuf,
-    environment: Environment,
     /// Where the shell was found. A shell does not move; looking through `PATH` costs 15 µs.
     shell_path: OnceLock<PathBuf>,
+    /// The host's own.
+    user: User,
+    /// What the system calls that.
+    user_name: String,
+    /// Beside those of the user.
+    variables: Variables,
 }
 
 impl ProcessExecutor {
     /// An executor that runs scripts with `sh`. The host's environment is read here, once.
     pub fn new() -> Self {
-        let environment = Environment::of_host();
-        Self { shell: "sh".into(), environment, shell_path: OnceLock::new() }
+        let (user, user_name) = User::of_host();
+        Self {
+            shell: "sh".into(),
+            shell_path: OnceLock::new(),
+            user,
+            user_name,
+            variables: Variables::new(),
+        }
     }
 
     /// Sets what runs a script without a `#!` line: a path, or a name that is looked up in `PATH`.
@@ -91,10 +105,10 @@ impl ProcessExecutor {
         self
     }
 
-    /// Adds a variable to the environment of every script, or replaces one of the host's.
+    /// Adds a variable to the environment of every script, or replaces one of its user's.
     #[must_use]
     pub fn env(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Self {
-        self.environment.set(key.into(), value.into());
+        self.variables.insert(key.into(), value.into());
         self.shell_path = OnceLock::new();
         self
     }
@@ -102,115 +116,66 @@ impl ProcessExecutor {
     /// Carries out `task`. `Err` is an outcome too: that of a task which never got to run, or was
     /// lost sight of.
     async fn run(&self, task: &Task, cx: &ExecutionContext) -> Result<Outcome, Outcome> {
-        check_type(task.command_type())?;
-        self.check_settings(task)?;
-        let dir = check_working_dir(task.working_dir())?;
+        check_type(task)?;
         if cx.stop.borrow().is_some() {
             return Ok(Outcome::Stopped { signal: None, exit_code: None, info: String::new() });
         }
-        let launcher = self.launcher(task, &dir)?;
-        // Declared first, so dropped last: a script goes away after the process that reads it.
-        let extension = launcher.as_ref().and_then(|launcher| launcher.parsed.extension.as_deref());
-        let script = ScriptFile::create(cx.scratch_dir(), task, extension.unwrap_or(".sh"))
-            .map_err(|error| broke("the script cannot be written", &error))?;
-        let mut command = self.command(task, &script, launcher)?;
-        let mark = Mark::random();
-        self.environment.apply(&mut command, task, mark);
-        let (mut leader, mut pipes) = start(command, &dir)?;
-
-        let ending = pipes
-            .read_during(leader.see_through(task.termination_mode(), mark, cx), cx)
-            .await
-            .map_err(|error| broke("the process was lost sight of", &error))?;
-        // Reaped before its pipes are drained: from here on what it left behind is on its own.
-        let status = leader.reap(&ending).map_err(|error| broke(LOST_STATUS, &error))?;
-        pipes.drain(cx).await;
-        Ok(outcome(status, &ending))
+        let brief = self.brief(task)?;
+        let mark = Mark::new(cx.scratch.engine(), task.execution_id, task.attempt);
+        run::carry_out(&brief, &self.user, cx.scratch_dir(), mark, cx).await
     }
 
-    /// Refuses what this executor cannot do, rather than to do something else.
-    fn check_settings(&self, task: &Task) -> Result<(), Outcome> {
-        if task.container_id().or(task.container_name()).is_some() {
-            let info = "this executor runs nothing in containers".to_owned();
-            return Err(Outcome::Unsuitable { code: "CommandNotApplicable", info });
-        }
-        match task.username() {
-            Some(user) if !self.environment.is_own_user(user) => Err(Outcome::Unsuitable {
-                code: "AccountNotExists",
-                info: format!(
-                    "`{user}` is not the host's user, and this executor runs as no other"
-                ),
-            }),
-            _ => Ok(()),
-        }
+    /// What a run has to know of its task.
+    fn brief(&self, task: &Task) -> Result<Brief, Outcome> {
+        let username = self.another_user(task).map(str::to_owned);
+        let variables = self.variables.clone().into_iter();
+        Ok(Brief {
+            name: format!("{}-{}", task.execution_id, task.attempt),
+            content: Arc::clone(&task.content),
+            runner: self.runner(task, username.is_none())?,
+            working_dir: task.working_dir().and_then(Path::to_str).map(str::to_owned),
+            variables: variables.chain(environment::variables_of(task)).collect(),
+            username,
+            termination_mode: task.termination_mode(),
+        })
     }
 
-    /// What the script is to be given to, if its shell is not; it has to be there.
-    fn launcher(&self, task: &Task, dir: &Path) -> Result<Option<Program>, Outcome> {
-        let Some(text) = task.launcher() else { return Ok(None) };
-        let not_found = |why: String| Outcome::Unsuitable {
-            code: "LauncherNotFound",
-            info: format!("the launcher `{text}`: {why}"),
-        };
-        let parsed = Launcher::parse(text).map_err(not_found)?;
-        let (named, _) = parsed.command("");
-        // One with a `/` is a file, from the working directory on.
-        let path = match named.contains('/') {
-            true => dir.join(&named),
-            false => self.environment.find(Path::new(&named)).unwrap_or_default(),
-        };
-        if !path.is_file() || rustix::fs::access(&path, rustix::fs::Access::EXEC_OK).is_err() {
-            let why = format!("`{named}` is no program that can be started here");
-            return Err(not_found(why));
-        }
-        Ok(Some(Program { parsed, path }))
+    /// The user to run as, if that is not the host's own.
+    fn another_user<'a>(&self, task: &'a Task) -> Option<&'a str> {
+        task.username().filter(|name| *name != self.user_name)
     }
 
-    /// What runs `script`. The program is always a path: std would fork to look a name up in a
-    /// `PATH` that is not its own.
-    fn command(
-        &self,
-        task: &Task,
-        script: &ScriptFile,
-        launcher: Option<Program>,
-    ) -> Result<Command, Outcome> {
-        match launcher {
-            Some(Program { parsed, path }) => {
-                let script = script.path().to_str().ok_or_else(|| Outcome::Broke {
-                    info: "the folder of scripts has a name that is no UTF-8".to_owned(),
-                })?;
-                let mut command = Command::new(path);
-                command.args(parsed.command(script).1);
-                Ok(command)
-            }
-            None => self.interpreter(task, script),
+    /// What the script is to be given to.
+    fn runner(&self, task: &Task, own: bool) -> Result<Runner, Outcome> {
+        if let Some(launcher) = task.launcher() {
+            return Ok(Runner::Launcher(launcher.to_owned()));
         }
-    }
-
-    /// The interpreter that the script names, or the shell.
-    fn interpreter(&self, task: &Task, script: &ScriptFile) -> Result<Command, Outcome> {
+        if task.command_type() == CommandType::RunPowerShellScript {
+            return Ok(Runner::PowerShell);
+        }
         let interpreter = script::interpreter(task.content())
             .map_err(|error| broke("the `#!` line names no interpreter", &error))?;
-        let mut command = match interpreter {
-            Some(interpreter) => {
-                let mut command = Command::new(interpreter.program);
-                command.args(interpreter.argument);
-                command
-            }
-            None => Command::new(self.find_shell()?),
-        };
-        command.arg(script.path());
-        Ok(command)
+        Ok(match interpreter {
+            Some(Interpreter { program, argument }) => Runner::Interpreter {
+                program: program.into(),
+                argument: argument.map(OsStr::to_owned),
+            },
+            None if own => Runner::Shell(self.find_shell().into()),
+            None => Runner::Shell(self.shell.clone().into()),
+        })
     }
 
-    fn find_shell(&self) -> Result<&Path, Outcome> {
+    /// Where the shell is for the host's own user; its name if it is nowhere.
+    fn find_shell(&self) -> &Path {
         if let Some(path) = self.shell_path.get() {
-            return Ok(path);
+            return path;
         }
-        let path = self.environment.find(&self.shell).map_err(|error| {
-            broke(&format!("the shell `{}` is not in PATH", self.shell.display()), &error)
-        })?;
-        Ok(self.shell_path.get_or_init(|| path))
+        let mut variables = self.user.variables.clone();
+        variables.extend(self.variables.clone());
+        match environment::find(&self.shell, &variables) {
+            Ok(path) => self.shell_path.get_or_init(|| path),
+            Err(_) => &self.shell,
+        }
     }
 }
 
@@ -233,79 +198,19 @@ impl Executor for ProcessExecutor {
     }
 }
 
-/// A launcher, and where its program is.
-struct Program {
-    parsed: Launcher,
-    path: PathBuf,
-}
-
-fn start(mut command: Command, dir: &Path) -> Result<(Leader, Pipes), Outcome> {
-    command
-        .current_dir(dir)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
-    let mut child = command.spawn().map_err(|error| {
-        let program = Path::new(command.get_program()).display();
-        broke(&format!("`{program}` cannot be started in `{}`", dir.display()), &error)
-    })?;
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    // The leader comes first: once there is one, nothing that fails leaves the process behind.
-    let watched = Leader::new(child).and_then(|leader| Ok((leader, Pipes::new(stdout, stderr)?)));
-    watched.map_err(|error| broke("the process was ended: it cannot be watched", &error))
-}
-
-fn check_type(command_type: CommandType) -> Result<(), Outcome> {
-    match command_type {
-        CommandType::RunShellScript => Ok(()),
-        other => Err(Outcome::Unsuitable {
-            code: "CommandNotApplicable",
-            info: format!("{other} does not run here; want {}", CommandType::RunShellScript),
-        }),
-    }
-}
-
-/// The directory to run in, if it can be entered.
-fn check_working_dir(asked: Option<&Path>) -> Result<PathBuf, Outcome> {
-    let dir = asked.map_or_else(std::env::home_dir, |dir| Some(dir.to_owned()));
-    let fault = match &dir {
-        None => "is not named and the host's user has no home".to_owned(),
-        Some(dir) => match std::fs::metadata(dir) {
-            Ok(found) if !found.is_dir() => "is no directory".to_owned(),
-            Ok(_) => match rustix::fs::access(dir, rustix::fs::Access::EXEC_OK) {
-                Ok(()) => return Ok(dir.clone()),
-                Err(error) => format!("cannot be entered: {}", errno::describe(&error.into())),
-            },
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                "does not exist and is not created".to_owned()
-            }
-            Err(error) => format!("cannot be looked at: {}", errno::describe(&error)),
-        },
+/// Refuses what this executor cannot do, rather than to do something else.
+fn check_type(task: &Task) -> Result<(), Outcome> {
+    let info = if task.container_id().or(task.container_name()).is_some() {
+        "this executor runs nothing in containers".to_owned()
+    } else if task.command_type() == CommandType::RunBatScript {
+        let want = [CommandType::RunShellScript, CommandType::RunPowerShellScript];
+        format!("{} does not run here; want {} or {}", task.command_type(), want[0], want[1])
+    } else {
+        return Ok(());
     };
-    let named = dir.map_or(String::new(), |dir| format!(" `{}`", dir.display()));
-    Err(Outcome::Unsuitable {
-        code: "DirectoryNotExists",
-        info: format!(
-            "the working directory{named} {fault}; want one that exists and that the host's user may enter"
-        ),
-    })
+    Err(Outcome::Unsuitable { code: "CommandNotApplicable", info })
 }
 
-fn broke(what: &str, error: &std::io::Error) -> Outcome {
+fn broke(what: &str, error: &io::Error) -> Outcome {
     Outcome::Broke { info: format!("{what}: {}", errno::describe(error)) }
-}
-
-/// What to report for what was waited.
-fn outcome(status: ExitStatus, ending: &Ending) -> Outcome {
-    match (ending, status.code(), status.signal()) {
-        (Ending::Asked(stop), exit_code, signal) => {
-            Outcome::Stopped { signal, exit_code, info: stop.to_string() }
-        }
-        (Ending::ByItself, Some(code), _) => Outcome::Exited(code),
-        (Ending::ByItself, None, Some(signal)) => Outcome::Signaled(signal),
-        (Ending::ByItself, None, None) => {
-            unreachable!("a process that was waited for has exited or was signalled")
-        }
-    }
 }

@@ -1,33 +1,49 @@
-//! The folder for what only lives as long as a run: entered by this user alone, emptied at open of
-//! what an earlier engine left. In memory where the system has a place for that: creating a file
+//! The folder for what only lives as long as a run: read by this user alone, emptied at open of what an
+//! earlier engine left. In memory where the system has a place for that: creating a file
 //! costs a tenth there, and scripts with secrets in them never reach a disk.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use crate::error::{Error, Result, StorageError, StorageErrorKind};
 
 /// Where Linux keeps files in memory.
 const IN_MEMORY: &str = "/dev/shm";
 
-/// Its folder goes with it.
+/// What the name of a folder begins with that is a surviving run's, and stays until that has ended.
+const KEPT: &str = "kept-";
+/// The file with the number of the engine.
+const ENGINE: &str = "engine";
+
+/// Its folder goes with it, unless some run survives.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     path: PathBuf,
+    engine: u64,
+    /// That of the engine before, if it was not shut down.
+    engine_before: Option<u64>,
+    /// Where surviving runs have their records; none for an engine in memory.
+    runs: Option<PathBuf>,
 }
 
 impl Scratch {
     /// The folder of a database; blocks. The caller holds the lock of the database.
     pub(crate) fn of(database: &Path) -> Result<Self> {
-        let mut beside = database.as_os_str().to_owned();
-        beside.push(".run");
-        let places = [in_memory(database), PathBuf::from(beside)];
+        let beside = |ending: &str| {
+            let mut path = database.as_os_str().to_owned();
+            path.push(ending);
+            PathBuf::from(path)
+        };
+        let places = [in_memory(database), beside(".run")];
+        let mut engine_before = None;
         for place in &places {
+            engine_before = engine_before.or(engine_in(place));
             sweep(place).map_err(|error| io_error(place, &error))?;
         }
         let [first, second] = places;
@@ -37,7 +53,7 @@ impl Scratch {
             create(&second).map_err(|error| io_error(&second, &error))?;
             second
         };
-        Ok(Self { path })
+        Self::new(path, engine_before, Some(beside(".runs")))
     }
 
     /// A folder for an engine in memory; blocks.
@@ -46,7 +62,37 @@ impl Scratch {
         let new_in = |place| tempfile::Builder::new().prefix("adjutant-").tempdir_in(place);
         let folder = new_in(Path::new(IN_MEMORY)).or_else(|_| new_in(&on_disk));
         let folder = folder.map_err(|error| io_error(&on_disk, &error))?;
-        Ok(Self { path: folder.keep() })
+        fs::set_permissions(folder.path(), Permissions::from_mode(mode()))
+            .map_err(|error| io_error(folder.path(), &error))?;
+        Self::new(folder.keep(), None, None)
+    }
+
+    fn new(path: PathBuf, engine_before: Option<u64>, runs: Option<PathBuf>) -> Result<Self> {
+        let (engine, _) = Uuid::new_v4().as_u64_pair();
+        let scratch = Self { path, engine, engine_before, runs };
+        let file = scratch.path.join(ENGINE);
+        fs::write(&file, engine.to_string()).map_err(|error| io_error(&file, &error))?;
+        Ok(scratch)
+    }
+
+    /// A random number for this engine, which is in no record.
+    pub(crate) fn engine(&self) -> u64 {
+        self.engine
+    }
+
+    /// That of the engine before, if it was not shut down.
+    pub(crate) fn engine_before(&self) -> Option<u64> {
+        self.engine_before
+    }
+
+    /// Where surviving runs have their records; none for an engine in memory.
+    pub(crate) fn runs(&self) -> Option<&Path> {
+        self.runs.as_deref()
+    }
+
+    /// A folder that stays when the engine ends, for the run of this name.
+    pub(crate) fn kept(&self, name: &str) -> PathBuf {
+        self.path.join(format!("{KEPT}{name}"))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -64,16 +110,50 @@ fn in_memory(database: &Path) -> PathBuf {
 
 /// Removes what an earlier engine left; somebody else's folder, or a link to one, is left alone.
 fn sweep(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() => {
-            fs::remove_dir_all(path)
+    if is_own(path) { empty(path) } else { Ok(()) }
+}
+
+fn is_own(path: &Path) -> bool {
+    let found = fs::symlink_metadata(path);
+    found.is_ok_and(|found| {
+        found.is_dir() && found.uid() == rustix::process::geteuid().as_raw()
+    })
+}
+
+/// Removes all but what surviving runs need, and the folder itself if there is no such thing.
+fn empty(path: &Path) -> io::Result<()> {
+    let mut stays = false;
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_name().as_encoded_bytes().starts_with(KEPT.as_bytes()) {
+            stays = true;
+        } else if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
         }
-        _ => Ok(()),
+    }
+    if stays { Ok(()) } else { fs::remove_dir(path) }
+}
+
+fn engine_in(path: &Path) -> Option<u64> {
+    if !is_own(path) {
+        return None;
+    }
+    fs::read_to_string(path.join(ENGINE)).ok()?.parse().ok()
+}
+
+/// Makes the folder, unless it has stayed.
+fn create(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(mode()).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_own(path) => Ok(()),
+        created => created,
     }
 }
 
-fn create(path: &Path) -> io::Result<()> {
-    DirBuilder::new().mode(0o700).create(path)
+/// Root runs commands as other users, who pass through to a folder of their own.
+fn mode() -> u32 {
+    if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 }
 }
 
 fn io_error(path: &Path, error: &io::Error) -> Error {
@@ -87,7 +167,7 @@ fn io_error(path: &Path, error: &io::Error) -> Error {
 impl Drop for Scratch {
     fn drop(&mut self) {
         // What cannot be removed now is removed at the next open.
-        let _ = fs::remove_dir_all(&self.path);
+        let _ = empty(&self.path);
     }
 }
 
@@ -101,12 +181,17 @@ mod tests {
         let database = place.path().join("a.db");
         let scratch = Scratch::of(&database).expect("a folder");
         let path = scratch.path().to_owned();
-        assert_eq!(fs::metadata(&path).expect("it exists").mode() & 0o7777, 0o700);
+        assert_eq!(fs::metadata(&path).expect("it exists").mode() & 0o7777, mode());
         fs::write(path.join("left"), "by a run that nobody ended").expect("written");
+        fs::create_dir(scratch.kept("17-1")).expect("a folder");
+        let before = scratch.engine();
         // As after the loss of the process: nothing tidied up.
         std::mem::forget(scratch);
         let scratch = Scratch::of(&database).expect("a folder again");
-        assert_eq!(fs::read_dir(scratch.path()).expect("readable").count(), 0);
+        let has = |name: &str| scratch.path().join(name).exists();
+        assert_eq!([has("left"), has("kept-17-1"), has(ENGINE)], [false, true, true]);
+        assert_eq!(scratch.engine_before(), Some(before));
+        fs::remove_dir(scratch.kept("17-1")).expect("it was kept");
         drop(scratch);
         assert!(!path.exists());
         assert_ne!(in_memory(&database), in_memory(&place.path().join("b.db")));

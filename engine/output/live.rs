@@ -73,6 +73,27 @@ impl LiveOutput {
         state.notify();
     }
 
+    /// Takes note of bytes that were lost on the way here.
+    pub(crate) fn skip(&self, bytes: u64) {
+        let mut state = self.state();
+        if state.closed || bytes == 0 {
+            return;
+        }
+        let spool = std::mem::replace(&mut state.spool, SpoolState::Failed);
+        state.spool = match spool {
+            SpoolState::Open(spool) => SpoolState::Full(spool),
+            other => other,
+        };
+        state.buffer.skip(bytes);
+        state.notify();
+    }
+
+    /// What the record would have now, and how much was printed so far.
+    pub(crate) fn snapshot(&self) -> (Output, u64) {
+        let state = self.state();
+        (state.buffer.to_output(), state.buffer.total)
+    }
+
     /// Lets `watcher` know of everything that comes from now on.
     pub(crate) fn watch(&self, watcher: &Arc<Notify>) {
         let watcher = Arc::downgrade(watcher);

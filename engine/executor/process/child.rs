@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::process::{Child, ExitStatus};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions};
@@ -20,6 +20,7 @@ use super::census;
 use super::environment::Mark;
 use super::errno;
 use super::family::{Family, Named, Watch};
+use super::kernel::{self, Rusage};
 use crate::invocation::TerminationMode;
 
 /// How a process came to its end.
@@ -83,13 +84,13 @@ pub(super) struct Leader {
 }
 
 impl Leader {
-    /// Takes charge of `child`, which must lead its group.
+    /// Takes charge of a child, which must lead its group and is nobody else's.
     ///
     /// # Errors
     ///
     /// If it cannot be watched, such as for want of descriptors. It is killed then, with its group.
-    pub(super) fn new(child: Child) -> io::Result<Self> {
-        let group = Group::new(child);
+    pub(super) fn new(child: Pid) -> io::Result<Self> {
+        let group = Group { id: child, reaped: false };
         Ok(Self { pidfd: watch(group.id)?, group })
     }
 
@@ -233,12 +234,13 @@ impl Leader {
         Named::new(self.group.id, now.map_or("?".to_owned(), |process| process.name))
     }
 
-    /// Takes the exit status of a process that has ended, and ends what a stop has to end with it.
+    /// Takes the exit status of a process that has ended, and what it has used; ends what a stop has to
+    /// end with it.
     ///
     /// # Errors
     ///
     /// `ECHILD` if somebody else has taken the status.
-    pub(super) fn reap(mut self, ending: &Ending) -> io::Result<ExitStatus> {
+    pub(super) fn reap(mut self, ending: &Ending) -> io::Result<(ExitStatus, Rusage)> {
         if matches!(ending, Ending::Asked(stop) if stop.mode == TerminationMode::ProcessTree) {
             // Fails only if the leader is not there to be reaped either, which the next line tells.
             let _ = self.group.signal(Signal::KILL);
@@ -296,15 +298,10 @@ fn readable(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 struct Group {
     /// The pid of the leader, and so the number of the group.
     id: Pid,
-    leader: Child,
     reaped: bool,
 }
 
 impl Group {
-    fn new(leader: Child) -> Self {
-        Self { id: Pid::from_child(&leader), leader, reaped: false }
-    }
-
     /// Whether the leader is a zombie. Fails with `ECHILD` if it is not even that: if the host
     /// reaped it, and the number of the group may by now be that of strangers.
     fn leader_has_ended(&self) -> io::Result<bool> {
@@ -317,9 +314,10 @@ impl Group {
         Ok(rustix::process::kill_process_group(self.id, signal)?)
     }
 
-    fn reap(&mut self) -> io::Result<ExitStatus> {
-        self.reaped = true;
-        self.leader.wait()
+    fn reap(&mut self) -> io::Result<(ExitStatus, Rusage)> {
+        let status = kernel::try_wait(self.id);
+        self.reaped = !matches!(status, Ok(None));
+        status?.ok_or_else(|| io::Error::other("it has not ended"))
     }
 }
 
@@ -333,7 +331,7 @@ impl Drop for Group {
         if let Err(error) = self.signal(Signal::KILL) {
             tracing::warn!(%error, pid = %self.id, "a process is left to itself");
         }
-        if matches!(self.leader.try_wait(), Ok(None)) {
+        if matches!(kernel::try_wait(self.id), Ok(None)) {
             reap_aside(self.id);
         }
     }

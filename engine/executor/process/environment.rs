@@ -5,28 +5,37 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use rustix::fs::Access;
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Task;
+use super::account::Account;
+use crate::id::ExecutionId;
 
 /// Where programs are if the host does not say.
 const PATH_FALLBACK: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where programs are for users other than the host's.
+const PATH_OF_USERS: &str = "/usr/local/bin:/usr/bin:/bin";
+const LANG_FALLBACK: &str = "C.UTF-8";
 
 /// The variable that marks what one start has started.
 const RUN: &str = "ADJUTANT_RUN";
+/// The variable with the file for a run's result.
+const RESULT: &str = "ADJUTANT_RESULT";
 
-/// What tells the processes of one start from all others. Random, and kept nowhere but in memory: ids
-/// are in the records, and of those there may be copies that run at the same time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What tells the processes of one start from all others: the engine, by a number that is random and never
+/// in its records, of which there may be copies that run at the same time; the execution; its attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Mark(u128);
 
 impl Mark {
-    pub(super) fn random() -> Self {
-        Self(Uuid::new_v4().as_u128())
+    pub(super) fn new(engine: u64, execution: ExecutionId, attempt: u32) -> Self {
+        // No engine gets to so many executions that these meet.
+        let run = (execution.0.cast_unsigned() << 20) ^ u64::from(attempt);
+        Self(u128::from(engine) << 64 | u128::from(run))
     }
 
     /// The mark that an environment has, as `/proc/N/environ` shows it.
@@ -44,133 +53,152 @@ impl fmt::Display for Mark {
     }
 }
 
-/// The variables that every script of an executor gets.
-pub(super) struct Environment {
-    variables: BTreeMap<OsString, OsString>,
-    /// The host's user, as the system calls it.
-    own_user: String,
+/// Environment variables.
+pub(super) type Variables = BTreeMap<OsString, OsString>;
+
+/// Whose run it is, as far as its environment goes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct User {
+    /// None if it has none.
+    pub home: Option<OsString>,
+    pub variables: Variables,
 }
 
-impl Environment {
-    /// What the host's environment says of its user; where it is silent, what `/etc/passwd` says.
-    pub(super) fn of_host() -> Self {
-        let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+impl User {
+    /// The host's own, and what the system calls it: what its environment says; where that is silent,
+    /// what the system says.
+    pub(super) fn of_host() -> (Self, String) {
         let uid = rustix::process::getuid().as_raw();
-        Self::new(|key| std::env::var_os(key), std::env::home_dir(), &passwd, uid)
+        let account = Account::of_uid(uid);
+        let user =
+            Self::own(|key| std::env::var_os(key), std::env::home_dir(), account.as_ref(), uid);
+        (user, account.map_or_else(|| uid.to_string(), |account| account.name))
     }
 
-    fn new(
+    fn own(
         host: impl Fn(&str) -> Option<OsString>,
         home: Option<PathBuf>,
-        passwd: &str,
+        account: Option<&Account>,
         uid: u32,
     ) -> Self {
-        let account = Account::find(passwd, uid);
-        let user = account.as_ref().map_or(uid.to_string(), |account| account.name.to_owned());
-        let shell = account.map(|account| account.shell).filter(|shell| !shell.is_empty());
-        let home = home.filter(|home| !home.as_os_str().is_empty());
-
-        let mut variables = BTreeMap::new();
-        let mut set = |key: &str, fallback: OsString| {
-            let value = host(key).filter(|value| !value.is_empty()).unwrap_or(fallback);
-            variables.insert(key.into(), value);
-        };
-        set("HOME", home.map_or("/".into(), PathBuf::into_os_string));
-        set("USER", user.clone().into());
-        set("LOGNAME", user.clone().into());
-        set("SHELL", shell.unwrap_or("/bin/sh").into());
-        set("PATH", PATH_FALLBACK.into());
-        set("LANG", "C.UTF-8".into());
-        Self { variables, own_user: user }
+        let home = home.map(PathBuf::into_os_string).filter(|home| !home.is_empty());
+        let name: OsString =
+            account.map_or_else(|| uid.to_string(), |account| account.name.clone()).into();
+        let fallbacks = [
+            ("HOME", home.clone().unwrap_or("/".into())),
+            ("USER", name.clone()),
+            ("LOGNAME", name),
+            ("SHELL", account.map_or("/bin/sh".into(), |account| account.shell.clone().into())),
+            ("PATH", PATH_FALLBACK.into()),
+            ("LANG", LANG_FALLBACK.into()),
+        ];
+        let variables = fallbacks.map(|(key, fallback)| {
+            (key.into(), host(key).filter(|value| !value.is_empty()).unwrap_or(fallback))
+        });
+        Self { home, variables: variables.into() }
     }
 
-    /// Whether a name is that of the host's user.
-    pub(super) fn is_own_user(&self, name: &str) -> bool {
-        self.own_user == name
-    }
-
-    pub(super) fn set(&mut self, key: OsString, value: OsString) {
-        self.variables.insert(key, value);
-    }
-
-    /// Gives `command` these variables, what names and marks its run, and nothing else.
-    pub(super) fn apply(&self, command: &mut Command, task: &Task, mark: Mark) {
-        command
-            .env_clear()
-            .envs(&self.variables)
-            .envs(task.variables())
-            .env("ADJUTANT_INVOKE_ID", task.invoke_id().to_string())
-            .env("ADJUTANT_COMMAND_ID", task.command_id().to_string())
-            .env("ADJUTANT_INSTANCE_ID", task.instance_id.as_str())
-            .env("ADJUTANT_EXECUTION_ID", task.execution_id.to_string())
-            .env("ADJUTANT_ATTEMPT", task.attempt.to_string())
-            .env(RUN, mark.to_string());
-    }
-
-    /// The path of `program`: itself if it is one, else where the script's own `PATH` has it.
-    ///
-    /// # Errors
-    ///
-    /// `ENOENT` if no folder of `PATH` has such a program.
-    pub(super) fn find(&self, program: &Path) -> io::Result<PathBuf> {
-        if program.components().count() > 1 || program.is_absolute() {
-            return Ok(program.to_owned());
-        }
-        let path = self.variables.get(OsStr::new("PATH")).map_or(OsStr::new(""), |path| path);
-        std::env::split_paths(path)
-            // A relative folder would depend on the working directory, which others may write to.
-            .filter(|folder| folder.is_absolute())
-            .map(|folder| folder.join(program))
-            .find(|path| rustix::fs::access(path, Access::EXEC_OK).is_ok() && path.is_file())
-            .ok_or_else(|| Errno::NOENT.into())
+    /// Another than the host's: nothing of the host's environment is for it.
+    pub(super) fn of_account(account: &Account) -> Self {
+        let variables = [
+            ("HOME", account.home.clone().into_os_string()),
+            ("USER", account.name.clone().into()),
+            ("LOGNAME", account.name.clone().into()),
+            ("SHELL", account.shell.clone().into()),
+            ("PATH", if account.uid == 0 { PATH_FALLBACK } else { PATH_OF_USERS }.into()),
+            ("LANG", LANG_FALLBACK.into()),
+        ];
+        let variables = variables.map(|(key, value)| (key.into(), value));
+        Self { home: Some(account.home.clone().into()), variables: variables.into() }
     }
 }
 
-/// A line of `/etc/passwd`.
-struct Account<'a> {
-    name: &'a str,
-    shell: &'a str,
+/// What names a task, and the values of parameters that are passed so.
+pub(super) fn variables_of(task: &Task) -> impl Iterator<Item = (OsString, OsString)> {
+    let own = [
+        ("ADJUTANT_INVOKE_ID", task.invoke_id().to_string()),
+        ("ADJUTANT_COMMAND_ID", task.command_id().to_string()),
+        ("ADJUTANT_INSTANCE_ID", task.instance_id.as_str().to_owned()),
+        ("ADJUTANT_EXECUTION_ID", task.execution_id.to_string()),
+        ("ADJUTANT_ATTEMPT", task.attempt.to_string()),
+    ];
+    let given = task.variables().into_iter().map(|(key, value)| (key.into(), value.into()));
+    given.chain(own.map(|(key, value)| (key.into(), value.into())))
 }
 
-impl<'a> Account<'a> {
-    fn find(passwd: &'a str, uid: u32) -> Option<Self> {
-        passwd.lines().find_map(|line| {
-            let mut fields = line.split(':');
-            let name = fields.next()?;
-            let found = fields.nth(1)?.parse() == Ok(uid);
-            found.then(|| Self { name, shell: fields.nth(3).unwrap_or_default() })
-        })
+/// What marks a run, and tells it where its result goes.
+pub(super) fn variables_of_run(result: &Path, mark: Mark) -> [(OsString, OsString); 2] {
+    [(RESULT.into(), result.into()), marked(mark)]
+}
+
+/// What marks a helper before it has become the run's program.
+pub(super) fn marked(mark: Mark) -> (OsString, OsString) {
+    (RUN.into(), mark.to_string().into())
+}
+
+/// The path of `program`: itself if it is one, else where the script's own `PATH` has it.
+///
+/// # Errors
+///
+/// `ENOENT` if no folder of `PATH` has such a program.
+pub(super) fn find(program: &Path, variables: &Variables) -> io::Result<PathBuf> {
+    if program.components().count() > 1 || program.is_absolute() {
+        return Ok(program.to_owned());
     }
+    let path = variables.get(OsStr::new("PATH")).map_or(OsStr::new(""), |path| path);
+    std::env::split_paths(path)
+        // A relative folder would depend on the working directory, which others may write to.
+        .filter(|folder| folder.is_absolute())
+        .map(|folder| folder.join(program))
+        .find(|path| is_program(path))
+        .ok_or_else(|| Errno::NOENT.into())
+}
+
+/// Whether there is a program that this user may run.
+pub(super) fn is_program(path: &Path) -> bool {
+    rustix::fs::access(path, Access::EXEC_OK).is_ok() && path.is_file()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const PASSWD: &str =
-        "root:x:0:0:root:/root:/bin/bash\nbroken\nann:x:1000:1000:,,,:/home/ann:\n";
+    const KEYS: [&str; 6] = ["HOME", "USER", "LOGNAME", "SHELL", "PATH", "LANG"];
 
-    fn check(host: &[(&str, &str)], home: Option<&str>, uid: u32, want: [&str; 6]) {
-        let host = |key: &str| host.iter().find(|(k, _)| *k == key).map(|(_, v)| v.into());
-        let environment = Environment::new(host, home.map(PathBuf::from), PASSWD, uid);
-        let got = ["HOME", "USER", "LOGNAME", "SHELL", "PATH", "LANG"]
-            .map(|key| environment.variables[OsStr::new(key)].to_str().expect("plain text"));
+    fn check(user: &User, want: [&str; 6]) {
+        let got = KEYS.map(|key| user.variables[OsStr::new(key)].to_str().expect("plain text"));
         assert_eq!(got, want);
-        assert_eq!(environment.variables.len(), 6);
+        assert_eq!(user.variables.len(), 6);
+    }
+
+    fn account(uid: u32) -> Account {
+        let (name, home, shell) = ("ann".to_owned(), "/home/ann".into(), "/bin/bash".into());
+        Account { name, uid, gid: uid, home, shell }
     }
 
     #[test]
     fn what_the_host_does_not_say_is_looked_up() {
+        let check = |host: &[(&str, &str)], home: Option<&str>, account: Option<&Account>, want| {
+            let host = |key: &str| host.iter().find(|(k, _)| *k == key).map(|(_, v)| v.into());
+            check(&User::own(host, home.map(PathBuf::from), account, 7), want);
+        };
+        let ann = account(1000);
         let named = [("USER", "u"), ("LOGNAME", "l"), ("SHELL", "/s"), ("PATH", "/p"), ("X", "x")];
-        check(&named, Some("/h"), 0, ["/h", "u", "l", "/s", "/p", "C.UTF-8"]);
+        check(&named, Some("/h"), Some(&ann), ["/h", "u", "l", "/s", "/p", "C.UTF-8"]);
         check(
             &[("LANG", "de_DE.UTF-8"), ("USER", "")],
-            Some("/root"),
-            0,
-            ["/root", "root", "root", "/bin/bash", PATH_FALLBACK, "de_DE.UTF-8"],
+            Some("/home/ann"),
+            Some(&ann),
+            ["/home/ann", "ann", "ann", "/bin/bash", PATH_FALLBACK, "de_DE.UTF-8"],
         );
-        check(&[], None, 1000, ["/", "ann", "ann", "/bin/sh", PATH_FALLBACK, "C.UTF-8"]);
-        check(&[], Some(""), 7, ["/", "7", "7", "/bin/sh", PATH_FALLBACK, "C.UTF-8"]);
+        check(&[], Some(""), None, ["/", "7", "7", "/bin/sh", PATH_FALLBACK, "C.UTF-8"]);
+    }
+
+    #[test]
+    fn another_user_has_nothing_of_the_hosts() {
+        let of = |uid| User::of_account(&account(uid));
+        check(&of(9), ["/home/ann", "ann", "ann", "/bin/bash", PATH_OF_USERS, "C.UTF-8"]);
+        check(&of(0), ["/home/ann", "ann", "ann", "/bin/bash", PATH_FALLBACK, "C.UTF-8"]);
     }
 
     #[test]
@@ -178,7 +206,7 @@ mod tests {
         let check = |environment: &str, want: Option<u128>| {
             assert_eq!(Mark::of(environment.as_bytes()), want.map(Mark), "{environment}");
         };
-        let mark = Mark::random();
+        let mark = Mark::new(0xfeed_feed_feed_feed, ExecutionId(17), 2);
         check(&format!("A=b\0ADJUTANT_RUN={mark}\0C=d\0"), Some(mark.0));
         check(&format!("ADJUTANT_RUN={}\0", Mark(17)), Some(17));
         check(&format!("XADJUTANT_RUN={mark}\0"), None);
@@ -191,10 +219,8 @@ mod tests {
     #[test]
     fn programs_are_found_in_the_scripts_own_path() {
         let check = |path: &str, program: &str, want: Option<&str>| {
-            let mut environment =
-                Environment { variables: BTreeMap::new(), own_user: String::new() };
-            environment.set("PATH".into(), path.into());
-            assert_eq!(environment.find(Path::new(program)).ok().as_deref(), want.map(Path::new));
+            let variables = Variables::from([("PATH".into(), path.into())]);
+            assert_eq!(find(Path::new(program), &variables).ok().as_deref(), want.map(Path::new));
         };
         check("/nowhere:/bin", "sh", Some("/bin/sh"));
         check("/nowhere", "sh", None);

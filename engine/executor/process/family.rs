@@ -193,6 +193,7 @@ impl Member {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::ExecutionId;
 
     #[test]
     fn a_family_is_found_by_group_ancestors_and_mark() {
@@ -205,7 +206,8 @@ mod tests {
             name: String::new(),
             mark,
         };
-        let (own, other) = (Some(Mark::random()), Some(Mark::random()));
+        let mark = |execution| Some(Mark::new(1, ExecutionId(execution), 1));
+        let (own, other) = (mark(1), mark(2));
         let older = |process| Process { started: 4, ..process };
         let processes = [
             process(10, 2, 10, own),          // the leader

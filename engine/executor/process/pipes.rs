@@ -5,7 +5,6 @@ use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
-use std::process::{ChildStderr, ChildStdout};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -44,17 +43,14 @@ pub(super) struct Pipes {
 }
 
 impl Pipes {
-    /// Takes the pipes of a child that was spawned with both.
+    /// Takes the reading ends of standard output and of standard error.
     ///
     /// # Errors
     ///
     /// If the runtime cannot watch them.
-    pub(super) fn new(
-        stdout: Option<ChildStdout>,
-        stderr: Option<ChildStderr>,
-    ) -> io::Result<Self> {
-        let stdout = Pipe::new(Stream::Stdout, stdout.map(OwnedFd::from))?;
-        let stderr = Pipe::new(Stream::Stderr, stderr.map(OwnedFd::from))?;
+    pub(super) fn new([stdout, stderr]: [OwnedFd; 2]) -> io::Result<Self> {
+        let stdout = Pipe::new(Stream::Stdout, stdout)?;
+        let stderr = Pipe::new(Stream::Stderr, stderr)?;
         Ok(Self { stdout, stderr, turn_bytes: 0 })
     }
 
@@ -128,12 +124,9 @@ struct Pipe {
 }
 
 impl Pipe {
-    fn new(stream: Stream, fd: Option<OwnedFd>) -> io::Result<Self> {
-        let receive = |fd| {
-            rustix::io::ioctl_fionbio(&fd, true)?;
-            Receiver::from_owned_fd_unchecked(fd)
-        };
-        Ok(Self { stream, receiver: fd.map(receive).transpose()? })
+    fn new(stream: Stream, fd: OwnedFd) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        Ok(Self { stream, receiver: Some(Receiver::from_owned_fd_unchecked(fd)?) })
     }
 
     /// Reads once, as soon as there is something; 0 bytes at the end.

@@ -1,62 +1,15 @@
-//! The script of a run as a file that only this user can read, and what its first line asks for.
+//! What the first line of a script asks for.
 //!
 //! A `#!` line is read here rather than by the kernel, in the same way. So the file itself is never
 //! executed, and neither of two old troubles exists: `ETXTBSY` while another thread's spawn still
 //! holds a copy of the descriptor that wrote it, and a scratch folder on a `noexec` file system.
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-
-use super::Task;
-
-/// A file with the script of one run; gone when dropped.
-#[derive(Debug)]
-pub(super) struct ScriptFile {
-    path: PathBuf,
-}
-
-impl ScriptFile {
-    /// Writes the script of `task` to a new file in `dir`, named by numbers of the engine and the
-    /// ending that its launcher wants.
-    ///
-    /// # Errors
-    ///
-    /// `EEXIST` if there is such a file, which is left alone; else what kept it from being written.
-    pub(super) fn create(dir: &Path, task: &Task, extension: &str) -> io::Result<Self> {
-        let name = format!("{}-{}{extension}", task.execution_id, task.attempt);
-        // The process that reads it runs in another directory.
-        let path = std::path::absolute(dir.join(name))?;
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = File::from(rustix::fs::open(&path, flags, Mode::RWXU)?);
-        let script = Self { path };
-        file.write_all(task.content())?;
-        Ok(script)
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for ScriptFile {
-    fn drop(&mut self) {
-        match std::fs::remove_file(&self.path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                // What stays is swept when the engine opens again.
-                tracing::warn!(%error, path = %self.path.display(), "a script file stays behind");
-            }
-            // A script may well remove itself.
-            Ok(()) | Err(_) => {}
-        }
-    }
-}
 
 /// What a `#!` line asks for.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,0 +1,96 @@
+//! Accounts of the system, and becoming the user of one.
+
+use std::ffi::CString;
+use std::io;
+use std::path::PathBuf;
+
+use nix::unistd::{self, Gid, Uid};
+
+/// A user, as the system knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Account {
+    pub name: String,
+    pub uid: u32,
+    pub gid: u32,
+    pub home: PathBuf,
+    pub shell: PathBuf,
+}
+
+impl Account {
+    /// The account of this name, if there is one. Blocks for as long as the system's directory does.
+    ///
+    /// # Errors
+    ///
+    /// If the directory cannot be asked.
+    pub(super) fn of_name(name: &str) -> io::Result<Option<Self>> {
+        Ok(unistd::User::from_name(name)?.map(Self::from))
+    }
+
+    /// The account of this number, if there is one and the system says so.
+    pub(super) fn of_uid(uid: u32) -> Option<Self> {
+        unistd::User::from_uid(Uid::from_raw(uid)).ok().flatten().map(Self::from)
+    }
+
+    /// Makes this process that user's for good: its groups, its group, itself, in this order. What the
+    /// system says of it then has to agree.
+    ///
+    /// # Errors
+    ///
+    /// What the system refused, in words; the process must not go on then.
+    pub(super) fn assume(&self) -> Result<(), String> {
+        let name = CString::new(self.name.as_str()).map_err(|error| error.to_string())?;
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        let failed = |call: &str, error: nix::Error| {
+            format!("{call}: {}", super::errno::describe(&error.into()))
+        };
+        unistd::initgroups(&name, gid).map_err(|error| failed("initgroups", error))?;
+        unistd::setgid(gid).map_err(|error| failed("setgid", error))?;
+        // A host that is not root may hold capabilities that outlive the change and even an `exec`.
+        rustix::thread::clear_ambient_capability_set()
+            .map_err(|error| format!("prctl(PR_CAP_AMBIENT): {error}"))?;
+        unistd::setuid(uid).map_err(|error| failed("setuid", error))?;
+        self.verify(&name)
+    }
+
+    fn verify(&self, name: &CString) -> Result<(), String> {
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        let uids = unistd::getresuid().map_err(|error| error.to_string())?;
+        let gids = unistd::getresgid().map_err(|error| error.to_string())?;
+        if [uids.real, uids.effective, uids.saved] != [uid; 3]
+            || [gids.real, gids.effective, gids.saved] != [gid; 3]
+        {
+            return Err("its user or group is not the one that was set".to_owned());
+        }
+        let numbers = |groups: Vec<Gid>| {
+            let mut numbers: Vec<_> = groups.into_iter().map(Gid::as_raw).collect();
+            numbers.sort_unstable();
+            numbers.dedup();
+            numbers
+        };
+        let has = unistd::getgroups().map_err(|error| error.to_string())?;
+        let want = unistd::getgrouplist(name, gid).map_err(|error| error.to_string())?;
+        if numbers(has) != numbers(want) {
+            return Err("its groups are not those that were set".to_owned());
+        }
+        if self.uid != 0 && unistd::setuid(Uid::from_raw(0)).is_ok() {
+            return Err("it can become root again".to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl From<unistd::User> for Account {
+    fn from(user: unistd::User) -> Self {
+        let or = |path: PathBuf, fallback: &str| match path.as_os_str().is_empty() {
+            true => fallback.into(),
+            false => path,
+        };
+        Self {
+            name: user.name,
+            uid: user.uid.as_raw(),
+            gid: user.gid.as_raw(),
+            home: or(user.dir, "/"),
+            shell: or(user.shell, "/bin/sh"),
+        }
+    }
+}

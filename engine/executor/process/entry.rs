@@ -1,0 +1,144 @@
+//! The way of a run that is another user's, or has limits of its own: a helper is started in its place,
+//! takes on what the run is to have, and becomes its program. Nothing of that happens in the host, whose
+//! memory, threads and rights are not the run's.
+//!
+//! The helper is the leader of the run from the first moment on, so a stop finds it like any other.
+//! What it is to do comes in a file without a name, its standard input; what kept it from becoming the
+//! program goes back the same way.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use rustix::fs::MemfdFlags;
+use serde::{Deserialize, Serialize};
+
+use super::account::Account;
+use super::environment::User;
+use super::order::{Order, Start};
+use super::{broke, files};
+use crate::execution::Outcome;
+
+/// What a helper is to become.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Entry {
+    pub order: Order,
+    pub identity: Identity,
+}
+
+/// Whose a run is.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Identity {
+    /// The host's own.
+    Host(User),
+    /// That of the account with this name, in whose folder the script is.
+    Account(String),
+}
+
+/// Why there is no program, from the helper to the host.
+#[derive(Debug, Serialize, Deserialize)]
+struct Refusal {
+    /// The page's code, if the task does not suit.
+    code: Option<String>,
+    info: String,
+}
+
+/// Codes that a helper may answer with.
+const CODES: [&str; 4] =
+    ["AccountNotExists", "CommandNotApplicable", "DirectoryNotExists", "LauncherNotFound"];
+
+/// What goes between the host and a helper.
+pub(super) struct Letter(File);
+
+impl Letter {
+    /// Writes what a helper is to read.
+    ///
+    /// # Errors
+    ///
+    /// If there is no file for it.
+    pub(super) fn new(content: &impl Serialize) -> io::Result<Self> {
+        let mut file = File::from(rustix::fs::memfd_create("adjutant", MemfdFlags::CLOEXEC)?);
+        serde_json::to_writer(&mut file, content)?;
+        Ok(Self(file))
+    }
+
+    /// For the helper, as its standard input.
+    pub(super) fn to_helper(&self) -> io::Result<OwnedFd> {
+        self.0.try_clone().map(OwnedFd::from)
+    }
+
+    /// Why the helper, which has ended, has not become the program; none if it has.
+    pub(super) fn refusal(mut self) -> Option<Outcome> {
+        let mut text = Vec::new();
+        self.0.rewind().and_then(|()| self.0.read_to_end(&mut text)).ok()?;
+        // One that was ended before it has read anything leaves what was written to it.
+        let Refusal { code, info } = serde_json::from_slice(&text).ok()?;
+        let code = code.and_then(|code| CODES.into_iter().find(|known| *known == code));
+        Some(match code {
+            Some(code) => Outcome::Unsuitable { code, info },
+            None => Outcome::Broke { info },
+        })
+    }
+}
+
+/// Becomes the program that standard input tells of; returns if that is not possible, with the reason
+/// written there.
+pub(super) fn enter() -> io::Result<()> {
+    let mut letter = File::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?);
+    letter.rewind()?;
+    let entry: Entry = serde_json::from_reader(&letter)?;
+    letter.set_len(0)?;
+    let refusal = match become_program(entry) {
+        Outcome::Unsuitable { code, info } => Refusal { code: Some(code.to_owned()), info },
+        Outcome::Broke { info } => Refusal { code: None, info },
+        other => Refusal { code: None, info: format!("{other:?}") },
+    };
+    letter.rewind()?;
+    letter.write_all(&serde_json::to_vec(&refusal)?)
+}
+
+/// Does not return if it can.
+fn become_program(entry: Entry) -> Outcome {
+    let Entry { order, identity } = entry;
+    let start = take_identity(identity, &order.script).and_then(|user| order.resolve(&user));
+    match start {
+        Ok(start) => execute(&start),
+        Err(outcome) => outcome,
+    }
+}
+
+/// Becomes the user.
+fn take_identity(identity: Identity, script: &OsString) -> Result<User, Outcome> {
+    let name = match identity {
+        Identity::Host(user) => return Ok(user),
+        Identity::Account(name) => name,
+    };
+    let account = Account::of_name(&name)
+        .map_err(|error| broke(&format!("the account `{name}` cannot be looked up"), &error))?
+        .ok_or_else(|| Outcome::Unsuitable {
+            code: "AccountNotExists",
+            info: format!("`{name}` is no user of this machine"),
+        })?;
+    let cannot = |why: String| Outcome::Broke {
+        info: format!("the engine's user cannot run as `{name}`: {why}; want root, or its rights"),
+    };
+    files::give_to(script.as_ref(), account.uid, account.gid)
+        .map_err(|error| cannot(format!("chown: {error}")))?;
+    account.assume().map_err(cannot)?;
+    Ok(User::of_account(&account))
+}
+
+/// Does not return if it can.
+fn execute(start: &Start) -> Outcome {
+    let error = Command::new(&start.program)
+        .args(&start.arguments)
+        .env_clear()
+        .envs(&start.environment)
+        .current_dir(&start.dir)
+        .stdin(Stdio::null())
+        .exec();
+    start.failed(&error)
+}

@@ -1,0 +1,78 @@
+//! The program that the host is, started again for a part that must not be done in the host itself.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::entry;
+use super::environment::{self, Mark, Variables};
+use super::order::Start;
+use crate::execution::Outcome;
+
+/// What tells a helper from the host.
+const ARGUMENT: &str = "--adjutant-helper=";
+const ENTRY: &str = "entry";
+
+/// Whether this program has said that it can be started as a helper.
+static CAN_HELP: AtomicBool = AtomicBool::new(false);
+
+/// Lets the engine start this program again as its helper: for runs as other users, with limits, or that
+/// survive restarts. Call it first in `main`.
+///
+/// If the program was started as a helper, this does the helper's work and does not return. Else it
+/// does nothing that can be seen.
+///
+/// # One line in `main`
+///
+/// ```no_run
+/// fn main() {
+///     adjutant::helper_main();
+///     // The host's own work.
+/// }
+/// ```
+pub fn helper_main() {
+    let mut arguments = std::env::args_os().skip(1);
+    let role = arguments.next();
+    let role = role.as_ref().and_then(|argument| argument.to_str()?.strip_prefix(ARGUMENT));
+    let Some(role) = role else {
+        CAN_HELP.store(true, Ordering::Relaxed);
+        return;
+    };
+    // A program with rights that its caller has not must not do what the caller writes to it.
+    let trusts_caller = rustix::process::getuid() == rustix::process::geteuid()
+        && rustix::process::getgid() == rustix::process::getegid();
+    let done = match role {
+        ENTRY if trusts_caller => entry::enter().is_ok(),
+        _ => false,
+    };
+    std::process::exit(if done { 0 } else { 1 });
+}
+
+/// How a helper is started that is to become the program of a run.
+///
+/// # Errors
+///
+/// The outcome of a task that needs one where there is none.
+pub(super) fn for_entry(mark: Mark) -> Result<Start, Outcome> {
+    start(ENTRY, mark)
+}
+
+fn start(role: &str, mark: Mark) -> Result<Start, Outcome> {
+    if !CAN_HELP.load(Ordering::Relaxed) {
+        return Err(Outcome::Broke {
+            info: "users other than the host's, limits and surviving restarts need a helper; call \
+                   `adjutant::helper_main()` first in the host's `main`"
+                .to_owned(),
+        });
+    }
+    let mut environment = Variables::from([environment::marked(mark)]);
+    // All of the host's environment that a program may need to start at all.
+    let libraries = std::env::var_os("LD_LIBRARY_PATH");
+    environment.extend(libraries.map(|path| ("LD_LIBRARY_PATH".into(), path)));
+    Ok(Start {
+        program: PathBuf::from("/proc/self/exe"),
+        arguments: vec![OsString::from(format!("{ARGUMENT}{role}"))],
+        dir: PathBuf::from("/"),
+        environment,
+    })
+}

@@ -1,0 +1,256 @@
+//! The only unsafe code of this library: posix_spawn(3), wait4(2) and getrusage(2), which no safe crate
+//! offers as they are needed here.
+//!
+//! A process is made with `posix_spawn`, which lends it the host's memory until it runs its program: so
+//! the size of the host costs nothing, and between the two only the C library's own code runs.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_short};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::ptr;
+use std::time::Duration;
+
+use rustix::process::Pid;
+
+use super::order::Start;
+
+/// What a process and the children it has waited for have used, as the kernel counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rusage {
+    pub user: Duration,
+    pub system: Duration,
+    /// The most memory it had at a time. The kernel counts what it was lent before it ran its program.
+    pub max_rss_bytes: u64,
+}
+
+/// Starts a process that leads a session and a process group of its own, in a directory of its own. It
+/// has these three descriptors and no others, and takes every signal as the system has it by default.
+///
+/// # Errors
+///
+/// That of the step that failed: making the process, entering the directory, running the program.
+/// `EINVAL` for a text with a NUL in it.
+pub(super) fn spawn(start: &Start, stdio: [OwnedFd; 3]) -> io::Result<Pid> {
+    let program = c_string(start.program.as_os_str())?;
+    let dir = c_string(start.dir.as_os_str())?;
+    let arguments = start.arguments.iter().map(|argument| c_string(argument));
+    let arguments = Texts::new(std::iter::once(Ok(program.clone())).chain(arguments))?;
+    let variables = start
+        .environment
+        .iter()
+        .map(|(key, value)| c_string(&[key.as_os_str(), value.as_os_str()].join(OsStr::new("="))));
+    let variables = Texts::new(variables)?;
+    let stdio = stdio.map(above_stdio);
+    let mut actions = Actions::new()?;
+    for (number, fd) in (0..).zip(stdio) {
+        actions.duplicate(fd?, number)?;
+    }
+    actions.close_from(3)?;
+    actions.change_dir(&dir)?;
+    let attributes = Attributes::new()?;
+    let mut pid = 0;
+    // SAFETY: all pointers are to live objects that were initialised by the calls made for that, and
+    // both lists of texts end with a null pointer.
+    check(unsafe {
+        libc::posix_spawn(
+            &raw mut pid,
+            program.as_ptr(),
+            actions.get(),
+            attributes.get(),
+            arguments.as_ptr(),
+            variables.as_ptr(),
+        )
+    })?;
+    Pid::from_raw(pid).ok_or_else(|| io::Error::other("a process without a number"))
+}
+
+/// A descriptor that is none of the three which the process gets: a host that has closed its own gets
+/// such numbers for whatever it opens.
+fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
+    if fd.as_raw_fd() > 2 {
+        return Ok(fd);
+    }
+    Ok(rustix::io::fcntl_dupfd_cloexec(&fd, 3)?)
+}
+
+/// Takes the exit status of a child that has ended, and what it has used; none if it has not ended.
+///
+/// # Errors
+///
+/// `ECHILD` if there is no such child, or somebody else has taken its status.
+pub(super) fn try_wait(pid: Pid) -> io::Result<Option<(ExitStatus, Rusage)>> {
+    let mut status: c_int = 0;
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    let waited = loop {
+        // SAFETY: both pointers are to live objects of the types that the call fills in.
+        let waited = unsafe {
+            libc::wait4(
+                pid.as_raw_nonzero().get(),
+                &raw mut status,
+                libc::WNOHANG,
+                usage.as_mut_ptr(),
+            )
+        };
+        if waited >= 0 {
+            break waited;
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    };
+    // SAFETY: plain numbers, for which zero is a value too.
+    let usage = unsafe { usage.assume_init() };
+    Ok((waited > 0).then(|| (ExitStatus::from_raw(status), Rusage::from(usage))))
+}
+
+/// What this process itself has used.
+pub(super) fn own_usage() -> Rusage {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the pointer is to a live object of the type that the call fills in; it cannot fail for
+    // these arguments, and zeros are a value too.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    Rusage::from(usage)
+}
+
+impl From<libc::rusage> for Rusage {
+    fn from(usage: libc::rusage) -> Self {
+        let time = |time: libc::timeval| {
+            let seconds = Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or_default());
+            seconds + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or_default())
+        };
+        Self {
+            user: time(usage.ru_utime),
+            system: time(usage.ru_stime),
+            max_rss_bytes: u64::try_from(usage.ru_maxrss).unwrap_or_default().saturating_mul(1024),
+        }
+    }
+}
+
+fn c_string(text: &OsStr) -> io::Result<CString> {
+    Ok(CString::new(text.as_bytes())?)
+}
+
+/// These calls return the number of their error rather than to set `errno`.
+fn check(error: c_int) -> io::Result<()> {
+    match error {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+/// Texts as `execve` takes them.
+struct Texts {
+    /// Into `_texts`, and a null pointer.
+    pointers: Vec<*mut c_char>,
+    _texts: Vec<CString>,
+}
+
+impl Texts {
+    fn new(texts: impl Iterator<Item = io::Result<CString>>) -> io::Result<Self> {
+        let texts = texts.collect::<io::Result<Vec<_>>>()?;
+        let pointers = texts.iter().map(|text| text.as_ptr().cast_mut());
+        Ok(Self { pointers: pointers.chain([ptr::null_mut()]).collect(), _texts: texts })
+    }
+
+    fn as_ptr(&self) -> *const *mut c_char {
+        self.pointers.as_ptr()
+    }
+}
+
+/// What the new process does before it runs its program.
+struct Actions {
+    actions: libc::posix_spawn_file_actions_t,
+    /// What they name has to be open until then.
+    open: Vec<OwnedFd>,
+}
+
+impl Actions {
+    fn new() -> io::Result<Self> {
+        let mut actions = MaybeUninit::uninit();
+        // SAFETY: the call initialises what the pointer is to, unless it fails.
+        let actions = unsafe {
+            check(libc::posix_spawn_file_actions_init(actions.as_mut_ptr()))?;
+            actions.assume_init()
+        };
+        Ok(Self { actions, open: Vec::with_capacity(3) })
+    }
+
+    fn duplicate(&mut self, fd: OwnedFd, number: c_int) -> io::Result<()> {
+        // SAFETY: the actions are initialised.
+        check(unsafe {
+            libc::posix_spawn_file_actions_adddup2(&raw mut self.actions, fd.as_raw_fd(), number)
+        })?;
+        self.open.push(fd);
+        Ok(())
+    }
+
+    fn close_from(&mut self, number: c_int) -> io::Result<()> {
+        // SAFETY: the actions are initialised.
+        check(unsafe {
+            libc::posix_spawn_file_actions_addclosefrom_np(&raw mut self.actions, number)
+        })
+    }
+
+    fn change_dir(&mut self, dir: &CStr) -> io::Result<()> {
+        // SAFETY: the actions are initialised; the call copies the text.
+        check(unsafe {
+            libc::posix_spawn_file_actions_addchdir_np(&raw mut self.actions, dir.as_ptr())
+        })
+    }
+
+    fn get(&self) -> *const libc::posix_spawn_file_actions_t {
+        &raw const self.actions
+    }
+}
+
+impl Drop for Actions {
+    fn drop(&mut self) {
+        // SAFETY: they were initialised, and nobody uses them any more.
+        unsafe { libc::posix_spawn_file_actions_destroy(&raw mut self.actions) };
+    }
+}
+
+/// A session of its own; no signal blocked or ignored, whatever the host does with them.
+struct Attributes(libc::posix_spawnattr_t);
+
+impl Attributes {
+    fn new() -> io::Result<Self> {
+        const FLAGS: c_int = libc::POSIX_SPAWN_SETSID as c_int
+            | libc::POSIX_SPAWN_SETSIGDEF
+            | libc::POSIX_SPAWN_SETSIGMASK;
+        let mut attributes = MaybeUninit::uninit();
+        let mut signals = MaybeUninit::uninit();
+        // SAFETY: each object is initialised by a call before it is read by another.
+        unsafe {
+            check(libc::posix_spawnattr_init(attributes.as_mut_ptr()))?;
+            let mut attributes = Self(attributes.assume_init());
+            libc::sigfillset(signals.as_mut_ptr());
+            check(libc::posix_spawnattr_setsigdefault(&raw mut attributes.0, signals.as_ptr()))?;
+            libc::sigemptyset(signals.as_mut_ptr());
+            check(libc::posix_spawnattr_setsigmask(&raw mut attributes.0, signals.as_ptr()))?;
+            check(libc::posix_spawnattr_setflags(&raw mut attributes.0, FLAGS as c_short))?;
+            Ok(attributes)
+        }
+    }
+
+    fn get(&self) -> *const libc::posix_spawnattr_t {
+        &raw const self.0
+    }
+}
+
+impl Drop for Attributes {
+    fn drop(&mut self) {
+        // SAFETY: they were initialised, and nobody uses them any more.
+        unsafe { libc::posix_spawnattr_destroy(&raw mut self.0) };
+    }
+}

@@ -1,0 +1,189 @@
+//! One run: a script in a file of its own, a process that leads a group of its own, and two pipes.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::ExitStatus;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::pipe::PipeFlags;
+use rustix::process::Pid;
+use serde::{Deserialize, Serialize};
+
+use super::ExecutionContext;
+use super::child::{Ending, Leader};
+use super::entry::{Entry, Identity, Letter};
+use super::environment::{self, Mark, User};
+use super::files::Files;
+use super::order::{Order, Runner, Start};
+use super::pipes::Pipes;
+use super::{broke, helper, kernel};
+use crate::command::content::Content;
+use crate::command::launcher::Launcher;
+use crate::execution::{Outcome, Usage};
+use crate::invocation::TerminationMode;
+
+/// What breaks a run when somebody else took the exit status.
+const LOST_STATUS: &str =
+    "its exit status is lost; does the host ignore SIGCHLD, or wait for any child?";
+
+/// All that a run has to know of its task.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Brief {
+    /// What its files are called: no other run has this name.
+    pub name: String,
+    #[serde(with = "bytes")]
+    pub content: Content,
+    pub runner: Runner,
+    pub working_dir: Option<String>,
+    /// Beside those of the user.
+    pub variables: Vec<(OsString, OsString)>,
+    /// None for the host's own.
+    pub username: Option<String>,
+    pub termination_mode: TerminationMode,
+}
+
+/// Carries out a run with its files in `scratch`. `Err` is an outcome too: that of a run which never
+/// came to be, or was lost sight of.
+pub(super) async fn carry_out(
+    brief: &Brief,
+    user: &User,
+    scratch: &Path,
+    mark: Mark,
+    cx: &ExecutionContext,
+) -> Result<Outcome, Outcome> {
+    // Declared first, so dropped last: a script goes away after the process that reads it.
+    let files = match brief.username {
+        None => Files::create(scratch, &brief.name, &extension(&brief.runner), &brief.content),
+        Some(_) => {
+            Files::create_apart(scratch, &brief.name, &extension(&brief.runner), &brief.content)
+        }
+    };
+    let files = files.map_err(|error| broke("the script cannot be written", &error))?;
+    let own = environment::variables_of_run(files.result(), mark);
+    let order = Order {
+        runner: brief.runner.clone(),
+        script: files.script().into(),
+        working_dir: brief.working_dir.clone(),
+        variables: brief.variables.iter().cloned().chain(own).collect(),
+    };
+    let (started, letter) = match &brief.username {
+        None => (Started::new(&order.resolve(user)?, null()?)?, None),
+        Some(name) => {
+            let entry = Entry { order, identity: Identity::Account(name.clone()) };
+            let (started, letter) = Started::as_helper(&entry, mark)?;
+            (started, Some(letter))
+        }
+    };
+    let Started { mut leader, mut pipes, lent_bytes } = started;
+
+    let ending = pipes
+        .read_during(leader.see_through(brief.termination_mode, mark, cx), cx)
+        .await
+        .map_err(|error| broke("the process was lost sight of", &error))?;
+    // Reaped before its pipes are drained: from here on what it left behind is on its own.
+    let (status, usage) = leader.reap(&ending).map_err(|error| broke(LOST_STATUS, &error))?;
+    pipes.drain(cx).await;
+    cx.report_usage(Usage {
+        user_time: usage.user,
+        system_time: usage.system,
+        max_rss_bytes: Some(usage.max_rss_bytes).filter(|bytes| *bytes > lent_bytes),
+        memory_peak_bytes: None,
+    });
+    match files.take_result() {
+        Some(Ok(result)) => cx.report_result(result),
+        Some(Err(why)) => cx.report_bad_result(why),
+        None => {}
+    }
+    if let Some(refusal) = letter.and_then(Letter::refusal) {
+        return Err(refusal);
+    }
+    Ok(outcome(status, &ending))
+}
+
+/// A run that has begun.
+struct Started {
+    leader: Leader,
+    pipes: Pipes,
+    /// What the host has had of memory at most, which the process was lent before it ran its program.
+    lent_bytes: u64,
+}
+
+impl Started {
+    fn new(start: &Start, stdin: OwnedFd) -> Result<Self, Outcome> {
+        let (leader, readers, lent_bytes) =
+            spawn(start, stdin).map_err(|error| start.failed(&error))?;
+        // The leader comes first: once there is one, nothing that fails leaves the process behind.
+        let leader = Leader::new(leader);
+        let watched = leader.and_then(|leader| Ok((leader, Pipes::new(readers)?)));
+        let (leader, pipes) = watched
+            .map_err(|error| broke("the process was ended: it cannot be watched", &error))?;
+        Ok(Self { leader, pipes, lent_bytes })
+    }
+
+    /// One that begins as a helper, which reads what it is to become.
+    fn as_helper(entry: &Entry, mark: Mark) -> Result<(Self, Letter), Outcome> {
+        let start = helper::for_entry(mark)?;
+        let no_letter = |error| broke("the helper cannot be told what to do", &error);
+        let letter = Letter::new(entry).map_err(no_letter)?;
+        let stdin = letter.to_helper().map_err(no_letter)?;
+        Ok((Self::new(&start, stdin)?, letter))
+    }
+}
+
+fn spawn(start: &Start, stdin: OwnedFd) -> io::Result<(Pid, [OwnedFd; 2], u64)> {
+    let (stdout, stdout_of_process) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    let (stderr, stderr_of_process) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    let leader = kernel::spawn(start, [stdin, stdout_of_process, stderr_of_process])?;
+    Ok((leader, [stdout, stderr], kernel::own_usage().max_rss_bytes))
+}
+
+/// An input that has nothing in it.
+fn null() -> Result<OwnedFd, Outcome> {
+    rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| broke("/dev/null cannot be opened", &error.into()))
+}
+
+/// What the name of the script's file is to end with.
+fn extension(runner: &Runner) -> String {
+    let wanted = match runner {
+        Runner::Launcher(text) => Launcher::parse(text).ok().and_then(|parsed| parsed.extension),
+        Runner::PowerShell => Some(".ps1".to_owned()),
+        Runner::Interpreter { .. } | Runner::Shell(_) => None,
+    };
+    wanted.unwrap_or_else(|| ".sh".to_owned())
+}
+
+/// What to report for what was waited.
+fn outcome(status: ExitStatus, ending: &Ending) -> Outcome {
+    match (ending, status.code(), status.signal()) {
+        (Ending::Asked(stop), exit_code, signal) => {
+            Outcome::Stopped { signal, exit_code, info: stop.to_string() }
+        }
+        (Ending::ByItself, Some(code), _) => Outcome::Exited(code),
+        (Ending::ByItself, None, Some(signal)) => Outcome::Signaled(signal),
+        (Ending::ByItself, None, None) => {
+            unreachable!("a process that was waited for has exited or was signalled")
+        }
+    }
+}
+
+/// Bytes as texts that JSON can hold.
+mod bytes {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    use super::Content;
+
+    pub(super) fn serialize<S: Serializer>(bytes: &Content, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Content, D::Error> {
+        let text = String::deserialize(from)?;
+        STANDARD.decode(text).map(Content::from).map_err(de::Error::custom)
+    }
+}
