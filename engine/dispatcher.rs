@@ -23,7 +23,7 @@ use crate::command::template::{Facts, Template};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::event::{Change, Hub};
-use crate::execution::{Outcome, StopReason, Verdict};
+use crate::execution::{Outcome, Report, StopReason, Verdict};
 use crate::executor::{DynExecutor, ExecutionContext, Scratch, Task};
 use crate::id::{ExecutionId, InstanceId};
 use crate::invocation::Job;
@@ -192,6 +192,7 @@ struct Running {
     instance_id: InstanceId,
     job: Arc<Job>,
     output: Arc<LiveOutput>,
+    report: Arc<Mutex<Report>>,
     stop: Arc<watch::Sender<Option<StopReason>>>,
     started_at_ms: i64,
     started: Duration,
@@ -269,6 +270,9 @@ impl Loop {
             lets_wait: running.job.lets_wait,
             verdict: Verdict::new(outcome, asked, running.job.timeout_s),
             output: running.output.close(),
+            report: std::mem::take(
+                &mut *running.report.lock().unwrap_or_else(PoisonError::into_inner),
+            ),
             finished_at_ms: running.started_at_ms.saturating_add(took_ms),
         };
         self.ended.push((ended, running));
@@ -374,6 +378,7 @@ impl Loop {
             instance_id: claimed.instance_id.clone(),
             job,
             output,
+            report: Arc::default(),
             stop: Arc::new(stop),
             started_at_ms,
             started: clock.monotonic(),
@@ -390,6 +395,7 @@ impl Loop {
             stop_grace: config.stop_grace,
             clock: Arc::clone(clock),
             scratch: Arc::clone(scratch),
+            report: Arc::clone(&running.report),
         };
         let content = self.content(&running.job, &claimed);
         let admission = self.admission(&running.job, claimed.instance_name);
@@ -397,6 +403,7 @@ impl Loop {
             content,
             resolved: None,
             password: None,
+            shell: claimed.shell,
             execution_id: running.id,
             instance_id: running.instance_id.clone(),
             attempt: running.attempt,

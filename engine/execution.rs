@@ -1,7 +1,10 @@
 //! Executions: the record of one fire of an invocation on one instance.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use crate::error::Violation;
 use crate::given::{Given, unknown};
@@ -85,6 +88,43 @@ pub enum StopReason {
     Replaced,
     /// The engine shuts down.
     Shutdown,
+}
+
+/// What the processes of a run have used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Processor time in the script's own code, of the processes that were waited for.
+    pub user_time: Duration,
+    /// Processor time in the kernel, of the same processes.
+    pub system_time: Duration,
+    /// The most memory that one process had at a time, in bytes; `None` where it is not known.
+    pub max_rss_bytes: Option<u64>,
+    /// The most memory that all had together, in bytes; `None` where nobody counted.
+    pub memory_peak_bytes: Option<u64>,
+}
+
+/// What an executor has reported of a run beside its output.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub usage: Option<Usage>,
+    /// What it left, or why that cannot be kept.
+    pub result: Option<Result<Value, String>>,
+}
+
+/// The longest result that a record keeps, in bytes of JSON.
+pub(crate) const RESULT_BYTES_MAX: usize = 64 << 10;
+
+/// A result as the record keeps it, or why it cannot.
+pub(crate) fn checked_result(result: &Value) -> Result<Value, String> {
+    let text = result.to_string();
+    let bytes = text.len();
+    if bytes > RESULT_BYTES_MAX {
+        return Err(format!(
+            "want a result of at most {RESULT_BYTES_MAX} bytes of JSON; it has {bytes}"
+        ));
+    }
+    // What is nested too deep can be written and not read again.
+    serde_json::from_str(&text).map_err(|error| format!("the result cannot be kept: {error}"))
 }
 
 /// What the record of a finished execution says.
@@ -266,6 +306,25 @@ pub struct InvocationResult {
     pub error_code: String,
     /// What went wrong, in words.
     pub error_info: String,
+    /// Microseconds of processor time in the script's own code, of the processes that were waited
+    /// for; none where nobody counted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub user_time_us: Option<u64>,
+    /// Microseconds of processor time in the kernel, of the same processes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub system_time_us: Option<u64>,
+    /// The most memory that one process had at a time, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub max_rss_bytes: Option<u64>,
+    /// The most memory that all had together, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub memory_peak_bytes: Option<u64>,
+    /// What it left beside its output, if anything.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present", default)]
+    pub result: Option<Value>,
+    /// Why there is no result where one was meant to be; empty if there is one, or none was meant.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub result_error: String,
     /// What it printed, within the quota.
     pub output: Encoded,
     /// Bytes of output that the quota left out.
@@ -293,6 +352,11 @@ pub struct InvocationResult {
     pub oss_output_error_code: String,
     /// What went wrong with that, in words.
     pub oss_output_error_info: String,
+}
+
+/// A value that is there: null is one too.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 /// What came of sending a whole output to where it was to go.

@@ -8,7 +8,7 @@ mod scratch;
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -17,8 +17,9 @@ use crate::clock::{Clock, Sleep};
 use crate::command::CommandType;
 use crate::command::content::Content;
 use crate::command::parameters::Arguments;
-use crate::execution::{Outcome, StopReason};
+use crate::execution::{Outcome, Report, StopReason, Usage, checked_result};
 use crate::id::{CommandId, ExecutionId, InstanceId, InvokeId};
+use crate::invocation::resource_limits::ResourceLimits;
 use crate::invocation::{Job, TerminationMode};
 use crate::output::{LiveOutput, Stream};
 use crate::secret::Secret;
@@ -84,6 +85,8 @@ pub struct Task {
     /// What came of the arguments once secrets were resolved, if any were.
     pub(crate) resolved: Option<Arguments>,
     pub(crate) password: Option<Secret>,
+    /// What the instance runs shell scripts with.
+    pub(crate) shell: Option<String>,
 }
 
 /// Without the script, in which values of parameters are filled in.
@@ -145,6 +148,12 @@ impl Task {
         self.job.settings.launcher.as_deref()
     }
 
+    /// What runs shell scripts on the instance that have no `#!` line, by its path or a name that is
+    /// looked up in PATH; the executor's own if `None`.
+    pub fn shell(&self) -> Option<&str> {
+        self.shell.as_deref()
+    }
+
     /// The id of the container to run in.
     pub fn container_id(&self) -> Option<&str> {
         self.job.container.id.as_deref()
@@ -169,6 +178,16 @@ impl Task {
     pub fn termination_mode(&self) -> TerminationMode {
         self.job.termination_mode
     }
+
+    /// What its processes may use.
+    pub fn resource_limits(&self) -> &ResourceLimits {
+        &self.job.resource_limits
+    }
+
+    /// Whether it goes on when the host ends, and the next engine on the file takes it back.
+    pub fn survives_restarts(&self) -> bool {
+        self.job.survive_restarts
+    }
 }
 
 /// What an executor works with: where output goes, when to stop, what time it is.
@@ -179,6 +198,7 @@ pub struct ExecutionContext {
     pub(crate) stop_grace: Duration,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) scratch: Arc<Scratch>,
+    pub(crate) report: Arc<Mutex<Report>>,
 }
 
 impl ExecutionContext {
@@ -205,6 +225,27 @@ impl ExecutionContext {
     /// Ends once `duration` of the engine's monotonic time has passed.
     pub fn sleep(&self, duration: Duration) -> Sleep {
         self.clock.sleep(duration)
+    }
+
+    /// Says what the task's processes have used, for its record. The last one counts.
+    pub fn report_usage(&self, usage: Usage) {
+        self.report(|report| report.usage = Some(usage));
+    }
+
+    /// Leaves a result beside the output, for the record. The last one counts. One of more than
+    /// 64 KiB of JSON is not kept; the record says so.
+    pub fn report_result(&self, result: serde_json::Value) {
+        let checked = checked_result(&result);
+        self.report(|report| report.result = Some(checked));
+    }
+
+    /// Says why there is no result where one was meant to be.
+    pub(crate) fn report_bad_result(&self, why: String) {
+        self.report(|report| report.result = Some(Err(why)));
+    }
+
+    fn report(&self, change: impl FnOnce(&mut Report)) {
+        change(&mut self.report.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// A folder that only this user can read; emptied when the engine opens.

@@ -104,12 +104,26 @@ pub struct Instance {
     /// The zone of its clock, which schedules without one follow; this machine's if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<Zone>,
+    /// What runs shell scripts there that have no `#!` line: a path, or a name that is looked up in
+    /// PATH; the executor's own if none is given. 1 to 255 characters, none a control character and
+    /// no blank at an end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shell: Option<String>,
 }
 
 /// What a host keeps with an instance, in entries; more belongs into tables of its own.
 const ATTRIBUTES_MAX: usize = 100;
 /// One of them, in bytes of its key and value.
 const ATTRIBUTE_BYTES_MAX: usize = 4_096;
+
+/// The longest path or name of a shell.
+const SHELL_CHARS_MAX: usize = 255;
+
+fn is_shell(text: &str) -> bool {
+    (1..=SHELL_CHARS_MAX).contains(&text.chars().count())
+        && !text.chars().any(char::is_control)
+        && text.trim() == text
+}
 
 fn local() -> String {
     LOCAL.to_owned()
@@ -131,6 +145,7 @@ impl Instance {
             resource_group_id: None,
             tags: Vec::new(),
             time_zone: None,
+            shell: None,
         }
     }
 
@@ -197,6 +212,13 @@ impl Instance {
         self
     }
 
+    /// Sets what runs shell scripts there.
+    #[must_use]
+    pub fn shell(mut self, shell: impl Into<String>) -> Self {
+        self.shell = Some(shell.into());
+        self
+    }
+
     /// Sets what it runs.
     #[must_use]
     pub fn os_type(mut self, os_type: OsType) -> Self {
@@ -245,6 +267,13 @@ impl Instance {
         if let Some(bytes) = sizes.max().filter(|bytes| *bytes > ATTRIBUTE_BYTES_MAX) {
             let message = format!("want at most {ATTRIBUTE_BYTES_MAX} bytes each; one has {bytes}");
             found.push(Violation::new(code, 400, field, message));
+        }
+        if let Some(shell) = self.shell.as_deref().filter(|shell| !is_shell(shell)) {
+            let message = format!(
+                "want 1 to {SHELL_CHARS_MAX} characters, none a control character, and no blank at an end; it is `{}`",
+                wire::shortened(&shell.escape_debug().to_string())
+            );
+            found.push(Violation::new("InvalidParameter.Shell", 400, "Shell", message));
         }
         tag::check(&self.tags, TagUse::Instance, limits, &mut found);
         found

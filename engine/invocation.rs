@@ -6,6 +6,7 @@ pub(crate) mod exec;
 pub(crate) mod fire;
 pub(crate) mod recurrence;
 pub(crate) mod request;
+pub(crate) mod resource_limits;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ use crate::wire::{self, Encoded, lenient, page_request, page_response, text_enum
 use container::Container;
 
 use recurrence::{MissedPolicy, OverlapPolicy};
+use resource_limits::ResourceLimits;
 
 pub use request::{
     InvokeCommand, InvokeCommandResponse, RunCommand, RunCommandResponse, StopInvocation,
@@ -226,6 +228,12 @@ pub struct Invocation {
     pub caller: String,
     /// What a timeout or a stop ends.
     pub termination_mode: TerminationMode,
+    /// What its processes may use.
+    #[serde(skip_serializing_if = "ResourceLimits::is_empty", default)]
+    pub resource_limits: ResourceLimits,
+    /// Whether its runs go on when the host ends.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub survive_restarts: bool,
     /// When it was made.
     #[serde(with = "wire::time")]
     pub creation_time: DateTime<Utc>,
@@ -321,6 +329,9 @@ pub(crate) struct Job {
     pub content_bytes_max: usize,
     pub timeout_s: u64,
     pub termination_mode: TerminationMode,
+    pub resource_limits: ResourceLimits,
+    /// Whether a run goes on when the host ends.
+    pub survive_restarts: bool,
     /// Who made the invocation, as far as the host says.
     pub caller: Option<Arc<str>>,
     /// Whether other executions may wait for the end of one.

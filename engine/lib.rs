@@ -81,7 +81,7 @@ pub use error::{Error, Result, StorageError, StorageErrorKind, Violation};
 pub use event::{Event, Feed, Notice};
 pub use execution::{
     DescribeInvocationResults, DescribeInvocationResultsResponse, Finished, InvocationResult,
-    Outcome, ResultPage, StopReason,
+    Outcome, ResultPage, StopReason, Usage,
 };
 pub use executor::{
     ClosureExecutor, ExecutionContext, Executor, ProcessExecutor, Task, helper_main,
@@ -99,6 +99,7 @@ pub use invocation::fire::{
     FiredOn,
 };
 pub use invocation::recurrence::{MissedPolicy, OverlapPolicy};
+pub use invocation::resource_limits::ResourceLimits;
 pub use invocation::{
     DescribeInvocations, DescribeInvocationsResponse, Invocation, InvokeCommand,
     InvokeCommandResponse, InvokeInstance, Quotas, RepeatMode, RunCommand, RunCommandResponse,

@@ -19,6 +19,7 @@ mod lock;
 pub(crate) mod meta;
 mod migrate;
 mod outputs;
+mod results;
 pub(crate) mod selections;
 mod standings;
 pub(crate) mod stop;

@@ -26,6 +26,8 @@ CREATE TABLE instances (
     attributes        TEXT,
     resource_group_id TEXT,
     time_zone         TEXT,
+    -- What runs shell scripts there; NULL for the executor's own.
+    shell             TEXT CHECK (shell <> ''),
     boot_id           TEXT,
     registered_at_ms  INTEGER NOT NULL,
     updated_at_ms     INTEGER NOT NULL,
@@ -93,6 +95,10 @@ CREATE TABLE invocations (
     working_dir       TEXT,
     timeout_s         INTEGER NOT NULL CHECK (timeout_s > 0),
     termination_mode  TEXT NOT NULL CHECK (termination_mode IN ('Process', 'ProcessTree')),
+    -- What its processes may use, as JSON; NULL for no limits.
+    resource_limits   TEXT,
+    -- Whether its runs go on when the host ends.
+    survive_restarts  INTEGER NOT NULL CHECK (survive_restarts IN (0, 1)),
     repeat_mode       TEXT NOT NULL CHECK (repeat_mode IN ('Once', 'Period', 'NextRebootOnly', 'EveryReboot')),
     -- Of repeating ones: when, what if the one before still runs, what if it was slept through,
     -- over how long its fires are spread, when it ends, since when it pauses.
@@ -217,6 +223,11 @@ CREATE TABLE executions (
     signal         INTEGER,
     error_code     TEXT,
     error_info     TEXT,
+    -- What its processes used; NULL where nobody counted.
+    user_time_us      INTEGER,
+    system_time_us    INTEGER,
+    max_rss_bytes     INTEGER,
+    memory_peak_bytes INTEGER,
     CHECK ((finished_at_ms IS NULL) = (status IN ('Pending', 'Scheduled', 'Running', 'Stopping'))),
     CHECK (started_at_ms IS NOT NULL OR status NOT IN ('Running', 'Stopping', 'Success', 'Failed', 'Timeout', 'Terminated'))
 ) STRICT;
@@ -231,6 +242,14 @@ CREATE TABLE outputs (
     -- Where in bytes something was left out, and how much of it.
     gap_at    INTEGER,
     dropped   INTEGER NOT NULL DEFAULT 0 CHECK ((dropped > 0) = (gap_at IS NOT NULL))
+) STRICT;
+
+-- Only of executions that left a result, or would have: then why it cannot be kept.
+CREATE TABLE results (
+    execution INTEGER PRIMARY KEY REFERENCES executions ON DELETE CASCADE,
+    json      TEXT,
+    error     TEXT,
+    CHECK ((json IS NULL) <> (error IS NULL))
 ) STRICT;
 
 -- How many invocations each day has had; the id is its number, counted from 1970 in UTC.

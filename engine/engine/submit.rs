@@ -543,6 +543,8 @@ fn split(origin: Origin, terms: Terms) -> (Targets, NewInvocation) {
         resource_group_id: terms.targets.resource_group_id.clone(),
         caller: origin.caller,
         termination_mode: terms.termination_mode,
+        resource_limits: terms.resource_limits,
+        survive_restarts: terms.survive_restarts,
         recurrence: terms.recurrence,
         tags: terms.tags,
     };

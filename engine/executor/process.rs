@@ -136,6 +136,7 @@ impl ProcessExecutor {
             working_dir: task.working_dir().and_then(Path::to_str).map(str::to_owned),
             variables: variables.chain(environment::variables_of(task)).collect(),
             username,
+            limits: *task.resource_limits(),
             termination_mode: task.termination_mode(),
         })
     }
@@ -160,8 +161,11 @@ impl ProcessExecutor {
                 program: program.into(),
                 argument: argument.map(OsStr::to_owned),
             },
-            None if own => Runner::Shell(self.find_shell().into()),
-            None => Runner::Shell(self.shell.clone().into()),
+            None => Runner::Shell(match task.shell() {
+                Some(shell) => shell.into(),
+                None if own => self.find_shell().into(),
+                None => self.shell.clone().into(),
+            }),
         })
     }
 

@@ -115,9 +115,7 @@ fn sweep(path: &Path) -> io::Result<()> {
 
 fn is_own(path: &Path) -> bool {
     let found = fs::symlink_metadata(path);
-    found.is_ok_and(|found| {
-        found.is_dir() && found.uid() == rustix::process::geteuid().as_raw()
-    })
+    found.is_ok_and(|found| found.is_dir() && found.uid() == rustix::process::geteuid().as_raw())
 }
 
 /// Removes all but what surviving runs need, and the folder itself if there is no such thing.

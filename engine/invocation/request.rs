@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use super::client_token::ClientToken;
 use super::container::Container;
 use super::recurrence::{MissedPolicy, OverlapPolicy, Recurrence, Repetition};
+use super::resource_limits::ResourceLimits;
 use super::{RepeatMode, TerminationMode};
 use crate::command::content::{self, Content};
 use crate::command::parameters::{Arguments, ParameterPassing, Parameters, SecretNames};
@@ -95,6 +96,12 @@ macro_rules! invocation_request {
             /// What a timeout or a stop ends.
             #[serde(skip_serializing_if = "Given::is_default")]
             pub termination_mode: Given<TerminationMode>,
+            /// What the processes of a run may use.
+            #[serde(skip_serializing_if = "ResourceLimits::is_empty")]
+            pub resource_limits: ResourceLimits,
+            /// Whether a run goes on when the host ends; the next engine on the file takes it back.
+            #[serde(deserialize_with = "lenient::value", skip_serializing_if = "std::ops::Not::not")]
+            pub survive_restarts: bool,
             /// Where the whole output goes, as in `oss://bucket/folder`; where the command says if
             /// nothing is given.
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -205,6 +212,20 @@ macro_rules! invocation_request {
                 self
             }
 
+            /// Limits what the processes of a run may use.
+            #[must_use]
+            pub fn resource_limits(mut self, limits: ResourceLimits) -> Self {
+                self.resource_limits = limits;
+                self
+            }
+
+            /// Lets a run go on when the host ends.
+            #[must_use]
+            pub fn survive_restarts(mut self) -> Self {
+                self.survive_restarts = true;
+                self
+            }
+
             /// Runs it on a schedule instead of at once.
             #[must_use]
             pub fn frequency(mut self, schedule: impl Into<String>) -> Self {
@@ -301,6 +322,7 @@ macro_rules! invocation_request {
                 let windows_password_name =
                     self.windows_password_name.clone().filter(|name| !name.is_empty());
                 check_password_name(windows_password_name.as_deref(), limits, found);
+                self.resource_limits.check(found);
                 self.parameters.check(limits, found);
                 let passing = self.parameter_passing.known(found, |text| {
                     unknown("InvalidParameter.ParameterPassing", 400, "ParameterPassing", text, "Text or Environment")
@@ -330,6 +352,8 @@ macro_rules! invocation_request {
                     windows_password_name,
                     tags: self.tags.clone(),
                     termination_mode: termination_mode.unwrap_or_default(),
+                    resource_limits: self.resource_limits,
+                    survive_restarts: self.survive_restarts,
                     dry_run: mode == RepeatMode::DryRun,
                     recurrence: repetition.check(limits, found),
                     arguments: Arguments {
@@ -479,6 +503,8 @@ pub(crate) struct Terms {
     /// All checks, and nothing stored.
     pub dry_run: bool,
     pub termination_mode: TerminationMode,
+    pub resource_limits: ResourceLimits,
+    pub survive_restarts: bool,
     pub recurrence: Option<Recurrence>,
     pub arguments: Arguments,
 }

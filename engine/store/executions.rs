@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::{OptionalExtension, Row};
 
 use crate::command::settings::Settings;
 use crate::error::{Error, Result};
 use crate::execution::{
-    Delivery, DescribeInvocationResults, EXECUTION_INTERRUPTED, InvocationResult, Verdict,
+    Delivery, DescribeInvocationResults, EXECUTION_INTERRUPTED, InvocationResult, Report, Verdict,
 };
 use crate::given::Given;
 use crate::id::{CommandId, ExecutionId, InstanceId, InvokeId};
@@ -24,7 +25,7 @@ use crate::wire::ContentEncoding;
 use super::commands::{read_settings, read_time};
 use super::invocations::{OF_COMMAND, read_command_id, read_status, read_termination_mode};
 use super::tags::{self, Tagged};
-use super::{Listing, Query, Slice, Tx, fires, invocations, outputs, unreadable};
+use super::{Listing, Query, Slice, Tx, fires, invocations, outputs, results, unreadable};
 
 /// An execution that is about to be stored.
 #[derive(Debug)]
@@ -100,6 +101,7 @@ pub(crate) struct Claimed {
     pub instance_id: InstanceId,
     pub instance_name: String,
     pub executor: String,
+    pub shell: Option<String>,
 }
 
 /// Claims up to `max` waiting executions of a fire, those on instances after `after`; whether others
@@ -112,7 +114,7 @@ pub(crate) fn claim(
     now_ms: i64,
 ) -> Result<(Vec<Claimed>, bool)> {
     let mut query = tx.prepare_cached(
-        "SELECT e.id, e.attempt, i.instance_id, i.executor, e.instance, i.name
+        "SELECT e.id, e.attempt, i.instance_id, i.executor, e.instance, i.name, i.shell
          FROM executions e INDEXED BY executions_by_fire JOIN instances i ON i.id = e.instance
          WHERE e.fire = ?1 AND e.instance > ?2 AND e.status = 'Pending'
          ORDER BY e.instance LIMIT ?3",
@@ -125,6 +127,7 @@ pub(crate) fn claim(
             instance_id: row.get::<_, String>(2)?.into(),
             executor: row.get(3)?,
             instance_name: row.get(5)?,
+            shell: row.get(6)?,
         })
     })?;
     let mut claimed: Vec<Claimed> = waiting.collect::<rusqlite::Result<_>>()?;
@@ -150,6 +153,7 @@ pub(crate) struct Ended {
     pub lets_wait: bool,
     pub verdict: Verdict,
     pub output: Output,
+    pub report: Report,
     pub finished_at_ms: i64,
 }
 
@@ -199,14 +203,15 @@ fn release(tx: Tx<'_>, ended: ExecutionId) -> Result<Option<i64>> {
 }
 
 fn finish_one(tx: Tx<'_>, ended: &Ended) -> Result<()> {
-    let verdict = &ended.verdict;
+    let (verdict, usage) = (&ended.verdict, ended.report.usage);
     let [from, or_from] = *verdict.cause.sources() else {
         return Err(Error::Internal(format!("{:?} does not end an execution", verdict.cause)));
     };
     let changed = tx
         .prepare_cached(
             "UPDATE executions SET status = ?2, finished_at_ms = ?3, exit_code = ?4, signal = ?5,
-                 error_code = nullif(?6, ''), error_info = nullif(?7, '')
+                 error_code = nullif(?6, ''), error_info = nullif(?7, ''), user_time_us = ?11,
+                 system_time_us = ?12, max_rss_bytes = ?13, memory_peak_bytes = ?14
              WHERE id = ?1 AND attempt = ?8 AND status IN (?9, ?10)",
         )?
         .execute((
@@ -220,9 +225,25 @@ fn finish_one(tx: Tx<'_>, ended: &Ended) -> Result<()> {
             ended.attempt,
             from.as_str(),
             or_from.as_str(),
+            usage.map(|usage| micros(usage.user_time)),
+            usage.map(|usage| micros(usage.system_time)),
+            usage.and_then(|usage| usage.max_rss_bytes).map(stored),
+            usage.and_then(|usage| usage.memory_peak_bytes).map(stored),
         ))?;
     expect_one(changed, ended.id)?;
+    if let Some(result) = &ended.report.result {
+        results::insert(tx, ended.id, result)?;
+    }
     outputs::insert(tx, ended.id, &ended.output)
+}
+
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// A number as large as a column holds.
+fn stored(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// How many executions of each fire have ended.
@@ -275,6 +296,7 @@ pub(crate) fn interrupt_all(tx: Tx<'_>, evidence: &str, now_ms: i64) -> Result<I
                 error_info: evidence.to_owned(),
             },
             output: Output::default(),
+            report: Report::default(),
             finished_at_ms: now_ms,
         });
         let instance_id = row.get::<_, String>(5)?.into();
@@ -297,7 +319,8 @@ const RESULT_TABLES: &str = "executions e JOIN fires f ON f.id = e.fire
 /// For [`read`].
 const RESULT_COLUMNS: &str =
     "e.id, f.invocation, i.instance_id, e.attempt, e.status, e.started_at_ms,
-    e.stop_at_ms, e.finished_at_ms, e.exit_code, e.signal, e.error_code, e.error_info, e.instance";
+    e.stop_at_ms, e.finished_at_ms, e.exit_code, e.signal, e.error_code, e.error_info, e.instance,
+    e.user_time_us, e.system_time_us, e.max_rss_bytes, e.memory_peak_bytes";
 
 /// Picks the latest execution of an invocation on an instance. One condition for later fires and one
 /// for later attempts: so each looks at what is later only, however long the history before it is.
@@ -468,6 +491,11 @@ pub(super) fn read(
     let status = read_status(row, 4)?;
     let (start_time, finish_time) = (time(5)?, time(7)?);
     let duration = start_time.zip(finish_time).map(|(start, finish)| finish - start);
+    let (result, result_error) = match results::get(tx, execution_id)? {
+        None => (None, String::new()),
+        Some(Ok(result)) => (Some(result), String::new()),
+        Some(Err(why)) => (None, why),
+    };
     let delivery = Delivery::of(of.settings.output_to.as_deref(), Some(status));
     let mut result = InvocationResult {
         execution_id,
@@ -486,6 +514,12 @@ pub(super) fn read(
         signal: row.get(9)?,
         error_code: text(10)?,
         error_info: text(11)?,
+        user_time_us: row.get(13)?,
+        system_time_us: row.get(14)?,
+        max_rss_bytes: row.get(15)?,
+        memory_peak_bytes: row.get(16)?,
+        result,
+        result_error,
         output: crate::wire::Encoded::default(),
         dropped: 0,
         dropped_at: None,

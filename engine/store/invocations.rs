@@ -13,6 +13,7 @@ use crate::given::Given;
 use crate::id::{CommandId, InvokeId};
 use crate::invocation::container::Container;
 use crate::invocation::recurrence::{MissedPolicy, OverlapPolicy, Recurrence, Trigger};
+use crate::invocation::resource_limits::ResourceLimits;
 use crate::invocation::{DescribeInvocations, Invocation, Job, RepeatMode, TerminationMode};
 use crate::schedule::Zone;
 use crate::status::{ExecutionStatus, InvocationStatus, InvokeStatus, StatusCounts, roll_up};
@@ -45,6 +46,8 @@ pub(crate) struct NewInvocation {
     pub resource_group_id: Option<String>,
     pub caller: Option<Arc<str>>,
     pub termination_mode: TerminationMode,
+    pub resource_limits: ResourceLimits,
+    pub survive_restarts: bool,
     /// None: it runs at once, and once.
     pub recurrence: Option<Recurrence>,
     pub tags: Vec<Tag>,
@@ -99,9 +102,10 @@ pub(crate) fn insert(
              timeout_s, termination_mode, repeat_mode, created_at_ms, frequency, overlap_policy, missed_policy,
              spread_s, end_at_ms, fires_max, parameters, parameter_passing, username, launcher, output_to,
              windows_password_name, container_id, container_name, default_parameters, secret_parameters,
-             resource_group_id, caller, secrets_are_names, content_bytes_max)
+             resource_group_id, caller, secrets_are_names, content_bytes_max, resource_limits,
+             survive_restarts)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
-             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31)",
+             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33)",
     )?
     .execute(params![
         new.invoke_id.as_bytes(),
@@ -135,6 +139,8 @@ pub(crate) fn insert(
         &new.caller,
         new.secrets_are_names,
         i64::try_from(new.content_bytes_max).unwrap_or(i64::MAX),
+        json_or_null(&new.resource_limits, ResourceLimits::is_empty)?,
+        new.survive_restarts,
     ])?;
     let invocation = tx.last_insert_rowid();
     Tagged::Invocation.insert(tx, invocation, &new.tags)?;
@@ -180,7 +186,7 @@ pub(crate) fn job_of_fire(tx: Tx<'_>, fire: i64) -> Result<Arc<Job>> {
                 v.overlap_policy, v.missed_policy, v.parameters, v.parameter_passing, v.default_parameters,
                 v.secret_parameters, v.working_dir, v.username, v.launcher, v.output_to, v.container_id,
                 v.container_name, v.windows_password_name, v.caller, v.secrets_are_names,
-                v.content_bytes_max
+                v.content_bytes_max, v.resource_limits, v.survive_restarts
          FROM fires f JOIN invocations v ON v.id = f.invocation WHERE f.id = ?1",
     )?
     .query_row([fire], |row| Ok(read_job(tx, row)))?
@@ -207,6 +213,8 @@ fn read_job(tx: Tx<'_>, row: &Row<'_>) -> Result<Job> {
         caller: row.get::<_, Option<String>>(19)?.map(Arc::from),
         secrets_are_names: row.get(20)?,
         content_bytes_max: row.get(21)?,
+        resource_limits: read_json(row, 22)?,
+        survive_restarts: row.get(23)?,
     })
 }
 
@@ -396,7 +404,8 @@ pub(super) fn all() -> Query {
              v.overlap_policy, v.missed_policy, v.spread_s, v.end_at_ms, v.fires_max, v.paused_at_ms,
              v.parameters, v.parameter_passing, v.default_parameters, v.secret_parameters, v.working_dir,
              v.username, v.launcher, v.output_to, v.container_id, v.container_name,
-             v.windows_password_name, v.resource_group_id, v.caller, {}",
+             v.windows_password_name, v.resource_group_id, v.caller, v.resource_limits,
+             v.survive_restarts, {}",
             Tagged::Invocation.column("v.id")
         ),
         tables: "invocations v".to_owned(),
@@ -530,7 +539,9 @@ pub(super) fn read(
         windows_password_name: text(29)?,
         resource_group_id: text(30)?,
         caller: text(31)?,
-        tags: tags::read(row, 32)?,
+        resource_limits: read_json(row, 32)?,
+        survive_restarts: row.get(33)?,
+        tags: tags::read(row, 34)?,
         instance_count: instance_count(tx, id)?,
         invoke_instances,
     })

@@ -16,6 +16,7 @@ mod overlap;
 mod parameters;
 mod pauses;
 mod reboots;
+mod records;
 mod recurrence;
 mod schedule;
 mod schedule_dst;

@@ -13,6 +13,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 
@@ -21,12 +22,14 @@ use super::environment::User;
 use super::order::{Order, Start};
 use super::{broke, files};
 use crate::execution::Outcome;
+use crate::invocation::resource_limits::ResourceLimits;
 
 /// What a helper is to become.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Entry {
     pub order: Order,
     pub identity: Identity,
+    pub limits: ResourceLimits,
 }
 
 /// Whose a run is.
@@ -102,9 +105,10 @@ pub(super) fn enter() -> io::Result<()> {
 
 /// Does not return if it can.
 fn become_program(entry: Entry) -> Outcome {
-    let Entry { order, identity } = entry;
+    let Entry { order, identity, limits } = entry;
     let start = take_identity(identity, &order.script).and_then(|user| order.resolve(&user));
-    match start {
+    // Last, for they hold for this process from then on.
+    match start.and_then(|start| take_limits(&limits).map(|()| start)) {
         Ok(start) => execute(&start),
         Err(outcome) => outcome,
     }
@@ -129,6 +133,27 @@ fn take_identity(identity: Identity, script: &OsString) -> Result<User, Outcome>
         .map_err(|error| cannot(format!("chown: {error}")))?;
     account.assume().map_err(cannot)?;
     Ok(User::of_account(&account))
+}
+
+/// Takes on the limits that a process can have, softly and for good: what it starts has them too.
+fn take_limits(limits: &ResourceLimits) -> Result<(), Outcome> {
+    let wanted = [
+        ("CpuSeconds", Resource::RLIMIT_CPU, limits.cpu_seconds),
+        ("AddressSpaceBytes", Resource::RLIMIT_AS, limits.address_space_bytes),
+        ("OpenFiles", Resource::RLIMIT_NOFILE, limits.open_files),
+        ("FileSizeBytes", Resource::RLIMIT_FSIZE, limits.file_size_bytes),
+    ];
+    for (name, resource, limit) in wanted {
+        let Some(limit) = limit else { continue };
+        // A second for whoever wants to tidy up at SIGXCPU.
+        let hard = if resource == Resource::RLIMIT_CPU { limit.saturating_add(1) } else { limit };
+        setrlimit(resource, limit, hard).map_err(|error| {
+            let highest = getrlimit(resource).map_or(0, |(_, hard)| hard);
+            let what = format!("{name} cannot be {limit} where the engine itself has {highest}");
+            broke(&what, &error.into())
+        })?;
+    }
+    Ok(())
 }
 
 /// Does not return if it can.

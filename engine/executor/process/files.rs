@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 
-/// The most that a result may come to.
-pub(super) const RESULT_BYTES_MAX: u64 = 64 * 1024;
+use crate::execution::RESULT_BYTES_MAX;
 
 /// Gone when dropped.
 #[derive(Debug)]
@@ -103,8 +102,8 @@ impl Files {
             return Err("want a plain file of the run's own user".to_owned());
         }
         let mut text = Vec::new();
-        file.take(RESULT_BYTES_MAX + 1).read_to_end(&mut text).map_err(unreadable)?;
-        if text.len() as u64 > RESULT_BYTES_MAX {
+        file.take(RESULT_BYTES_MAX as u64 + 1).read_to_end(&mut text).map_err(unreadable)?;
+        if text.len() > RESULT_BYTES_MAX {
             return Err(format!("want at most {RESULT_BYTES_MAX} bytes; it has {}", found.len()));
         }
         serde_json::from_slice(&text).map_err(|error| format!("it is no JSON: {error}"))

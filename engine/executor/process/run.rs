@@ -24,6 +24,7 @@ use crate::command::content::Content;
 use crate::command::launcher::Launcher;
 use crate::execution::{Outcome, Usage};
 use crate::invocation::TerminationMode;
+use crate::invocation::resource_limits::ResourceLimits;
 
 /// What breaks a run when somebody else took the exit status.
 const LOST_STATUS: &str =
@@ -42,6 +43,7 @@ pub(super) struct Brief {
     pub variables: Vec<(OsString, OsString)>,
     /// None for the host's own.
     pub username: Option<String>,
+    pub limits: ResourceLimits,
     pub termination_mode: TerminationMode,
 }
 
@@ -69,11 +71,16 @@ pub(super) async fn carry_out(
         working_dir: brief.working_dir.clone(),
         variables: brief.variables.iter().cloned().chain(own).collect(),
     };
-    let (started, letter) = match &brief.username {
+    let identity = match &brief.username {
+        Some(name) => Some(Identity::Account(name.clone())),
+        None if !brief.limits.is_empty() => Some(Identity::Host(user.clone())),
+        None => None,
+    };
+    let (started, letter) = match identity {
         None => (Started::new(&order.resolve(user)?, null()?)?, None),
-        Some(name) => {
-            let entry = Entry { order, identity: Identity::Account(name.clone()) };
-            let (started, letter) = Started::as_helper(&entry, mark)?;
+        Some(identity) => {
+            let (started, letter) =
+                Started::as_helper(&Entry { order, identity, limits: brief.limits }, mark)?;
             (started, Some(letter))
         }
     };

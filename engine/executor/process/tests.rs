@@ -20,6 +20,7 @@ use crate::execution::StopReason;
 use crate::executor::Scratch;
 use crate::id::{CommandId, ExecutionId, InvokeId};
 use crate::invocation::container::Container;
+use crate::invocation::resource_limits::ResourceLimits;
 use crate::invocation::{Job, TerminationMode};
 use crate::output::{LiveOutput, Output, Piece, Reader, SpoolSpace, Stream};
 
@@ -71,6 +72,8 @@ impl Run {
                 caller: None,
                 timeout_s: 60,
                 termination_mode: TerminationMode::ProcessTree,
+                resource_limits: ResourceLimits::default(),
+                survive_restarts: false,
                 lets_wait: false,
             }),
             reader: Reader::new(output.clone(), 0),
@@ -80,6 +83,7 @@ impl Run {
                 stop_grace: GRACE,
                 clock: Arc::new(clock.clone()),
                 scratch: Arc::clone(&scratch),
+                report: Arc::default(),
             },
             stop,
             clock,
@@ -121,6 +125,7 @@ impl Run {
             content,
             resolved: None,
             password: None,
+            shell: None,
         };
         let (executor, cx) = (self.executor.clone(), self.cx.clone());
         async move { executor.execute(task, cx).await }
