@@ -195,3 +195,9 @@ impl Clock for ManualClock {
         })
     }
 }
+
+/// The boot that this machine is in, where its system says.
+pub(crate) fn boot_id() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+}

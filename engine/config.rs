@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::limits::Limits;
 
 /// How far an acknowledged write is from the disk.
@@ -54,7 +56,7 @@ impl Default for Config {
 }
 
 /// How much of an execution's output its record keeps: the first bytes and the last ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputQuota {
     /// Bytes kept from the beginning.
     pub head_bytes_max: usize,

@@ -403,6 +403,7 @@ impl Loop {
             content,
             resolved: None,
             password: None,
+            resumes: false,
             shell: claimed.shell,
             execution_id: running.id,
             instance_id: running.instance_id.clone(),

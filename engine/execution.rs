@@ -78,7 +78,7 @@ impl<T: Into<Outcome>, E: std::fmt::Display> From<Result<T, E>> for Outcome {
 }
 
 /// Why the engine asks an executor to end a task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum StopReason {
     /// Its time is up.
     Timeout,
@@ -91,7 +91,7 @@ pub enum StopReason {
 }
 
 /// What the processes of a run have used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
     /// Processor time in the script's own code, of the processes that were waited for.
     pub user_time: Duration,
@@ -104,11 +104,15 @@ pub struct Usage {
 }
 
 /// What an executor has reported of a run beside its output.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub usage: Option<Usage>,
     /// What it left, or why that cannot be kept.
     pub result: Option<Result<Value, String>>,
+    /// Why whoever watched over it in the engine's place has ended it.
+    pub stopped_for: Option<StopReason>,
+    /// When it ended, if the engine was not there.
+    pub ended_at_ms: Option<i64>,
 }
 
 /// The longest result that a record keeps, in bytes of JSON.

@@ -25,6 +25,7 @@ use crate::output::{LiveOutput, Stream};
 use crate::secret::Secret;
 
 pub use closure::ClosureExecutor;
+pub(crate) use process::{Inheritance, Unended, inherit};
 pub use process::{ProcessExecutor, helper_main};
 pub(crate) use scratch::Scratch;
 
@@ -87,6 +88,8 @@ pub struct Task {
     pub(crate) password: Option<Secret>,
     /// What the instance runs shell scripts with.
     pub(crate) shell: Option<String>,
+    /// Whether it goes on already: its executor takes it back, rather than to start it.
+    pub(crate) resumes: bool,
 }
 
 /// Without the script, in which values of parameters are filled in.

@@ -15,12 +15,6 @@ const ZONE_DATA: &str = "zone_data";
 /// Timers planned again in one commit.
 const TIMERS_MAX: usize = 1_024;
 
-/// The boot that this machine is in, where its system says.
-pub(crate) fn local_boot_id() -> Option<String> {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
-}
-
 /// Ends what was running, and takes the file over.
 pub(crate) fn take_over(tx: Tx<'_>, now_ms: i64) -> Result<Interrupted> {
     let before = meta::get(tx, OWNER)?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::schedules::boot;
 use super::{Announcer, Engine, Inner, Records, Scheduling};
 use crate::authorizer::{Authorizer, DynAuthorizer};
-use crate::clock::{Clock, SystemClock, now_ms};
+use crate::clock::{Clock, SystemClock, boot_id, now_ms};
 use crate::config::{Config, Durability, OutputQuota};
 use crate::dispatcher::{Dispatcher, Executors, Resources};
 use crate::error::{Error, Result};
@@ -202,7 +202,7 @@ impl EngineBuilder {
         let hub = Arc::new(Hub::new(config.output));
         let feed = hub.follow();
         let vigil = Arc::new(Vigil::begin(Arc::clone(&clock)));
-        let boot_id = recovery::local_boot_id();
+        let boot_id = boot_id();
         let mut executor_names: Vec<String> = executors.keys().cloned().collect();
         executor_names.sort();
         let announcer = |dispatcher: &Dispatcher| Announcer {

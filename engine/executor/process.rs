@@ -18,6 +18,9 @@ mod errno;
 mod family;
 mod files;
 mod helper;
+mod inheritance;
+mod keeper;
+mod kept;
 mod kernel;
 mod order;
 mod pipes;
@@ -25,6 +28,7 @@ mod run;
 mod script;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -32,15 +36,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use super::{ExecutionContext, Executor, Task};
+use super::{ExecutionContext, Executor, Scratch, Task};
 use crate::command::CommandType;
 use crate::execution::Outcome;
 use environment::{Mark, User, Variables};
+use keeper::Charge;
 use order::Runner;
-use run::Brief;
+use run::{Brief, Place};
 use script::Interpreter;
 
 pub use helper::helper_main;
+pub(crate) use inheritance::{Inheritance, Unended, inherit};
 
 /// Runs shell scripts as processes of this machine, as the host's own user.
 ///
@@ -116,13 +122,37 @@ impl ProcessExecutor {
     /// Carries out `task`. `Err` is an outcome too: that of a task which never got to run, or was
     /// lost sight of.
     async fn run(&self, task: &Task, cx: &ExecutionContext) -> Result<Outcome, Outcome> {
+        if task.resumes
+            && let Some(runs) = cx.scratch.runs()
+        {
+            let name = Scratch::name(task.execution_id, task.attempt);
+            return kept::resume(&runs.join(name), cx).await;
+        }
         check_type(task)?;
         if cx.stop.borrow().is_some() {
             return Ok(Outcome::Stopped { signal: None, exit_code: None, info: String::new() });
         }
         let brief = self.brief(task)?;
         let mark = Mark::new(cx.scratch.engine(), task.execution_id, task.attempt);
-        run::carry_out(&brief, &self.user, cx.scratch_dir(), mark, cx).await
+        match cx.scratch.runs().filter(|_| task.survives_restarts()) {
+            None => {
+                let place = Place { scratch: cx.scratch_dir(), mark, reaper: None };
+                run::carry_out(&brief, &self.user, place, cx).await
+            }
+            Some(runs) => {
+                let charge = Charge {
+                    user: self.user.clone(),
+                    mark,
+                    folder: runs.join(&brief.name).into(),
+                    scratch: cx.scratch.kept(&brief.name).into(),
+                    timeout: task.timeout(),
+                    stop_grace: cx.stop_grace,
+                    output: cx.output.quota(),
+                    brief,
+                };
+                kept::begin(&charge, cx).await
+            }
+        }
     }
 
     /// What a run has to know of its task.
@@ -130,7 +160,7 @@ impl ProcessExecutor {
         let username = self.another_user(task).map(str::to_owned);
         let variables = self.variables.clone().into_iter();
         Ok(Brief {
-            name: format!("{}-{}", task.execution_id, task.attempt),
+            name: Scratch::name(task.execution_id, task.attempt),
             content: Arc::clone(&task.content),
             runner: self.runner(task, username.is_none())?,
             working_dir: task.working_dir().and_then(Path::to_str).map(str::to_owned),

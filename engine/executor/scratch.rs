@@ -2,6 +2,7 @@
 //! earlier engine left. In memory where the system has a place for that: creating a file
 //! costs a tenth there, and scripts with secrets in them never reach a disk.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -12,6 +13,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::error::{Error, Result, StorageError, StorageErrorKind};
+use crate::id::ExecutionId;
 
 /// Where Linux keeps files in memory.
 const IN_MEMORY: &str = "/dev/shm";
@@ -67,6 +69,12 @@ impl Scratch {
         Self::new(folder.keep(), None, None)
     }
 
+    /// This folder, for a run that survives; blocks.
+    pub(crate) fn apart(path: PathBuf) -> Result<Self> {
+        create(&path).map_err(|error| io_error(&path, &error))?;
+        Self::new(path, None, None)
+    }
+
     fn new(path: PathBuf, engine_before: Option<u64>, runs: Option<PathBuf>) -> Result<Self> {
         let (engine, _) = Uuid::new_v4().as_u64_pair();
         let scratch = Self { path, engine, engine_before, runs };
@@ -90,9 +98,25 @@ impl Scratch {
         self.runs.as_deref()
     }
 
+    /// What the files of a run are called; no other run has this name.
+    pub(crate) fn name(id: ExecutionId, attempt: u32) -> String {
+        format!("{id}-{attempt}")
+    }
+
+    /// Removes what there is of a run that survived, and is recorded now.
+    pub(crate) fn forget(&self, name: &OsStr) {
+        let Some(runs) = &self.runs else { return };
+        // What cannot be removed now is removed at the next open.
+        let _ = fs::remove_dir_all(runs.join(name));
+        let _ = fs::remove_dir_all(self.kept(name));
+        let _ = fs::remove_dir(runs);
+    }
+
     /// A folder that stays when the engine ends, for the run of this name.
-    pub(crate) fn kept(&self, name: &str) -> PathBuf {
-        self.path.join(format!("{KEPT}{name}"))
+    pub(crate) fn kept(&self, name: impl AsRef<OsStr>) -> PathBuf {
+        let mut folder = OsString::from(KEPT);
+        folder.push(name);
+        self.path.join(folder)
     }
 
     pub(crate) fn path(&self) -> &Path {

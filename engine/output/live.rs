@@ -88,6 +88,11 @@ impl LiveOutput {
         state.notify();
     }
 
+    /// How much of it the record keeps.
+    pub(crate) fn quota(&self) -> OutputQuota {
+        self.state().buffer.quota
+    }
+
     /// What the record would have now, and how much was printed so far.
     pub(crate) fn snapshot(&self) -> (Output, u64) {
         let state = self.state();

@@ -17,9 +17,8 @@ use tokio::io::unix::AsyncFd;
 
 use super::ExecutionContext;
 use super::census;
-use super::environment::Mark;
 use super::errno;
-use super::family::{Family, Named, Watch};
+use super::family::{Family, Kin, Named, Watch, listed};
 use super::kernel::{self, Rusage};
 use crate::invocation::TerminationMode;
 
@@ -44,23 +43,12 @@ pub(super) struct Stop {
     unseen: Option<String>,
 }
 
-/// Names in a record, at most; how many more there are is said.
-const NAMES_MAX: usize = 20;
-
 impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |what: &str, named: &BTreeSet<Named>| {
-            let names: Vec<_> = named.iter().take(NAMES_MAX).map(ToString::to_string).collect();
-            let more = match named.len().saturating_sub(NAMES_MAX) {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            (!named.is_empty()).then(|| format!("{what} {}{more}", names.join(", ")))
-        };
         let unseen = self.unseen.as_ref();
         let parts = [
-            list("it took SIGKILL to end", &self.killed),
-            list("still there after SIGKILL:", &self.left),
+            listed("it took SIGKILL to end", &self.killed),
+            listed("still there after SIGKILL:", &self.left),
             unseen.map(|why| format!("what had left the group could not be looked for: {why}")),
         ];
         f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join("; "))
@@ -70,6 +58,9 @@ impl fmt::Display for Stop {
 /// How long a process may take to end that has been killed. It mostly takes none; one that is stuck in
 /// the kernel may take for ever.
 const KILL_MAX: Duration = Duration::from_secs(5);
+
+/// How often those are reaped who have lost their parents.
+const REAP_EVERY: Duration = Duration::from_secs(1);
 
 /// How long to wait, of the machine's own time, before another look for what cannot be watched.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -94,8 +85,8 @@ impl Leader {
         Ok(Self { pidfd: watch(group.id)?, group })
     }
 
-    /// Waits for the end, and brings it about once the engine asks for it. Processes with `mark`
-    /// are its family.
+    /// Waits for the end, and brings it about once the engine asks for it, together with that of its
+    /// `kin`.
     ///
     /// # Errors
     ///
@@ -103,7 +94,7 @@ impl Leader {
     pub(super) async fn see_through(
         &mut self,
         mode: TerminationMode,
-        mark: Mark,
+        kin: Kin,
         cx: &ExecutionContext,
     ) -> io::Result<Ending> {
         tokio::select! {
@@ -111,6 +102,7 @@ impl Leader {
             biased;
             ended = self.ended() => return ended.map(|()| Ending::ByItself),
             _ = cx.stop_asked() => {}
+            () = self.reap_orphans(), if kin.reaper.is_some() => {}
         }
         if self.group.leader_has_ended()? {
             return Ok(Ending::ByItself);
@@ -119,11 +111,25 @@ impl Leader {
         match mode {
             TerminationMode::Process => self.stop_process(&mut stop, cx).await?,
             TerminationMode::ProcessTree => {
-                let mut family = Family::new(self.group.id, mark);
+                let mut family = Family::new(self.group.id, kin);
                 self.stop_family(&mut family, &mut stop, cx).await?;
             }
         }
         Ok(Ending::Asked(stop))
+    }
+
+    /// Reaps, for ever, those who have lost their parents to this process, and have ended.
+    async fn reap_orphans(&self) {
+        let mut look = tokio::time::interval(REAP_EVERY);
+        loop {
+            look.tick().await;
+            // The one whose end is waited for hides the others, but not for long.
+            while let Some(orphan) = kernel::ended_child().filter(|ended| *ended != self.group.id) {
+                if kernel::try_wait(orphan).is_err() {
+                    break;
+                }
+            }
+        }
     }
 
     async fn stop_process(&self, stop: &mut Stop, cx: &ExecutionContext) -> io::Result<()> {
@@ -265,7 +271,7 @@ impl Leader {
 
 /// Waits until it is worth another look: until some member has ended, or, if none can be watched, a
 /// little.
-async fn any_ended(family: &Family) {
+pub(super) async fn any_ended(family: &Family) {
     let watched = match family.any() {
         Watch::Ended => return,
         Watch::Member(pidfd) => readable(pidfd).ok(),
@@ -281,11 +287,11 @@ async fn any_ended(family: &Family) {
 }
 
 /// A descriptor that becomes readable when the process ends.
-fn watch(process: Pid) -> io::Result<AsyncFd<OwnedFd>> {
+pub(super) fn watch(process: Pid) -> io::Result<AsyncFd<OwnedFd>> {
     readable(rustix::process::pidfd_open(process, PidfdFlags::empty())?)
 }
 
-fn readable(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub(super) fn readable(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     #[expect(
         deprecated,
         reason = "the successor is unsafe: one has to promise that the descriptor stays open, as an `OwnedFd` does"
@@ -339,7 +345,7 @@ impl Drop for Group {
 
 /// Reaps a process off this thread, which may be one of the runtime's: even to die takes
 /// some processes a while. A thread of its own, because the runtime may be just shutting down.
-fn reap_aside(pid: Pid) {
+pub(super) fn reap_aside(pid: Pid) {
     const STACK_BYTES: usize = 64 * 1024;
     let reap = move || {
         if let Err(error) = rustix::process::waitpid(Some(pid), WaitOptions::empty()) {

@@ -15,11 +15,13 @@ use std::process::{Command, Stdio};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustix::fs::MemfdFlags;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::account::Account;
 use super::environment::User;
 use super::order::{Order, Start};
+use super::told::Told;
 use super::{broke, files};
 use crate::execution::Outcome;
 use crate::invocation::resource_limits::ResourceLimits;
@@ -40,18 +42,6 @@ pub(super) enum Identity {
     /// That of the account with this name, in whose folder the script is.
     Account(String),
 }
-
-/// Why there is no program, from the helper to the host.
-#[derive(Debug, Serialize, Deserialize)]
-struct Refusal {
-    /// The page's code, if the task does not suit.
-    code: Option<String>,
-    info: String,
-}
-
-/// Codes that a helper may answer with.
-const CODES: [&str; 4] =
-    ["AccountNotExists", "CommandNotApplicable", "DirectoryNotExists", "LauncherNotFound"];
 
 /// What goes between the host and a helper.
 pub(super) struct Letter(File);
@@ -78,27 +68,32 @@ impl Letter {
         let mut text = Vec::new();
         self.0.rewind().and_then(|()| self.0.read_to_end(&mut text)).ok()?;
         // One that was ended before it has read anything leaves what was written to it.
-        let Refusal { code, info } = serde_json::from_slice(&text).ok()?;
-        let code = code.and_then(|code| CODES.into_iter().find(|known| *known == code));
-        Some(match code {
-            Some(code) => Outcome::Unsuitable { code, info },
-            None => Outcome::Broke { info },
-        })
+        Some(serde_json::from_slice::<Told>(&text).ok()?.into())
     }
 }
 
-/// Becomes the program that standard input tells of; returns if that is not possible, with the reason
-/// written there.
-pub(super) fn enter() -> io::Result<()> {
+/// Takes the letter that a helper has as its standard input.
+///
+/// # Errors
+///
+/// If there is none.
+pub(super) fn receive<T: DeserializeOwned>() -> io::Result<(T, File)> {
     let mut letter = File::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?);
     letter.rewind()?;
-    let entry: Entry = serde_json::from_reader(&letter)?;
+    let content = serde_json::from_reader(&letter)?;
+    Ok((content, letter))
+}
+
+/// Becomes the program that the letter tells of; returns if that is not possible, with the reason
+/// written there.
+///
+/// # Errors
+///
+/// If there is no letter, or nothing can be written to it.
+pub(super) fn enter() -> io::Result<()> {
+    let (entry, mut letter): (Entry, _) = receive()?;
     letter.set_len(0)?;
-    let refusal = match become_program(entry) {
-        Outcome::Unsuitable { code, info } => Refusal { code: Some(code.to_owned()), info },
-        Outcome::Broke { info } => Refusal { code: None, info },
-        other => Refusal { code: None, info: format!("{other:?}") },
-    };
+    let refusal = Told::from(become_program(entry));
     letter.rewind()?;
     letter.write_all(&serde_json::to_vec(&refusal)?)
 }

@@ -27,9 +27,18 @@ const LOOK_MAX: Duration = Duration::from_secs(1);
 /// The processes of a run, its leader aside.
 #[derive(Debug)]
 pub(super) struct Family {
-    leader: Pid,
-    mark: Mark,
+    /// None if nobody knows any more which it was.
+    leader: Option<Pid>,
+    kin: Kin,
     members: HashMap<Pid, Member>,
+}
+
+/// What tells the processes of a run from others.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kin {
+    pub mark: Mark,
+    /// The process that is there for this run only, whose children are all of it.
+    pub reaper: Option<Pid>,
 }
 
 #[derive(Debug)]
@@ -76,10 +85,28 @@ impl fmt::Display for Named {
     }
 }
 
+/// Names in a record, at most; how many more there are is said.
+const NAMES_MAX: usize = 20;
+
+/// These processes after what is said of them; nothing if there are none.
+pub(super) fn listed(what: &str, named: &BTreeSet<Named>) -> Option<String> {
+    let names: Vec<_> = named.iter().take(NAMES_MAX).map(ToString::to_string).collect();
+    let more = match named.len().saturating_sub(NAMES_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!named.is_empty()).then(|| format!("{what} {}{more}", names.join(", ")))
+}
+
 impl Family {
     /// Of the run that this process leads.
-    pub(super) fn new(leader: Pid, mark: Mark) -> Self {
-        Self { leader, mark, members: HashMap::new() }
+    pub(super) fn new(leader: Pid, kin: Kin) -> Self {
+        Self { leader: Some(leader), kin, members: HashMap::new() }
+    }
+
+    /// Of a run that nobody watches any more.
+    pub(super) fn without_leader(mark: Mark) -> Self {
+        Self { leader: None, kin: Kin { mark, reaper: None }, members: HashMap::new() }
     }
 
     /// Looks who is there: members that have come, members that are gone.
@@ -94,18 +121,22 @@ impl Family {
             census.abort();
             return Err(io::Error::new(io::ErrorKind::TimedOut, "/proc does not answer"));
         };
-        let census = census.map_err(io::Error::other)??;
+        self.update(&*census.map_err(io::Error::other)??);
+        Ok(())
+    }
+
+    /// Takes in who is there by a census: members that have come, members that are gone.
+    pub(super) fn update(&mut self, census: &Census) {
         self.members.retain(|pid, member| {
             census.get(pid).is_some_and(|process| process.started == member.started)
         });
-        for process in self.find(&census) {
+        for process in self.find(census) {
             self.members.entry(process.pid).or_insert_with(|| Member {
                 started: process.started,
                 name: process.name.clone(),
-                strayed: process.group != Some(self.leader),
+                strayed: process.group != self.leader,
             });
         }
-        Ok(())
     }
 
     /// Those of a census that belong here.
@@ -117,13 +148,14 @@ impl Family {
             }
         }
         let is_one = |process: &&Process| {
-            process.group == Some(self.leader)
-                || process.mark == Some(self.mark)
+            (process.group.is_some() && process.group == self.leader)
+                || process.mark == Some(self.kin.mark)
+                || (process.parent.is_some() && process.parent == self.kin.reaper)
                 || self.members.contains_key(&process.pid)
         };
         let mut found: HashMap<Pid, &Process> = HashMap::new();
         let mut open: Vec<&Process> = census.values().filter(is_one).collect();
-        open.extend(census.get(&self.leader));
+        open.extend(self.leader.and_then(|leader| census.get(&leader)));
         while let Some(process) = open.pop() {
             if found.insert(process.pid, process).is_none() {
                 let children = children.get(&process.pid).into_iter().flatten();
@@ -131,7 +163,9 @@ impl Family {
                 open.extend(children.filter(|child| child.started >= process.started));
             }
         }
-        found.remove(&self.leader);
+        if let Some(leader) = self.leader {
+            found.remove(&leader);
+        }
         found.into_values().collect()
     }
 
@@ -220,20 +254,21 @@ mod tests {
             older(process(17, 12, 17, None)), // child of an earlier 12
             process(20, 2, 20, other),        // another run
             process(21, 1, 21, None),         // nobody's
+            process(22, 3, 22, None),         // gone to the run's own reaper
             process(2, 1, 2, None),           // the host
         ];
         let mut census: Census =
             processes.into_iter().map(|process| (process.pid, process)).collect();
-        let family = Family::new(pid(10), own.expect("a mark"));
+        let family = Family::new(pid(10), Kin { mark: own.expect("a mark"), reaper: Some(pid(3)) });
         let check = |census: &Census, want: &[i32]| {
             let mut found: Vec<_> =
                 family.find(census).iter().map(|found| found.pid.as_raw_nonzero().get()).collect();
             found.sort_unstable();
             assert_eq!(found, want);
         };
-        check(&census, &[11, 12, 13, 14, 15, 16]);
+        check(&census, &[11, 12, 13, 14, 15, 16, 22]);
         census.remove(&pid(10));
-        check(&census, &[11, 12, 13, 14, 15, 16]);
+        check(&census, &[11, 12, 13, 14, 15, 16, 22]);
     }
 
     #[test]

@@ -4,14 +4,15 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::entry;
 use super::environment::{self, Mark, Variables};
 use super::order::Start;
+use super::{entry, keeper};
 use crate::execution::Outcome;
 
 /// What tells a helper from the host.
 const ARGUMENT: &str = "--adjutant-helper=";
 const ENTRY: &str = "entry";
+const KEEPER: &str = "keeper";
 
 /// Whether this program has said that it can be started as a helper.
 static CAN_HELP: AtomicBool = AtomicBool::new(false);
@@ -43,6 +44,7 @@ pub fn helper_main() {
         && rustix::process::getgid() == rustix::process::getegid();
     let done = match role {
         ENTRY if trusts_caller => entry::enter().is_ok(),
+        KEEPER if trusts_caller => keeper::keep().is_ok(),
         _ => false,
     };
     std::process::exit(if done { 0 } else { 1 });
@@ -54,10 +56,19 @@ pub fn helper_main() {
 ///
 /// The outcome of a task that needs one where there is none.
 pub(super) fn for_entry(mark: Mark) -> Result<Start, Outcome> {
-    start(ENTRY, mark)
+    start(ENTRY, Variables::from([environment::marked(mark)]))
 }
 
-fn start(role: &str, mark: Mark) -> Result<Start, Outcome> {
+/// How a helper is started that is to keep a run. It is none of the run's own processes.
+///
+/// # Errors
+///
+/// The outcome of a task that needs one where there is none.
+pub(super) fn for_keeper() -> Result<Start, Outcome> {
+    start(KEEPER, Variables::new())
+}
+
+fn start(role: &str, mut environment: Variables) -> Result<Start, Outcome> {
     if !CAN_HELP.load(Ordering::Relaxed) {
         return Err(Outcome::Broke {
             info: "users other than the host's, limits and surviving restarts need a helper; call \
@@ -65,7 +76,6 @@ fn start(role: &str, mark: Mark) -> Result<Start, Outcome> {
                 .to_owned(),
         });
     }
-    let mut environment = Variables::from([environment::marked(mark)]);
     // All of the host's environment that a program may need to start at all.
     let libraries = std::env::var_os("LD_LIBRARY_PATH");
     environment.extend(libraries.map(|path| ("LD_LIBRARY_PATH".into(), path)));

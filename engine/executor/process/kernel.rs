@@ -110,6 +110,21 @@ pub(super) fn try_wait(pid: Pid) -> io::Result<Option<(ExitStatus, Rusage)>> {
     Ok((waited > 0).then(|| (ExitStatus::from_raw(status), Rusage::from(usage))))
 }
 
+/// Some child that has ended and whose status nobody has taken, this included; none if there is none.
+pub(super) fn ended_child() -> Option<Pid> {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let how = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the pointer is to a live object of the type that the call fills in; where it leaves zeros,
+    // so does the kernel. What a child tells of itself has its number.
+    let pid = unsafe {
+        match libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), how) {
+            0 => info.assume_init().si_pid(),
+            _ => 0,
+        }
+    };
+    Pid::from_raw(pid)
+}
+
 /// What this process itself has used.
 pub(super) fn own_usage() -> Rusage {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();

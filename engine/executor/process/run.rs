@@ -16,6 +16,7 @@ use super::ExecutionContext;
 use super::child::{Ending, Leader};
 use super::entry::{Entry, Identity, Letter};
 use super::environment::{self, Mark, User};
+use super::family::Kin;
 use super::files::Files;
 use super::order::{Order, Runner, Start};
 use super::pipes::Pipes;
@@ -47,15 +48,23 @@ pub(super) struct Brief {
     pub termination_mode: TerminationMode,
 }
 
-/// Carries out a run with its files in `scratch`. `Err` is an outcome too: that of a run which never
-/// came to be, or was lost sight of.
+/// Where a run takes place.
+pub(super) struct Place<'a> {
+    /// Where its files are.
+    pub scratch: &'a Path,
+    pub mark: Mark,
+    /// The process that is there for this run only, and gets those of it who have lost their parents.
+    pub reaper: Option<Pid>,
+}
+
+/// Carries out a run. `Err` is an outcome too: that of one which never came to be, or was lost sight of.
 pub(super) async fn carry_out(
     brief: &Brief,
     user: &User,
-    scratch: &Path,
-    mark: Mark,
+    place: Place<'_>,
     cx: &ExecutionContext,
 ) -> Result<Outcome, Outcome> {
+    let Place { scratch, mark, reaper } = place;
     // Declared first, so dropped last: a script goes away after the process that reads it.
     let files = match brief.username {
         None => Files::create(scratch, &brief.name, &extension(&brief.runner), &brief.content),
@@ -87,7 +96,7 @@ pub(super) async fn carry_out(
     let Started { mut leader, mut pipes, lent_bytes } = started;
 
     let ending = pipes
-        .read_during(leader.see_through(brief.termination_mode, mark, cx), cx)
+        .read_during(leader.see_through(brief.termination_mode, Kin { mark, reaper }, cx), cx)
         .await
         .map_err(|error| broke("the process was lost sight of", &error))?;
     // Reaped before its pipes are drained: from here on what it left behind is on its own.
@@ -179,18 +188,17 @@ fn outcome(status: ExitStatus, ending: &Ending) -> Outcome {
 
 /// Bytes as texts that JSON can hold.
 mod bytes {
-    use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
     use serde::{Deserialize, Deserializer, Serializer, de};
 
     use super::Content;
+    use crate::wire;
 
     pub(super) fn serialize<S: Serializer>(bytes: &Content, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&STANDARD.encode(bytes))
+        to.serialize_str(&wire::to_base64(bytes))
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Content, D::Error> {
         let text = String::deserialize(from)?;
-        STANDARD.decode(text).map(Content::from).map_err(de::Error::custom)
+        wire::from_base64(&text).map(Content::from).map_err(de::Error::custom)
     }
 }

@@ -1,0 +1,183 @@
+//! What the engine before left running on this machine: runs with a keeper, which are taken back, and
+//! others, which are ended.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::census;
+use super::child::any_ended;
+use super::environment::Mark;
+use super::family::{Family, Named, listed};
+use super::keeper::{self, Identity};
+use crate::executor::Scratch;
+use crate::id::ExecutionId;
+use crate::output::Output;
+
+/// How long what was left may take to end politely. An engine waits for it before it opens.
+const GRACE: Duration = Duration::from_secs(1);
+/// How long it may take to end that has been killed.
+const KILL_MAX: Duration = Duration::from_secs(5);
+
+/// An execution that had not ended when its engine did.
+#[derive(Debug)]
+pub(crate) struct Unended {
+    pub id: ExecutionId,
+    pub attempt: u32,
+}
+
+/// What has become of unended executions.
+#[derive(Debug, Default)]
+pub(crate) struct Inheritance {
+    /// By execution; nothing of one that goes on, or has ended and left a record.
+    lost: HashMap<ExecutionId, Lost>,
+}
+
+/// What is known of an execution that did not survive.
+#[derive(Debug, Default)]
+pub(crate) struct Lost {
+    /// What it had printed, as far as that was kept.
+    pub output: Output,
+    /// Whom it took to end it; empty if nobody was left.
+    pub ended: String,
+}
+
+impl Inheritance {
+    /// What there is of an execution that cannot be taken back; none if it can.
+    pub(crate) fn take_lost(&mut self, id: ExecutionId) -> Option<Lost> {
+        self.lost.remove(&id)
+    }
+}
+
+/// Finds out what has become of executions, and ends those whom nobody can take back.
+pub(crate) async fn inherit(scratch: &Scratch, unended: &[Unended]) -> Inheritance {
+    let mut lost = Vec::new();
+    let mut surviving = HashSet::new();
+    for &Unended { id, attempt } in unended {
+        let name = Scratch::name(id, attempt);
+        let folder = scratch.runs().map(|runs| runs.join(&name));
+        if let Some(folder) = folder.filter(|folder| folder.is_dir()) {
+            if survives(&folder) {
+                surviving.insert(name);
+                continue;
+            }
+            lost.push((id, keeper::read_record(&folder).output()));
+        } else {
+            lost.push((id, Output::default()));
+        }
+    }
+    let unkept = unended.iter().filter(|one| lost.iter().any(|(id, _)| *id == one.id));
+    let mut families: Vec<Family> = scratch
+        .engine_before()
+        .into_iter()
+        .flat_map(|engine| unkept.clone().map(move |one| Mark::new(engine, one.id, one.attempt)))
+        .map(Family::without_leader)
+        .collect();
+    let alone = families.len();
+    families.extend(abandon(scratch, &surviving));
+    let ended = end(families).await;
+    // Where there was no engine before, there is nobody to be found by its number.
+    let ended = ended.into_iter().take(alone).chain(std::iter::repeat(String::new()));
+    let lost = lost.into_iter().zip(ended);
+    Inheritance { lost: lost.map(|((id, output), ended)| (id, Lost { output, ended })).collect() }
+}
+
+/// Whether a keeper has, or will have, the end of its run to tell.
+fn survives(folder: &Path) -> bool {
+    let goes_on =
+        |folder: &Path| Identity::read(folder).is_some_and(|keeper| keeper.alive().is_some());
+    if keeper::read_record(folder).end.is_some() || goes_on(folder) {
+        return true;
+    }
+    // One that has only just been started finds its folder gone, and does not begin.
+    let aside = folder.with_extension("gone");
+    fs::rename(folder, &aside).is_ok() && goes_on(&aside) && fs::rename(&aside, folder).is_ok()
+}
+
+/// Removes what is on disk of all runs but these, and ends their keepers; who else is to be ended.
+fn abandon(scratch: &Scratch, surviving: &HashSet<String>) -> Vec<Family> {
+    let folders = scratch.runs().and_then(|runs| fs::read_dir(runs).ok()).into_iter().flatten();
+    let mut families = Vec::new();
+    for folder in folders.flatten() {
+        let name = folder.file_name();
+        if name.to_str().is_some_and(|name| surviving.contains(name)) {
+            continue;
+        }
+        if let Some(identity) = Identity::read(&folder.path()) {
+            if let Some(keeper) = identity.alive() {
+                let _ = rustix::process::kill_process(keeper, Signal::KILL);
+            }
+            families.push(Family::without_leader(identity.mark));
+        }
+        scratch.forget(Path::new(&name).with_extension("").as_os_str());
+        let _ = fs::remove_dir_all(folder.path());
+    }
+    families
+}
+
+/// Ends all processes of these families; says of each what that took.
+pub(super) async fn end(mut families: Vec<Family>) -> Vec<String> {
+    let mut ended: Vec<Ended> = families.iter().map(|_| Ended::default()).collect();
+    if families.is_empty() || !look(&mut families).await {
+        return ended.iter().map(ToString::to_string).collect();
+    }
+    for (family, ended) in families.iter().zip(&mut ended) {
+        ended.found = family.names();
+        family.signal(Signal::TERM);
+        // A stopped process would notice only when it is continued.
+        family.signal(Signal::CONT);
+    }
+    let _ = tokio::time::timeout(GRACE, all_gone(&mut families, |_| {})).await;
+    let kill = |families: &[Family]| {
+        for (family, ended) in families.iter().zip(&mut ended) {
+            ended.killed.extend(family.names());
+            // What stands still starts no others while the next look finds who was started before.
+            family.signal(Signal::STOP);
+            family.signal(Signal::KILL);
+        }
+    };
+    let _ = tokio::time::timeout(KILL_MAX, all_gone(&mut families, kill)).await;
+    for (family, ended) in families.iter().zip(&mut ended) {
+        ended.left = family.names();
+    }
+    ended.iter().map(ToString::to_string).collect()
+}
+
+/// Waits until nobody is found any more; does this to whoever still is, at each look.
+async fn all_gone(families: &mut Vec<Family>, mut at_each_look: impl FnMut(&[Family])) {
+    while look(families).await {
+        let Some(family) = families.iter().position(|family| !family.is_empty()) else { return };
+        at_each_look(families);
+        any_ended(&families[family]).await;
+    }
+}
+
+/// Whether it could be seen who is there.
+async fn look(families: &mut Vec<Family>) -> bool {
+    let Ok(Ok(census)) = tokio::task::spawn_blocking(census::take).await else { return false };
+    families.iter_mut().for_each(|family| family.update(&census));
+    true
+}
+
+/// What it took to end what was left of a run.
+#[derive(Debug, Default)]
+struct Ended {
+    found: BTreeSet<Named>,
+    killed: BTreeSet<Named>,
+    left: BTreeSet<Named>,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [
+            listed("what was left of it was ended:", &self.found),
+            listed("it took SIGKILL to end", &self.killed),
+            listed("still there after SIGKILL:", &self.left),
+        ];
+        f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join("; "))
+    }
+}

@@ -1,0 +1,181 @@
+//! The host's side of a run that has a keeper: begins it, listens to it, takes it back.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::{UnixListener, UnixStream as StdStream};
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+
+use rustix::process::Pid;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use super::ExecutionContext;
+use super::child;
+use super::entry::Letter;
+use super::family::Family;
+use super::keeper::{self, Charge, GAP, Identity, SOCKET, STDERR, STDOUT};
+use super::{broke, helper, inheritance, kernel};
+use crate::execution::Outcome;
+use crate::output::{Output, Piece, Stream};
+
+/// A keeper that this host has started. Dropped, it goes on.
+struct Child {
+    pid: Pid,
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if matches!(kernel::try_wait(self.pid), Ok(None)) {
+            child::reap_aside(self.pid);
+        }
+    }
+}
+
+/// Begins a run with a keeper, and sees it through.
+///
+/// # Errors
+///
+/// The outcome of a run that could not be begun, or was lost sight of.
+pub(super) async fn begin(charge: &Charge, cx: &ExecutionContext) -> Result<Outcome, Outcome> {
+    let folder = PathBuf::from(&charge.folder);
+    let cannot = |error: io::Error| broke("no keeper can be started", &error);
+    let start = helper::for_keeper()?;
+    let make_folder = || {
+        if let Some(runs) = folder.parent() {
+            DirBuilder::new().mode(0o700).recursive(true).create(runs)?;
+        }
+        DirBuilder::new().mode(0o700).create(&folder)
+    };
+    make_folder().map_err(cannot)?;
+    let spawn = || {
+        let null = || File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
+        let stdio = [Letter::new(charge)?.to_helper()?, bind(&folder)?.into(), null()?];
+        kernel::spawn(&start, stdio)
+    };
+    let keeper = spawn().map(|pid| Child { pid }).map_err(|error| {
+        let _ = fs::remove_dir_all(&folder);
+        cannot(error)
+    })?;
+    see_through(&folder, Some(keeper), cx).await
+}
+
+/// Listens to a keeper that an earlier host has started, or reads what it left.
+///
+/// # Errors
+///
+/// The outcome of a run that was lost sight of.
+pub(super) async fn resume(folder: &Path, cx: &ExecutionContext) -> Result<Outcome, Outcome> {
+    see_through(folder, None, cx).await
+}
+
+async fn see_through(
+    folder: &Path,
+    child: Option<Child>,
+    cx: &ExecutionContext,
+) -> Result<Outcome, Outcome> {
+    // One that cannot be listened to has ended, or can at least be waited for.
+    if let Ok(stream) = connect(folder) {
+        listen(stream, cx).await;
+    }
+    if let Some(keeper) = Identity::read(folder).and_then(|identity| identity.alive())
+        && let Ok(ended) = child::watch(keeper)
+    {
+        let _ = ended.readable().await;
+    }
+    drop(child);
+    let record = keeper::read_record(folder);
+    catch_up(&record.output(), cx);
+    let Some(end) = record.end else { return Err(lost(folder).await) };
+    *cx.report.lock().unwrap_or_else(PoisonError::into_inner) = end.report;
+    Ok(end.told.into())
+}
+
+/// Takes in what the keeper tells, and gives it the order to stop, until it has nothing more to tell.
+async fn listen(stream: UnixStream, cx: &ExecutionContext) {
+    let (mut told, mut orders) = stream.into_split();
+    let (_, printed) = cx.output.snapshot();
+    if orders.write_u64_le(printed).await.is_err() {
+        return;
+    }
+    let hear = async {
+        let mut bytes = Vec::new();
+        loop {
+            let kind = told.read_u8().await?;
+            let length = told.read_u64_le().await?;
+            let stream = match kind {
+                STDOUT => Stream::Stdout,
+                STDERR => Stream::Stderr,
+                GAP => {
+                    cx.output.skip(length);
+                    continue;
+                }
+                _ => return Err(io::ErrorKind::InvalidData.into()),
+            };
+            bytes.clear();
+            // What does not come is not kept room for.
+            if (&mut told).take(length).read_to_end(&mut bytes).await? as u64 != length {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            cx.print(stream, &bytes);
+        }
+    };
+    let order = async {
+        let reason = cx.stop_asked().await;
+        let _ = orders.write_u8(keeper::order_of(reason)).await;
+        std::future::pending::<()>().await;
+    };
+    let _: io::Result<()> = tokio::select! {
+        heard = hear => heard,
+        () = order => Ok(()),
+    };
+}
+
+/// Takes in what was not heard of an output that has ended.
+fn catch_up(output: &Output, cx: &ExecutionContext) {
+    const PIECE_BYTES_MAX: usize = 64 * 1024;
+    let (_, mut offset) = cx.output.snapshot();
+    loop {
+        match output.piece_at(offset, PIECE_BYTES_MAX) {
+            Piece::Bytes { stream, bytes } => {
+                offset += bytes.len() as u64;
+                cx.print(stream, &bytes);
+            }
+            Piece::Gap(bytes) => {
+                offset += bytes;
+                cx.output.skip(bytes);
+            }
+            Piece::Wait | Piece::End => return,
+        }
+    }
+}
+
+/// The outcome of a run whose keeper has ended before it; ends the run too.
+async fn lost(folder: &Path) -> Outcome {
+    let mut info = "its keeper ended before it did".to_owned();
+    if let Some(identity) = Identity::read(folder) {
+        let ended = inheritance::end(vec![Family::without_leader(identity.mark)]).await;
+        for what in ended.iter().filter(|what| !what.is_empty()) {
+            info = format!("{info}; {what}");
+        }
+    }
+    Outcome::Broke { info }
+}
+
+/// The paths of sockets are short; that of the folder need not be.
+fn with_short_path<T>(folder: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    let folder = File::open(folder)?;
+    act(&Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(SOCKET))
+}
+
+fn bind(folder: &Path) -> io::Result<UnixListener> {
+    with_short_path(folder, |path| UnixListener::bind(path))
+}
+
+fn connect(folder: &Path) -> io::Result<UnixStream> {
+    let stream = with_short_path(folder, |path| StdStream::connect(path))?;
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
+}
