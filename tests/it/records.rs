@@ -103,11 +103,8 @@ async fn limits_that_nothing_could_run_under_are_refused() {
     check(json!({"CpuSeconds": 0}), &["want CpuSeconds to be at least 1; it is 0"]).await;
     check(json!({"Processes": 0}), &["want Processes to be at least 1; it is 0"]).await;
     check(json!({"OpenFiles": "15"}), &["want OpenFiles to be at least 16; it is 15"]).await;
-    check(
-        json!({"FileSizeBytes": 4095}),
-        &["want FileSizeBytes to be at least 4096; it is 4095"],
-    )
-    .await;
+    check(json!({"FileSizeBytes": 4095}), &["want FileSizeBytes to be at least 4096; it is 4095"])
+        .await;
     check(
         json!({"MemoryBytes": mib, "AddressSpaceBytes": mib}),
         &[
