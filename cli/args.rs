@@ -17,6 +17,7 @@ use clap_complete::Shell;
 
 use crate::commands::next::Next;
 use crate::failure::Failure;
+use crate::limits::Limit;
 use crate::ui;
 
 /// What the command line comes to.
@@ -270,6 +271,13 @@ pub(crate) struct Target {
     /// What a timeout or a stop ends
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = Termination::Tree)]
     pub termination: Termination,
+    /// What its processes may use, separated by commas: cpu=10s, memory=256M, files=64, processes=32,
+    /// file-size=1G, address-space=1G
+    #[arg(long, value_name = "NAME=MOST", value_delimiter = ',')]
+    pub limit: Vec<Limit>,
+    /// Let it go on when whoever runs the database ends; the next one takes it back
+    #[arg(long)]
+    pub survive_restarts: bool,
     #[command(flatten)]
     pub repeat: Repeat,
 }
@@ -471,6 +479,9 @@ pub(crate) struct Stop {
     /// Only on these instances, separated by commas
     #[arg(long, value_name = "ID", value_delimiter = ',', value_parser = trimmed)]
     pub on: Vec<InstanceId>,
+    /// What for; the record says it
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
 }
 
 /// A run that repeats.
@@ -613,6 +624,10 @@ pub(crate) enum Instances {
         /// The zone of their clocks, which schedules without one follow [default: this machine's]
         #[arg(long, value_name = "ZONE")]
         time_zone: Option<Zone>,
+        /// What runs shell scripts there that have no `#!` line, by its path or its name in PATH
+        /// [default: the executor's own]
+        #[arg(long, value_name = "SHELL")]
+        shell: Option<String>,
     },
     /// List instances
     List,

@@ -10,6 +10,7 @@ mod control;
 mod database;
 mod failure;
 mod interrupt;
+mod limits;
 mod log;
 mod owner;
 mod render;

@@ -9,6 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, Table, Width, presets};
 
 use crate::failure::one_line;
+use crate::limits;
 use crate::ui::Target;
 
 /// The widest that a name or a script's first line may be in a table.
@@ -63,6 +64,51 @@ fn reason(result: &InvocationResult) -> String {
         reason.push_str(&format!("{gap}the output was not delivered: {why}"));
     }
     reason
+}
+
+/// What executions have used and left, and who stopped them; nothing if nothing is known of it.
+pub(crate) fn details(results: &[InvocationResult], target: Target) -> String {
+    type Column = (&'static str, fn(&InvocationResult) -> Option<String>);
+    const COLUMNS: [Column; 6] = [
+        ("USER", |result| result.user_time_us.map(|us| duration(us / 1_000))),
+        ("SYSTEM", |result| result.system_time_us.map(|us| duration(us / 1_000))),
+        ("MAX RSS", |result| result.max_rss_bytes.map(size)),
+        ("PEAK", |result| result.memory_peak_bytes.map(size)),
+        ("STOPPED", stop),
+        ("RESULT", left),
+    ];
+    let is_known = |(_, column): &&Column| results.iter().any(|one| column(one).is_some());
+    let known: Vec<_> = COLUMNS.iter().filter(is_known).collect();
+    if known.is_empty() {
+        return String::new();
+    }
+    let header: Vec<_> =
+        ["INSTANCE"].into_iter().chain(known.iter().map(|(name, _)| *name)).collect();
+    let mut table = table(target, &header);
+    for result in results {
+        let name = Cell::new(one_line(result.instance_id.as_str()));
+        let cells = known.iter().map(|(_, column)| column(result).unwrap_or_else(nothing));
+        table.add_row([name].into_iter().chain(cells.map(Cell::new)).collect::<Vec<_>>());
+    }
+    format!("\n{}", finish(&table))
+}
+
+/// Why an execution was asked to end, by whom and what for.
+fn stop(result: &InvocationResult) -> Option<String> {
+    let mut text = result.stop_cause?.to_string();
+    for (before, words) in [(" by ", &result.stopped_by), (": ", &result.stop_reason)] {
+        if !words.is_empty() {
+            text.push_str(before);
+            text.push_str(&one_line(words));
+        }
+    }
+    Some(text)
+}
+
+/// What an execution left beside its output, or why that is not there.
+fn left(result: &InvocationResult) -> Option<String> {
+    let left = result.result.as_ref().map(|left| title(&left.to_string(), ""));
+    left.or_else(|| Some(one_line(&result.result_error)).filter(|why| !why.is_empty()))
 }
 
 /// A list of runs.
@@ -176,15 +222,22 @@ pub(crate) fn commands(commands: &[Command], target: Target) -> String {
 
 /// A list of instances.
 pub(crate) fn instances(instances: &[Instance], target: Target) -> String {
-    let mut table = table(target, &["INSTANCE", "EXECUTOR", "OS", "STATUS", "NAME"]);
+    let with_shell = instances.iter().any(|instance| instance.shell.is_some());
+    let mut header = vec!["INSTANCE", "EXECUTOR", "OS", "STATUS"];
+    header.extend(with_shell.then_some("SHELL"));
+    header.push("NAME");
+    let mut table = table(target, &header);
     for instance in instances {
-        table.add_row(vec![
+        let shell = || instance.shell.as_deref().map_or_else(nothing, one_line);
+        let mut row = vec![
             Cell::new(one_line(instance.instance_id.as_str())),
             Cell::new(one_line(&instance.executor)),
             Cell::new(instance.os_type),
             Cell::new(instance.state),
-            Cell::new(one_line(&instance.name)),
-        ]);
+        ];
+        row.extend(with_shell.then(|| Cell::new(shell())));
+        row.push(Cell::new(one_line(&instance.name)));
+        table.add_row(row);
     }
     finish(&table)
 }
@@ -219,6 +272,8 @@ pub(crate) fn invocation(invocation: &Invocation) -> String {
         ("Output to", one_line(&invocation.oss_output_delivery)),
         ("Folder", one_line(&invocation.working_dir)),
         ("Timeout", format!("{} s", invocation.timeout)),
+        ("Limits", limits::spelled(&invocation.resource_limits)),
+        ("Survives", if invocation.survive_restarts { "restarts" } else { "" }.to_owned()),
         ("Created", time(&invocation.creation_time)),
         ("Ended", given(invocation.finish_time)),
     ])
@@ -406,6 +461,18 @@ fn duration(ms: u64) -> String {
     }
 }
 
+/// A number of bytes in the largest unit of which there is one: `999 B`, `1.5 MiB`.
+fn size(bytes: u64) -> String {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    match units.into_iter().find(|(_, power)| bytes >> power > 0) {
+        Some((unit, power)) => {
+            let tenths = (u128::from(bytes) * 10) >> power;
+            format!("{}.{} {unit}", tenths / 10, tenths % 10)
+        }
+        None => format!("{bytes} B"),
+    }
+}
+
 fn colour(status: ExecutionStatus) -> Color {
     match status {
         ExecutionStatus::Success => Color::Green,
@@ -446,6 +513,51 @@ mod tests {
         ] {
             assert_eq!(duration(ms), want);
         }
+    }
+
+    #[test]
+    fn sizes() {
+        for (bytes, want) in [
+            (0, "0 B"),
+            (1_023, "1023 B"),
+            (1_536, "1.5 KiB"),
+            (256 << 20, "256.0 MiB"),
+            (u64::MAX, "17179869183.9 GiB"),
+        ] {
+            assert_eq!(size(bytes), want);
+        }
+    }
+
+    #[test]
+    fn what_is_known_of_executions_beside_their_end_has_its_columns() {
+        let mut result = json!({
+            "ExecutionId": 1, "InvokeId": format!("t-{}", "0".repeat(32)),
+            "CommandId": format!("c-{}", "0".repeat(32)), "InstanceId": "i-1", "Attempt": 1,
+            "InvocationStatus": "Terminated", "InvokeRecordStatus": "Stopped", "Repeats": 1,
+            "StartTime": "", "FinishedTime": "", "StopTime": "", "DurationMs": null,
+            "ExitCode": null, "Signal": null, "ErrorCode": "", "ErrorInfo": "", "Output": "",
+            "Dropped": 0, "DroppedAt": null, "Username": "", "Launcher": "", "ContainerId": "",
+            "ContainerName": "", "TerminationMode": "Process", "Tags": {"Tag": []},
+            "OssOutputDelivery": "", "OssOutputStatus": "", "OssOutputErrorCode": "",
+            "OssOutputErrorInfo": "",
+        });
+        let mut check = |changes: Value, want: &str| {
+            for (field, value) in changes.as_object().expect("an object") {
+                result[field] = value.clone();
+            }
+            let result = serde_json::from_value(result.clone()).expect("a result");
+            assert_eq!(details(&[result], Target::Stdout), want);
+        };
+        check(json!({}), "");
+        check(
+            json!({"StopCause": "Stopped", "StoppedBy": "ann", "StopReason": "a\tb"}),
+            "\nINSTANCE  STOPPED\ni-1       Stopped by ann: a\\tb\n",
+        );
+        check(
+            json!({"UserTimeUs": 1_250_000, "MaxRssBytes": 1_536, "Result": [1], "StoppedBy": ""}),
+            "\nINSTANCE  USER    MAX RSS  STOPPED        RESULT\n\
+             i-1       1.25 s  1.5 KiB  Stopped: a\\tb  [1]\n",
+        );
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::command::template::{Facts, Template};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::event::{Change, Hub};
-use crate::execution::{Outcome, Report, StopReason, Verdict};
+use crate::execution::{Outcome, Report, StopOrder, StopReason, Verdict};
 use crate::executor::{DynExecutor, ExecutionContext, Scratch, Task};
 use crate::id::{ExecutionId, InstanceId};
 use crate::invocation::Job;
@@ -79,7 +79,7 @@ pub(crate) struct Dispatcher {
 /// What the loop is told from outside.
 #[derive(Debug, Default)]
 struct Orders {
-    stops: Mutex<Vec<(ExecutionId, StopReason)>>,
+    stops: Mutex<Vec<(ExecutionId, StopOrder)>>,
     /// New executions have been stored.
     new_work: AtomicBool,
     phase: Mutex<Phase>,
@@ -143,8 +143,8 @@ impl Line {
     }
 
     /// Executions, which run, are to be ended.
-    pub(crate) fn stop(&self, executions: impl Iterator<Item = ExecutionId>, reason: StopReason) {
-        let stops = executions.map(|execution| (execution, reason));
+    pub(crate) fn stop(&self, executions: impl Iterator<Item = ExecutionId>, order: &StopOrder) {
+        let stops = executions.map(|execution| (execution, order.clone()));
         self.0.stops.lock().unwrap_or_else(PoisonError::into_inner).extend(stops);
         self.0.wake.notify_one();
     }
@@ -166,7 +166,7 @@ impl Orders {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take_stops(&self) -> Vec<(ExecutionId, StopReason)> {
+    fn take_stops(&self) -> Vec<(ExecutionId, StopOrder)> {
         std::mem::take(&mut *self.stops.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -193,7 +193,7 @@ struct Running {
     job: Arc<Job>,
     output: Arc<LiveOutput>,
     report: Arc<Mutex<Report>>,
-    stop: Arc<watch::Sender<Option<StopReason>>>,
+    stop: Arc<watch::Sender<Option<StopOrder>>>,
     started_at_ms: i64,
     started: Duration,
 }
@@ -235,15 +235,16 @@ impl Loop {
         if self.orders.new_work.swap(false, Ordering::AcqRel) {
             self.backlog.expect_new();
         }
-        for (execution, reason) in self.orders.take_stops() {
+        for (execution, order) in self.orders.take_stops() {
             let id = self.task_of.get(&execution);
             if let Some(running) = id.and_then(|id| self.running.get(id)) {
-                run::ask_to_stop(&running.stop, reason);
+                run::ask_to_stop(&running.stop, &order);
             }
         }
         if self.orders.phase() == Phase::Stopping {
+            let shutdown = StopReason::Shutdown.into();
             for running in self.running.values() {
-                run::ask_to_stop(&running.stop, StopReason::Shutdown);
+                run::ask_to_stop(&running.stop, &shutdown);
             }
         }
     }
@@ -259,7 +260,7 @@ impl Loop {
     }
 
     fn end(&mut self, running: Running, outcome: Outcome) {
-        let asked = *running.stop.borrow();
+        let asked = running.stop.borrow().clone();
         // By the monotonic clock: a clock set during the run does not change how long it took.
         let took = self.resources.clock.monotonic().saturating_sub(running.started);
         let took_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
@@ -268,7 +269,7 @@ impl Loop {
             attempt: running.attempt,
             fire: running.fire,
             lets_wait: running.job.lets_wait,
-            verdict: Verdict::new(outcome, asked, running.job.timeout_s),
+            verdict: Verdict::new(outcome, asked.as_ref(), running.job.timeout_s),
             output: running.output.close(),
             report: std::mem::take(
                 &mut *running.report.lock().unwrap_or_else(PoisonError::into_inner),

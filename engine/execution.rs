@@ -1,5 +1,6 @@
 //! Executions: the record of one fire of an invocation on one instance.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -14,7 +15,7 @@ use crate::limits::Limits;
 use crate::output::Output;
 use crate::status::{Cause, ExecutionFilter, ExecutionStatus, InvocationStatus, InvokeStatus};
 use crate::tag::{self, Tag};
-use crate::wire::{self, Encoded, lenient, page_request, page_response};
+use crate::wire::{self, Encoded, lenient, page_request, page_response, text_enum};
 
 /// How an executor's work on a task ended. An executor says what it saw; the engine decides what
 /// status that is.
@@ -90,6 +91,52 @@ pub enum StopReason {
     Shutdown,
 }
 
+text_enum!(StopReason, "reason to stop", [Timeout, Stopped, Replaced, Shutdown]);
+
+/// That something is to end: why, and on whose request if it is one.
+#[derive(Debug, Clone)]
+pub(crate) struct StopOrder {
+    pub cause: StopReason,
+    /// Who made the request, as far as the host says.
+    pub by: Option<Arc<str>>,
+    /// What for, in the words of the request.
+    pub reason: Option<Arc<str>>,
+}
+
+impl From<StopReason> for StopOrder {
+    fn from(cause: StopReason) -> Self {
+        Self { cause, by: None, reason: None }
+    }
+}
+
+impl StopOrder {
+    /// A request of somebody's.
+    pub(crate) fn request(by: Option<Arc<str>>, reason: Option<String>) -> Self {
+        Self {
+            cause: StopReason::Stopped,
+            by: by.filter(|by| !by.is_empty()),
+            reason: reason.filter(|reason| !reason.is_empty()).map(Arc::from),
+        }
+    }
+
+    /// What has become of an execution that waited, in words.
+    pub(crate) fn cancelled(&self) -> String {
+        self.told(" before it started")
+    }
+
+    fn told(&self, when: &str) -> String {
+        let by = self.by.as_ref().map_or(String::new(), |by| format!(" of `{by}`"));
+        let reason = self.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+        let what = match self.cause {
+            StopReason::Timeout => "ran longer than its timeout",
+            StopReason::Stopped => "stopped on request",
+            StopReason::Replaced => "replaced by the fire after it",
+            StopReason::Shutdown => "the engine shut down while it ran",
+        };
+        format!("{what}{by}{when}{reason}")
+    }
+}
+
 /// What the processes of a run have used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
@@ -139,6 +186,8 @@ pub(crate) struct Verdict {
     pub signal: Option<i32>,
     pub error_code: &'static str,
     pub error_info: String,
+    /// Why it was asked to end, if it was.
+    pub stop_cause: Option<StopReason>,
 }
 
 /// The `ErrorCode` of an execution whose executor failed.
@@ -148,13 +197,14 @@ pub(crate) const EXECUTION_INTERRUPTED: &str = "ExecutionInterrupted";
 
 impl Verdict {
     /// Judges what the executor saw, given what the engine had asked it to do.
-    pub(crate) fn new(outcome: Outcome, asked: Option<StopReason>, timeout_s: u64) -> Self {
+    pub(crate) fn new(outcome: Outcome, asked: Option<&StopOrder>, timeout_s: u64) -> Self {
         let plain = |cause, error_code, error_info| Self {
             cause,
             exit_code: None,
             signal: None,
             error_code,
             error_info,
+            stop_cause: asked.map(|order| order.cause),
         };
         match outcome {
             Outcome::Exited(0) => {
@@ -174,25 +224,18 @@ impl Verdict {
                 )
             },
             Outcome::Stopped { signal, exit_code, info: how } => {
-                let (cause, code, why) = match asked {
-                    Some(StopReason::Timeout) => {
-                        let info = format!("ran longer than its timeout of {timeout_s} s");
-                        (Cause::TimedOut, "ExecutionTimeout", info)
+                let (cause, code) = match asked.map(|order| order.cause) {
+                    Some(StopReason::Timeout) => (Cause::TimedOut, "ExecutionTimeout"),
+                    Some(StopReason::Stopped | StopReason::Replaced) => (Cause::Stopped, ""),
+                    Some(StopReason::Shutdown) => (Cause::Interrupted, EXECUTION_INTERRUPTED),
+                    None => (Cause::Broke, EXECUTION_EXCEPTION),
+                };
+                let why = match asked {
+                    Some(order) if order.cause == StopReason::Timeout => {
+                        order.told(&format!(" of {timeout_s} s"))
                     }
-                    Some(StopReason::Stopped) => {
-                        (Cause::Stopped, "", "stopped on request".to_owned())
-                    }
-                    Some(StopReason::Replaced) => {
-                        (Cause::Stopped, "", "replaced by the fire after it".to_owned())
-                    }
-                    Some(StopReason::Shutdown) => {
-                        let info = "the engine shut down while it ran".to_owned();
-                        (Cause::Interrupted, EXECUTION_INTERRUPTED, info)
-                    }
-                    None => {
-                        let info = "the executor reported a stop that nobody asked for".to_owned();
-                        (Cause::Broke, EXECUTION_EXCEPTION, info)
-                    }
+                    Some(order) => order.told(""),
+                    None => "the executor reported a stop that nobody asked for".to_owned(),
                 };
                 let exit_code = exit_code.or(signal.map(|_| -1));
                 let info = if how.is_empty() { why } else { format!("{why}; {how}") };
@@ -299,6 +342,15 @@ pub struct InvocationResult {
     /// When somebody asked to stop it.
     #[serde(with = "wire::time::optional")]
     pub stop_time: Option<DateTime<Utc>>,
+    /// Why it was asked to end, if it was.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stop_cause: Option<StopReason>,
+    /// Who asked to stop it, if the host said so; else empty.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub stopped_by: String,
+    /// What for, in the words of the request; empty if it had none.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub stop_reason: String,
     /// Milliseconds from start to end, once it has ended.
     #[serde(rename = "DurationMs")]
     pub duration_ms: Option<u64>,

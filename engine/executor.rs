@@ -17,7 +17,7 @@ use crate::clock::{Clock, Sleep};
 use crate::command::CommandType;
 use crate::command::content::Content;
 use crate::command::parameters::Arguments;
-use crate::execution::{Outcome, Report, StopReason, Usage, checked_result};
+use crate::execution::{Outcome, Report, StopOrder, StopReason, Usage, checked_result};
 use crate::id::{CommandId, ExecutionId, InstanceId, InvokeId};
 use crate::invocation::resource_limits::ResourceLimits;
 use crate::invocation::{Job, TerminationMode};
@@ -197,7 +197,7 @@ impl Task {
 #[derive(Clone)]
 pub struct ExecutionContext {
     pub(crate) output: Arc<LiveOutput>,
-    pub(crate) stop: watch::Receiver<Option<StopReason>>,
+    pub(crate) stop: watch::Receiver<Option<StopOrder>>,
     pub(crate) stop_grace: Duration,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) scratch: Arc<Scratch>,
@@ -214,7 +214,7 @@ impl ExecutionContext {
     pub async fn stop_asked(&self) -> StopReason {
         let mut stop = self.stop.clone();
         match stop.wait_for(Option::is_some).await {
-            Ok(reason) => reason.unwrap_or(StopReason::Stopped),
+            Ok(order) => order.as_ref().map_or(StopReason::Stopped, |order| order.cause),
             // The engine no longer follows this task: it is gone or about to be.
             Err(_) => StopReason::Shutdown,
         }

@@ -223,6 +223,10 @@ CREATE TABLE executions (
     signal         INTEGER,
     error_code     TEXT,
     error_info     TEXT,
+    -- Why it was asked to end, who asked as far as the host says, and what for in their words.
+    stop_cause     TEXT CHECK (stop_cause IN ('Timeout', 'Stopped', 'Replaced', 'Shutdown')),
+    stopped_by     TEXT,
+    stop_reason    TEXT,
     -- What its processes used; NULL where nobody counted.
     user_time_us      INTEGER,
     system_time_us    INTEGER,

@@ -13,11 +13,12 @@ use crate::ui::Target;
 
 pub(super) async fn instances(context: &Context, verb: Instances) -> Result<u8, Failure> {
     match verb {
-        Instances::Add { ids, executor, group, tag, time_zone } => {
+        Instances::Add { ids, executor, group, tag, time_zone, shell } => {
             let mut like = Instance::new("").executor(executor);
             like.resource_group_id = group;
             like.tags = tag.into_iter().map(Tag::from).collect();
             like.time_zone = time_zone;
+            like.shell = shell;
             add(context, &ids, &like).await
         }
         Instances::List => list(context).await,

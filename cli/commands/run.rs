@@ -12,6 +12,7 @@ use super::record::find;
 use crate::args::{Invoke, Language, Run, Target};
 use crate::control::Watched;
 use crate::failure::Failure;
+use crate::limits::Limit;
 use crate::script::BASE64;
 use crate::session::{Need, Session};
 use crate::{background, script, ui};
@@ -40,6 +41,8 @@ macro_rules! aim {
         $request.timeout = $target.timeout;
         $request.working_dir = $target.workdir.as_deref().map(script::working_dir).transpose()?;
         $request.termination_mode = TerminationMode::from($target.termination).into();
+        $request.resource_limits = Limit::all(&$target.limit);
+        $request.survive_restarts = $target.survive_restarts;
         $request.repeat_mode = repeat.mode().into();
         $request.frequency = repeat.frequency.clone();
         $request.overlap_policy = OverlapPolicy::from(repeat.overlap).into();

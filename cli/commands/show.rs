@@ -31,6 +31,7 @@ pub(super) async fn show(context: &Context, show: &Show) -> Result<u8, Failure> 
         let mut text = render::invocation(&record.invocation);
         text.push('\n');
         text.push_str(&render::results(record.results(), show.history, Target::Stdout));
+        text.push_str(&render::details(record.results(), Target::Stdout));
         if !record.fires().is_empty() {
             text.push('\n');
             text.push_str(&render::fires(record.fires(), Target::Stdout));

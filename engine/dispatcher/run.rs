@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::admission::Admission;
-use crate::execution::{Outcome, StopReason};
+use crate::execution::{Outcome, StopOrder, StopReason};
 use crate::executor::{DynExecutor, ExecutionContext, Task};
 
 /// How much longer than the grace period an executor may take to see a stop through: to look for what
@@ -19,7 +19,7 @@ pub(super) async fn run(
     admission: Option<Admission>,
     task: Task,
     cx: ExecutionContext,
-    stop: Arc<watch::Sender<Option<StopReason>>>,
+    stop: Arc<watch::Sender<Option<StopOrder>>>,
 ) -> Outcome {
     let timeout = task.timeout();
     let mut work = match admission {
@@ -31,7 +31,7 @@ pub(super) async fn run(
         biased;
         outcome = &mut work => return outcome,
         _ = cx.stop_asked() => {}
-        () = cx.sleep(timeout) => ask_to_stop(&stop, StopReason::Timeout),
+        () = cx.sleep(timeout) => ask_to_stop(&stop, &StopReason::Timeout.into()),
     }
     let patience = cx.stop_grace().saturating_add(STOP_MARGIN);
     tokio::select! {
@@ -46,11 +46,11 @@ pub(super) async fn run(
     }
 }
 
-/// Asks once; the first reason stays.
-pub(super) fn ask_to_stop(stop: &watch::Sender<Option<StopReason>>, reason: StopReason) {
+/// Asks once; the first order stays.
+pub(super) fn ask_to_stop(stop: &watch::Sender<Option<StopOrder>>, order: &StopOrder) {
     stop.send_if_modified(|asked| {
         let first = asked.is_none();
-        asked.get_or_insert(reason);
+        asked.get_or_insert_with(|| order.clone());
         first
     });
 }

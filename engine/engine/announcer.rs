@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::dispatcher::Line;
 use crate::event::{Change, Hub};
-use crate::execution::StopReason;
+use crate::execution::{StopOrder, StopReason};
 use crate::id::{ExecutionId, InstanceId, InvokeId};
 use crate::scheduler::Step;
 use crate::status::ExecutionStatus;
@@ -36,7 +36,7 @@ impl Announcer {
             self.hub.publish_fire(*invoke_id, fire);
         }
         for (invoke_id, stopped) in &step.stopped {
-            self.stopped(*invoke_id, stopped, StopReason::Replaced, now_ms);
+            self.stopped(*invoke_id, stopped, &StopReason::Replaced.into(), now_ms);
         }
         for &(invoke_id, status) in &step.finished {
             self.hub.finish(invoke_id, status);
@@ -60,11 +60,11 @@ impl Announcer {
         &self,
         invoke_id: InvokeId,
         stopped: &Stopped,
-        reason: StopReason,
+        order: &StopOrder,
         now_ms: i64,
     ) {
         if let Some(dispatcher) = &self.dispatcher {
-            dispatcher.stop(stopped.stopping.iter().map(|(id, _)| *id), reason);
+            dispatcher.stop(stopped.stopping.iter().map(|(id, _)| *id), order);
         }
         let changes = |executions: &[(ExecutionId, InstanceId)], status| -> Vec<Change> {
             executions.iter().map(|(id, on)| change(*id, on, status, now_ms)).collect()

@@ -11,7 +11,7 @@ use super::watch::{Position, Watch};
 use crate::command::parameters::Arguments;
 use crate::error::{Error, Result, Violation, none_of};
 use crate::event::Subscription;
-use crate::execution::StopReason;
+use crate::execution::StopOrder;
 use crate::given::Given;
 use crate::id::{CommandId, InvokeId};
 use crate::invocation::client_token::ClientToken;
@@ -299,14 +299,17 @@ impl Engine {
         self.authorize(action).await?;
         let instance_ids = Arc::new(request.instance_ids);
         let ends = instance_ids.is_empty();
+        let order = Arc::new(StopOrder::request(self.caller.clone(), request.reason));
         let mut after = Some(0);
         while let Some(last) = after {
             let (now_ms, announcer) = (self.now_ms(), self.announcer());
             let only = Arc::clone(&instance_ids);
-            let stop =
-                move |tx: Tx<'_>, invocation| stop::invocation(tx, invocation, &only, last, now_ms);
+            let (stored, told) = (Arc::clone(&order), Arc::clone(&order));
+            let stop = move |tx: Tx<'_>, invocation| {
+                stop::invocation(tx, invocation, &only, last, &stored, now_ms)
+            };
             let announce = move |stopped: &Stopped| {
-                announcer.stopped(invoke_id, stopped, StopReason::Stopped, now_ms);
+                announcer.stopped(invoke_id, stopped, &told, now_ms);
             };
             after = self.settle_then(invoke_id, ends, stop, announce).await?.more_after;
         }

@@ -561,8 +561,14 @@ pub struct StopInvocation {
     /// Only on these instances, 1 to 50; on all if empty.
     #[serde(rename = "InstanceId", skip_serializing_if = "Vec::is_empty")]
     pub instance_ids: Vec<InstanceId>,
+    /// What for, for the record. At most 255 characters, none a control character.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 }
+
+/// The longest reason for a stop, in characters.
+const REASON_CHARS_MAX: usize = 255;
 
 impl StopInvocation {
     /// Stops all of an invocation.
@@ -577,11 +583,26 @@ impl StopInvocation {
         self
     }
 
+    /// Says what for.
+    #[must_use]
+    pub fn reason(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
     pub(crate) fn check(&self, limits: &Limits) -> Result<InvokeId, Vec<Violation>> {
         let mut found = Vec::new();
         let invoke_id = self.invoke_id.known(&mut found, unknown_invoke_id);
         if self.instance_ids.len() > limits.stop_instances_max {
             found.push(too_many_instances(limits.stop_instances_max, self.instance_ids.len()));
+        }
+        let reason = self.reason.as_deref().unwrap_or_default();
+        let chars = reason.chars().count();
+        if chars > REASON_CHARS_MAX || reason.chars().any(char::is_control) {
+            let message = format!(
+                "want at most {REASON_CHARS_MAX} characters, none a control character; it has {chars}"
+            );
+            found.push(Violation::new("InvalidParameter.Reason", 400, "Reason", message));
         }
         invoke_id.filter(|_| found.is_empty()).ok_or(found)
     }

@@ -10,7 +10,8 @@ use rusqlite::{OptionalExtension, Row};
 use crate::command::settings::Settings;
 use crate::error::{Error, Result};
 use crate::execution::{
-    Delivery, DescribeInvocationResults, EXECUTION_INTERRUPTED, InvocationResult, Report, Verdict,
+    Delivery, DescribeInvocationResults, EXECUTION_INTERRUPTED, InvocationResult, Report,
+    StopReason, Verdict,
 };
 use crate::given::Given;
 use crate::id::{CommandId, ExecutionId, InstanceId, InvokeId};
@@ -25,7 +26,7 @@ use crate::wire::ContentEncoding;
 use super::commands::{read_settings, read_time};
 use super::invocations::{OF_COMMAND, read_command_id, read_status, read_termination_mode};
 use super::tags::{self, Tagged};
-use super::{Listing, Query, Slice, Tx, fires, invocations, outputs, results, unreadable};
+use super::{Listing, Query, Slice, Tx, fires, invocations, outputs, parse, results, unreadable};
 
 /// An execution that is about to be stored.
 #[derive(Debug)]
@@ -211,7 +212,8 @@ fn finish_one(tx: Tx<'_>, ended: &Ended) -> Result<()> {
         .prepare_cached(
             "UPDATE executions SET status = ?2, finished_at_ms = ?3, exit_code = ?4, signal = ?5,
                  error_code = nullif(?6, ''), error_info = nullif(?7, ''), user_time_us = ?11,
-                 system_time_us = ?12, max_rss_bytes = ?13, memory_peak_bytes = ?14
+                 system_time_us = ?12, max_rss_bytes = ?13, memory_peak_bytes = ?14,
+                 stop_cause = coalesce(?15, stop_cause)
              WHERE id = ?1 AND attempt = ?8 AND status IN (?9, ?10)",
         )?
         .execute((
@@ -229,6 +231,7 @@ fn finish_one(tx: Tx<'_>, ended: &Ended) -> Result<()> {
             usage.map(|usage| micros(usage.system_time)),
             usage.and_then(|usage| usage.max_rss_bytes).map(stored),
             usage.and_then(|usage| usage.memory_peak_bytes).map(stored),
+            verdict.stop_cause.map(StopReason::as_str),
         ))?;
     expect_one(changed, ended.id)?;
     if let Some(result) = &ended.report.result {
@@ -294,6 +297,7 @@ pub(crate) fn interrupt_all(tx: Tx<'_>, evidence: &str, now_ms: i64) -> Result<I
                 signal: None,
                 error_code: EXECUTION_INTERRUPTED,
                 error_info: evidence.to_owned(),
+                stop_cause: None,
             },
             output: Output::default(),
             report: Report::default(),
@@ -320,7 +324,8 @@ const RESULT_TABLES: &str = "executions e JOIN fires f ON f.id = e.fire
 const RESULT_COLUMNS: &str =
     "e.id, f.invocation, i.instance_id, e.attempt, e.status, e.started_at_ms,
     e.stop_at_ms, e.finished_at_ms, e.exit_code, e.signal, e.error_code, e.error_info, e.instance,
-    e.user_time_us, e.system_time_us, e.max_rss_bytes, e.memory_peak_bytes";
+    e.user_time_us, e.system_time_us, e.max_rss_bytes, e.memory_peak_bytes, e.stop_cause,
+    e.stopped_by, e.stop_reason";
 
 /// Picks the latest execution of an invocation on an instance. One condition for later fires and one
 /// for later attempts: so each looks at what is later only, however long the history before it is.
@@ -509,6 +514,14 @@ pub(super) fn read(
         start_time,
         finish_time,
         stop_time: time(6)?,
+        stop_cause: row
+            .get_ref(17)?
+            .as_str_or_null()
+            .map_err(unreadable)?
+            .map(parse)
+            .transpose()?,
+        stopped_by: text(18)?,
+        stop_reason: text(19)?,
         duration_ms: duration.map(|d| d.num_milliseconds().max(0).cast_unsigned()),
         exit_code: row.get(8)?,
         signal: row.get(9)?,

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use crate::error::Result;
+use crate::execution::StopReason;
 use crate::id::{InstanceId, InvokeId};
 use crate::invocation::fire::{Fire, FireDisposition, PAUSED};
 use crate::invocation::recurrence::{Admission, OverlapPolicy};
@@ -194,7 +195,8 @@ fn fire(tx: Tx<'_>, firing: &Firing<'_>) -> Result<Fired> {
     executions::insert(tx, fire, executions, firing.now_ms)?;
     let mut stopped = Stopped::default();
     if replaces {
-        let mut stopping = Stopping::new(firing.now_ms, "replaced by the fire after it");
+        let replaced = StopReason::Replaced.into();
+        let mut stopping = Stopping::new(firing.now_ms, &replaced);
         for one in before.iter().filter(|one| firing.targets.contains(&one.instance)) {
             stopping.stop(tx, one)?;
         }

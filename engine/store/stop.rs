@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::{OptionalExtension, Row};
 
 use crate::error::{Error, Result, Violation};
+use crate::execution::StopOrder;
 use crate::id::{ExecutionId, InstanceId};
 use crate::status::{Cause, ExecutionStatus};
 
@@ -118,14 +119,14 @@ impl Stopped {
 /// Stops executions, one after another.
 pub(super) struct Stopping<'a> {
     now_ms: i64,
-    why: &'a str,
+    order: &'a StopOrder,
     stopped: Stopped,
     fires: EndedByFire,
 }
 
 impl<'a> Stopping<'a> {
-    pub(super) fn new(now_ms: i64, why: &'a str) -> Self {
-        Self { now_ms, why, stopped: Stopped::default(), fires: BTreeMap::new() }
+    pub(super) fn new(now_ms: i64, order: &'a StopOrder) -> Self {
+        Self { now_ms, order, stopped: Stopped::default(), fires: BTreeMap::new() }
     }
 
     pub(super) fn stop(&mut self, tx: Tx<'_>, one: &Unfinished) -> Result<()> {
@@ -133,7 +134,8 @@ impl<'a> Stopping<'a> {
         if let Some(cancelled) = one.status.on(Cause::StopAskedEarly) {
             let changed = tx
                 .prepare_cached(
-                    "UPDATE executions SET status = ?2, stop_at_ms = ?3, finished_at_ms = ?3, error_info = ?5
+                    "UPDATE executions SET status = ?2, stop_at_ms = ?3, finished_at_ms = ?3, error_info = ?5,
+                         stop_cause = ?6, stopped_by = ?7, stop_reason = ?8
                      WHERE id = ?1 AND status = ?4",
                 )?
                 .execute((
@@ -141,7 +143,10 @@ impl<'a> Stopping<'a> {
                     cancelled.as_str(),
                     self.now_ms,
                     one.status.as_str(),
-                    format!("{} before it started", self.why),
+                    self.order.cancelled(),
+                    self.order.cause.as_str(),
+                    &self.order.by,
+                    &self.order.reason,
                 ))?;
             expect_one(changed, one.id)?;
             self.stopped.cancelled.push(entry);
@@ -149,9 +154,19 @@ impl<'a> Stopping<'a> {
         } else if let Some(stopping) = one.status.on(Cause::StopAsked) {
             let changed = tx
                 .prepare_cached(
-                    "UPDATE executions SET status = ?2, stop_at_ms = ?3 WHERE id = ?1 AND status = ?4",
+                    "UPDATE executions SET status = ?2, stop_at_ms = ?3, stop_cause = ?5, stopped_by = ?6,
+                         stop_reason = ?7
+                     WHERE id = ?1 AND status = ?4",
                 )?
-                .execute((one.id.0, stopping.as_str(), self.now_ms, one.status.as_str()))?;
+                .execute((
+                    one.id.0,
+                    stopping.as_str(),
+                    self.now_ms,
+                    one.status.as_str(),
+                    self.order.cause.as_str(),
+                    &self.order.by,
+                    &self.order.reason,
+                ))?;
             expect_one(changed, one.id)?;
             self.stopped.stopping.push(entry);
         } else if one.status == ExecutionStatus::Stopping {
@@ -175,6 +190,7 @@ pub(crate) fn invocation(
     invocation: i64,
     only: &[InstanceId],
     after: i64,
+    order: &StopOrder,
     now_ms: i64,
 ) -> Result<Stopped> {
     if after == 0 {
@@ -188,7 +204,7 @@ pub(crate) fn invocation(
     } else {
         targets::remove(tx, invocation, only)?;
     }
-    let mut stopping = Stopping::new(now_ms, "stopped");
+    let mut stopping = Stopping::new(now_ms, order);
     let slice = Unfinished::slice(tx, invocation, after, only, SLICE as i64)?;
     for one in &slice {
         stopping.stop(tx, one)?;

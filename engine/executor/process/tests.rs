@@ -16,7 +16,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::command::settings::Settings;
 use crate::config::OutputQuota;
-use crate::execution::StopReason;
+use crate::execution::{StopOrder, StopReason};
 use crate::executor::Scratch;
 use crate::id::{CommandId, ExecutionId, InvokeId};
 use crate::invocation::container::Container;
@@ -31,7 +31,7 @@ struct Run {
     executor: Arc<ProcessExecutor>,
     job: Arc<Job>,
     cx: ExecutionContext,
-    stop: watch::Sender<Option<StopReason>>,
+    stop: watch::Sender<Option<StopOrder>>,
     clock: ManualClock,
     printed: Arc<Notify>,
     reader: Reader,
@@ -144,7 +144,7 @@ impl Run {
     }
 
     fn ask_to_stop(&self) {
-        self.stop.send_replace(Some(StopReason::Stopped));
+        self.stop.send_replace(Some(StopReason::Stopped.into()));
     }
 
     /// Waits until a line that begins with `key=` was printed: the rest of the line.
