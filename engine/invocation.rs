@@ -6,6 +6,7 @@ pub(crate) mod exec;
 pub(crate) mod fire;
 pub(crate) mod recurrence;
 pub(crate) mod request;
+pub(crate) mod retry;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ use crate::wire::{self, Encoded, lenient, page_request, page_response, text_enum
 use container::Container;
 
 use recurrence::{MissedPolicy, OverlapPolicy};
+use retry::Retry;
 
 pub use request::{
     InvokeCommand, InvokeCommandResponse, RunCommand, RunCommandResponse, StopInvocation,
@@ -183,6 +185,9 @@ pub struct Invocation {
     pub end_time: Option<DateTime<Utc>>,
     /// How often each of its timers fires at most.
     pub max_fires: Option<u64>,
+    /// How often and when it is tried again, if it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub retry: Option<Retry>,
     /// Since when it pauses, if it does.
     #[serde(with = "wire::time::optional")]
     pub pause_time: Option<DateTime<Utc>>,
@@ -325,6 +330,7 @@ pub(crate) struct Job {
     pub caller: Option<Arc<str>>,
     /// Whether other executions may wait for the end of one.
     pub lets_wait: bool,
+    pub retry: Option<Retry>,
 }
 
 impl Job {

@@ -97,6 +97,7 @@ pub use invocation::fire::{
     FiredOn,
 };
 pub use invocation::recurrence::{MissedPolicy, OverlapPolicy};
+pub use invocation::retry::{Retry, RetryOn};
 pub use invocation::{
     DescribeInvocations, DescribeInvocationsResponse, Invocation, InvokeCommand,
     InvokeCommandResponse, InvokeInstance, Quotas, RepeatMode, RunCommand, RunCommandResponse,

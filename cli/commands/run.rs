@@ -40,6 +40,7 @@ macro_rules! aim {
         $request.timeout = $target.timeout;
         $request.working_dir = $target.workdir.as_deref().map(script::working_dir).transpose()?;
         $request.termination_mode = TerminationMode::from($target.termination).into();
+        $request.retry = $target.again.request();
         $request.repeat_mode = repeat.mode().into();
         $request.frequency = repeat.frequency.clone();
         $request.overlap_policy = OverlapPolicy::from(repeat.overlap).into();

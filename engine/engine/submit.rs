@@ -544,6 +544,7 @@ fn split(origin: Origin, terms: Terms) -> (Targets, NewInvocation) {
         caller: origin.caller,
         termination_mode: terms.termination_mode,
         recurrence: terms.recurrence,
+        retry: terms.retry,
         tags: terms.tags,
     };
     (terms.targets, new)

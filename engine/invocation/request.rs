@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use super::client_token::ClientToken;
 use super::container::Container;
 use super::recurrence::{MissedPolicy, OverlapPolicy, Recurrence, Repetition};
+use super::retry::Retry;
 use super::{RepeatMode, TerminationMode};
 use crate::command::content::{self, Content};
 use crate::command::parameters::{Arguments, ParameterPassing, Parameters, SecretNames};
@@ -92,6 +93,9 @@ macro_rules! invocation_request {
             /// invocation ends. What is skipped or missed does not count.
             #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
             pub max_fires: Option<u64>,
+            /// How often and when it is tried again where it did not succeed; never if not given.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub retry: Option<Retry>,
             /// What a timeout or a stop ends.
             #[serde(skip_serializing_if = "Given::is_default")]
             pub termination_mode: Given<TerminationMode>,
@@ -254,6 +258,13 @@ macro_rules! invocation_request {
                 self
             }
 
+            /// Tries it again where it did not succeed.
+            #[must_use]
+            pub fn retry(mut self, retry: Retry) -> Self {
+                self.retry = Some(retry);
+                self
+            }
+
             /// Gives values to the script's parameters.
             #[must_use]
             pub fn parameters<N: Into<String>, V: Into<String>>(
@@ -322,6 +333,10 @@ macro_rules! invocation_request {
                 let termination_mode = self.termination_mode.known(found, |text| {
                     unknown("InvalidTerminationMode.NotFound", 404, "TerminationMode", text, "Process or ProcessTree")
                 });
+                let recurrence = repetition.check(limits, found);
+                if let Some(retry) = &self.retry {
+                    retry.check(limits, found);
+                }
                 Terms {
                     targets,
                     token,
@@ -331,7 +346,8 @@ macro_rules! invocation_request {
                     tags: self.tags.clone(),
                     termination_mode: termination_mode.unwrap_or_default(),
                     dry_run: mode == RepeatMode::DryRun,
-                    recurrence: repetition.check(limits, found),
+                    recurrence,
+                    retry: self.retry.clone(),
                     arguments: Arguments {
                         values: self.parameters.clone(),
                         defaults: Parameters::default(),
@@ -480,6 +496,7 @@ pub(crate) struct Terms {
     pub dry_run: bool,
     pub termination_mode: TerminationMode,
     pub recurrence: Option<Recurrence>,
+    pub retry: Option<Retry>,
     pub arguments: Arguments,
 }
 

@@ -13,6 +13,7 @@ use crate::given::Given;
 use crate::id::{CommandId, InvokeId};
 use crate::invocation::container::Container;
 use crate::invocation::recurrence::{MissedPolicy, OverlapPolicy, Recurrence, Trigger};
+use crate::invocation::retry::Retry;
 use crate::invocation::{DescribeInvocations, Invocation, Job, RepeatMode, TerminationMode};
 use crate::schedule::Zone;
 use crate::status::{ExecutionStatus, InvocationStatus, InvokeStatus, StatusCounts, roll_up};
@@ -47,6 +48,7 @@ pub(crate) struct NewInvocation {
     pub termination_mode: TerminationMode,
     /// None: it runs at once, and once.
     pub recurrence: Option<Recurrence>,
+    pub retry: Option<Retry>,
     pub tags: Vec<Tag>,
 }
 
@@ -99,9 +101,9 @@ pub(crate) fn insert(
              timeout_s, termination_mode, repeat_mode, created_at_ms, frequency, overlap_policy, missed_policy,
              spread_s, end_at_ms, fires_max, parameters, parameter_passing, username, launcher, output_to,
              windows_password_name, container_id, container_name, default_parameters, secret_parameters,
-             resource_group_id, caller, secrets_are_names, content_bytes_max)
+             resource_group_id, caller, secrets_are_names, content_bytes_max, retry)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
-             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31)",
+             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32)",
     )?
     .execute(params![
         new.invoke_id.as_bytes(),
@@ -135,6 +137,7 @@ pub(crate) fn insert(
         &new.caller,
         new.secrets_are_names,
         i64::try_from(new.content_bytes_max).unwrap_or(i64::MAX),
+        json_or_null(&new.retry, Option::is_none)?,
     ])?;
     let invocation = tx.last_insert_rowid();
     Tagged::Invocation.insert(tx, invocation, &new.tags)?;
@@ -180,7 +183,7 @@ pub(crate) fn job_of_fire(tx: Tx<'_>, fire: i64) -> Result<Arc<Job>> {
                 v.overlap_policy, v.missed_policy, v.parameters, v.parameter_passing, v.default_parameters,
                 v.secret_parameters, v.working_dir, v.username, v.launcher, v.output_to, v.container_id,
                 v.container_name, v.windows_password_name, v.caller, v.secrets_are_names,
-                v.content_bytes_max
+                v.content_bytes_max, v.retry
          FROM fires f JOIN invocations v ON v.id = f.invocation WHERE f.id = ?1",
     )?
     .query_row([fire], |row| Ok(read_job(tx, row)))?
@@ -207,6 +210,7 @@ fn read_job(tx: Tx<'_>, row: &Row<'_>) -> Result<Job> {
         caller: row.get::<_, Option<String>>(19)?.map(Arc::from),
         secrets_are_names: row.get(20)?,
         content_bytes_max: row.get(21)?,
+        retry: read_json(row, 22)?,
     })
 }
 
@@ -217,7 +221,11 @@ pub(crate) fn status(tx: Tx<'_>, invocation: i64) -> Result<InvocationStatus> {
         .query_row([invocation], |row| row.get(0))?;
     match stored {
         Some(status) => parse(&status),
-        None => Ok(roll_up(&counts(tx, invocation)?, targets::any_left(tx, invocation)?)),
+        None => match roll_up(&counts(tx, invocation)?, targets::any_left(tx, invocation)?) {
+            // The latest have ended; a fire before them has not.
+            ended if ended.is_final() => Ok(InvocationStatus::Running),
+            status => Ok(status),
+        },
     }
 }
 
@@ -396,7 +404,7 @@ pub(super) fn all() -> Query {
              v.overlap_policy, v.missed_policy, v.spread_s, v.end_at_ms, v.fires_max, v.paused_at_ms,
              v.parameters, v.parameter_passing, v.default_parameters, v.secret_parameters, v.working_dir,
              v.username, v.launcher, v.output_to, v.container_id, v.container_name,
-             v.windows_password_name, v.resource_group_id, v.caller, {}",
+             v.windows_password_name, v.resource_group_id, v.caller, v.retry, {}",
             Tagged::Invocation.column("v.id")
         ),
         tables: "invocations v".to_owned(),
@@ -410,27 +418,29 @@ pub(super) fn all() -> Query {
 /// The condition that picks the invocations that stand so: what `roll_up` says, in SQL, so that
 /// none has to be read to be passed over.
 fn standing(status: InvocationStatus) -> String {
-    let any = |status: ExecutionStatus| {
+    let any = |statuses: &str| {
         format!(
             "EXISTS (SELECT 1 FROM fires f JOIN executions e ON e.fire = f.id
-             WHERE f.invocation = v.id AND f.unfinished > 0 AND e.status = '{status}' AND {LATEST_STANDING})"
+             WHERE f.invocation = v.id AND f.unfinished > 0 AND e.status IN ({statuses}) AND {LATEST_STANDING})"
         )
     };
+    // Without any other fire to come, an earlier one has not ended.
+    let running = format!("({} OR NOT ({}))", any("'Running', 'Scheduled'"), targets::ANY_LEFT);
     let in_order = [
-        (InvocationStatus::Stopping, ExecutionStatus::Stopping),
-        (InvocationStatus::Pending, ExecutionStatus::Pending),
-        (InvocationStatus::Running, ExecutionStatus::Running),
+        (InvocationStatus::Stopping, any("'Stopping'")),
+        (InvocationStatus::Pending, any("'Pending'")),
+        (InvocationStatus::Running, running),
     ];
     if status.is_final() {
         return format!("v.status = '{status}'");
     }
     let mut conditions = vec!["v.finished_at_ms IS NULL".to_owned()];
-    for (invocation, execution) in in_order {
+    for (invocation, stands_so) in in_order {
         if invocation == status {
-            conditions.push(any(execution));
+            conditions.push(stands_so);
             break;
         }
-        conditions.push(format!("NOT {}", any(execution)));
+        conditions.push(format!("NOT {stands_so}"));
     }
     conditions.join(" AND ")
 }
@@ -530,7 +540,8 @@ pub(super) fn read(
         windows_password_name: text(29)?,
         resource_group_id: text(30)?,
         caller: text(31)?,
-        tags: tags::read(row, 32)?,
+        retry: read_json(row, 32)?,
+        tags: tags::read(row, 33)?,
         instance_count: instance_count(tx, id)?,
         invoke_instances,
     })

@@ -17,6 +17,7 @@ mod parameters;
 mod pauses;
 mod reboots;
 mod recurrence;
+mod retry;
 mod schedule;
 mod schedule_dst;
 mod schedule_laws;
