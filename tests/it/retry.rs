@@ -110,7 +110,8 @@ async fn each_wait_is_as_long_as_it_is_said() {
     check(Retry::attempts(4), &[1.0, 2.0, 4.0]).await;
     check(Retry::attempts(5).backoff(5).max_backoff(12), &[5.0, 10.0, 12.0, 12.0]).await;
     check(Retry::attempts(4).backoff(3).backoff_factor(1.5), &[3.0, 4.5, 6.75]).await;
-    check(Retry::attempts(3).backoff(0), &[0.0, 0.0]).await;
+    // At once: a watcher may find that it has begun before it hears that it waits.
+    assert_eq!(series("exit:1", Retry::attempts(3).backoff(0)).await.1, [Failed; 3]);
 }
 
 #[tokio::test]
@@ -140,7 +141,7 @@ fn flaky(
     let (counted, outcome) = (Arc::clone(&calls), Arc::new(outcome));
     let executor = ClosureExecutor::new(move |task, _cx| {
         counted.fetch_add(1, Ordering::Relaxed);
-        std::future::ready(outcome(task.attempt()))
+        std::future::ready(outcome(task.attempt))
     });
     (builder.executor("flaky", executor), calls)
 }
@@ -416,76 +417,56 @@ async fn failed_once(
     (clock, engine, run.invoke_id, watch)
 }
 
-/// Waits until so many executions have ended and none goes on.
-async fn settled(
+/// Waits until the attempts of an invocation stand so.
+async fn until(
     engine: &Engine,
-    id: InvokeId,
+    invoke_id: InvokeId,
     watch: &mut Watch,
-    count: usize,
-) -> Vec<(u32, ExecutionStatus)> {
+    want: &[(u32, ExecutionStatus)],
+) {
     loop {
-        let attempts = attempts(engine, id).await;
-        if attempts.len() >= count && attempts.iter().all(|(_, status)| status.is_final()) {
-            return attempts;
+        let attempts = attempts(engine, invoke_id).await;
+        if attempts == want {
+            return;
         }
-        within(watch.next()).await.expect("readable");
+        let event = within(watch.next()).await.expect("readable");
+        assert!(event.is_some(), "it ended with {attempts:?}, not {want:?}");
     }
 }
 
 #[tokio::test]
 async fn a_fire_meets_one_that_waits_to_be_tried_again_as_its_policy_says() {
+    use OverlapPolicy::{Allow, Queue, Replace, Skip};
     let check = async |policy, fired: FireDisposition, want: &[(u32, ExecutionStatus)]| {
-        let second = |attempt| Outcome::Exited(i32::from(attempt == 1));
-        let (clock, engine, id, mut watch) = failed_once(policy, second).await;
+        // Each fire fails at first, and succeeds when it is tried again.
+        let outcome = |attempt| Outcome::Exited(i32::from(attempt == 1));
+        let (clock, engine, id, mut watch) = failed_once(policy, outcome).await;
         assert_eq!(engine.run_now(&id).await.expect("it repeats").disposition, fired, "{policy:?}");
-        if policy == OverlapPolicy::Queue {
+        if policy == Queue {
             // A third finds one in the queue, behind the one that is tried again.
             let third = engine.run_now(&id).await.expect("it repeats");
             assert_eq!(third.reason, "another execution was waiting already");
         }
-        within(clock.sleeping(1)).await;
-        // Each fire fails at first, and succeeds when it is tried again.
-        for _ in 0..2 {
-            clock.advance(Duration::from_secs(29));
-            within(clock.sleeping(1)).await;
-            engine.pause_invocation(&id).await.expect("it repeats");
-            clock.advance(Duration::from_secs(1));
-            if policy == OverlapPolicy::Queue {
-                retry_time(&mut watch).await;
-                within(clock.sleeping(1)).await;
-                clock.advance(Duration::from_secs(30));
-                break;
-            }
-            if policy != OverlapPolicy::Skip {
-                break;
-            }
+        engine.pause_invocation(&id).await.expect("it repeats");
+        if matches!(policy, Replace | Allow) {
+            retry_time(&mut watch).await;
         }
-        let told = settled(&engine, id, &mut watch, want.len()).await;
-        assert_eq!(told, want, "{policy:?}");
+        clock.advance(Duration::from_secs(30));
+        if policy == Queue {
+            retry_time(&mut watch).await;
+            clock.advance(Duration::from_secs(30));
+        }
+        until(&engine, id, &mut watch, want).await;
         assert_eq!(status(&engine, id).await, InvocationStatus::Scheduled);
         engine.stop_invocation(StopInvocation::new(id)).await.expect("it exists");
         assert_eq!(wait(&engine, &id).await.status, InvocationStatus::Success, "{policy:?}");
     };
-    use FireDisposition as D;
-    check(OverlapPolicy::Skip, D::Skipped, &[(1, Failed), (2, Success), (1, Skipped)]).await;
-    check(
-        OverlapPolicy::Replace,
-        D::Started,
-        &[(1, Failed), (2, Cancelled), (1, Failed), (2, Success)],
-    )
-    .await;
-    check(
-        OverlapPolicy::Allow,
-        D::Started,
-        &[(1, Failed), (2, Success), (1, Failed), (2, Success)],
-    )
-    .await;
-    check(
-        OverlapPolicy::Queue,
-        D::Started,
-        &[(1, Failed), (2, Success), (1, Failed), (1, Skipped), (2, Success)],
-    )
-    .await;
+    let (started, skipped) = (FireDisposition::Started, FireDisposition::Skipped);
+    let again = [(1, Failed), (2, Success)];
+    check(Skip, skipped, &[again[0], again[1], (1, Skipped)]).await;
+    check(Replace, started, &[(1, Failed), (2, Cancelled), again[0], again[1]]).await;
+    check(Allow, started, &[again, again].concat()).await;
+    check(Queue, started, &[again[0], again[1], again[0], (1, Skipped), again[1]]).await;
 }
 
 #[tokio::test]
@@ -496,14 +477,20 @@ async fn an_invocation_ends_with_the_last_attempt_of_its_last_fire() {
     register(&engine, "flaky", 1).await;
     let request = RunCommand::shell("x").on(["i-1"]).timeout(10).frequency("rate(60s)");
     let request = request.max_fires(2).retry(Retry::attempts(2).backoff(20));
-    let run = engine.run_command(request).await.expect("sound");
-    pass(&clock, 139).await;
+    let (run, mut watch) = engine.run_command_and_watch(request).await.expect("sound");
+    let again = [(1, Failed), (2, Failed)];
+    pass(&clock, 60).await;
+    retry_time(&mut watch).await;
+    pass(&clock, 20).await;
+    until(&engine, run.invoke_id, &mut watch, &again).await;
+    assert_eq!(status(&engine, run.invoke_id).await, InvocationStatus::Scheduled);
+    pass(&clock, 40).await;
+    retry_time(&mut watch).await;
     assert_eq!(calls.load(Ordering::Relaxed), 3);
     assert_eq!(status(&engine, run.invoke_id).await, InvocationStatus::Running);
-    pass(&clock, 1).await;
+    pass(&clock, 20).await;
     assert_eq!(wait(&engine, &run.invoke_id).await.status, InvocationStatus::Failed);
-    let told = attempts(&engine, run.invoke_id).await;
-    assert_eq!(told, [(1, Failed), (2, Failed), (1, Failed), (2, Failed)]);
+    assert_eq!(attempts(&engine, run.invoke_id).await, [again, again].concat());
     let at = "2026-01-01T00:01:00Z".parse().expect("a time");
     let explained = engine.explain(&run.invoke_id, at).await.expect("it exists");
     assert_eq!(explained.entries[0].executions.len(), 1, "the last attempt says what became of it");
@@ -513,27 +500,29 @@ async fn an_invocation_ends_with_the_last_attempt_of_its_last_fire() {
 #[tokio::test]
 async fn an_invocation_goes_on_while_any_fire_is_tried_again() {
     let clock = clock();
-    let calls = Arc::new(AtomicU32::new(0));
-    let counted = Arc::clone(&calls);
-    let first_fails =
-        move |_| Outcome::Exited(i32::from(counted.fetch_add(1, Ordering::Relaxed) == 0));
+    let first = std::sync::atomic::AtomicBool::new(true);
+    let first_fails = move |_| Outcome::Exited(first.swap(false, Ordering::Relaxed).into());
     let (builder, _) = flaky(Engine::builder(), first_fails);
     let engine = open(builder, &clock).await;
     register(&engine, "flaky", 1).await;
     let request = RunCommand::shell("x").on(["i-1"]).timeout(10).frequency("rate(60s)");
     let request = request.overlap_policy(OverlapPolicy::Allow).max_fires(2);
     let request = request.retry(Retry::attempts(2).backoff(90));
-    let run = engine.run_command(request).await.expect("sound");
-    pass(&clock, 130).await;
-    assert_eq!(status(&engine, run.invoke_id).await, InvocationStatus::Running);
+    let (run, mut watch) = engine.run_command_and_watch(request).await.expect("sound");
+    let id = run.invoke_id;
+    pass(&clock, 60).await;
+    retry_time(&mut watch).await;
+    pass(&clock, 60).await;
+    until(&engine, id, &mut watch, &[(1, Failed), (2, Scheduled), (1, Success)]).await;
+    assert_eq!(status(&engine, id).await, InvocationStatus::Running);
     for (status, count) in [(InvocationStatus::Running, 1), (InvocationStatus::Scheduled, 0)] {
         let filter = DescribeInvocations { status: Some(status), ..Default::default() };
         let listed = engine.describe_invocations(filter).await.expect("readable");
         assert_eq!(listed.invocations.len(), count, "{status}");
     }
-    pass(&clock, 20).await;
-    assert_eq!(wait(&engine, &run.invoke_id).await.status, InvocationStatus::Success);
-    assert_eq!(attempts(&engine, run.invoke_id).await, [(1, Failed), (1, Success), (2, Success)]);
+    pass(&clock, 30).await;
+    assert_eq!(wait(&engine, &id).await.status, InvocationStatus::Success);
+    assert_eq!(attempts(&engine, id).await, [(1, Failed), (2, Success), (1, Success)]);
 }
 
 #[tokio::test]
@@ -682,7 +671,8 @@ async fn story(seed: u64) {
             for result in history(&engine, id).await {
                 if let Some(before) = ended.get(&result.execution_id) {
                     // How often it has been tried grows with others.
-                    let result = InvocationResult { repeats: before.repeats, ..result };
+                    let mut result = result;
+                    result.repeats = before.repeats;
                     assert_eq!(*before, result, "seed {seed}: what has ended changed");
                 } else if result.status.is_final() {
                     ended.insert(result.execution_id, result);
