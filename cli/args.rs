@@ -7,7 +7,7 @@ use adjutant::schedule::Zone;
 use adjutant::tencent::Tencent;
 use adjutant::{
     CommandId, CommandType, Engine, InstanceId, InvokeId, LOCAL, MissedPolicy, OverlapPolicy,
-    RepeatMode, TerminationMode,
+    RepeatMode, Retry, RetryOn, TerminationMode,
 };
 use chrono::{DateTime, Utc};
 use clap::builder::NonEmptyStringValueParser;
@@ -279,6 +279,8 @@ pub(crate) struct Target {
     #[arg(long)]
     pub survive_restarts: bool,
     #[command(flatten)]
+    pub again: Again,
+    #[command(flatten)]
     pub repeat: Repeat,
 }
 
@@ -308,6 +310,80 @@ fn tag(text: &str) -> Result<Pair, String> {
 fn pair(text: &str) -> Result<Pair, String> {
     let (name, value) = text.split_once('=').ok_or("want NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
+}
+
+/// How often to try, and when again.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Again {
+    /// Try so often at most where it does not succeed, the first time included
+    #[arg(long, value_name = "N")]
+    pub retry: Option<u64>,
+    /// Wait so long before the second try, and twice as long before each later one, up to MAX
+    #[arg(long, value_name = "SECONDS[..MAX]", default_value = "1..300", value_parser = backoff, requires = "retry")]
+    pub retry_backoff: Backoff,
+    /// What to try again after, separated by commas
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHAT",
+        value_delimiter = ',',
+        requires = "retry",
+        default_value = "failed,timeout,error,aborted"
+    )]
+    pub retry_on: Vec<Outcome>,
+}
+
+impl Again {
+    /// How the requests call it.
+    pub(crate) fn request(&self) -> Option<Retry> {
+        let mut retry = Retry::attempts(self.retry?).backoff(self.retry_backoff.seconds);
+        retry.max_backoff_seconds = self.retry_backoff.max;
+        Some(retry.on(self.retry_on.iter().copied().map(RetryOn::from)))
+    }
+}
+
+/// Seconds to wait at first, and at most if that is said.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Backoff {
+    seconds: u64,
+    max: Option<u64>,
+}
+
+fn backoff(text: &str) -> Result<Backoff, String> {
+    let number = |text: &str| {
+        text.parse().map_err(|_| "want SECONDS or SECONDS..MAX, such as 5..300".to_owned())
+    };
+    match text.split_once("..") {
+        None => Ok(Backoff { seconds: number(text)?, max: None }),
+        Some((seconds, max)) => Ok(Backoff { seconds: number(seconds)?, max: Some(number(max)?) }),
+    }
+}
+
+/// How a try may end that is followed by another.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Outcome {
+    /// An exit code other than 0, or a signal of its own
+    Failed,
+    /// Its time was up
+    Timeout,
+    /// It could not be started or seen through
+    Error,
+    /// It could not be delivered to the instance
+    Aborted,
+    /// The process that ran it ended; how far it had come is not known
+    Interrupted,
+}
+
+impl From<Outcome> for RetryOn {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Failed => Self::Failed,
+            Outcome::Timeout => Self::Timeout,
+            Outcome::Error => Self::Error,
+            Outcome::Aborted => Self::Aborted,
+            Outcome::Interrupted => Self::Interrupted,
+        }
+    }
 }
 
 /// When to run, if not at once.
@@ -467,7 +543,7 @@ pub(crate) struct Show {
     /// Print what it prints until it ends, then exit as `adjutant run` does
     #[arg(long)]
     pub follow: bool,
-    /// List every execution of a run that repeats, not only the latest on each instance
+    /// List every execution of a run that repeats, and every try, not only the latest on each instance
     #[arg(long)]
     pub history: bool,
 }

@@ -3,7 +3,7 @@
 use adjutant::{
     Command, CommandType, ExecutionStatus, Explanation, ExplanationEntry, Fire, FireDisposition,
     Instance, Invocation, InvocationResult, InvocationStatus, MissedPolicy, OverlapPolicy, Quotas,
-    RepeatMode,
+    RepeatMode, Retry,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, Table, Width, presets};
@@ -21,7 +21,9 @@ const LAST_WIDTH_MIN: u16 = 12;
 /// How a run went on each instance, and when if there may be several executions on each.
 pub(crate) fn results(results: &[InvocationResult], history: bool, target: Target) -> String {
     let with_reason = results.iter().any(|result| !reason(result).is_empty());
+    let with_try = results.iter().any(|result| result.attempt > 1);
     let mut header = vec!["INSTANCE", "STATUS", "EXIT", "DURATION", "DROPPED"];
+    header.extend(with_try.then_some("TRY"));
     header.extend(history.then_some("STARTED"));
     header.extend(with_reason.then_some("REASON"));
     let mut table = table(target, &header);
@@ -33,6 +35,7 @@ pub(crate) fn results(results: &[InvocationResult], history: bool, target: Targe
             right(result.duration_ms.map_or_else(nothing, duration)),
             right(result.dropped.to_string()),
         ];
+        row.extend(with_try.then(|| right(result.attempt.to_string())));
         let started = || result.start_time.as_ref().map_or_else(nothing, time);
         row.extend(history.then(|| Cell::new(started())));
         row.extend(with_reason.then(|| Cell::new(reason(result))));
@@ -50,8 +53,12 @@ fn exit(result: &InvocationResult) -> String {
     }
 }
 
-/// What went wrong, with the code to search for. An exit code says it all by itself.
+/// What went wrong, with the code to search for, or when it is tried again. An exit code says it all
+/// by itself.
 fn reason(result: &InvocationResult) -> String {
+    if let Some(retry_time) = &result.retry_time {
+        return format!("starts at {}", time(retry_time));
+    }
     let info = one_line(&result.error_info);
     let mut reason = match result.error_code.as_str() {
         "" => info,
@@ -267,6 +274,7 @@ pub(crate) fn invocation(invocation: &Invocation) -> String {
         ("Spread", number(invocation.spread, " s")),
         ("Until", given(invocation.end_time)),
         ("Times", number(invocation.max_fires.unwrap_or_default(), "")),
+        ("Retry", invocation.retry.as_ref().map(retry).unwrap_or_default()),
         ("Paused", given(pause(invocation))),
         ("Next", given(next_fire(invocation))),
         ("Output to", one_line(&invocation.oss_output_delivery)),
@@ -304,6 +312,20 @@ fn missed(policy: MissedPolicy) -> String {
         MissedPolicy::Skip => String::new(),
         MissedPolicy::Latest | MissedPolicy::All(_) => policy.to_string().to_lowercase(),
     }
+}
+
+/// How often it is tried, and when again: `3 times, after 5 s, x2, at most 300 s, on failed, timeout`.
+fn retry(retry: &Retry) -> String {
+    let longest = retry.max_backoff_seconds.map(|max| format!(", at most {max} s"));
+    let on: Vec<_> = retry.on.iter().map(|on| on.to_string().to_lowercase()).collect();
+    format!(
+        "{} times, after {} s, x{}{}, on {}",
+        retry.max_attempts,
+        retry.backoff_seconds,
+        retry.backoff_factor,
+        longest.unwrap_or_default(),
+        on.join(", ")
+    )
 }
 
 /// A number with its unit; nothing for 0.

@@ -1,10 +1,11 @@
 //! The live view of a run. A thread of its own writes it, so that a stream nobody reads holds up
 //! neither the engine nor Ctrl-C.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use adjutant::{Event, ExecutionId, ExecutionStatus, InstanceId, Stream};
+use chrono::SecondsFormat;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -88,13 +89,9 @@ struct Line {
     bytes: Vec<u8>,
 }
 
-/// How far the executions have come.
+/// How far the instances have come: how the last execution on each stands.
 #[derive(Default)]
-struct Progress {
-    running: BTreeSet<ExecutionId>,
-    ended: u64,
-    failed: u64,
-}
+struct Progress(BTreeMap<InstanceId, ExecutionStatus>);
 
 impl View {
     fn new(instances: &[InstanceId], output: bool) -> Self {
@@ -116,9 +113,16 @@ impl View {
 
     fn show(&mut self, item: Item) {
         match item {
-            Item::Event(Event::Status { execution_id, status, .. }) => {
-                self.progress.count(execution_id, status);
+            Item::Event(Event::Status { instance_id, status, retry_time, .. }) => {
+                self.progress.note(&instance_id, status);
                 self.progress.show(&self.bar);
+                if let Some(at) = retry_time.filter(|_| !self.is_silent()) {
+                    let at = at.to_rfc3339_opts(SecondsFormat::Secs, true);
+                    self.note(&format!(
+                        "{} is tried again at {at}",
+                        one_line(instance_id.as_str())
+                    ));
+                }
             }
             Item::Event(Event::Output { execution_id, instance_id, stream, bytes, .. }) => {
                 self.output(execution_id, &instance_id, stream, &bytes);
@@ -226,19 +230,19 @@ impl Line {
 }
 
 impl Progress {
-    fn count(&mut self, id: ExecutionId, status: ExecutionStatus) {
-        if status == ExecutionStatus::Running {
-            self.running.insert(id);
-        } else if status.is_final() {
-            self.running.remove(&id);
-            self.ended += 1;
-            self.failed += u64::from(status != ExecutionStatus::Success);
-        }
+    fn note(&mut self, instance_id: &InstanceId, status: ExecutionStatus) {
+        self.0.insert(instance_id.clone(), status);
     }
 
     fn show(&self, bar: &ProgressBar) {
-        bar.set_message(format!("{} running, {} failed", self.running.len(), self.failed));
-        bar.set_position(self.ended);
+        use ExecutionStatus::{Running, Success};
+        let count = |is_so: fn(ExecutionStatus) -> bool| {
+            self.0.values().filter(|status| is_so(**status)).count() as u64
+        };
+        let running = count(|status| status == Running);
+        let failed = count(|status| status.is_final() && status != Success);
+        bar.set_message(format!("{running} running, {failed} failed"));
+        bar.set_position(count(ExecutionStatus::is_final));
     }
 }
 

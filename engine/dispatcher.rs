@@ -55,6 +55,8 @@ pub(crate) struct Resources {
     pub authorizer: Option<Arc<dyn DynAuthorizer>>,
     pub secrets: Option<Arc<dyn DynSecretResolver>>,
     pub scratch: Arc<Scratch>,
+    /// Woken when something is to be tried again at a time of its own.
+    pub retries: Arc<Notify>,
 }
 
 /// How far the engine has shut down.
@@ -80,6 +82,8 @@ pub(crate) struct Dispatcher {
 #[derive(Debug, Default)]
 struct Orders {
     stops: Mutex<Vec<(ExecutionId, StopOrder)>>,
+    /// Fires of which executions wait for a place again.
+    released: Mutex<Vec<i64>>,
     /// New executions have been stored.
     new_work: AtomicBool,
     phase: Mutex<Phase>,
@@ -142,6 +146,12 @@ impl Line {
         self.0.expect_new();
     }
 
+    /// Executions of these fires are to be tried again now.
+    pub(crate) fn release(&self, fires: impl IntoIterator<Item = i64>) {
+        self.0.released.lock().unwrap_or_else(PoisonError::into_inner).extend(fires);
+        self.0.wake.notify_one();
+    }
+
     /// Executions, which run, are to be ended.
     pub(crate) fn stop(&self, executions: impl Iterator<Item = ExecutionId>, order: &StopOrder) {
         let stops = executions.map(|execution| (execution, order.clone()));
@@ -164,6 +174,10 @@ impl Orders {
 
     fn phase(&self) -> Phase {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_released(&self) -> Vec<i64> {
+        std::mem::take(&mut *self.released.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn take_stops(&self) -> Vec<(ExecutionId, StopOrder)> {
@@ -235,6 +249,7 @@ impl Loop {
         if self.orders.new_work.swap(false, Ordering::AcqRel) {
             self.backlog.expect_new();
         }
+        self.backlog.release(self.orders.take_released());
         for (execution, order) in self.orders.take_stops() {
             let id = self.task_of.get(&execution);
             if let Some(running) = id.and_then(|id| self.running.get(id)) {
@@ -260,21 +275,35 @@ impl Loop {
     }
 
     fn end(&mut self, running: Running, outcome: Outcome) {
+        let report = std::mem::take(
+            &mut *running.report.lock().unwrap_or_else(PoisonError::into_inner),
+        );
         let asked = running.stop.borrow().clone();
+        // Whoever watched over it in the engine's place may have been the first to end it.
+        let asked = match report.stopped_for {
+            Some(cause) if asked.as_ref().is_none_or(|order| order.cause != cause) => {
+                Some(cause.into())
+            }
+            _ => asked,
+        };
         // By the monotonic clock: a clock set during the run does not change how long it took.
         let took = self.resources.clock.monotonic().saturating_sub(running.started);
         let took_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
+        let finished_at_ms = running.started_at_ms.saturating_add(took_ms);
+        let verdict = Verdict::new(outcome, asked.as_ref(), running.job.timeout_s);
+        let retry = running.job.retry.as_ref();
+        let delay_ms = retry.and_then(|retry| retry.delay_ms(verdict.cause, running.attempt));
         let ended = Ended {
             id: running.id,
             attempt: running.attempt,
             fire: running.fire,
             lets_wait: running.job.lets_wait,
-            verdict: Verdict::new(outcome, asked.as_ref(), running.job.timeout_s),
+            verdict,
             output: running.output.close(),
-            report: std::mem::take(
-                &mut *running.report.lock().unwrap_or_else(PoisonError::into_inner),
-            ),
-            finished_at_ms: running.started_at_ms.saturating_add(took_ms),
+            finished_at_ms: report.ended_at_ms.unwrap_or(finished_at_ms),
+            report,
+            retry_at_ms: delay_ms
+                .map(|delay_ms| now_ms(&*self.resources.clock).saturating_add(delay_ms)),
         };
         self.ended.push((ended, running));
     }
@@ -448,10 +477,18 @@ impl Loop {
     fn tell(&self, ended: &[Ended], runs: &[Running], finished: &Finished) {
         for (ended, run) in ended.iter().zip(runs) {
             let status = ended.verdict.cause.target();
+            let end = || run.change(status, ended.finished_at_ms);
+            let next = finished.retries.get(&ended.id).map(|next| {
+                let on = run.instance_id.clone();
+                Change::retry(next.id, on, ended.finished_at_ms, next.retry_at_ms)
+            });
             self.resources
                 .hub
-                .publish(run.job.invoke_id, || vec![run.change(status, ended.finished_at_ms)]);
+                .publish(run.job.invoke_id, || std::iter::once(end()).chain(next).collect());
             self.resources.hub.close_output(ended.id);
+        }
+        if !finished.retries.is_empty() {
+            self.resources.retries.notify_one();
         }
         for &(invoke_id, status) in &finished.invocations {
             self.resources.hub.finish(invoke_id, status);
@@ -466,6 +503,7 @@ impl Running {
             instance_id: self.instance_id.clone(),
             status,
             at_ms,
+            retry_at_ms: None,
             output: Some(Arc::clone(&self.output)),
         }
     }

@@ -131,9 +131,9 @@ impl Scheduling {
         store: &Arc<Store>,
         clock: &Arc<dyn Clock>,
         vigil: &Arc<Vigil>,
+        wake: Arc<Notify>,
         announcer: Announcer,
     ) -> Self {
-        let wake = Arc::new(Notify::new());
         let told_by = Arc::clone(clock);
         let (still_alive, alive) = tokio::sync::watch::channel(());
         let scheduler = Scheduler {

@@ -33,6 +33,9 @@ pub enum Event {
         status: ExecutionStatus,
         /// When.
         at: DateTime<Utc>,
+        /// When it will start, if it is another attempt and waits for that.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        retry_time: Option<DateTime<Utc>>,
     },
     /// An execution printed something.
     Output {
@@ -88,11 +91,24 @@ pub(crate) struct Change {
     pub instance_id: InstanceId,
     pub status: ExecutionStatus,
     pub at_ms: i64,
+    /// When it will start, if it waits for that.
+    pub retry_at_ms: Option<i64>,
     /// The output, from the start of the execution on.
     pub output: Option<Arc<LiveOutput>>,
 }
 
 impl Change {
+    /// Another attempt has been made, and waits for its time.
+    pub(crate) fn retry(
+        execution_id: ExecutionId,
+        instance_id: InstanceId,
+        at_ms: i64,
+        retry_at_ms: i64,
+    ) -> Self {
+        let (status, retry_at_ms) = (ExecutionStatus::Scheduled, Some(retry_at_ms));
+        Self { execution_id, instance_id, status, at_ms, retry_at_ms, output: None }
+    }
+
     fn notice(&self, invoke_id: InvokeId) -> Notice {
         Notice::Status {
             invoke_id,
@@ -100,6 +116,7 @@ impl Change {
             instance_id: self.instance_id.clone(),
             status: self.status,
             at: DateTime::from_timestamp_millis(self.at_ms).unwrap_or_default(),
+            retry_time: self.retry_at_ms.and_then(DateTime::from_timestamp_millis),
         }
     }
 }

@@ -266,8 +266,8 @@ pub struct DescribeInvocationResults {
     /// Only those whose `InvocationStatus` or `InvokeRecordStatus` has this name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub invoke_record_status: Option<Given<ExecutionFilter>>,
-    /// Whether every execution of a repeating invocation comes, or the latest on each instance.
-    /// Needs `InvokeId`.
+    /// Whether every execution of an invocation comes, of each of its fires every attempt, or the latest
+    /// on each instance. Needs `InvokeId`.
     #[serde(deserialize_with = "lenient::value", skip_serializing_if = "std::ops::Not::not")]
     pub include_history: bool,
     /// Only those of invocations that have all of these tags.
@@ -298,7 +298,7 @@ impl DescribeInvocationResults {
     pub(crate) fn check(&self, limits: &Limits) -> Vec<Violation> {
         let mut found = tag::violations(&self.tags, limits);
         if self.include_history && self.invoke_id.is_none() {
-            let message = "it needs the InvokeId of a repeating invocation";
+            let message = "it needs the InvokeId of an invocation";
             found.push(Violation::new("MissingParam.InvokeId", 400, "IncludeHistory", message));
         }
         if let Some(status) = &self.invoke_record_status {
@@ -326,6 +326,9 @@ pub struct InvocationResult {
     pub instance_id: InstanceId,
     /// Which try this is, from 1.
     pub attempt: u32,
+    /// When this attempt is to be made, while it waits for that.
+    #[serde(with = "wire::time::optional")]
+    pub retry_time: Option<DateTime<Utc>>,
     /// Where it stands.
     #[serde(rename = "InvocationStatus")]
     pub status: ExecutionStatus,

@@ -7,6 +7,7 @@ pub(crate) mod fire;
 pub(crate) mod recurrence;
 pub(crate) mod request;
 pub(crate) mod resource_limits;
+pub(crate) mod retry;
 
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ use container::Container;
 
 use recurrence::{MissedPolicy, OverlapPolicy};
 use resource_limits::ResourceLimits;
+use retry::Retry;
 
 pub use request::{
     InvokeCommand, InvokeCommandResponse, RunCommand, RunCommandResponse, StopInvocation,
@@ -185,6 +187,9 @@ pub struct Invocation {
     pub end_time: Option<DateTime<Utc>>,
     /// How often each of its timers fires at most.
     pub max_fires: Option<u64>,
+    /// How often and when it is tried again, if it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub retry: Option<Retry>,
     /// Since when it pauses, if it does.
     #[serde(with = "wire::time::optional")]
     pub pause_time: Option<DateTime<Utc>>,
@@ -336,6 +341,7 @@ pub(crate) struct Job {
     pub caller: Option<Arc<str>>,
     /// Whether other executions may wait for the end of one.
     pub lets_wait: bool,
+    pub retry: Option<Retry>,
 }
 
 impl Job {

@@ -100,6 +100,7 @@ pub use invocation::fire::{
 };
 pub use invocation::recurrence::{MissedPolicy, OverlapPolicy};
 pub use invocation::resource_limits::ResourceLimits;
+pub use invocation::retry::{Retry, RetryOn};
 pub use invocation::{
     DescribeInvocations, DescribeInvocationsResponse, Invocation, InvokeCommand,
     InvokeCommandResponse, InvokeInstance, Quotas, RepeatMode, RunCommand, RunCommandResponse,

@@ -54,6 +54,10 @@ pub struct Limits {
     pub spread_s_max: u64,
     /// Most missed fires that a schedule may have run after all.
     pub missed_runs_max: usize,
+    /// Most attempts that an execution may have, the first included.
+    pub retry_attempts_max: u64,
+    /// Longest wait between two attempts, in seconds.
+    pub retry_backoff_s_max: u64,
     /// Most instances that one request may name to run on.
     pub instances_max: usize,
     /// Most instances that one request may name to stop on.
@@ -103,6 +107,9 @@ impl Limits {
             spread_s_max: 24 * 3600,
             // Two months of minutes; each costs a row and a run.
             missed_runs_max: 100_000,
+            // Each costs a row and a run; a day as for what is spread.
+            retry_attempts_max: 100,
+            retry_backoff_s_max: 24 * 3600,
             instances_max: 100,
             stop_instances_max: 50,
             one_kind_of_instance: false,

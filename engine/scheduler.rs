@@ -1,4 +1,5 @@
-//! Turns timers that are due into fires. Fire times follow the real-time clock; since that one can
+//! Turns timers that are due into fires, and lets executions be tried again when their time has come.
+//! Fire times follow the real-time clock; since that one can
 //! be set at any moment, the loop reads it again at least every half minute. All that counts is in
 //! the records: each timer holds its next nominal time, so nothing fires twice whatever the clock
 //! does, and what it passed over is seen as such.
@@ -30,7 +31,7 @@ pub(crate) struct Scheduler {
     pub store: Arc<Store>,
     pub clock: Arc<dyn Clock>,
     pub vigil: Arc<Vigil>,
-    /// A timer has been added that may be earlier than all others.
+    /// A timer, or another attempt, has been added that may be earlier than all others.
     pub wake: Arc<Notify>,
     /// Called with what each step did, right after its commit.
     pub announce: Arc<dyn Fn(&Step) + Send + Sync>,
@@ -57,7 +58,7 @@ impl Scheduler {
         }
     }
 
-    /// Fires what is due, one batch of it.
+    /// Fires what is due and tries again what is, one batch of it.
     async fn step(&self) -> Result<Step> {
         let watchful = self.vigil.look();
         let announce = Arc::clone(&self.announce);

@@ -6,8 +6,8 @@
 //!            └────────────┴─► Cancelled                any of the above)
 //! ```
 //!
-//! An execution begins as `Pending`; as `Scheduled` if it has to wait for another on its instance; or
-//! as `Skipped`, and that is all.
+//! An execution begins as `Pending`; as `Scheduled` if it has to wait for another on its instance, or for
+//! its time if it is a later attempt; or as `Skipped`, and that is all.
 
 use std::fmt;
 use std::str::FromStr;
@@ -60,7 +60,7 @@ status_enum! {
     ExecutionStatus {
         /// Waits for a free place; nothing has started.
         Pending,
-        /// Waits for the end of the execution before it on its instance.
+        /// Waits for the end of the execution before it on its instance; a later attempt, for its time.
         Scheduled,
         /// Claimed: from here on it is started at most once.
         Running,
@@ -94,7 +94,7 @@ status_enum! {
         Pending,
         /// Timers will fire again.
         Scheduled,
-        /// Executions run.
+        /// Executions run, or will be tried again.
         Running,
         /// Executions are being stopped.
         Stopping,
@@ -112,7 +112,7 @@ status_enum! {
 /// Why an execution changes its status. Named by what happened, not by where it leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
-    /// The execution that it waited for has ended.
+    /// The execution that it waited for has ended, or its time has come.
     Released,
     /// The dispatcher took it.
     Claimed,
@@ -229,7 +229,7 @@ impl FromIterator<ExecutionStatus> for StatusCounts {
 }
 
 /// The status of an invocation whose latest executions stand as counted; `timers_left` says that
-/// more fires are to come.
+/// more fires are to come, and a scheduled execution that it will be tried again.
 pub fn roll_up(counts: &StatusCounts, timers_left: bool) -> InvocationStatus {
     use ExecutionStatus as E;
     use InvocationStatus as I;
@@ -242,9 +242,9 @@ pub fn roll_up(counts: &StatusCounts, timers_left: bool) -> InvocationStatus {
         I::Stopping
     } else if any(E::Pending) {
         I::Pending
-    } else if any(E::Running) {
+    } else if any(E::Running) || any(E::Scheduled) {
         I::Running
-    } else if timers_left || any(E::Scheduled) {
+    } else if timers_left {
         I::Scheduled
     } else if stopped > 0 && succeeded == 0 && failed == 0 {
         I::Stopped
@@ -423,6 +423,7 @@ mod tests {
         check(&[E::Pending, E::Running], false, I::Pending);
         check(&[E::Running, E::Failed], true, I::Running);
         check(&[E::Failed], true, I::Scheduled);
+        check(&[E::Scheduled, E::Success], true, I::Running);
         check(&[], true, I::Scheduled);
         check(&[E::Cancelled, E::Terminated], false, I::Stopped);
         check(&[E::Success, E::Cancelled], false, I::Success);

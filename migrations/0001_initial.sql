@@ -109,6 +109,8 @@ CREATE TABLE invocations (
     end_at_ms         INTEGER,
     fires_max         INTEGER CHECK (fires_max > 0),
     paused_at_ms      INTEGER,
+    -- How often an execution is tried, when again and after what, as JSON; NULL: once.
+    retry             TEXT,
     launcher          TEXT,
     username          TEXT,
     -- A name in the host's store, never a password.
@@ -232,10 +234,14 @@ CREATE TABLE executions (
     system_time_us    INTEGER,
     max_rss_bytes     INTEGER,
     memory_peak_bytes INTEGER,
+    -- When it is to be tried, if it waits for that and not for another on its instance.
+    retry_at_ms    INTEGER,
     CHECK ((finished_at_ms IS NULL) = (status IN ('Pending', 'Scheduled', 'Running', 'Stopping'))),
-    CHECK (started_at_ms IS NOT NULL OR status NOT IN ('Running', 'Stopping', 'Success', 'Failed', 'Timeout', 'Terminated'))
+    CHECK (started_at_ms IS NOT NULL OR status NOT IN ('Running', 'Stopping', 'Success', 'Failed', 'Timeout', 'Terminated')),
+    CHECK (retry_at_ms IS NULL OR (status = 'Scheduled' AND attempt > 1))
 ) STRICT;
 CREATE UNIQUE INDEX executions_by_fire ON executions (fire, instance, attempt);
+CREATE INDEX executions_by_retry ON executions (retry_at_ms) WHERE retry_at_ms IS NOT NULL;
 
 -- Only of executions that printed something.
 CREATE TABLE outputs (

@@ -43,6 +43,7 @@ macro_rules! aim {
         $request.termination_mode = TerminationMode::from($target.termination).into();
         $request.resource_limits = Limit::all(&$target.limit);
         $request.survive_restarts = $target.survive_restarts;
+        $request.retry = $target.again.request();
         $request.repeat_mode = repeat.mode().into();
         $request.frequency = repeat.frequency.clone();
         $request.overlap_policy = OverlapPolicy::from(repeat.overlap).into();

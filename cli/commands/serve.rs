@@ -71,8 +71,10 @@ fn print(mut feed: Feed, runtime: &Handle, json: bool) {
 fn line(notice: &Notice) -> String {
     match notice {
         Notice::Fire { invoke_id, fire } => about(fire.time, invoke_id, &outcome(fire)),
-        Notice::Status { invoke_id, instance_id, status, at, .. } => {
-            about(*at, invoke_id, &format!("{instance_id}  {status}"))
+        Notice::Status { invoke_id, instance_id, status, at, retry_time, .. } => {
+            let retry =
+                retry_time.map_or_else(String::new, |at| format!(": next try at {}", time(at)));
+            about(*at, invoke_id, &format!("{instance_id}  {status}{retry}"))
         }
         Notice::Finished { invoke_id, status } => {
             about(Utc::now(), invoke_id, &format!("ended  {status}"))

@@ -32,6 +32,9 @@ impl Announcer {
         if !step.fires.is_empty() {
             self.new_work();
         }
+        if let Some(dispatcher) = &self.dispatcher {
+            dispatcher.release(step.retried.iter().copied());
+        }
         for (invoke_id, fire) in &step.fires {
             self.hub.publish_fire(*invoke_id, fire);
         }
@@ -46,9 +49,12 @@ impl Announcer {
     /// What the last engine left running has been ended.
     pub(super) fn interrupted(&self, interrupted: &Interrupted, now_ms: i64) {
         for (invoke_id, execution_id, instance_id) in &interrupted.executions {
-            self.hub.publish(*invoke_id, || {
-                vec![change(*execution_id, instance_id, ExecutionStatus::Error, now_ms)]
-            });
+            let end = change(*execution_id, instance_id, ExecutionStatus::Error, now_ms);
+            let next = interrupted
+                .retries
+                .get(execution_id)
+                .map(|next| Change::retry(next.id, instance_id.clone(), now_ms, next.retry_at_ms));
+            self.hub.publish(*invoke_id, || std::iter::once(end).chain(next).collect());
         }
         for &(invoke_id, status) in &interrupted.invocations {
             self.hub.finish(invoke_id, status);
@@ -86,5 +92,12 @@ fn change(
     status: ExecutionStatus,
     at_ms: i64,
 ) -> Change {
-    Change { execution_id, instance_id: instance_id.clone(), status, at_ms, output: None }
+    Change {
+        execution_id,
+        instance_id: instance_id.clone(),
+        status,
+        at_ms,
+        retry_at_ms: None,
+        output: None,
+    }
 }

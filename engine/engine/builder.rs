@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use super::schedules::boot;
 use super::{Announcer, Engine, Inner, Records, Scheduling};
 use crate::authorizer::{Authorizer, DynAuthorizer};
@@ -209,6 +211,7 @@ impl EngineBuilder {
             hub: Arc::clone(&hub),
             dispatcher: Some(dispatcher.line()),
         };
+        let wake_scheduler = Arc::new(Notify::new());
         let mut dispatcher = None;
         if let Some(scratch) = scratch {
             let now_ms = now_ms(&*clock);
@@ -223,6 +226,7 @@ impl EngineBuilder {
                 authorizer: authorizer.clone(),
                 secrets: secrets.clone(),
                 scratch,
+                retries: Arc::clone(&wake_scheduler),
             };
             let started = dispatcher.insert(Dispatcher::start(resources, idle));
             announcer(started).interrupted(&interrupted, now_ms);
@@ -231,7 +235,7 @@ impl EngineBuilder {
         let scheduler = dispatcher.as_ref().filter(|_| !idle).map(|dispatcher| {
             let announcer = announcer(dispatcher);
             announcer.new_work();
-            Scheduling::start(&store, &clock, &vigil, announcer)
+            Scheduling::start(&store, &clock, &vigil, wake_scheduler, announcer)
         });
         let poll = dispatcher.is_none().then(|| Arc::clone(&clock));
         let limits = Arc::new(config.limits.clone());

@@ -549,6 +549,7 @@ fn split(origin: Origin, terms: Terms) -> (Targets, NewInvocation) {
         resource_limits: terms.resource_limits,
         survive_restarts: terms.survive_restarts,
         recurrence: terms.recurrence,
+        retry: terms.retry,
         tags: terms.tags,
     };
     (terms.targets, new)

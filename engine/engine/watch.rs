@@ -63,6 +63,8 @@ struct Track {
     seen: Seen,
     /// States it has come to and that are not told yet.
     states: VecDeque<(ExecutionStatus, i64)>,
+    /// When it starts, if it was to wait for that.
+    retry_at_ms: Option<i64>,
     output: Source,
     queued: bool,
 }
@@ -179,6 +181,7 @@ impl Watch {
             self.in_sync &= self.tracks.contains_key(&id);
             let in_sync = self.in_sync;
             let track = self.track(id, change.instance_id);
+            track.retry_at_ms = track.retry_at_ms.or(change.retry_at_ms);
             if in_sync {
                 track.add(change.status, change.at_ms);
             }
@@ -218,6 +221,7 @@ impl Watch {
                 output.watch(&wake);
                 track.follow(&output);
             }
+            track.retry_at_ms = track.retry_at_ms.or(execution.retry_at_ms);
             for (status, at_ms) in states_so_far(&execution) {
                 track.add(status, at_ms);
             }
@@ -255,7 +259,8 @@ impl Watch {
 impl Track {
     fn new(instance_id: InstanceId, seen: Seen) -> Self {
         let states = VecDeque::new();
-        Self { instance_id, seen, states, output: Source::Unknown, queued: false }
+        let (output, retry_at_ms) = (Source::Unknown, None);
+        Self { instance_id, seen, states, retry_at_ms, output, queued: false }
     }
 
     /// Takes note of a state, unless the execution was known to have come further.
@@ -312,6 +317,10 @@ impl Track {
             instance_id: self.instance_id.clone(),
             status,
             at: DateTime::from_timestamp_millis(at_ms).unwrap_or_default(),
+            retry_time: self
+                .retry_at_ms
+                .filter(|_| status == ExecutionStatus::Scheduled)
+                .and_then(DateTime::from_timestamp_millis),
         })
     }
 

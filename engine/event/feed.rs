@@ -28,7 +28,7 @@ pub enum Notice {
         /// What became of it.
         fire: Fire,
     },
-    /// An execution started, is being stopped, or ended.
+    /// An execution started, is being stopped, or ended; or another attempt of it is to be made.
     Status {
         /// The invocation.
         invoke_id: InvokeId,
@@ -40,6 +40,9 @@ pub enum Notice {
         status: ExecutionStatus,
         /// When.
         at: DateTime<Utc>,
+        /// When it will start, if it is another attempt and waits for that.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        retry_time: Option<DateTime<Utc>>,
     },
     /// An invocation ended.
     Finished {

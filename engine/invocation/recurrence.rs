@@ -30,6 +30,26 @@ pub enum OverlapPolicy {
     Replace,
 }
 
+/// How an execution that has not ended stands to a later fire on its instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Before {
+    /// It has not run yet.
+    Waits,
+    /// It has run, and will be tried again.
+    Retries,
+    Runs,
+}
+
+impl Before {
+    pub(crate) fn new(status: ExecutionStatus, attempt: u32) -> Self {
+        match status {
+            ExecutionStatus::Running | ExecutionStatus::Stopping => Self::Runs,
+            _ if attempt > 1 => Self::Retries,
+            _ => Self::Waits,
+        }
+    }
+}
+
 /// What becomes of a fire on one instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
@@ -51,18 +71,16 @@ impl OverlapPolicy {
 
     /// What becomes of a fire on an instance where executions stand so that have not ended. One that
     /// is run `late`, long after its time, waits its turn: it would only meet others of its kind.
-    pub(crate) fn admit(self, before: &[ExecutionStatus], late: bool) -> Admission {
-        use ExecutionStatus::{Pending, Running, Scheduled, Stopping};
-        let any = |statuses: &[ExecutionStatus]| before.iter().any(|one| statuses.contains(one));
+    pub(crate) fn admit(self, before: &[Before], late: bool) -> Admission {
         match self {
             _ if before.is_empty() => Admission::Runs,
             Self::Allow => Admission::Runs,
             _ if late => Admission::Waits,
             Self::Skip => Admission::Skipped("the execution before it had not ended"),
-            Self::Queue if any(&[Pending, Scheduled]) => {
+            Self::Queue if before.contains(&Before::Waits) => {
                 Admission::Skipped("another execution was waiting already")
             }
-            Self::Replace if !any(&[Running, Stopping]) => Admission::Runs,
+            Self::Replace if !before.contains(&Before::Runs) => Admission::Runs,
             Self::Queue | Self::Replace => Admission::Waits,
         }
     }
@@ -303,9 +321,9 @@ mod tests {
 
     #[test]
     fn a_fire_meets_what_runs_as_its_policy_says() {
-        use ExecutionStatus::{Pending, Running, Scheduled, Stopping};
+        use Before::{Retries, Runs, Waits};
         use OverlapPolicy::{Allow, Queue, Replace, Skip};
-        let check_late = |policy: OverlapPolicy, before: &[ExecutionStatus], late, want: &str| {
+        let check_late = |policy: OverlapPolicy, before: &[Before], late, want: &str| {
             let told = match policy.admit(before, late) {
                 Admission::Runs => "runs",
                 Admission::Waits => "waits",
@@ -317,21 +335,38 @@ mod tests {
         for &policy in OverlapPolicy::ALL {
             check(policy, &[], "runs");
         }
-        check(Skip, &[Running], "skipped");
-        check(Skip, &[Pending], "skipped");
-        check(Allow, &[Running, Pending], "runs");
-        check(Queue, &[Running], "waits");
-        check(Queue, &[Stopping], "waits");
-        check(Queue, &[Running, Scheduled], "skipped");
-        check(Queue, &[Pending], "skipped");
-        check(Replace, &[Running], "waits");
-        check(Replace, &[Running, Scheduled], "waits");
-        check(Replace, &[Pending], "runs");
-        check(Replace, &[Scheduled], "runs");
+        check(Skip, &[Runs], "skipped");
+        check(Skip, &[Waits], "skipped");
+        check(Skip, &[Retries], "skipped");
+        check(Allow, &[Runs, Waits, Retries], "runs");
+        check(Queue, &[Runs], "waits");
+        check(Queue, &[Retries], "waits");
+        check(Queue, &[Runs, Waits], "skipped");
+        check(Queue, &[Retries, Waits], "skipped");
+        check(Queue, &[Waits], "skipped");
+        check(Replace, &[Runs], "waits");
+        check(Replace, &[Runs, Waits], "waits");
+        check(Replace, &[Waits], "runs");
+        check(Replace, &[Retries], "runs");
         for (policy, want) in
             [(Skip, "waits"), (Queue, "waits"), (Allow, "runs"), (Replace, "waits")]
         {
-            check_late(policy, &[Running, Scheduled], true, want);
+            check_late(policy, &[Runs, Waits], true, want);
+            check_late(policy, &[Retries], true, want);
+        }
+    }
+
+    #[test]
+    fn what_has_not_ended_runs_waits_or_is_tried_again() {
+        use ExecutionStatus::{Pending, Running, Scheduled, Stopping};
+        for (status, first, later) in [
+            (Pending, Before::Waits, Before::Retries),
+            (Scheduled, Before::Waits, Before::Retries),
+            (Running, Before::Runs, Before::Runs),
+            (Stopping, Before::Runs, Before::Runs),
+        ] {
+            let told = (Before::new(status, 1), Before::new(status, 2));
+            assert_eq!(told, (first, later), "{status}");
         }
     }
 }

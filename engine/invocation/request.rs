@@ -6,6 +6,7 @@ use super::client_token::ClientToken;
 use super::container::Container;
 use super::recurrence::{MissedPolicy, OverlapPolicy, Recurrence, Repetition};
 use super::resource_limits::ResourceLimits;
+use super::retry::Retry;
 use super::{RepeatMode, TerminationMode};
 use crate::command::content::{self, Content};
 use crate::command::parameters::{Arguments, ParameterPassing, Parameters, SecretNames};
@@ -93,6 +94,9 @@ macro_rules! invocation_request {
             /// invocation ends. What is skipped or missed does not count.
             #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
             pub max_fires: Option<u64>,
+            /// How often and when it is tried again where it did not succeed; never if not given.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub retry: Option<Retry>,
             /// What a timeout or a stop ends.
             #[serde(skip_serializing_if = "Given::is_default")]
             pub termination_mode: Given<TerminationMode>,
@@ -275,6 +279,13 @@ macro_rules! invocation_request {
                 self
             }
 
+            /// Tries it again where it did not succeed.
+            #[must_use]
+            pub fn retry(mut self, retry: Retry) -> Self {
+                self.retry = Some(retry);
+                self
+            }
+
             /// Gives values to the script's parameters.
             #[must_use]
             pub fn parameters<N: Into<String>, V: Into<String>>(
@@ -344,6 +355,10 @@ macro_rules! invocation_request {
                 let termination_mode = self.termination_mode.known(found, |text| {
                     unknown("InvalidTerminationMode.NotFound", 404, "TerminationMode", text, "Process or ProcessTree")
                 });
+                let recurrence = repetition.check(limits, found);
+                if let Some(retry) = &self.retry {
+                    retry.check(limits, found);
+                }
                 Terms {
                     targets,
                     token,
@@ -355,7 +370,8 @@ macro_rules! invocation_request {
                     resource_limits: self.resource_limits,
                     survive_restarts: self.survive_restarts,
                     dry_run: mode == RepeatMode::DryRun,
-                    recurrence: repetition.check(limits, found),
+                    recurrence,
+                    retry: self.retry.clone(),
                     arguments: Arguments {
                         values: self.parameters.clone(),
                         defaults: Parameters::default(),
@@ -506,6 +522,7 @@ pub(crate) struct Terms {
     pub resource_limits: ResourceLimits,
     pub survive_restarts: bool,
     pub recurrence: Option<Recurrence>,
+    pub retry: Option<Retry>,
     pub arguments: Arguments,
 }
 

@@ -1,10 +1,12 @@
 //! The parts of the scheduler that run inside a transaction: what is due becomes fires, and timers
 //! move on to their next nominal time in the same commit.
 
+use std::collections::BTreeSet;
+
 use crate::error::{Error, Result};
 use crate::id::InvokeId;
 use crate::invocation::fire::{Fire, FireDisposition, PAUSED};
-use crate::store::executions::FinishedInvocations;
+use crate::store::executions::{self, FinishedInvocations};
 use crate::store::fires;
 use crate::store::firing::{self, Fired};
 use crate::store::stop::Stopped;
@@ -18,6 +20,8 @@ use super::vigil::Watchful;
 const TIMERS_MAX: usize = 512;
 const FIRES_MAX: usize = 1_024;
 const TIMES_MAX: u64 = 50_000;
+/// Executions that are tried again in one commit.
+const RETRIES_MAX: usize = 1_024;
 /// The reason of what had passed, and had not come to its place in the spread.
 const STOPPED: &str = "the invocation was stopped before its delay was over";
 
@@ -29,9 +33,11 @@ pub(crate) struct Step {
     /// Executions that had to make room for later ones.
     pub stopped: Vec<(InvokeId, Stopped)>,
     pub finished: FinishedInvocations,
+    /// Fires of which executions are to be tried again now.
+    pub retried: BTreeSet<i64>,
     /// Whether there is more to do at once.
     pub more: bool,
-    /// When the next timer is due.
+    /// When the next timer is due, or the next attempt of an execution.
     pub next_due_ms: Option<i64>,
 }
 
@@ -52,7 +58,7 @@ struct Passing<'a> {
 }
 
 impl Step {
-    /// Fires what is due, those first that have waited longest.
+    /// Fires what is due and tries again what is, those first that have waited longest.
     pub(super) fn fire_due(tx: Tx<'_>, watchful: Watchful) -> Result<Self> {
         let now_ms = watchful.now.timestamp_millis();
         let due = timers::due(tx, now_ms, TIMERS_MAX)?;
@@ -60,7 +66,11 @@ impl Step {
         step.deal_with(tx, due, now_ms, |step, timer, budget| {
             step.fire(tx, timer, watchful, budget)
         })?;
-        step.next_due_ms = timers::next_due_ms(tx)?;
+        let retried = executions::release_due(tx, now_ms, RETRIES_MAX)?;
+        step.more |= retried.len() == RETRIES_MAX;
+        step.retried = retried.into_iter().collect();
+        let next_due = [timers::next_due_ms(tx)?, executions::next_retry_ms(tx)?];
+        step.next_due_ms = next_due.into_iter().flatten().min();
         Ok(step)
     }
 

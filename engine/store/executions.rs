@@ -18,12 +18,13 @@ use crate::id::{CommandId, ExecutionId, InstanceId, InvokeId};
 use crate::invocation::TerminationMode;
 use crate::invocation::container::Container;
 use crate::invocation::fire::FiredOn;
+use crate::invocation::retry::Retry;
 use crate::output::Output;
 use crate::status::{Cause, ExecutionStatus, InvocationStatus};
 use crate::tag::Tag;
 use crate::wire::ContentEncoding;
 
-use super::commands::{read_settings, read_time};
+use super::commands::{read_json, read_settings, read_time};
 use super::invocations::{OF_COMMAND, read_command_id, read_status, read_termination_mode};
 use super::tags::{self, Tagged};
 use super::{Listing, Query, Slice, Tx, fires, invocations, outputs, parse, results, unreadable};
@@ -156,6 +157,15 @@ pub(crate) struct Ended {
     pub output: Output,
     pub report: Report,
     pub finished_at_ms: i64,
+    /// When it is tried again, unless somebody has asked to stop it.
+    pub retry_at_ms: Option<i64>,
+}
+
+/// The attempt that follows one that has ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NextAttempt {
+    pub id: ExecutionId,
+    pub retry_at_ms: i64,
 }
 
 /// Invocations that ended, and how.
@@ -167,22 +177,70 @@ pub(crate) struct Finished {
     pub invocations: FinishedInvocations,
     /// Fires with an execution that waited for one of these, and is pending now.
     pub released: Vec<i64>,
+    /// By the execution that has ended: what is tried again.
+    pub retries: HashMap<ExecutionId, NextAttempt>,
 }
 
 /// Writes down how executions ended; says what ended with them, and what begins.
 pub(crate) fn finish(tx: Tx<'_>, ended: &[Ended]) -> Result<Finished> {
     let mut fires = EndedByFire::new();
     let mut last_ms = 0;
-    let mut released = Vec::new();
+    let mut finished = Finished::default();
     for execution in ended {
         finish_one(tx, execution)?;
+        if let Some(next) = insert_next_attempt(tx, execution)? {
+            // In the place of this one: its fire has not ended, and what waits for it goes on waiting.
+            finished.retries.insert(execution.id, next);
+            continue;
+        }
         if execution.lets_wait {
-            released.extend(release(tx, execution.id)?);
+            finished.released.extend(release(tx, execution.id)?);
         }
         *fires.entry(execution.fire).or_default() += 1;
         last_ms = last_ms.max(execution.finished_at_ms);
     }
-    Ok(Finished { invocations: finish_invocations(tx, &fires, last_ms)?, released })
+    finished.invocations = finish_invocations(tx, &fires, last_ms)?;
+    Ok(finished)
+}
+
+/// Stores the attempt after one that has ended, if it is tried again: never after a stop, which may
+/// have come too late to change how it ended.
+fn insert_next_attempt(tx: Tx<'_>, ended: &Ended) -> Result<Option<NextAttempt>> {
+    let Some(retry_at_ms) = ended.retry_at_ms else { return Ok(None) };
+    let inserted = tx
+        .prepare_cached(
+            "INSERT INTO executions (fire, instance, attempt, status, retry_at_ms)
+             SELECT fire, instance, attempt + 1, 'Scheduled', ?2 FROM executions
+             WHERE id = ?1 AND stop_at_ms IS NULL",
+        )?
+        .execute((ended.id.0, retry_at_ms))?;
+    Ok((inserted == 1)
+        .then(|| NextAttempt { id: ExecutionId(tx.last_insert_rowid()), retry_at_ms }))
+}
+
+/// Lets up to `max` executions be claimed whose time to be tried again has come, those first that
+/// have waited longest; the fire of each.
+pub(crate) fn release_due(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<i64>> {
+    let mut update = tx.prepare_cached(
+        "UPDATE executions SET status = ?3, retry_at_ms = NULL WHERE status = 'Scheduled' AND id IN (
+             SELECT id FROM executions INDEXED BY executions_by_retry
+             WHERE retry_at_ms <= ?1 ORDER BY retry_at_ms, id LIMIT ?2)
+         RETURNING fire",
+    )?;
+    let target = Cause::Released.target().as_str();
+    let fires = update.query_map((now_ms, max as i64, target), |row| row.get(0))?;
+    Ok(fires.collect::<rusqlite::Result<_>>()?)
+}
+
+/// When the next execution is tried again.
+pub(crate) fn next_retry_ms(tx: Tx<'_>) -> Result<Option<i64>> {
+    let next = tx
+        .prepare_cached(
+            "SELECT min(retry_at_ms) FROM executions INDEXED BY executions_by_retry
+             WHERE retry_at_ms IS NOT NULL",
+        )?
+        .query_row((), |row| row.get(0))?;
+    Ok(next)
 }
 
 /// Lets the execution that waited for the end of this one be claimed; its fire.
@@ -195,6 +253,7 @@ fn release(tx: Tx<'_>, ended: ExecutionId) -> Result<Option<i64>> {
                      CROSS JOIN executions w INDEXED BY executions_by_fire
                  WHERE e.id = ?1 AND wf.invocation = f.invocation AND wf.unfinished > 0
                      AND w.fire = wf.id AND w.instance = e.instance AND w.status = 'Scheduled'
+                     AND w.retry_at_ms IS NULL
                  ORDER BY wf.id LIMIT 1)
              RETURNING fire",
         )?
@@ -271,12 +330,15 @@ pub(super) fn finish_invocations(
 pub(crate) struct Interrupted {
     pub executions: Vec<(InvokeId, ExecutionId, InstanceId)>,
     pub invocations: FinishedInvocations,
+    /// By the execution that was cut off: what is tried again.
+    pub retries: HashMap<ExecutionId, NextAttempt>,
 }
 
-/// Ends what an engine left running when it ended: nobody knows how it went on, and nothing is run twice.
+/// Ends what an engine left running when it ended: nobody knows how it went on, and nothing is run
+/// twice unless its request says so.
 pub(crate) fn interrupt_all(tx: Tx<'_>, evidence: &str, now_ms: i64) -> Result<Interrupted> {
     let mut query = tx.prepare_cached(
-        "SELECT e.id, e.attempt, e.fire, v.overlap_policy IS NOT NULL, v.invoke_id, i.instance_id
+        "SELECT e.id, e.attempt, e.fire, v.overlap_policy IS NOT NULL, v.invoke_id, i.instance_id, v.retry
          FROM fires f INDEXED BY fires_unfinished
              CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
              JOIN invocations v ON v.id = f.invocation JOIN instances i ON i.id = e.instance
@@ -286,9 +348,12 @@ pub(crate) fn interrupt_all(tx: Tx<'_>, evidence: &str, now_ms: i64) -> Result<I
     let (mut left, mut interrupted) = (Vec::new(), Interrupted::default());
     while let Some(row) = rows.next()? {
         let id = ExecutionId(row.get(0)?);
+        let attempt = row.get(1)?;
+        let retry: Option<Retry> = read_json(row, 6)?;
+        let delay_ms = retry.and_then(|retry| retry.delay_ms(Cause::Interrupted, attempt));
         left.push(Ended {
             id,
-            attempt: row.get(1)?,
+            attempt,
             fire: row.get(2)?,
             lets_wait: row.get(3)?,
             verdict: Verdict {
@@ -302,11 +367,13 @@ pub(crate) fn interrupt_all(tx: Tx<'_>, evidence: &str, now_ms: i64) -> Result<I
             output: Output::default(),
             report: Report::default(),
             finished_at_ms: now_ms,
+            retry_at_ms: delay_ms.map(|delay_ms| now_ms.saturating_add(delay_ms)),
         });
         let instance_id = row.get::<_, String>(5)?.into();
         interrupted.executions.push((InvokeId::from_bytes(row.get(4)?), id, instance_id));
     }
-    interrupted.invocations = finish(tx, &left)?.invocations;
+    let finished = finish(tx, &left)?;
+    (interrupted.invocations, interrupted.retries) = (finished.invocations, finished.retries);
     Ok(interrupted)
 }
 
@@ -325,34 +392,37 @@ const RESULT_COLUMNS: &str =
     "e.id, f.invocation, i.instance_id, e.attempt, e.status, e.started_at_ms,
     e.stop_at_ms, e.finished_at_ms, e.exit_code, e.signal, e.error_code, e.error_info, e.instance,
     e.user_time_us, e.system_time_us, e.max_rss_bytes, e.memory_peak_bytes, e.stop_cause,
-    e.stopped_by, e.stop_reason";
+    e.stopped_by, e.stop_reason, e.retry_at_ms";
 
-/// Picks the latest execution of an invocation on an instance. One condition for later fires and one
-/// for later attempts: so each looks at what is later only, however long the history before it is.
-pub(super) const LATEST: &str = "NOT EXISTS (
+/// Picks the executions of the latest fire of an invocation on an instance: with [`LAST_ATTEMPT`],
+/// the latest of all. So each condition looks at what is later only, however long the history
+/// before it is.
+const OF_LATEST_FIRE: &str = "NOT EXISTS (
     SELECT 1 FROM fires lf INDEXED BY fires_by_invocation CROSS JOIN executions l INDEXED BY executions_by_fire
-    WHERE lf.invocation = f.invocation AND lf.id > f.id AND l.fire = lf.id AND l.instance = e.instance)
-    AND NOT EXISTS (
+    WHERE lf.invocation = f.invocation AND lf.id > f.id AND l.fire = lf.id AND l.instance = e.instance)";
+
+/// Picks the last attempt of a fire on an instance.
+const LAST_ATTEMPT: &str = "NOT EXISTS (
     SELECT 1 FROM executions l INDEXED BY executions_by_fire
     WHERE l.fire = e.fire AND l.instance = e.instance AND l.attempt > e.attempt)";
 
 /// Picks the latest one that says how the invocation stands: a skipped one gave way to another, and
-/// one that is scheduled waits for another.
-pub(super) const LATEST_STANDING: &str = "e.status NOT IN ('Skipped', 'Scheduled') AND NOT EXISTS (
+/// one that is scheduled waits for another, unless it is a later attempt that waits for its time.
+pub(super) const LATEST_STANDING: &str =
+    "(e.status NOT IN ('Skipped', 'Scheduled') OR e.retry_at_ms IS NOT NULL) AND NOT EXISTS (
     SELECT 1 FROM fires lf INDEXED BY fires_by_invocation CROSS JOIN executions l INDEXED BY executions_by_fire
     WHERE lf.invocation = f.invocation AND lf.id > f.id AND l.fire = lf.id AND l.instance = e.instance
-      AND l.status NOT IN ('Skipped', 'Scheduled'))
+      AND (l.status NOT IN ('Skipped', 'Scheduled') OR l.retry_at_ms IS NOT NULL))
     AND NOT EXISTS (
     SELECT 1 FROM executions l INDEXED BY executions_by_fire
-    WHERE l.fire = e.fire AND l.instance = e.instance AND l.attempt > e.attempt
-      AND l.status NOT IN ('Skipped', 'Scheduled'))";
+    WHERE l.fire = e.fire AND l.instance = e.instance AND l.attempt > e.attempt)";
 
 /// The latest one that says how an invocation stands on its target `t`; found from the newest fire
 /// back, and mostly there.
 pub(super) const LATEST_ON_TARGET: &str = "SELECT l.id FROM fires lf INDEXED BY fires_by_invocation
         CROSS JOIN executions l INDEXED BY executions_by_fire
     WHERE lf.invocation = t.invocation AND l.fire = lf.id AND l.instance = t.instance
-        AND l.status NOT IN ('Skipped', 'Scheduled')
+        AND (l.status NOT IN ('Skipped', 'Scheduled') OR l.retry_at_ms IS NOT NULL)
     ORDER BY lf.id DESC, l.attempt DESC LIMIT 1";
 
 /// All executions, for [`read`].
@@ -377,7 +447,7 @@ pub(crate) fn list(
     let mut query = all();
     query.conditions = Tagged::Invocation.conditions("v.id", &filter.tags, &mut query.values);
     if !filter.include_history {
-        query.conditions.push(LATEST.to_owned());
+        query.conditions.extend([OF_LATEST_FIRE.to_owned(), LAST_ATTEMPT.to_owned()]);
     }
     query.filter("v.invoke_id = ?", filter.invoke_id.map(|id| id.as_bytes().to_vec()));
     if let Some(id) = filter.command_id {
@@ -399,10 +469,14 @@ pub(crate) fn list(
     query.slice(tx, slice, |row| read(tx, row, &mut known, Some(encoding)))
 }
 
-/// The latest execution of an invocation on each of its instances, in the order they were made.
+/// The latest execution of an invocation on each of its instances, in the order of the first attempts,
+/// which is that of its request.
 pub(crate) fn all_of(tx: Tx<'_>, invocation: i64) -> Result<Vec<InvocationResult>> {
     let mut query = tx.prepare_cached(&format!(
-        "SELECT {RESULT_COLUMNS} FROM {RESULT_TABLES} WHERE f.invocation = ?1 AND {LATEST} ORDER BY e.id"
+        "SELECT {RESULT_COLUMNS} FROM {RESULT_TABLES}
+             JOIN executions o INDEXED BY executions_by_fire
+                 ON o.fire = e.fire AND o.instance = e.instance AND o.attempt = 1
+         WHERE f.invocation = ?1 AND {OF_LATEST_FIRE} AND {LAST_ATTEMPT} ORDER BY o.id"
     ))?;
     let mut rows = query.query([invocation])?;
     let (mut results, mut known) = (Vec::new(), Known::default());
@@ -427,6 +501,7 @@ struct OfInvocation {
     termination_mode: TerminationMode,
     settings: Settings,
     container: Container,
+    /// There is one execution on each instance.
     runs_once: bool,
     tags: Vec<Tag>,
 }
@@ -440,7 +515,7 @@ impl Known {
             .prepare_cached(&format!(
                 "SELECT v.invoke_id, v.command_id, v.termination_mode, v.working_dir, v.username,
                      v.launcher, v.output_to, v.container_id, v.container_name,
-                     v.repeat_mode = 'Once', {}
+                     v.repeat_mode = 'Once' AND v.retry IS NULL, {}
                  FROM invocations v WHERE v.id = ?1",
                 Tagged::Invocation.column("v.id")
             ))?
@@ -508,6 +583,7 @@ pub(super) fn read(
         command_id: of.command_id,
         instance_id: row.get::<_, String>(2)?.into(),
         attempt: row.get(3)?,
+        retry_time: time(20)?,
         status,
         invoke_record_status: status.invoke_status(),
         repeats: if of.runs_once { 1 } else { known.repeats(tx, row.get(1)?, row.get(12)?)? },
@@ -563,10 +639,12 @@ pub(crate) struct Progress {
     pub started_at_ms: Option<i64>,
     pub stop_at_ms: Option<i64>,
     pub finished_at_ms: Option<i64>,
+    pub retry_at_ms: Option<i64>,
 }
 
 /// Where the executions of an invocation stand, in the order they were made: those from `from` on,
-/// or the latest on each instance and whatever has not ended.
+/// or those of the latest fire on each instance and whatever has not ended. A later attempt was made
+/// when the one before it ended.
 pub(crate) fn progress_of(
     tx: Tx<'_>,
     invocation: i64,
@@ -575,11 +653,14 @@ pub(crate) fn progress_of(
     let condition = match from {
         Some(ExecutionId(id)) => format!("e.id >= {id}"),
         // What still runs may be older: a fire that meets it is skipped.
-        None => format!("e.finished_at_ms IS NULL OR {LATEST}"),
+        None => format!("e.finished_at_ms IS NULL OR {OF_LATEST_FIRE}"),
     };
     let mut query = tx.prepare_cached(&format!(
-        "SELECT e.id, i.instance_id, e.status, f.fire_at_ms, e.started_at_ms, e.stop_at_ms, e.finished_at_ms
+        "SELECT e.id, i.instance_id, e.status, coalesce(b.finished_at_ms, f.fire_at_ms), e.started_at_ms,
+             e.stop_at_ms, e.finished_at_ms, e.retry_at_ms
          FROM fires f JOIN executions e ON e.fire = f.id JOIN instances i ON i.id = e.instance
+             LEFT JOIN executions b INDEXED BY executions_by_fire
+                 ON b.fire = e.fire AND b.instance = e.instance AND b.attempt = e.attempt - 1
          WHERE f.invocation = ?1 AND ({condition}) ORDER BY e.id"
     ))?;
     let mut rows = query.query([invocation])?;
@@ -593,17 +674,19 @@ pub(crate) fn progress_of(
             started_at_ms: row.get(4)?,
             stop_at_ms: row.get(5)?,
             finished_at_ms: row.get(6)?,
+            retry_at_ms: row.get(7)?,
         });
     }
     Ok(progress)
 }
 
-/// What became of a fire on each instance.
+/// What became of a fire on each instance: how the last attempt there stands.
 pub(crate) fn of_fire(tx: Tx<'_>, fire: i64) -> Result<Vec<FiredOn>> {
-    let mut query = tx.prepare_cached(
+    let mut query = tx.prepare_cached(&format!(
         "SELECT e.id, i.instance_id, e.status, e.error_info
-         FROM executions e JOIN instances i ON i.id = e.instance WHERE e.fire = ?1 ORDER BY e.id",
-    )?;
+         FROM executions e JOIN instances i ON i.id = e.instance
+         WHERE e.fire = ?1 AND {LAST_ATTEMPT} ORDER BY e.id"
+    ))?;
     let mut rows = query.query([fire])?;
     let mut executions = Vec::new();
     while let Some(row) = rows.next()? {

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::execution::StopReason;
 use crate::id::{InstanceId, InvokeId};
 use crate::invocation::fire::{Fire, FireDisposition, PAUSED};
-use crate::invocation::recurrence::{Admission, OverlapPolicy};
+use crate::invocation::recurrence::{Admission, Before, OverlapPolicy};
 use crate::status::ExecutionStatus;
 
 use super::commands::read_time;
@@ -221,9 +221,10 @@ fn record(new: &NewFire<'_>, zone: &str) -> Result<Fire> {
 
 /// What becomes of a fire on each of its targets.
 fn admit(firing: &Firing<'_>, before: &[Unfinished]) -> Vec<Admission> {
-    let mut standing: HashMap<i64, Vec<ExecutionStatus>> = HashMap::new();
+    let mut standing: HashMap<i64, Vec<Before>> = HashMap::new();
     for one in before {
-        standing.entry(one.instance).or_default().push(one.status);
+        let before = Before::new(one.status, one.attempt);
+        standing.entry(one.instance).or_default().push(before);
     }
     let on = |instance| standing.get(instance).map_or(&[][..], Vec::as_slice);
     firing.targets.iter().map(|instance| firing.overlap.admit(on(instance), firing.late)).collect()

@@ -14,6 +14,7 @@ use crate::id::{CommandId, InvokeId};
 use crate::invocation::container::Container;
 use crate::invocation::recurrence::{MissedPolicy, OverlapPolicy, Recurrence, Trigger};
 use crate::invocation::resource_limits::ResourceLimits;
+use crate::invocation::retry::Retry;
 use crate::invocation::{DescribeInvocations, Invocation, Job, RepeatMode, TerminationMode};
 use crate::schedule::Zone;
 use crate::status::{ExecutionStatus, InvocationStatus, InvokeStatus, StatusCounts, roll_up};
@@ -50,6 +51,7 @@ pub(crate) struct NewInvocation {
     pub survive_restarts: bool,
     /// None: it runs at once, and once.
     pub recurrence: Option<Recurrence>,
+    pub retry: Option<Retry>,
     pub tags: Vec<Tag>,
 }
 
@@ -103,9 +105,9 @@ pub(crate) fn insert(
              spread_s, end_at_ms, fires_max, parameters, parameter_passing, username, launcher, output_to,
              windows_password_name, container_id, container_name, default_parameters, secret_parameters,
              resource_group_id, caller, secrets_are_names, content_bytes_max, resource_limits,
-             survive_restarts)
+             survive_restarts, retry)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
-             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33)",
+             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34)",
     )?
     .execute(params![
         new.invoke_id.as_bytes(),
@@ -141,6 +143,7 @@ pub(crate) fn insert(
         i64::try_from(new.content_bytes_max).unwrap_or(i64::MAX),
         json_or_null(&new.resource_limits, ResourceLimits::is_empty)?,
         new.survive_restarts,
+        json_or_null(&new.retry, Option::is_none)?,
     ])?;
     let invocation = tx.last_insert_rowid();
     Tagged::Invocation.insert(tx, invocation, &new.tags)?;
@@ -186,7 +189,7 @@ pub(crate) fn job_of_fire(tx: Tx<'_>, fire: i64) -> Result<Arc<Job>> {
                 v.overlap_policy, v.missed_policy, v.parameters, v.parameter_passing, v.default_parameters,
                 v.secret_parameters, v.working_dir, v.username, v.launcher, v.output_to, v.container_id,
                 v.container_name, v.windows_password_name, v.caller, v.secrets_are_names,
-                v.content_bytes_max, v.resource_limits, v.survive_restarts
+                v.content_bytes_max, v.resource_limits, v.survive_restarts, v.retry
          FROM fires f JOIN invocations v ON v.id = f.invocation WHERE f.id = ?1",
     )?
     .query_row([fire], |row| Ok(read_job(tx, row)))?
@@ -215,6 +218,7 @@ fn read_job(tx: Tx<'_>, row: &Row<'_>) -> Result<Job> {
         content_bytes_max: row.get(21)?,
         resource_limits: read_json(row, 22)?,
         survive_restarts: row.get(23)?,
+        retry: read_json(row, 24)?,
     })
 }
 
@@ -225,7 +229,11 @@ pub(crate) fn status(tx: Tx<'_>, invocation: i64) -> Result<InvocationStatus> {
         .query_row([invocation], |row| row.get(0))?;
     match stored {
         Some(status) => parse(&status),
-        None => Ok(roll_up(&counts(tx, invocation)?, targets::any_left(tx, invocation)?)),
+        None => match roll_up(&counts(tx, invocation)?, targets::any_left(tx, invocation)?) {
+            // The latest have ended; a fire before them has not.
+            ended if ended.is_final() => Ok(InvocationStatus::Running),
+            status => Ok(status),
+        },
     }
 }
 
@@ -405,7 +413,7 @@ pub(super) fn all() -> Query {
              v.parameters, v.parameter_passing, v.default_parameters, v.secret_parameters, v.working_dir,
              v.username, v.launcher, v.output_to, v.container_id, v.container_name,
              v.windows_password_name, v.resource_group_id, v.caller, v.resource_limits,
-             v.survive_restarts, {}",
+             v.survive_restarts, v.retry, {}",
             Tagged::Invocation.column("v.id")
         ),
         tables: "invocations v".to_owned(),
@@ -419,27 +427,29 @@ pub(super) fn all() -> Query {
 /// The condition that picks the invocations that stand so: what `roll_up` says, in SQL, so that
 /// none has to be read to be passed over.
 fn standing(status: InvocationStatus) -> String {
-    let any = |status: ExecutionStatus| {
+    let any = |statuses: &str| {
         format!(
             "EXISTS (SELECT 1 FROM fires f JOIN executions e ON e.fire = f.id
-             WHERE f.invocation = v.id AND f.unfinished > 0 AND e.status = '{status}' AND {LATEST_STANDING})"
+             WHERE f.invocation = v.id AND f.unfinished > 0 AND e.status IN ({statuses}) AND {LATEST_STANDING})"
         )
     };
+    // Without any other fire to come, an earlier one has not ended.
+    let running = format!("({} OR NOT ({}))", any("'Running', 'Scheduled'"), targets::ANY_LEFT);
     let in_order = [
-        (InvocationStatus::Stopping, ExecutionStatus::Stopping),
-        (InvocationStatus::Pending, ExecutionStatus::Pending),
-        (InvocationStatus::Running, ExecutionStatus::Running),
+        (InvocationStatus::Stopping, any("'Stopping'")),
+        (InvocationStatus::Pending, any("'Pending'")),
+        (InvocationStatus::Running, running),
     ];
     if status.is_final() {
         return format!("v.status = '{status}'");
     }
     let mut conditions = vec!["v.finished_at_ms IS NULL".to_owned()];
-    for (invocation, execution) in in_order {
+    for (invocation, stands_so) in in_order {
         if invocation == status {
-            conditions.push(any(execution));
+            conditions.push(stands_so);
             break;
         }
-        conditions.push(format!("NOT {}", any(execution)));
+        conditions.push(format!("NOT {stands_so}"));
     }
     conditions.join(" AND ")
 }
@@ -541,7 +551,8 @@ pub(super) fn read(
         caller: text(31)?,
         resource_limits: read_json(row, 32)?,
         survive_restarts: row.get(33)?,
-        tags: tags::read(row, 34)?,
+        retry: read_json(row, 34)?,
+        tags: tags::read(row, 35)?,
         instance_count: instance_count(tx, id)?,
         invoke_instances,
     })

@@ -49,7 +49,7 @@ pub(super) fn of_invocation(
              SELECT l.id FROM fires lf INDEXED BY fires_by_invocation
                  CROSS JOIN executions l INDEXED BY executions_by_fire
              WHERE lf.invocation = ?1 AND l.fire = lf.id AND l.instance = n.instance
-                 AND l.status NOT IN ('Skipped', 'Scheduled')
+                 AND (l.status NOT IN ('Skipped', 'Scheduled') OR l.retry_at_ms IS NOT NULL)
              ORDER BY lf.id DESC, l.attempt DESC LIMIT 1)
          WHERE ?2 IS NULL OR i.instance_id = ?2
          ORDER BY n.place",

@@ -19,11 +19,12 @@ pub(super) struct Unfinished {
     id: ExecutionId,
     fire: i64,
     pub instance: i64,
+    pub attempt: u32,
     pub status: ExecutionStatus,
     instance_id: InstanceId,
 }
 
-const UNFINISHED: &str = "SELECT e.id, e.fire, e.instance, e.status, i.instance_id
+const UNFINISHED: &str = "SELECT e.id, e.fire, e.instance, e.status, i.instance_id, e.attempt
     FROM fires f INDEXED BY fires_unfinished_by_invocation
         CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
         JOIN instances i ON i.id = e.instance";
@@ -48,7 +49,7 @@ impl Unfinished {
         let mut query = tx.prepare_cached(&format!(
             "{UNFINISHED} WHERE f.invocation = ?1 AND {IS_SO} AND e.id > ?2
                  AND (?3 = '[]' OR i.instance_id IN (SELECT value FROM json_each(?3)))
-             ORDER BY f.id, e.id LIMIT ?4"
+             ORDER BY e.id LIMIT ?4"
         ))?;
         let mut rows = query.query((invocation, after, only, max))?;
         let mut found = Vec::new();
@@ -64,9 +65,10 @@ impl Unfinished {
         Self::first_on(tx, invocation, instances, IS_SO)
     }
 
-    /// One that waits on each of these instances, where there is any.
+    /// One that waits on each of these instances, where there is any; not for another attempt, which
+    /// goes on with what an earlier one has begun.
     pub(super) fn waiting_on(tx: Tx<'_>, invocation: i64, instances: &[i64]) -> Result<Vec<Self>> {
-        let waits = format!("{IS_SO} AND e.status IN ('Pending', 'Scheduled')");
+        let waits = format!("{IS_SO} AND e.attempt = 1 AND e.status IN ('Pending', 'Scheduled')");
         Self::first_on(tx, invocation, instances, &waits)
     }
 
@@ -90,6 +92,7 @@ impl Unfinished {
             instance: row.get(2)?,
             status: read_status(row, 3)?,
             instance_id: row.get::<_, String>(4)?.into(),
+            attempt: row.get(5)?,
         })
     }
 }
@@ -135,7 +138,7 @@ impl<'a> Stopping<'a> {
             let changed = tx
                 .prepare_cached(
                     "UPDATE executions SET status = ?2, stop_at_ms = ?3, finished_at_ms = ?3, error_info = ?5,
-                         stop_cause = ?6, stopped_by = ?7, stop_reason = ?8
+                         stop_cause = ?6, stopped_by = ?7, stop_reason = ?8, retry_at_ms = NULL
                      WHERE id = ?1 AND status = ?4",
                 )?
                 .execute((

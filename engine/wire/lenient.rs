@@ -30,6 +30,10 @@ pub(crate) trait Scalar: FromStr + Sized {
     fn of_number(_: u64) -> Option<Self> {
         None
     }
+
+    fn of_fraction(_: f64) -> Option<Self> {
+        None
+    }
 }
 
 impl Scalar for bool {
@@ -53,6 +57,18 @@ impl Scalar for usize {
 
     fn of_number(value: u64) -> Option<Self> {
         value.try_into().ok()
+    }
+}
+
+impl Scalar for f64 {
+    const EXPECTED: &'static str = "a number that is not negative";
+
+    fn of_number(value: u64) -> Option<Self> {
+        Some(value as f64)
+    }
+
+    fn of_fraction(value: f64) -> Option<Self> {
+        Some(value)
     }
 }
 
@@ -91,6 +107,10 @@ impl<T: Scalar> Visitor<'_> for ScalarVisitor<T> {
 
     fn visit_u64<E: de::Error>(self, value: u64) -> Result<Option<T>, E> {
         self.expect(T::of_number(value), de::Unexpected::Unsigned(value))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Option<T>, E> {
+        self.expect(T::of_fraction(value), de::Unexpected::Float(value))
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Option<T>, E> {

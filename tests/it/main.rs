@@ -18,6 +18,7 @@ mod pauses;
 mod reboots;
 mod records;
 mod recurrence;
+mod retry;
 mod schedule;
 mod schedule_dst;
 mod schedule_laws;

@@ -27,7 +27,7 @@ use super::run::{self, Brief, Place};
 use super::told::{End, Record, Told};
 use crate::clock::{SystemClock, boot_id, now_ms};
 use crate::config::OutputQuota;
-use crate::execution::StopReason;
+use crate::execution::{StopOrder, StopReason};
 use crate::executor::Scratch;
 use crate::output::{LiveOutput, Piece, Reader, SpoolSpace, Stream};
 
@@ -152,7 +152,7 @@ struct Keeper {
     charge: Charge,
     folder: PathBuf,
     cx: ExecutionContext,
-    stop: watch::Sender<Option<StopReason>>,
+    stop: watch::Sender<Option<StopOrder>>,
     /// How much of the output the record has.
     saved: u64,
 }
@@ -194,7 +194,7 @@ impl Keeper {
                 biased;
                 outcome = &mut work => break outcome,
                 () = &mut timeout, if self.stop.borrow().is_none() => {
-                    self.stop.send_replace(Some(StopReason::Timeout));
+                    self.stop.send_replace(Some(StopReason::Timeout.into()));
                 }
                 // The last to come is the one that runs the file now.
                 accepted = listener.accept() => {
@@ -227,7 +227,7 @@ impl Keeper {
     fn last_record(&self, told: Told) -> Record {
         let mut report =
             std::mem::take(&mut *self.cx.report.lock().unwrap_or_else(PoisonError::into_inner));
-        report.stopped_for = *self.stop.borrow();
+        report.stopped_for = self.stop.borrow().as_ref().map(|order| order.cause);
         report.ended_at_ms = Some(now_ms(&*self.cx.clock));
         Record::new(&self.cx.output.snapshot().0, Some(End { told, report }))
     }
@@ -254,7 +254,7 @@ async fn gone(host: &mut Option<Listening>) {
 async fn attend(
     mut stream: UnixStream,
     output: Arc<LiveOutput>,
-    stop: watch::Sender<Option<StopReason>>,
+    stop: watch::Sender<Option<StopOrder>>,
 ) {
     let (mut orders, mut told) = stream.split();
     let Ok(offset) = orders.read_u64_le().await else { return };
@@ -285,7 +285,7 @@ async fn attend(
             if let Some(reason) = REASONS.get(usize::from(order)) {
                 stop.send_if_modified(|asked| {
                     let first = asked.is_none();
-                    asked.get_or_insert(*reason);
+                    asked.get_or_insert(StopOrder::from(*reason));
                     first
                 });
             }
