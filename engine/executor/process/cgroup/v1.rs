@@ -3,7 +3,8 @@
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use super::{Kill, Report, keyed, number, try_group, write};
+use super::group::Kill;
+use super::{Report, keyed, number, try_group, write};
 
 pub(super) const FREEZER_STATE: &str = "freezer.state";
 pub(super) const MEMORY_LIMIT: &str = "memory.limit_in_bytes";

@@ -9,8 +9,9 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use super::group::Kill;
 use super::place::Place;
-use super::{Kill, PROCS, Report, keyed, named, number, try_group, write};
+use super::{PROCS, Report, keyed, named, number, try_group, write};
 
 pub(super) const KILL: &str = "cgroup.kill";
 const SUBTREE_CONTROL: &str = "cgroup.subtree_control";
