@@ -11,6 +11,8 @@
 
 mod account;
 mod census;
+#[cfg_attr(not(test), expect(dead_code, reason = "the executor does not use it yet"))]
+mod cgroup;
 mod child;
 mod entry;
 mod environment;
