@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 use crate::authorizer::DynAuthorizer;
 use crate::clock::{Clock, now_ms};
@@ -30,7 +30,7 @@ use crate::invocation::Job;
 use crate::output::LiveOutput;
 use crate::secret::DynSecretResolver;
 use crate::status::ExecutionStatus;
-use crate::store::executions::{self, Claimed, Ended, Finished};
+use crate::store::executions::{self, Claimed, Ended, Finished, GoingOn};
 use crate::store::{Store, Tx};
 
 use admission::Admission;
@@ -91,8 +91,9 @@ struct Orders {
 }
 
 impl Dispatcher {
-    /// Starts the loop on the current runtime; if `idle`, it ends without having started anything.
-    pub(crate) fn start(resources: Resources, idle: bool) -> Self {
+    /// Starts the loop on the current runtime, with what goes on from before; if `idle`, it ends without
+    /// having started anything.
+    pub(crate) fn start(resources: Resources, going_on: Vec<GoingOn>, idle: bool) -> Self {
         let orders = Arc::new(Orders::default());
         if idle {
             orders.advance(Phase::Draining);
@@ -108,7 +109,7 @@ impl Dispatcher {
             ended: Vec::new(),
             _alive: still_alive,
         };
-        tokio::spawn(work.run());
+        tokio::spawn(work.run(going_on));
         Self { orders, alive }
     }
 
@@ -210,10 +211,15 @@ struct Running {
     stop: Arc<watch::Sender<Option<StopOrder>>>,
     started_at_ms: i64,
     started: Duration,
+    /// None until its executor has it.
+    task: Option<AbortHandle>,
 }
 
 impl Loop {
-    async fn run(mut self) {
+    async fn run(mut self, going_on: Vec<GoingOn>) {
+        if self.orders.phase() == Phase::Working {
+            going_on.into_iter().for_each(|one| self.resume(one));
+        }
         loop {
             self.take_orders();
             let busy = self.step().await;
@@ -256,10 +262,26 @@ impl Loop {
                 run::ask_to_stop(&running.stop, &order);
             }
         }
+        if self.orders.phase() > Phase::Working {
+            self.let_go();
+        }
         if self.orders.phase() == Phase::Stopping {
             let shutdown = StopReason::Shutdown.into();
             for running in self.running.values() {
                 run::ask_to_stop(&running.stop, &shutdown);
+            }
+        }
+    }
+
+    /// Leaves to themselves those that go on without an engine: the next one takes them back.
+    fn let_go(&mut self) {
+        let kept = self.running.extract_if(|_, running| {
+            running.report.lock().unwrap_or_else(PoisonError::into_inner).is_kept
+        });
+        for (_, running) in kept {
+            self.task_of.remove(&running.id);
+            if let Some(task) = running.task {
+                task.abort();
             }
         }
     }
@@ -275,9 +297,8 @@ impl Loop {
     }
 
     fn end(&mut self, running: Running, outcome: Outcome) {
-        let report = std::mem::take(
-            &mut *running.report.lock().unwrap_or_else(PoisonError::into_inner),
-        );
+        let report =
+            std::mem::take(&mut *running.report.lock().unwrap_or_else(PoisonError::into_inner));
         let asked = running.stop.borrow().clone();
         // Whoever watched over it in the engine's place may have been the first to end it.
         let asked = match report.stopped_for {
@@ -396,7 +417,34 @@ impl Loop {
         self.backlog.apply(plan, work.taken);
     }
 
+    /// Takes back what has survived the engine before.
+    fn resume(&mut self, going_on: GoingOn) {
+        let GoingOn { fire, job, claimed, started_at_ms, is_stopping } = going_on;
+        let id = claimed.id;
+        self.begin(fire, job, claimed, started_at_ms, true);
+        let running = self.task_of.get(&id).and_then(|task| self.running.get_mut(task));
+        if let Some(running) = running {
+            let clock = &self.resources.clock;
+            let ran = now_ms(&**clock).saturating_sub(started_at_ms).max(0).cast_unsigned();
+            running.started = clock.monotonic().saturating_sub(Duration::from_millis(ran));
+            if is_stopping {
+                run::ask_to_stop(&running.stop, &StopReason::Stopped.into());
+            }
+        }
+    }
+
     fn start(&mut self, fire: i64, job: Arc<Job>, claimed: Claimed, started_at_ms: i64) {
+        self.begin(fire, job, claimed, started_at_ms, false);
+    }
+
+    fn begin(
+        &mut self,
+        fire: i64,
+        job: Arc<Job>,
+        claimed: Claimed,
+        started_at_ms: i64,
+        resumes: bool,
+    ) {
         let Resources { hub, config, clock, executors, scratch, .. } = &self.resources;
         let invoke_id = job.invoke_id;
         let output = hub.open_output(invoke_id, claimed.id);
@@ -412,6 +460,7 @@ impl Loop {
             stop: Arc::new(stop),
             started_at_ms,
             started: clock.monotonic(),
+            task: None,
         };
         hub.publish(invoke_id, || vec![running.change(ExecutionStatus::Running, started_at_ms)]);
         let Some(executor) = executors.get(&claimed.executor) else {
@@ -428,12 +477,16 @@ impl Loop {
             report: Arc::clone(&running.report),
         };
         let content = self.content(&running.job, &claimed);
-        let admission = self.admission(&running.job, claimed.instance_name);
+        // What was permitted to start is not asked for again.
+        let admission = match resumes {
+            true => None,
+            false => self.admission(&running.job, claimed.instance_name),
+        };
         let task = Task {
             content,
             resolved: None,
             password: None,
-            resumes: false,
+            resumes,
             shell: claimed.shell,
             execution_id: running.id,
             instance_id: running.instance_id.clone(),
@@ -441,9 +494,10 @@ impl Loop {
             job: Arc::clone(&running.job),
         };
         let work = run::run(Arc::clone(executor), admission, task, cx, Arc::clone(&running.stop));
-        let id = self.tasks.spawn(work).id();
+        let task = self.tasks.spawn(work);
+        let id = task.id();
         self.task_of.insert(running.id, id);
-        self.running.insert(id, running);
+        self.running.insert(id, Running { task: Some(task), ..running });
     }
 
     /// The host's part in the start of an execution, if it has one.
@@ -486,6 +540,10 @@ impl Loop {
                 .hub
                 .publish(run.job.invoke_id, || std::iter::once(end()).chain(next).collect());
             self.resources.hub.close_output(ended.id);
+            if ended.report.is_kept {
+                let name = Scratch::name(ended.id, ended.attempt);
+                self.resources.scratch.forget(name.as_ref());
+            }
         }
         if !finished.retries.is_empty() {
             self.resources.retries.notify_one();

@@ -160,6 +160,25 @@ pub(crate) struct Report {
     pub stopped_for: Option<StopReason>,
     /// When it ended, if the engine was not there.
     pub ended_at_ms: Option<i64>,
+    /// Whether it goes on without the engine, and can be taken back.
+    #[serde(skip)]
+    pub is_kept: bool,
+}
+
+/// An execution that had not ended when its engine did.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unended {
+    pub id: ExecutionId,
+    pub attempt: u32,
+}
+
+/// What is left of such an execution, if it cannot be taken back.
+#[derive(Debug, Default)]
+pub(crate) struct Lost {
+    /// What it had printed, as far as that was kept.
+    pub output: Output,
+    /// What it took to end it; empty if nobody was left.
+    pub ended: String,
 }
 
 /// The longest result that a record keeps, in bytes of JSON.

@@ -25,7 +25,7 @@ use crate::output::{LiveOutput, Stream};
 use crate::secret::Secret;
 
 pub use closure::ClosureExecutor;
-pub(crate) use process::{Inheritance, Unended, inherit};
+pub(crate) use process::inherit;
 pub use process::{ProcessExecutor, helper_main};
 pub(crate) use scratch::Scratch;
 
@@ -247,7 +247,7 @@ impl ExecutionContext {
         self.report(|report| report.result = Some(Err(why)));
     }
 
-    fn report(&self, change: impl FnOnce(&mut Report)) {
+    pub(crate) fn report(&self, change: impl FnOnce(&mut Report)) {
         change(&mut self.report.lock().unwrap_or_else(PoisonError::into_inner));
     }
 

@@ -1,7 +1,12 @@
 //! What the last engine on this file left behind. Whoever opens a file holds its lock, so every
 //! execution that the file calls running belongs to an engine that has ended.
 
+use std::collections::HashMap;
+
 use crate::error::Result;
+use crate::execution::Lost;
+use crate::executor::{self, Scratch};
+use crate::id::ExecutionId;
 use crate::schedule::Zone;
 use crate::store::executions::Interrupted;
 use crate::store::timers::{self, Timer};
@@ -15,14 +20,27 @@ const ZONE_DATA: &str = "zone_data";
 /// Timers planned again in one commit.
 const TIMERS_MAX: usize = 1_024;
 
-/// Ends what was running, and takes the file over.
-pub(crate) fn take_over(tx: Tx<'_>, now_ms: i64) -> Result<Interrupted> {
+/// Looks after what was running: what goes on is left alone, the rest is ended. What is lost of it.
+pub(crate) async fn look_after(
+    store: &Store,
+    scratch: &Scratch,
+) -> Result<HashMap<ExecutionId, Lost>> {
+    let unended = store.read(executions::unended).await?;
+    Ok(executor::inherit(scratch, &unended).await)
+}
+
+/// Writes down what is lost, and takes the file over.
+pub(crate) fn take_over(
+    tx: Tx<'_>,
+    lost: &mut HashMap<ExecutionId, Lost>,
+    now_ms: i64,
+) -> Result<Interrupted> {
     let before = meta::get(tx, OWNER)?;
     let engine =
         before.map_or_else(|| "the engine".to_owned(), |owner| format!("the engine ({owner})"));
     let evidence =
         format!("{engine} ended while it ran; its end is not known, and it was not run again");
-    let interrupted = executions::interrupt_all(tx, &evidence, now_ms)?;
+    let interrupted = executions::interrupt(tx, lost, &evidence, now_ms)?;
     meta::set(tx, OWNER, &format!("pid {}", std::process::id()))?;
     Ok(interrupted)
 }

@@ -1,5 +1,6 @@
 //! Setting an engine up.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,9 @@ use crate::config::{Config, Durability, OutputQuota};
 use crate::dispatcher::{Dispatcher, Executors, Resources};
 use crate::error::{Error, Result};
 use crate::event::{Feed, Hub};
+use crate::execution::Lost;
 use crate::executor::{Executor, ProcessExecutor, Scratch};
+use crate::id::ExecutionId;
 use crate::instance::{Instance, LOCAL};
 use crate::limits::Limits;
 use crate::recovery;
@@ -215,7 +218,9 @@ impl EngineBuilder {
         let mut dispatcher = None;
         if let Some(scratch) = scratch {
             let now_ms = now_ms(&*clock);
-            let (interrupted, booted) = Self::take_over(&store, boot_id.clone(), now_ms).await?;
+            let lost = recovery::look_after(&store, &scratch).await?;
+            let (mut interrupted, booted) =
+                Self::take_over(&store, lost, boot_id.clone(), now_ms).await?;
             recovery::replan(&store, now_ms).await?;
             let resources = Resources {
                 store: Arc::clone(&store),
@@ -228,7 +233,8 @@ impl EngineBuilder {
                 scratch,
                 retries: Arc::clone(&wake_scheduler),
             };
-            let started = dispatcher.insert(Dispatcher::start(resources, idle));
+            let going_on = std::mem::take(&mut interrupted.going_on);
+            let started = dispatcher.insert(Dispatcher::start(resources, going_on, idle));
             announcer(started).interrupted(&interrupted, now_ms);
             announcer(started).step(&booted, now_ms);
         }
@@ -259,12 +265,13 @@ impl EngineBuilder {
     /// machine has booted since.
     async fn take_over(
         store: &Store,
+        mut lost: HashMap<ExecutionId, Lost>,
         boot_id: Option<String>,
         now_ms: i64,
     ) -> Result<(Interrupted, Step)> {
         let take_over = move |tx: Tx<'_>| {
             instances::insert_if_new(tx, &Instance::new(LOCAL), now_ms)?;
-            let interrupted = recovery::take_over(tx, now_ms)?;
+            let interrupted = recovery::take_over(tx, &mut lost, now_ms)?;
             let local = instances::served_by(tx, LOCAL)?;
             let booted = match boot_id {
                 Some(boot_id) => boot(tx, &local, &boot_id, now_ms)?,

@@ -48,7 +48,7 @@ use run::{Brief, Place};
 use script::Interpreter;
 
 pub use helper::helper_main;
-pub(crate) use inheritance::{Inheritance, Unended, inherit};
+pub(crate) use inheritance::inherit;
 
 /// Runs shell scripts as processes of this machine, as the host's own user.
 ///

@@ -10,15 +10,15 @@ use rusqlite::{OptionalExtension, Row};
 use crate::command::settings::Settings;
 use crate::error::{Error, Result};
 use crate::execution::{
-    Delivery, DescribeInvocationResults, EXECUTION_INTERRUPTED, InvocationResult, Report,
-    StopReason, Verdict,
+    Delivery, DescribeInvocationResults, EXECUTION_INTERRUPTED, InvocationResult, Lost, Report,
+    StopReason, Unended, Verdict,
 };
 use crate::given::Given;
 use crate::id::{CommandId, ExecutionId, InstanceId, InvokeId};
-use crate::invocation::TerminationMode;
 use crate::invocation::container::Container;
 use crate::invocation::fire::FiredOn;
 use crate::invocation::retry::Retry;
+use crate::invocation::{Job, TerminationMode};
 use crate::output::Output;
 use crate::status::{Cause, ExecutionStatus, InvocationStatus};
 use crate::tag::Tag;
@@ -332,13 +332,45 @@ pub(crate) struct Interrupted {
     pub invocations: FinishedInvocations,
     /// By the execution that was cut off: what is tried again.
     pub retries: HashMap<ExecutionId, NextAttempt>,
+    /// What was not cut off.
+    pub going_on: Vec<GoingOn>,
 }
 
-/// Ends what an engine left running when it ended: nobody knows how it went on, and nothing is run
-/// twice unless its request says so.
-pub(crate) fn interrupt_all(tx: Tx<'_>, evidence: &str, now_ms: i64) -> Result<Interrupted> {
+/// An execution that has survived its engine.
+#[derive(Debug)]
+pub(crate) struct GoingOn {
+    pub fire: i64,
+    pub job: Arc<Job>,
+    pub claimed: Claimed,
+    pub started_at_ms: i64,
+    /// Whether it is to end.
+    pub is_stopping: bool,
+}
+
+/// What an engine left running when it ended.
+pub(crate) fn unended(tx: Tx<'_>) -> Result<Vec<Unended>> {
     let mut query = tx.prepare_cached(
-        "SELECT e.id, e.attempt, e.fire, v.overlap_policy IS NOT NULL, v.invoke_id, i.instance_id, v.retry
+        "SELECT e.id, e.attempt
+         FROM fires f INDEXED BY fires_unfinished
+             CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
+         WHERE f.unfinished > 0 AND e.status IN ('Running', 'Stopping')",
+    )?;
+    let unended = query
+        .query_map((), |row| Ok(Unended { id: ExecutionId(row.get(0)?), attempt: row.get(1)? }))?;
+    Ok(unended.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Ends what an engine left running when it ended, and is lost: nobody knows how it went on, and nothing
+/// is run twice unless its request says so.
+pub(crate) fn interrupt(
+    tx: Tx<'_>,
+    lost: &mut HashMap<ExecutionId, Lost>,
+    evidence: &str,
+    now_ms: i64,
+) -> Result<Interrupted> {
+    let mut query = tx.prepare_cached(
+        "SELECT e.id, e.attempt, e.fire, v.overlap_policy IS NOT NULL, v.invoke_id, i.instance_id, v.retry,
+             e.instance, i.name, i.executor, i.shell, e.started_at_ms, e.status = 'Stopping'
          FROM fires f INDEXED BY fires_unfinished
              CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
              JOIN invocations v ON v.id = f.invocation JOIN instances i ON i.id = e.instance
@@ -348,28 +380,47 @@ pub(crate) fn interrupt_all(tx: Tx<'_>, evidence: &str, now_ms: i64) -> Result<I
     let (mut left, mut interrupted) = (Vec::new(), Interrupted::default());
     while let Some(row) = rows.next()? {
         let id = ExecutionId(row.get(0)?);
-        let attempt = row.get(1)?;
+        let (attempt, fire) = (row.get(1)?, row.get(2)?);
+        let instance_id = InstanceId::from(row.get::<_, String>(5)?);
+        let Some(Lost { output, ended }) = lost.remove(&id) else {
+            interrupted.going_on.push(GoingOn {
+                fire,
+                job: invocations::job_of_fire(tx, fire)?,
+                claimed: Claimed {
+                    id,
+                    attempt,
+                    instance: row.get(7)?,
+                    instance_id,
+                    instance_name: row.get(8)?,
+                    executor: row.get(9)?,
+                    shell: row.get(10)?,
+                },
+                started_at_ms: row.get(11)?,
+                is_stopping: row.get(12)?,
+            });
+            continue;
+        };
         let retry: Option<Retry> = read_json(row, 6)?;
         let delay_ms = retry.and_then(|retry| retry.delay_ms(Cause::Interrupted, attempt));
+        let ended = if ended.is_empty() { ended } else { format!("; {ended}") };
         left.push(Ended {
             id,
             attempt,
-            fire: row.get(2)?,
+            fire,
             lets_wait: row.get(3)?,
             verdict: Verdict {
                 cause: Cause::Interrupted,
                 exit_code: None,
                 signal: None,
                 error_code: EXECUTION_INTERRUPTED,
-                error_info: evidence.to_owned(),
+                error_info: format!("{evidence}{ended}"),
                 stop_cause: None,
             },
-            output: Output::default(),
+            output,
             report: Report::default(),
             finished_at_ms: now_ms,
             retry_at_ms: delay_ms.map(|delay_ms| now_ms.saturating_add(delay_ms)),
         });
-        let instance_id = row.get::<_, String>(5)?.into();
         interrupted.executions.push((InvokeId::from_bytes(row.get(4)?), id, instance_id));
     }
     let finished = finish(tx, &left)?;

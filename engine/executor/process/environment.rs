@@ -61,7 +61,25 @@ pub(super) type Variables = BTreeMap<OsString, OsString>;
 pub(super) struct User {
     /// None if it has none.
     pub home: Option<OsString>,
+    #[serde(with = "pairs")]
     pub variables: Variables,
+}
+
+/// Variables as JSON can hold them: its keys are texts, theirs need not be.
+mod pairs {
+    use std::ffi::OsString;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::Variables;
+
+    pub(super) fn serialize<S: Serializer>(variables: &Variables, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(variables)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Variables, D::Error> {
+        Ok(Vec::<(OsString, OsString)>::deserialize(from)?.into_iter().collect())
+    }
 }
 
 impl User {

@@ -14,6 +14,7 @@ use super::child::any_ended;
 use super::environment::Mark;
 use super::family::{Family, Named, listed};
 use super::keeper::{self, Identity};
+use crate::execution::{Lost, Unended};
 use crate::executor::Scratch;
 use crate::id::ExecutionId;
 use crate::output::Output;
@@ -23,38 +24,8 @@ const GRACE: Duration = Duration::from_secs(1);
 /// How long it may take to end that has been killed.
 const KILL_MAX: Duration = Duration::from_secs(5);
 
-/// An execution that had not ended when its engine did.
-#[derive(Debug)]
-pub(crate) struct Unended {
-    pub id: ExecutionId,
-    pub attempt: u32,
-}
-
-/// What has become of unended executions.
-#[derive(Debug, Default)]
-pub(crate) struct Inheritance {
-    /// By execution; nothing of one that goes on, or has ended and left a record.
-    lost: HashMap<ExecutionId, Lost>,
-}
-
-/// What is known of an execution that did not survive.
-#[derive(Debug, Default)]
-pub(crate) struct Lost {
-    /// What it had printed, as far as that was kept.
-    pub output: Output,
-    /// Whom it took to end it; empty if nobody was left.
-    pub ended: String,
-}
-
-impl Inheritance {
-    /// What there is of an execution that cannot be taken back; none if it can.
-    pub(crate) fn take_lost(&mut self, id: ExecutionId) -> Option<Lost> {
-        self.lost.remove(&id)
-    }
-}
-
-/// Finds out what has become of executions, and ends those whom nobody can take back.
-pub(crate) async fn inherit(scratch: &Scratch, unended: &[Unended]) -> Inheritance {
+/// Finds out which executions can be taken back, and ends the others: what is left of those.
+pub(crate) async fn inherit(scratch: &Scratch, unended: &[Unended]) -> HashMap<ExecutionId, Lost> {
     let mut lost = Vec::new();
     let mut surviving = HashSet::new();
     for &Unended { id, attempt } in unended {
@@ -83,7 +54,7 @@ pub(crate) async fn inherit(scratch: &Scratch, unended: &[Unended]) -> Inheritan
     // Where there was no engine before, there is nobody to be found by its number.
     let ended = ended.into_iter().take(alone).chain(std::iter::repeat(String::new()));
     let lost = lost.into_iter().zip(ended);
-    Inheritance { lost: lost.map(|((id, output), ended)| (id, Lost { output, ended })).collect() }
+    lost.map(|((id, output), ended)| (id, Lost { output, ended })).collect()
 }
 
 /// Whether a keeper has, or will have, the end of its run to tell.

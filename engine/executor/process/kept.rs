@@ -6,7 +6,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
 
 use rustix::process::Pid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,7 +17,7 @@ use super::entry::Letter;
 use super::family::Family;
 use super::keeper::{self, Charge, GAP, Identity, SOCKET, STDERR, STDOUT};
 use super::{broke, helper, inheritance, kernel};
-use crate::execution::Outcome;
+use crate::execution::{Outcome, Report};
 use crate::output::{Output, Piece, Stream};
 
 /// A keeper that this host has started. Dropped, it goes on.
@@ -76,6 +75,7 @@ async fn see_through(
     child: Option<Child>,
     cx: &ExecutionContext,
 ) -> Result<Outcome, Outcome> {
+    cx.report(|report| report.is_kept = true);
     // One that cannot be listened to has ended, or can at least be waited for.
     if let Ok(stream) = connect(folder) {
         listen(stream, cx).await;
@@ -89,7 +89,7 @@ async fn see_through(
     let record = keeper::read_record(folder);
     catch_up(&record.output(), cx);
     let Some(end) = record.end else { return Err(lost(folder).await) };
-    *cx.report.lock().unwrap_or_else(PoisonError::into_inner) = end.report;
+    cx.report(|report| *report = Report { is_kept: true, ..end.report });
     Ok(end.told.into())
 }
 
