@@ -311,7 +311,10 @@ impl Loop {
         let took = self.resources.clock.monotonic().saturating_sub(running.started);
         let took_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
         let finished_at_ms = running.started_at_ms.saturating_add(took_ms);
-        let verdict = Verdict::new(outcome, asked.as_ref(), running.job.timeout_s);
+        let mut verdict = Verdict::new(outcome, asked.as_ref(), running.job.timeout_s);
+        if let Some(remark) = &report.remark {
+            verdict.add(remark);
+        }
         let retry = running.job.retry.as_ref();
         let delay_ms = retry.and_then(|retry| retry.delay_ms(verdict.cause, running.attempt));
         let ended = Ended {

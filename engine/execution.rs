@@ -160,6 +160,8 @@ pub(crate) struct Report {
     pub stopped_for: Option<StopReason>,
     /// When it ended, if the engine was not there.
     pub ended_at_ms: Option<i64>,
+    /// What else is to be known of it, in words.
+    pub remark: Option<String>,
     /// Whether it goes on without the engine, and can be taken back.
     #[serde(skip)]
     pub is_kept: bool,
@@ -215,6 +217,14 @@ pub(crate) const EXECUTION_EXCEPTION: &str = "ExecutionException";
 pub(crate) const EXECUTION_INTERRUPTED: &str = "ExecutionInterrupted";
 
 impl Verdict {
+    /// Says something more.
+    pub(crate) fn add(&mut self, remark: &str) {
+        if !self.error_info.is_empty() {
+            self.error_info.push_str("; ");
+        }
+        self.error_info.push_str(remark);
+    }
+
     /// Judges what the executor saw, given what the engine had asked it to do.
     pub(crate) fn new(outcome: Outcome, asked: Option<&StopOrder>, timeout_s: u64) -> Self {
         let plain = |cause, error_code, error_info| Self {

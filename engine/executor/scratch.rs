@@ -55,7 +55,10 @@ impl Scratch {
             create(&second).map_err(|error| io_error(&second, &error))?;
             second
         };
-        Self::new(path, engine_before, Some(beside(".runs")))
+        let scratch = Self { engine_before, runs: Some(beside(".runs")), ..Self::new(path) };
+        let file = scratch.path.join(ENGINE);
+        fs::write(&file, scratch.engine.to_string()).map_err(|error| io_error(&file, &error))?;
+        Ok(scratch)
     }
 
     /// A folder for an engine in memory; blocks.
@@ -66,21 +69,18 @@ impl Scratch {
         let folder = folder.map_err(|error| io_error(&on_disk, &error))?;
         fs::set_permissions(folder.path(), Permissions::from_mode(mode()))
             .map_err(|error| io_error(folder.path(), &error))?;
-        Self::new(folder.keep(), None, None)
+        Ok(Self::new(folder.keep()))
     }
 
     /// This folder, for a run that survives; blocks.
     pub(crate) fn apart(path: PathBuf) -> Result<Self> {
         create(&path).map_err(|error| io_error(&path, &error))?;
-        Self::new(path, None, None)
+        Ok(Self::new(path))
     }
 
-    fn new(path: PathBuf, engine_before: Option<u64>, runs: Option<PathBuf>) -> Result<Self> {
+    fn new(path: PathBuf) -> Self {
         let (engine, _) = Uuid::new_v4().as_u64_pair();
-        let scratch = Self { path, engine, engine_before, runs };
-        let file = scratch.path.join(ENGINE);
-        fs::write(&file, engine.to_string()).map_err(|error| io_error(&file, &error))?;
-        Ok(scratch)
+        Self { path, engine, engine_before: None, runs: None }
     }
 
     /// A random number for this engine, which is in no record.

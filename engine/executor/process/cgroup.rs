@@ -147,6 +147,11 @@ impl Cgroups {
         Ok(Self { kill, memory, processes })
     }
 
+    /// Whether a group can limit the number of its processes.
+    pub(super) fn limits_processes(&self) -> bool {
+        self.processes.is_ok()
+    }
+
     /// Makes a group `adjutant-<name>` with these limits. `name` begins with what no other engine's do.
     ///
     /// # Errors
@@ -270,16 +275,15 @@ impl Cgroup {
         }
     }
 
-    /// Removes the group if nobody is in it; else leaves it to them. Blocks while processes that have been
-    /// killed die, for five seconds at most.
+    /// Removes the group. Who is still in it goes on in the group above, without its limits. Blocks while
+    /// processes that have been killed die, for five seconds at most.
     ///
     /// # Errors
     ///
-    /// `ResourceBusy` if there are members, or what else keeps the kernel from it. The group stays then,
-    /// for a sweep to find.
-    pub(super) fn remove(mut self) -> io::Result<()> {
+    /// What kept the kernel from it. The group stays then, for a sweep to find.
+    pub(super) fn release(mut self) -> io::Result<()> {
         self.is_left = true;
-        self.group.remove()
+        self.group.release()
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) enum Ending {
 /// What a stop came to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Stop {
-    mode: TerminationMode,
+    pub mode: TerminationMode,
     /// Who had to be killed, for asking was not enough.
     killed: BTreeSet<Named>,
     /// Who could not even be killed.
@@ -194,6 +194,7 @@ impl Leader {
         }
         stop.killed.extend(family.names());
         self.group.signal(Signal::KILL)?;
+        family.kill_group().await;
         self.ended().await?;
         let mut limit = cx.sleep(KILL_MAX);
         loop {

@@ -32,6 +32,8 @@ pub(super) struct Entry {
     pub order: Order,
     pub identity: Identity,
     pub limits: ResourceLimits,
+    /// The files by which it enters its cgroup.
+    pub entrances: Vec<OsString>,
 }
 
 /// Whose a run is.
@@ -100,13 +102,26 @@ pub(super) fn enter() -> io::Result<()> {
 
 /// Does not return if it can.
 fn become_program(entry: Entry) -> Outcome {
-    let Entry { order, identity, limits } = entry;
-    let start = take_identity(identity, &order.script).and_then(|user| order.resolve(&user));
+    let Entry { order, identity, limits, entrances } = entry;
+    let start = enter_group(&entrances)
+        .and_then(|()| take_identity(identity, &order.script))
+        .and_then(|user| order.resolve(&user));
     // Last, for they hold for this process from then on.
     match start.and_then(|start| take_limits(&limits).map(|()| start)) {
         Ok(start) => execute(&start),
         Err(outcome) => outcome,
     }
+}
+
+/// While it still may.
+fn enter_group(entrances: &[OsString]) -> Result<(), Outcome> {
+    for entrance in entrances {
+        let entered = File::options().write(true).open(entrance);
+        entered.and_then(|mut procs| procs.write_all(b"0")).map_err(|error| {
+            broke(&format!("its cgroup cannot be entered by {}", entrance.display()), &error)
+        })?;
+    }
+    Ok(())
 }
 
 /// Becomes the user.
@@ -136,8 +151,13 @@ fn take_limits(limits: &ResourceLimits) -> Result<(), Outcome> {
         ("CpuSeconds", Resource::RLIMIT_CPU, limits.cpu_seconds),
         ("AddressSpaceBytes", Resource::RLIMIT_AS, limits.address_space_bytes),
         ("OpenFiles", Resource::RLIMIT_NOFILE, limits.open_files),
+        ("Processes", Resource::RLIMIT_NPROC, limits.processes),
         ("FileSizeBytes", Resource::RLIMIT_FSIZE, limits.file_size_bytes),
     ];
+    if limits.processes.is_some() && rustix::process::geteuid().is_root() {
+        let info = "Processes cannot be limited for root where no cgroup can be made that does it";
+        return Err(Outcome::Broke { info: info.to_owned() });
+    }
     for (name, resource, limit) in wanted {
         let Some(limit) = limit else { continue };
         // A second for whoever wants to tidy up at SIGXCPU.

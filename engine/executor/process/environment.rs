@@ -38,6 +38,11 @@ impl Mark {
         Self(u128::from(engine) << 64 | u128::from(run))
     }
 
+    /// What all marks of an engine begin with, and no others.
+    pub(super) fn prefix(engine: u64) -> String {
+        format!("{engine:016x}")
+    }
+
     /// The mark that an environment has, as `/proc/N/environ` shows it.
     pub(super) fn of(environment: &[u8]) -> Option<Self> {
         let value = environment
@@ -73,7 +78,10 @@ mod pairs {
 
     use super::Variables;
 
-    pub(super) fn serialize<S: Serializer>(variables: &Variables, to: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        variables: &Variables,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         to.collect_seq(variables)
     }
 

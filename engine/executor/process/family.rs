@@ -8,16 +8,18 @@
 //! later one's; so are those whom it starts. Descriptors are held for one member at a time, however many
 //! there are: the host's supply of them is what the looks live on too.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::census::{self, Census, Process};
+use super::cgroup::Cgroup;
 use super::environment::Mark;
 
 /// How long a look may take, of the machine's own time: some milliseconds are usual, but the kernel
@@ -34,11 +36,13 @@ pub(super) struct Family {
 }
 
 /// What tells the processes of a run from others.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Kin {
     pub mark: Mark,
     /// The process that is there for this run only, whose children are all of it.
     pub reaper: Option<Pid>,
+    /// That of the run, if it has one.
+    pub group: Option<Arc<Cgroup>>,
 }
 
 #[derive(Debug)]
@@ -106,7 +110,8 @@ impl Family {
 
     /// Of a run that nobody watches any more.
     pub(super) fn without_leader(mark: Mark) -> Self {
-        Self { leader: None, kin: Kin { mark, reaper: None }, members: HashMap::new() }
+        let kin = Kin { mark, reaper: None, group: None };
+        Self { leader: None, kin, members: HashMap::new() }
     }
 
     /// Looks who is there: members that have come, members that are gone.
@@ -147,8 +152,12 @@ impl Family {
                 children.entry(parent).or_default().push(process);
             }
         }
+        // A list that cannot be read leaves those to be found in the other ways.
+        let group = self.kin.group.as_ref().and_then(|group| group.members().ok());
+        let group: HashSet<Pid> = group.unwrap_or_default().into_iter().collect();
         let is_one = |process: &&Process| {
-            (process.group.is_some() && process.group == self.leader)
+            group.contains(&process.pid)
+                || (process.group.is_some() && process.group == self.leader)
                 || process.mark == Some(self.kin.mark)
                 || (process.parent.is_some() && process.parent == self.kin.reaper)
                 || self.members.contains_key(&process.pid)
@@ -167,6 +176,15 @@ impl Family {
             found.remove(&leader);
         }
         found.into_values().collect()
+    }
+
+    /// Has the kernel kill all who are in the group of the run, if it has one, so that none can start
+    /// another meanwhile.
+    pub(super) async fn kill_group(&self) {
+        if let Some(group) = self.kin.group.clone() {
+            // Who is left is found by the next look.
+            let _ = tokio::task::spawn_blocking(move || group.kill()).await;
+        }
     }
 
     /// Whether nobody was there at the last look.
@@ -259,7 +277,10 @@ mod tests {
         ];
         let mut census: Census =
             processes.into_iter().map(|process| (process.pid, process)).collect();
-        let family = Family::new(pid(10), Kin { mark: own.expect("a mark"), reaper: Some(pid(3)) });
+        let family = Family::new(
+            pid(10),
+            Kin { mark: own.expect("a mark"), reaper: Some(pid(3)), group: None },
+        );
         let check = |census: &Census, want: &[i32]| {
             let mut found: Vec<_> =
                 family.find(census).iter().map(|found| found.pid.as_raw_nonzero().get()).collect();

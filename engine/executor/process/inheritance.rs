@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::census;
+use super::cgroup::Cgroups;
 use super::child::any_ended;
 use super::environment::Mark;
 use super::family::{Family, Named, listed};
@@ -51,10 +52,20 @@ pub(crate) async fn inherit(scratch: &Scratch, unended: &[Unended]) -> HashMap<E
     let alone = families.len();
     families.extend(abandon(scratch, &surviving));
     let ended = end(families).await;
+    sweep_groups(scratch).await;
     // Where there was no engine before, there is nobody to be found by its number.
     let ended = ended.into_iter().take(alone).chain(std::iter::repeat(String::new()));
     let lost = lost.into_iter().zip(ended);
     lost.map(|((id, output), ended)| (id, Lost { output, ended })).collect()
+}
+
+/// Removes the cgroups of the engine before, and ends who is still in them.
+async fn sweep_groups(scratch: &Scratch) {
+    let Some(engine) = scratch.engine_before() else { return };
+    let sweep = move || Cgroups::find().map(|groups| groups.sweep(&Mark::prefix(engine)));
+    if let Ok(Ok(Err(error))) = tokio::task::spawn_blocking(sweep).await {
+        tracing::warn!(%error, "a cgroup stays behind");
+    }
 }
 
 /// Whether a keeper has, or will have, the end of its run to tell.

@@ -20,7 +20,7 @@ use super::family::Kin;
 use super::files::Files;
 use super::order::{Order, Runner, Start};
 use super::pipes::Pipes;
-use super::{broke, helper, kernel};
+use super::{broke, group, helper, kernel};
 use crate::command::content::Content;
 use crate::command::launcher::Launcher;
 use crate::execution::{Outcome, Usage};
@@ -45,6 +45,8 @@ pub(super) struct Brief {
     /// None for the host's own.
     pub username: Option<String>,
     pub limits: ResourceLimits,
+    /// Whether it has a cgroup also if no limit needs one.
+    pub has_group: bool,
     pub termination_mode: TerminationMode,
 }
 
@@ -73,6 +75,8 @@ pub(super) async fn carry_out(
         }
     };
     let files = files.map_err(|error| broke("the script cannot be written", &error))?;
+    let (group, limits) = group::make(brief, mark, reaper.is_some()).await?;
+    let kin = Kin { mark, reaper, group: group.clone() };
     let own = environment::variables_of_run(files.result(), mark);
     let order = Order {
         runner: brief.runner.clone(),
@@ -82,39 +86,45 @@ pub(super) async fn carry_out(
     };
     let identity = match &brief.username {
         Some(name) => Some(Identity::Account(name.clone())),
-        None if !brief.limits.is_empty() => Some(Identity::Host(user.clone())),
+        None if group.is_some() || !limits.is_empty() => Some(Identity::Host(user.clone())),
         None => None,
     };
     let (started, letter) = match identity {
         None => (Started::new(&order.resolve(user)?, null()?)?, None),
         Some(identity) => {
-            let (started, letter) =
-                Started::as_helper(&Entry { order, identity, limits: brief.limits }, mark)?;
+            let entrances = group.as_ref().map(|group| group.entrances()).unwrap_or_default();
+            let entrances = entrances.into_iter().map(OsString::from).collect();
+            let entry = Entry { order, identity, limits, entrances };
+            let (started, letter) = Started::as_helper(&entry, mark)?;
             (started, Some(letter))
         }
     };
     let Started { mut leader, mut pipes, lent_bytes } = started;
 
     let ending = pipes
-        .read_during(leader.see_through(brief.termination_mode, Kin { mark, reaper }, cx), cx)
+        .read_during(leader.see_through(brief.termination_mode, kin, cx), cx)
         .await
         .map_err(|error| broke("the process was lost sight of", &error))?;
     // Reaped before its pipes are drained: from here on what it left behind is on its own.
     let (status, usage) = leader.reap(&ending).map_err(|error| broke(LOST_STATUS, &error))?;
     pipes.drain(cx).await;
+    let memory_peak_bytes = match group {
+        Some(group) => group::leave(group, &ending, cx).await,
+        None => None,
+    };
+    if let Some(refusal) = letter.and_then(Letter::refusal) {
+        return Err(refusal);
+    }
     cx.report_usage(Usage {
         user_time: usage.user,
         system_time: usage.system,
         max_rss_bytes: Some(usage.max_rss_bytes).filter(|bytes| *bytes > lent_bytes),
-        memory_peak_bytes: None,
+        memory_peak_bytes,
     });
     match files.take_result() {
         Some(Ok(result)) => cx.report_result(result),
         Some(Err(why)) => cx.report_bad_result(why),
         None => {}
-    }
-    if let Some(refusal) = letter.and_then(Letter::refusal) {
-        return Err(refusal);
     }
     Ok(outcome(status, &ending))
 }

@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -74,6 +75,7 @@ impl Run {
                 termination_mode: TerminationMode::ProcessTree,
                 resource_limits: ResourceLimits::default(),
                 survive_restarts: false,
+                retry: None,
                 lets_wait: false,
             }),
             reader: Reader::new(output.clone(), 0),
@@ -125,6 +127,7 @@ impl Run {
             content,
             resolved: None,
             password: None,
+            resumes: false,
             shell: None,
         };
         let (executor, cx) = (self.executor.clone(), self.cx.clone());

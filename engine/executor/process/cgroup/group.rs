@@ -1,8 +1,8 @@
 //! The processes of one group: seeing them, ending them, and removing the group after them.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io::{self, ErrorKind};
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -130,20 +130,34 @@ impl Group {
         Ok(())
     }
 
-    pub(super) fn remove(&self) -> io::Result<()> {
+    /// Moves all members to the groups above, and removes these.
+    pub(super) fn release(&self) -> io::Result<()> {
         for _ in 0..LOOKS_MAX {
             match self.try_remove() {
-                // Who has just ended holds the directory a little longer than the list shows it.
                 Err(error) if error.kind() == ErrorKind::ResourceBusy => {}
                 done => return done,
             }
-            let members = self.members()?;
-            if !members.is_empty() {
-                return Err(busy(&self.dirs, &members));
-            }
+            self.move_up()?;
             thread::sleep(LOOK_AGAIN);
         }
         self.try_remove()
+    }
+
+    fn move_up(&self) -> io::Result<()> {
+        for top in &self.dirs {
+            let Some(above) = top.parent().map(|above| above.join(PROCS)) else { continue };
+            for dir in with_groups_inside(top)? {
+                for line in fs::read_to_string(dir.join(PROCS)).unwrap_or_default().lines() {
+                    let procs = OpenOptions::new().write(true).open(&above);
+                    match procs.and_then(|mut procs| procs.write_all(line.as_bytes())) {
+                        // One that has just ended is in no group to be moved from.
+                        Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => {}
+                        moved => moved.map_err(|error| named(&above, &error))?,
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Kills all members and removes the group. Blocks like both.
@@ -152,7 +166,7 @@ impl Group {
         if !left.is_empty() {
             return Err(busy(&self.dirs, &left));
         }
-        self.remove()
+        self.release()
     }
 }
 

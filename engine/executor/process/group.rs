@@ -1,0 +1,87 @@
+//! The cgroup of a run: made before it begins, asked and removed when it has ended.
+
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+
+use super::ExecutionContext;
+use super::broke;
+use super::cgroup::{Caps, Cgroup, Cgroups};
+use super::child::Ending;
+use super::environment::Mark;
+use super::run::Brief;
+use crate::execution::Outcome;
+use crate::invocation::TerminationMode;
+use crate::invocation::resource_limits::ResourceLimits;
+
+/// What the names of groups begin with that are not to be swept, for their runs go on.
+const KEPT: &str = "kept-";
+
+/// Makes the group of a run, if it needs one; and what is left of its limits for the process itself.
+///
+/// # Errors
+///
+/// The outcome of a run that needs what this machine does not offer.
+pub(super) async fn make(
+    brief: &Brief,
+    mark: Mark,
+    is_kept: bool,
+) -> Result<(Option<Arc<Cgroup>>, ResourceLimits), Outcome> {
+    let mut limits = brief.limits;
+    if !brief.has_group && limits.memory_bytes.is_none() && limits.processes.is_none() {
+        return Ok((None, limits));
+    }
+    let name = format!("{}{mark}", if is_kept { KEPT } else { "" });
+    let is_needed = brief.has_group || limits.memory_bytes.is_some();
+    let made = blocking(move || {
+        let groups = match Cgroups::find() {
+            Ok(groups) if is_needed || groups.limits_processes() => groups,
+            Err(why) if is_needed => return Err(io::Error::new(ErrorKind::Unsupported, why)),
+            // The process itself can have that limit.
+            Ok(_) | Err(_) => return Ok((None, limits)),
+        };
+        let mut caps = Caps { memory_bytes: limits.memory_bytes, processes_max: None };
+        limits.memory_bytes = None;
+        if groups.limits_processes() {
+            caps.processes_max = limits.processes.take();
+        }
+        Ok((Some(Arc::new(groups.create(&name, caps)?)), limits))
+    });
+    made.await.map_err(|error| broke("it has no cgroup", &error))
+}
+
+/// Leaves the group of a run that has ended; the most memory that it had, if that is known.
+pub(super) async fn leave(
+    group: Arc<Cgroup>,
+    ending: &Ending,
+    cx: &ExecutionContext,
+) -> Option<u64> {
+    let ends_all =
+        matches!(ending, Ending::Asked(stop) if stop.mode == TerminationMode::ProcessTree);
+    let leave = move || {
+        let report = group.report();
+        match Arc::try_unwrap(group) {
+            Ok(group) if !ends_all => group.release()?,
+            // Whoever is still in it ends with it.
+            _ => {}
+        }
+        Ok(report)
+    };
+    let report = match blocking(leave).await {
+        Ok(report) => report,
+        Err(error) => {
+            tracing::warn!(%error, "a cgroup stays behind");
+            return None;
+        }
+    };
+    if report.oom_killed {
+        let remark = "the kernel killed a process of it for want of memory";
+        cx.report(|report| report.remark = Some(remark.to_owned()));
+    }
+    report.memory_peak_bytes
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
