@@ -72,6 +72,7 @@ impl Run {
                 timeout_s: 60,
                 termination_mode: TerminationMode::ProcessTree,
                 lets_wait: false,
+                retry: None,
             }),
             reader: Reader::new(output.clone(), 0),
             cx: ExecutionContext {
