@@ -30,6 +30,49 @@ fn the_exit_status_tells_whether_all_succeeded() {
 }
 
 #[test]
+fn what_fails_is_tried_again() {
+    let place = Place::new();
+    let script = "echo $ADJUTANT_ATTEMPT; test $ADJUTANT_ATTEMPT = 3";
+    let done = place.run(&["run", "--retry", "4", "--retry-backoff", "0..9", script]);
+    assert_eq!((done.code, done.out.as_str()), (Some(0), "1\n2\n3\n"), "{}", done.err);
+    assert!(done.err.contains("DROPPED  TRY"), "{}", done.err);
+    let id = place.newest();
+    let shown = place.ok(&["show", &id, "--history"]);
+    let retry =
+        "Retry     4 times, after 0 s, x2, at most 9 s, on failed, timeout, error, aborted\n";
+    assert!(shown.contains(retry), "{shown}");
+    assert_eq!((shown.matches("Failed").count(), shown.matches("Success").count()), (2, 2));
+
+    let done = place.run(&["run", "--retry", "4", "--retry-on", "timeout,interrupted", "exit 1"]);
+    assert_eq!(done.code, Some(1));
+    assert_eq!(place.json(&["show", &place.newest()])["Retry"]["On"][1], "Interrupted");
+
+    let run = place.start(&["run", "--retry", "2", "--retry-backoff", "3600", "exit 1"]);
+    run.err.expect("local is tried again at 2");
+    let shown = place.ok(&["show", &place.newest()]);
+    assert!(shown.contains("Status    Running\n"), "{shown}");
+    assert!(shown.contains("  starts at 2"), "{shown}");
+    run.signal(Signal::INT);
+    assert_eq!(run.end().code, Some(1));
+    assert_eq!(place.json(&["show", &place.newest()])["InvocationStatus"], "Stopped");
+}
+
+#[test]
+fn what_is_wrong_with_a_retry_is_told() {
+    let place = Place::new();
+    let check = |words: &[&str], code: i32, want: &str| {
+        let done = place.run(&[&["run"], words, &["true"]].concat());
+        assert_eq!(done.code, Some(code), "{words:?}: {}", done.err);
+        assert!(done.err.contains(want), "{words:?}: {}", done.err);
+    };
+    check(&["--retry", "0"], 1, "Retry.MaxAttempts: want 1 to 100; it is 0");
+    check(&["--retry", "3", "--retry-backoff", "9..8"], 1, "Retry.MaxBackoffSeconds");
+    check(&["--retry", "3", "--retry-backoff", "5s"], 2, "want SECONDS or SECONDS..MAX");
+    check(&["--retry", "3", "--retry-on", "success"], 2, "success");
+    check(&["--retry-on", "failed"], 2, "--retry");
+}
+
+#[test]
 fn three_instances_run_at_the_same_time() {
     let place = Place::with_instances(&["i-1", "i-2", "i-3"]);
     let started = Instant::now();
