@@ -55,7 +55,8 @@ impl Scratch {
             create(&second).map_err(|error| io_error(&second, &error))?;
             second
         };
-        let scratch = Self { engine_before, runs: Some(beside(".runs")), ..Self::new(path) };
+        let mut scratch = Self::new(path);
+        (scratch.engine_before, scratch.runs) = (engine_before, Some(beside(".runs")));
         let file = scratch.path.join(ENGINE);
         fs::write(&file, scratch.engine.to_string()).map_err(|error| io_error(&file, &error))?;
         Ok(scratch)

@@ -1,15 +1,19 @@
-//! What a request says of the resources of its run, and what the record says they came to.
+//! What a request says of the resources of its run and the ends of it, and what the record says
+//! came of that.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use adjutant::tencent::Tencent;
 use adjutant::{
-    ClosureExecutor, Engine, ExecutionContext, Instance, InvocationResult, ResourceLimits,
-    RunCommand, Task, Usage,
+    ClosureExecutor, DescribeInvocationResults, Engine, ExecutionContext, Instance,
+    InvocationResult, InvokeId, OverlapPolicy, ResourceLimits, RunCommand, StopInvocation,
+    StopReason, Task, Usage,
 };
 use serde_json::{Value, json};
 
-use crate::support::{ask, engine, everything, wait};
+use crate::recurrence::{clock, ended, open, pass};
+use crate::support::{Gate, Place, ask, engine, everything, register, wait, within};
 
 /// An engine whose instance `i-1` is served by a closure.
 async fn served(act: impl Fn(&Task, &ExecutionContext) + Send + Sync + 'static) -> Engine {
@@ -191,4 +195,158 @@ async fn results_are_kept_or_it_is_said_why_not() {
     check(json!("x".repeat(65_535)), false, "at most 65536 bytes of JSON; it has 65537").await;
     let nested = (0..200).fold(json!(0), |inner, _| json!([inner]));
     check(nested, false, "recursion limit").await;
+}
+
+/// The executions of an invocation, oldest first.
+async fn history(engine: &Engine, invoke_id: InvokeId) -> Vec<InvocationResult> {
+    let request = DescribeInvocationResults {
+        invoke_id: Some(invoke_id),
+        include_history: true,
+        max_results: Some(50),
+        ..Default::default()
+    };
+    let page = engine.describe_invocation_results(request).await.expect("it exists");
+    page.invocation.results.into_iter().rev().collect()
+}
+
+/// Why each execution was asked to end, by whom, what for, and what that comes to in words.
+fn stops(results: &[InvocationResult]) -> Vec<(Option<StopReason>, &str, &str, &str)> {
+    let all = results.iter();
+    all.map(|one| (one.stop_cause, &*one.stopped_by, &*one.stop_reason, &*one.error_info)).collect()
+}
+
+/// A run on `i-1` and `i-2`, of which one has started and one waits.
+async fn one_runs_one_waits() -> (Engine, InvokeId) {
+    let gate = Gate::new();
+    let builder = gate.plug_in(Engine::builder()).max_concurrent(1);
+    let engine = builder.open().await.expect("an engine");
+    register(&engine, "gate", 2).await;
+    let run = engine.run_command(RunCommand::shell("x").on(["i-1", "i-2"])).await.expect("sound");
+    within(gate.arrivals(1)).await;
+    (engine, run.invoke_id)
+}
+
+#[tokio::test]
+async fn the_record_of_a_stop_says_who_asked_for_it_and_why() {
+    let check = async |caller: &str, reason: &str, by: &str, why: &str| {
+        let (engine, invoke_id) = one_runs_one_waits().await;
+        let stop = StopInvocation::new(invoke_id).reason(reason);
+        engine.called_by(caller).stop_invocation(stop).await.expect("it runs");
+        let results = wait(&engine, &invoke_id).await.results;
+        let ended = format!("stopped on request{by}{why}");
+        let cancelled = format!("stopped on request{by} before it started{why}");
+        let told = |info| (Some(StopReason::Stopped), caller, reason, info);
+        assert_eq!(stops(&results), [told(&*ended), told(&*cancelled)]);
+    };
+    check("alice", "maintenance", " of `alice`", ": maintenance").await;
+    check("alice", "", " of `alice`", "").await;
+    check("", "maintenance", "", ": maintenance").await;
+    check("", "", "", "").await;
+}
+
+#[tokio::test]
+async fn the_first_who_stops_it_is_on_record() {
+    let (engine, invoke_id) = one_runs_one_waits().await;
+    let one = StopInvocation::new(invoke_id).on(["i-1"]).reason("first");
+    let all = StopInvocation::new(invoke_id).reason("second");
+    engine.called_by("ann").stop_invocation(one).await.expect("it runs");
+    engine.called_by("bob").stop_invocation(all).await.expect("it runs");
+    let results = wait(&engine, &invoke_id).await.results;
+    let by: Vec<_> = results.iter().map(|one| (&*one.stopped_by, &*one.stop_reason)).collect();
+    assert_eq!(by, [("ann", "first"), ("bob", "second")]);
+}
+
+#[tokio::test]
+async fn a_reason_that_is_no_line_is_refused() {
+    let (engine, invoke_id) = one_runs_one_waits().await;
+    for reason in ["r".repeat(256), "a\nb".to_owned()] {
+        let before = everything(&engine).await;
+        let stop = StopInvocation::new(invoke_id).reason(reason.as_str());
+        let error = engine.stop_invocation(stop).await.expect_err("refused");
+        let [violation] = error.violations() else { panic!("{error}") };
+        assert_eq!((violation.code, violation.field), ("InvalidParameter.Reason", "Reason"));
+        let message = format!(
+            "want at most 255 characters, none a control character; it has {}",
+            reason.chars().count()
+        );
+        assert_eq!(violation.message, message);
+        assert_eq!(everything(&engine).await, before);
+    }
+    let stop = StopInvocation::new(invoke_id).reason("é".repeat(255));
+    engine.stop_invocation(stop).await.expect("as long as it may be");
+}
+
+#[tokio::test]
+async fn a_run_whose_time_is_up_was_stopped_by_nobody() {
+    let (clock, gate) = (clock(), Gate::new());
+    let engine = open(gate.plug_in(Engine::builder()), &clock).await;
+    register(&engine, "gate", 1).await;
+    let run = RunCommand::shell("x").on(["i-1"]).timeout(7);
+    let run = engine.run_command(run).await.expect("sound");
+    within(gate.arrivals(1)).await;
+    pass(&clock, 7).await;
+    let results = wait(&engine, &run.invoke_id).await.results;
+    let info = "ran longer than its timeout of 7 s";
+    assert_eq!(stops(&results), [(Some(StopReason::Timeout), "", "", info)]);
+}
+
+#[tokio::test]
+async fn what_a_later_fire_replaces_says_so() {
+    let (clock, gate) = (clock(), Gate::new());
+    let engine = open(gate.plug_in(Engine::builder()), &clock).await;
+    register(&engine, "gate", 1).await;
+    let run = RunCommand::shell("x").on(["i-1"]).frequency("rate(60s)").timeout(59);
+    let run = engine.run_command(run.overlap_policy(OverlapPolicy::Replace)).await;
+    let invoke_id = run.expect("sound").invoke_id;
+    pass(&clock, 60).await;
+    within(gate.arrivals(1)).await;
+    for _ in 0..2 {
+        engine.run_now(&invoke_id).await.expect("it repeats");
+    }
+    within(gate.arrivals(1)).await;
+    gate.let_go(1);
+    ended(&engine, invoke_id, 3).await;
+    let results = history(&engine, invoke_id).await;
+    let told = |info| (Some(StopReason::Replaced), "", "", info);
+    let want = [
+        told("replaced by the fire after it"),
+        told("replaced by the fire after it before it started"),
+        (None, "", "", ""),
+    ];
+    assert_eq!(stops(&results), want);
+}
+
+#[tokio::test]
+async fn what_ends_with_its_engine_says_so() {
+    let (place, gate) = (Place::new(), Gate::new());
+    let builder = gate.plug_in(Engine::builder().path(place.database()));
+    let engine = builder.open().await.expect("it opens");
+    register(&engine, "gate", 1).await;
+    let run = engine.run_command(RunCommand::shell("x").on(["i-1"])).await.expect("sound");
+    within(gate.arrivals(1)).await;
+    engine.shutdown(Duration::ZERO).await;
+    let results = history(&engine, run.invoke_id).await;
+    let info = "the engine shut down while it ran";
+    assert_eq!(stops(&results), [(Some(StopReason::Shutdown), "", "", info)]);
+}
+
+/// Its requests have none of the fields; its cancellations are somebody's all the same.
+#[tokio::test]
+async fn the_second_dialect_stops_under_the_name_of_its_caller() {
+    let (engine, invoke_id) = one_runs_one_waits().await;
+    let tencent = Tencent::new(&engine.called_by("carol"));
+    let cancel = json!({"InvocationId": invoke_id.to_string()});
+    let run = json!({"Content": "", "InstanceIds": ["i-1"]});
+    for (action, request, field) in [
+        ("RunCommand", &run, json!({"ResourceLimits": {}})),
+        ("RunCommand", &run, json!({"SurviveRestarts": true})),
+        ("CancelInvocation", &cancel, json!({"Reason": "x"})),
+    ] {
+        let request = crate::support::with(request.clone(), field);
+        let error = tencent.call(action, &request.to_string()).await.expect_err("refused");
+        assert_eq!(error.code, "UnknownParameter");
+    }
+    tencent.call("CancelInvocation", &cancel.to_string()).await.expect("it runs");
+    let results = wait(&engine, &invoke_id).await.results;
+    assert!(results.iter().all(|one| one.stopped_by == "carol"), "{results:?}");
 }

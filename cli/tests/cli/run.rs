@@ -210,3 +210,59 @@ fn ignored_signals_stay_ignored() {
     let done = run.end();
     assert_eq!((done.code, done.out.as_str()), (Some(0), "ended\n"), "{}", done.err);
 }
+
+#[test]
+fn what_a_run_may_use_is_on_record() {
+    let place = Place::new();
+    let planned = ["run", "--frequency", "rate(1d)", "--survive-restarts"];
+    let limits = ["--limit", "cpu=10s,memory=256M,files=64", "--limit", "file-size=1G"];
+    place.ok(&[&planned[..], &limits[..], &["true"]].concat());
+    let id = place.newest();
+    let record = place.json(&["show", &id]);
+    let want = serde_json::json!({
+        "CpuSeconds": 10, "MemoryBytes": 256 << 20, "OpenFiles": 64, "FileSizeBytes": 1 << 30,
+    });
+    assert_eq!((&record["ResourceLimits"], &record["SurviveRestarts"]), (&want, &true.into()));
+    let shown = place.ok(&["show", &id]);
+    for line in ["Limits    cpu=10s,memory=256M,files=64,file-size=1G", "Survives  restarts"] {
+        assert!(shown.contains(line), "{shown}");
+    }
+    let check = |limit: &str, code, want: &str| {
+        let done = place.run(&["run", "--limit", limit, "true"]);
+        assert_eq!(done.code, Some(code), "{}", done.err);
+        assert!(done.err.contains(want), "{}", done.err);
+    };
+    check("rss=1", 2, "want NAME=MOST, where NAME is one of cpu, memory");
+    check("memory=lots", 2, "want bytes, as in 4096, 512K, 256M or 1G");
+    check("files=1", 1, "want OpenFiles to be at least 16; it is 1");
+}
+
+#[test]
+fn a_stop_says_what_for() {
+    let place = Place::new();
+    let id = place.ok(&["run", "--detach", "sleep 100"]);
+    let id = id.trim();
+    place.ok(&["stop", id, "--reason", "maintenance"]);
+    place.wait_until(id, "Stopped");
+    let result = &place.json(&["show", id])["InvocationResults"]["InvocationResult"][0];
+    assert_eq!(
+        (&result["StopCause"], &result["StopReason"]),
+        (&"Stopped".into(), &"maintenance".into())
+    );
+    let shown = place.ok(&["show", id]);
+    assert!(shown.contains("Stopped: maintenance"), "{shown}");
+    let long = place.run(&["stop", id, "--reason", &"r".repeat(256)]);
+    assert_eq!(long.code, Some(1));
+    assert!(long.err.contains("want at most 255 characters"), "{}", long.err);
+}
+
+#[test]
+fn instances_have_shells() {
+    let place = Place::new();
+    place.ok(&["instances", "add", "i-1", "--shell", "bash"]);
+    let listed = place.ok(&["instances", "list"]);
+    assert!(listed.contains("SHELL") && listed.contains("bash"), "{listed}");
+    let done = place.run(&["instances", "add", "i-1", "--shell", " bash"]);
+    assert_eq!(done.code, Some(1));
+    assert!(done.err.contains("no blank at an end"), "{}", done.err);
+}
