@@ -27,9 +27,10 @@ use crate::execution::{Outcome, StopReason, Verdict};
 use crate::executor::{DynExecutor, ExecutionContext, Scratch, Task};
 use crate::id::{ExecutionId, InstanceId};
 use crate::invocation::Job;
-use crate::output::LiveOutput;
+use crate::output::{Delivery, DeliveryStatus, LiveOutput, WholeOutput, WholeOutputs};
 use crate::secret::DynSecretResolver;
-use crate::status::ExecutionStatus;
+use crate::sink::Sinks;
+use crate::status::{Cause, ExecutionStatus};
 use crate::store::executions::{self, Claimed, Ended, Finished};
 use crate::store::{Store, Tx};
 
@@ -55,6 +56,10 @@ pub(crate) struct Resources {
     pub authorizer: Option<Arc<dyn DynAuthorizer>>,
     pub secrets: Option<Arc<dyn DynSecretResolver>>,
     pub scratch: Arc<Scratch>,
+    pub sinks: Arc<Sinks>,
+    pub whole_outputs: Arc<WholeOutputs>,
+    /// Called on when whole outputs wait to be delivered.
+    pub deliverer: Arc<Notify>,
 }
 
 /// How far the engine has shut down.
@@ -111,6 +116,11 @@ impl Dispatcher {
     /// A way to call on the loop, without the rest of this handle.
     pub(crate) fn line(&self) -> Line {
         Line(Arc::clone(&self.orders))
+    }
+
+    /// Closed when nothing runs any longer.
+    pub(crate) fn alive(&self) -> watch::Receiver<()> {
+        self.alive.clone()
     }
 
     /// Starts nothing more; the loop ends when nothing runs any longer.
@@ -262,13 +272,17 @@ impl Loop {
         // By the monotonic clock: a clock set during the run does not change how long it took.
         let took = self.resources.clock.monotonic().saturating_sub(running.started);
         let took_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
+        let verdict = Verdict::new(outcome, asked, running.job.timeout_s);
+        let output = running.output.close();
+        let delivery = running.delivery(verdict.cause);
         let ended = Ended {
             id: running.id,
             attempt: running.attempt,
             fire: running.fire,
             lets_wait: running.job.lets_wait,
-            verdict: Verdict::new(outcome, asked, running.job.timeout_s),
-            output: running.output.close(),
+            verdict,
+            output,
+            delivery,
             finished_at_ms: running.started_at_ms.saturating_add(took_ms),
         };
         self.ended.push((ended, running));
@@ -363,9 +377,13 @@ impl Loop {
     }
 
     fn start(&mut self, fire: i64, job: Arc<Job>, claimed: Claimed, started_at_ms: i64) {
-        let Resources { hub, config, clock, executors, scratch, .. } = &self.resources;
+        let Resources { hub, config, clock, executors, scratch, sinks, whole_outputs, .. } =
+            &self.resources;
         let invoke_id = job.invoke_id;
         let output = hub.open_output(invoke_id, claimed.id);
+        if job.settings.output_to.as_deref().is_some_and(|to| sinks.serve(to)) {
+            output.keep_whole(whole_outputs.begin(claimed.id));
+        }
         let (stop, stop_asked) = watch::channel(None);
         let running = Running {
             id: claimed.id,
@@ -444,6 +462,13 @@ impl Loop {
                 .publish(run.job.invoke_id, || vec![run.change(status, ended.finished_at_ms)]);
             self.resources.hub.close_output(ended.id);
         }
+        let waits = |ended: &Ended| {
+            let delivery = ended.delivery.as_ref();
+            delivery.is_some_and(|delivery| delivery.status == DeliveryStatus::InProgress)
+        };
+        if ended.iter().any(waits) {
+            self.resources.deliverer.notify_one();
+        }
         for &(invoke_id, status) in &finished.invocations {
             self.resources.hub.finish(invoke_id, status);
         }
@@ -459,6 +484,19 @@ impl Running {
             at_ms,
             output: Some(Arc::clone(&self.output)),
         }
+    }
+
+    /// What becomes of the whole output, if it was to go anywhere. What has not run has none.
+    fn delivery(&self, cause: Cause) -> Option<Delivery> {
+        let to = self.job.settings.output_to.as_deref()?;
+        let whole = self.output.take_whole();
+        if matches!(cause, Cause::Unsuitable | Cause::Undeliverable) {
+            if let Some(whole) = whole {
+                whole.discard();
+            }
+            return None;
+        }
+        Some(whole.map_or_else(|| Delivery::not_plugged_in(to), WholeOutput::end))
     }
 }
 

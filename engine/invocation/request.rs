@@ -95,8 +95,8 @@ macro_rules! invocation_request {
             /// What a timeout or a stop ends.
             #[serde(skip_serializing_if = "Given::is_default")]
             pub termination_mode: Given<TerminationMode>,
-            /// Where the whole output goes, as in `oss://bucket/folder`; where the command says if
-            /// nothing is given.
+            /// Where the whole output goes, as in `oss://bucket/folder` or `file:///folder`; where the
+            /// command says if nothing is given.
             #[serde(skip_serializing_if = "Option::is_none")]
             pub oss_output_delivery: Option<String>,
             /// The instances to run on, 1 to 100; or give `ResourceTag`.

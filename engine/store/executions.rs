@@ -9,14 +9,14 @@ use rusqlite::{OptionalExtension, Row};
 use crate::command::settings::Settings;
 use crate::error::{Error, Result};
 use crate::execution::{
-    Delivery, DescribeInvocationResults, EXECUTION_INTERRUPTED, InvocationResult, Verdict,
+    DescribeInvocationResults, EXECUTION_INTERRUPTED, InvocationResult, Verdict,
 };
 use crate::given::Given;
 use crate::id::{CommandId, ExecutionId, InstanceId, InvokeId};
 use crate::invocation::TerminationMode;
 use crate::invocation::container::Container;
 use crate::invocation::fire::FiredOn;
-use crate::output::Output;
+use crate::output::{Delivery, Output};
 use crate::status::{Cause, ExecutionStatus, InvocationStatus};
 use crate::tag::Tag;
 use crate::wire::ContentEncoding;
@@ -24,7 +24,7 @@ use crate::wire::ContentEncoding;
 use super::commands::{read_settings, read_time};
 use super::invocations::{OF_COMMAND, read_command_id, read_status, read_termination_mode};
 use super::tags::{self, Tagged};
-use super::{Listing, Query, Slice, Tx, fires, invocations, outputs, unreadable};
+use super::{Listing, Query, Slice, Tx, deliveries, fires, invocations, outputs, unreadable};
 
 /// An execution that is about to be stored.
 #[derive(Debug)]
@@ -150,6 +150,8 @@ pub(crate) struct Ended {
     pub lets_wait: bool,
     pub verdict: Verdict,
     pub output: Output,
+    /// What becomes of the whole output, if it was to go anywhere and something may have been printed.
+    pub delivery: Option<Delivery>,
     pub finished_at_ms: i64,
 }
 
@@ -222,7 +224,11 @@ fn finish_one(tx: Tx<'_>, ended: &Ended) -> Result<()> {
             or_from.as_str(),
         ))?;
     expect_one(changed, ended.id)?;
-    outputs::insert(tx, ended.id, &ended.output)
+    outputs::insert(tx, ended.id, &ended.output)?;
+    if let Some(delivery) = &ended.delivery {
+        deliveries::insert(tx, ended.id, delivery)?;
+    }
+    Ok(())
 }
 
 /// How many executions of each fire have ended.
@@ -252,7 +258,8 @@ pub(crate) struct Interrupted {
 /// Ends what an engine left running when it ended: nobody knows how it went on, and nothing is run twice.
 pub(crate) fn interrupt_all(tx: Tx<'_>, evidence: &str, now_ms: i64) -> Result<Interrupted> {
     let mut query = tx.prepare_cached(
-        "SELECT e.id, e.attempt, e.fire, v.overlap_policy IS NOT NULL, v.invoke_id, i.instance_id
+        "SELECT e.id, e.attempt, e.fire, v.overlap_policy IS NOT NULL, v.invoke_id, i.instance_id,
+             v.output_to IS NOT NULL
          FROM fires f INDEXED BY fires_unfinished
              CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
              JOIN invocations v ON v.id = f.invocation JOIN instances i ON i.id = e.instance
@@ -275,6 +282,8 @@ pub(crate) fn interrupt_all(tx: Tx<'_>, evidence: &str, now_ms: i64) -> Result<I
                 error_info: evidence.to_owned(),
             },
             output: Output::default(),
+            // What it printed until then may still be there.
+            delivery: row.get::<_, bool>(6)?.then(|| Delivery::in_progress(None)),
             finished_at_ms: now_ms,
         });
         let instance_id = row.get::<_, String>(5)?.into();
@@ -468,7 +477,8 @@ pub(super) fn read(
     let status = read_status(row, 4)?;
     let (start_time, finish_time) = (time(5)?, time(7)?);
     let duration = start_time.zip(finish_time).map(|(start, finish)| finish - start);
-    let delivery = Delivery::of(of.settings.output_to.as_deref(), Some(status));
+    let output_to = of.settings.output_to.as_deref();
+    let delivery = deliveries::told(tx, output_to, Some((execution_id, status)))?;
     let mut result = InvocationResult {
         execution_id,
         invoke_id: of.invoke_id,
@@ -496,9 +506,10 @@ pub(super) fn read(
         termination_mode: of.termination_mode,
         tags: of.tags.clone(),
         oss_output_delivery: given(&of.settings.output_to),
-        oss_output_status: delivery.status.to_owned(),
-        oss_output_error_code: delivery.error_code.to_owned(),
-        oss_output_error_info: delivery.error_info.to_owned(),
+        oss_output_status: delivery.status,
+        oss_output_uri: delivery.uri,
+        oss_output_error_code: delivery.error_code,
+        oss_output_error_info: delivery.error_info,
     };
     if let Some(encoding) = output {
         result.set_output(outputs::get(tx, execution_id)?, encoding);
