@@ -247,7 +247,7 @@ pub(crate) struct Target {
     /// The container to run in, by id
     #[arg(long, value_name = "ID")]
     pub container_id: Option<String>,
-    /// Send the whole output there, as in `oss://BUCKET/FOLDER`
+    /// Send the whole output there, as in `file:///var/log/runs`
     #[arg(long, value_name = "URL")]
     pub output_to: Option<String>,
     /// Check everything, store nothing and run nothing

@@ -23,8 +23,10 @@ pub(crate) fn results(results: &[InvocationResult], history: bool, target: Targe
     let with_reason = results.iter().any(|result| !reason(result).is_empty());
     let with_try = results.iter().any(|result| result.attempt > 1);
     let mut header = vec!["INSTANCE", "STATUS", "EXIT", "DURATION", "DROPPED"];
+    let with_output = results.iter().any(|result| !result.oss_output_status.is_empty());
     header.extend(with_try.then_some("TRY"));
     header.extend(history.then_some("STARTED"));
+    header.extend(with_output.then_some("WHOLE OUTPUT"));
     header.extend(with_reason.then_some("REASON"));
     let mut table = table(target, &header);
     for result in results {
@@ -38,6 +40,7 @@ pub(crate) fn results(results: &[InvocationResult], history: bool, target: Targe
         row.extend(with_try.then(|| right(result.attempt.to_string())));
         let started = || result.start_time.as_ref().map_or_else(nothing, time);
         row.extend(history.then(|| Cell::new(started())));
+        row.extend(with_output.then(|| Cell::new(whole_output(result))));
         row.extend(with_reason.then(|| Cell::new(reason(result))));
         table.add_row(row);
     }
@@ -50,6 +53,15 @@ fn exit(result: &InvocationResult) -> String {
         (Some(signal), _) => format!("signal {signal}"),
         (None, Some(code)) => code.to_string(),
         (None, None) => nothing(),
+    }
+}
+
+/// Where the whole output is, if it was to go anywhere.
+fn whole_output(result: &InvocationResult) -> String {
+    match result.oss_output_status.as_str() {
+        "Finished" => one_line(&result.oss_output_uri),
+        "InProgress" => "on its way".to_owned(),
+        _ => nothing(),
     }
 }
 

@@ -4,7 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use adjutant::{Engine, Error, Event, LOCAL, StorageErrorKind, Watch};
+use adjutant::{
+    DirectorySink, Engine, EngineBuilder, Error, Event, LOCAL, StorageErrorKind, Watch,
+};
 use tokio::time::Instant;
 
 use crate::control::{Address, Client, Events, Operation, Paged, Watched};
@@ -39,6 +41,13 @@ enum Role {
     Client(Client),
     /// Another one does and does not answer, or nothing can be written: the records can be read.
     Reader(Engine),
+}
+
+/// An engine that is to run the file. Whole outputs go wherever its user may write, for whoever reaches
+/// it is that user.
+pub(crate) fn running(database: &Path) -> EngineBuilder {
+    let anywhere = DirectorySink::new("/").follow_links();
+    Engine::builder().path(database).output_sink("file://", anywhere)
 }
 
 /// What a command is going to do.
@@ -235,7 +244,7 @@ impl Role {
     /// What comes and goes starts nothing that it would have to wait for.
     async fn owner(database: &Path, need: Need) -> adjutant::Result<Self> {
         if need.takes_time() {
-            let mut owner = Owner::new(Engine::open(database).await?);
+            let mut owner = Owner::new(running(database).open().await?);
             owner.listen();
             return Ok(Self::Owner(owner));
         }

@@ -92,7 +92,7 @@ pub struct CreateCommand {
     /// The parameters whose values are secret.
     #[serde(skip_serializing_if = "SecretNames::is_empty")]
     pub secret_parameters: SecretNames,
-    /// Where the whole output goes, as in `oss://bucket/folder`.
+    /// Where the whole output goes, as in `oss://bucket/folder` or `file:///folder`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oss_output_delivery: Option<String>,
     /// Tags of the command. At most 20.

@@ -36,6 +36,8 @@ pub(crate) struct Config {
     /// From SIGTERM to SIGKILL.
     pub stop_grace: Duration,
     pub output: OutputQuota,
+    /// Bytes of a whole output that waits on disk to be delivered.
+    pub delivery_bytes_max: u64,
     pub names: Names,
 }
 
@@ -50,6 +52,8 @@ impl Default for Config {
             readers_max: 4,
             stop_grace: Duration::from_secs(5),
             output: OutputQuota::default(),
+            // More than any log that somebody reads; a run that floods must not fill the disk.
+            delivery_bytes_max: 1 << 30,
             names: Names::default(),
         }
     }

@@ -27,9 +27,10 @@ use crate::execution::{Outcome, Report, StopOrder, StopReason, Verdict};
 use crate::executor::{DynExecutor, ExecutionContext, Scratch, Task};
 use crate::id::{ExecutionId, InstanceId};
 use crate::invocation::Job;
-use crate::output::LiveOutput;
+use crate::output::{Delivery, DeliveryStatus, LiveOutput, WholeOutput, WholeOutputs};
 use crate::secret::DynSecretResolver;
-use crate::status::ExecutionStatus;
+use crate::sink::Sinks;
+use crate::status::{Cause, ExecutionStatus};
 use crate::store::executions::{self, Claimed, Ended, Finished, GoingOn};
 use crate::store::{Store, Tx};
 
@@ -57,6 +58,10 @@ pub(crate) struct Resources {
     pub scratch: Arc<Scratch>,
     /// Woken when something is to be tried again at a time of its own.
     pub retries: Arc<Notify>,
+    pub sinks: Arc<Sinks>,
+    pub whole_outputs: Arc<WholeOutputs>,
+    /// Called on when whole outputs wait to be delivered.
+    pub deliverer: Arc<Notify>,
 }
 
 /// How far the engine has shut down.
@@ -116,6 +121,11 @@ impl Dispatcher {
     /// A way to call on the loop, without the rest of this handle.
     pub(crate) fn line(&self) -> Line {
         Line(Arc::clone(&self.orders))
+    }
+
+    /// Closed when nothing runs any longer.
+    pub(crate) fn alive(&self) -> watch::Receiver<()> {
+        self.alive.clone()
     }
 
     /// Starts nothing more; the loop ends when nothing runs any longer.
@@ -317,13 +327,16 @@ impl Loop {
         }
         let retry = running.job.retry.as_ref();
         let delay_ms = retry.and_then(|retry| retry.delay_ms(verdict.cause, running.attempt));
+        let output = running.output.close();
+        let delivery = running.delivery(verdict.cause);
         let ended = Ended {
             id: running.id,
             attempt: running.attempt,
             fire: running.fire,
             lets_wait: running.job.lets_wait,
             verdict,
-            output: running.output.close(),
+            output,
+            delivery,
             finished_at_ms: report.ended_at_ms.unwrap_or(finished_at_ms),
             report,
             retry_at_ms: delay_ms
@@ -448,9 +461,13 @@ impl Loop {
         started_at_ms: i64,
         resumes: bool,
     ) {
-        let Resources { hub, config, clock, executors, scratch, .. } = &self.resources;
+        let Resources { hub, config, clock, executors, scratch, sinks, whole_outputs, .. } =
+            &self.resources;
         let invoke_id = job.invoke_id;
         let output = hub.open_output(invoke_id, claimed.id);
+        if job.settings.output_to.as_deref().is_some_and(|to| sinks.serve(to)) {
+            output.keep_whole(whole_outputs.begin(claimed.id));
+        }
         let (stop, stop_asked) = watch::channel(None);
         let running = Running {
             id: claimed.id,
@@ -551,6 +568,13 @@ impl Loop {
         if !finished.retries.is_empty() {
             self.resources.retries.notify_one();
         }
+        let waits = |ended: &Ended| {
+            let delivery = ended.delivery.as_ref();
+            delivery.is_some_and(|delivery| delivery.status == DeliveryStatus::InProgress)
+        };
+        if ended.iter().any(waits) {
+            self.resources.deliverer.notify_one();
+        }
         for &(invoke_id, status) in &finished.invocations {
             self.resources.hub.finish(invoke_id, status);
         }
@@ -567,6 +591,19 @@ impl Running {
             retry_at_ms: None,
             output: Some(Arc::clone(&self.output)),
         }
+    }
+
+    /// What becomes of the whole output, if it was to go anywhere. What has not run has none.
+    fn delivery(&self, cause: Cause) -> Option<Delivery> {
+        let to = self.job.settings.output_to.as_deref()?;
+        let whole = self.output.take_whole();
+        if matches!(cause, Cause::Unsuitable | Cause::Undeliverable) {
+            if let Some(whole) = whole {
+                whole.discard();
+            }
+            return None;
+        }
+        Some(whole.map_or_else(|| Delivery::not_plugged_in(to), WholeOutput::end))
     }
 }
 

@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 use crate::authorizer::{Action, DynAuthorizer, forbidden};
 use crate::clock::{Clock, Sleep, now_ms};
 use crate::config::Config;
+use crate::deliverer::Deliverer;
 use crate::dispatcher::Dispatcher;
 use crate::error::{Error, Result};
 use crate::event::{Feed, Hub, Subscription};
@@ -79,6 +80,8 @@ struct Inner {
     secrets: Option<Arc<dyn DynSecretResolver>>,
     /// None if the file is open for reading only.
     dispatcher: Option<Dispatcher>,
+    /// None if nothing is started here.
+    deliverer: Option<Deliverer>,
     /// None if nothing is started here.
     scheduler: Option<Scheduling>,
     closing: std::sync::atomic::AtomicBool,
@@ -291,15 +294,22 @@ impl Engine {
         Ok(Watch::new(self.inner.records.clone(), subscription, invocation, position))
     }
 
-    /// Takes no new work, waits up to `deadline` for what runs, then ends that too. When this
-    /// returns nothing of the engine runs any longer; what waited stays for the next one.
+    /// Takes no new work, waits up to `deadline` for what runs, then ends that too, and so with whole
+    /// outputs that are to be delivered. When this returns nothing of the engine runs any longer; what
+    /// waited stays for the next one, as do outputs that were not delivered yet.
     pub async fn shutdown(&self, deadline: Duration) {
         self.inner.closing.store(true, std::sync::atomic::Ordering::Relaxed);
         if let Some(scheduler) = &self.inner.scheduler {
             scheduler.task.abort();
         }
+        let clock = &*self.inner.clock;
+        let began = clock.monotonic();
         if let Some(dispatcher) = &self.inner.dispatcher {
-            dispatcher.shut_down(deadline, &*self.inner.clock).await;
+            dispatcher.shut_down(deadline, clock).await;
+        }
+        if let Some(deliverer) = &self.inner.deliverer {
+            let took = clock.monotonic().saturating_sub(began);
+            deliverer.shut_down(deadline.saturating_sub(took), clock).await;
         }
         if let Some(scheduler) = &self.inner.scheduler {
             scheduler.ended().await;

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use crate::config::OutputQuota;
 use crate::id::{ExecutionId, InstanceId, InvokeId};
 use crate::invocation::fire::Fire;
-use crate::output::{LiveOutput, SpoolSpace, Stream};
+use crate::output::{Delivery, LiveOutput, SpoolSpace, Stream};
 use crate::status::{ExecutionStatus, InvocationStatus};
 
 pub use feed::{Feed, Notice};
@@ -226,6 +226,22 @@ impl Hub {
             watcher.inbox().finished = Some(status);
             watcher.wake.notify_one();
         }
+    }
+
+    /// Tells those who follow everything how the delivery of an output ended.
+    pub(crate) fn publish_delivery(
+        &self,
+        invoke_id: InvokeId,
+        execution_id: ExecutionId,
+        delivery: &Delivery,
+    ) {
+        self.feeds.tell(|| Notice::Delivery {
+            invoke_id,
+            execution_id,
+            status: delivery.status,
+            uri: delivery.uri.clone(),
+            error_info: delivery.error_info.clone(),
+        });
     }
 
     /// Tells every watcher that nothing more will come.

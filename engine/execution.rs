@@ -434,8 +434,11 @@ pub struct InvocationResult {
     pub tags: Vec<Tag>,
     /// Where the whole output goes; empty for nowhere.
     pub oss_output_delivery: String,
-    /// What came of sending it there; empty if nowhere.
+    /// What came of sending it there: `InProgress`, `Finished` or `Failed`; empty if nowhere, or if
+    /// there was nothing to send because nothing has run.
     pub oss_output_status: String,
+    /// Where it is; empty unless it is there.
+    pub oss_output_uri: String,
     /// The code of what went wrong with that.
     pub oss_output_error_code: String,
     /// What went wrong with that, in words.
@@ -445,32 +448,6 @@ pub struct InvocationResult {
 /// A value that is there: null is one too.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
-}
-
-/// What came of sending a whole output to where it was to go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Delivery {
-    pub status: &'static str,
-    pub error_code: &'static str,
-    pub error_info: &'static str,
-}
-
-impl Delivery {
-    /// Of an execution that stands so, if its output was to go anywhere. This build sends nothing,
-    /// and says so; the record has what the quota keeps.
-    pub(crate) fn of(output_to: Option<&str>, status: Option<ExecutionStatus>) -> Self {
-        match (output_to, status) {
-            (None, _) | (_, None) => Self::default(),
-            (Some(_), Some(status)) if !status.is_final() => {
-                Self { status: "InProgress", ..Self::default() }
-            }
-            (Some(_), Some(_)) => Self {
-                status: "Failed",
-                error_code: "OutputSink.NotPluggedIn",
-                error_info: "nothing that takes whole outputs is plugged into this engine",
-            },
-        }
-    }
 }
 
 impl InvocationResult {

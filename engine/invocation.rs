@@ -293,8 +293,11 @@ pub struct InvokeInstance {
     pub repeats: u64,
     /// Whether it will still run there on a schedule or at a boot.
     pub timed: bool,
-    /// What came of sending the whole output where it was to go; empty if nowhere.
+    /// What came of sending the whole output where it was to go: `InProgress`, `Finished` or
+    /// `Failed`; empty if nowhere, or if there was nothing to send because nothing has run.
     pub oss_output_status: String,
+    /// Where it is; empty unless it is there.
+    pub oss_output_uri: String,
     /// The code of what went wrong with that.
     pub oss_output_error_code: String,
     /// What went wrong with that, in words.

@@ -56,8 +56,10 @@ mod tag;
 mod authorizer;
 mod event;
 mod executor;
+mod sink;
 mod store;
 
+mod deliverer;
 mod dispatcher;
 mod recovery;
 mod scheduler;
@@ -108,8 +110,11 @@ pub use invocation::{
 };
 pub use limits::Limits;
 pub use operation::Operation;
-pub use output::Stream;
+pub use output::{DeliveryStatus, Stream};
 pub use secret::{Secret, SecretError, SecretRequest, SecretResolver};
+#[cfg(feature = "object-store")]
+pub use sink::ObjectStoreSink;
+pub use sink::{DirectorySink, OutputDelivery, OutputSink, OutputSinkError};
 pub use status::{
     Cause, ExecutionFilter, ExecutionStatus, InvocationFilter, InvocationStatus, InvokeStatus,
     StatusCounts, UnknownStatus, roll_up,
@@ -120,6 +125,10 @@ pub use wire::{ContentEncoding, Encoded, Ignored, request_id};
 
 /// The version of rusqlite that [`HostTransaction::connection`] is of.
 pub use rusqlite;
+
+/// The version of object_store that [`ObjectStoreSink`] takes.
+#[cfg(feature = "object-store")]
+pub use object_store;
 
 /// The examples of the README, as tests.
 #[cfg(doctest)]

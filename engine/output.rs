@@ -1,7 +1,9 @@
 //! What executions print: the record's share of it, and the live view.
 
+mod delivery;
 mod live;
 mod spool;
+mod whole;
 
 use std::collections::VecDeque;
 
@@ -9,8 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::OutputQuota;
 
+pub use delivery::DeliveryStatus;
+pub(crate) use delivery::{Delivery, INTERRUPTED, TIMED_OUT};
 pub(crate) use live::{LiveOutput, Piece, Reader};
 pub(crate) use spool::SpoolSpace;
+pub(crate) use whole::{WholeOutput, WholeOutputs};
 
 /// The two streams of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -7,10 +7,11 @@ use crate::error::Result;
 use crate::execution::Lost;
 use crate::executor::{self, Scratch};
 use crate::id::ExecutionId;
+use crate::output::WholeOutputs;
 use crate::schedule::Zone;
 use crate::store::executions::Interrupted;
 use crate::store::timers::{self, Timer};
-use crate::store::{Store, Tx, executions, fires, invocations, meta};
+use crate::store::{Store, Tx, deliveries, executions, fires, invocations, meta};
 
 /// The key under which an engine leaves its number.
 const OWNER: &str = "owner";
@@ -43,6 +44,27 @@ pub(crate) fn take_over(
     let interrupted = executions::interrupt(tx, lost, &evidence, now_ms)?;
     meta::set(tx, OWNER, &format!("pid {}", std::process::id()))?;
     Ok(interrupted)
+}
+
+/// Removes whole outputs that the last engine left and that nobody waits for: it ended before their
+/// executions did have a place for them, or after they were delivered. Blocks on the disk for a moment.
+pub(crate) async fn tidy_outputs(store: &Store, outputs: &WholeOutputs) -> Result<()> {
+    let left = outputs.all().unwrap_or_else(|error| {
+        tracing::warn!(%error, "whole outputs that the last engine left cannot be found");
+        Vec::new()
+    });
+    if left.is_empty() {
+        return Ok(());
+    }
+    let waited_for = move |tx: Tx<'_>| {
+        left.into_iter().map(|id| Ok((id, deliveries::waits(tx, id)?))).collect::<Result<Vec<_>>>()
+    };
+    for (id, waits) in store.read(waited_for).await? {
+        if !waits {
+            outputs.remove(id);
+        }
+    }
+    Ok(())
 }
 
 /// Plans the fires to come again if other zone data planned them. What is due already stays due,

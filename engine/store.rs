@@ -9,6 +9,7 @@ pub(crate) mod commands;
 mod connection;
 mod contents;
 pub(crate) mod days;
+pub(crate) mod deliveries;
 pub(crate) mod executions;
 pub(crate) mod fires;
 pub(crate) mod firing;

@@ -261,6 +261,22 @@ CREATE TABLE results (
     error     TEXT,
     CHECK ((json IS NULL) <> (error IS NULL))
 ) STRICT;
+-- What came of sending the whole output of an execution to where it was to go: only of those that had
+-- a place to send it to and may have printed something. The numbers are never used again, for outputs
+-- are delivered in their order.
+CREATE TABLE deliveries (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    execution  INTEGER NOT NULL UNIQUE REFERENCES executions ON DELETE CASCADE,
+    status     TEXT NOT NULL CHECK (status IN ('InProgress', 'Finished', 'Failed')),
+    -- How long the output is, where its engine saw the end of it.
+    bytes      INTEGER CHECK (bytes >= 0),
+    uri        TEXT,
+    error_code TEXT,
+    error_info TEXT,
+    CHECK ((uri IS NOT NULL) = (status = 'Finished')),
+    CHECK ((error_code IS NOT NULL) = (status = 'Failed'))
+) STRICT;
+CREATE INDEX deliveries_unfinished ON deliveries (id) WHERE status = 'InProgress';
 
 -- How many invocations each day has had; the id is its number, counted from 1970 in UTC.
 CREATE TABLE days (

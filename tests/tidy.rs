@@ -13,8 +13,8 @@ const LAYERS: [&[&str]; 8] = [
     &["limits", "error", "wire"],
     &["config", "given"],
     &["instance", "command", "invocation", "execution", "output", "secret", "tag"],
-    &["authorizer", "store", "executor", "event"],
-    &["dispatcher", "recovery", "scheduler"],
+    &["authorizer", "store", "executor", "sink", "event"],
+    &["dispatcher", "deliverer", "recovery", "scheduler"],
     &["engine"],
     &["tencent"],
 ];
@@ -121,7 +121,7 @@ fn things_have_their_place() {
         ),
         (
             &["tokio::spawn", "JoinSet"],
-            &["engine/dispatcher.rs", "engine/engine.rs"],
+            &["engine/dispatcher.rs", "engine/deliverer.rs", "engine/engine.rs"],
             "every task has an owner",
         ),
         (&["unbounded_channel", "mpsc::unbounded"], &[], "every queue has a limit"),

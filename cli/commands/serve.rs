@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::Context;
 use crate::failure::{Failure, one_line};
 use crate::owner::Owner;
-use crate::session::OWNER_PATIENCE;
+use crate::session::{OWNER_PATIENCE, running};
 use crate::ui;
 
 /// Between two tries to open a file that somebody else is about to leave.
@@ -49,7 +49,7 @@ pub(super) async fn serve(context: &Context) -> Result<u8, Failure> {
 async fn open(context: &Context) -> Result<(Engine, Feed), Failure> {
     let deadline = Instant::now() + OWNER_PATIENCE;
     loop {
-        match Engine::builder().path(context.database.path()).open_and_follow().await {
+        match running(context.database.path()).open_and_follow().await {
             Err(Error::InUse { .. }) if Instant::now() < deadline => {
                 tokio::time::sleep(OWNER_POLL).await;
             }
@@ -78,6 +78,12 @@ fn line(notice: &Notice) -> String {
         }
         Notice::Finished { invoke_id, status } => {
             about(Utc::now(), invoke_id, &format!("ended  {status}"))
+        }
+        Notice::Delivery { invoke_id, uri, error_info, .. } if error_info.is_empty() => {
+            about(Utc::now(), invoke_id, &format!("the output is in {uri}"))
+        }
+        Notice::Delivery { invoke_id, error_info, .. } => {
+            about(Utc::now(), invoke_id, &format!("the output was not delivered: {error_info}"))
         }
         Notice::Lagged { count } => {
             format!("{}  {count} lines came too fast; the records have it all\n", time(Utc::now()))

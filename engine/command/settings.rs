@@ -78,7 +78,7 @@ fn check_launcher(launcher: &str, limits: &Limits, found: &mut Vec<Violation>) {
     }
 }
 
-/// What is wrong with a place for output: a bucket, and the folders in it.
+/// What is wrong with a place for output: a bucket and the folders in it, or a folder of this machine.
 fn unfit_for_output(text: &str) -> Option<String> {
     const CHARS_MAX: usize = 256;
     const FOLDERS_CHARS_MAX: usize = 60;
@@ -86,9 +86,13 @@ fn unfit_for_output(text: &str) -> Option<String> {
     if chars > CHARS_MAX {
         return Some(format!("want at most {CHARS_MAX} characters; it has {chars}"));
     }
-    let place = ["oss://", "https://"].iter().find_map(|scheme| text.strip_prefix(scheme));
-    let Some(place) = place else {
-        return Some("want `oss://BUCKET/FOLDER` or `https://BUCKET/FOLDER`".to_owned());
+    if let Some(path) = text.strip_prefix("file://") {
+        return unfit_for_path(path);
+    }
+    let schemes = ["oss://", "s3://", "https://"];
+    let Some(place) = schemes.iter().find_map(|scheme| text.strip_prefix(scheme)) else {
+        let want = "want `oss://BUCKET/FOLDER`, the same with `s3` or `https`, or `file:///FOLDER`";
+        return Some(want.to_owned());
     };
     let (bucket, folders) = place.split_once('/').unwrap_or((place, ""));
     if bucket.is_empty() || !bucket.chars().all(|c| c.is_ascii_alphanumeric() || "-._:".contains(c))
@@ -101,6 +105,25 @@ fn unfit_for_output(text: &str) -> Option<String> {
     unfit_for_folders(folders, FOLDERS_CHARS_MAX)
 }
 
+/// What is wrong with the path of a folder. It stands as it is: there are no `%` sequences.
+fn unfit_for_path(path: &str) -> Option<String> {
+    let Some(folders) = path.strip_prefix('/') else {
+        return Some("want an absolute path after `file://`, as in `file:///FOLDER`".to_owned());
+    };
+    let folders = folders.strip_suffix('/').unwrap_or(folders);
+    if !folders.is_empty() && folders.split('/').any(is_unfit_folder)
+        || folders.chars().any(char::is_control)
+    {
+        return Some("want no `.` or `..`, no doubled `/` and no control characters".to_owned());
+    }
+    None
+}
+
+/// Whether a name between two `/` would mean another folder, or none.
+fn is_unfit_folder(name: &str) -> bool {
+    matches!(name, "" | "." | "..")
+}
+
 /// What is wrong with folders in a bucket.
 pub(crate) fn unfit_for_folders(folders: &str, chars_max: usize) -> Option<String> {
     let chars = folders.chars().count();
@@ -110,11 +133,10 @@ pub(crate) fn unfit_for_folders(folders: &str, chars_max: usize) -> Option<Strin
     if folders.is_empty() {
         return None;
     }
-    let unfit = |folder: &str| folder.is_empty() || folder == "..";
-    if folders.split('/').any(unfit) || !folders.chars().all(|c| c.is_ascii_graphic()) {
-        return Some(
-            "want visible ASCII characters, no `..`, no `/` in front and none doubled".to_owned(),
-        );
+    if folders.split('/').any(is_unfit_folder) || !folders.chars().all(|c| c.is_ascii_graphic()) {
+        let want =
+            "want visible ASCII characters, no `.` or `..`, no `/` in front and none doubled";
+        return Some(want.to_owned());
     }
     None
 }
@@ -142,6 +164,20 @@ mod tests {
         check("oss:///logs", false);
         check("oss://b/../x", false);
         check("oss://b//x", false);
+        check("oss://b/./x", false);
+        check("s3://bucket/logs", true);
+        check("file:///var/log/runs/", true);
+        check("file:///a b/ä%2e", true);
+        check("file:///", true);
+        check("file://", false);
+        check("file://host/x", false);
+        check("file:///a/../b", false);
+        check("file:///./b", false);
+        check("file:///a//b", false);
+        check("file:////b", false);
+        check("file:///a\nb", false);
+        check(&format!("file:///{}", "ä".repeat(248)), true);
+        check(&format!("file:///{}", "ä".repeat(249)), false);
         check("oss://b/a b", false);
         check(&format!("oss://b/{}", "x".repeat(60)), true);
         check(&format!("oss://b/{}", "x".repeat(61)), false);

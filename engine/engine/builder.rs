@@ -12,6 +12,7 @@ use super::{Announcer, Engine, Inner, Records, Scheduling};
 use crate::authorizer::{Authorizer, DynAuthorizer};
 use crate::clock::{Clock, SystemClock, boot_id, now_ms};
 use crate::config::{Config, Durability, OutputQuota};
+use crate::deliverer::{self, Deliverer};
 use crate::dispatcher::{Dispatcher, Executors, Resources};
 use crate::error::{Error, Result};
 use crate::event::{Feed, Hub};
@@ -20,9 +21,11 @@ use crate::executor::{Executor, ProcessExecutor, Scratch};
 use crate::id::ExecutionId;
 use crate::instance::{Instance, LOCAL};
 use crate::limits::Limits;
+use crate::output::WholeOutputs;
 use crate::recovery;
 use crate::scheduler::{Step, Vigil};
 use crate::secret::{DynSecretResolver, SecretResolver};
+use crate::sink::{OutputSink, Sinks};
 use crate::store::executions::Interrupted;
 use crate::store::{Location, Store, StoreOptions, Tx, instances};
 
@@ -57,6 +60,7 @@ pub struct EngineBuilder {
     executors: Executors,
     authorizer: Option<Arc<dyn DynAuthorizer>>,
     secrets: Option<Arc<dyn DynSecretResolver>>,
+    sinks: Sinks,
 }
 
 impl EngineBuilder {
@@ -70,6 +74,7 @@ impl EngineBuilder {
             executors: Executors::new(),
             authorizer: None,
             secrets: None,
+            sinks: Sinks::default(),
         }
     }
 
@@ -114,6 +119,23 @@ impl EngineBuilder {
     /// Plugs in the host's store of secrets.
     pub fn secret_resolver(mut self, resolver: impl SecretResolver) -> Self {
         self.secrets = Some(Arc::new(resolver));
+        self
+    }
+
+    /// Plugs in a sink for whole outputs that requests send to `place` or to folders in it: a bucket
+    /// as in `oss://bucket` or `https://bucket.cos.region.myqcloud.com`, a folder as in
+    /// `file:///var/log/runs`, or all that a scheme can name, as in `file://`. Of several the closest
+    /// takes an output. The text is compared as it is; what no sink serves is recorded as not delivered.
+    pub fn output_sink(mut self, place: impl AsRef<str>, sink: impl OutputSink) -> Self {
+        self.sinks.insert(place.as_ref(), Arc::new(sink));
+        self
+    }
+
+    /// Bytes of an output that may wait on disk to be delivered, beside the database or, of an engine
+    /// in memory, in the system's temporary folder; 1 GiB by default. Of an execution that prints more
+    /// nothing is delivered.
+    pub fn max_delivery(mut self, bytes: u64) -> Self {
+        self.config.delivery_bytes_max = bytes;
         self
     }
 
@@ -202,7 +224,7 @@ impl EngineBuilder {
         store: Arc<Store>,
         scratch: Option<Arc<Scratch>>,
     ) -> Result<(Engine, Feed)> {
-        let Self { config, clock, executors, idle, authorizer, secrets, .. } = self;
+        let Self { config, clock, executors, idle, authorizer, secrets, sinks, .. } = self;
         let config = Arc::new(config);
         let hub = Arc::new(Hub::new(config.output));
         let feed = hub.follow();
@@ -216,12 +238,17 @@ impl EngineBuilder {
         };
         let wake_scheduler = Arc::new(Notify::new());
         let mut dispatcher = None;
+        let mut deliverer = None;
         if let Some(scratch) = scratch {
             let now_ms = now_ms(&*clock);
             let lost = recovery::look_after(&store, &scratch).await?;
             let (mut interrupted, booted) =
                 Self::take_over(&store, lost, boot_id.clone(), now_ms).await?;
             recovery::replan(&store, now_ms).await?;
+            let outputs = WholeOutputs::new(store.path(), config.delivery_bytes_max);
+            recovery::tidy_outputs(&store, &outputs).await?;
+            let (sinks, outputs) = (Arc::new(sinks), Arc::new(outputs));
+            let deliver = Arc::new(Notify::new());
             let resources = Resources {
                 store: Arc::clone(&store),
                 hub: Arc::clone(&hub),
@@ -232,9 +259,22 @@ impl EngineBuilder {
                 secrets: secrets.clone(),
                 scratch,
                 retries: Arc::clone(&wake_scheduler),
+                sinks: Arc::clone(&sinks),
+                whole_outputs: Arc::clone(&outputs),
+                deliverer: Arc::clone(&deliver),
             };
             let going_on = std::mem::take(&mut interrupted.going_on);
             let started = dispatcher.insert(Dispatcher::start(resources, going_on, idle));
+            let resources = deliverer::Resources {
+                store: Arc::clone(&store),
+                hub: Arc::clone(&hub),
+                clock: Arc::clone(&clock),
+                sinks,
+                outputs,
+                wake: deliver,
+                sources: started.alive(),
+            };
+            deliverer = (!idle).then(|| Deliverer::start(resources));
             announcer(started).interrupted(&interrupted, now_ms);
             announcer(started).step(&booted, now_ms);
         }
@@ -255,6 +295,7 @@ impl EngineBuilder {
             authorizer,
             secrets,
             dispatcher,
+            deliverer,
             scheduler,
             closing: false.into(),
         };

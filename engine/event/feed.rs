@@ -10,6 +10,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::id::{ExecutionId, InstanceId, InvokeId};
 use crate::invocation::fire::Fire;
+use crate::output::DeliveryStatus;
 use crate::status::{ExecutionStatus, InvocationStatus};
 
 /// Notices that wait for the slowest reader; a herd comes to more, but nobody reads that fast.
@@ -50,6 +51,19 @@ pub enum Notice {
         invoke_id: InvokeId,
         /// How it ended as a whole.
         status: InvocationStatus,
+    },
+    /// The delivery of a whole output ended: to where `OssOutputDelivery` said.
+    Delivery {
+        /// The invocation.
+        invoke_id: InvokeId,
+        /// The execution that printed it.
+        execution_id: ExecutionId,
+        /// How it ended.
+        status: DeliveryStatus,
+        /// Where the output is; empty if it was not delivered.
+        uri: String,
+        /// What went wrong, in words; empty if nothing did.
+        error_info: String,
     },
     /// The reader was too slow for some notices; the records have it all.
     Lagged {

@@ -106,8 +106,8 @@ macro_rules! invocation_request {
             /// Whether a run goes on when the host ends; the next engine on the file takes it back.
             #[serde(deserialize_with = "lenient::value", skip_serializing_if = "std::ops::Not::not")]
             pub survive_restarts: bool,
-            /// Where the whole output goes, as in `oss://bucket/folder`; where the command says if
-            /// nothing is given.
+            /// Where the whole output goes, as in `oss://bucket/folder` or `file:///folder`; where the
+            /// command says if nothing is given.
             #[serde(skip_serializing_if = "Option::is_none")]
             pub oss_output_delivery: Option<String>,
             /// The instances to run on, 1 to 100; or give `ResourceTag`.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::Notify;
 
 use super::spool::{Cursor, Spool, SpoolSpace};
+use super::whole::WholeOutput;
 use super::{Output, OutputBuffer, Stream};
 use crate::config::OutputQuota;
 
@@ -35,6 +36,8 @@ struct State {
     spool: SpoolState,
     space: Arc<SpoolSpace>,
     watchers: Vec<Weak<Notify>>,
+    /// All of it, if it is to be delivered.
+    whole: Option<WholeOutput>,
     closed: bool,
 }
 
@@ -56,8 +59,19 @@ impl LiveOutput {
         watchers: Vec<Weak<Notify>>,
     ) -> Arc<Self> {
         let buffer = OutputBuffer::new(quota);
-        let state = State { buffer, spool: SpoolState::Unused, space, watchers, closed: false };
+        let spool = SpoolState::Unused;
+        let state = State { buffer, spool, space, watchers, whole: None, closed: false };
         Arc::new(Self { state: Mutex::new(state) })
+    }
+
+    /// Has everything that comes from now on kept as well, until [`take_whole`](Self::take_whole).
+    pub(crate) fn keep_whole(&self, whole: WholeOutput) {
+        self.state().whole = Some(whole);
+    }
+
+    /// What was kept so.
+    pub(crate) fn take_whole(&self) -> Option<WholeOutput> {
+        self.state().whole.take()
     }
 
     /// Takes what the execution printed. Blocks no longer than a write to the page cache takes.
@@ -65,6 +79,9 @@ impl LiveOutput {
         let mut state = self.state();
         if state.closed {
             return;
+        }
+        if let Some(whole) = &mut state.whole {
+            whole.append(bytes);
         }
         if !state.watchers.is_empty() {
             state.spool(stream, bytes);
@@ -78,6 +95,9 @@ impl LiveOutput {
         let mut state = self.state();
         if state.closed || bytes == 0 {
             return;
+        }
+        if let Some(whole) = &mut state.whole {
+            whole.skip(bytes);
         }
         let spool = std::mem::replace(&mut state.spool, SpoolState::Failed);
         state.spool = match spool {

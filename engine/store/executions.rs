@@ -10,8 +10,8 @@ use rusqlite::{OptionalExtension, Row};
 use crate::command::settings::Settings;
 use crate::error::{Error, Result};
 use crate::execution::{
-    Delivery, DescribeInvocationResults, EXECUTION_INTERRUPTED, InvocationResult, Lost, Report,
-    StopReason, Unended, Verdict,
+    DescribeInvocationResults, EXECUTION_INTERRUPTED, InvocationResult, Lost, Report, StopReason,
+    Unended, Verdict,
 };
 use crate::given::Given;
 use crate::id::{CommandId, ExecutionId, InstanceId, InvokeId};
@@ -19,7 +19,7 @@ use crate::invocation::container::Container;
 use crate::invocation::fire::FiredOn;
 use crate::invocation::retry::Retry;
 use crate::invocation::{Job, TerminationMode};
-use crate::output::Output;
+use crate::output::{Delivery, Output};
 use crate::status::{Cause, ExecutionStatus, InvocationStatus};
 use crate::tag::Tag;
 use crate::wire::ContentEncoding;
@@ -27,7 +27,9 @@ use crate::wire::ContentEncoding;
 use super::commands::{read_json, read_settings, read_time};
 use super::invocations::{OF_COMMAND, read_command_id, read_status, read_termination_mode};
 use super::tags::{self, Tagged};
-use super::{Listing, Query, Slice, Tx, fires, invocations, outputs, parse, results, unreadable};
+use super::{
+    Listing, Query, Slice, Tx, deliveries, fires, invocations, outputs, parse, results, unreadable,
+};
 
 /// An execution that is about to be stored.
 #[derive(Debug)]
@@ -156,6 +158,8 @@ pub(crate) struct Ended {
     pub verdict: Verdict,
     pub output: Output,
     pub report: Report,
+    /// What becomes of the whole output, if it was to go anywhere and something may have been printed.
+    pub delivery: Option<Delivery>,
     pub finished_at_ms: i64,
     /// When it is tried again, unless somebody has asked to stop it.
     pub retry_at_ms: Option<i64>,
@@ -296,7 +300,11 @@ fn finish_one(tx: Tx<'_>, ended: &Ended) -> Result<()> {
     if let Some(result) = &ended.report.result {
         results::insert(tx, ended.id, result)?;
     }
-    outputs::insert(tx, ended.id, &ended.output)
+    outputs::insert(tx, ended.id, &ended.output)?;
+    if let Some(delivery) = &ended.delivery {
+        deliveries::insert(tx, ended.id, delivery)?;
+    }
+    Ok(())
 }
 
 fn micros(time: Duration) -> i64 {
@@ -370,7 +378,8 @@ pub(crate) fn interrupt(
 ) -> Result<Interrupted> {
     let mut query = tx.prepare_cached(
         "SELECT e.id, e.attempt, e.fire, v.overlap_policy IS NOT NULL, v.invoke_id, i.instance_id, v.retry,
-             e.instance, i.name, i.executor, i.shell, e.started_at_ms, e.status = 'Stopping'
+             e.instance, i.name, i.executor, i.shell, e.started_at_ms, e.status = 'Stopping',
+             v.output_to IS NOT NULL
          FROM fires f INDEXED BY fires_unfinished
              CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
              JOIN invocations v ON v.id = f.invocation JOIN instances i ON i.id = e.instance
@@ -418,6 +427,8 @@ pub(crate) fn interrupt(
             },
             output,
             report: Report::default(),
+            // What it printed until then may still be there.
+            delivery: row.get::<_, bool>(13)?.then(|| Delivery::in_progress(None)),
             finished_at_ms: now_ms,
             retry_at_ms: delay_ms.map(|delay_ms| now_ms.saturating_add(delay_ms)),
         });
@@ -627,7 +638,8 @@ pub(super) fn read(
         Some(Ok(result)) => (Some(result), String::new()),
         Some(Err(why)) => (None, why),
     };
-    let delivery = Delivery::of(of.settings.output_to.as_deref(), Some(status));
+    let output_to = of.settings.output_to.as_deref();
+    let delivery = deliveries::told(tx, output_to, Some((execution_id, status)))?;
     let mut result = InvocationResult {
         execution_id,
         invoke_id: of.invoke_id,
@@ -670,9 +682,10 @@ pub(super) fn read(
         termination_mode: of.termination_mode,
         tags: of.tags.clone(),
         oss_output_delivery: given(&of.settings.output_to),
-        oss_output_status: delivery.status.to_owned(),
-        oss_output_error_code: delivery.error_code.to_owned(),
-        oss_output_error_info: delivery.error_info.to_owned(),
+        oss_output_status: delivery.status,
+        oss_output_uri: delivery.uri,
+        oss_output_error_code: delivery.error_code,
+        oss_output_error_info: delivery.error_info,
     };
     if let Some(encoding) = output {
         result.set_output(outputs::get(tx, execution_id)?, encoding);

@@ -136,7 +136,7 @@ impl Drop for Ward<'_> {
 }
 
 /// The engine's tables, in the order of their creation.
-const TABLES: [&str; 16] = [
+const TABLES: [&str; 17] = [
     "migrations",
     "meta",
     "instances",
@@ -153,6 +153,7 @@ const TABLES: [&str; 16] = [
     "outputs",
     "days",
     "client_tokens",
+    "deliveries",
 ];
 
 fn authorize(context: AuthContext<'_>) -> Authorization {

@@ -4,14 +4,13 @@ use chrono::{DateTime, Utc};
 use rusqlite::Row;
 
 use crate::error::Result;
-use crate::execution::Delivery;
 use crate::id::{ExecutionId, InstanceId};
 use crate::invocation::InvokeInstance;
 use crate::status::ExecutionStatus;
 use crate::wire::{ContentEncoding, Encoded};
 
 use super::commands::read_time;
-use super::{Tx, outputs, parse, unreadable};
+use super::{Tx, deliveries, outputs, parse, unreadable};
 
 /// What is asked of an invocation's instances.
 pub(super) struct Question<'a> {
@@ -82,7 +81,7 @@ fn read(tx: Tx<'_>, row: &Row<'_>, asked: &Question<'_>) -> Result<InvokeInstanc
         None => Default::default(),
     };
     let dropped = output.dropped();
-    let delivery = Delivery::of(asked.output_to, latest);
+    let delivery = deliveries::told(tx, asked.output_to, execution.zip(latest))?;
     Ok(InvokeInstance {
         instance_id: row.get::<_, String>(0)?.into(),
         status,
@@ -99,8 +98,9 @@ fn read(tx: Tx<'_>, row: &Row<'_>, asked: &Question<'_>) -> Result<InvokeInstanc
         dropped,
         repeats: row.get(10)?,
         timed,
-        oss_output_status: delivery.status.to_owned(),
-        oss_output_error_code: delivery.error_code.to_owned(),
-        oss_output_error_info: delivery.error_info.to_owned(),
+        oss_output_status: delivery.status,
+        oss_output_uri: delivery.uri,
+        oss_output_error_code: delivery.error_code,
+        oss_output_error_info: delivery.error_info,
     })
 }

@@ -160,7 +160,7 @@ impl From<ExecutionEntry> for InvocationTask {
                 exec_start_time: result.start_time,
                 exec_end_time: result.finish_time.filter(|_| result.start_time.is_some()),
                 dropped: result.dropped,
-                output_url: String::new(),
+                output_url: result.oss_output_uri,
                 output_upload_cos_error_info: result.oss_output_error_info,
             },
             start_time: result.start_time,

@@ -24,6 +24,7 @@ mod schedule_dst;
 mod schedule_laws;
 mod schedule_oracle;
 mod schedule_refusals;
+mod sinks;
 mod support;
 mod targets;
 mod tencent;

@@ -110,12 +110,15 @@ impl Gate {
             "gate",
             ClosureExecutor::new(move |_task, _cx| {
                 let gate = gate.clone();
-                async move {
-                    gate.arrived.add_permits(1);
-                    gate.leave.acquire().await.expect("never closed").forget();
-                }
+                async move { gate.pass().await }
             }),
         )
+    }
+
+    /// What a task does.
+    pub async fn pass(&self) {
+        self.arrived.add_permits(1);
+        self.leave.acquire().await.expect("never closed").forget();
     }
 
     /// Waits until `count` more tasks have started.

@@ -86,6 +86,35 @@ fn three_instances_run_at_the_same_time() {
 }
 
 #[test]
+fn a_whole_output_goes_to_a_folder() {
+    let place = Place::new();
+    let to = format!("file://{}", place.path("logs/a b").display());
+    place.ok(&["run", "--output-to", &to, "seq 1 20000; seq 1 3 >&2"]);
+    let id = place.newest();
+    let shown = place.json(&["show", &id]);
+    let result = &shown["InvocationResults"][0];
+    assert_eq!(result["OssOutputStatus"], "Finished");
+    let uri = format!("{to}/{id}/{}.log", result["ExecutionId"]);
+    assert_eq!(result["OssOutputUri"], uri);
+    let written = fs::read_to_string(uri.trim_start_matches("file://")).expect("it is there");
+    let lines = (1..=20_000).chain(1..=3).map(|n| format!("{n}\n"));
+    let mut lines: Vec<_> = lines.collect();
+    let mut found: Vec<_> = written.split_inclusive('\n').map(str::to_owned).collect();
+    (lines.sort(), found.sort());
+    assert_eq!(found, lines);
+    let shown = place.ok(&["show", &id]);
+    assert!(shown.contains("WHOLE OUTPUT") && shown.contains(&uri), "{shown}");
+
+    fs::write(place.path("file"), "in the way").expect("written");
+    let to = format!("file://{}", place.path("file").display());
+    place.ok(&["run", "--output-to", &to, "true"]);
+    let shown = place.ok(&["show", &place.newest()]);
+    assert!(shown.contains("Success") && shown.contains("the output was not delivered"), "{shown}");
+    let done = place.run(&["run", "--output-to", "logs", "true"]);
+    assert!(done.err.contains("`file:///FOLDER`"), "{}", done.err);
+}
+
+#[test]
 fn a_timeout_leaves_nothing_behind() {
     let place = Place::new();
     let done = place.run(&["run", "--timeout", "1", "sleep 100 & echo $!; sleep 100"]);

@@ -77,7 +77,6 @@ impl Run {
                 survive_restarts: false,
                 retry: None,
                 lets_wait: false,
-                retry: None,
             }),
             reader: Reader::new(output.clone(), 0),
             cx: ExecutionContext {
