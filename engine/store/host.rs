@@ -136,7 +136,7 @@ impl Drop for Ward<'_> {
 }
 
 /// The engine's tables, in the order of their creation.
-const TABLES: [&str; 16] = [
+const TABLES: [&str; 17] = [
     "migrations",
     "meta",
     "instances",
@@ -151,6 +151,7 @@ const TABLES: [&str; 16] = [
     "fires",
     "executions",
     "outputs",
+    "results",
     "days",
     "client_tokens",
 ];
