@@ -151,6 +151,7 @@ const TABLES: [&str; 17] = [
     "fires",
     "executions",
     "outputs",
+    "results",
     "days",
     "client_tokens",
     "deliveries",
