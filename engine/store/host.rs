@@ -151,9 +151,9 @@ const TABLES: [&str; 17] = [
     "fires",
     "executions",
     "outputs",
+    "deliveries",
     "days",
     "client_tokens",
-    "deliveries",
 ];
 
 fn authorize(context: AuthContext<'_>) -> Authorization {
