@@ -54,7 +54,6 @@ impl Deliverer {
             on_their_way: HashMap::new(),
             ended: Vec::new(),
             last: 0,
-            closing: false,
             _alive: still_alive,
         };
         Self { task: tokio::spawn(work.run()), alive }
@@ -82,8 +81,6 @@ struct Loop {
     ended: Vec<(Waiting, Delivery)>,
     /// The number of the last one that was taken.
     last: i64,
-    /// Nothing comes any more.
-    closing: bool,
     /// The last to be dropped: who waits for the end of the loop finds the store released.
     _alive: watch::Sender<()>,
 }
@@ -91,9 +88,11 @@ struct Loop {
 impl Loop {
     async fn run(mut self) {
         loop {
+            // Before it looks: what came last is found then.
+            let closing = self.is_closing();
             let all_taken = match self.take().await {
                 Ok(all_taken) => all_taken,
-                Err(_) if self.closing => break,
+                Err(_) if closing => break,
                 Err(error) => {
                     tracing::error!(%error, "outputs that wait to be delivered cannot be found");
                     self.resources.clock.sleep(RETRY_AFTER).await;
@@ -102,12 +101,18 @@ impl Loop {
             };
             if !self.ended.is_empty() {
                 self.record().await;
-            } else if self.closing && all_taken && self.tasks.is_empty() {
+            } else if closing && all_taken && self.tasks.is_empty() {
                 break;
             } else {
-                self.wait().await;
+                self.wait(closing).await;
             }
         }
+    }
+
+    /// Whether nothing comes any more.
+    fn is_closing(&self) -> bool {
+        // Nothing is ever sent: it changes only by ending.
+        self.resources.sources.has_changed().is_err()
     }
 
     /// Starts as many as may be on their way; whether that is all there are.
@@ -146,15 +151,14 @@ impl Loop {
         self.on_their_way.insert(id, waiting);
     }
 
-    /// Waits for an end or for more.
-    async fn wait(&mut self) {
+    /// Waits for an end, for more, or for the close if that has not come.
+    async fn wait(&mut self, closing: bool) {
         tokio::select! {
             Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
                 self.note_end(ended);
             }
             () = self.resources.wake.notified() => {}
-            // Nothing is ever sent: it changes only by ending.
-            _ = self.resources.sources.changed(), if !self.closing => self.closing = true,
+            _ = self.resources.sources.changed(), if !closing => {}
         }
         while let Some(ended) = self.tasks.try_join_next_with_id() {
             self.note_end(ended);
@@ -190,12 +194,12 @@ impl Loop {
 
     /// Writes until the database takes it, or the engine is being shut down.
     async fn write(&self, ended: &Arc<Vec<(Waiting, Delivery)>>) -> Result<()> {
-        let Resources { store, clock, sources, .. } = &self.resources;
+        let Resources { store, clock, .. } = &self.resources;
         loop {
             let shared = Arc::clone(ended);
             let write = move |tx: Tx<'_>| deliveries::finish(tx, &shared);
             let Err(error) = store.write(write).await else { return Ok(()) };
-            if matches!(error, Error::Internal(_)) || sources.has_changed().is_err() {
+            if matches!(error, Error::Internal(_)) || self.is_closing() {
                 return Err(error);
             }
             tracing::warn!(%error, "the ends of deliveries are not on disk yet");

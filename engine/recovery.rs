@@ -46,8 +46,8 @@ pub(crate) fn take_over(
     Ok(interrupted)
 }
 
-/// Removes whole outputs that the last engine left and that nobody waits for: it ended before their
-/// executions did have a place for them, or after they were delivered. Blocks on the disk for a moment.
+/// Removes whole outputs that the last engine left and that are not to be delivered: it ended after the
+/// record said so and before the file was gone. Blocks on the disk for a moment.
 pub(crate) async fn tidy_outputs(store: &Store, outputs: &WholeOutputs) -> Result<()> {
     let left = outputs.all().unwrap_or_else(|error| {
         tracing::warn!(%error, "whole outputs that the last engine left cannot be found");

@@ -16,9 +16,9 @@ const PARTS_MAX: u64 = 10_000;
 
 /// Puts outputs into a bucket that speaks S3, larger ones in parts.
 ///
-/// Credentials, endpoint, timeouts and retries are those of the [`object_store`](crate::object_store) crate,
-/// which is named as [`adjutant::object_store`](crate::object_store). An upload that the end of its engine
-/// cuts off may leave parts in the bucket: have its lifecycle remove incomplete uploads.
+/// Credentials, endpoint, timeouts and retries are those of the crate [`object_store`], which a host finds as
+/// `adjutant::object_store`. An upload that the end of its engine cuts off may leave parts in the bucket:
+/// have its lifecycle remove incomplete uploads.
 ///
 /// # A bucket of Tencent COS
 ///

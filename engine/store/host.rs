@@ -136,7 +136,7 @@ impl Drop for Ward<'_> {
 }
 
 /// The engine's tables, in the order of their creation.
-const TABLES: [&str; 17] = [
+const TABLES: [&str; 18] = [
     "migrations",
     "meta",
     "instances",
@@ -152,9 +152,9 @@ const TABLES: [&str; 17] = [
     "executions",
     "outputs",
     "results",
+    "deliveries",
     "days",
     "client_tokens",
-    "deliveries",
 ];
 
 fn authorize(context: AuthContext<'_>) -> Authorization {

@@ -17,12 +17,15 @@ use tokio::sync::Semaphore;
 use crate::recurrence::clock;
 use crate::support::{Gate, Place, ask, register, wait, with_executors, within};
 
+/// The key and the bytes of an output.
+type Given = (String, Vec<u8>);
+
 /// A sink that holds each output until the test lets it go, and remembers what it was given.
 #[derive(Clone)]
 struct Held {
     arrived: Arc<Semaphore>,
     leave: Arc<Semaphore>,
-    given: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    given: Arc<Mutex<Vec<Given>>>,
 }
 
 impl Held {
@@ -35,7 +38,7 @@ impl Held {
         within(self.arrived.acquire_many(count)).await.expect("never closed").forget();
     }
 
-    fn given(&self) -> Vec<(String, Vec<u8>)> {
+    fn given(&self) -> Vec<Given> {
         std::mem::take(&mut *self.given.lock().expect("no panic"))
     }
 }

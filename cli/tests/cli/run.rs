@@ -92,7 +92,7 @@ fn a_whole_output_goes_to_a_folder() {
     place.ok(&["run", "--output-to", &to, "seq 1 20000; seq 1 3 >&2"]);
     let id = place.newest();
     let shown = place.json(&["show", &id]);
-    let result = &shown["InvocationResults"][0];
+    let result = &shown["InvocationResults"]["InvocationResult"][0];
     assert_eq!(result["OssOutputStatus"], "Finished");
     let uri = format!("{to}/{id}/{}.log", result["ExecutionId"]);
     assert_eq!(result["OssOutputUri"], uri);
@@ -100,7 +100,8 @@ fn a_whole_output_goes_to_a_folder() {
     let lines = (1..=20_000).chain(1..=3).map(|n| format!("{n}\n"));
     let mut lines: Vec<_> = lines.collect();
     let mut found: Vec<_> = written.split_inclusive('\n').map(str::to_owned).collect();
-    (lines.sort(), found.sort());
+    lines.sort();
+    found.sort();
     assert_eq!(found, lines);
     let shown = place.ok(&["show", &id]);
     assert!(shown.contains("WHOLE OUTPUT") && shown.contains(&uri), "{shown}");
