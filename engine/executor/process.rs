@@ -50,27 +50,44 @@ use script::Interpreter;
 pub use helper::helper_main;
 pub(crate) use inheritance::inherit;
 
-/// Runs shell scripts as processes of this machine, as the host's own user.
+/// Runs scripts as processes of this machine: as the host's own user, or, if the host may, as another.
 ///
 /// A script is written to a private file and run by its launcher, else by the interpreter that its
-/// `#!` line names, else by `sh`. Its standard input is empty, its two outputs are captured apart. It sees a clean
-/// environment: `HOME`, `USER`, `LOGNAME`, `SHELL`, `PATH` and `LANG` of the host, what
-/// [`env`](Self::env) adds, and `ADJUTANT_INVOKE_ID`, `ADJUTANT_COMMAND_ID`,
-/// `ADJUTANT_INSTANCE_ID`, `ADJUTANT_EXECUTION_ID`, `ADJUTANT_ATTEMPT`, and `ADJUTANT_RUN`, a random
-/// mark that is another at every start.
+/// `#!` line names, else by the instance's shell, else by `sh`; one in PowerShell by `pwsh`. Its standard input is
+/// empty, its two outputs are captured apart. It has no descriptors but these three, a session of its own, and a clean
+/// environment: `HOME`, `USER`, `LOGNAME`, `SHELL`, `PATH` and `LANG` of its user, what
+/// [`env`](Self::env) adds, and `ADJUTANT_INVOKE_ID`, `ADJUTANT_COMMAND_ID`, `ADJUTANT_INSTANCE_ID`,
+/// `ADJUTANT_EXECUTION_ID`, `ADJUTANT_ATTEMPT`, `ADJUTANT_RUN`, a mark that is another at every start, and
+/// `ADJUTANT_RESULT`, a file in which the script can leave a JSON document of at most 64 KiB for its record. It runs in
+/// the directory asked for; else in its user's home, or in `/` where that cannot be entered.
 ///
-/// The run ends when that process ends. What a script leaves behind when it ends by itself lives on,
+/// Other users, limits, cgroups and runs that survive restarts need [`helper_main`](crate::helper_main) in the host's
+/// `main`. Other users need root, or its capabilities. Memory is limited for all processes of a run together, by a
+/// cgroup; so is their number where the machine lets this program make such a group, else that of all processes of
+/// their user, and not for root. The other limits are each process's own.
+///
+/// The run ends when its process ends. What a script leaves behind when it ends by itself lives on,
 /// and nothing looks for it later. A stop goes further: everything that the run has started gets SIGTERM
 /// and, after the engine's grace period, SIGKILL, also in sessions of its own; the record says who needed
 /// that. [`TerminationMode::Process`](crate::TerminationMode::Process) spares all but the process itself.
 ///
-/// A stop finds processes by their group, by their parents and by the mark in their environment. It does
-/// not find one that before the stop has left the group, has lost its parent, and has cleared its
-/// environment or become another user's. If `/proc` cannot be read, or not within a second, only the
+/// A stop finds processes by their group, by their parents, by the mark in their environment, and by their
+/// [cgroup](Self::cgroups) if they have one. Without that it does not find one that before the stop has left the
+/// group, has lost its parent, and has cleared its environment or become another user's; of a run that
+/// survives restarts it does, as long as that runs. If `/proc` cannot be read, or not within a second, only the
 /// group is stopped, and the record says so.
 ///
-/// Needs Linux 5.3 and, in the host, that nobody else waits for its children and that `SIGCHLD` is
-/// not ignored. Descriptors that the host opened without `O_CLOEXEC` are inherited.
+/// `UserTime` and `SystemTime` are those of the process and of the children it has waited for. The kernel counts what
+/// the host lends a process before it begins as memory of its own; so `MaxRssBytes` is known where it is more
+/// than that. `MemoryPeakBytes` is exact, and known of runs with a cgroup.
+///
+/// A run that survives restarts has a keeper, another process of the host's program, with a folder `FILE.runs/…` beside
+/// the database. It sees the run through, its timeout too, and what is printed while no engine is there is kept within
+/// the quota. When the engine is shut down, such runs are left alone. In memory there is nothing to come back to: there
+/// it is a run like any other.
+///
+/// Needs Linux 5.3, glibc 2.34 and, in the host, that nobody else waits for its children and that `SIGCHLD` is
+/// not ignored.
 ///
 /// # Scripts in bash, with a time zone
 ///
