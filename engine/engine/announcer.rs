@@ -32,7 +32,7 @@ impl Announcer {
         if !step.fires.is_empty() {
             self.new_work();
         }
-        if let Some(dispatcher) = &self.dispatcher {
+        if let Some(dispatcher) = self.dispatcher.as_ref().filter(|_| !step.retried.is_empty()) {
             dispatcher.release(step.retried.iter().copied());
         }
         for (invoke_id, fire) in &step.fires {

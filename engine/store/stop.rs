@@ -37,6 +37,7 @@ impl Unfinished {
     }
 
     /// At most `max` of them, those after this one: on these instances, or on all if none is named.
+    /// By their own order and not by that of their fires: another attempt of an old fire is new.
     fn slice(
         tx: Tx<'_>,
         invocation: i64,
