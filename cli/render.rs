@@ -568,7 +568,7 @@ mod tests {
             "ExecutionId": 1, "InvokeId": format!("t-{}", "0".repeat(32)),
             "CommandId": format!("c-{}", "0".repeat(32)), "InstanceId": "i-1", "Attempt": 1,
             "InvocationStatus": "Terminated", "InvokeRecordStatus": "Stopped", "Repeats": 1,
-            "StartTime": "", "FinishedTime": "", "StopTime": "", "DurationMs": null,
+            "StartTime": "", "FinishedTime": "", "StopTime": "", "RetryTime": "", "DurationMs": null,
             "ExitCode": null, "Signal": null, "ErrorCode": "", "ErrorInfo": "", "Output": "",
             "Dropped": 0, "DroppedAt": null, "Username": "", "Launcher": "", "ContainerId": "",
             "ContainerName": "", "TerminationMode": "Process", "Tags": {"Tag": []},

@@ -466,6 +466,10 @@ impl Loop {
         let invoke_id = job.invoke_id;
         let output = hub.open_output(invoke_id, claimed.id);
         if job.settings.output_to.as_deref().is_some_and(|to| sinks.serve(to)) {
+            if resumes {
+                // What the engine before kept of it comes again.
+                whole_outputs.remove(claimed.id);
+            }
             output.keep_whole(whole_outputs.begin(claimed.id));
         }
         let (stop, stop_asked) = watch::channel(None);

@@ -34,11 +34,9 @@ impl WholeOutputs {
         Self { folder, bytes_max, temporary: database.is_none() }
     }
 
-    /// Begins an output, in the place of what an earlier engine kept of it. What goes wrong with the
-    /// disk is told when it ends.
+    /// Begins an output. What goes wrong with the disk is told when it ends.
     pub(crate) fn begin(&self, id: ExecutionId) -> WholeOutput {
         let path = self.path(id);
-        remove(&path);
         let file = self.create(&path).map_err(|error| failed(&error));
         WholeOutput { file, path, bytes: 0, bytes_max: self.bytes_max }
     }

@@ -274,7 +274,7 @@ async fn a_stop_cancels_what_waits_to_be_tried_again() {
         engine.stop_invocation(stop).await.expect("it exists");
         let finished = wait(&engine, &run.invoke_id).await;
         assert_eq!(finished.status, InvocationStatus::Stopped);
-        assert_eq!(finished.results[0].error_info, "stopped before it started");
+        assert_eq!(finished.results[0].error_info, "stopped on request before it started");
         pass(&clock, 120).await;
         assert_eq!(attempts(&engine, run.invoke_id).await, [(1, Failed), (2, Cancelled)]);
     }
