@@ -572,7 +572,7 @@ mod tests {
             "ExitCode": null, "Signal": null, "ErrorCode": "", "ErrorInfo": "", "Output": "",
             "Dropped": 0, "DroppedAt": null, "Username": "", "Launcher": "", "ContainerId": "",
             "ContainerName": "", "TerminationMode": "Process", "Tags": {"Tag": []},
-            "OssOutputDelivery": "", "OssOutputStatus": "", "OssOutputErrorCode": "",
+            "OssOutputDelivery": "", "OssOutputStatus": "", "OssOutputUri": "", "OssOutputErrorCode": "",
             "OssOutputErrorInfo": "",
         });
         let mut check = |changes: Value, want: &str| {
