@@ -50,6 +50,13 @@ pub(crate) fn running(database: &Path) -> EngineBuilder {
     Engine::builder().path(database).output_sink("file://", anywhere)
 }
 
+/// The engine as the user of this program calls it: whoever reaches it is that user.
+pub(crate) fn called_by_user(engine: &Engine) -> Engine {
+    let name = ["USER", "LOGNAME"].into_iter().find_map(|key| std::env::var(key).ok());
+    let name = name.filter(|name| !name.is_empty());
+    engine.called_by(name.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw())))
+}
+
 /// What a command is going to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
@@ -244,12 +251,12 @@ impl Role {
     /// What comes and goes starts nothing that it would have to wait for.
     async fn owner(database: &Path, need: Need) -> adjutant::Result<Self> {
         if need.takes_time() {
-            let mut owner = Owner::new(running(database).open().await?);
+            let mut owner = Owner::new(called_by_user(&running(database).open().await?));
             owner.listen();
             return Ok(Self::Owner(owner));
         }
         let engine = Engine::builder().path(database).idle().open().await?;
-        Ok(Self::Owner(Owner::new(engine)))
+        Ok(Self::Owner(Owner::new(called_by_user(&engine))))
     }
 
     async fn reader(database: &Path) -> Result<Self, Failure> {

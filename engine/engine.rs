@@ -295,8 +295,9 @@ impl Engine {
     }
 
     /// Takes no new work, waits up to `deadline` for what runs, then ends that too, and so with whole
-    /// outputs that are to be delivered. When this returns nothing of the engine runs any longer; what
-    /// waited stays for the next one, as do outputs that were not delivered yet.
+    /// outputs that are to be delivered. Runs that survive restarts are left alone, and not waited for. When
+    /// this returns nothing of the engine runs any longer; what waited stays for the next one, as do
+    /// outputs that were not delivered yet.
     pub async fn shutdown(&self, deadline: Duration) {
         self.inner.closing.store(true, std::sync::atomic::Ordering::Relaxed);
         if let Some(scheduler) = &self.inner.scheduler {

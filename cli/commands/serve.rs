@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::Context;
 use crate::failure::{Failure, one_line};
 use crate::owner::Owner;
-use crate::session::{OWNER_PATIENCE, running};
+use crate::session::{OWNER_PATIENCE, called_by_user, running};
 use crate::ui;
 
 /// Between two tries to open a file that somebody else is about to leave.
@@ -53,7 +53,10 @@ async fn open(context: &Context) -> Result<(Engine, Feed), Failure> {
             Err(Error::InUse { .. }) if Instant::now() < deadline => {
                 tokio::time::sleep(OWNER_POLL).await;
             }
-            opened => return Ok(opened?),
+            opened => {
+                let (engine, feed) = opened?;
+                return Ok((called_by_user(&engine), feed));
+            }
         }
     }
 }

@@ -136,7 +136,10 @@ impl Family {
             census.get(pid).is_some_and(|process| process.started == member.started)
         });
         for process in self.find(census) {
-            self.members.entry(process.pid).or_insert_with(|| Member {
+            let member = self.members.entry(process.pid);
+            // It may have become another program since.
+            let member = member.and_modify(|member| member.name.clone_from(&process.name));
+            member.or_insert_with(|| Member {
                 started: process.started,
                 name: process.name.clone(),
                 strayed: process.group != self.leader,

@@ -38,6 +38,7 @@ struct Run {
     reader: Reader,
     text: String,
     scratch: Arc<Scratch>,
+    shell: Option<String>,
 }
 
 impl Run {
@@ -92,6 +93,7 @@ impl Run {
             printed,
             text: String::new(),
             scratch,
+            shell: None,
         }
     }
 
@@ -128,7 +130,7 @@ impl Run {
             resolved: None,
             password: None,
             resumes: false,
-            shell: None,
+            shell: self.shell.clone(),
         };
         let (executor, cx) = (self.executor.clone(), self.cx.clone());
         async move { executor.execute(task, cx).await }
@@ -311,7 +313,74 @@ async fn the_host_chooses_the_shell() {
         let run = Run::new("echo ${BASH_VERSION:+bash}");
         let (_, output) = run.executor(ProcessExecutor::new().shell(shell)).finish().await;
         assert_eq!(text(&output), "bash\n");
+        let mut run = Run::new("echo ${BASH_VERSION:+bash}");
+        run.shell = Some(shell.to_owned());
+        assert_eq!(text(&run.finish().await.1), "bash\n", "the instance has a shell of its own");
     }
+}
+
+#[tokio::test]
+async fn powershell_runs_where_there_is_one() {
+    let place = tempfile::tempdir().expect("a folder");
+    let powershell = |path: &str| {
+        let executor = ProcessExecutor::new().env("PATH", path);
+        let run = Run::new("Write-Output 1").executor(executor);
+        run.job(|job| job.command_type = CommandType::RunPowerShellScript)
+    };
+    let folder = place.path().to_str().expect("plain text");
+    let (outcome, _) = powershell(folder).finish().await;
+    let Outcome::Unsuitable { code, info } = outcome else { panic!("{outcome:?}") };
+    assert_eq!((code, info.contains("`pwsh`")), ("CommandNotApplicable", true), "{info}");
+
+    // The shell writes the program itself: nobody else can have it open for writing when it starts.
+    let fake =
+        "#!/bin/sh\nfor last; do :; done\n/bin/cat \"$last\"; echo; echo $# \"${last##*.}\" $4";
+    let write = "printf '%s' \"$FAKE\" > \"$TO/pwsh\" && chmod +x \"$TO/pwsh\"";
+    let executor = ProcessExecutor::new().env("FAKE", fake).env("TO", folder);
+    assert_eq!(Run::new(write).executor(executor).finish().await.0, Outcome::Exited(0));
+    let (outcome, output) = powershell(folder).finish().await;
+    let want = "Write-Output 1\n5 ps1 -File\n";
+    assert_eq!((outcome, text(&output).as_str()), (Outcome::Exited(0), want));
+}
+
+#[tokio::test]
+async fn a_run_leaves_a_result_and_what_it_used() {
+    let check = async |script: &str, want: Result<serde_json::Value, &str>| {
+        let run = Run::new(script);
+        let report = Arc::clone(&run.cx.report);
+        assert_eq!(run.finish().await.0, Outcome::Exited(0), "{script}");
+        let report = std::mem::take(&mut *report.lock().expect("nobody panicked"));
+        assert!(report.usage.expect("it was counted").user_time < Duration::from_secs(60));
+        match (report.result.expect("there was something"), want) {
+            (Err(why), Err(want)) => assert!(why.contains(want), "{why}"),
+            (result, want) => assert_eq!(result, want.map_err(str::to_owned), "{script}"),
+        }
+    };
+    check("echo '{\"rows\": 7}' > $ADJUTANT_RESULT", Ok(serde_json::json!({"rows": 7}))).await;
+    check("echo null > $ADJUTANT_RESULT", Ok(serde_json::Value::Null)).await;
+    check("echo seven > $ADJUTANT_RESULT", Err("no JSON")).await;
+    check(": > $ADJUTANT_RESULT", Err("no JSON")).await;
+    check("head -c 100000 /dev/zero > $ADJUTANT_RESULT", Err("at most 65536 bytes")).await;
+    check("ln -s /etc/passwd $ADJUTANT_RESULT", Err("cannot be opened")).await;
+    check("mkfifo $ADJUTANT_RESULT", Err("a plain file")).await;
+    check("mkdir $ADJUTANT_RESULT; rmdir $ADJUTANT_RESULT; mkfifo $ADJUTANT_RESULT", Err("plain"))
+        .await;
+}
+
+#[tokio::test]
+async fn memory_is_known_where_it_is_more_than_was_lent() {
+    let used = async |script: &str| {
+        let run = Run::new(script);
+        let report = Arc::clone(&run.cx.report);
+        run.finish().await;
+        let usage = report.lock().expect("nobody panicked").usage;
+        usage.expect("it was counted").max_rss_bytes
+    };
+    // What a host of this size lends is more than a shell needs.
+    let resident: Vec<u8> = vec![1; 64 << 20];
+    assert_eq!(used(":").await, None, "{}", resident[1]);
+    let large = "head -c 400000000 /dev/zero | tail -c 300000000 > /dev/null";
+    assert!(used(large).await.is_some_and(|bytes| bytes > 200 << 20));
 }
 
 #[tokio::test]
