@@ -99,6 +99,43 @@ fn a_client_survives_its_owner() {
 }
 
 #[test]
+fn a_run_that_survives_its_program_is_taken_back() {
+    let place = Place::new();
+    let gate = place.gate("gate");
+    let script = format!("echo one; {}; echo two; exit 4", gate.wait());
+    let owner = place.start(&["run", "--survive-restarts", &script]);
+    owner.out.expect("one");
+    let id = place.newest();
+    owner.kill();
+    let follow = place.start(&["show", "--follow", &id]);
+    follow.out.expect("one");
+    gate.open();
+    let done = follow.end();
+    assert_eq!((done.code, done.out.as_str()), (Some(1), "two\n"), "{}", done.err);
+    assert_eq!(place.ok(&["show", "--output", &id]), "one\ntwo\n");
+    let record = place.json(&["show", &id]);
+    let result = &record["InvocationResults"]["InvocationResult"][0];
+    assert_eq!(
+        (&result["ExitCode"], &result["ErrorCode"]),
+        (&4.into(), &"ExitCodeNonzero".into()),
+        "{record}"
+    );
+    assert!(fs::metadata(place.path("a.db.runs")).is_err(), "nothing is left of it");
+}
+
+#[test]
+fn who_stops_a_run_is_on_record() {
+    let place = Place::new();
+    let gate = place.gate("gate");
+    let run = start(&place, &gate, "true");
+    let id = place.newest();
+    place.ok(&["stop", "--reason", "maintenance", &id]);
+    let done = run.end();
+    assert!(done.err.contains("stopped on request of `uid "), "{}", done.err);
+    assert!(done.err.contains("maintenance"), "{}", done.err);
+}
+
+#[test]
 fn a_detached_run_goes_on_and_leaves_nothing() {
     let place = Place::new();
     let gate = place.gate("gate");
