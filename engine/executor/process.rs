@@ -83,7 +83,8 @@ pub(crate) use inheritance::inherit;
 ///
 /// A run that survives restarts has a keeper, another process of the host's program, with a folder `FILE.runs/…` beside
 /// the database. It sees the run through, its timeout too, and what is printed while no engine is there is kept within
-/// the quota. When the engine is shut down, such runs are left alone. In memory there is nothing to come back to: there
+/// the quota. When the engine is shut down, such runs are left alone; whoever ends the host with all that it has
+/// started, as systemd does unless the unit says `KillMode=process`, ends them too. In memory there is nothing to come back to: there
 /// it is a run like any other.
 ///
 /// Needs Linux 5.3, glibc 2.34 and, in the host, that nobody else waits for its children and that `SIGCHLD` is

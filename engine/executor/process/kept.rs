@@ -76,9 +76,12 @@ async fn see_through(
     cx: &ExecutionContext,
 ) -> Result<Outcome, Outcome> {
     cx.report(|report| report.is_kept = true);
-    // One that cannot be listened to has ended, or can at least be waited for.
-    if let Ok(stream) = connect(folder) {
+    // One that cannot be listened to has ended, or is about to.
+    while let Ok(stream) = connect(folder) {
         listen(stream, cx).await;
+        if keeper::read_record(folder).end.is_some() {
+            break;
+        }
     }
     if let Some(keeper) = Identity::read(folder).and_then(|identity| identity.alive())
         && let Ok(ended) = child::watch(keeper)
