@@ -10,8 +10,6 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustix::fs::MemfdFlags;
@@ -22,7 +20,7 @@ use super::account::Account;
 use super::environment::User;
 use super::order::{Order, Start};
 use super::told::Told;
-use super::{broke, files};
+use super::{broke, files, kernel};
 use crate::execution::Outcome;
 use crate::invocation::resource_limits::ResourceLimits;
 
@@ -173,12 +171,11 @@ fn take_limits(limits: &ResourceLimits) -> Result<(), Outcome> {
 
 /// Does not return if it can.
 fn execute(start: &Start) -> Outcome {
-    let error = Command::new(&start.program)
-        .args(&start.arguments)
-        .env_clear()
-        .envs(&start.environment)
-        .current_dir(&start.dir)
-        .stdin(Stdio::null())
-        .exec();
+    let enter = || {
+        rustix::process::chdir(&start.dir)?;
+        rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+        io::Result::Ok(())
+    };
+    let error = enter().err().unwrap_or_else(|| kernel::execute(start));
     start.failed(&error)
 }

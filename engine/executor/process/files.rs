@@ -136,10 +136,18 @@ impl Drop for Files {
             Some(folder) => note(folder, fs::remove_dir_all(folder)),
             None => {
                 for path in [&self.script, &self.result] {
-                    note(path, fs::remove_file(path));
+                    note(path, remove(path));
                 }
             }
         }
+    }
+}
+
+/// Removes whatever a run has put there.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::IsADirectory => fs::remove_dir_all(path),
+        removed => removed,
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) async fn make(
     if !brief.has_group && limits.memory_bytes.is_none() && limits.processes.is_none() {
         return Ok((None, limits));
     }
-    let name = format!("{}{mark}", if is_kept { KEPT } else { "" });
+    let name = if is_kept { kept(mark) } else { mark.to_string() };
     let is_needed = brief.has_group || limits.memory_bytes.is_some();
     let made = blocking(move || {
         let groups = match Cgroups::find() {
@@ -78,6 +78,20 @@ pub(super) async fn leave(
         cx.report(|report| report.remark = Some(remark.to_owned()));
     }
     report.memory_peak_bytes
+}
+
+/// What the group of a run is called that has a keeper.
+pub(super) fn kept(mark: Mark) -> String {
+    format!("{KEPT}{mark}")
+}
+
+/// Ends who is still in groups whose names begin so, and removes those.
+pub(super) async fn sweep(prefix: String) {
+    // Where none can be made there are none.
+    let sweep = move || Cgroups::find().map_or(Ok(0), |groups| groups.sweep(&prefix));
+    if let Err(error) = blocking(sweep).await {
+        tracing::warn!(%error, "a cgroup stays behind");
+    }
 }
 
 async fn blocking<T: Send + 'static>(

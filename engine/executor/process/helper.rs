@@ -33,10 +33,9 @@ pub fn helper_main() {
     let mut arguments = std::env::args_os().skip(1);
     let role = arguments.next();
     let role = role.as_ref().and_then(|argument| argument.to_str()?.strip_prefix(ARGUMENT));
-    let Some(role) = role else {
-        CAN_HELP.store(true, Ordering::Relaxed);
-        return;
-    };
+    // A keeper has runs that need helpers of its own.
+    CAN_HELP.store(true, Ordering::Relaxed);
+    let Some(role) = role else { return };
     // A program with rights that its caller has not must not do what the caller writes to it.
     let trusts_caller = rustix::process::getuid() == rustix::process::geteuid()
         && rustix::process::getgid() == rustix::process::getegid();

@@ -10,10 +10,10 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::census;
-use super::cgroup::Cgroups;
 use super::child::any_ended;
 use super::environment::Mark;
 use super::family::{Family, Named, listed};
+use super::group;
 use super::keeper::{self, Identity};
 use crate::execution::{Lost, Unended};
 use crate::executor::Scratch;
@@ -50,22 +50,17 @@ pub(crate) async fn inherit(scratch: &Scratch, unended: &[Unended]) -> HashMap<E
         .map(Family::without_leader)
         .collect();
     let alone = families.len();
-    families.extend(abandon(scratch, &surviving));
+    let abandoned = abandon(scratch, &surviving);
+    families.extend(abandoned.iter().copied().map(Family::without_leader));
     let ended = end(families).await;
-    sweep_groups(scratch).await;
+    let groups = scratch.engine_before().map(Mark::prefix);
+    for prefix in groups.into_iter().chain(abandoned.into_iter().map(group::kept)) {
+        group::sweep(prefix).await;
+    }
     // Where there was no engine before, there is nobody to be found by its number.
     let ended = ended.into_iter().take(alone).chain(std::iter::repeat(String::new()));
     let lost = lost.into_iter().zip(ended);
     lost.map(|((id, output), ended)| (id, Lost { output, ended })).collect()
-}
-
-/// Removes the cgroups of the engine before, and ends who is still in them.
-async fn sweep_groups(scratch: &Scratch) {
-    let Some(engine) = scratch.engine_before() else { return };
-    let sweep = move || Cgroups::find().map(|groups| groups.sweep(&Mark::prefix(engine)));
-    if let Ok(Ok(Err(error))) = tokio::task::spawn_blocking(sweep).await {
-        tracing::warn!(%error, "a cgroup stays behind");
-    }
 }
 
 /// Whether a keeper has, or will have, the end of its run to tell.
@@ -80,10 +75,10 @@ fn survives(folder: &Path) -> bool {
     fs::rename(folder, &aside).is_ok() && goes_on(&aside) && fs::rename(&aside, folder).is_ok()
 }
 
-/// Removes what is on disk of all runs but these, and ends their keepers; who else is to be ended.
-fn abandon(scratch: &Scratch, surviving: &HashSet<String>) -> Vec<Family> {
+/// Removes what is on disk of all runs but these, and ends their keepers; whose processes are to be ended.
+fn abandon(scratch: &Scratch, surviving: &HashSet<String>) -> Vec<Mark> {
     let folders = scratch.runs().and_then(|runs| fs::read_dir(runs).ok()).into_iter().flatten();
-    let mut families = Vec::new();
+    let mut marks = Vec::new();
     for folder in folders.flatten() {
         let name = folder.file_name();
         if name.to_str().is_some_and(|name| surviving.contains(name)) {
@@ -93,12 +88,13 @@ fn abandon(scratch: &Scratch, surviving: &HashSet<String>) -> Vec<Family> {
             if let Some(keeper) = identity.alive() {
                 let _ = rustix::process::kill_process(keeper, Signal::KILL);
             }
-            families.push(Family::without_leader(identity.mark));
+            marks.push(identity.mark);
         }
-        scratch.forget(Path::new(&name).with_extension("").as_os_str());
+        // One that was put aside has another name.
         let _ = fs::remove_dir_all(folder.path());
+        scratch.forget(Path::new(&name).with_extension("").as_os_str());
     }
-    families
+    marks
 }
 
 /// Ends all processes of these families; says of each what that took.

@@ -16,7 +16,7 @@ use super::child;
 use super::entry::Letter;
 use super::family::Family;
 use super::keeper::{self, Charge, GAP, Identity, SOCKET, STDERR, STDOUT};
-use super::{broke, helper, inheritance, kernel};
+use super::{broke, group, helper, inheritance, kernel};
 use crate::execution::{Outcome, Report};
 use crate::output::{Output, Piece, Stream};
 
@@ -163,6 +163,7 @@ async fn lost(folder: &Path) -> Outcome {
         for what in ended.iter().filter(|what| !what.is_empty()) {
             info = format!("{info}; {what}");
         }
+        group::sweep(group::kept(identity.mark)).await;
     }
     Outcome::Broke { info }
 }

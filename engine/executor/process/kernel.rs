@@ -1,5 +1,5 @@
-//! The only unsafe code of this library: posix_spawn(3), wait4(2) and getrusage(2), which no safe crate
-//! offers as they are needed here.
+//! The only unsafe code of this library: posix_spawn(3), execve(2), wait4(2) and getrusage(2), which no safe
+//! crate offers as they are needed here.
 //!
 //! A process is made with `posix_spawn`, which lends it the host's memory until it runs its program: so
 //! the size of the host costs nothing, and between the two only the C library's own code runs.
@@ -37,15 +37,8 @@ pub(super) struct Rusage {
 /// That of the step that failed: making the process, entering the directory, running the program.
 /// `EINVAL` for a text with a NUL in it.
 pub(super) fn spawn(start: &Start, stdio: [OwnedFd; 3]) -> io::Result<Pid> {
-    let program = c_string(start.program.as_os_str())?;
+    let Program { path, arguments, variables } = Program::new(start)?;
     let dir = c_string(start.dir.as_os_str())?;
-    let arguments = start.arguments.iter().map(|argument| c_string(argument));
-    let arguments = Texts::new(std::iter::once(Ok(program.clone())).chain(arguments))?;
-    let variables = start
-        .environment
-        .iter()
-        .map(|(key, value)| c_string(&[key.as_os_str(), value.as_os_str()].join(OsStr::new("="))));
-    let variables = Texts::new(variables)?;
     let stdio = stdio.map(above_stdio);
     let mut actions = Actions::new()?;
     for (number, fd) in (0..).zip(stdio) {
@@ -60,7 +53,7 @@ pub(super) fn spawn(start: &Start, stdio: [OwnedFd; 3]) -> io::Result<Pid> {
     check(unsafe {
         libc::posix_spawn(
             &raw mut pid,
-            program.as_ptr(),
+            path.as_ptr(),
             actions.get(),
             attributes.get(),
             arguments.as_ptr(),
@@ -68,6 +61,22 @@ pub(super) fn spawn(start: &Start, stdio: [OwnedFd; 3]) -> io::Result<Pid> {
         )
     })?;
     Pid::from_raw(pid).ok_or_else(|| io::Error::other("a process without a number"))
+}
+
+/// Has this process become a program, which takes SIGPIPE as the system has it by default: Rust does not.
+/// What is no program is not given to a shell, as execvp(3) would. Returns if that is not possible.
+pub(super) fn execute(start: &Start) -> io::Error {
+    let Program { path, arguments, variables } = match Program::new(start) {
+        Ok(program) => program,
+        Err(error) => return error,
+    };
+    // SAFETY: all pointers are to live texts, and both lists of them end with a null pointer; the default
+    // action is no code of this program's.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        libc::execve(path.as_ptr(), arguments.as_ptr().cast(), variables.as_ptr().cast());
+    }
+    io::Error::last_os_error()
 }
 
 /// A descriptor that is none of the three which the process gets: a host that has closed its own gets
@@ -160,6 +169,26 @@ fn check(error: c_int) -> io::Result<()> {
     match error {
         0 => Ok(()),
         error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+/// What is to be run, as `execve` takes it.
+struct Program {
+    path: CString,
+    arguments: Texts,
+    variables: Texts,
+}
+
+impl Program {
+    fn new(start: &Start) -> io::Result<Self> {
+        let path = c_string(start.program.as_os_str())?;
+        let arguments = start.arguments.iter().map(|argument| c_string(argument));
+        let arguments = Texts::new(std::iter::once(Ok(path.clone())).chain(arguments))?;
+        let variables = start.environment.iter().map(|(key, value)| {
+            c_string(&[key.as_os_str(), value.as_os_str()].join(OsStr::new("=")))
+        });
+        let variables = Texts::new(variables)?;
+        Ok(Self { path, arguments, variables })
     }
 }
 

@@ -1,0 +1,144 @@
+//! Runs that cannot begin: each leaves a record that says why, and its place to the next.
+
+use std::fs;
+
+use adjutant::{Engine, ExecutionStatus, LOCAL, ParameterPassing, ProcessExecutor, ResourceLimits};
+use libtest_mimic::Trial;
+
+use crate::harness::{
+    Account, Host, Place, check_says, need_root, open_to, printed, run, script, trials,
+};
+use crate::host::Order;
+
+pub fn trials() -> Vec<Trial> {
+    let mut trials = trials![
+        what_cannot_be_started_says_why_and_frees_its_place,
+        a_host_without_descriptors_says_so_and_recovers,
+        a_program_that_cannot_help_says_what_to_do,
+    ];
+    trials.extend(need_root(trials![a_user_without_processes_says_so]));
+    trials
+}
+
+/// An engine that runs one at a time.
+async fn narrow(place: &Place, executor: ProcessExecutor) -> Engine {
+    let builder = Engine::builder().path(place.db()).max_concurrent(1);
+    builder.executor(LOCAL, executor).open().await.expect("it opens")
+}
+
+async fn what_cannot_be_started_says_why_and_frees_its_place() {
+    let place = Place::new();
+    let write = |name: &str, content: &str, mode: u32| {
+        fs::write(place.path(name), content).expect("written");
+        open_to(&place.path(name), mode);
+        format!("#!{}\n", place.path(name).display())
+    };
+    let engine = narrow(&place, ProcessExecutor::new()).await;
+    let limits = ResourceLimits::default().cpu_seconds(60);
+    let large = "x".repeat(130 << 10);
+    let many = (0..20).map(|n| (format!("p{n}"), large.clone()));
+    for (text, says) in [
+        ("#!/no/such/program\n".to_owned(), "ENOENT"),
+        ("#!/etc\n".to_owned(), "EACCES"),
+        ("#!\n".to_owned(), "ENOEXEC"),
+        (write("no-program", "\u{1}\u{2}", 0o755), "ENOEXEC"),
+        (write("not-executable", "#!/bin/sh\n", 0o644), "EACCES"),
+        (write("no-interpreter", "#!/no/such/program\n", 0o755), "ENOENT"),
+        (format!("#!/{}\n", "x/".repeat(2_500)), "ENAMETOOLONG"),
+        (format!("#!/{}\n", "x".repeat(300)), "ENAMETOOLONG"),
+    ] {
+        for request in
+            [script(&text), script(&text).resource_limits(limits), script(&text).survive_restarts()]
+        {
+            let record = run(&engine, request).await;
+            check_says(&record, ExecutionStatus::Error, "ExecutionException", says);
+            assert_eq!(printed(&run(&engine, script("echo next")).await), "next\n");
+        }
+    }
+    let mut too_much =
+        script("env | wc -l").parameters(many).parameter_passing(ParameterPassing::Environment);
+    too_much.enable_parameter = true;
+    match engine.run_command(too_much).await {
+        Ok(invoked) => {
+            let record = crate::harness::ended(&engine, &invoked.invoke_id).await;
+            check_says(&record, ExecutionStatus::Error, "ExecutionException", "E2BIG");
+        }
+        Err(error) => assert!(matches!(error, adjutant::Error::Invalid(_)), "{error}"),
+    }
+    drop(engine);
+
+    for shell in ["no-such-shell", "/no/such/shell"] {
+        let place = Place::new();
+        let engine = narrow(&place, ProcessExecutor::new().shell(shell)).await;
+        for request in
+            [script(":"), script(":").resource_limits(limits), script(":").survive_restarts()]
+        {
+            let record = run(&engine, request).await;
+            check_says(&record, ExecutionStatus::Error, "ExecutionException", "ENOENT");
+            assert_eq!(
+                printed(&run(&engine, script("#!/bin/echo\n").timeout(9)).await).len(),
+                1 + record_name(&engine).await
+            );
+        }
+    }
+    let place = Place::new();
+    let engine = narrow(&place, ProcessExecutor::new().env("LARGE", "x".repeat(3 << 20))).await;
+    for request in
+        [script(":"), script(":").resource_limits(limits), script(":").survive_restarts()]
+    {
+        let record = run(&engine, request).await;
+        check_says(&record, ExecutionStatus::Error, "ExecutionException", "E2BIG");
+    }
+}
+
+/// How long the name of a script is.
+async fn record_name(engine: &Engine) -> usize {
+    printed(&run(engine, script("#!/bin/echo\n")).await).trim_end().len()
+}
+
+async fn a_host_without_descriptors_says_so_and_recovers() {
+    let place = Place::new();
+    let mut host = place.host();
+    assert_eq!(printed(&host.finish(script("echo first"))), "first\n");
+    for request in [
+        script(":"),
+        script(":").resource_limits(ResourceLimits::default().cpu_seconds(60)),
+        script(":").survive_restarts(),
+    ] {
+        host.order(&Order::NoFiles(true));
+        let record = host.finish(request.clone());
+        host.order(&Order::NoFiles(false));
+        check_says(&record, ExecutionStatus::Error, "ExecutionException", "EMFILE");
+        assert_eq!(host.finish(request).status, ExecutionStatus::Success);
+    }
+}
+
+async fn a_user_without_processes_says_so() {
+    let bob = Account::bob();
+    let place = Place::new();
+    bob.own(&place.path(""));
+    let mut host = Host::start_as(bob, &place.setup());
+    // The threads that write and read are there.
+    assert_eq!(printed(&host.finish(script("echo first"))), "first\n");
+    host.order(&Order::Processes(1));
+    for request in [script(":"), script(":").survive_restarts()] {
+        let record = host.finish(request);
+        check_says(&record, ExecutionStatus::Error, "ExecutionException", "EAGAIN");
+    }
+}
+
+async fn a_program_that_cannot_help_says_what_to_do() {
+    let place = Place::new();
+    let mut host = Host::without_helper(&place.setup());
+    let limits = ResourceLimits::default().cpu_seconds(60);
+    let mut needy = vec![script(":").resource_limits(limits), script(":").survive_restarts()];
+    if rustix::process::geteuid().is_root() {
+        needy.push(script(":").username("nobody"));
+    }
+    for request in needy {
+        let record = host.finish(request);
+        let says = "call `adjutant::helper_main()` first in the host's `main`";
+        check_says(&record, ExecutionStatus::Error, "ExecutionException", says);
+        assert_eq!(printed(&host.finish(script("echo next"))), "next\n");
+    }
+}

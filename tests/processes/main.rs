@@ -1,0 +1,45 @@
+//! Runs of the process executor that need its helpers: this program started again. So it has a `main` of
+//! its own, which can also be that of a host, for tests that end one.
+
+mod descriptors;
+mod failures;
+mod harness;
+mod host;
+mod leftovers;
+mod limits;
+mod results;
+mod survivors;
+mod trees;
+mod users;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Conclusion};
+
+fn main() -> ExitCode {
+    let role = std::env::args().nth(1);
+    if role.as_deref() != Some(host::WITHOUT_HELPER) {
+        adjutant::helper_main();
+    }
+    if role.is_some_and(|role| [host::WITH_HELPER, host::WITHOUT_HELPER].contains(&role.as_str())) {
+        host::serve();
+        return ExitCode::SUCCESS;
+    }
+    let trials = [
+        descriptors::trials(),
+        failures::trials(),
+        leftovers::trials(),
+        limits::trials(),
+        results::trials(),
+        survivors::trials(),
+        trees::trials(),
+        users::trials(),
+    ];
+    let conclusion = run(trials.into_iter().flatten().collect());
+    harness::remove_accounts();
+    conclusion.exit_code()
+}
+
+fn run(trials: Vec<libtest_mimic::Trial>) -> Conclusion {
+    libtest_mimic::run(&Arguments::from_args(), trials)
+}

@@ -1,0 +1,152 @@
+//! A stop ends whatever a run has started, wherever that has gone.
+
+use adjutant::{ExecutionStatus, ProcessExecutor, RunCommand, StopInvocation};
+use libtest_mimic::Trial;
+
+use crate::harness::{
+    Account, Marker, Place, ended, need_cgroups, need_root, script, trials, until,
+};
+
+pub fn trials() -> Vec<Trial> {
+    let mut trials = trials![a_stop_ends_all_directly, a_stop_ends_all_with_a_keeper];
+    trials.extend(need_root(trials![
+        a_stop_ends_all_of_another_user,
+        a_stop_ends_all_of_another_user_with_a_keeper,
+    ]));
+    trials.extend(need_cgroups(trials![
+        a_stop_ends_all_in_a_cgroup,
+        a_stop_ends_all_in_a_cgroup_with_a_keeper,
+    ]));
+    trials
+}
+
+/// A script that says `up` when it has started all, with `SLEEP` for what its processes do.
+struct Shape {
+    name: &'static str,
+    script: &'static str,
+    /// How many have its sleep among their arguments.
+    sleepers: usize,
+    /// Whether asking is not enough.
+    is_stubborn: bool,
+    /// Whether it hides from whoever looks for group, parents and environment.
+    hides: bool,
+}
+
+const SHAPES: [Shape; 8] = [
+    Shape {
+        name: "a child",
+        script: "SLEEP & echo up; wait",
+        sleepers: 1,
+        is_stubborn: false,
+        hides: false,
+    },
+    Shape {
+        name: "a session of its own",
+        script: "setsid SLEEP & echo up; wait",
+        sleepers: 1,
+        is_stubborn: false,
+        hides: false,
+    },
+    Shape {
+        name: "another parent",
+        script: "(setsid sh -c 'SLEEP & SLEEP' &) ; echo up; SLEEP",
+        sleepers: 4,
+        is_stubborn: false,
+        hides: false,
+    },
+    Shape {
+        name: "a parent that has ended",
+        script: "setsid sh -c '(setsid SLEEP &) ; exit'; echo up; SLEEP",
+        sleepers: 2,
+        is_stubborn: false,
+        hides: false,
+    },
+    Shape {
+        name: "many",
+        script: "(setsid sh -c 'n=0; while [ $n -lt 150 ]; do setsid SLEEP & n=$((n+1)); done; wait' &) ; echo up; SLEEP",
+        sleepers: 152,
+        is_stubborn: false,
+        hides: false,
+    },
+    Shape {
+        name: "those who do not listen",
+        script: "trap '' TERM HUP INT; setsid SLEEP & SLEEP & echo up; wait",
+        sleepers: 2,
+        is_stubborn: true,
+        hides: false,
+    },
+    Shape {
+        name: "those who stand still",
+        script: "sh -c 'kill -STOP $$; SLEEP' & setsid sh -c 'kill -STOP $$; SLEEP' & echo up; kill -STOP $$",
+        sleepers: 2,
+        is_stubborn: false,
+        hides: false,
+    },
+    Shape {
+        name: "one that hides",
+        script: "mkfifo $F; setsid env -i sh -c \"(setsid sh -c 'echo > $F; trap \\\"\\\" TERM; SLEEP; SLEEP' &)\"; \
+                 read x < $F; rm $F; echo up; SLEEP",
+        sleepers: 3,
+        is_stubborn: true,
+        hides: true,
+    },
+];
+
+/// Stops a run of each shape: nobody is left, and the record says who had to be killed.
+async fn check(executor: ProcessExecutor, finds_all: bool, how: impl Fn(RunCommand) -> RunCommand) {
+    let place = Place::new();
+    crate::harness::open_to(&place.path(""), 0o777);
+    let engine = place.open_with(executor).await;
+    for shape in SHAPES.iter().filter(|shape| finds_all || !shape.hides) {
+        let marker = Marker::new();
+        let text = shape.script.replace("SLEEP", &marker.sleep());
+        let fifo = place.path("up").display().to_string();
+        let request = how(script(format!("F={fifo}; PIDS=; echo $$; {text}")));
+        let (invoked, mut watch) = engine.run_command_and_watch(request).await.expect("a run");
+        let mut printed = String::new();
+        while !printed.contains("up\n") {
+            let event = watch.next().await.expect("it goes on").expect("it has not ended");
+            if let adjutant::Event::Output { bytes, .. } = event {
+                printed.push_str(&String::from_utf8_lossy(&bytes));
+            }
+        }
+        until(shape.name, || marker.alive().len() == shape.sleepers).await;
+        let stop = StopInvocation::new(invoked.invoke_id);
+        engine.stop_invocation(stop).await.expect("a stop");
+        let record = ended(&engine, &invoked.invoke_id).await;
+        assert_eq!(record.status, ExecutionStatus::Terminated, "{}: {record:?}", shape.name);
+        marker.check_nobody_is_left(shape.name);
+        let killed = record.error_info.contains("it took SIGKILL to end ");
+        assert_eq!(killed, shape.is_stubborn, "{}: {}", shape.name, record.error_info);
+        let leader = printed.lines().next().expect("its number");
+        // Not even a zombie.
+        assert!(!std::path::Path::new("/proc").join(leader).exists(), "{}", shape.name);
+    }
+}
+
+async fn a_stop_ends_all_directly() {
+    check(ProcessExecutor::new(), false, |request| request).await;
+}
+
+async fn a_stop_ends_all_with_a_keeper() {
+    check(ProcessExecutor::new(), true, RunCommand::survive_restarts).await;
+}
+
+async fn a_stop_ends_all_of_another_user() {
+    let name = &Account::ann().name;
+    check(ProcessExecutor::new(), false, |request| request.username(name)).await;
+}
+
+async fn a_stop_ends_all_of_another_user_with_a_keeper() {
+    let name = &Account::ann().name;
+    let how = |request: RunCommand| request.username(name).survive_restarts();
+    check(ProcessExecutor::new(), true, how).await;
+}
+
+async fn a_stop_ends_all_in_a_cgroup() {
+    check(ProcessExecutor::new().cgroups(), true, |request| request).await;
+}
+
+async fn a_stop_ends_all_in_a_cgroup_with_a_keeper() {
+    check(ProcessExecutor::new().cgroups(), true, RunCommand::survive_restarts).await;
+}
