@@ -23,8 +23,8 @@ use crate::command::template::{Facts, Template};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::event::{Change, Hub};
-use crate::execution::{Outcome, Report, StopOrder, StopReason, Verdict};
-use crate::executor::{DynExecutor, ExecutionContext, Scratch, Task};
+use crate::execution::{Outcome, Report, StopOrder, StopReason, Unended, Verdict};
+use crate::executor::{self, DynExecutor, ExecutionContext, Resumption, Scratch, Task};
 use crate::id::{ExecutionId, InstanceId};
 use crate::invocation::Job;
 use crate::output::{Delivery, DeliveryStatus, LiveOutput, WholeOutput, WholeOutputs};
@@ -89,6 +89,9 @@ struct Orders {
     stops: Mutex<Vec<(ExecutionId, StopOrder)>>,
     /// Fires of which executions wait for a place again.
     released: Mutex<Vec<i64>>,
+    /// What goes on, and is not followed here.
+    kept: HashMap<ExecutionId, u32>,
+    scratch: Option<Arc<Scratch>>,
     /// New executions have been stored.
     new_work: AtomicBool,
     phase: Mutex<Phase>,
@@ -99,7 +102,12 @@ impl Dispatcher {
     /// Starts the loop on the current runtime, with what goes on from before; if `idle`, it ends without
     /// having started anything.
     pub(crate) fn start(resources: Resources, going_on: Vec<GoingOn>, idle: bool) -> Self {
-        let orders = Arc::new(Orders::default());
+        let kept = going_on.iter().map(|one| (one.claimed.id, one.claimed.attempt));
+        let orders = Arc::new(Orders {
+            kept: if idle { kept.collect() } else { HashMap::new() },
+            scratch: Some(Arc::clone(&resources.scratch)),
+            ..Orders::default()
+        });
         if idle {
             orders.advance(Phase::Draining);
         }
@@ -165,7 +173,13 @@ impl Line {
 
     /// Executions, which run, are to be ended.
     pub(crate) fn stop(&self, executions: impl Iterator<Item = ExecutionId>, order: &StopOrder) {
-        let stops = executions.map(|execution| (execution, order.clone()));
+        let executions: Vec<ExecutionId> = executions.collect();
+        for id in &executions {
+            if let (Some(&attempt), Some(scratch)) = (self.0.kept.get(id), &self.0.scratch) {
+                executor::order_stop(scratch, Unended { id: *id, attempt }, order.cause);
+            }
+        }
+        let stops = executions.into_iter().map(|execution| (execution, order.clone()));
         self.0.stops.lock().unwrap_or_else(PoisonError::into_inner).extend(stops);
         self.0.wake.notify_one();
     }
@@ -321,7 +335,10 @@ impl Loop {
         let took = self.resources.clock.monotonic().saturating_sub(running.started);
         let took_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
         let finished_at_ms = running.started_at_ms.saturating_add(took_ms);
-        let mut verdict = Verdict::new(outcome, asked.as_ref(), running.job.timeout_s);
+        let mut verdict = match outcome {
+            Outcome::Broke { info } if report.is_lost => Verdict::interrupted(info),
+            outcome => Verdict::new(outcome, asked.as_ref(), running.job.timeout_s),
+        };
         if let Some(remark) = &report.remark {
             verdict.add(remark);
         }
@@ -435,7 +452,7 @@ impl Loop {
 
     /// Takes back what has survived the engine before.
     fn resume(&mut self, going_on: GoingOn) {
-        let GoingOn { fire, job, claimed, started_at_ms, is_stopping } = going_on;
+        let GoingOn { fire, job, claimed, started_at_ms, stop } = going_on;
         let id = claimed.id;
         self.begin(fire, job, claimed, started_at_ms, true);
         let running = self.task_of.get(&id).and_then(|task| self.running.get_mut(task));
@@ -443,8 +460,8 @@ impl Loop {
             let clock = &self.resources.clock;
             let ran = now_ms(&**clock).saturating_sub(started_at_ms).max(0).cast_unsigned();
             running.started = clock.monotonic().saturating_sub(Duration::from_millis(ran));
-            if is_stopping {
-                run::ask_to_stop(&running.stop, &StopReason::Stopped.into());
+            if let Some(stop) = stop {
+                run::ask_to_stop(&running.stop, &stop);
             }
         }
     }
@@ -487,7 +504,9 @@ impl Loop {
             task: None,
         };
         hub.publish(invoke_id, || vec![running.change(ExecutionStatus::Running, started_at_ms)]);
-        let Some(executor) = executors.get(&claimed.executor) else {
+        let resumption: Arc<dyn DynExecutor> = Arc::new(Resumption);
+        let executor = if resumes { Some(&resumption) } else { executors.get(&claimed.executor) };
+        let Some(executor) = executor else {
             let info = format!("no executor `{}` is plugged in", claimed.executor);
             self.end(running, Outcome::Undeliverable { code: "ClientNotRunning", info });
             return;
@@ -510,7 +529,6 @@ impl Loop {
             content,
             resolved: None,
             password: None,
-            resumes,
             shell: claimed.shell,
             execution_id: running.id,
             instance_id: running.instance_id.clone(),

@@ -155,6 +155,7 @@ pub struct Usage {
 pub(crate) struct Report {
     pub usage: Option<Usage>,
     /// What it left, or why that cannot be kept.
+    #[serde(with = "as_text")]
     pub result: Option<Result<Value, String>>,
     /// Why whoever watched over it in the engine's place has ended it.
     pub stopped_for: Option<StopReason>,
@@ -162,9 +163,32 @@ pub(crate) struct Report {
     pub ended_at_ms: Option<i64>,
     /// What else is to be known of it, in words.
     pub remark: Option<String>,
+    /// Whether nobody knows how it went on.
+    #[serde(skip)]
+    pub is_lost: bool,
     /// Whether it goes on without the engine, and can be taken back.
     #[serde(skip)]
     pub is_kept: bool,
+}
+
+/// A result as a text in which it can be nested as deep as it is by itself.
+mod as_text {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+    use serde_json::Value;
+
+    type Kept = Option<Result<Value, String>>;
+
+    pub(super) fn serialize<S: Serializer>(result: &Kept, to: S) -> Result<S::Ok, S::Error> {
+        let text = result.as_ref().map(|result| result.as_ref().map(Value::to_string));
+        text.serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Kept, D::Error> {
+        let text = Option::<Result<String, String>>::deserialize(from)?;
+        let read = |text: String| serde_json::from_str(&text).map_err(de::Error::custom);
+        text.map(|text| text.map(read).map_or_else(|why| Ok(Err(why)), |value| value.map(Ok)))
+            .transpose()
+    }
 }
 
 /// An execution that had not ended when its engine did.
@@ -217,6 +241,18 @@ pub(crate) const EXECUTION_EXCEPTION: &str = "ExecutionException";
 pub(crate) const EXECUTION_INTERRUPTED: &str = "ExecutionInterrupted";
 
 impl Verdict {
+    /// That of an execution that nobody knows the end of.
+    pub(crate) fn interrupted(info: String) -> Self {
+        Self {
+            cause: Cause::Interrupted,
+            exit_code: None,
+            signal: None,
+            error_code: EXECUTION_INTERRUPTED,
+            error_info: info,
+            stop_cause: None,
+        }
+    }
+
     /// Says something more.
     pub(crate) fn add(&mut self, remark: &str) {
         if !self.error_info.is_empty() {

@@ -25,8 +25,8 @@ use crate::output::{LiveOutput, Stream};
 use crate::secret::Secret;
 
 pub use closure::ClosureExecutor;
-pub(crate) use process::inherit;
 pub use process::{ProcessExecutor, helper_main};
+pub(crate) use process::{Resumption, inherit, order_stop};
 pub(crate) use scratch::Scratch;
 
 /// Takes commands to the instances that name it.
@@ -88,8 +88,6 @@ pub struct Task {
     pub(crate) password: Option<Secret>,
     /// What the instance runs shell scripts with.
     pub(crate) shell: Option<String>,
-    /// Whether it goes on already: its executor takes it back, rather than to start it.
-    pub(crate) resumes: bool,
 }
 
 /// Without the script, in which values of parameters are filled in.

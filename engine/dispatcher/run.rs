@@ -10,8 +10,9 @@ use crate::execution::{Outcome, StopOrder, StopReason};
 use crate::executor::{DynExecutor, ExecutionContext, Task};
 
 /// How much longer than the grace period an executor may take to see a stop through: to look for what
-/// it has to end, to wait up to 5 s for what was killed, and to drain pipes for as long again.
-const STOP_MARGIN: Duration = Duration::from_secs(15);
+/// it has to end, to wait up to 5 s for what was killed, twice that with a cgroup, to drain pipes for as long
+/// again, and to leave the cgroup.
+const STOP_MARGIN: Duration = Duration::from_secs(25);
 
 /// Carries out a task. If its time is up it is asked to stop; an executor that does not is dropped.
 pub(super) async fn run(
@@ -37,12 +38,16 @@ pub(super) async fn run(
     tokio::select! {
         biased;
         outcome = &mut work => outcome,
-        () = cx.sleep(patience) => Outcome::Broke {
-            info: format!(
-                "the executor was asked to stop and did not return within {} s; it was dropped",
-                patience.as_secs()
-            ),
-        },
+        () = cx.sleep(patience) => {
+            // What has a keeper goes on without its executor.
+            cx.report(|report| report.is_lost = report.is_kept);
+            Outcome::Broke {
+                info: format!(
+                    "the executor was asked to stop and did not return within {} s; it was dropped",
+                    patience.as_secs()
+                ),
+            }
+        }
     }
 }
 

@@ -49,6 +49,7 @@ use script::Interpreter;
 
 pub use helper::helper_main;
 pub(crate) use inheritance::inherit;
+pub(crate) use kept::{Resumption, order_stop};
 
 /// Runs scripts as processes of this machine: as the host's own user, or, if the host may, as another.
 ///
@@ -154,12 +155,6 @@ impl ProcessExecutor {
     /// Carries out `task`. `Err` is an outcome too: that of a task which never got to run, or was
     /// lost sight of.
     async fn run(&self, task: &Task, cx: &ExecutionContext) -> Result<Outcome, Outcome> {
-        if task.resumes
-            && let Some(runs) = cx.scratch.runs()
-        {
-            let name = Scratch::name(task.execution_id, task.attempt);
-            return kept::resume(&runs.join(name), cx).await;
-        }
         check_type(task)?;
         if cx.stop.borrow().is_some() {
             return Ok(Outcome::Stopped { signal: None, exit_code: None, info: String::new() });

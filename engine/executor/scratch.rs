@@ -46,7 +46,10 @@ impl Scratch {
         let mut engine_before = None;
         for place in &places {
             engine_before = engine_before.or(engine_in(place));
-            sweep(place).map_err(|error| io_error(place, &error))?;
+            // What a run of another user has left may not let itself be removed; it is in nobody's way.
+            if let Err(error) = sweep(place) {
+                tracing::warn!(%error, path = %place.display(), "files of earlier runs stay behind");
+            }
         }
         let [first, second] = places;
         let path = if create(&first).is_ok() {
@@ -68,7 +71,7 @@ impl Scratch {
         let new_in = |place| tempfile::Builder::new().prefix("adjutant-").tempdir_in(place);
         let folder = new_in(Path::new(IN_MEMORY)).or_else(|_| new_in(&on_disk));
         let folder = folder.map_err(|error| io_error(&on_disk, &error))?;
-        fs::set_permissions(folder.path(), Permissions::from_mode(mode()))
+        fs::set_permissions(folder.path(), Permissions::from_mode(MODE))
             .map_err(|error| io_error(folder.path(), &error))?;
         Ok(Self::new(folder.keep()))
     }
@@ -94,9 +97,10 @@ impl Scratch {
         self.engine_before
     }
 
-    /// Where surviving runs have their records; none for an engine in memory.
+    /// Where surviving runs have their records; none for an engine in memory, and none if somebody else has
+    /// made that folder.
     pub(crate) fn runs(&self) -> Option<&Path> {
-        self.runs.as_deref()
+        self.runs.as_deref().filter(|runs| fs::symlink_metadata(runs).is_err() || is_own(runs))
     }
 
     /// What the files of a run are called; no other run has this name.
@@ -107,7 +111,8 @@ impl Scratch {
     /// Removes what there is of a run that survived, and is recorded now.
     pub(crate) fn forget(&self, name: &OsStr) {
         let Some(runs) = &self.runs else { return };
-        // What cannot be removed now is removed at the next open.
+        // What cannot be removed now is removed at the next open. In this order: whoever looks for the run
+        // looks for its folder.
         let _ = fs::remove_dir_all(runs.join(name));
         let _ = fs::remove_dir_all(self.kept(name));
         let _ = fs::remove_dir(runs);
@@ -168,16 +173,15 @@ fn engine_in(path: &Path) -> Option<u64> {
 
 /// Makes the folder, unless it has stayed.
 fn create(path: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(mode()).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_own(path) => Ok(()),
-        created => created,
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_own(path) => {}
+        created => created?,
     }
+    fs::set_permissions(path, Permissions::from_mode(MODE))
 }
 
-/// Root runs commands as other users, who pass through to a folder of their own.
-fn mode() -> u32 {
-    if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 }
-}
+/// Runs as other users pass through to a folder of their own.
+const MODE: u32 = 0o711;
 
 fn io_error(path: &Path, error: &io::Error) -> Error {
     Error::Storage(StorageError {
@@ -204,7 +208,7 @@ mod tests {
         let database = place.path().join("a.db");
         let scratch = Scratch::of(&database).expect("a folder");
         let path = scratch.path().to_owned();
-        assert_eq!(fs::metadata(&path).expect("it exists").mode() & 0o7777, mode());
+        assert_eq!(fs::metadata(&path).expect("it exists").mode() & 0o7777, MODE);
         fs::write(path.join("left"), "by a run that nobody ended").expect("written");
         fs::create_dir(scratch.kept("17-1")).expect("a folder");
         let before = scratch.engine();

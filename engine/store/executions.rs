@@ -10,8 +10,8 @@ use rusqlite::{OptionalExtension, Row};
 use crate::command::settings::Settings;
 use crate::error::{Error, Result};
 use crate::execution::{
-    DescribeInvocationResults, EXECUTION_INTERRUPTED, InvocationResult, Lost, Report, StopReason,
-    Unended, Verdict,
+    DescribeInvocationResults, InvocationResult, Lost, Report, StopOrder, StopReason, Unended,
+    Verdict,
 };
 use crate::given::Given;
 use crate::id::{CommandId, ExecutionId, InstanceId, InvokeId};
@@ -351,8 +351,8 @@ pub(crate) struct GoingOn {
     pub job: Arc<Job>,
     pub claimed: Claimed,
     pub started_at_ms: i64,
-    /// Whether it is to end.
-    pub is_stopping: bool,
+    /// The order to end it, if there is one.
+    pub stop: Option<StopOrder>,
 }
 
 /// What an engine left running when it ended.
@@ -379,7 +379,7 @@ pub(crate) fn interrupt(
     let mut query = tx.prepare_cached(
         "SELECT e.id, e.attempt, e.fire, v.overlap_policy IS NOT NULL, v.invoke_id, i.instance_id, v.retry,
              e.instance, i.name, i.executor, i.shell, e.started_at_ms, e.status = 'Stopping',
-             v.output_to IS NOT NULL
+             v.output_to IS NOT NULL, e.stop_cause, e.stopped_by, e.stop_reason
          FROM fires f INDEXED BY fires_unfinished
              CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
              JOIN invocations v ON v.id = f.invocation JOIN instances i ON i.id = e.instance
@@ -405,7 +405,7 @@ pub(crate) fn interrupt(
                     shell: row.get(10)?,
                 },
                 started_at_ms: row.get(11)?,
-                is_stopping: row.get(12)?,
+                stop: if row.get(12)? { Some(read_stop(row, 14)?) } else { None },
             });
             continue;
         };
@@ -417,14 +417,7 @@ pub(crate) fn interrupt(
             attempt,
             fire,
             lets_wait: row.get(3)?,
-            verdict: Verdict {
-                cause: Cause::Interrupted,
-                exit_code: None,
-                signal: None,
-                error_code: EXECUTION_INTERRUPTED,
-                error_info: format!("{evidence}{ended}"),
-                stop_cause: None,
-            },
+            verdict: Verdict::interrupted(format!("{evidence}{ended}")),
             output,
             report: Report::default(),
             // What it printed until then may still be there.
@@ -437,6 +430,17 @@ pub(crate) fn interrupt(
     let finished = finish(tx, &left)?;
     (interrupted.invocations, interrupted.retries) = (finished.invocations, finished.retries);
     Ok(interrupted)
+}
+
+/// The order in columns that begin with its cause.
+fn read_stop(row: &Row<'_>, first: usize) -> Result<StopOrder> {
+    let cause: Option<String> = row.get(first)?;
+    let text = |column| Ok::<_, Error>(row.get::<_, Option<String>>(column)?.map(Arc::from));
+    Ok(StopOrder {
+        cause: cause.map_or(Ok(StopReason::Stopped), |cause| parse(&cause))?,
+        by: text(first + 1)?,
+        reason: text(first + 2)?,
+    })
 }
 
 pub(super) fn expect_one(changed: usize, id: ExecutionId) -> Result<()> {

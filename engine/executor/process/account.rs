@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use nix::unistd::{self, Gid, Uid};
+use rustix::thread::{CapabilitySet, CapabilitySets};
 
 /// A user, as the system knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,10 +46,8 @@ impl Account {
         };
         unistd::initgroups(&name, gid).map_err(|error| failed("initgroups", error))?;
         unistd::setgid(gid).map_err(|error| failed("setgid", error))?;
-        // A host that is not root may hold capabilities that outlive the change and even an `exec`.
-        rustix::thread::clear_ambient_capability_set()
-            .map_err(|error| format!("prctl(PR_CAP_AMBIENT): {error}"))?;
         unistd::setuid(uid).map_err(|error| failed("setuid", error))?;
+        drop_capabilities()?;
         self.verify(&name)
     }
 
@@ -77,6 +76,24 @@ impl Account {
         }
         Ok(())
     }
+}
+
+/// Gives up what this thread may do beyond its user's rights, and what the program that it runs would get
+/// of it. Root has its rights by being root.
+///
+/// # Errors
+///
+/// What the system refused, in words.
+pub(super) fn drop_capabilities() -> Result<(), String> {
+    rustix::thread::clear_ambient_capability_set()
+        .map_err(|error| format!("prctl(PR_CAP_AMBIENT): {error}"))?;
+    let none = CapabilitySet::empty();
+    let mut sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    if unistd::geteuid().is_root() {
+        let own = rustix::thread::capabilities(None).map_err(|error| format!("capget: {error}"))?;
+        sets = CapabilitySets { inheritable: none, ..own };
+    }
+    rustix::thread::set_capabilities(None, sets).map_err(|error| format!("capset: {error}"))
 }
 
 impl From<unistd::User> for Account {

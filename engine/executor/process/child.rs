@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -312,8 +312,7 @@ impl Group {
     /// Whether the leader is a zombie. Fails with `ECHILD` if it is not even that: if the host
     /// reaped it, and the number of the group may by now be that of strangers.
     fn leader_has_ended(&self) -> io::Result<bool> {
-        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        Ok(rustix::process::waitid(WaitId::Pid(self.id), look)?.is_some())
+        kernel::has_ended(self.id)
     }
 
     fn signal(&self, signal: Signal) -> io::Result<()> {

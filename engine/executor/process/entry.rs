@@ -16,7 +16,7 @@ use rustix::fs::MemfdFlags;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::account::Account;
+use super::account::{self, Account};
 use super::environment::User;
 use super::order::{Order, Start};
 use super::told::Told;
@@ -125,7 +125,11 @@ fn enter_group(entrances: &[OsString]) -> Result<(), Outcome> {
 /// Becomes the user.
 fn take_identity(identity: Identity, script: &OsString) -> Result<User, Outcome> {
     let name = match identity {
-        Identity::Host(user) => return Ok(user),
+        Identity::Host(user) => {
+            // Those of the host's user are all that its runs have, whatever the host was given beside.
+            account::drop_capabilities().map_err(|info| Outcome::Broke { info })?;
+            return Ok(user);
+        }
         Identity::Account(name) => name,
     };
     let account = Account::of_name(&name)
@@ -159,7 +163,12 @@ fn take_limits(limits: &ResourceLimits) -> Result<(), Outcome> {
     for (name, resource, limit) in wanted {
         let Some(limit) = limit else { continue };
         // A second for whoever wants to tidy up at SIGXCPU.
-        let hard = if resource == Resource::RLIMIT_CPU { limit.saturating_add(1) } else { limit };
+        let hard = if resource == Resource::RLIMIT_CPU {
+            let highest = getrlimit(resource).map_or(limit, |(_, hard)| hard);
+            limit.saturating_add(1).min(highest.max(limit))
+        } else {
+            limit
+        };
         setrlimit(resource, limit, hard).map_err(|error| {
             let highest = getrlimit(resource).map_or(0, |(_, hard)| hard);
             let what = format!("{name} cannot be {limit} where the engine itself has {highest}");

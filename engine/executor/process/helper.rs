@@ -1,12 +1,13 @@
 //! The program that the host is, started again for a part that must not be done in the host itself.
 
 use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::environment::{self, Mark, Variables};
 use super::order::Start;
-use super::{entry, keeper};
+use super::{entry, keeper, kernel};
 use crate::execution::Outcome;
 
 /// What tells a helper from the host.
@@ -36,15 +37,27 @@ pub fn helper_main() {
     // A keeper has runs that need helpers of its own.
     CAN_HELP.store(true, Ordering::Relaxed);
     let Some(role) = role else { return };
-    // A program with rights that its caller has not must not do what the caller writes to it.
-    let trusts_caller = rustix::process::getuid() == rustix::process::geteuid()
-        && rustix::process::getgid() == rustix::process::getegid();
-    let done = match role {
-        ENTRY if trusts_caller => entry::enter().is_ok(),
-        KEEPER if trusts_caller => keeper::keep().is_ok(),
-        _ => false,
+    let work = match role {
+        ENTRY if is_started_by_host() => entry::enter,
+        KEEPER if is_started_by_host() => keeper::keep,
+        _ => std::process::exit(1),
     };
-    std::process::exit(if done { 0 } else { 1 });
+    // On a thread of its own: this one may be a runtime's, which has room for no other.
+    let done = std::thread::spawn(work).join();
+    std::process::exit(if matches!(done, Ok(Ok(()))) { 0 } else { 1 });
+}
+
+/// Whether this program was started by itself, as this user and with no more rights than that: what a
+/// stranger writes to one that may do more than he must not be done.
+fn is_started_by_host() -> bool {
+    let file = |path: &str| std::fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    let Some(parent) = rustix::process::getppid() else { return false };
+    let host = file(&format!("/proc/{parent}/exe"));
+    let user = std::fs::metadata(format!("/proc/{parent}")).map(|found| found.uid()).ok();
+    !kernel::has_more_rights_than_caller()
+        && host.is_some()
+        && host == file("/proc/self/exe")
+        && user == Some(rustix::process::geteuid().as_raw())
 }
 
 /// How a helper is started that is to become the program of a run.

@@ -65,8 +65,8 @@ pub(crate) async fn inherit(scratch: &Scratch, unended: &[Unended]) -> HashMap<E
 
 /// Whether a keeper has, or will have, the end of its run to tell.
 fn survives(folder: &Path) -> bool {
-    let goes_on =
-        |folder: &Path| Identity::read(folder).is_some_and(|keeper| keeper.alive().is_some());
+    // One that cannot be found out about is left alone.
+    let goes_on = |folder: &Path| !matches!(keeper::find(folder), Ok(None));
     if keeper::read_record(folder).end.is_some() || goes_on(folder) {
         return true;
     }
@@ -84,9 +84,9 @@ fn abandon(scratch: &Scratch, surviving: &HashSet<String>) -> Vec<Mark> {
         if name.to_str().is_some_and(|name| surviving.contains(name)) {
             continue;
         }
-        if let Some(identity) = Identity::read(&folder.path()) {
-            if let Some(keeper) = identity.alive() {
-                let _ = rustix::process::kill_process(keeper, Signal::KILL);
+        if let Ok(Some(identity)) = Identity::read(&folder.path()) {
+            if let Ok(Some(keeper)) = identity.alive() {
+                let _ = rustix::process::pidfd_send_signal(keeper, Signal::KILL);
             }
             marks.push(identity.mark);
         }

@@ -6,14 +6,16 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use rustix::process::Pid;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -92,17 +94,44 @@ impl Identity {
         }))
     }
 
-    /// That of the keeper with this folder, if it has got so far.
-    pub(super) fn read(folder: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(folder.join(IDENTITY)).ok()?).ok()
+    /// That of the keeper with this folder; none if it has not got so far.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read, such as for want of descriptors.
+    pub(super) fn read(folder: &Path) -> io::Result<Option<Self>> {
+        match fs::read(folder.join(IDENTITY)) {
+            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
-    /// Its number, if it still is a process.
-    pub(super) fn alive(&self) -> Option<Pid> {
-        let pid = Pid::from_raw(self.pid)?;
-        let now = Self::of(pid, self.mark).ok().flatten();
-        now.filter(|now| now == self).map(|_| pid)
+    /// A descriptor of it, if it still is a process.
+    ///
+    /// # Errors
+    ///
+    /// If that cannot be told, such as for want of descriptors.
+    pub(super) fn alive(&self) -> io::Result<Option<OwnedFd>> {
+        let Some(pid) = Pid::from_raw(self.pid) else { return Ok(None) };
+        let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(Errno::SRCH) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        // Looked at once the descriptor is open: it means this process, and no later one of its number.
+        let now = Self::of(pid, self.mark)?;
+        Ok(now.filter(|now| now == self).map(|_| pidfd))
     }
+}
+
+/// A descriptor of the keeper with this folder, if it is there.
+///
+/// # Errors
+///
+/// If that cannot be told: then nobody may take it for one that has ended.
+pub(super) fn find(folder: &Path) -> io::Result<Option<OwnedFd>> {
+    Identity::read(folder)?.map_or(Ok(None), |identity| identity.alive())
 }
 
 /// What the folder of a keeper says of its run; nothing, if it says nothing yet.
@@ -133,7 +162,7 @@ fn write(folder: &Path, name: &str, content: &impl Serialize, durably: bool) -> 
 /// If the run could not be begun, or its record not be written.
 pub(super) fn keep() -> io::Result<()> {
     // By which people know it; that of the path it was started by says nothing.
-    fs::write("/proc/self/comm", "adjutant-keeper")?;
+    let _ = fs::write("/proc/self/comm", "adjutant-keeper");
     let (charge, _): (Charge, _) = entry::receive()?;
     let listener = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
@@ -191,19 +220,32 @@ impl Keeper {
         let mut timeout = cx.sleep(*timeout);
         let mut save = tokio::time::interval(SAVE_EVERY);
         let mut host: Option<Listening> = None;
+        let mut deaf = false;
         let outcome = loop {
             tokio::select! {
                 biased;
                 outcome = &mut work => break outcome,
                 () = &mut timeout, if self.stop.borrow().is_none() => {
-                    self.stop.send_replace(Some(StopReason::Timeout.into()));
+                    self.ask_to_stop(StopReason::Timeout);
                 }
                 // The last to come is the one that runs the file now.
-                accepted = listener.accept() => {
-                    host = Some(Box::pin(attend(accepted?.0, cx.output.clone(), self.stop.clone())));
-                }
+                accepted = listener.accept(), if !deaf => match accepted {
+                    Ok((stream, _)) => {
+                        let attending = attend(stream, cx.output.clone(), self.stop.clone());
+                        host = Some(Box::pin(attending));
+                    }
+                    // Most likely for want of descriptors, which others may give back.
+                    Err(_) => deaf = true,
+                },
                 () = gone(&mut host) => host = None,
-                _ = save.tick() => save_output(&self.folder, &cx, &mut self.saved),
+                _ = save.tick() => {
+                    deaf = false;
+                    // Without it nobody would ever hear of this run.
+                    if !self.folder.exists() {
+                        self.ask_to_stop(StopReason::Shutdown);
+                    }
+                    save_output(&self.folder, &cx, &mut self.saved);
+                }
             }
         };
         let told = Told::from(outcome.unwrap_or_else(|outcome| outcome));
@@ -226,6 +268,10 @@ impl Keeper {
         Ok(())
     }
 
+    fn ask_to_stop(&self, reason: StopReason) {
+        ask_to_stop(&self.stop, reason);
+    }
+
     fn last_record(&self, told: Told) -> Record {
         let mut report =
             std::mem::take(&mut *self.cx.report.lock().unwrap_or_else(PoisonError::into_inner));
@@ -242,6 +288,15 @@ fn save_output(folder: &Path, cx: &ExecutionContext, saved: &mut u64) {
     if printed > *saved && write(folder, RECORD, &Record::new(&output, None), false).is_ok() {
         *saved = printed;
     }
+}
+
+/// Asks once; the first reason stays.
+fn ask_to_stop(stop: &watch::Sender<Option<StopOrder>>, reason: StopReason) {
+    stop.send_if_modified(|asked| {
+        let first = asked.is_none();
+        asked.get_or_insert(reason.into());
+        first
+    });
 }
 
 /// Ends when there is a host no more; not if there is none.
@@ -285,11 +340,7 @@ async fn attend(
         loop {
             let order = orders.read_u8().await?;
             if let Some(reason) = REASONS.get(usize::from(order)) {
-                stop.send_if_modified(|asked| {
-                    let first = asked.is_none();
-                    asked.get_or_insert(StopOrder::from(*reason));
-                    first
-                });
+                ask_to_stop(&stop, *reason);
             }
         }
     };

@@ -1,28 +1,38 @@
 //! The host's side of a run that has a keeper: begins it, listens to it, takes it back.
 
 use std::fs::{self, DirBuilder, File};
-use std::io;
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::Pid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use super::ExecutionContext;
 use super::child;
 use super::entry::Letter;
 use super::family::Family;
 use super::keeper::{self, Charge, GAP, Identity, SOCKET, STDERR, STDOUT};
+use super::{ExecutionContext, Executor, Scratch, Task};
 use super::{broke, group, helper, inheritance, kernel};
-use crate::execution::{Outcome, Report};
+use crate::execution::{Outcome, Report, StopReason, Unended};
 use crate::output::{Output, Piece, Stream};
 
 /// A keeper that this host has started. Dropped, it goes on.
 struct Child {
     pid: Pid,
+}
+
+/// How long to wait before one is listened to again that cannot be, or has let go.
+const LISTEN_AGAIN: Duration = Duration::from_millis(20);
+
+impl Child {
+    fn has_ended(&self) -> bool {
+        !matches!(kernel::has_ended(self.pid), Ok(false))
+    }
 }
 
 impl Drop for Child {
@@ -46,9 +56,16 @@ pub(super) async fn begin(charge: &Charge, cx: &ExecutionContext) -> Result<Outc
         if let Some(runs) = folder.parent() {
             DirBuilder::new().mode(0o700).recursive(true).create(runs)?;
         }
-        DirBuilder::new().mode(0o700).create(&folder)
+        DirBuilder::new().mode(0o700).create(&folder)?;
+        // There from now on: an engine that ends leaves what has such a folder.
+        DirBuilder::new().mode(0o700).create(&charge.scratch)
     };
-    make_folder().map_err(cannot)?;
+    // The folder of all runs may go with the last of them right now.
+    let made = make_folder().or_else(|error| match error.kind() {
+        ErrorKind::NotFound => make_folder(),
+        _ => Err(error),
+    });
+    made.map_err(cannot)?;
     let spawn = || {
         let null = || File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
         let stdio = [Letter::new(charge)?.to_helper()?, bind(&folder)?.into(), null()?];
@@ -56,18 +73,40 @@ pub(super) async fn begin(charge: &Charge, cx: &ExecutionContext) -> Result<Outc
     };
     let keeper = spawn().map(|pid| Child { pid }).map_err(|error| {
         let _ = fs::remove_dir_all(&folder);
+        let _ = fs::remove_dir_all(&charge.scratch);
         cannot(error)
     })?;
     see_through(&folder, Some(keeper), cx).await
 }
 
-/// Listens to a keeper that an earlier host has started, or reads what it left.
-///
-/// # Errors
-///
-/// The outcome of a run that was lost sight of.
-pub(super) async fn resume(folder: &Path, cx: &ExecutionContext) -> Result<Outcome, Outcome> {
-    see_through(folder, None, cx).await
+/// Takes back a run that an earlier host has begun, whatever serves its instance now: listens to its keeper,
+/// or reads what that left.
+pub(crate) struct Resumption;
+
+impl Executor for Resumption {
+    async fn execute(&self, task: Task, cx: ExecutionContext) -> Outcome {
+        let Some(runs) = cx.scratch.runs() else {
+            return Outcome::Broke { info: "the folder of surviving runs is gone".to_owned() };
+        };
+        let folder = runs.join(Scratch::name(task.execution_id, task.attempt));
+        see_through(&folder, None, &cx).await.unwrap_or_else(|outcome| outcome)
+    }
+}
+
+/// Has a surviving run end that nobody here listens to; blocks for a moment.
+pub(crate) fn order_stop(scratch: &Scratch, run: Unended, reason: StopReason) {
+    let Some(runs) = scratch.runs() else { return };
+    let folder = runs.join(Scratch::name(run.id, run.attempt));
+    let order = || {
+        let mut stream = with_short_path(&folder, |path| StdStream::connect(path))?;
+        // From the end on: what it has printed is not for whoever only gives an order.
+        stream.write_all(&u64::MAX.to_le_bytes())?;
+        stream.write_all(&[keeper::order_of(reason)])
+    };
+    if let Err(error) = order() {
+        // The next engine that runs the file gives it again.
+        tracing::warn!(%error, execution = %run.id, "a surviving run does not take the order to stop");
+    }
 }
 
 async fn see_through(
@@ -76,22 +115,26 @@ async fn see_through(
     cx: &ExecutionContext,
 ) -> Result<Outcome, Outcome> {
     cx.report(|report| report.is_kept = true);
-    // One that cannot be listened to has ended, or is about to.
-    while let Ok(stream) = connect(folder) {
-        listen(stream, cx).await;
-        if keeper::read_record(folder).end.is_some() {
+    loop {
+        if let Ok(stream) = connect(folder) {
+            listen(stream, cx).await;
+        }
+        // One that cannot be found out about is not taken for one that has ended.
+        let has_ended = keeper::read_record(folder).end.is_some()
+            || child.as_ref().is_some_and(Child::has_ended)
+            || (child.is_none() && matches!(keeper::find(folder), Ok(None)));
+        if has_ended {
             break;
         }
-    }
-    if let Some(keeper) = Identity::read(folder).and_then(|identity| identity.alive())
-        && let Ok(ended) = child::watch(keeper)
-    {
-        let _ = ended.readable().await;
+        tokio::time::sleep(LISTEN_AGAIN).await;
     }
     drop(child);
     let record = keeper::read_record(folder);
     catch_up(&record.output(), cx);
-    let Some(end) = record.end else { return Err(lost(folder).await) };
+    let Some(end) = record.end else {
+        cx.report(|report| report.is_lost = true);
+        return Err(lost(folder).await);
+    };
     cx.report(|report| *report = Report { is_kept: true, ..end.report });
     Ok(end.told.into())
 }
@@ -158,7 +201,7 @@ fn catch_up(output: &Output, cx: &ExecutionContext) {
 /// The outcome of a run whose keeper has ended before it; ends the run too.
 async fn lost(folder: &Path) -> Outcome {
     let mut info = "its keeper ended before it did".to_owned();
-    if let Some(identity) = Identity::read(folder) {
+    if let Ok(Some(identity)) = Identity::read(folder) {
         let ended = inheritance::end(vec![Family::without_leader(identity.mark)]).await;
         for what in ended.iter().filter(|what| !what.is_empty()) {
             info = format!("{info}; {what}");

@@ -16,7 +16,7 @@ use std::process::ExitStatus;
 use std::ptr;
 use std::time::Duration;
 
-use rustix::process::Pid;
+use rustix::process::{Pid, WaitId, WaitIdOptions};
 
 use super::order::Start;
 
@@ -88,6 +88,16 @@ fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(&fd, 3)?)
 }
 
+/// Whether a child has ended, its status not taken.
+///
+/// # Errors
+///
+/// `ECHILD` if there is no such child, or somebody else has taken its status.
+pub(super) fn has_ended(pid: Pid) -> io::Result<bool> {
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    Ok(rustix::process::waitid(WaitId::Pid(pid), look)?.is_some())
+}
+
 /// Takes the exit status of a child that has ended, and what it has used; none if it has not ended.
 ///
 /// # Errors
@@ -132,6 +142,13 @@ pub(super) fn ended_child() -> Option<Pid> {
         }
     };
     Pid::from_raw(pid)
+}
+
+/// Whether this program was given rights that whoever started it does not have: as a file with a set-user-ID
+/// bit or capabilities.
+pub(super) fn has_more_rights_than_caller() -> bool {
+    // SAFETY: the call reads what the kernel has put into this process before it began.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
 /// What this process itself has used.

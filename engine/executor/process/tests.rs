@@ -129,7 +129,6 @@ impl Run {
             content,
             resolved: None,
             password: None,
-            resumes: false,
             shell: self.shell.clone(),
         };
         let (executor, cx) = (self.executor.clone(), self.cx.clone());
