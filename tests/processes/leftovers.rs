@@ -86,7 +86,7 @@ async fn a_copy_of_the_file_ends_nothing() {
     check_says(&copied, ExecutionStatus::Error, "ExecutionInterrupted", "its end is not known");
     assert!(!copied.error_info.contains(LEFT), "{}", copied.error_info);
     assert_eq!(marker.alive().len(), 1, "the original goes on");
-    drop(host);
+    host.kill();
     place.open().await;
     marker.check_nobody_is_left("the original");
 }

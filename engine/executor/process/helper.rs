@@ -26,10 +26,8 @@ static CAN_HELP: AtomicBool = AtomicBool::new(false);
 /// # One line in `main`
 ///
 /// ```no_run
-/// fn main() {
-///     adjutant::helper_main();
-///     // The host's own work.
-/// }
+/// // In `main`, before the host's own work:
+/// adjutant::helper_main();
 /// ```
 pub fn helper_main() {
     let mut arguments = std::env::args_os().skip(1);

@@ -126,7 +126,7 @@ pub(super) async fn end(mut families: Vec<Family>) -> Vec<String> {
 }
 
 /// Waits until nobody is found any more; does this to whoever still is, at each look.
-async fn all_gone(families: &mut Vec<Family>, mut at_each_look: impl FnMut(&[Family])) {
+async fn all_gone(families: &mut [Family], mut at_each_look: impl FnMut(&[Family])) {
     while look(families).await {
         let Some(family) = families.iter().position(|family| !family.is_empty()) else { return };
         at_each_look(families);
@@ -135,7 +135,7 @@ async fn all_gone(families: &mut Vec<Family>, mut at_each_look: impl FnMut(&[Fam
 }
 
 /// Whether it could be seen who is there.
-async fn look(families: &mut Vec<Family>) -> bool {
+async fn look(families: &mut [Family]) -> bool {
     let Ok(Ok(census)) = tokio::task::spawn_blocking(census::take).await else { return false };
     families.iter_mut().for_each(|family| family.update(&census));
     true
