@@ -35,6 +35,7 @@ async fn cut_off(setup: &Setup, marker: &Marker, request: RunCommand) -> InvokeI
 }
 
 const LEFT: &str = "what was left of it was ended: ";
+const KILLED: &str = "it took SIGKILL to end ";
 
 async fn check_is_ended(text: &str, says: &[&str], how: impl Fn(RunCommand) -> RunCommand) {
     let (place, marker) = (Place::new(), Marker::new());
@@ -46,6 +47,9 @@ async fn check_is_ended(text: &str, says: &[&str], how: impl Fn(RunCommand) -> R
     for says in says {
         check_says(&record, ExecutionStatus::Error, "ExecutionInterrupted", says);
     }
+    // Those who listen are only asked.
+    let killed = record.error_info.contains(KILLED);
+    assert_eq!(killed, says.contains(&KILLED), "{text}: {}", record.error_info);
 }
 
 async fn what_is_left_is_ended_at_open() {
@@ -56,7 +60,7 @@ async fn what_is_left_is_ended_at_open() {
     check_is_ended("(setsid SLEEP &); echo up; SLEEP", &[LEFT, "(sleep)"], same).await;
     check_is_ended("sh -c 'kill -STOP $$; SLEEP' & echo up; kill -STOP $$", &[LEFT], same).await;
     let stubborn = "trap '' TERM; SLEEP & echo up; wait; SLEEP";
-    check_is_ended(stubborn, &[LEFT, "it took SIGKILL to end ", "(sleep)"], same).await;
+    check_is_ended(stubborn, &[LEFT, KILLED, "(sleep)"], same).await;
 }
 
 async fn what_is_left_of_another_user_is_ended() {

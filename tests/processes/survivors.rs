@@ -176,9 +176,9 @@ async fn a_run_that_ended_alone_has_its_whole_record() {
 async fn what_the_quota_leaves_out_is_counted_over_restarts() {
     // Eight digits and a line end each, 36,000 bytes in all.
     let count = |from: u32| format!("seq {from} {}", from + 1_999);
-    let text = format!("{}; TELL; WAIT; {}; TELL; WAIT", count(10_000_000), count(20_000_000));
+    let counts = [10_000_000, 20_000_000].map(|from| format!("{}; TELL; WAIT", count(from)));
     for ends_alone in [false, true] {
-        let mut survivor = Survivor::new(&text, |request| request);
+        let mut survivor = Survivor::new(&counts.join("; "), |request| request);
         survivor.told.heard();
         survivor.lose_host();
         survivor.go_on.open();
@@ -195,17 +195,17 @@ async fn what_the_quota_leaves_out_is_counted_over_restarts() {
         };
         let record = ended(&engine, &survivor.invoke_id).await;
         assert_eq!(record.status, ExecutionStatus::Success, "{}", record.error_info);
-        let first_line = text_of_first_line(&record).len() as u64 + 1;
-        let kept = record.output.as_bytes().len() as u64;
-        assert_eq!((kept, record.dropped_at), (6_000 + 18_576, Some(6_000)));
-        assert_eq!(record.dropped, first_line + 36_000 - kept, "{ends_alone}");
-        assert!(printed(&record).ends_with("20001998\n20001999\n"));
+        let first_line = text(&record).split_once('\n').expect("a line").0.to_owned();
+        let numbers = (10_000_000..10_002_000).chain(20_000_000..20_002_000);
+        let lines = std::iter::once(first_line).chain(numbers.map(|n| n.to_string()));
+        let whole: String = lines.flat_map(|line| [line, "\n".to_owned()]).collect();
+        let tail = whole.len() - 18_576;
+        let kept = format!("{}{}", &whole[..6_000], &whole[tail..]);
+        assert!(printed(&record) == kept, "ends alone: {ends_alone}");
+        let dropped = (tail - 6_000) as u64;
+        assert_eq!((record.dropped, record.dropped_at), (dropped, Some(6_000)));
         survivor.check_is_tidied_up();
     }
-}
-
-fn text_of_first_line(record: &adjutant::InvocationResult) -> String {
-    text(record).split_once('\n').expect("a line").0.to_owned()
 }
 
 async fn an_upgrade_waits_for_no_survivor() {
