@@ -17,6 +17,7 @@ use adjutant::{
     ProcessExecutor, RunCommand,
 };
 use libtest_mimic::Trial;
+use serde::Serialize;
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -45,7 +46,6 @@ pub fn trial<F: Future<Output = ()>>(
         let runtime = runtime.worker_threads(2).enable_all().build()?;
         let ended = async { tokio::time::timeout(PATIENCE, test()).await };
         runtime.block_on(ended).map_err(|_| "it takes longer than anybody waits")?;
-        runtime.shutdown_background();
         Ok(())
     })
 }
@@ -237,7 +237,7 @@ pub fn kill(pid: i32) {
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it can be killed");
 }
 
-/// Waits until this many of a test's processes are there, which nothing tells of.
+/// Waits for what nothing tells of.
 pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let began = std::time::Instant::now();
     while !is_so() {
@@ -294,10 +294,11 @@ pub fn check_says(record: &InvocationResult, status: ExecutionStatus, code: &str
     assert!(info.contains(says), "want `{says}` in: {info}");
 }
 
-/// A host in a process of its own. Killed when dropped.
+/// A host in a process of its own. Ends, and tidies up, when dropped.
 pub struct Host {
     child: Child,
-    orders: ChildStdin,
+    /// None once it is to end.
+    orders: Option<ChildStdin>,
     lines: Receiver<String>,
 }
 
@@ -325,27 +326,28 @@ impl Host {
         let command = command.env("SECRET_OF_HOST", "1").env("LD_LIBRARY_PATH", "/secret-of-host");
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
-        let mut orders = child.stdin.take().expect("piped");
+        let orders = child.stdin.take();
         let lines = lines(child.stdout.take().expect("piped"));
-        writeln!(orders, "{}", serde_json::to_string(setup).expect("JSON")).expect("it listens");
-        let host = Self { child, orders, lines };
+        let mut host = Self { child, orders, lines };
+        host.write(setup);
         host.expect("open");
         host
     }
 
     /// Has it do something, and waits until it has.
     pub fn order(&mut self, order: &Order) {
-        self.tell(order);
+        self.write(order);
         self.expect("done");
     }
 
-    /// Has it do something.
-    pub fn tell(&mut self, order: &Order) {
-        writeln!(self.orders, "{}", serde_json::to_string(order).expect("JSON")).expect("it lives");
+    fn write(&mut self, message: &impl Serialize) {
+        let line = serde_json::to_string(message).expect("JSON");
+        let orders = self.orders.as_mut().expect("it is not to end");
+        writeln!(orders, "{line}").expect("it listens");
     }
 
     pub fn run(&mut self, request: RunCommand) -> InvokeId {
-        self.tell(&Order::Run(Box::new(request)));
+        self.write(&Order::Run(Box::new(request)));
         let line = self.expect("invoked ");
         line.trim_start_matches("invoked ").parse().expect("an id")
     }
@@ -378,8 +380,8 @@ impl Host {
     }
 
     /// Ends it as a loss of power would.
-    pub fn kill(self) {
-        drop(self);
+    pub fn kill(mut self) {
+        self.child.kill().expect("it lives");
     }
 
     pub fn shut_down(mut self) {
@@ -389,8 +391,7 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // Fails if it has ended.
-        let _ = self.child.kill();
+        drop(self.orders.take());
         let _ = self.child.wait();
     }
 }

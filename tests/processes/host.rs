@@ -74,6 +74,7 @@ pub fn serve() {
         runtime.block_on(obey(&engine, order, &says));
         say(&says, "done");
     }
+    runtime.block_on(engine.shutdown(Duration::ZERO));
 }
 
 async fn open(setup: &Setup) -> adjutant::Result<Engine> {

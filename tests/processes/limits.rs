@@ -103,6 +103,9 @@ async fn memory_that_is_not_there_is_named() {
         check_says(&record, ExecutionStatus::Failed, "ExitCodeNonzero", says);
         let peak = record.memory_peak_bytes.expect("it is counted");
         assert!((16 * MIB..=32 * MIB).contains(&peak), "{peak}");
+        let request = script("exec tail /dev/zero").username(&user).resource_limits(limits);
+        let record = run(&engine, request.survive_restarts()).await;
+        check_says(&record, ExecutionStatus::Failed, "ExitCodeNonzero", says);
         // Enough is enough.
         let modest = "head -c 8000000 /dev/zero | tail -c 8000000 | wc -c";
         let record = run(&engine, script(modest).username(&user).resource_limits(limits)).await;

@@ -91,12 +91,11 @@ impl Survivor {
         parts.into_iter().find(kept).expect("a folder of its own").to_owned()
     }
 
-    /// Nothing is on disk but the record.
-    #[track_caller]
-    fn check_is_tidied_up(&self) {
-        assert!(!self.place.runs().exists(), "{} stays", self.place.runs().display());
-        assert!(!self.scratch().exists(), "{} stays", self.scratch().display());
+    /// Nothing is on disk but the record, soon after that is there; and nobody is left.
+    async fn check_is_tidied_up(&self) {
         self.marker.check_nobody_is_left("a survivor");
+        let folders = [self.place.runs(), self.scratch()];
+        until("its folders are gone", || !folders.iter().any(|folder| folder.exists())).await;
     }
 
     async fn stop(&self, engine: &Engine) {
@@ -131,7 +130,7 @@ async fn a_run_that_survives_has_its_whole_record() {
         assert_eq!(lines_after_first(&record), ["alone", "error", "late"]);
         assert_eq!((record.dropped, record.result.clone()), (0, Some(json!({"n": 1}))));
         assert!(record.user_time_us.expect("it is counted") > 1_000, "{record:?}");
-        survivor.check_is_tidied_up();
+        survivor.check_is_tidied_up().await;
     }
 }
 
@@ -169,16 +168,16 @@ async fn a_run_that_ended_alone_has_its_whole_record() {
         assert_eq!(record.result, Some(json!({"n": 1})));
         assert!(record.user_time_us.expect("it is counted") > 1_000, "{record:?}");
         assert!(record.finish_time.expect("it has ended") <= ended_by, "when it ended itself");
-        survivor.check_is_tidied_up();
+        survivor.check_is_tidied_up().await;
     }
 }
 
 async fn what_the_quota_leaves_out_is_counted_over_restarts() {
     // Eight digits and a line end each, 36,000 bytes in all.
     let count = |from: u32| format!("seq {from} {}", from + 1_999);
-    let text = format!("{}; TELL; WAIT; {}; TELL; WAIT", count(10_000_000), count(20_000_000));
+    let counts = [10_000_000, 20_000_000].map(|from| format!("{}; TELL; WAIT", count(from)));
     for ends_alone in [false, true] {
-        let mut survivor = Survivor::new(&text, |request| request);
+        let mut survivor = Survivor::new(&counts.join("; "), |request| request);
         survivor.told.heard();
         survivor.lose_host();
         survivor.go_on.open();
@@ -195,17 +194,17 @@ async fn what_the_quota_leaves_out_is_counted_over_restarts() {
         };
         let record = ended(&engine, &survivor.invoke_id).await;
         assert_eq!(record.status, ExecutionStatus::Success, "{}", record.error_info);
-        let first_line = text_of_first_line(&record).len() as u64 + 1;
-        let kept = record.output.as_bytes().len() as u64;
-        assert_eq!((kept, record.dropped_at), (6_000 + 18_576, Some(6_000)));
-        assert_eq!(record.dropped, first_line + 36_000 - kept, "{ends_alone}");
-        assert!(printed(&record).ends_with("20001998\n20001999\n"));
-        survivor.check_is_tidied_up();
+        let first_line = text(&record).split_once('\n').expect("a line").0.to_owned();
+        let numbers = (10_000_000..10_002_000).chain(20_000_000..20_002_000);
+        let lines = std::iter::once(first_line).chain(numbers.map(|n| n.to_string()));
+        let whole: String = lines.flat_map(|line| [line, "\n".to_owned()]).collect();
+        let tail = whole.len() - 18_576;
+        let kept = format!("{}{}", &whole[..6_000], &whole[tail..]);
+        assert!(printed(&record) == kept, "ends alone: {ends_alone}");
+        let dropped = (tail - 6_000) as u64;
+        assert_eq!((record.dropped, record.dropped_at), (dropped, Some(6_000)));
+        survivor.check_is_tidied_up().await;
     }
-}
-
-fn text_of_first_line(record: &adjutant::InvocationResult) -> String {
-    text(record).split_once('\n').expect("a line").0.to_owned()
 }
 
 async fn an_upgrade_waits_for_no_survivor() {
@@ -224,7 +223,7 @@ async fn an_upgrade_waits_for_no_survivor() {
     survivor.go_on.open();
     let record = ended(&engine, &survivor.invoke_id).await;
     assert!(printed(&record).ends_with("\nlate\n"));
-    survivor.check_is_tidied_up();
+    survivor.check_is_tidied_up().await;
 }
 
 async fn a_survivor_can_be_stopped() {
@@ -238,7 +237,7 @@ async fn a_survivor_can_be_stopped() {
         survivor.stop(&engine).await;
         let record = ended(&engine, &survivor.invoke_id).await;
         check_says(&record, ExecutionStatus::Terminated, "", says);
-        survivor.check_is_tidied_up();
+        survivor.check_is_tidied_up().await;
     }
 }
 
@@ -252,7 +251,7 @@ async fn a_survivor_is_timed_out_while_nobody_is_there() {
     let record = ended(&engine, &survivor.invoke_id).await;
     check_says(&record, ExecutionStatus::Timeout, "ExecutionTimeout", "its timeout of 1 s");
     assert_eq!(record.stop_cause, Some(StopReason::Timeout));
-    survivor.check_is_tidied_up();
+    survivor.check_is_tidied_up().await;
 }
 
 async fn a_stop_that_was_ordered_is_carried_out() {
@@ -266,7 +265,7 @@ async fn a_stop_that_was_ordered_is_carried_out() {
     survivor.go_on.open();
     let record = ended(&engine, &survivor.invoke_id).await;
     check_says(&record, ExecutionStatus::Terminated, "", "stopped on request");
-    survivor.check_is_tidied_up();
+    survivor.check_is_tidied_up().await;
 }
 
 const KEEPER_LOST: &str = "its keeper ended before it did; what was left of it was ended: ";
@@ -278,7 +277,7 @@ async fn a_run_whose_keeper_is_killed_is_ended() {
     let record = host.ended();
     check_says(&record, ExecutionStatus::Error, "ExecutionException", KEEPER_LOST);
     assert!(text(&record).starts_with("up "), "{}", text(&record));
-    survivor.check_is_tidied_up();
+    survivor.check_is_tidied_up().await;
     assert_eq!(printed(&host.finish(script("echo next"))), "next\n");
 }
 
@@ -289,7 +288,7 @@ async fn a_run_whose_keeper_was_killed_before_is_ended() {
     kill(keeper);
     until("the keeper ends", || !is_alive(&keeper.to_string())).await;
     let engine = survivor.place.open().await;
-    survivor.check_is_tidied_up();
+    survivor.check_is_tidied_up().await;
     let record = ended(&engine, &survivor.invoke_id).await;
     let says = "what was left of it was ended: ";
     check_says(&record, ExecutionStatus::Error, "ExecutionInterrupted", says);
@@ -309,7 +308,7 @@ async fn another_boot_ends_a_survivor() {
     let record = ended(&engine, &survivor.invoke_id).await;
     let says = "its end is not known";
     check_says(&record, ExecutionStatus::Error, "ExecutionInterrupted", says);
-    survivor.check_is_tidied_up();
+    survivor.check_is_tidied_up().await;
     until("the keeper ends", || !is_alive(&keeper.to_string())).await;
 }
 
@@ -325,7 +324,7 @@ async fn idle_engines_leave_survivors_alone() {
     let engine = survivor.place.open().await;
     survivor.go_on.open();
     assert!(printed(&ended(&engine, &survivor.invoke_id).await).ends_with("\nlate\n"));
-    survivor.check_is_tidied_up();
+    survivor.check_is_tidied_up().await;
 }
 
 async fn a_copy_of_the_file_leaves_survivors_alone() {
@@ -341,7 +340,7 @@ async fn a_copy_of_the_file_leaves_survivors_alone() {
     let engine = survivor.place.open().await;
     survivor.go_on.open();
     assert!(printed(&ended(&engine, &survivor.invoke_id).await).ends_with("\nlate\n"));
-    survivor.check_is_tidied_up();
+    survivor.check_is_tidied_up().await;
 }
 
 async fn a_survivor_may_be_another_users() {
@@ -356,7 +355,7 @@ async fn a_survivor_may_be_another_users() {
     assert_eq!(record.status, ExecutionStatus::Success, "{}", record.error_info);
     assert_eq!(text_after_first_line(&record), format!("{}\nlate\n", ann.name));
     assert_eq!(record.result, Some(json!(2)));
-    survivor.check_is_tidied_up();
+    survivor.check_is_tidied_up().await;
 
     let mut survivor =
         Survivor::new("(setsid SLEEP &); SLEEP", |request| request.username(&ann.name));
@@ -365,7 +364,7 @@ async fn a_survivor_may_be_another_users() {
     survivor.stop(&engine).await;
     let record = ended(&engine, &survivor.invoke_id).await;
     check_says(&record, ExecutionStatus::Terminated, "", "stopped on request");
-    survivor.check_is_tidied_up();
+    survivor.check_is_tidied_up().await;
 }
 
 /// The directories of cgroups that runs have which survive.
@@ -403,7 +402,7 @@ async fn a_killed_keeper_leaves_nothing_of_its_cgroup() {
             survivor.host.as_ref().expect("a host").ended()
         };
         assert_eq!(record.status, ExecutionStatus::Error);
-        survivor.check_is_tidied_up();
+        survivor.check_is_tidied_up().await;
         let mark = fs::read_to_string(survivor.place.path("file")).expect("written");
         let mark = mark.trim_end();
         assert_eq!(mark.len(), 32, "{mark}");

@@ -1,5 +1,7 @@
 //! A stop ends whatever a run has started, wherever that has gone.
 
+use std::fs;
+
 use adjutant::{ExecutionStatus, ProcessExecutor, RunCommand, StopInvocation};
 use libtest_mimic::Trial;
 
@@ -16,6 +18,7 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(need_cgroups(trials![
         a_stop_ends_all_in_a_cgroup,
         a_stop_ends_all_in_a_cgroup_with_a_keeper,
+        a_stop_ends_those_who_run_away,
     ]));
     trials
 }
@@ -141,6 +144,28 @@ async fn a_stop_ends_all_of_another_user_with_a_keeper() {
     let name = &Account::ann().name;
     let how = |request: RunCommand| request.username(name).survive_restarts();
     check(ProcessExecutor::new(), true, how).await;
+}
+
+/// One after the other starts the next, in a session of its own and without an environment, and ends.
+async fn a_stop_ends_those_who_run_away() {
+    let executor = ProcessExecutor::new().cgroups();
+    let (place, marker) = (Place::new(), Marker::new());
+    let engine = place.open_with(executor).await;
+    let (told, hop) = (place.pipe("told"), place.path("hop"));
+    // Not for ever, should the test fail.
+    let text = format!(
+        "[ $1 = 100 ] && {}; [ $1 = 9999 ] && exit; env -i setsid sh $0 $(($1 + 1)) {} & exit",
+        told.ring(),
+        marker.sleep(),
+    );
+    fs::write(&hop, text).expect("written");
+    let start = format!("sh {} 0 {} & sleep 50", hop.display(), marker.sleep());
+    let invoked = engine.run_command(script(start)).await.expect("a run");
+    told.heard();
+    engine.stop_invocation(StopInvocation::new(invoked.invoke_id)).await.expect("a stop");
+    let record = ended(&engine, &invoked.invoke_id).await;
+    assert_eq!(record.status, ExecutionStatus::Terminated, "{}", record.error_info);
+    marker.check_nobody_is_left("those who run away");
 }
 
 async fn a_stop_ends_all_in_a_cgroup() {

@@ -54,7 +54,8 @@ impl Letter {
     /// If there is no file for it.
     pub(super) fn new(content: &impl Serialize) -> io::Result<Self> {
         let mut file = File::from(rustix::fs::memfd_create("adjutant", MemfdFlags::CLOEXEC)?);
-        serde_json::to_writer(&mut file, content)?;
+        // At once: a writer that is given parts has the kernel take each.
+        file.write_all(&serde_json::to_vec(content)?)?;
         Ok(Self(file))
     }
 
@@ -79,9 +80,10 @@ impl Letter {
 /// If there is none.
 pub(super) fn receive<T: DeserializeOwned>() -> io::Result<(T, File)> {
     let mut letter = File::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?);
+    let mut text = Vec::new();
     letter.rewind()?;
-    let content = serde_json::from_reader(&letter)?;
-    Ok((content, letter))
+    letter.read_to_end(&mut text)?;
+    Ok((serde_json::from_slice(&text)?, letter))
 }
 
 /// Becomes the program that the letter tells of; returns if that is not possible, with the reason

@@ -58,6 +58,10 @@ pub(super) async fn leave(
     let ends_all =
         matches!(ending, Ending::Asked(stop) if stop.mode == TerminationMode::ProcessTree);
     let leave = move || {
+        // Those who start others faster than a look finds them are in it still.
+        if ends_all {
+            group.kill()?;
+        }
         let report = group.report();
         match Arc::try_unwrap(group) {
             Ok(group) if !ends_all => group.release()?,

@@ -27,8 +27,8 @@ static CAN_HELP: AtomicBool = AtomicBool::new(false);
 /// # One line in `main`
 ///
 /// ```no_run
+/// // In `main`, before the host's own work:
 /// adjutant::helper_main();
-/// // The host's own work.
 /// ```
 pub fn helper_main() {
     let mut arguments = std::env::args_os().skip(1);
