@@ -275,7 +275,7 @@ async fn a_run_whose_keeper_is_killed_is_ended() {
     kill(survivor.place.keeper());
     let mut host = survivor.host.take().expect("a host");
     let record = host.ended();
-    check_says(&record, ExecutionStatus::Error, "ExecutionException", KEEPER_LOST);
+    check_says(&record, ExecutionStatus::Error, "ExecutionInterrupted", KEEPER_LOST);
     assert!(text(&record).starts_with("up "), "{}", text(&record));
     survivor.check_is_tidied_up().await;
     assert_eq!(printed(&host.finish(script("echo next"))), "next\n");

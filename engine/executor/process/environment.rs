@@ -29,7 +29,22 @@ const RESULT: &str = "ADJUTANT_RESULT";
 /// What tells the processes of one start from all others: the engine, by a number that is random and never
 /// in its records, of which there may be copies that run at the same time; the execution; its attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub(super) struct Mark(u128);
+
+impl From<Mark> for String {
+    fn from(mark: Mark) -> Self {
+        mark.to_string()
+    }
+}
+
+impl TryFrom<String> for Mark {
+    type Error = uuid::Error;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Ok(Self(Uuid::try_parse(&text)?.as_u128()))
+    }
+}
 
 impl Mark {
     pub(super) fn new(engine: u64, execution: ExecutionId, attempt: u32) -> Self {
