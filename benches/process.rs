@@ -374,14 +374,11 @@ impl BareFlood {
     fn begin() -> Self {
         let mut readers = JoinSet::new();
         for script in FLOODS.repeat(FLOODED) {
-            let mut process = TokioCommand::new("sh")
-                .args(["-c", script])
-                .stdout(Stdio::piped())
-                .kill_on_drop(true)
-                .spawn()
-                .expect("sh starts");
+            let mut flood = TokioCommand::new("sh");
+            flood.args(["-c", script]).stdout(Stdio::piped()).kill_on_drop(true);
             readers.spawn(async move {
-                let mut pipe = process.stdout.take().expect("a pipe");
+                let mut process = flood.spawn().expect("sh starts");
+                let pipe = process.stdout.as_mut().expect("a pipe");
                 let mut buffer = vec![0; READ_BYTES_MAX];
                 while pipe.read(&mut buffer).await.expect("it can be read") > 0 {}
             });
@@ -390,6 +387,7 @@ impl BareFlood {
     }
 
     async fn end(mut self) {
+        assert!(self.0.try_join_next().is_none(), "none has ended by itself");
         self.0.shutdown().await;
     }
 }

@@ -3,22 +3,33 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
+use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
+use std::sync::LazyLock;
 use std::task::{Context, Poll, ready};
+use std::thread;
 use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::unix::pipe::Receiver;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Sleep;
 
 use super::ExecutionContext;
 use crate::output::Stream;
 
 /// Bytes taken in one read: all that a pipe of the usual size holds.
 const READ_BYTES_MAX: usize = 64 * 1024;
-/// Bytes after which other tasks of the runtime get their turn, however much there is to read.
-const TURN_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes that a run may print before it has to wait for a turn, and that a turn is good for.
+const TURN_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// How long a turn lasts at most, however little comes.
+const TURN_MAX: Duration = Duration::from_millis(5);
+/// What a pipe is to hold whose run has had to wait for a turn. Much less than a turn, for its process goes
+/// on until the pipe is full; and little of what the kernel grants a user for all pipes (64 MiB).
+const FLOODED_PIPE_BYTES: usize = 256 * 1024;
 /// Bytes that a pipe may hold when its process ends: the kernel's own default limit.
 const PIPE_BYTES_MAX: usize = 1024 * 1024;
 /// Once the process has ended: how long a silent pipe is listened to. A descendant that holds it
@@ -33,13 +44,28 @@ thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES_MAX].into());
 }
 
+/// Turns at printing much. Whoever waits for one is not read, so its process soon waits too; else those
+/// that print without end would take the processors from all others. Half of the processors are for them.
+static TURNS: LazyLock<Semaphore> = LazyLock::new(|| {
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    Semaphore::new((processors / 2).max(1))
+});
+
 /// The reading ends of both outputs.
 #[derive(Debug)]
 pub(super) struct Pipes {
     stdout: Pipe,
     stderr: Pipe,
-    /// Bytes read since others had their turn.
+    /// Bytes left until it has to wait for a turn.
     turn_bytes: usize,
+    /// Held back from others until then.
+    turn: Option<Turn>,
+}
+
+#[derive(Debug)]
+struct Turn {
+    _permit: SemaphorePermit<'static>,
+    end: Pin<Box<Sleep>>,
 }
 
 impl Pipes {
@@ -51,7 +77,7 @@ impl Pipes {
     pub(super) fn new([stdout, stderr]: [OwnedFd; 2]) -> io::Result<Self> {
         let stdout = Pipe::new(Stream::Stdout, stdout)?;
         let stderr = Pipe::new(Stream::Stderr, stderr)?;
-        Ok(Self { stdout, stderr, turn_bytes: 0 })
+        Ok(Self { stdout, stderr, turn_bytes: TURN_BYTES_MAX, turn: None })
     }
 
     /// Reads until `work` is done.
@@ -65,7 +91,7 @@ impl Pipes {
             tokio::select! {
                 biased;
                 result = &mut work => return result,
-                () = self.read(cx), if self.is_open() => {}
+                () = self.read_in_turn(cx), if self.is_open() => {}
             }
         }
     }
@@ -73,6 +99,7 @@ impl Pipes {
     /// Reads what a process that has ended left in its pipes, and gives those who inherited them a
     /// moment to finish.
     pub(super) async fn drain(mut self, cx: &ExecutionContext) {
+        self.turn = None;
         // Whatever the clock says: what the process itself wrote is never lost.
         self.stdout.read_present(cx);
         self.stderr.read_present(cx);
@@ -84,7 +111,7 @@ impl Pipes {
             tokio::select! {
                 biased;
                 () = &mut limit => return,
-                () = self.read(cx) => {}
+                _ = self.read(cx) => {}
                 () = cx.sleep(SILENCE_MAX) => return,
             }
         }
@@ -94,13 +121,45 @@ impl Pipes {
         self.stdout.receiver.is_some() || self.stderr.receiver.is_some()
     }
 
-    /// Waits until there is something to read, and reads from each pipe once.
-    async fn read(&mut self, cx: &ExecutionContext) {
-        self.turn_bytes += std::future::poll_fn(|task| self.poll_read(task, cx)).await;
-        if self.turn_bytes >= TURN_BYTES_MAX {
-            self.turn_bytes = 0;
-            tokio::task::yield_now().await;
+    /// Reads once, or ends the turn if nothing comes; waits for a turn before, if it needs one.
+    async fn read_in_turn(&mut self, cx: &ExecutionContext) {
+        if self.turn_bytes == 0 {
+            self.wait_for_turn().await;
         }
+        let mut turn = self.turn.take();
+        let end = async {
+            match &mut turn {
+                Some(turn) => turn.end.as_mut().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            bytes = self.read(cx) => {
+                self.turn_bytes = self.turn_bytes.saturating_sub(bytes);
+                self.turn = turn;
+            }
+            () = end => {}
+        }
+    }
+
+    async fn wait_for_turn(&mut self) {
+        self.turn = None;
+        for pipe in [&self.stdout, &self.stderr] {
+            pipe.enlarge();
+        }
+        // Those first who run on this thread; and then, as turns are given in order, those who wait for one.
+        tokio::task::yield_now().await;
+        // Nobody closes them; without, it would go on all the same.
+        let permit = TURNS.acquire().await.ok();
+        let end = || Box::pin(tokio::time::sleep(TURN_MAX));
+        self.turn = permit.map(|permit| Turn { _permit: permit, end: end() });
+        self.turn_bytes = TURN_BYTES_MAX;
+    }
+
+    /// Waits until there is something to read, and reads from each pipe once.
+    async fn read(&mut self, cx: &ExecutionContext) -> usize {
+        std::future::poll_fn(|task| self.poll_read(task, cx)).await
     }
 
     fn poll_read(&mut self, task: &mut Context<'_>, cx: &ExecutionContext) -> Poll<usize> {
@@ -127,6 +186,15 @@ impl Pipe {
     fn new(stream: Stream, fd: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
         Ok(Self { stream, receiver: Some(Receiver::from_owned_fd_unchecked(fd)?) })
+    }
+
+    /// Has it hold what a run prints that floods, unless the kernel refuses this user more.
+    fn enlarge(&self) {
+        if let Some(receiver) = &self.receiver
+            && matches!(fcntl_getpipe_size(receiver), Ok(bytes) if bytes < FLOODED_PIPE_BYTES)
+        {
+            let _ = fcntl_setpipe_size(receiver, FLOODED_PIPE_BYTES);
+        }
     }
 
     /// Reads once, as soon as there is something; 0 bytes at the end.

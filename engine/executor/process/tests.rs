@@ -524,6 +524,40 @@ async fn a_flood_is_counted_to_the_byte() {
     check(both, 8_000_009).await;
 }
 
+/// As many as there are turns, and more.
+#[tokio::test]
+async fn floods_at_a_time_are_all_read() {
+    let floods: Vec<Run> = (0..2 * processors())
+        .map(|_| Run::new("head -c 20000000 /dev/zero | tee /dev/stderr"))
+        .collect();
+    let tasks: Vec<_> = floods.iter().map(Run::start).collect();
+    for (run, task) in floods.into_iter().zip(tasks) {
+        assert_eq!(task.await.expect("no panic"), Outcome::Exited(0));
+        assert_eq!(run.cx.output.snapshot().1, 40_000_000);
+    }
+}
+
+#[tokio::test]
+async fn who_falls_silent_after_a_flood_gives_its_turn_back() {
+    let mut silent = Vec::new();
+    for _ in 0..processors() {
+        let mut run = Run::new("head -c 3000000 /dev/zero; echo; echo all=said; exec sleep 1000");
+        let task = run.start();
+        assert_eq!(run.value("all").await, "said");
+        silent.push((run, task));
+    }
+    let (outcome, output) = Run::new("head -c 9000000 /dev/zero").finish().await;
+    assert_eq!((outcome, output.dropped() + 24_576), (Outcome::Exited(0), 9_000_000));
+    for (run, task) in silent {
+        run.ask_to_stop();
+        assert_eq!(task.await.expect("no panic"), stopped_by(Signal::TERM));
+    }
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 /// More than a pipe holds by default, written in one go right before the end.
 #[tokio::test]
 async fn what_is_written_last_is_not_lost() {
