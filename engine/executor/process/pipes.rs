@@ -12,7 +12,6 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -25,11 +24,8 @@ use crate::output::Stream;
 const READ_BYTES_MAX: usize = 64 * 1024;
 /// Bytes that a run may print before it has to wait for a turn, and that a turn is good for.
 const TURN_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// How long a turn lasts at most, however little comes.
+/// How long a turn lasts at most, however little comes: time of the machine, whatever the clock says.
 const TURN_MAX: Duration = Duration::from_millis(5);
-/// What a pipe is to hold whose run has had to wait for a turn. Much less than a turn, for its process goes
-/// on until the pipe is full; and little of what the kernel grants a user for all pipes (64 MiB).
-const FLOODED_PIPE_BYTES: usize = 256 * 1024;
 /// Bytes that a pipe may hold when its process ends: the kernel's own default limit.
 const PIPE_BYTES_MAX: usize = 1024 * 1024;
 /// Once the process has ended: how long a silent pipe is listened to. A descendant that holds it
@@ -145,15 +141,12 @@ impl Pipes {
 
     async fn wait_for_turn(&mut self) {
         self.turn = None;
-        for pipe in [&self.stdout, &self.stderr] {
-            pipe.enlarge();
-        }
         // Those first who run on this thread; and then, as turns are given in order, those who wait for one.
         tokio::task::yield_now().await;
         // Nobody closes them; without, it would go on all the same.
         let permit = TURNS.acquire().await.ok();
-        let end = || Box::pin(tokio::time::sleep(TURN_MAX));
-        self.turn = permit.map(|permit| Turn { _permit: permit, end: end() });
+        self.turn = permit
+            .map(|permit| Turn { _permit: permit, end: Box::pin(tokio::time::sleep(TURN_MAX)) });
         self.turn_bytes = TURN_BYTES_MAX;
     }
 
@@ -186,15 +179,6 @@ impl Pipe {
     fn new(stream: Stream, fd: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
         Ok(Self { stream, receiver: Some(Receiver::from_owned_fd_unchecked(fd)?) })
-    }
-
-    /// Has it hold what a run prints that floods, unless the kernel refuses this user more.
-    fn enlarge(&self) {
-        if let Some(receiver) = &self.receiver
-            && matches!(fcntl_getpipe_size(receiver), Ok(bytes) if bytes < FLOODED_PIPE_BYTES)
-        {
-            let _ = fcntl_setpipe_size(receiver, FLOODED_PIPE_BYTES);
-        }
     }
 
     /// Reads once, as soon as there is something; 0 bytes at the end.
