@@ -235,7 +235,7 @@ impl Engine {
 
     /// Waits until an invocation has ended, whoever asks.
     async fn ended(&self, invoke_id: InvokeId) -> Result<Finished> {
-        let subscription = self.inner.records.hub.subscribe(invoke_id);
+        let subscription = self.inner.records.hub.subscribe_to_end(invoke_id);
         let mut sleep = None;
         loop {
             let finished = self.read(move |tx| finished(tx, invoke_id)).await?;

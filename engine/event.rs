@@ -153,10 +153,24 @@ impl Hub {
 
     /// Watches an invocation, which need not exist yet. Ends when the subscription is dropped.
     pub(crate) fn subscribe(self: &Arc<Self>, invoke_id: InvokeId) -> Arc<Subscription> {
+        self.subscribe_to(Interest::Everything, invoke_id)
+    }
+
+    /// Waits for the end of an invocation: it costs those nothing that run meanwhile.
+    pub(crate) fn subscribe_to_end(self: &Arc<Self>, invoke_id: InvokeId) -> Arc<Subscription> {
+        self.subscribe_to(Interest::End, invoke_id)
+    }
+
+    fn subscribe_to(
+        self: &Arc<Self>,
+        interest: Interest,
+        invoke_id: InvokeId,
+    ) -> Arc<Subscription> {
         let mut state = self.state();
         let subscription = Arc::new(Subscription {
             hub: Arc::downgrade(self),
             invoke_id,
+            interest,
             inbox: Mutex::new(Inbox { closed: state.closed, ..Inbox::default() }),
             wake: Arc::default(),
         });
@@ -222,9 +236,9 @@ impl Hub {
     /// Tells the watchers of an invocation that it has ended.
     pub(crate) fn finish(&self, invoke_id: InvokeId, status: InvocationStatus) {
         self.feeds.tell(|| Notice::Finished { invoke_id, status });
-        for watcher in self.watchers(invoke_id) {
-            watcher.inbox().finished = Some(status);
-            watcher.wake.notify_one();
+        for subscription in self.subscriptions(invoke_id) {
+            subscription.inbox().finished = Some(status);
+            subscription.wake.notify_one();
         }
     }
 
@@ -258,7 +272,14 @@ impl Hub {
         }
     }
 
+    /// Those who want to know of every change.
     fn watchers(&self, invoke_id: InvokeId) -> Vec<Arc<Subscription>> {
+        let mut watchers = self.subscriptions(invoke_id);
+        watchers.retain(|subscription| subscription.interest == Interest::Everything);
+        watchers
+    }
+
+    fn subscriptions(&self, invoke_id: InvokeId) -> Vec<Arc<Subscription>> {
         let state = self.state();
         let subscriptions = state.watched.get(&invoke_id).map_or(&[][..], Vec::as_slice);
         subscriptions.iter().filter_map(Weak::upgrade).collect()
@@ -280,11 +301,20 @@ impl Hub {
     }
 }
 
+/// What a subscription is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Interest {
+    /// Changes and outputs too.
+    Everything,
+    End,
+}
+
 /// One watcher's place in the hub.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     hub: Weak<Hub>,
     invoke_id: InvokeId,
+    interest: Interest,
     inbox: Mutex<Inbox>,
     /// Woken by everything that concerns this watcher, output included.
     pub(crate) wake: Arc<Notify>,
@@ -339,5 +369,26 @@ impl Drop for Subscription {
         if let Some(hub) = self.hub.upgrade() {
             hub.tidy(self.invoke_id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_waits_for_the_end_hears_of_nothing_else() {
+        let hub = Arc::new(Hub::new(OutputQuota::default()));
+        let invoke_id = InvokeId::new(Utc::now());
+        let (watcher, waiter) = (hub.subscribe(invoke_id), hub.subscribe_to_end(invoke_id));
+        let output = hub.open_output(invoke_id, ExecutionId(1));
+        assert_eq!(output.watchers(), 1);
+        let change = Change::retry(ExecutionId(1), InstanceId::from("i-1"), 0, 0);
+        hub.publish(invoke_id, || vec![change]);
+        hub.finish(invoke_id, InvocationStatus::Success);
+        let (watched, waited) = (watcher.take(), waiter.take());
+        assert_eq!([&watched, &waited].map(|inbox| inbox.changes.len()), [1, 0]);
+        assert_eq!(watched.finished, Some(InvocationStatus::Success));
+        assert_eq!(waited.finished, Some(InvocationStatus::Success));
     }
 }

@@ -12,7 +12,7 @@ use crate::given::{Given, unknown};
 use crate::id::{CommandId, ExecutionId, InstanceId, InvokeId};
 use crate::invocation::TerminationMode;
 use crate::limits::Limits;
-use crate::output::Output;
+use crate::output::{Output, OutputStretch};
 use crate::status::{Cause, ExecutionFilter, ExecutionStatus, InvocationStatus, InvokeStatus};
 use crate::tag::{self, Tag};
 use crate::wire::{self, Encoded, lenient, page_request, page_response, text_enum};
@@ -449,8 +449,11 @@ pub struct InvocationResult {
     /// Why there is no result where one was meant to be; empty if there is one, or none was meant.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub result_error: String,
-    /// What it printed, within the quota.
+    /// What it printed, within the quota: both streams, in the order in which they came.
     pub output: Encoded,
+    /// Which bytes of `output`, before any encoding, came from which stream.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub output_streams: Vec<OutputStretch>,
     /// Bytes of output that the quota left out.
     pub dropped: u64,
     /// Where in `output` they are missing, if any are: the length of the part before.
@@ -487,10 +490,10 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, 
 }
 
 impl InvocationResult {
-    /// The output with its streams told apart is in [`Output`]; this is the page's flat form.
     pub(crate) fn set_output(&mut self, output: Output, encoding: wire::ContentEncoding) {
         self.dropped = output.dropped();
         self.dropped_at = output.gap_at();
+        self.output_streams = output.runs().stretches().collect();
         self.output = Encoded::new(output.into_bytes(), encoding);
     }
 }

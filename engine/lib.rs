@@ -110,7 +110,7 @@ pub use invocation::{
 };
 pub use limits::Limits;
 pub use operation::Operation;
-pub use output::{DeliveryStatus, Stream};
+pub use output::{DeliveryStatus, OutputStretch, Stream};
 pub use secret::{Secret, SecretError, SecretRequest, SecretResolver};
 #[cfg(feature = "object-store")]
 pub use sink::ObjectStoreSink;

@@ -27,6 +27,17 @@ pub enum Stream {
     Stderr,
 }
 
+/// Neighbouring bytes of an output that came from one stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[non_exhaustive]
+pub struct OutputStretch {
+    /// Where they came from.
+    pub stream: Stream,
+    /// How many they are.
+    pub bytes: usize,
+}
+
 /// What the record keeps of an output: its beginning and its end, both streams in the order they
 /// arrived, and the exact number of bytes between.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -126,6 +137,16 @@ impl Runs {
             }
         }
         None
+    }
+
+    /// What they are made of, in order.
+    pub(crate) fn stretches(&self) -> impl Iterator<Item = OutputStretch> {
+        let streams = [Stream::Stdout, Stream::Stderr].into_iter().cycle();
+        let stretches = self.0.iter().zip(streams);
+        // Only the first can be empty: where standard error came first.
+        stretches
+            .filter(|(bytes, _)| **bytes > 0)
+            .map(|(&bytes, stream)| OutputStretch { stream, bytes })
     }
 
     /// The compact form that is stored: each length in LEB128.
@@ -332,6 +353,16 @@ mod tests {
             prop_assert_eq!(output.as_bytes().len() as u64 + output.dropped(), whole.len() as u64);
             let stored = Runs::from_bytes(&output.runs().to_bytes());
             prop_assert_eq!(stored.as_ref(), Some(output.runs()));
+            let stretches: Vec<_> = output.runs().stretches().collect();
+            prop_assert!(stretches.windows(2).all(|pair| pair[0].stream != pair[1].stream));
+            let streams = stretches.iter().flat_map(|one| vec![one.stream; one.bytes]);
+            let kept = whole[..whole.len().min(head)].iter().chain(
+                &whole[whole.len().min(head).max(whole.len().saturating_sub(tail))..],
+            );
+            prop_assert_eq!(
+                streams.zip(output.as_bytes().iter().copied()).collect::<Vec<_>>(),
+                kept.copied().collect::<Vec<_>>()
+            );
             let from_buffer = |at| buffer.piece_at(at, piece_max);
             let from_record = |at| output.piece_at(at, piece_max);
             for kept in [&from_buffer as &dyn Fn(u64) -> Piece, &from_record] {

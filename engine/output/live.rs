@@ -136,6 +136,12 @@ impl LiveOutput {
         state.buffer.to_output()
     }
 
+    /// How many are told of what comes.
+    #[cfg(test)]
+    pub(crate) fn watchers(&self) -> usize {
+        self.state().watchers.len()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

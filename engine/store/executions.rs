@@ -679,6 +679,7 @@ pub(super) fn read(
         output: crate::wire::Encoded::default(),
         dropped: 0,
         dropped_at: None,
+        output_streams: Vec::new(),
         username: given(&of.settings.username),
         launcher: given(&of.settings.launcher),
         container_id: given(&of.container.id),

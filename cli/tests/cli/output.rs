@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::Place;
 
@@ -126,6 +126,23 @@ fn colours_are_for_terminals_that_want_them() {
     assert!(!coloured(&[]), "a pipe is no terminal");
     assert!(coloured(&[("CLICOLOR_FORCE", "1")]));
     assert!(!coloured(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]));
+}
+
+#[test]
+fn json_tells_the_streams_apart() {
+    let place = Place::new();
+    let check = |script: &str, output: &str, streams: Value| {
+        let document = place.json(&["run", script]);
+        let result = &document["InvocationResults"]["InvocationResult"][0];
+        assert_eq!(result["Output"], output, "{script}");
+        assert_eq!(result["OutputStreams"], streams, "{script}");
+    };
+    let stretch = |stream: &str, bytes: usize| json!({"Stream": stream, "Bytes": bytes});
+    check("true", "", Value::Null);
+    check("echo out", "b3V0Cg==", json!([stretch("stdout", 4)]));
+    check("echo error >&2", "ZXJyb3IK", json!([stretch("stderr", 6)]));
+    let both = json!([stretch("stdout", 4), stretch("stderr", 6)]);
+    check("echo out; echo error >&2", "b3V0CmVycm9yCg==", both);
 }
 
 #[test]

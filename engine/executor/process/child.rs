@@ -12,7 +12,6 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::ExecutionContext;
@@ -275,7 +274,7 @@ impl Leader {
 pub(super) async fn any_ended(family: &Family) {
     let watched = match family.any() {
         Watch::Ended => return,
-        Watch::Member(pidfd) => readable(pidfd).ok(),
+        Watch::Member(pidfd) => kernel::readable(pidfd).ok(),
         Watch::Unwatchable => None,
     };
     let ended = match &watched {
@@ -289,15 +288,7 @@ pub(super) async fn any_ended(family: &Family) {
 
 /// A descriptor that becomes readable when the process ends.
 pub(super) fn watch(process: Pid) -> io::Result<AsyncFd<OwnedFd>> {
-    readable(rustix::process::pidfd_open(process, PidfdFlags::empty())?)
-}
-
-pub(super) fn readable(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    #[expect(
-        deprecated,
-        reason = "the successor is unsafe: one has to promise that the descriptor stays open, as an `OwnedFd` does"
-    )]
-    AsyncFd::with_interest(pidfd, Interest::READABLE)
+    kernel::readable(rustix::process::pidfd_open(process, PidfdFlags::empty())?)
 }
 
 /// A process group whose number is ours as long as its leader is not reaped.

@@ -1,5 +1,5 @@
-//! The only unsafe code of this library: posix_spawn(3), execve(2), wait4(2) and getrusage(2), which no safe
-//! crate offers as they are needed here.
+//! The only unsafe code of this library: posix_spawn(3), execve(2), wait4(2) and getrusage(2), and having a
+//! descriptor watched by the runtime; no safe crate offers them as they are needed here.
 //!
 //! A process is made with `posix_spawn`, which lends it the host's memory until it runs its program: so
 //! the size of the host costs nothing, and between the two only the C library's own code runs.
@@ -17,6 +17,8 @@ use std::ptr;
 use std::time::Duration;
 
 use rustix::process::{Pid, WaitId, WaitIdOptions};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::order::Start;
 
@@ -86,6 +88,12 @@ fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
         return Ok(fd);
     }
     Ok(rustix::io::fcntl_dupfd_cloexec(&fd, 3)?)
+}
+
+/// Has the runtime watch for when a descriptor can be read.
+pub(super) fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is open until it is dropped, and has one number all the while.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }
 
 /// Whether a child has ended, its status not taken.

@@ -12,12 +12,11 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::unix::pipe::Receiver;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Sleep;
 
-use super::ExecutionContext;
+use super::{ExecutionContext, kernel};
 use crate::output::Stream;
 
 /// Bytes taken in one read: all that a pipe of the usual size holds.
@@ -114,7 +113,7 @@ impl Pipes {
     }
 
     fn is_open(&self) -> bool {
-        self.stdout.receiver.is_some() || self.stderr.receiver.is_some()
+        self.stdout.fd.is_some() || self.stderr.fd.is_some()
     }
 
     /// Reads once, or ends the turn if nothing comes; waits for a turn before, if it needs one.
@@ -156,8 +155,16 @@ impl Pipes {
     }
 
     fn poll_read(&mut self, task: &mut Context<'_>, cx: &ExecutionContext) -> Poll<usize> {
-        let stdout = self.stdout.poll_read(task, cx);
-        let stderr = self.stderr.poll_read(task, cx);
+        // Looked at before standard output is read: whatever came there earlier is then read earlier.
+        let stderr_came = self.stderr.poll_ready(task).is_ready();
+        let stdout = match self.stdout.poll_read(task, cx) {
+            // The runtime may not have heard of it yet.
+            Poll::Pending if stderr_came => {
+                self.stdout.read_now(cx).map_or(Poll::Pending, Poll::Ready)
+            }
+            stdout => stdout,
+        };
+        let stderr = if stderr_came { self.stderr.poll_read(task, cx) } else { Poll::Pending };
         match (stdout, stderr) {
             (Poll::Pending, Poll::Pending) => Poll::Pending,
             (Poll::Ready(bytes), Poll::Pending) | (Poll::Pending, Poll::Ready(bytes)) => {
@@ -172,44 +179,59 @@ impl Pipes {
 struct Pipe {
     stream: Stream,
     /// `None` once it has ended.
-    receiver: Option<Receiver>,
+    fd: Option<AsyncFd<OwnedFd>>,
 }
 
 impl Pipe {
     fn new(stream: Stream, fd: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
-        Ok(Self { stream, receiver: Some(Receiver::from_owned_fd_unchecked(fd)?) })
+        Ok(Self { stream, fd: Some(kernel::readable(fd)?) })
+    }
+
+    /// Whether there is something to read. Wakes the task once there is.
+    fn poll_ready(&self, task: &mut Context<'_>) -> Poll<()> {
+        let Some(fd) = &self.fd else { return Poll::Pending };
+        fd.poll_read_ready(task).map(drop)
     }
 
     /// Reads once, as soon as there is something; 0 bytes at the end.
     fn poll_read(&mut self, task: &mut Context<'_>, cx: &ExecutionContext) -> Poll<usize> {
-        let Some(receiver) = &mut self.receiver else { return Poll::Pending };
-        let read = BUFFER.with_borrow_mut(|buffer| {
-            let mut buffer = ReadBuf::new(buffer);
-            ready!(Pin::new(receiver).poll_read(task, &mut buffer))?;
-            print(cx, self.stream, buffer.filled());
-            Poll::Ready(Ok(buffer.filled().len()))
-        });
-        read.map(|read| self.account(read))
+        let read = loop {
+            let Some(fd) = &self.fd else { return Poll::Pending };
+            let mut ready = match ready!(fd.poll_read_ready(task)) {
+                Ok(ready) => ready,
+                Err(error) => break Err(error),
+            };
+            match read(fd, self.stream, cx) {
+                Err(Errno::AGAIN) => ready.clear_ready(),
+                Ok(bytes) => {
+                    // It had no more. What comes now makes it ready again, and so does its end.
+                    if (1..READ_BYTES_MAX).contains(&bytes) {
+                        ready.clear_ready();
+                    }
+                    break Ok(bytes);
+                }
+                Err(error) => break Err(error.into()),
+            }
+        };
+        Poll::Ready(self.account(read))
+    }
+
+    /// Reads once, around the runtime; nothing if there is nothing.
+    fn read_now(&mut self, cx: &ExecutionContext) -> Option<usize> {
+        match read(self.fd.as_ref()?, self.stream, cx) {
+            Err(Errno::AGAIN) => None,
+            read => Some(self.account(read.map_err(io::Error::from))),
+        }
     }
 
     /// Reads what is there without waiting, but not for ever after a writer that goes on.
     fn read_present(&mut self, cx: &ExecutionContext) {
         let mut left = PIPE_BYTES_MAX;
-        while let Some(receiver) = &self.receiver
-            && left > 0
+        while left > 0
+            && let Some(bytes) = self.read_now(cx)
         {
-            // Around the runtime, which may not have heard yet what came last.
-            let read = BUFFER.with_borrow_mut(|buffer| {
-                let bytes =
-                    rustix::io::retry_on_intr(|| rustix::io::read(receiver, &mut buffer[..]))?;
-                print(cx, self.stream, &buffer[..bytes]);
-                Ok(bytes)
-            });
-            match read {
-                Err(Errno::AGAIN) => return,
-                read => left = left.saturating_sub(self.account(read.map_err(io::Error::from))),
-            }
+            left = left.saturating_sub(bytes);
         }
     }
 
@@ -220,14 +242,18 @@ impl Pipe {
             0
         });
         if bytes == 0 {
-            self.receiver = None;
+            self.fd = None;
         }
         bytes
     }
 }
 
-fn print(cx: &ExecutionContext, stream: Stream, bytes: &[u8]) {
-    if !bytes.is_empty() {
-        cx.print(stream, bytes);
-    }
+fn read(fd: &AsyncFd<OwnedFd>, stream: Stream, cx: &ExecutionContext) -> rustix::io::Result<usize> {
+    BUFFER.with_borrow_mut(|buffer| {
+        let bytes = rustix::io::retry_on_intr(|| rustix::io::read(fd, &mut buffer[..]))?;
+        if bytes > 0 {
+            cx.print(stream, &buffer[..bytes]);
+        }
+        Ok(bytes)
+    })
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, watch};
 
@@ -204,8 +203,7 @@ impl Process {
     fn new(pid: i32) -> Self {
         let pid = Pid::from_raw(pid).expect("a pid");
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).expect("it lives");
-        #[expect(deprecated, reason = "as in child.rs")]
-        let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE).expect("it can be watched");
+        let pidfd = kernel::readable(pidfd).expect("it can be watched");
         Self { pid, pidfd }
     }
 
