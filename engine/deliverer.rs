@@ -135,8 +135,10 @@ impl Loop {
     fn start(&mut self, waiting: Waiting) {
         let Resources { sinks, outputs, clock, .. } = &self.resources;
         let Some(route) = sinks.route(&waiting.to, waiting.invoke_id, waiting.execution_id) else {
-            let delivery = Delivery::not_plugged_in(&waiting.to);
-            self.ended.push((waiting, delivery));
+            // An earlier engine had one, and a later one may: what was printed is not thrown away because
+            // another program has the file open for a while.
+            let (to, execution) = (&waiting.to, waiting.execution_id);
+            tracing::warn!(%execution, to, "its output waits for an engine with a sink for that place");
             return;
         };
         let output = OutputDelivery {

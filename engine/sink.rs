@@ -28,8 +28,8 @@ pub use directory::DirectorySink;
 /// it: what came of it is in fields of its own (`OssOutputStatus`, `OssOutputUri`, `OssOutputErrorCode`,
 /// `OssOutputErrorInfo`).
 ///
-/// An output that was not delivered when its engine ended is given to the sink of the next one, so the
-/// same key may come twice, with the same bytes.
+/// An output that was not delivered when its engine ended is given to the sink of the next one that has
+/// one for that place, so the same key may come twice, with the same bytes.
 ///
 /// # A sink of a host's own
 ///

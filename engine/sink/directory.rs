@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, Mode, OFlags, fsync, mkdirat, open, openat, renameat, unlinkat};
 use rustix::io::Errno;
+use uuid::Uuid;
 
 use super::{OutputDelivery, OutputSink, OutputSinkError};
 
@@ -15,7 +16,8 @@ const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
 const FOLDER_MODE: Mode = Mode::from_raw_mode(0o700);
 
 /// Writes outputs below a folder, each into a file that only this user can read. A file is there whole
-/// or not at all: it is on disk before it has its name.
+/// or not at all: it is on disk before it has its name. A crash may leave a part of one, whose name begins
+/// with a dot and ends in `.part`.
 ///
 /// The folder must be there; those below it are made. Nothing is written elsewhere, whatever a request
 /// says: names such as `..` are refused, and links below the folder are not followed.
@@ -98,8 +100,8 @@ impl OutputSink for DirectorySink {
 
 /// Writes an output to the disk, then gives it its name.
 fn write_whole(folder: &OwnedFd, name: &str, output: &OutputDelivery) -> io::Result<()> {
-    // One name for one output: what an earlier try has left is written over.
-    let part = format!(".{name}.part");
+    // A name of its own: an earlier try, of an engine that is just ending, may write to its part still.
+    let part = format!(".{name}.{}.part", Uuid::new_v4().simple());
     let written = write_part(folder, &part, output)
         .and_then(|()| renameat(folder, &part, folder, name).map_err(io::Error::from));
     if written.is_err() {
@@ -111,8 +113,7 @@ fn write_whole(folder: &OwnedFd, name: &str, output: &OutputDelivery) -> io::Res
 }
 
 fn write_part(folder: &OwnedFd, part: &str, output: &OutputDelivery) -> io::Result<()> {
-    let create = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
-    let flags = create | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let mut file = File::from(openat(folder, part, flags, FILE_MODE)?);
     io::copy(&mut File::open(&output.path)?, &mut file)?;
     file.sync_all()
@@ -162,7 +163,6 @@ mod tests {
         fs::write(&printed, "text").expect("written");
         symlink(&outside, inside.join("link")).expect("a link");
         symlink(outside.join("file"), inside.join("file.log")).expect("a link");
-        symlink(outside.join("part"), inside.join(".a.log.part")).expect("a link");
         let sink = DirectorySink::new(&inside);
         let check = |key: &str, fits: bool| {
             let written = sink.write(&output(&printed, key));
@@ -193,7 +193,6 @@ mod tests {
         check("a/", false);
         check("a\0b/7.log", false);
         check("link/7.log", false);
-        check("a.log", false);
         check(&format!("{}/7.log", "x".repeat(256)), false);
         let mode = fs::metadata(inside.join("a/b")).expect("it is there").permissions().mode();
         assert_eq!(mode & 0o777, 0o700);

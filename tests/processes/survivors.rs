@@ -31,6 +31,8 @@ pub fn trials() -> Vec<Trial> {
         another_boot_ends_a_survivor,
         idle_engines_leave_survivors_alone,
         a_copy_of_the_file_leaves_survivors_alone,
+        a_copy_with_its_folders_leaves_survivors_alone,
+        a_file_may_be_moved_while_a_run_survives,
     ];
     trials.extend(need_root(trials![a_survivor_may_be_another_users]));
     trials.extend(need_cgroups(trials![a_killed_keeper_leaves_nothing_of_its_cgroup]));
@@ -341,6 +343,50 @@ async fn a_copy_of_the_file_leaves_survivors_alone() {
     survivor.go_on.open();
     assert!(printed(&ended(&engine, &survivor.invoke_id).await).ends_with("\nlate\n"));
     survivor.check_is_tidied_up().await;
+}
+
+async fn a_copy_with_its_folders_leaves_survivors_alone() {
+    let mut survivor = Survivor::new("WAIT; echo late", |request| request);
+    survivor.lose_host();
+    let elsewhere = Place::new();
+    for file in ["a.db", "a.db-wal", "a.db.runs"] {
+        let copied = std::process::Command::new("cp")
+            .arg("-a")
+            .args([survivor.place.path(file), elsewhere.path(file)])
+            .status();
+        assert!(copied.expect("cp starts").success());
+    }
+    let copy = elsewhere.open().await;
+    let copied = record(&copy, survivor.invoke_id).await;
+    check_says(&copied, ExecutionStatus::Error, "ExecutionInterrupted", "its end is not known");
+    assert!(!elsewhere.runs().exists());
+    let engine = survivor.place.open().await;
+    survivor.go_on.open();
+    assert!(printed(&ended(&engine, &survivor.invoke_id).await).ends_with("\nlate\n"));
+    survivor.check_is_tidied_up().await;
+}
+
+async fn a_file_may_be_moved_while_a_run_survives() {
+    for ends_alone in [false, true] {
+        let mut survivor = Survivor::new("WAIT; echo late", |request| request);
+        let keeper = survivor.place.keeper();
+        survivor.lose_host();
+        let elsewhere = Place::new();
+        for file in ["a.db", "a.db-wal", "a.db.runs"] {
+            fs::rename(survivor.place.path(file), elsewhere.path(file)).expect("moved");
+        }
+        if ends_alone {
+            survivor.go_on.open();
+            until("the keeper ends", || !is_alive(&keeper.to_string())).await;
+        }
+        let engine = elsewhere.open().await;
+        if !ends_alone {
+            survivor.go_on.open();
+        }
+        let record = ended(&engine, &survivor.invoke_id).await;
+        assert!(printed(&record).ends_with("\nlate\n"), "ends alone: {ends_alone}");
+        survivor.check_is_tidied_up().await;
+    }
 }
 
 async fn a_survivor_may_be_another_users() {

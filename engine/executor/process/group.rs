@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::ExecutionContext;
 use super::broke;
-use super::cgroup::{Caps, Cgroup, Cgroups};
+use super::cgroup::{Caps, Cgroup, Cgroups, Report};
 use super::child::Ending;
 use super::environment::Mark;
 use super::run::Brief;
@@ -59,24 +59,22 @@ pub(super) async fn leave(
         matches!(ending, Ending::Asked(stop) if stop.mode == TerminationMode::ProcessTree);
     let leave = move || {
         // Those who start others faster than a look finds them are in it still.
-        if ends_all {
-            group.kill()?;
-        }
+        let killed = if ends_all { group.kill().map(drop) } else { Ok(()) };
         let report = group.report();
-        match Arc::try_unwrap(group) {
-            Ok(group) if !ends_all => group.release()?,
+        let left = match Arc::try_unwrap(group) {
+            Ok(group) if !ends_all => group.release(),
             // Whoever is still in it ends with it.
-            _ => {}
-        }
-        Ok(report)
+            _ => killed,
+        };
+        Ok((report, left))
     };
-    let report = match blocking(leave).await {
-        Ok(report) => report,
-        Err(error) => {
-            tracing::warn!(%error, "a cgroup stays behind");
-            return None;
-        }
+    let (report, left) = match blocking(leave).await {
+        Ok((report, left)) => (report, left),
+        Err(error) => (Report::default(), Err(error)),
     };
+    if let Err(error) = left {
+        tracing::warn!(%error, "a cgroup stays behind");
+    }
     if report.oom_killed {
         let remark = "the kernel killed a process of it for want of memory";
         cx.report(|report| report.remark = Some(remark.to_owned()));

@@ -22,6 +22,9 @@ use crate::output::Output;
 
 /// How long what was left may take to end politely. An engine waits for it before it opens.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long a first look at who is there may take: the kernel makes whoever reads an environment wait for
+/// the process whose it is.
+const LOOK_MAX: Duration = Duration::from_secs(5);
 /// How long it may take to end that has been killed.
 const KILL_MAX: Duration = Duration::from_secs(5);
 
@@ -100,7 +103,11 @@ fn abandon(scratch: &Scratch, surviving: &HashSet<String>) -> Vec<Mark> {
 /// Ends all processes of these families; says of each what that took.
 pub(super) async fn end(mut families: Vec<Family>) -> Vec<String> {
     let mut ended: Vec<Ended> = families.iter().map(|_| Ended::default()).collect();
-    if families.is_empty() || !look(&mut families).await {
+    let looked = match families.is_empty() {
+        true => Ok(false),
+        false => tokio::time::timeout(LOOK_MAX, look(&mut families)).await,
+    };
+    if !matches!(looked, Ok(true)) {
         return ended.iter().map(ToString::to_string).collect();
     }
     for (family, ended) in families.iter().zip(&mut ended) {

@@ -7,7 +7,8 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
@@ -56,6 +57,8 @@ pub(super) struct Identity {
     pub started: u64,
     /// That of the run's processes.
     pub mark: Mark,
+    /// Device and inode of its folder: a copy of that is not another keeper's.
+    folder: (u64, u64),
 }
 
 pub(super) const SOCKET: &str = "socket";
@@ -84,24 +87,29 @@ pub(super) fn order_of(reason: StopReason) -> u8 {
 }
 
 impl Identity {
-    fn of(pid: Pid, mark: Mark) -> io::Result<Option<Self>> {
+    fn of(pid: Pid, mark: Mark, folder: (u64, u64)) -> io::Result<Option<Self>> {
         let process = census::look_at(pid)?;
         Ok(process.map(|process| Self {
             boot_id: boot_id(),
             pid: pid.as_raw_nonzero().get(),
             started: process.started,
             mark,
+            folder,
         }))
     }
 
-    /// That of the keeper with this folder; none if it has not got so far.
+    /// That of the keeper with this folder; none if it has not got so far, or the folder is a copy.
     ///
     /// # Errors
     ///
     /// If it cannot be read, such as for want of descriptors.
     pub(super) fn read(folder: &Path) -> io::Result<Option<Self>> {
         match fs::read(folder.join(IDENTITY)) {
-            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+            Ok(text) => {
+                let identity: Self = serde_json::from_slice(&text)?;
+                let own = identity.folder == number_of(folder)?;
+                Ok(Some(identity).filter(|_| own))
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -120,7 +128,7 @@ impl Identity {
             Err(error) => return Err(error.into()),
         };
         // Looked at once the descriptor is open: it means this process, and no later one of its number.
-        let now = Self::of(pid, self.mark)?;
+        let now = Self::of(pid, self.mark, self.folder)?;
         Ok(now.filter(|now| now == self).map(|_| pidfd))
     }
 }
@@ -132,6 +140,12 @@ impl Identity {
 /// If that cannot be told: then nobody may take it for one that has ended.
 pub(super) fn find(folder: &Path) -> io::Result<Option<OwnedFd>> {
     Identity::read(folder)?.map_or(Ok(None), |identity| identity.alive())
+}
+
+/// Which folder this is, of all on this machine, whatever it is called.
+fn number_of(folder: &Path) -> io::Result<(u64, u64)> {
+    let found = fs::metadata(folder)?;
+    Ok((found.dev(), found.ino()))
 }
 
 /// What the folder of a keeper says of its run; nothing, if it says nothing yet.
@@ -172,8 +186,11 @@ pub(super) fn keep() -> io::Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let folder = PathBuf::from(&charge.folder);
     // Before there is a run: a host that has taken the folder away wants none any more.
-    let identity = Identity::of(rustix::process::getpid(), charge.mark)?;
+    let identity = Identity::of(rustix::process::getpid(), charge.mark, number_of(&folder)?)?;
     write(&folder, IDENTITY, &identity, false)?;
+    // From here on by a descriptor: the database may be moved, and its folders with it.
+    let opened = File::open(&folder)?;
+    let folder = Path::new("/proc/self/fd").join(opened.as_raw_fd().to_string());
     let keeper = Keeper::new(charge, folder).map_err(io::Error::other)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(keeper.watch_over(StdListener::from(listener)))
@@ -241,7 +258,7 @@ impl Keeper {
                 _ = save.tick() => {
                     deaf = false;
                     // Without it nobody would ever hear of this run.
-                    if !self.folder.exists() {
+                    if !is_there(&self.folder) {
                         self.ask_to_stop(StopReason::Shutdown);
                     }
                     save_output(&self.folder, &cx, &mut self.saved);
@@ -252,7 +269,7 @@ impl Keeper {
         let record = self.last_record(told);
         while write(&self.folder, RECORD, &record, true).is_err() {
             // The end must not be lost because a disk is full; without the folder nobody asks for it.
-            if !self.folder.exists() {
+            if !is_there(&self.folder) {
                 break;
             }
             save.tick().await;
@@ -279,6 +296,11 @@ impl Keeper {
         report.ended_at_ms = Some(now_ms(&*self.cx.clock));
         Record::new(&self.cx.output.snapshot().0, Some(End { told, report }))
     }
+}
+
+/// Whether a keeper's folder has not been removed.
+fn is_there(folder: &Path) -> bool {
+    folder.join(IDENTITY).exists()
 }
 
 /// Writes down what was printed so far, if that is more than before.
