@@ -383,9 +383,6 @@ impl Engine {
 
 fn finished(tx: Tx<'_>, invoke_id: InvokeId) -> Result<Option<Finished>> {
     let invocation = invocations::find(tx, invoke_id)?;
-    let status = invocations::status(tx, invocation)?;
-    if !status.is_final() {
-        return Ok(None);
-    }
+    let Some(status) = invocations::final_status(tx, invocation)? else { return Ok(None) };
     Ok(Some(Finished { status, results: executions::all_of(tx, invocation)? }))
 }

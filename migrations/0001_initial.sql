@@ -1,6 +1,8 @@
 -- The data model. Conventions: every table has an INTEGER PRIMARY KEY, foreign keys carry the name of
 -- the noun they point to, instants are milliseconds since 1970 in columns that end in _ms, and the
--- CHECK constraints repeat what the state machine in the library says.
+-- CHECK constraints repeat what the state machine in the library says. Those of more than two values are
+-- written out where rows come and go fast: for a longer IN (...) SQLite builds a table in memory, each time
+-- that a row is written, which takes longer than to write it.
 
 -- What the file says of itself: which engine ran it last, which zone data its timers were planned with.
 CREATE TABLE meta (
@@ -90,7 +92,8 @@ CREATE TABLE invocations (
     command_id        BLOB CHECK (length(command_id) = 16),
     name              TEXT NOT NULL,
     description       TEXT NOT NULL,
-    type              TEXT NOT NULL CHECK (type IN ('RunShellScript', 'RunPowerShellScript', 'RunBatScript')),
+    type              TEXT NOT NULL CHECK (
+        type = 'RunShellScript' OR type = 'RunPowerShellScript' OR type = 'RunBatScript'),
     content           INTEGER NOT NULL REFERENCES contents,
     working_dir       TEXT,
     timeout_s         INTEGER NOT NULL CHECK (timeout_s > 0),
@@ -99,11 +102,13 @@ CREATE TABLE invocations (
     resource_limits   TEXT,
     -- Whether its runs go on when the host ends.
     survive_restarts  INTEGER NOT NULL CHECK (survive_restarts IN (0, 1)),
-    repeat_mode       TEXT NOT NULL CHECK (repeat_mode IN ('Once', 'Period', 'NextRebootOnly', 'EveryReboot')),
+    repeat_mode       TEXT NOT NULL CHECK (
+        repeat_mode = 'Once' OR repeat_mode = 'Period' OR repeat_mode = 'NextRebootOnly' OR repeat_mode = 'EveryReboot'),
     -- Of repeating ones: when, what if the one before still runs, what if it was slept through,
     -- over how long its fires are spread, when it ends, since when it pauses.
     frequency         TEXT,
-    overlap_policy    TEXT CHECK (overlap_policy IN ('Skip', 'Queue', 'Allow', 'Replace')),
+    overlap_policy    TEXT CHECK (
+        overlap_policy = 'Skip' OR overlap_policy = 'Queue' OR overlap_policy = 'Allow' OR overlap_policy = 'Replace'),
     missed_policy     TEXT,
     spread_s          INTEGER NOT NULL DEFAULT 0 CHECK (spread_s >= 0),
     end_at_ms         INTEGER,
@@ -132,7 +137,8 @@ CREATE TABLE invocations (
     caller            TEXT,
     created_at_ms     INTEGER NOT NULL,
     -- The roll-up, once no execution and no timer is left; computed from them until then.
-    status            TEXT CHECK (status IN ('Success', 'Failed', 'PartialFailed', 'Stopped')),
+    status            TEXT CHECK (
+        status = 'Success' OR status = 'Failed' OR status = 'PartialFailed' OR status = 'Stopped'),
     finished_at_ms    INTEGER,
     CHECK ((status IS NULL) = (finished_at_ms IS NULL)),
     CHECK ((repeat_mode = 'Period') = (frequency IS NOT NULL)),
@@ -194,7 +200,8 @@ CREATE TABLE fires (
     invocation  INTEGER NOT NULL REFERENCES invocations ON DELETE CASCADE,
     timer       INTEGER REFERENCES timers ON DELETE CASCADE,
     fire_at_ms  INTEGER NOT NULL,
-    disposition TEXT NOT NULL CHECK (disposition IN ('Started', 'Skipped', 'Missed')),
+    disposition TEXT NOT NULL CHECK (
+        disposition = 'Started' OR disposition = 'Skipped' OR disposition = 'Missed'),
     reason      TEXT,
     -- A range of missed fires is one row: how many, and the last of them.
     count       INTEGER NOT NULL DEFAULT 1 CHECK (count > 0),
@@ -215,9 +222,7 @@ CREATE TABLE executions (
     fire           INTEGER NOT NULL REFERENCES fires ON DELETE CASCADE,
     instance       INTEGER NOT NULL REFERENCES instances,
     attempt        INTEGER NOT NULL CHECK (attempt > 0),
-    status         TEXT NOT NULL CHECK (status IN (
-        'Pending', 'Scheduled', 'Running', 'Stopping', 'Success', 'Failed', 'Error', 'Timeout', 'Invalid',
-        'Aborted', 'Cancelled', 'Terminated', 'Skipped')),
+    status         TEXT NOT NULL,
     started_at_ms  INTEGER,
     stop_at_ms     INTEGER,
     finished_at_ms INTEGER,
@@ -226,7 +231,8 @@ CREATE TABLE executions (
     error_code     TEXT,
     error_info     TEXT,
     -- Why it was asked to end, who asked as far as the host says, and what for in their words.
-    stop_cause     TEXT CHECK (stop_cause IN ('Timeout', 'Stopped', 'Replaced', 'Shutdown')),
+    stop_cause     TEXT CHECK (
+        stop_cause = 'Timeout' OR stop_cause = 'Stopped' OR stop_cause = 'Replaced' OR stop_cause = 'Shutdown'),
     stopped_by     TEXT,
     stop_reason    TEXT,
     -- What its processes used; NULL where nobody counted.
@@ -236,8 +242,23 @@ CREATE TABLE executions (
     memory_peak_bytes INTEGER,
     -- When it is to be tried, if it waits for that and not for another on its instance.
     retry_at_ms    INTEGER,
-    CHECK ((finished_at_ms IS NULL) = (status IN ('Pending', 'Scheduled', 'Running', 'Stopping'))),
-    CHECK (started_at_ms IS NOT NULL OR status NOT IN ('Running', 'Stopping', 'Success', 'Failed', 'Timeout', 'Terminated')),
+    -- What each status means for these two; those first that come most often.
+    CHECK (CASE status
+        WHEN 'Running' THEN started_at_ms IS NOT NULL AND finished_at_ms IS NULL
+        WHEN 'Success' THEN started_at_ms IS NOT NULL AND finished_at_ms IS NOT NULL
+        WHEN 'Pending' THEN finished_at_ms IS NULL
+        WHEN 'Failed' THEN started_at_ms IS NOT NULL AND finished_at_ms IS NOT NULL
+        WHEN 'Scheduled' THEN finished_at_ms IS NULL
+        WHEN 'Stopping' THEN started_at_ms IS NOT NULL AND finished_at_ms IS NULL
+        WHEN 'Timeout' THEN started_at_ms IS NOT NULL AND finished_at_ms IS NOT NULL
+        WHEN 'Terminated' THEN started_at_ms IS NOT NULL AND finished_at_ms IS NOT NULL
+        WHEN 'Error' THEN finished_at_ms IS NOT NULL
+        WHEN 'Invalid' THEN finished_at_ms IS NOT NULL
+        WHEN 'Aborted' THEN finished_at_ms IS NOT NULL
+        WHEN 'Cancelled' THEN finished_at_ms IS NOT NULL
+        WHEN 'Skipped' THEN finished_at_ms IS NOT NULL
+        ELSE FALSE
+    END),
     CHECK (retry_at_ms IS NULL OR (status = 'Scheduled' AND attempt > 1))
 ) STRICT;
 CREATE UNIQUE INDEX executions_by_fire ON executions (fire, instance, attempt);

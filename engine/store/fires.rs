@@ -109,12 +109,12 @@ pub(crate) fn give_up(tx: Tx<'_>, timer: i64, reason: &str, now_ms: i64) -> Resu
 
 /// Takes note that executions of a fire have ended; its invocation if none of them is left.
 pub(super) fn count_down(tx: Tx<'_>, fire: i64, ended: u64) -> Result<Option<i64>> {
+    // Not by RETURNING, for which SQLite makes a table each time.
+    tx.prepare_cached("UPDATE fires SET unfinished = unfinished - ?2 WHERE id = ?1")?
+        .execute((fire, ended))?;
     let (left, invocation): (i64, i64) = tx
-        .prepare_cached(
-            "UPDATE fires SET unfinished = unfinished - ?2 WHERE id = ?1
-             RETURNING unfinished, invocation",
-        )?
-        .query_row((fire, ended), |row| Ok((row.get(0)?, row.get(1)?)))
+        .prepare_cached("SELECT unfinished, invocation FROM fires WHERE id = ?1")?
+        .query_row([fire], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?
         .ok_or_else(|| Error::Internal(format!("fire {fire} is gone")))?;
     Ok((left == 0).then_some(invocation))

@@ -222,13 +222,18 @@ fn read_job(tx: Tx<'_>, row: &Row<'_>) -> Result<Job> {
     })
 }
 
-/// Where an invocation stands.
-pub(crate) fn status(tx: Tx<'_>, invocation: i64) -> Result<InvocationStatus> {
+/// How an invocation has ended; none as long as it has not.
+pub(crate) fn final_status(tx: Tx<'_>, invocation: i64) -> Result<Option<InvocationStatus>> {
     let stored: Option<String> = tx
         .prepare_cached("SELECT status FROM invocations WHERE id = ?1")?
         .query_row([invocation], |row| row.get(0))?;
-    match stored {
-        Some(status) => parse(&status),
+    stored.as_deref().map(parse).transpose()
+}
+
+/// Where an invocation stands.
+pub(crate) fn status(tx: Tx<'_>, invocation: i64) -> Result<InvocationStatus> {
+    match final_status(tx, invocation)? {
+        Some(status) => Ok(status),
         None => match roll_up(&counts(tx, invocation)?, targets::any_left(tx, invocation)?) {
             // The latest have ended; a fire before them has not.
             ended if ended.is_final() => Ok(InvocationStatus::Running),
@@ -241,21 +246,16 @@ pub(crate) fn status(tx: Tx<'_>, invocation: i64) -> Result<InvocationStatus> {
 /// from each the look goes back as far as an execution that says how it stands. One that does not has
 /// one fire.
 fn counts(tx: Tx<'_>, invocation: i64) -> Result<StatusCounts> {
+    // Counted here: to group them SQLite sorts them first.
     let mut query = tx.prepare_cached(&format!(
-        "SELECT e.status, count(*) FROM targets t JOIN executions e ON e.id = ({LATEST_ON_TARGET})
-         WHERE t.invocation = ?1 GROUP BY e.status
+        "SELECT e.status FROM targets t JOIN executions e ON e.id = ({LATEST_ON_TARGET})
+         WHERE t.invocation = ?1
          UNION ALL
-         SELECT e.status, count(*) FROM fires f JOIN executions e ON e.fire = f.id
+         SELECT e.status FROM fires f JOIN executions e ON e.fire = f.id
          WHERE f.invocation = ?1 AND NOT EXISTS (SELECT 1 FROM targets t WHERE t.invocation = ?1)
-             AND {LATEST_STANDING}
-         GROUP BY e.status"
+             AND {LATEST_STANDING}"
     ))?;
-    let mut rows = query.query([invocation])?;
-    let mut counts = StatusCounts::default();
-    while let Some(row) = rows.next()? {
-        counts.add(read_status(row, 0)?, row.get(1)?);
-    }
-    Ok(counts)
+    query.query_and_then([invocation], |row| read_status(row, 0))?.collect()
 }
 
 /// Ends an invocation of which no execution is left and that will not fire again; says how it ended.
