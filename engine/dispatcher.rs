@@ -1,13 +1,14 @@
 //! Takes executions from waiting to running to ended. One loop: what has ended and what may start
 //! share a commit; nothing starts before its claim is on disk, and nobody hears of an end before
-//! that is. The bound on what runs is the number of free places the loop hands out.
+//! that is. While one such step is written, the next gets ready. The bound on what runs is the number
+//! of free places the loop hands out.
 
 mod admission;
 mod claim;
 mod run;
 mod slots;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,6 +46,8 @@ pub(crate) type Executors = HashMap<String, Arc<dyn DynExecutor>>;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Executions claimed in one commit.
 const CLAIM_MAX: usize = 1_024;
+/// Steps on their way to the disk at a time: while one is written, the next gets ready.
+const STEPS_MAX: usize = 2;
 
 /// What the loop works with.
 pub(crate) struct Resources {
@@ -120,6 +123,11 @@ impl Dispatcher {
             running: HashMap::new(),
             task_of: HashMap::new(),
             ended: Vec::new(),
+            steps: JoinSet::new(),
+            steps_begun: 0,
+            under_way: BTreeSet::new(),
+            claims_fail: false,
+            early_stops: HashMap::new(),
             _alive: still_alive,
         };
         tokio::spawn(work.run(going_on));
@@ -217,10 +225,36 @@ struct Loop {
     tasks: JoinSet<Outcome>,
     running: HashMap<Id, Running>,
     task_of: HashMap<ExecutionId, Id>,
-    /// Ended, and not yet written down.
+    /// Ended, and on its way to no record yet.
     ended: Vec<(Ended, Running)>,
+    steps: JoinSet<Step>,
+    steps_begun: u64,
+    /// The numbers of those steps.
+    under_way: BTreeSet<u64>,
+    /// Whether a claim by itself has failed: it is not tried for ever.
+    claims_fail: bool,
+    /// Orders for executions that are not known here: a step that is under way may have claimed them. Each
+    /// with the number of the last step that could have.
+    early_stops: HashMap<ExecutionId, (u64, StopOrder)>,
     /// The last to be dropped: who waits for the end of the loop finds the store released.
     _alive: watch::Sender<()>,
+}
+
+/// What ended and what may start, written down in one commit.
+struct Step {
+    number: u64,
+    ended: Arc<Vec<Ended>>,
+    runs: Vec<Running>,
+    plan: Arc<slots::Plan>,
+    written: Result<Written>,
+}
+
+/// What a step came to on disk.
+struct Written {
+    finished: Finished,
+    /// None if nothing more is to start.
+    work: Option<ClaimedWork>,
+    claimed_at_ms: i64,
 }
 
 /// What the loop keeps of an execution that runs.
@@ -246,12 +280,12 @@ impl Loop {
         }
         loop {
             self.take_orders();
-            let busy = self.step().await;
-            let done = self.tasks.is_empty() && self.ended.is_empty();
+            let begun = self.begin_step();
+            let done = self.tasks.is_empty() && self.ended.is_empty() && self.steps.is_empty();
             if done && self.orders.phase() > Phase::Working {
                 break;
             }
-            if !busy {
+            if !begun {
                 self.wait().await;
             }
             self.collect();
@@ -259,13 +293,21 @@ impl Loop {
         self.resources.hub.close();
     }
 
-    /// Waits for an end or an order.
+    /// Waits for a step, an end or an order.
     async fn wait(&mut self) {
         tokio::select! {
+            Some(step) = self.steps.join_next(), if !self.steps.is_empty() => match step {
+                Ok(step) => self.conclude(step).await,
+                Err(error) => {
+                    if let Ok(panic) = error.try_into_panic() {
+                        panic::resume_unwind(panic);
+                    }
+                }
+            },
             Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
                 self.note_end(ended);
             }
-            () = self.orders.wake.notified() => {}
+            () = self.orders.wake.notified() => self.claims_fail = false,
         }
     }
 
@@ -284,6 +326,8 @@ impl Loop {
             let id = self.task_of.get(&execution);
             if let Some(running) = id.and_then(|id| self.running.get(id)) {
                 run::ask_to_stop(&running.stop, &order);
+            } else if !self.under_way.is_empty() {
+                self.early_stops.entry(execution).or_insert((self.steps_begun, order));
             }
         }
         if self.orders.phase() > Phase::Working {
@@ -362,67 +406,60 @@ impl Loop {
         self.ended.push((ended, running));
     }
 
-    /// Writes down what ended and claims what may start, in one commit; whether there was anything to do.
-    async fn step(&mut self) -> bool {
-        let working = self.orders.phase() == Phase::Working;
-        let places = self.resources.config.concurrency_max.saturating_sub(self.running.len());
-        let room = if working && self.backlog.may_have_work() { places.min(CLAIM_MAX) } else { 0 };
+    /// Has what ended written down and what may start claimed, in one commit; whether there was anything
+    /// to do, and not too much on its way.
+    fn begin_step(&mut self) -> bool {
+        if self.steps.len() >= STEPS_MAX {
+            return false;
+        }
+        let claims = self.orders.phase() == Phase::Working
+            && self.backlog.may_have_work()
+            && !(self.claims_fail && self.ended.is_empty());
+        let taken = self.running.len() + self.backlog.promised();
+        let places = self.resources.config.concurrency_max.saturating_sub(taken);
+        let room = if claims { places.min(CLAIM_MAX) } else { 0 };
         if room == 0 && self.ended.is_empty() {
             return false;
         }
         let (ended, runs): (Vec<_>, Vec<_>) = self.ended.drain(..).unzip();
         let ended = Arc::new(ended);
         let plan = Arc::new(self.backlog.plan(room));
-        let to_claim = Arc::clone(&plan);
         let (orders, clock) = (Arc::clone(&self.orders), Arc::clone(&self.resources.clock));
-        let written = self.write(&ended, move |tx, ended| {
-            let finished = executions::finish(tx, ended)?;
-            // Looked at here: the write may have waited long for the disk, and a shutdown come since.
-            if orders.phase() > Phase::Working {
-                return Ok((finished, None, 0));
-            }
-            let now_ms = now_ms(&*clock);
-            Ok((finished, Some(claim::claim(tx, &to_claim, now_ms)?), now_ms))
+        let store = Arc::clone(&self.resources.store);
+        self.steps_begun += 1;
+        let number = self.steps_begun;
+        self.under_way.insert(number);
+        self.steps.spawn(async move {
+            let written = write_step(&store, &orders, clock, &ended, &plan).await;
+            Step { number, ended, runs, plan, written }
         });
-        match written.await {
-            Ok((finished, work, claimed_at_ms)) => {
-                if let Some(work) = work {
-                    self.start_all(work, &plan, claimed_at_ms);
+        true
+    }
+
+    /// Acts on what a step came to.
+    async fn conclude(&mut self, step: Step) {
+        let Step { number, ended, runs, plan, written } = step;
+        match written {
+            Ok(Written { finished, work, claimed_at_ms }) => {
+                match work {
+                    Some(work) => self.start_all(work, &plan, claimed_at_ms),
+                    None => self.backlog.give_up(&plan),
                 }
                 self.tell(&ended, &runs, &finished);
                 self.backlog.release(finished.released);
-                // Those whose turn it was may have had nothing left; nobody calls for the others.
-                self.backlog.may_have_work() || !ended.is_empty()
             }
-            Err(Error::Internal(_)) => {
-                self.write_apart(&ended, &runs).await;
-                // Without them the claim may go through; if not, it is not tried for ever.
-                !ended.is_empty()
+            Err(error) => {
+                self.backlog.give_up(&plan);
+                if matches!(error, Error::Internal(_)) {
+                    self.write_apart(&ended, &runs).await;
+                    // Without them the claim may go through; if not, it waits for news.
+                    self.claims_fail = ended.is_empty();
+                }
             }
-            Err(_) => false,
         }
-    }
-
-    /// Writes until the database takes it: what has ended must not be forgotten because a disk is
-    /// full. Gives up only when the engine is being stopped; the next one will find the executions
-    /// running and say so in their records.
-    async fn write<T: Send + 'static>(
-        &self,
-        ended: &Arc<Vec<Ended>>,
-        op: impl Fn(Tx<'_>, &[Ended]) -> Result<T> + Clone + Send + 'static,
-    ) -> Result<T> {
-        loop {
-            let (op, shared) = (op.clone(), Arc::clone(ended));
-            let error = match self.resources.store.write(move |tx| op(tx, &shared)).await {
-                Ok(written) => return Ok(written),
-                Err(error) => error,
-            };
-            tracing::error!(%error, waiting = ended.len(), "ends of executions are not on disk yet");
-            if matches!(error, Error::Internal(_)) || self.orders.phase() == Phase::Stopping {
-                return Err(error);
-            }
-            self.resources.clock.sleep(RETRY_AFTER).await;
-        }
+        self.under_way.remove(&number);
+        let oldest = self.under_way.first().copied();
+        self.early_stops.retain(|_, (last, _)| oldest.is_some_and(|oldest| oldest <= *last));
     }
 
     /// One record that contradicts its execution must not keep the others from being written.
@@ -467,7 +504,12 @@ impl Loop {
     }
 
     fn start(&mut self, fire: i64, job: Arc<Job>, claimed: Claimed, started_at_ms: i64) {
+        let id = claimed.id;
         self.begin(fire, job, claimed, started_at_ms, false);
+        let Some((_, order)) = self.early_stops.remove(&id) else { return };
+        if let Some(running) = self.task_of.get(&id).and_then(|task| self.running.get(task)) {
+            run::ask_to_stop(&running.stop, &order);
+        }
     }
 
     fn begin(
@@ -626,6 +668,41 @@ impl Running {
             return None;
         }
         Some(whole.map_or_else(|| Delivery::not_plugged_in(to), WholeOutput::end))
+    }
+}
+
+/// Writes a step until the database takes it: what has ended must not be forgotten because a disk is
+/// full. Gives up only when the engine is being stopped; the next one will find the executions
+/// running and say so in their records.
+async fn write_step(
+    store: &Store,
+    orders: &Arc<Orders>,
+    clock: Arc<dyn Clock>,
+    ended: &Arc<Vec<Ended>>,
+    plan: &Arc<slots::Plan>,
+) -> Result<Written> {
+    loop {
+        let (ended, plan) = (Arc::clone(ended), Arc::clone(plan));
+        let (phase, now, waiting) = (Arc::clone(orders), Arc::clone(&clock), ended.len());
+        let write = move |tx: Tx<'_>| {
+            let finished = executions::finish(tx, &ended)?;
+            // Looked at here: the write may have waited long for the disk, and a shutdown come since.
+            if phase.phase() > Phase::Working {
+                return Ok(Written { finished, work: None, claimed_at_ms: 0 });
+            }
+            let claimed_at_ms = now_ms(&*now);
+            let work = Some(claim::claim(tx, &plan, claimed_at_ms)?);
+            Ok(Written { finished, work, claimed_at_ms })
+        };
+        let error = match store.write(write).await {
+            Ok(written) => return Ok(written),
+            Err(error) => error,
+        };
+        tracing::error!(%error, waiting, "ends of executions are not on disk yet");
+        if matches!(error, Error::Internal(_)) || orders.phase() == Phase::Stopping {
+            return Err(error);
+        }
+        clock.sleep(RETRY_AFTER).await;
     }
 }
 

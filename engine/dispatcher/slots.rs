@@ -52,12 +52,22 @@ pub(super) struct Backlog {
     newest: i64,
     /// Whether the database may hold fires newer than that.
     may_have_new: bool,
+    /// Whether a plan that is being carried out looks for those: one at a time does.
+    is_looking: bool,
+    /// Places that plans being carried out may take.
+    promised: usize,
 }
 
 impl Backlog {
     /// A backlog that has yet to look into the database.
     pub(super) fn new() -> Self {
-        Self { turn: VecDeque::new(), newest: 0, may_have_new: true }
+        Self {
+            turn: VecDeque::new(),
+            newest: 0,
+            may_have_new: true,
+            is_looking: false,
+            promised: 0,
+        }
     }
 
     /// New work has been stored.
@@ -72,26 +82,50 @@ impl Backlog {
 
     /// Whether a claim could find anything.
     pub(super) fn may_have_work(&self) -> bool {
-        !self.turn.is_empty() || self.may_have_new
+        !self.turn.is_empty() || (self.may_have_new && !self.is_looking)
     }
 
-    /// Whose turn it is for `room` places.
-    pub(super) fn plan(&self, room: usize) -> Plan {
-        let turn = self.turn.iter().take(room).cloned().collect();
-        let new_max = if self.may_have_new { FIRES_MAX.saturating_sub(self.turn.len()) } else { 0 };
+    /// Places that plans being carried out may take.
+    pub(super) fn promised(&self) -> usize {
+        self.promised
+    }
+
+    /// Whose turn it is for `room` places. Until the plan is [applied](Self::apply) or
+    /// [given up](Self::give_up), others are made without those.
+    pub(super) fn plan(&mut self, room: usize) -> Plan {
+        let known = self.turn.len();
+        let turn: Vec<_> = self.turn.drain(..room.min(known)).collect();
+        let looks = room > 0 && self.may_have_new && !self.is_looking;
+        let new_max = if looks { FIRES_MAX.saturating_sub(known) } else { 0 };
+        if new_max > 0 {
+            // What comes from now on is news again.
+            (self.may_have_new, self.is_looking) = (false, true);
+        }
+        self.promised += room;
         Plan { turn, room, new_after: self.newest, new_max }
     }
 
     /// Takes note of what a plan came to: new fires join the turn, those that were served go to its
     /// end, those with nothing left are gone.
     pub(super) fn apply(&mut self, plan: &Plan, taken: Taken) {
-        self.turn.drain(..plan.turn.len());
+        self.promised -= plan.room;
         self.turn.extend(taken.unserved);
         self.turn.extend(taken.served);
-        self.newest = taken.newest.unwrap_or(self.newest);
-        // Without a look at what is new, what was thought of it stands.
         if plan.new_max > 0 {
-            self.may_have_new = taken.more_new;
+            self.newest = taken.newest.unwrap_or(self.newest);
+            self.may_have_new |= taken.more_new;
+            self.is_looking = false;
+        }
+    }
+
+    /// Forgets a plan that came to nothing: all is as it was before.
+    pub(super) fn give_up(&mut self, plan: &Plan) {
+        self.promised -= plan.room;
+        for waiting in plan.turn.iter().rev() {
+            self.turn.push_front(waiting.clone());
+        }
+        if plan.new_max > 0 {
+            (self.may_have_new, self.is_looking) = (true, false);
         }
     }
 }
@@ -138,7 +172,7 @@ mod tests {
         let mut order = Vec::new();
         for _ in 0..4 {
             let plan = backlog.plan(2);
-            assert_eq!((plan.new_max, plan.new_after), (0, 5));
+            assert_eq!((plan.new_max, plan.new_after, backlog.promised()), (0, 5, 2));
             order.extend(plan.turn.iter().map(|waiting| waiting.fire));
             // Fire 1 has nothing left after its first turn.
             let served = plan.turn.iter().filter(|w| w.fire != 1).cloned().collect();
@@ -158,6 +192,27 @@ mod tests {
         let served = vec![waiting(1)];
         backlog.apply(&plan, Taken { served, ..found(2..=2, false) });
         assert_eq!(backlog.plan(1).turn[0].fire, 2);
+    }
+
+    #[test]
+    fn plans_that_are_carried_out_at_a_time_share_nothing() {
+        let mut backlog = Backlog::new();
+        let first = backlog.plan(2);
+        assert!(!backlog.may_have_work(), "one looks already");
+        backlog.expect_new();
+        backlog.apply(&first, found(1..=3, false));
+        assert!(backlog.may_have_work(), "what came during the look was not seen by it");
+        let [first, second, third] = [2, 2, 2].map(|room| backlog.plan(room));
+        let turn = |plan: &Plan| plan.turn.iter().map(|one| one.fire).collect::<Vec<_>>();
+        assert_eq!([&first, &second, &third].map(turn), [vec![1, 2], vec![3], vec![]]);
+        assert_eq!([&first, &second, &third].map(|plan| plan.new_max > 0), [true, false, false]);
+        assert_eq!(backlog.promised(), 6);
+        backlog.give_up(&first);
+        backlog.apply(&second, Taken::default());
+        backlog.apply(&third, Taken::default());
+        assert_eq!(backlog.promised(), 0);
+        let again = backlog.plan(2);
+        assert_eq!((turn(&again), again.new_max > 0), (vec![1, 2], true));
     }
 
     #[test]

@@ -48,6 +48,27 @@ async fn results_come_in_the_order_of_the_request() {
     assert!(finished.results.iter().all(|r| r.output.as_bytes() == b"x"));
 }
 
+/// Wherever it meets it: before the claim, while that is written, or before the executor has begun.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_right_after_the_request_is_never_lost() {
+    const RUNS: usize = 400;
+    let place = Place::new();
+    let engine = place.open().await;
+    register(&engine, "script", 1).await;
+    let mut stopping = tokio::task::JoinSet::new();
+    for _ in 0..RUNS {
+        let request = RunCommand::shell("hang").on(["i-1"]).timeout(3_600);
+        let invoke_id = engine.run_command(request).await.expect("a sound request").invoke_id;
+        let engine = engine.clone();
+        stopping.spawn(async move {
+            engine.stop_invocation(StopInvocation::new(invoke_id)).await.expect("it is there");
+            wait(&engine, &invoke_id).await.status
+        });
+    }
+    let ended = stopping.join_all().await;
+    assert_eq!(ended, [InvocationStatus::Stopped; RUNS]);
+}
+
 #[tokio::test]
 async fn a_timeout_ends_a_run_by_the_monotonic_clock() {
     let clock = ManualClock::at("2026-01-01T00:00:00Z".parse().expect("a time"));
