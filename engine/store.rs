@@ -98,6 +98,7 @@ impl Store {
     fn open_owner(path: &Arc<Path>, options: &StoreOptions) -> Result<Self> {
         let lock = Lock::take(path)?;
         lock::create_private(path)?;
+        lock::check_links(path)?;
         let mut connection = Connection::open_with_flags(
             path,
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
@@ -115,7 +116,7 @@ impl Store {
     }
 
     fn open_reader(path: &Arc<Path>, options: &StoreOptions) -> Result<Self> {
-        std::fs::metadata(path).map_err(|error| lock::cannot_open(path, &error))?;
+        lock::check_links(path)?;
         // Opened by itself first: the pool would try again and again, and hide why.
         let access = Access::to(path, |connection| migrate::check(&connection))?;
         let readers = connection::readers(path, access, options.readers_max);

@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, StorageErrorKind};
@@ -90,6 +90,19 @@ pub(super) fn canonical(path: &Path) -> Result<PathBuf> {
     };
     let folder = folder.canonicalize().map_err(|error| cannot_open(folder, &error))?;
     Ok(folder.join(name))
+}
+
+/// Refuses a file that has other names: SQLite's log and the lock lie beside one name, and whoever opens the
+/// file by another sees neither.
+pub(super) fn check_links(path: &Path) -> Result<()> {
+    let found = std::fs::metadata(path).map_err(|error| cannot_open(path, &error))?;
+    match found.nlink() {
+        0 | 1 => Ok(()),
+        links => {
+            let message = format!("it has {links} names (hard links)");
+            Err(storage(StorageErrorKind::Linked, message))
+        }
+    }
 }
 
 /// Creates the file if it is missing, for this user only.
