@@ -97,6 +97,24 @@ impl Store {
 
     fn open_owner(path: &Arc<Path>, options: &StoreOptions) -> Result<Self> {
         let lock = Lock::take(path)?;
+        match Self::open_locked(path, options) {
+            Ok((readers, writer)) => Ok(Self {
+                path: Some(Arc::clone(path)),
+                readers: Some(readers),
+                writer: Some(writer),
+                _lock: Some(lock),
+            }),
+            Err(error) => {
+                lock.withdraw();
+                Err(error)
+            }
+        }
+    }
+
+    fn open_locked(
+        path: &Arc<Path>,
+        options: &StoreOptions,
+    ) -> Result<(r2d2::Pool<SqliteConnectionManager>, Writer)> {
         lock::create_private(path)?;
         lock::check_links(path)?;
         let mut connection = Connection::open_with_flags(
@@ -107,12 +125,7 @@ impl Store {
         migrate::migrate(&mut connection)?;
         let readers = connection::readers(path, Access::Shared, options.readers_max);
         let writer = Writer::start(connection, Some(Arc::clone(path)))?;
-        Ok(Self {
-            path: Some(Arc::clone(path)),
-            readers: Some(readers),
-            writer: Some(writer),
-            _lock: Some(lock),
-        })
+        Ok((readers, writer))
     }
 
     fn open_reader(path: &Arc<Path>, options: &StoreOptions) -> Result<Self> {

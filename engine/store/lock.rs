@@ -17,6 +17,9 @@ const PRIVATE: u32 = 0o600;
 #[derive(Debug)]
 pub(super) struct Lock {
     file: File,
+    path: PathBuf,
+    /// Whether its file was not there before.
+    is_new: bool,
 }
 
 impl Drop for Lock {
@@ -30,33 +33,69 @@ impl Drop for Lock {
 impl Lock {
     pub(super) fn take(database: &Path) -> Result<Self> {
         let path = beside(database, ".lock");
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(PRIVATE)
-            .open(&path)
-            .map_err(|error| cannot_open(&path, &error))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut pid = String::new();
-                // Whoever holds the lock may not have written its number yet.
-                let _ = file.read_to_string(&mut pid);
-                return Err(Error::InUse {
-                    path: database.to_owned(),
-                    pid: pid.trim().parse().ok(),
-                });
+        let cannot = |error| cannot_open(&path, &error);
+        loop {
+            let (mut file, is_new) = open_or_create(&path).map_err(cannot)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    let mut pid = String::new();
+                    // Whoever holds the lock may not have written its number yet.
+                    let _ = file.read_to_string(&mut pid);
+                    return Err(Error::InUse {
+                        path: database.to_owned(),
+                        pid: pid.trim().parse().ok(),
+                    });
+                }
+                Err(TryLockError::Error(error)) => return Err(cannot(error)),
             }
-            Err(TryLockError::Error(error)) => return Err(cannot_open(&path, &error)),
+            // Between the two somebody may have withdrawn it: then the next one would lock another file.
+            if !is_at(&file, &path).map_err(cannot)? {
+                continue;
+            }
+            let lock = Self { file, path: path.clone(), is_new };
+            return match write_pid(&lock.file) {
+                Ok(()) => Ok(lock),
+                Err(error) => {
+                    lock.withdraw();
+                    Err(cannot(error))
+                }
+            };
         }
-        write_pid(&mut file).map_err(|error| cannot_open(&path, &error))?;
-        Ok(Self { file })
+    }
+
+    /// Gives it up where the database was not opened: nothing stays that was not there before.
+    pub(super) fn withdraw(self) {
+        // While it is held: nobody else runs the file, or is about to.
+        if self.is_new {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
-fn write_pid(file: &mut File) -> io::Result<()> {
+/// The file, and whether it was not there before.
+fn open_or_create(path: &Path) -> io::Result<(File, bool)> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(PRIVATE);
+    match options.clone().create_new(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Ok((options.create(true).truncate(false).open(path)?, false))
+        }
+        created => Ok((created?, true)),
+    }
+}
+
+/// Whether this is the file that the path leads to.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let number = |found: std::fs::Metadata| (found.dev(), found.ino());
+    match std::fs::metadata(path) {
+        Ok(found) => Ok(number(found) == number(file.metadata()?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn write_pid(mut file: &File) -> io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
     writeln!(file, "{}", std::process::id())
@@ -132,6 +171,8 @@ pub(super) fn cannot_open(path: &Path, error: &io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::*;
 
     #[test]
@@ -144,5 +185,41 @@ mod tests {
         drop(lock);
         Lock::take(&database).expect("nobody has it any more");
         drop(heir);
+    }
+
+    #[test]
+    fn a_lock_of_no_avail_is_withdrawn_unless_it_was_there() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let database = folder.path().join("adjutant.db");
+        let path = beside(&database, ".lock");
+        Lock::take(&database).expect("nobody has it").withdraw();
+        assert!(!path.exists());
+        drop(Lock::take(&database).expect("nobody has it"));
+        Lock::take(&database).expect("nobody has it").withdraw();
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn one_at_a_time_has_the_lock_while_others_withdraw_theirs() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let database = folder.path().join("adjutant.db");
+        let holders = std::sync::atomic::AtomicUsize::new(0);
+        let contend = || {
+            for _ in 0..2_000 {
+                match Lock::take(&database) {
+                    Ok(lock) => {
+                        assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0, "two have it");
+                        holders.fetch_sub(1, Ordering::SeqCst);
+                        lock.withdraw();
+                    }
+                    Err(error) => assert!(matches!(error, Error::InUse { .. }), "{error}"),
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(contend);
+            }
+        });
     }
 }
