@@ -74,7 +74,9 @@ pub(super) async fn carry_out(
             Files::create_apart(scratch, &brief.name, &extension(&brief.runner), &brief.content)
         }
     };
-    let files = files.map_err(|error| broke("the script cannot be written", &error))?;
+    let files = files.map_err(|error| {
+        broke(&format!("the script cannot be written in `{}`", scratch.display()), &error)
+    })?;
     let (group, limits) = group::make(brief, mark, reaper.is_some()).await?;
     let kin = Kin { mark, reaper, group: group.clone() };
     let own = environment::variables_of_run(files.result(), mark);

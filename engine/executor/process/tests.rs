@@ -941,6 +941,13 @@ async fn a_file_in_the_scripts_place_is_neither_used_nor_touched() {
 }
 
 #[tokio::test]
+async fn a_script_that_cannot_be_written_names_the_folder() {
+    let run = Run::new("echo mine");
+    std::fs::remove_dir(run.scratch.path()).expect("removed");
+    check_broke(&run, &[&format!("in `{}`: ENOENT", run.scratch.path().display())]).await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_started_says_why() {
     async fn check(script: &str, executor: ProcessExecutor, want: &[&str]) {
         let run = Run::new(script).executor(executor);
