@@ -33,34 +33,41 @@ impl Drop for Lock {
 impl Lock {
     pub(super) fn take(database: &Path) -> Result<Self> {
         let path = beside(database, ".lock");
-        let cannot = |error| cannot_open(&path, &error);
         loop {
-            let (mut file, is_new) = open_or_create(&path).map_err(cannot)?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => {
-                    let mut pid = String::new();
-                    // Whoever holds the lock may not have written its number yet.
-                    let _ = file.read_to_string(&mut pid);
-                    return Err(Error::InUse {
-                        path: database.to_owned(),
-                        pid: pid.trim().parse().ok(),
-                    });
-                }
-                Err(TryLockError::Error(error)) => return Err(cannot(error)),
+            let opened = open_or_create(&path).map_err(|error| cannot_open(&path, &error))?;
+            if let Some(lock) = Self::of(opened, &path, database)? {
+                return Ok(lock);
             }
-            // Between the two somebody may have withdrawn it: then the next one would lock another file.
-            if !is_at(&file, &path).map_err(cannot)? {
-                continue;
+        }
+    }
+
+    /// Locks its file, which has been opened; none if somebody has withdrawn that since.
+    fn of((file, is_new): (File, bool), path: &Path, database: &Path) -> Result<Option<Self>> {
+        let cannot = |error| cannot_open(path, &error);
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut pid = String::new();
+                // Whoever holds the lock may not have written its number yet.
+                let _ = (&file).read_to_string(&mut pid);
+                return Err(Error::InUse {
+                    path: database.to_owned(),
+                    pid: pid.trim().parse().ok(),
+                });
             }
-            let lock = Self { file, path: path.clone(), is_new };
-            return match write_pid(&lock.file) {
-                Ok(()) => Ok(lock),
-                Err(error) => {
-                    lock.withdraw();
-                    Err(cannot(error))
-                }
-            };
+            Err(TryLockError::Error(error)) => return Err(cannot(error)),
+        }
+        // The next one would lock another file.
+        if !is_at(&file, path).map_err(cannot)? {
+            return Ok(None);
+        }
+        let lock = Self { file, path: path.to_owned(), is_new };
+        match write_pid(&lock.file) {
+            Ok(()) => Ok(Some(lock)),
+            Err(error) => {
+                lock.withdraw();
+                Err(cannot(error))
+            }
         }
     }
 
@@ -171,8 +178,6 @@ pub(super) fn cannot_open(path: &Path, error: &io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering;
-
     use super::*;
 
     #[test]
@@ -200,26 +205,16 @@ mod tests {
     }
 
     #[test]
-    fn one_at_a_time_has_the_lock_while_others_withdraw_theirs() {
+    fn whoever_has_opened_a_lock_that_is_withdrawn_does_not_get_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let database = folder.path().join("adjutant.db");
-        let holders = std::sync::atomic::AtomicUsize::new(0);
-        let contend = || {
-            for _ in 0..2_000 {
-                match Lock::take(&database) {
-                    Ok(lock) => {
-                        assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0, "two have it");
-                        holders.fetch_sub(1, Ordering::SeqCst);
-                        lock.withdraw();
-                    }
-                    Err(error) => assert!(matches!(error, Error::InUse { .. }), "{error}"),
-                }
-            }
-        };
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(contend);
-            }
-        });
+        let path = beside(&database, ".lock");
+        let lock = Lock::take(&database).expect("nobody has it");
+        let slow = || open_or_create(&path).expect("it is there");
+        let (too_late, even_later) = (slow(), slow());
+        lock.withdraw();
+        assert!(Lock::of(too_late, &path, &database).expect("it is free").is_none());
+        let _next = Lock::take(&database).expect("nobody has it");
+        assert!(Lock::of(even_later, &path, &database).expect("it is free").is_none());
     }
 }
