@@ -141,8 +141,10 @@ struct Started {
 
 impl Started {
     fn new(start: &Start, stdin: OwnedFd) -> Result<Self, Outcome> {
-        let (leader, readers, lent_bytes) =
-            spawn(start, stdin).map_err(|error| start.failed(&error))?;
+        Self::watch(spawn(start, stdin).map_err(|error| start.failed(&error))?)
+    }
+
+    fn watch((leader, readers, lent_bytes): (Pid, [OwnedFd; 2], u64)) -> Result<Self, Outcome> {
         // The leader comes first: once there is one, nothing that fails leaves the process behind.
         let leader = Leader::new(leader);
         let watched = leader.and_then(|leader| Ok((leader, Pipes::new(readers)?)));
@@ -157,7 +159,11 @@ impl Started {
         let no_letter = |error| broke("the helper cannot be told what to do", &error);
         let letter = Letter::new(entry).map_err(no_letter)?;
         let stdin = letter.to_helper().map_err(no_letter)?;
-        Ok((Self::new(&start, stdin)?, letter))
+        let helper = spawn(&start, stdin);
+        Ok((
+            Self::watch(helper.map_err(|error| broke("no helper can be started", &error))?)?,
+            letter,
+        ))
     }
 }
 
