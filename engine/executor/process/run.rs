@@ -9,7 +9,7 @@ use std::process::ExitStatus;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
 use super::ExecutionContext;
@@ -117,6 +117,13 @@ pub(super) async fn carry_out(
     if let Some(refusal) = letter.and_then(Letter::refusal) {
         return Err(refusal);
     }
+    let outcome = outcome(status, &ending);
+    if let Some(remark) = limit_reached(&outcome, &brief.limits) {
+        cx.report(|report| {
+            let before = report.remark.take().map(|before| before + "; ").unwrap_or_default();
+            report.remark = Some(before + &remark);
+        });
+    }
     cx.report_usage(Usage {
         user_time: usage.user,
         system_time: usage.system,
@@ -128,7 +135,7 @@ pub(super) async fn carry_out(
         Some(Err(why)) => cx.report_bad_result(why),
         None => {}
     }
-    Ok(outcome(status, &ending))
+    Ok(outcome)
 }
 
 /// A run that has begun.
@@ -202,6 +209,18 @@ fn outcome(status: ExitStatus, ending: &Ending) -> Outcome {
             unreachable!("a process that was waited for has exited or was signalled")
         }
     }
+}
+
+/// The limit that the kernel keeps with the signal which ended a run.
+fn limit_reached(outcome: &Outcome, limits: &ResourceLimits) -> Option<String> {
+    let Outcome::Signaled(ended_by) = *outcome else { return None };
+    let kept = [
+        (Signal::XCPU, "SIGXCPU", "CpuSeconds", limits.cpu_seconds),
+        (Signal::XFSZ, "SIGXFSZ", "FileSizeBytes", limits.file_size_bytes),
+    ];
+    kept.into_iter().find(|(signal, ..)| signal.as_raw() == ended_by).and_then(
+        |(_, signal, name, limit)| Some(format!("{signal}: {name} is limited to {}", limit?)),
+    )
 }
 
 /// Bytes as texts that JSON can hold.
