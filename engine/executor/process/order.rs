@@ -49,6 +49,8 @@ pub(super) enum Runner {
 pub(super) struct Start {
     /// Always a path: nothing is looked up any more.
     pub program: PathBuf,
+    /// What the program is told it is called, and lists of processes show.
+    pub name: PathBuf,
     pub arguments: Vec<OsString>,
     pub dir: PathBuf,
     pub environment: Variables,
@@ -65,7 +67,7 @@ impl Order {
         let mut environment = user.variables.clone();
         environment.extend(self.variables);
         let (program, arguments) = self.runner.command(self.script, &dir, &environment)?;
-        Ok(Start { program, arguments, dir, environment })
+        Ok(Start { name: program.clone(), program, arguments, dir, environment })
     }
 }
 
