@@ -14,6 +14,7 @@ pub fn trials() -> Vec<Trial> {
     let mut trials = trials![
         what_cannot_be_started_says_why_and_frees_its_place,
         a_host_without_descriptors_says_so_and_recovers,
+        a_keeper_that_cannot_be_started_leaves_no_folder,
         a_program_that_cannot_help_says_what_to_do,
     ];
     trials.extend(need_root(trials![a_user_without_processes_says_so]));
@@ -85,6 +86,16 @@ async fn a_host_without_descriptors_says_so_and_recovers() {
         check_says(&record, ExecutionStatus::Error, "ExecutionException", "EMFILE");
         assert_eq!(host.finish(request).status, ExecutionStatus::Success);
     }
+}
+
+async fn a_keeper_that_cannot_be_started_leaves_no_folder() {
+    let place = Place::new();
+    let mut host = place.host();
+    assert_eq!(printed(&host.finish(script("echo first"))), "first\n");
+    host.order(&Order::NoFiles(true));
+    let record = host.finish(script(":").survive_restarts());
+    check_says(&record, ExecutionStatus::Error, "ExecutionException", "no keeper can be started");
+    assert!(!place.runs().exists());
 }
 
 async fn a_user_without_processes_says_so() {
