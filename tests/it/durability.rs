@@ -160,6 +160,20 @@ async fn files_that_cannot_be_used_are_said_to_be_so() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_refused_has_nothing_beside_it() {
+    let place = Place::new();
+    let path = place.folder().join("text.db");
+    fs::write(&path, "No database. ".repeat(99)).expect("written");
+    within(Engine::builder().path(&path).open()).await.err().expect("refused");
+    let names = || {
+        fs::read_dir(place.folder())
+            .expect("it is there")
+            .map(|entry| entry.expect("a name").file_name())
+    };
+    assert_eq!(names().collect::<Vec<_>>(), ["text.db"]);
+}
+
+#[tokio::test]
 async fn a_file_of_two_names_is_refused_by_either() {
     let place = Place::new();
     let (path, other) = (place.folder().join("adjutant.db"), place.folder().join("hard.db"));
