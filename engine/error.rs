@@ -170,6 +170,8 @@ pub enum StorageErrorKind {
     Record,
     /// The file is a sound database of something else.
     Foreign,
+    /// The file has other names, under each of which another engine could run it.
+    Linked,
     /// The file was written by a newer version of this library, or by another build of this one.
     Version,
     /// Another program holds the file, or too many reads wait already.
@@ -189,6 +191,7 @@ impl StorageErrorKind {
             Self::Corrupt => "Storage.Corrupt",
             Self::Record => "Storage.Record",
             Self::Foreign => "Storage.Foreign",
+            Self::Linked => "Storage.Linked",
             Self::Version => "Storage.Version",
             Self::Busy => "Storage.Busy",
             Self::Io => "Storage.Io",
@@ -203,6 +206,7 @@ impl StorageErrorKind {
             Self::Full => "free space on the disk and try again",
             Self::Corrupt | Self::Record => "restore the file from a backup, or name another file",
             Self::Foreign => "name a file of its own, which will be created",
+            Self::Linked => "remove the other names, so that the file has one only",
             Self::Version => "use the version that wrote it, or a newer one",
             Self::Busy => "try again in a while",
             Self::Io => "see to the disk or the file system and try again",

@@ -105,8 +105,8 @@ pub struct Instance {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<Zone>,
     /// What runs shell scripts there that have no `#!` line: a path, or a name that is looked up in
-    /// PATH; the executor's own if none is given. 1 to 255 characters, none a control character and
-    /// no blank at an end.
+    /// PATH, without arguments; the executor's own if none is given. 1 to 255 characters, none white space
+    /// or a control character.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shell: Option<String>,
 }
@@ -121,8 +121,7 @@ const SHELL_CHARS_MAX: usize = 255;
 
 fn is_shell(text: &str) -> bool {
     (1..=SHELL_CHARS_MAX).contains(&text.chars().count())
-        && !text.chars().any(char::is_control)
-        && text.trim() == text
+        && !text.chars().any(|c| c.is_whitespace() || c.is_control())
 }
 
 fn local() -> String {
@@ -270,7 +269,8 @@ impl Instance {
         }
         if let Some(shell) = self.shell.as_deref().filter(|shell| !is_shell(shell)) {
             let message = format!(
-                "want 1 to {SHELL_CHARS_MAX} characters, none a control character, and no blank at an end; it is `{}`",
+                "want a path or a name without arguments: 1 to {SHELL_CHARS_MAX} characters, none white space or a \
+                 control character; it is `{}`",
                 wire::shortened(&shell.escape_debug().to_string())
             );
             found.push(Violation::new("InvalidParameter.Shell", 400, "Shell", message));

@@ -74,7 +74,7 @@ status_enum! {
         Error,
         /// Ran longer than its timeout and was ended.
         Timeout,
-        /// Never ran: the command does not suit the instance (type, user, directory, launcher).
+        /// Never ran: the command does not suit the instance (type, user, directory, launcher, interpreter).
         Invalid,
         /// Never ran: it could not be delivered to the instance.
         Aborted,

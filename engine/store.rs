@@ -97,7 +97,26 @@ impl Store {
 
     fn open_owner(path: &Arc<Path>, options: &StoreOptions) -> Result<Self> {
         let lock = Lock::take(path)?;
+        match Self::open_locked(path, options) {
+            Ok((readers, writer)) => Ok(Self {
+                path: Some(Arc::clone(path)),
+                readers: Some(readers),
+                writer: Some(writer),
+                _lock: Some(lock),
+            }),
+            Err(error) => {
+                lock.withdraw();
+                Err(error)
+            }
+        }
+    }
+
+    fn open_locked(
+        path: &Arc<Path>,
+        options: &StoreOptions,
+    ) -> Result<(r2d2::Pool<SqliteConnectionManager>, Writer)> {
         lock::create_private(path)?;
+        lock::check_links(path)?;
         let mut connection = Connection::open_with_flags(
             path,
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
@@ -106,16 +125,11 @@ impl Store {
         migrate::migrate(&mut connection)?;
         let readers = connection::readers(path, Access::Shared, options.readers_max);
         let writer = Writer::start(connection, Some(Arc::clone(path)))?;
-        Ok(Self {
-            path: Some(Arc::clone(path)),
-            readers: Some(readers),
-            writer: Some(writer),
-            _lock: Some(lock),
-        })
+        Ok((readers, writer))
     }
 
     fn open_reader(path: &Arc<Path>, options: &StoreOptions) -> Result<Self> {
-        std::fs::metadata(path).map_err(|error| lock::cannot_open(path, &error))?;
+        lock::check_links(path)?;
         // Opened by itself first: the pool would try again and again, and hide why.
         let access = Access::to(path, |connection| migrate::check(&connection))?;
         let readers = connection::readers(path, access, options.readers_max);

@@ -54,8 +54,8 @@ pub(crate) use kept::{Resumption, order_stop};
 /// Runs scripts as processes of this machine: as the host's own user, or, if the host may, as another.
 ///
 /// A script is written to a private file and run by its launcher, else by the interpreter that its
-/// `#!` line names, else by the instance's shell, else by `sh`; one in PowerShell by `pwsh`. Its standard input is
-/// empty, its two outputs are captured apart. It has no descriptors but these three, a session of its own, and a clean
+/// `#!` line names, else by the instance's shell, else by `sh`; one in PowerShell by `pwsh`. Where what is to run
+/// it is no program, it is `Invalid` and not tried again. Its standard input is empty, its two outputs are captured apart. It has no descriptors but these three, a session of its own, and a clean
 /// environment: `HOME`, `USER`, `LOGNAME`, `SHELL`, `PATH` and `LANG` of its user, what
 /// [`env`](Self::env) adds, and `ADJUTANT_INVOKE_ID`, `ADJUTANT_COMMAND_ID`, `ADJUTANT_INSTANCE_ID`,
 /// `ADJUTANT_EXECUTION_ID`, `ADJUTANT_ATTEMPT`, `ADJUTANT_RUN`, a mark that is another at every start, and
@@ -213,7 +213,7 @@ impl ProcessExecutor {
             return Ok(Runner::PowerShell);
         }
         let interpreter = script::interpreter(task.content())
-            .map_err(|error| broke("the `#!` line names no interpreter", &error))?;
+            .map_err(|why| order::unsuitable("LauncherNotFound", why.to_owned()))?;
         Ok(match interpreter {
             Some(Interpreter { program, argument }) => Runner::Interpreter {
                 program: program.into(),

@@ -37,32 +37,36 @@ pub(crate) struct Scratch {
 impl Scratch {
     /// The folder of a database; blocks. The caller holds the lock of the database.
     pub(crate) fn of(database: &Path) -> Result<Self> {
-        let beside = |ending: &str| {
-            let mut path = database.as_os_str().to_owned();
-            path.push(ending);
-            PathBuf::from(path)
-        };
-        let places = [in_memory(database), beside(".run")];
+        Self::in_first_of(&[in_memory(database), beside(database, ".run")], database)
+    }
+
+    /// In the first of these places that takes it.
+    fn in_first_of(places: &[PathBuf], database: &Path) -> Result<Self> {
         let mut engine_before = None;
-        for place in &places {
+        for place in places {
             engine_before = engine_before.or(engine_in(place));
             // What a run of another user has left may not let itself be removed; it is in nobody's way.
             if let Err(error) = sweep(place) {
                 tracing::warn!(%error, path = %place.display(), "files of earlier runs stay behind");
             }
         }
-        let [first, second] = places;
-        let path = if create(&first).is_ok() {
-            first
-        } else {
-            create(&second).map_err(|error| io_error(&second, &error))?;
-            second
-        };
-        let mut scratch = Self::new(path);
-        (scratch.engine_before, scratch.runs) = (engine_before, Some(beside(".runs")));
-        let file = scratch.path.join(ENGINE);
-        fs::write(&file, scratch.engine.to_string()).map_err(|error| io_error(&file, &error))?;
-        Ok(scratch)
+        let mut refused = Vec::new();
+        for place in places {
+            let mut scratch = Self::new(place.clone());
+            (scratch.engine_before, scratch.runs) =
+                (engine_before, Some(beside(database, ".runs")));
+            match scratch.begin() {
+                Ok(()) => return Ok(scratch),
+                Err(error) => refused.push((place.as_path(), error)),
+            }
+        }
+        Err(no_folder(Some(database), &refused))
+    }
+
+    /// Makes the folder, with the number of its engine in it.
+    fn begin(&self) -> io::Result<()> {
+        create(&self.path)?;
+        fs::write(self.path.join(ENGINE), self.engine.to_string())
     }
 
     /// A folder for an engine in memory; blocks.
@@ -70,15 +74,15 @@ impl Scratch {
         let on_disk = std::env::temp_dir();
         let new_in = |place| tempfile::Builder::new().prefix("adjutant-").tempdir_in(place);
         let folder = new_in(Path::new(IN_MEMORY)).or_else(|_| new_in(&on_disk));
-        let folder = folder.map_err(|error| io_error(&on_disk, &error))?;
+        let folder = folder.map_err(|error| no_folder(None, &[(&on_disk, error)]))?;
         fs::set_permissions(folder.path(), Permissions::from_mode(MODE))
-            .map_err(|error| io_error(folder.path(), &error))?;
+            .map_err(|error| no_folder(None, &[(folder.path(), error)]))?;
         Ok(Self::new(folder.keep()))
     }
 
     /// This folder, for a run that survives; blocks.
     pub(crate) fn apart(path: PathBuf) -> Result<Self> {
-        create(&path).map_err(|error| io_error(&path, &error))?;
+        create(&path).map_err(|error| no_folder(None, &[(&path, error)]))?;
         Ok(Self::new(path))
     }
 
@@ -128,6 +132,13 @@ impl Scratch {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// The name of a folder that belongs to the database.
+fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 /// One name for one database and user, whoever opens it next.
@@ -183,18 +194,25 @@ fn create(path: &Path) -> io::Result<()> {
 /// Runs as other users pass through to a folder of their own.
 const MODE: u32 = 0o711;
 
-fn io_error(path: &Path, error: &io::Error) -> Error {
-    Error::Storage(StorageError {
-        kind: StorageErrorKind::Io,
-        message: error.to_string(),
-        path: Some(path.to_owned()),
-    })
+/// The error where no place takes the folder: each with its reason, the last of which tells the kind.
+fn no_folder(database: Option<&Path>, refused: &[(&Path, io::Error)]) -> Error {
+    let kind = match refused.last().map(|(_, error)| error.kind()) {
+        Some(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
+            StorageErrorKind::ReadOnly
+        }
+        Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => StorageErrorKind::Full,
+        _ => StorageErrorKind::Io,
+    };
+    let reasons = refused.iter().map(|(place, error)| format!("`{}`: {error}", place.display()));
+    let reasons = reasons.collect::<Vec<_>>().join("; ");
+    let message = format!("there is no folder for what runs: {reasons}");
+    Error::Storage(StorageError { kind, message, path: database.map(Path::to_owned) })
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
         // What cannot be removed now is removed at the next open.
-        let _ = empty(&self.path);
+        let _ = sweep(&self.path);
     }
 }
 
@@ -222,6 +240,37 @@ mod tests {
         drop(scratch);
         assert!(!path.exists());
         assert_ne!(in_memory(&database), in_memory(&place.path().join("b.db")));
+    }
+
+    /// A name below `place` that a folder can have, while no file in it can: its path would be too long.
+    fn too_long_for_files(place: &Path) -> PathBuf {
+        const PATH_BYTES_MAX: usize = 4_095;
+        let mut parent = place.to_owned();
+        while parent.as_os_str().len() + 400 < PATH_BYTES_MAX {
+            parent.push("x".repeat(200));
+        }
+        fs::create_dir_all(&parent).expect("folders");
+        let rest = PATH_BYTES_MAX - parent.as_os_str().len() - 1;
+        let half = parent.join("x".repeat(rest / 2));
+        fs::create_dir(&half).expect("a folder");
+        half.join("x".repeat(rest - rest / 2 - 1))
+    }
+
+    #[test]
+    fn a_place_that_takes_no_files_gives_way_to_the_next() {
+        let place = tempfile::tempdir().expect("a folder");
+        let database = place.path().join("a.db");
+        let (full, next) = (too_long_for_files(place.path()), place.path().join("a.db.run"));
+        let scratch = Scratch::in_first_of(&[full.clone(), next.clone()], &database);
+        assert_eq!(scratch.expect("a folder").path(), next);
+        assert!(!full.exists());
+
+        let error = Scratch::in_first_of(std::slice::from_ref(&full), &database);
+        let error = error.expect_err("no other place").to_string();
+        let names = format!("there is no folder for what runs: `{}`: ", full.display());
+        let database = format!("database {}: ", database.display());
+        assert!(error.starts_with(&(database + &names)), "{error}");
+        assert!(!full.exists());
     }
 
     #[test]

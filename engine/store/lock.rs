@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, StorageErrorKind};
@@ -17,6 +17,9 @@ const PRIVATE: u32 = 0o600;
 #[derive(Debug)]
 pub(super) struct Lock {
     file: File,
+    path: PathBuf,
+    /// Whether its file was not there before.
+    is_new: bool,
 }
 
 impl Drop for Lock {
@@ -30,33 +33,76 @@ impl Drop for Lock {
 impl Lock {
     pub(super) fn take(database: &Path) -> Result<Self> {
         let path = beside(database, ".lock");
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(PRIVATE)
-            .open(&path)
-            .map_err(|error| cannot_open(&path, &error))?;
+        loop {
+            let opened = open_or_create(&path).map_err(|error| cannot_open(&path, &error))?;
+            if let Some(lock) = Self::of(opened, &path, database)? {
+                return Ok(lock);
+            }
+        }
+    }
+
+    /// Locks its file, which has been opened; none if somebody has withdrawn that since.
+    fn of((file, is_new): (File, bool), path: &Path, database: &Path) -> Result<Option<Self>> {
+        let cannot = |error| cannot_open(path, &error);
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut pid = String::new();
                 // Whoever holds the lock may not have written its number yet.
-                let _ = file.read_to_string(&mut pid);
+                let _ = (&file).read_to_string(&mut pid);
                 return Err(Error::InUse {
                     path: database.to_owned(),
                     pid: pid.trim().parse().ok(),
                 });
             }
-            Err(TryLockError::Error(error)) => return Err(cannot_open(&path, &error)),
+            Err(TryLockError::Error(error)) => return Err(cannot(error)),
         }
-        write_pid(&mut file).map_err(|error| cannot_open(&path, &error))?;
-        Ok(Self { file })
+        // The next one would lock another file.
+        if !is_at(&file, path).map_err(cannot)? {
+            return Ok(None);
+        }
+        let lock = Self { file, path: path.to_owned(), is_new };
+        match write_pid(&lock.file) {
+            Ok(()) => Ok(Some(lock)),
+            Err(error) => {
+                lock.withdraw();
+                Err(cannot(error))
+            }
+        }
+    }
+
+    /// Gives it up where the database was not opened: nothing stays that was not there before.
+    pub(super) fn withdraw(self) {
+        // While it is held: nobody else runs the file, or is about to.
+        if self.is_new {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
-fn write_pid(file: &mut File) -> io::Result<()> {
+/// The file, and whether it was not there before.
+fn open_or_create(path: &Path) -> io::Result<(File, bool)> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(PRIVATE);
+    match options.clone().create_new(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Ok((options.create(true).truncate(false).open(path)?, false))
+        }
+        created => Ok((created?, true)),
+    }
+}
+
+/// Whether this is the file that the path leads to.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let number = |found: std::fs::Metadata| (found.dev(), found.ino());
+    match std::fs::metadata(path) {
+        Ok(found) => Ok(number(found) == number(file.metadata()?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn write_pid(mut file: &File) -> io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
     writeln!(file, "{}", std::process::id())
@@ -90,6 +136,19 @@ pub(super) fn canonical(path: &Path) -> Result<PathBuf> {
     };
     let folder = folder.canonicalize().map_err(|error| cannot_open(folder, &error))?;
     Ok(folder.join(name))
+}
+
+/// Refuses a file that has other names: SQLite's log and the lock lie beside one name, and whoever opens the
+/// file by another sees neither.
+pub(super) fn check_links(path: &Path) -> Result<()> {
+    let found = std::fs::metadata(path).map_err(|error| cannot_open(path, &error))?;
+    match found.nlink() {
+        0 | 1 => Ok(()),
+        links => {
+            let message = format!("it has {links} names (hard links)");
+            Err(storage(StorageErrorKind::Linked, message))
+        }
+    }
 }
 
 /// Creates the file if it is missing, for this user only.
@@ -131,5 +190,31 @@ mod tests {
         drop(lock);
         Lock::take(&database).expect("nobody has it any more");
         drop(heir);
+    }
+
+    #[test]
+    fn a_lock_of_no_avail_is_withdrawn_unless_it_was_there() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let database = folder.path().join("adjutant.db");
+        let path = beside(&database, ".lock");
+        Lock::take(&database).expect("nobody has it").withdraw();
+        assert!(!path.exists());
+        drop(Lock::take(&database).expect("nobody has it"));
+        Lock::take(&database).expect("nobody has it").withdraw();
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn whoever_has_opened_a_lock_that_is_withdrawn_does_not_get_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let database = folder.path().join("adjutant.db");
+        let path = beside(&database, ".lock");
+        let lock = Lock::take(&database).expect("nobody has it");
+        let slow = || open_or_create(&path).expect("it is there");
+        let (too_late, even_later) = (slow(), slow());
+        lock.withdraw();
+        assert!(Lock::of(too_late, &path, &database).expect("it is free").is_none());
+        let _next = Lock::take(&database).expect("nobody has it");
+        assert!(Lock::of(even_later, &path, &database).expect("it is free").is_none());
     }
 }

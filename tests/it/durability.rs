@@ -160,6 +160,48 @@ async fn files_that_cannot_be_used_are_said_to_be_so() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_refused_has_nothing_beside_it() {
+    let place = Place::new();
+    let path = place.folder().join("text.db");
+    fs::write(&path, "No database. ".repeat(99)).expect("written");
+    within(Engine::builder().path(&path).open()).await.err().expect("refused");
+    let names = || {
+        fs::read_dir(place.folder())
+            .expect("it is there")
+            .map(|entry| entry.expect("a name").file_name())
+    };
+    assert_eq!(names().collect::<Vec<_>>(), ["text.db"]);
+}
+
+#[tokio::test]
+async fn a_file_of_two_names_is_refused_by_either() {
+    let place = Place::new();
+    let (path, other) = (place.folder().join("adjutant.db"), place.folder().join("hard.db"));
+    let engine = place.open().await;
+    fs::hard_link(&path, &other).expect("another name");
+    let check = async |path: &std::path::Path, read_only: bool| {
+        let builder = Engine::builder().path(path);
+        let builder = if read_only { builder.read_only() } else { builder };
+        let error = within(builder.open()).await.err().expect("refused");
+        assert_eq!(error.code(), "Storage.Linked", "{error}");
+        assert!(
+            error.to_string().contains("it has 2 names (hard links); remove the other"),
+            "{error}"
+        );
+    };
+    for read_only in [false, true] {
+        check(&other, read_only).await;
+    }
+    engine.shutdown(Duration::ZERO).await;
+    drop(engine);
+    for read_only in [false, true] {
+        check(&path, read_only).await;
+    }
+    fs::remove_file(other).expect("it is there");
+    place.open().await;
+}
+
+#[tokio::test]
 async fn only_this_user_can_read_the_file() {
     let place = Place::new();
     let engine = place.open().await;

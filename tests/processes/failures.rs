@@ -14,6 +14,7 @@ pub fn trials() -> Vec<Trial> {
     let mut trials = trials![
         what_cannot_be_started_says_why_and_frees_its_place,
         a_host_without_descriptors_says_so_and_recovers,
+        a_keeper_that_cannot_be_started_leaves_no_folder,
         a_program_that_cannot_help_says_what_to_do,
     ];
     trials.extend(need_root(trials![a_user_without_processes_says_so]));
@@ -27,7 +28,8 @@ async fn narrow(place: &Place, executor: ProcessExecutor) -> Engine {
 }
 
 /// Wants a script refused for this reason, by a helper and with a keeper too, one after the other.
-async fn check(executor: ProcessExecutor, text: &str, says: &str) {
+async fn check(executor: ProcessExecutor, text: &str, why: (ExecutionStatus, &str, &str)) {
+    let (status, code, says) = why;
     let place = Place::new();
     let engine = narrow(&place, executor).await;
     let limits = ResourceLimits::default().cpu_seconds(60);
@@ -36,7 +38,7 @@ async fn check(executor: ProcessExecutor, text: &str, says: &str) {
     for request in ways {
         // Each has the one place for runs, so none before it holds that.
         let record = run(&engine, request).await;
-        check_says(&record, ExecutionStatus::Error, "ExecutionException", says);
+        check_says(&record, status, code, says);
     }
 }
 
@@ -57,13 +59,16 @@ async fn what_cannot_be_started_says_why_and_frees_its_place() {
         (format!("#!/{}\n", "x/".repeat(2_500)), "ENAMETOOLONG"),
         (format!("#!/{}\n", "x".repeat(300)), "ENAMETOOLONG"),
     ] {
-        check(ProcessExecutor::new(), &text, says).await;
+        let why = (ExecutionStatus::Invalid, "LauncherNotFound", says);
+        check(ProcessExecutor::new(), &text, why).await;
     }
     for shell in ["no-such-shell", "/no/such/shell"] {
-        check(ProcessExecutor::new().shell(shell), ":", "ENOENT").await;
+        let why = (ExecutionStatus::Invalid, "LauncherNotFound", "ENOENT");
+        check(ProcessExecutor::new().shell(shell), ":", why).await;
     }
     // More than the kernel takes for one variable.
-    check(ProcessExecutor::new().env("LARGE", "x".repeat(200 << 10)), ":", "E2BIG").await;
+    let why = (ExecutionStatus::Error, "ExecutionException", "E2BIG");
+    check(ProcessExecutor::new().env("LARGE", "x".repeat(200 << 10)), ":", why).await;
 }
 
 async fn a_host_without_descriptors_says_so_and_recovers() {
@@ -81,6 +86,16 @@ async fn a_host_without_descriptors_says_so_and_recovers() {
         check_says(&record, ExecutionStatus::Error, "ExecutionException", "EMFILE");
         assert_eq!(host.finish(request).status, ExecutionStatus::Success);
     }
+}
+
+async fn a_keeper_that_cannot_be_started_leaves_no_folder() {
+    let place = Place::new();
+    let mut host = place.host();
+    assert_eq!(printed(&host.finish(script("echo first"))), "first\n");
+    host.order(&Order::NoFiles(true));
+    let record = host.finish(script(":").survive_restarts());
+    check_says(&record, ExecutionStatus::Error, "ExecutionException", "no keeper can be started");
+    assert!(!place.runs().exists());
 }
 
 async fn a_user_without_processes_says_so() {

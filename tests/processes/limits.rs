@@ -11,7 +11,11 @@ use crate::harness::{
 const MIB: u64 = 1 << 20;
 
 pub fn trials() -> Vec<Trial> {
-    let mut trials = trials![each_limit_is_the_processes_own, what_goes_beyond_a_limit_ends];
+    let mut trials = trials![
+        each_limit_is_the_processes_own,
+        what_goes_beyond_a_limit_ends,
+        a_limit_that_ends_a_run_is_named,
+    ];
     trials.extend(need_root(trials![a_limit_on_processes_holds_for_another_user]));
     trials.extend(need_cgroups(trials![
         memory_that_is_not_there_is_named,
@@ -79,6 +83,28 @@ async fn what_goes_beyond_a_limit_ends() {
         assert_ne!(record.exit_code, Some(0), "{}", text(&record));
         assert!(text(&record).contains("ile descriptor"), "{}", text(&record));
     }
+}
+
+async fn a_limit_that_ends_a_run_is_named() {
+    let place = Place::new();
+    let engine = place.open().await;
+    let none = ResourceLimits::default();
+    let check = async |text: &str, limits, says: &str| {
+        for request in [script(text), script(text).survive_restarts()] {
+            let record = run(&engine, request.resource_limits(limits)).await;
+            check_says(&record, ExecutionStatus::Failed, "ExitCodeNonzero", says);
+            assert!(record.error_info.ends_with(says), "{}", record.error_info);
+        }
+    };
+    let (cpu, file) = (none.cpu_seconds(1), none.file_size_bytes(4_096));
+    let says = "ended by signal 24; SIGXCPU: CpuSeconds is limited to 1";
+    check("while :; do :; done", cpu, says).await;
+    let says = "ended by signal 25; SIGXFSZ: FileSizeBytes is limited to 4096";
+    check("f=$(mktemp); trap 'rm $f' EXIT; head -c 8192 /dev/zero > $f; kill -XFSZ $$", file, says)
+        .await;
+    // Somebody's own signal, for which there is no limit.
+    check("kill -XCPU $$", file, "ended by signal 24").await;
+    check("kill -9 $$", cpu, "ended by signal 9").await;
 }
 
 async fn a_limit_on_processes_holds_for_another_user() {

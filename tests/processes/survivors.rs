@@ -33,6 +33,7 @@ pub fn trials() -> Vec<Trial> {
         a_copy_of_the_file_leaves_survivors_alone,
         a_copy_with_its_folders_leaves_survivors_alone,
         a_file_may_be_moved_while_a_run_survives,
+        a_keeper_is_listed_by_the_name_of_its_program,
     ];
     trials.extend(need_root(trials![a_survivor_may_be_another_users]));
     trials.extend(need_cgroups(trials![a_killed_keeper_leaves_nothing_of_its_cgroup]));
@@ -281,6 +282,15 @@ async fn a_run_whose_keeper_is_killed_is_ended() {
     assert!(text(&record).starts_with("up "), "{}", text(&record));
     survivor.check_is_tidied_up().await;
     assert_eq!(printed(&host.finish(script("echo next"))), "next\n");
+}
+
+async fn a_keeper_is_listed_by_the_name_of_its_program() {
+    let survivor = Survivor::new("WAIT", |request| request);
+    let listed = fs::read(format!("/proc/{}/cmdline", survivor.place.keeper())).expect("it lives");
+    let program = std::env::current_exe().expect("this program");
+    let want = format!("{}\0--adjutant-helper=keeper\0", program.display());
+    assert_eq!(String::from_utf8_lossy(&listed), want);
+    survivor.go_on.open();
 }
 
 async fn a_run_whose_keeper_was_killed_before_is_ended() {

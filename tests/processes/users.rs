@@ -157,7 +157,7 @@ async fn launchers_and_interpreters_are_looked_up_as_the_user() {
     check_says(&refused, ExecutionStatus::Invalid, "LauncherNotFound", "is no program");
     let interpreted = script(format!("#!{tool}\n")).username(&Account::ann().name);
     let refused = run(&engine, interpreted).await;
-    check_says(&refused, ExecutionStatus::Error, "ExecutionException", "EACCES");
+    check_says(&refused, ExecutionStatus::Invalid, "LauncherNotFound", "EACCES");
     // What only root has in its PATH.
     let request = script(":").launcher("useradd --help").username(&Account::ann().name);
     check_says(&run(&engine, request).await, ExecutionStatus::Invalid, "LauncherNotFound", "");

@@ -89,8 +89,10 @@ fn start(role: &str, mut environment: Variables) -> Result<Start, Outcome> {
     // All of the host's environment that a program may need to start at all.
     let libraries = std::env::var_os("LD_LIBRARY_PATH");
     environment.extend(libraries.map(|path| ("LD_LIBRARY_PATH".into(), path)));
+    let program = PathBuf::from("/proc/self/exe");
     Ok(Start {
-        program: PathBuf::from("/proc/self/exe"),
+        name: std::env::current_exe().unwrap_or_else(|_| program.clone()),
+        program,
         arguments: vec![OsString::from(format!("{ARGUMENT}{role}"))],
         dir: PathBuf::from("/"),
         environment,

@@ -50,8 +50,14 @@ impl Drop for Child {
 /// The outcome of a run that could not be begun, or was lost sight of.
 pub(super) async fn begin(charge: &Charge, cx: &ExecutionContext) -> Result<Outcome, Outcome> {
     let folder = PathBuf::from(&charge.folder);
-    let cannot = |error: io::Error| broke("no keeper can be started", &error);
     let start = helper::for_keeper()?;
+    let cannot = |error: io::Error| {
+        // Those that were made, and without a descriptor: it may be for want of one.
+        for empty in [Some(&*folder), Some(charge.scratch.as_ref()), folder.parent()] {
+            let _ = empty.map(fs::remove_dir);
+        }
+        broke("no keeper can be started", &error)
+    };
     let make_folder = || {
         if let Some(runs) = folder.parent() {
             DirBuilder::new().mode(0o700).recursive(true).create(runs)?;
@@ -72,8 +78,7 @@ pub(super) async fn begin(charge: &Charge, cx: &ExecutionContext) -> Result<Outc
         kernel::spawn(&start, stdio)
     };
     let keeper = spawn().map(|pid| Child { pid }).map_err(|error| {
-        let _ = fs::remove_dir_all(&folder);
-        let _ = fs::remove_dir_all(&charge.scratch);
+        let _ = fs::remove_file(folder.join(SOCKET));
         cannot(error)
     })?;
     see_through(&folder, Some(keeper), cx).await

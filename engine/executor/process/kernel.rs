@@ -208,7 +208,8 @@ impl Program {
     fn new(start: &Start) -> io::Result<Self> {
         let path = c_string(start.program.as_os_str())?;
         let arguments = start.arguments.iter().map(|argument| c_string(argument));
-        let arguments = Texts::new(std::iter::once(Ok(path.clone())).chain(arguments))?;
+        let name = c_string(start.name.as_os_str());
+        let arguments = Texts::new(std::iter::once(name).chain(arguments))?;
         let variables = start.environment.iter().map(|(key, value)| {
             c_string(&[key.as_os_str(), value.as_os_str()].join(OsStr::new("=")))
         });

@@ -5,9 +5,11 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Access;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::environment::{self, User, Variables};
@@ -47,6 +49,8 @@ pub(super) enum Runner {
 pub(super) struct Start {
     /// Always a path: nothing is looked up any more.
     pub program: PathBuf,
+    /// What the program is told it is called, and lists of processes show.
+    pub name: PathBuf,
     pub arguments: Vec<OsString>,
     pub dir: PathBuf,
     pub environment: Variables,
@@ -63,15 +67,24 @@ impl Order {
         let mut environment = user.variables.clone();
         environment.extend(self.variables);
         let (program, arguments) = self.runner.command(self.script, &dir, &environment)?;
-        Ok(Start { program, arguments, dir, environment })
+        Ok(Start { name: program.clone(), program, arguments, dir, environment })
     }
 }
 
 impl Start {
-    /// The outcome of a task whose program could not be started.
+    /// The outcome of a task whose program could not be started: another attempt would not find it either.
     pub(super) fn failed(&self, error: &io::Error) -> Outcome {
-        let (program, dir) = (self.program.display(), self.dir.display());
-        broke(&format!("`{program}` cannot be started in `{dir}`"), error)
+        let what = match self.program.as_os_str().as_bytes().strip_suffix(b"\r") {
+            Some(program) => format!(
+                "the script has Windows line ends: its `#!` line names `{}\\r`",
+                String::from_utf8_lossy(program)
+            ),
+            None => {
+                let (program, dir) = (self.program.display(), self.dir.display());
+                format!("`{program}` cannot be started in `{dir}`")
+            }
+        };
+        if is_of_program(error) { not_found(&what, error) } else { broke(&what, error) }
     }
 }
 
@@ -90,7 +103,7 @@ impl Runner {
             Self::Shell(shell) => {
                 let program = environment::find(Path::new(&shell), variables);
                 let program = program.map_err(|error| {
-                    broke(&format!("the shell `{}` is not in PATH", shell.display()), &error)
+                    not_found(&format!("the shell `{}` is not in PATH", shell.display()), &error)
                 })?;
                 Ok((program, vec![script]))
             }
@@ -162,6 +175,17 @@ fn enter(dir: &Path) -> Result<(), String> {
     }
 }
 
-fn unsuitable(code: &'static str, info: String) -> Outcome {
+/// Whether an error of execve(2) says that there is no such program, and not that something else is short.
+fn is_of_program(error: &io::Error) -> bool {
+    use Errno as E;
+    let all = [E::ACCESS, E::LOOP, E::NAMETOOLONG, E::NOENT, E::NOEXEC, E::NOTDIR];
+    Errno::from_io_error(error).is_some_and(|errno| all.contains(&errno))
+}
+
+fn not_found(what: &str, error: &io::Error) -> Outcome {
+    unsuitable("LauncherNotFound", format!("{what}: {}", errno::describe(error)))
+}
+
+pub(super) fn unsuitable(code: &'static str, info: String) -> Outcome {
     Outcome::Unsuitable { code, info }
 }

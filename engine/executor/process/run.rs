@@ -9,7 +9,7 @@ use std::process::ExitStatus;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
 use super::ExecutionContext;
@@ -74,7 +74,9 @@ pub(super) async fn carry_out(
             Files::create_apart(scratch, &brief.name, &extension(&brief.runner), &brief.content)
         }
     };
-    let files = files.map_err(|error| broke("the script cannot be written", &error))?;
+    let files = files.map_err(|error| {
+        broke(&format!("the script cannot be written in `{}`", scratch.display()), &error)
+    })?;
     let (group, limits) = group::make(brief, mark, reaper.is_some()).await?;
     let kin = Kin { mark, reaper, group: group.clone() };
     let own = environment::variables_of_run(files.result(), mark);
@@ -115,6 +117,13 @@ pub(super) async fn carry_out(
     if let Some(refusal) = letter.and_then(Letter::refusal) {
         return Err(refusal);
     }
+    let outcome = outcome(status, &ending);
+    if let Some(remark) = limit_reached(&outcome, &brief.limits) {
+        cx.report(|report| {
+            let before = report.remark.take().map(|before| before + "; ").unwrap_or_default();
+            report.remark = Some(before + &remark);
+        });
+    }
     cx.report_usage(Usage {
         user_time: usage.user,
         system_time: usage.system,
@@ -126,7 +135,7 @@ pub(super) async fn carry_out(
         Some(Err(why)) => cx.report_bad_result(why),
         None => {}
     }
-    Ok(outcome(status, &ending))
+    Ok(outcome)
 }
 
 /// A run that has begun.
@@ -139,8 +148,10 @@ struct Started {
 
 impl Started {
     fn new(start: &Start, stdin: OwnedFd) -> Result<Self, Outcome> {
-        let (leader, readers, lent_bytes) =
-            spawn(start, stdin).map_err(|error| start.failed(&error))?;
+        Self::watch(spawn(start, stdin).map_err(|error| start.failed(&error))?)
+    }
+
+    fn watch((leader, readers, lent_bytes): (Pid, [OwnedFd; 2], u64)) -> Result<Self, Outcome> {
         // The leader comes first: once there is one, nothing that fails leaves the process behind.
         let leader = Leader::new(leader);
         let watched = leader.and_then(|leader| Ok((leader, Pipes::new(readers)?)));
@@ -155,7 +166,11 @@ impl Started {
         let no_letter = |error| broke("the helper cannot be told what to do", &error);
         let letter = Letter::new(entry).map_err(no_letter)?;
         let stdin = letter.to_helper().map_err(no_letter)?;
-        Ok((Self::new(&start, stdin)?, letter))
+        let helper = spawn(&start, stdin);
+        Ok((
+            Self::watch(helper.map_err(|error| broke("no helper can be started", &error))?)?,
+            letter,
+        ))
     }
 }
 
@@ -194,6 +209,18 @@ fn outcome(status: ExitStatus, ending: &Ending) -> Outcome {
             unreachable!("a process that was waited for has exited or was signalled")
         }
     }
+}
+
+/// The limit that the kernel keeps with the signal which ended a run.
+fn limit_reached(outcome: &Outcome, limits: &ResourceLimits) -> Option<String> {
+    let Outcome::Signaled(ended_by) = *outcome else { return None };
+    let kept = [
+        (Signal::XCPU, "SIGXCPU", "CpuSeconds", limits.cpu_seconds),
+        (Signal::XFSZ, "SIGXFSZ", "FileSizeBytes", limits.file_size_bytes),
+    ];
+    kept.into_iter().find(|(signal, ..)| signal.as_raw() == ended_by).and_then(
+        |(_, signal, name, limit)| Some(format!("{signal}: {name} is limited to {}", limit?)),
+    )
 }
 
 /// Bytes as texts that JSON can hold.

@@ -5,11 +5,8 @@
 //! holds a copy of the descriptor that wrote it, and a scratch folder on a `noexec` file system.
 
 use std::ffi::OsStr;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-
-use rustix::io::Errno;
 
 /// What a `#!` line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,12 +16,20 @@ pub(super) struct Interpreter<'a> {
     pub argument: Option<&'a OsStr>,
 }
 
+/// What some editors begin a text with. To the kernel there is no `#!` line then, and `sh` takes it for the
+/// name of a program.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// The interpreter that `content` names, read as execve(2) reads it; `None` if it names none.
 ///
 /// # Errors
 ///
-/// `ENOEXEC` for a `#!` with nothing behind it.
-pub(super) fn interpreter(content: &[u8]) -> io::Result<Option<Interpreter<'_>>> {
+/// Why a `#!` line is none, in words.
+pub(super) fn interpreter(content: &[u8]) -> Result<Option<Interpreter<'_>>, &'static str> {
+    let unmarked = content.strip_prefix(BYTE_ORDER_MARK);
+    if unmarked.is_some_and(|content| content.starts_with(b"#!")) {
+        return Err("a UTF-8 byte order mark precedes the `#!` line; want the script without it");
+    }
     let Some(line) = content.strip_prefix(b"#!") else { return Ok(None) };
     let line = line.split(|byte| matches!(byte, b'\n' | b'\0')).next().unwrap_or_default();
     let line = trim(line);
@@ -33,7 +38,7 @@ pub(super) fn interpreter(content: &[u8]) -> io::Result<Option<Interpreter<'_>>>
         None => (line, None),
     };
     if program.is_empty() {
-        return Err(Errno::NOEXEC.into());
+        return Err("ENOEXEC: the `#!` line names no interpreter");
     }
     // A bare name is a file of the working directory, as it is to the kernel; not one of `PATH`.
     let here = if program.contains(&b'/') { "" } else { "." };
@@ -86,8 +91,11 @@ mod tests {
         check(b"#!python3\n", Some(("./python3", None)));
         check(b"#!bin/python3\n", Some(("bin/python3", None)));
         for nothing in [&b"#!"[..], b"#!\n", b"#! \t\n/bin/sh", b"#!\0/bin/sh"] {
-            let error = interpreter(nothing).expect_err("names nothing");
-            assert_eq!(Errno::from_io_error(&error), Some(Errno::NOEXEC));
+            assert!(interpreter(nothing).expect_err("names nothing").starts_with("ENOEXEC"));
         }
+        check(b"\xef\xbb\xbfecho 1\n", None);
+        check(b"\xef\xbb#!/bin/sh\n", None);
+        let marked = interpreter(b"\xef\xbb\xbf#!/bin/bash\n");
+        assert!(marked.expect_err("hidden").contains("byte order mark"));
     }
 }

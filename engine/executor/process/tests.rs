@@ -941,11 +941,33 @@ async fn a_file_in_the_scripts_place_is_neither_used_nor_touched() {
 }
 
 #[tokio::test]
+async fn a_script_that_cannot_be_written_names_the_folder() {
+    let run = Run::new("echo mine");
+    std::fs::remove_dir(run.scratch.path()).expect("removed");
+    check_broke(&run, &[&format!("in `{}`: ENOENT", run.scratch.path().display())]).await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_started_says_why() {
     async fn check(script: &str, executor: ProcessExecutor, want: &[&str]) {
         let run = Run::new(script).executor(executor);
         check_broke(&run, want).await;
         run.check_scratch_is_empty();
+    }
+    let plain = ProcessExecutor::new;
+    check(":", plain().env("X", "x".repeat(1 << 20)), &["E2BIG"]).await;
+    check(":", plain().env("X", "a\0b"), &["nul byte"]).await;
+}
+
+#[tokio::test]
+async fn what_is_to_run_a_script_and_is_no_program_does_not_suit() {
+    async fn check(script: &str, executor: ProcessExecutor, want: &[&str]) {
+        let (outcome, output) = Run::new(script).executor(executor).finish().await;
+        let Outcome::Unsuitable { code, info } = outcome else { panic!("{script}: {outcome:?}") };
+        assert_eq!((code, text(&output).as_str()), ("LauncherNotFound", ""), "{info}");
+        for want in want {
+            assert!(info.contains(want), "want `{want}` in: {info}");
+        }
     }
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::set_permissions(file.path(), PermissionsExt::from_mode(0o700)).expect("set");
@@ -962,8 +984,19 @@ async fn what_cannot_be_started_says_why() {
     check(":", plain().shell("no-such-shell"), &["`no-such-shell`", "PATH", "ENOENT"]).await;
     check(":", plain().shell("/no/such/shell"), &["`/no/such/shell`", "ENOENT"]).await;
     check(":", plain().env("PATH", "/nowhere"), &["`sh`", "PATH", "ENOENT"]).await;
-    check(":", plain().env("X", "x".repeat(1 << 20)), &["E2BIG"]).await;
-    check(":", plain().env("X", "a\0b"), &["nul byte"]).await;
+}
+
+#[tokio::test]
+async fn windows_line_ends_and_byte_order_marks_are_named() {
+    async fn check(script: &str, want: &str) {
+        let (outcome, output) = Run::new(script).finish().await;
+        let Outcome::Unsuitable { code, info } = outcome else { panic!("{script}: {outcome:?}") };
+        assert_eq!((code, text(&output).as_str()), ("LauncherNotFound", ""), "{info}");
+        assert!(info.contains(want), "{info}");
+    }
+    check("#!/bin/sh\r\necho 1\r\n", "Windows line ends: its `#!` line names `/bin/sh\\r`: ENOENT")
+        .await;
+    check("\u{feff}#!/bin/sh\necho 1\n", "a UTF-8 byte order mark precedes the `#!` line").await;
 }
 
 const FEW_DESCRIPTORS: u64 = 64;
