@@ -49,8 +49,8 @@ static TURNS: LazyLock<Semaphore> = LazyLock::new(|| {
 /// The reading ends of both outputs.
 #[derive(Debug)]
 pub(super) struct Pipes {
-    stdout: Pipe,
-    stderr: Pipe,
+    /// That first which was read last: what it has now most likely came before what the other has.
+    pipes: [Pipe; 2],
     /// Bytes left until it has to wait for a turn.
     turn_bytes: usize,
     /// Held back from others until then.
@@ -70,9 +70,8 @@ impl Pipes {
     ///
     /// If the runtime cannot watch them.
     pub(super) fn new([stdout, stderr]: [OwnedFd; 2]) -> io::Result<Self> {
-        let stdout = Pipe::new(Stream::Stdout, stdout)?;
-        let stderr = Pipe::new(Stream::Stderr, stderr)?;
-        Ok(Self { stdout, stderr, turn_bytes: TURN_BYTES_MAX, turn: None })
+        let pipes = [Pipe::new(Stream::Stdout, stdout)?, Pipe::new(Stream::Stderr, stderr)?];
+        Ok(Self { pipes, turn_bytes: TURN_BYTES_MAX, turn: None })
     }
 
     /// Reads until `work` is done.
@@ -96,8 +95,9 @@ impl Pipes {
     pub(super) async fn drain(mut self, cx: &ExecutionContext) {
         self.turn = None;
         // Whatever the clock says: what the process itself wrote is never lost.
-        self.stdout.read_present(cx);
-        self.stderr.read_present(cx);
+        for pipe in &mut self.pipes {
+            pipe.read_present(cx);
+        }
         if !self.is_open() {
             return;
         }
@@ -113,7 +113,7 @@ impl Pipes {
     }
 
     fn is_open(&self) -> bool {
-        self.stdout.fd.is_some() || self.stderr.fd.is_some()
+        self.pipes.iter().any(|pipe| pipe.fd.is_some())
     }
 
     /// Reads once, or ends the turn if nothing comes; waits for a turn before, if it needs one.
@@ -155,22 +155,24 @@ impl Pipes {
     }
 
     fn poll_read(&mut self, task: &mut Context<'_>, cx: &ExecutionContext) -> Poll<usize> {
-        // Looked at before standard output is read: whatever came there earlier is then read earlier.
-        let stderr_came = self.stderr.poll_ready(task).is_ready();
-        let stdout = match self.stdout.poll_read(task, cx) {
+        let [first, second] = &mut self.pipes;
+        // Looked at before the first is read: what came there earlier is then read earlier.
+        let second_came = second.poll_ready(task).is_ready();
+        let read = match first.poll_read(task, cx) {
             // The runtime may not have heard of it yet.
-            Poll::Pending if stderr_came => {
-                self.stdout.read_now(cx).map_or(Poll::Pending, Poll::Ready)
-            }
-            stdout => stdout,
+            Poll::Pending if second_came => first.read_now(cx).map_or(Poll::Pending, Poll::Ready),
+            read => read,
         };
-        let stderr = if stderr_came { self.stderr.poll_read(task, cx) } else { Poll::Pending };
-        match (stdout, stderr) {
-            (Poll::Pending, Poll::Pending) => Poll::Pending,
-            (Poll::Ready(bytes), Poll::Pending) | (Poll::Pending, Poll::Ready(bytes)) => {
-                Poll::Ready(bytes)
+        if !second_came {
+            return read;
+        }
+        match (read, second.poll_read(task, cx)) {
+            (read, Poll::Pending) => read,
+            (read, Poll::Ready(bytes)) => {
+                self.pipes.swap(0, 1);
+                let before = if let Poll::Ready(before) = read { before } else { 0 };
+                Poll::Ready(before + bytes)
             }
-            (Poll::Ready(stdout), Poll::Ready(stderr)) => Poll::Ready(stdout + stderr),
         }
     }
 }
