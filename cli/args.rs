@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use adjutant::schedule::Zone;
 use adjutant::tencent::Tencent;
 use adjutant::{
-    CommandId, CommandType, Engine, InstanceId, InvokeId, LOCAL, MissedPolicy, OverlapPolicy,
-    RepeatMode, Retry, RetryOn, TerminationMode,
+    CommandId, CommandType, Engine, InstanceId, InvokeId, LOCAL, Limits, MissedPolicy,
+    OverlapPolicy, RepeatMode, Retry, RetryOn, TerminationMode,
 };
 use chrono::{DateTime, Utc};
 use clap::builder::NonEmptyStringValueParser;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -19,6 +19,9 @@ use crate::commands::next::Next;
 use crate::failure::Failure;
 use crate::limits::Limit;
 use crate::ui;
+
+/// The numbers that requests are held to; the texts of options name them too.
+const LIMITS: Limits = Limits::alibaba();
 
 /// What the command line comes to.
 pub(crate) enum Parsed {
@@ -54,12 +57,18 @@ fn not_a_command(error: &clap::Error, words: &[OsString]) -> Result<Parsed, Fail
         kind => {
             let mut message = in_one_line(&error.render().to_string());
             let is_run = || words.iter().any(|word| word == "run");
-            if kind == ErrorKind::UnknownArgument && is_run() && !message.contains("tip:") {
+            if kind == ErrorKind::UnknownArgument && is_run() && is_about_a_word(error) {
                 message.push_str("; a script of several words goes in quotes");
             }
             Err(Failure::usage(message))
         }
     }
+}
+
+/// Whether what is wrong is a word that is no option.
+fn is_about_a_word(error: &clap::Error) -> bool {
+    let argument = error.get(ContextKind::InvalidArg);
+    matches!(argument, Some(ContextValue::String(text)) if !text.starts_with('-'))
 }
 
 /// The message, and what is spelled alike; not the usage and the general advice below them.
@@ -92,12 +101,12 @@ pub(crate) struct Arguments {
 pub(crate) enum Verb {
     /// Run a script and show what it prints
     #[command(
-        after_help = "Exits with 0 if every instance succeeded, with 2 if the command line is wrong, with 1 otherwise. Ctrl-C stops the run."
+        after_help = RUN_HELP
     )]
     Run(Run),
     /// Run a stored command and show what it prints
     #[command(
-        after_help = "Exits with 0 if every instance succeeded, with 2 if the command line is wrong, with 1 otherwise. Ctrl-C stops the run."
+        after_help = RUN_HELP
     )]
     Invoke(Invoke),
     /// Run schedules, and what others ask for, until Ctrl-C; a line for everything that happens
@@ -146,6 +155,8 @@ pub(crate) enum Verb {
     #[command(name = "own-in-background", hide = true)]
     OwnInBackground,
 }
+
+const RUN_HELP: &str = "Exits with 0 if every instance succeeded and what --output-to asks for is there, with 2 if the command line cannot be read, with 1 otherwise, as when the run is refused. Ctrl-C stops the run.";
 
 /// What `api` takes and answers.
 fn api_help() -> String {
@@ -225,7 +236,7 @@ pub(crate) struct Target {
     #[arg(long, value_name = "KEY=VALUE", value_parser = tag, conflicts_with = "on")]
     pub on_tag: Vec<Pair>,
     /// Refuse instances that do not belong to this group
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     pub group: Option<String>,
     #[command(flatten)]
     pub values: Values,
@@ -236,19 +247,19 @@ pub(crate) struct Target {
     #[arg(long, value_name = "NAME")]
     pub secret: Vec<String>,
     /// The user to run as [default: the one who runs this program]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub user: Option<String>,
     /// Give the script to this instead of its shell, as in `python3 -u {{ACS::ScriptFileName}}`
-    #[arg(long, value_name = "COMMAND")]
+    #[arg(long, value_name = "COMMAND", value_parser = NonEmptyStringValueParser::new())]
     pub launcher: Option<String>,
     /// The container to run in, by name
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub container: Option<String>,
     /// The container to run in, by id
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     pub container_id: Option<String>,
-    /// Send the whole output there, as in `file:///var/log/runs`
-    #[arg(long, value_name = "URL")]
+    /// Write the whole output below a folder, as in `file:///var/log/runs`, and wait until it is there
+    #[arg(long, value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
     pub output_to: Option<String>,
     /// Check everything, store nothing and run nothing
     #[arg(long, conflicts_with_all = ["detach", "on_reboot"])]
@@ -257,10 +268,11 @@ pub(crate) struct Target {
     #[arg(long, value_name = "KEY=VALUE", value_parser = tag)]
     pub tag: Vec<Pair>,
     /// Make it safe to ask twice: the same request with the same token runs once in 24 hours
-    #[arg(long, value_name = "TOKEN")]
+    #[arg(long, value_name = "TOKEN", value_parser = NonEmptyStringValueParser::new())]
     pub client_token: Option<String>,
-    /// Seconds it may take [default: 60, or what the stored command says]
-    #[arg(long, value_name = "SECONDS")]
+    /// Seconds it may take, 1 to 31622400, of a stored command at least 10 [default: 60, or what the
+    /// stored command says]
+    #[arg(long, value_name = "SECONDS", value_parser = timeout, allow_negative_numbers = true)]
     pub timeout: Option<u64>,
     /// The folder to run in; a relative one is taken from here [default: the user's home]
     #[arg(long, value_name = "FOLDER")]
@@ -271,8 +283,8 @@ pub(crate) struct Target {
     /// What a timeout or a stop ends
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = Termination::Tree)]
     pub termination: Termination,
-    /// What its processes may use, separated by commas: cpu=10s, memory=256M, files=64, processes=32,
-    /// file-size=1G, address-space=1G
+    /// What its processes may use, separated by commas: cpu=10s (at least 1s), memory=256M (1M),
+    /// files=64 (16), processes=32 (1), file-size=1G (4K), address-space=1G (1M)
     #[arg(long, value_name = "NAME=MOST", value_delimiter = ',')]
     pub limit: Vec<Limit>,
     /// Let it go on when whoever runs the database ends; the next one takes it back
@@ -312,11 +324,19 @@ fn pair(text: &str) -> Result<Pair, String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
+fn timeout(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("want whole seconds, 1 to {}", LIMITS.timeout_s_max))
+}
+
+fn attempts(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("want a number, 1 to {}", LIMITS.retry_attempts_max))
+}
+
 /// How often to try, and when again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Again {
-    /// Try so often at most where it does not succeed, the first time included
-    #[arg(long, value_name = "N")]
+    /// Try so often at most where it does not succeed, 1 to 100, the first time included
+    #[arg(long, value_name = "N", value_parser = attempts, allow_negative_numbers = true)]
     pub retry: Option<u64>,
     /// Wait so long before the second try, and twice as long before each later one, up to MAX
     #[arg(long, value_name = "SECONDS[..MAX]", default_value = "1..300", value_parser = backoff, requires = "retry")]
@@ -537,7 +557,7 @@ pub(crate) struct Ps {
 pub(crate) struct Show {
     /// The run
     pub invoke_id: InvokeId,
-    /// Print what it printed
+    /// Print what it printed, of several tries the latest on each instance; with --history all of them
     #[arg(long)]
     pub output: bool,
     /// Print what it prints until it ends, then exit as `adjutant run` does
@@ -611,10 +631,10 @@ pub(crate) struct CreateCommand {
     #[arg(long, value_name = "NAME")]
     pub secret: Vec<String>,
     /// The user to run as [default: the one who runs this program]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub user: Option<String>,
     /// Give the script to this instead of its shell
-    #[arg(long, value_name = "COMMAND")]
+    #[arg(long, value_name = "COMMAND", value_parser = NonEmptyStringValueParser::new())]
     pub launcher: Option<String>,
     /// A name for people
     #[arg(long)]
@@ -622,8 +642,8 @@ pub(crate) struct CreateCommand {
     /// What it is for
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub description: String,
-    /// Seconds a run may take [default: 60]
-    #[arg(long, value_name = "SECONDS")]
+    /// Seconds a run may take, 1 to 31622400 [default: 60]
+    #[arg(long, value_name = "SECONDS", value_parser = timeout, allow_negative_numbers = true)]
     pub timeout: Option<u64>,
     /// The folder to run in; a relative one is taken from here [default: the user's home]
     #[arg(long, value_name = "FOLDER")]
@@ -713,4 +733,28 @@ pub(crate) enum Instances {
         #[arg(required = true, value_name = "ID")]
         ids: Vec<InstanceId>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_help_names_the_limits() {
+        let mut program = Arguments::command();
+        let mut help = |verb: &str| {
+            let command = program.find_subcommand_mut(verb).expect("a command");
+            command.render_help().to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        let check = |help: &str, want: String| assert!(help.contains(&want), "{want}: {help}");
+        let Limits { timeout_s_max, retry_attempts_max, invoke_timeout_s_min, .. } = LIMITS;
+        for verb in ["run", "invoke"] {
+            let help = help(verb);
+            let least = format!("of a stored command at least {invoke_timeout_s_min}");
+            check(&help, format!("Seconds it may take, 1 to {timeout_s_max}, {least}"));
+            check(&help, format!("1 to {retry_attempts_max}, the first time included"));
+        }
+    }
 }

@@ -11,7 +11,6 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use adjutant::Engine;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 use tokio::net::UnixStream;
@@ -21,7 +20,7 @@ use crate::control::{self, Client, Operation};
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
 use crate::owner::Owner;
-use crate::session::Patience;
+use crate::session::{Patience, running};
 
 /// The hidden command; [`own`] is what it does.
 const COMMAND: &str = "own-in-background";
@@ -130,7 +129,7 @@ async fn start(database: &Path) -> Result<Client, Failure> {
 pub(crate) async fn own(database: &Path, interrupts: &Interrupts) -> Result<(), Failure> {
     let stream = leave_terminal()
         .map_err(|error| Failure::system("run in the background by hand; use --detach", &error))?;
-    match Engine::open(database).await {
+    match running(database).open().await {
         Ok(engine) => {
             interrupts.guard(Some(engine.clone()));
             let mut owner = Owner::new(engine);

@@ -14,6 +14,6 @@ pub(crate) use address::Address;
 pub(crate) use client::{Client, Events};
 pub(crate) use protocol::{
     ApiCall, DescribeQuotas, Explain, Operation, Paged, PauseInvocation, RegisterInstance,
-    RemoveInstance, ResumeInvocation, RunNow, WatchInvocation, Watched,
+    RemoveInstance, ResumeInvocation, RunNow, SeeDelivered, WatchInvocation, Watched,
 };
 pub(crate) use server::{Server, refuse, serve};

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use adjutant::Error;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -20,6 +21,9 @@ const LOST: &str = "Control.Lost";
 /// The code of a request that the other side was not there to take.
 const UNSENT: &str = "Control.Unsent";
 
+/// The advice where this process may open no more files.
+const MORE_FILES: &str = "raise `ulimit -n`";
+
 /// A failure, with everything the caller of a script or of the socket needs to act on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -33,6 +37,35 @@ pub(crate) struct Failure {
     request_id: Option<String>,
 }
 
+/// The options that set the fields of requests.
+const OPTIONS: [(&str, &str); 25] = [
+    ("ClientToken", "--client-token"),
+    ("CommandContent", "SCRIPT"),
+    ("ContainerId", "--container-id"),
+    ("ContainerName", "--container"),
+    ("Description", "--description"),
+    ("EndTime", "--until"),
+    ("Executor", "--executor"),
+    ("Frequency", "--frequency"),
+    ("Launcher", "--launcher"),
+    ("MaxFires", "--times"),
+    ("MissedPolicy", "--missed"),
+    ("Name", "--name"),
+    ("OssOutputDelivery", "--output-to"),
+    ("Reason", "--reason"),
+    ("ResourceGroupId", "--group"),
+    ("ResourceLimits", "--limit"),
+    ("ResourceTag", "--on-tag"),
+    ("Retry.BackoffSeconds", "--retry-backoff"),
+    ("Retry.MaxAttempts", "--retry"),
+    ("Retry.MaxBackoffSeconds", "--retry-backoff"),
+    ("Spread", "--spread"),
+    ("Tag", "--tag"),
+    ("Timeout", "--timeout"),
+    ("Username", "--user"),
+    ("WorkingDir", "--workdir"),
+];
+
 /// One thing that is wrong with a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -41,6 +74,17 @@ struct Violation {
     http_status: u16,
     field: String,
     message: String,
+}
+
+impl Violation {
+    /// Its line, with the option that sets the field beside its name.
+    fn told(&self) -> String {
+        let Self { code, field, message, .. } = self;
+        match OPTIONS.iter().find(|(name, _)| name == field) {
+            Some((_, option)) => format!("{field} ({option}): {message} ({code})"),
+            None => format!("{field}: {message} ({code})"),
+        }
+    }
 }
 
 impl Failure {
@@ -62,7 +106,12 @@ impl Failure {
 
     /// The system refused something that the program needs.
     pub(crate) fn system(what: impl fmt::Display, error: &std::io::Error) -> Self {
-        Self::new("System.Refused", 500, format!("cannot {what}: {error}"))
+        let mut message = format!("cannot {what}: {error}");
+        if error.raw_os_error() == Some(Errno::MFILE.raw_os_error()) {
+            message.push_str("; ");
+            message.push_str(MORE_FILES);
+        }
+        Self::new("System.Refused", 500, message)
     }
 
     /// The process that runs the file broke off; what it was asked may have happened or not.
@@ -89,6 +138,11 @@ impl Failure {
         self.code == UNSENT
     }
 
+    /// The engine that was asked takes no new work.
+    pub(crate) fn is_shutting_down(&self) -> bool {
+        self.code == Error::ShuttingDown.code()
+    }
+
     /// Another process runs the database.
     pub(crate) fn is_in_use(&self) -> bool {
         self.code == IN_USE
@@ -96,8 +150,10 @@ impl Failure {
 
     /// Where the machine itself is missing, says how to get it back.
     pub(crate) fn with_way_back_to_local(mut self) -> Self {
-        if self.message.contains("no instance `local` is registered") {
-            self.message.push_str("; `adjutant instances add local` brings it back");
+        for violation in &mut self.violations {
+            if violation.message == "no instance `local` is registered" {
+                violation.message.push_str("; `adjutant instances add local` brings it back");
+            }
         }
         self
     }
@@ -106,9 +162,12 @@ impl Failure {
     pub(crate) fn in_words_of_options(mut self) -> Self {
         const THEIRS: &str = "give ContentEncoding PlainText for plain text";
         const OURS: &str = "leave out --base64 for plain text";
-        self.message = self.message.replace(THEIRS, OURS);
         for violation in &mut self.violations {
             violation.message = violation.message.replace(THEIRS, OURS);
+        }
+        if !self.violations.is_empty() {
+            let told: Vec<_> = self.violations.iter().map(Violation::told).collect();
+            self.message = told.join("; ");
         }
         self
     }
@@ -139,14 +198,26 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let violations = error.violations().iter().map(Violation::from).collect();
+        let mut message = error.to_string();
+        if let Error::Storage(storage) = &error
+            && is_want_of_descriptors(&storage.message)
+            && let Some(end) = message.rfind("; ")
+        {
+            message.replace_range(end + 2.., MORE_FILES);
+        }
         Self {
             code: error.code().to_owned(),
-            message: error.to_string(),
+            message,
             http_status: error.http_status(),
             violations,
             request_id: None,
         }
     }
+}
+
+/// Whether this is what the system says if a process has too many open files.
+fn is_want_of_descriptors(message: &str) -> bool {
+    message.contains(&format!("(os error {})", Errno::MFILE.raw_os_error()))
 }
 
 impl From<adjutant::tencent::Error> for Failure {

@@ -1,5 +1,6 @@
 //! Ctrl-C and its relatives. Whoever can act on a signal waits for it; one that comes while nobody
 //! waits ends the program, and in a moment at most what it runs, so a second Ctrl-C always works.
+//! Signals that come together are one: `timeout` sends its own to the program, then to its group.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +10,7 @@ use std::time::Duration;
 use adjutant::Engine;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::control::Address;
 use crate::failure::Failure;
@@ -16,6 +18,9 @@ use crate::ui;
 
 /// How long what runs may take to end before the program leaves without it.
 const LEAVING_MAX: Duration = Duration::from_secs(2);
+
+/// How long after a signal others are the same: shorter than a person takes to want more.
+const ONE_SIGNAL: Duration = Duration::from_millis(500);
 
 /// The exit status after a Ctrl-C that nobody waited for, as shells have it.
 const INTERRUPTED: i32 = 130;
@@ -34,6 +39,22 @@ struct Shared {
     /// What would be left behind.
     running: Mutex<Option<Engine>>,
     leaving: AtomicBool,
+    last: Mutex<Last>,
+}
+
+/// When the last signal came that was one of its own.
+#[derive(Default)]
+struct Last(Option<Instant>);
+
+impl Last {
+    /// Whether a signal is one of its own, and not another copy of the last.
+    fn is_followed(&mut self, now: Instant) -> bool {
+        let is_new = self.0.is_none_or(|last| now.duration_since(last) >= ONE_SIGNAL);
+        if is_new {
+            self.0 = Some(now);
+        }
+        is_new
+    }
 }
 
 impl Interrupts {
@@ -91,6 +112,11 @@ impl Interrupts {
 
     async fn pass_on(self, mut signals: Signal) {
         while signals.recv().await.is_some() {
+            let mut last = self.shared.last.lock().unwrap_or_else(PoisonError::into_inner);
+            if !last.is_followed(Instant::now()) {
+                continue;
+            }
+            drop(last);
             if self.shared.awaited.swap(false, Ordering::SeqCst) {
                 self.shared.came.notify_one();
             } else if self.shared.leaving.swap(true, Ordering::SeqCst) {
@@ -127,4 +153,24 @@ fn ignored_signals() -> u64 {
         .find_map(|line| line.strip_prefix("SigIgn:"))
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_that_come_together_are_one() {
+        let (start, mut last) = (Instant::now(), Last::default());
+        let mut check = |ms, want| {
+            let at = start + Duration::from_millis(ms);
+            assert_eq!(last.is_followed(at), want, "after {ms} ms");
+        };
+        check(0, true);
+        check(0, false);
+        check(499, false);
+        check(500, true);
+        check(999, false);
+        check(5_000, true);
+    }
 }

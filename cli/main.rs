@@ -19,6 +19,7 @@ mod script;
 mod session;
 mod ui;
 
+use std::fs::File;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::thread;
@@ -33,6 +34,9 @@ const WORKERS_MIN: usize = 2;
 
 /// Threads that the engine and the screen need beside the runtime's own.
 const THREADS_BESIDE: usize = 6;
+
+/// Descriptors that the runtime takes, of which it cannot do without those for signals.
+const RUNTIME_DESCRIPTORS: usize = 6;
 
 fn main() -> ExitCode {
     adjutant::helper_main();
@@ -51,7 +55,7 @@ fn main() -> ExitCode {
 
 fn carry_out(arguments: args::Arguments) -> Result<u8, Failure> {
     log::show_warnings();
-    let runtime = runtime().map_err(|error| Failure::system("start threads", &error))?;
+    let runtime = runtime().map_err(|error| Failure::system("start", &error))?;
     let status = runtime.block_on(commands::perform(arguments));
     // A thread that is stuck in a write must not keep the program from ending.
     runtime.shutdown_background();
@@ -62,6 +66,7 @@ fn runtime() -> std::io::Result<Runtime> {
     let workers = thread::available_parallelism().map_or(WORKERS_MIN, |cores| cores.get());
     let workers = workers.max(WORKERS_MIN);
     check_threads(workers + THREADS_BESIDE)?;
+    check_descriptors(RUNTIME_DESCRIPTORS)?;
     Builder::new_multi_thread().worker_threads(workers).enable_all().build()
 }
 
@@ -76,4 +81,10 @@ fn check_threads(count: usize) -> std::io::Result<()> {
         drop(hold);
         started.map(drop)
     })
+}
+
+/// Whether so many descriptors can be had; where they cannot, the runtime would panic.
+fn check_descriptors(count: usize) -> std::io::Result<()> {
+    let opened: std::io::Result<Vec<_>> = (0..count).map(|_| File::open("/dev/null")).collect();
+    opened.map(drop)
 }

@@ -65,8 +65,8 @@ fn whole_output(result: &InvocationResult) -> String {
     }
 }
 
-/// What went wrong, with the code to search for, or when it is tried again. An exit code says it all
-/// by itself.
+/// What went wrong, with the code to search for, or when it is tried again. An exit code has a column
+/// of its own; what is said beside it has not.
 fn reason(result: &InvocationResult) -> String {
     if let Some(retry_time) = &result.retry_time {
         return format!("starts at {}", time(retry_time));
@@ -74,13 +74,19 @@ fn reason(result: &InvocationResult) -> String {
     let info = one_line(&result.error_info);
     let mut reason = match result.error_code.as_str() {
         "" => info,
-        "ExitCodeNonzero" if result.signal.is_none() => String::new(),
+        "ExitCodeNonzero" if result.signal.is_none() => {
+            info.split_once("; ").map_or_else(String::new, |(_, more)| more.to_owned())
+        }
         code => format!("{info} ({code})"),
     };
-    if !result.oss_output_error_info.is_empty() {
-        let gap = if reason.is_empty() { "" } else { "; " };
-        let why = one_line(&result.oss_output_error_info);
-        reason.push_str(&format!("{gap}the output was not delivered: {why}"));
+    for (what, why) in [
+        ("the output was not delivered", &result.oss_output_error_info),
+        ("the result was not kept", &result.result_error),
+    ] {
+        if !why.is_empty() {
+            let gap = if reason.is_empty() { "" } else { "; " };
+            reason.push_str(&format!("{gap}{what}: {}", one_line(why)));
+        }
     }
     reason
 }
@@ -124,10 +130,9 @@ fn stop(result: &InvocationResult) -> Option<String> {
     Some(text)
 }
 
-/// What an execution left beside its output, or why that is not there.
+/// What an execution left beside its output.
 fn left(result: &InvocationResult) -> Option<String> {
-    let left = result.result.as_ref().map(|left| title(&left.to_string(), ""));
-    left.or_else(|| Some(one_line(&result.result_error)).filter(|why| !why.is_empty()))
+    result.result.as_ref().map(|left| title(&left.to_string(), ""))
 }
 
 /// A list of runs.
@@ -289,6 +294,8 @@ pub(crate) fn invocation(invocation: &Invocation) -> String {
         ("Retry", invocation.retry.as_ref().map(retry).unwrap_or_default()),
         ("Paused", given(pause(invocation))),
         ("Next", given(next_fire(invocation))),
+        ("Launcher", one_line(&invocation.launcher)),
+        ("User", one_line(&invocation.username)),
         ("Output to", one_line(&invocation.oss_output_delivery)),
         ("Folder", one_line(&invocation.working_dir)),
         ("Timeout", format!("{} s", invocation.timeout)),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::time::{Duration, Instant};
 
 use adjutant::{Event, ExecutionId, ExecutionStatus, InstanceId, Stream};
 use chrono::SecondsFormat;
@@ -18,6 +19,9 @@ const WAITING_MAX: usize = 16;
 
 /// A line longer than this is shown in parts, so that output without line breaks is shown at all.
 const LINE_BYTES_MAX: usize = 64 * 1024;
+
+/// Between two notes of what came too fast to show.
+const GAPS_PAUSE: Duration = Duration::from_secs(1);
 
 /// The handle of the thread.
 pub(crate) struct Screen {
@@ -69,6 +73,7 @@ struct View {
     mode: Mode,
     bar: ProgressBar,
     progress: Progress,
+    gaps: Gaps,
     /// The first thing that went wrong in writing to standard output.
     broken: Option<io::Error>,
     /// Standard output ended in the middle of a line.
@@ -87,6 +92,13 @@ enum Mode {
 struct Line {
     instance_id: InstanceId,
     bytes: Vec<u8>,
+}
+
+/// What came too fast to show and has not been told yet: it would be a line for each stretch of it.
+#[derive(Default)]
+struct Gaps {
+    bytes: BTreeMap<InstanceId, u64>,
+    told: Option<Instant>,
 }
 
 /// How far the instances have come: how the last execution on each stands.
@@ -108,7 +120,8 @@ impl View {
         } else {
             ProgressBar::hidden()
         };
-        Self { mode, bar, progress: Progress::default(), broken: None, mid_line: false }
+        let (progress, gaps) = (Progress::default(), Gaps::default());
+        Self { mode, bar, progress, gaps, broken: None, mid_line: false }
     }
 
     fn show(&mut self, item: Item) {
@@ -128,11 +141,14 @@ impl View {
                 self.output(execution_id, &instance_id, stream, &bytes);
             }
             Item::Event(Event::Gap { instance_id: id, bytes, .. }) if !self.is_silent() => {
-                self.note(&format!("{bytes} bytes of the output of {id} came too fast to show"));
+                self.gaps.add(id, bytes);
             }
             Item::Note(text) => self.note(&text),
             // What ends the run is told by its table.
             Item::Event(_) => {}
+        }
+        for text in self.gaps.due(Instant::now()) {
+            self.note(&text);
         }
     }
 
@@ -184,6 +200,9 @@ impl View {
                 self.write(stream, &rest);
             }
         }
+        for text in self.gaps.take() {
+            self.note(&text);
+        }
         self.bar.finish_and_clear();
         if self.mid_line && Target::Stderr.is_terminal() {
             let _ = writeln!(io::stderr());
@@ -229,6 +248,28 @@ impl Line {
     }
 }
 
+impl Gaps {
+    fn add(&mut self, id: InstanceId, bytes: u64) {
+        *self.bytes.entry(id).or_default() += bytes;
+    }
+
+    /// What is to be told now: all that is missing since it was told before, if that was long ago.
+    fn due(&mut self, now: Instant) -> Vec<String> {
+        let is_early = self.told.is_some_and(|told| now.duration_since(told) < GAPS_PAUSE);
+        if self.bytes.is_empty() || is_early {
+            return Vec::new();
+        }
+        self.told = Some(now);
+        self.take()
+    }
+
+    fn take(&mut self) -> Vec<String> {
+        let gaps = std::mem::take(&mut self.bytes).into_iter();
+        gaps.map(|(id, bytes)| format!("{bytes} bytes of the output of {id} came too fast to show"))
+            .collect()
+    }
+}
+
 impl Progress {
     fn note(&mut self, instance_id: &InstanceId, status: ExecutionStatus) {
         self.0.insert(instance_id.clone(), status);
@@ -265,6 +306,27 @@ mod tests {
         assert_eq!(line.add(b"on", 4), b"");
         assert_eq!(line.add(b"e\n\ntw", 4), b"i-1  | one\ni-1  | \n");
         assert_eq!(line.end(4), b"i-1  | tw\n");
+    }
+
+    #[test]
+    fn gaps_are_told_together() {
+        let (start, mut gaps) = (Instant::now(), Gaps::default());
+        let note = |id: &str, bytes: u64| {
+            format!("{bytes} bytes of the output of {id} came too fast to show")
+        };
+        let mut check = |ms, added: &[(&str, u64)], want: &[String]| {
+            added.iter().for_each(|&(id, bytes)| gaps.add(id.into(), bytes));
+            assert_eq!(gaps.due(start + Duration::from_millis(ms)), want, "after {ms} ms");
+        };
+        check(0, &[], &[]);
+        check(0, &[("i-1", 7)], &[note("i-1", 7)]);
+        check(10, &[("i-1", 1), ("i-2", 2)], &[]);
+        check(999, &[("i-1", 3)], &[]);
+        check(1_000, &[], &[note("i-1", 4), note("i-2", 2)]);
+        check(5_000, &[], &[]);
+        check(5_000, &[("i-2", 5)], &[note("i-2", 5)]);
+        check(5_001, &[("i-1", 6)], &[]);
+        assert_eq!(gaps.take(), [note("i-1", 6)]);
     }
 
     #[test]

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use adjutant::{
-    DirectorySink, Engine, EngineBuilder, Error, Event, LOCAL, StorageErrorKind, Watch,
+    DirectorySink, Engine, EngineBuilder, Error, Event, InvokeId, LOCAL, StorageErrorKind, Watch,
 };
 use tokio::time::Instant;
 
-use crate::control::{Address, Client, Events, Operation, Paged, Watched};
+use crate::control::{
+    Address, Client, Events, Operation, Paged, SeeDelivered, WatchInvocation, Watched,
+};
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
 use crate::owner::Owner;
@@ -27,6 +29,9 @@ const IDLE_MAX: Duration = Duration::from_secs(2);
 
 /// The most that a page holds.
 pub(crate) const PAGE_SIZE: usize = 50;
+
+/// How places for whole outputs begin that the engines of this program serve.
+pub(crate) const FOLDERS: &str = "file://";
 
 /// The way to the engine of one database file.
 pub(crate) struct Session {
@@ -47,7 +52,7 @@ enum Role {
 /// it is that user.
 pub(crate) fn running(database: &Path) -> EngineBuilder {
     let anywhere = DirectorySink::new("/").follow_links();
-    Engine::builder().path(database).output_sink("file://", anywhere)
+    Engine::builder().path(database).output_sink(FOLDERS, anywhere)
 }
 
 /// The engine as the user of this program calls it: whoever reaches it is that user.
@@ -147,6 +152,38 @@ impl Session {
                 let (response, watch) = request.perform_and_watch(engine).await?;
                 Ok((response, Watching::Here(watch)))
             }
+        }
+    }
+
+    /// Watches a run from its beginning after the process that ran it has ended, wherever it goes on.
+    pub(crate) async fn watch_again(&mut self, invoke_id: InvokeId) -> Result<Watching, Failure> {
+        let patience = Patience::new();
+        loop {
+            // Who ends has given up the socket and not yet the file: that is waited for first.
+            self.role = match Role::find(&self.database, Need::Run).await {
+                Ok(role) => role,
+                Err(_) => Role::find(&self.database, Need::Follow).await?,
+            };
+            match self.watch(WatchInvocation { invoke_id }).await {
+                // It is still about to end.
+                Err(failure) if failure.is_lost() || failure.is_shutting_down() => {}
+                watched => return watched.map(|((), watching)| watching),
+            }
+            patience.pause().await;
+        }
+    }
+
+    /// Waits until the outputs of a run that has ended are where they were to go, or cannot come there.
+    pub(crate) async fn see_delivered(&mut self, invoke_id: InvokeId) -> Result<(), Failure> {
+        let request = SeeDelivered { invoke_id };
+        match &mut self.role {
+            Role::Owner(owner) => request.perform(owner.engine()).await,
+            // Whoever runs the file next sees to what is left.
+            Role::Client(client) => match client.call(&request).await {
+                Err(failure) if failure.is_lost() => Ok(()),
+                result => result,
+            },
+            Role::Reader(_) => Ok(()),
         }
     }
 
@@ -279,6 +316,11 @@ pub(crate) enum Watching {
 }
 
 impl Watching {
+    /// Whether it is this process that tells them.
+    pub(crate) fn is_here(&self) -> bool {
+        matches!(self, Self::Here(_))
+    }
+
     /// The next event; `None` after the last.
     pub(crate) async fn next(&mut self) -> Result<Option<Event>, Failure> {
         match self {

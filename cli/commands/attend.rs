@@ -1,9 +1,11 @@
 //! Watching a run to its end and telling how it went.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::pin::pin;
 
-use adjutant::{Event, InstanceId, InvokeId, StopInvocation};
+use adjutant::{Event, ExecutionId, ExecutionStatus, InstanceId, InvokeId, StopInvocation};
+use tokio::time::Instant;
 
 use super::record::Record;
 use super::{Context, NOT_ALL_SUCCEEDED};
@@ -48,61 +50,165 @@ pub(super) async fn attend<O: Watched>(
         }
         named => Screen::open(named, !context.json),
     };
-    let left = {
-        let mut events = pin!(pass_on(&mut watching, &screen));
-        tokio::select! {
-            end = &mut events => end.map(|()| false),
-            () = interrupted => match on_interrupt {
-                OnInterrupt::Leave => Ok(true),
-                OnInterrupt::Stop => match stop(session, invoke_id, &screen).await {
-                    Ok(()) => match tokio::time::timeout(STOP_MAX, events).await {
-                        Ok(end) => end.map(|()| false),
-                        Err(_) => Err(not_stopped()),
-                    },
-                    Err(failure) => Err(failure),
-                },
-            }
-        }
-    };
-    if left.is_err() && on_interrupt == OnInterrupt::Stop {
+    let end =
+        follow(context, session, &mut watching, invoke_id, &screen, on_interrupt, interrupted);
+    let end = end.await;
+    if end.is_err() && on_interrupt == OnInterrupt::Stop {
         // It would go on with nobody to watch it and nothing to record its end.
         session.give_up();
     }
     let shown = screen.close().await;
-    if left? {
+    if end? == End::Left {
         return Ok(NOT_ALL_SUCCEEDED);
     }
+    session.see_delivered(invoke_id).await?;
     let record = Record::fetch(session, invoke_id, false).await?;
     tell(context, &record)?;
     shown?;
-    Ok(if record.all_succeeded() { 0 } else { NOT_ALL_SUCCEEDED })
+    Ok(if record.all_succeeded() && record.all_delivered() { 0 } else { NOT_ALL_SUCCEEDED })
+}
+
+/// How following a run ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// With the run.
+    Finished,
+    /// With the process that ran it; the run may go on.
+    Lost,
+    /// With a signal.
+    Left,
+}
+
+/// Shows a run up to its end, whoever runs the file meanwhile.
+async fn follow(
+    context: &Context,
+    session: &mut Session,
+    watching: &mut Watching,
+    invoke_id: InvokeId,
+    screen: &Screen,
+    on_interrupt: OnInterrupt,
+    interrupted: impl Future<Output = ()>,
+) -> Result<End, Failure> {
+    let mut interrupted = pin!(interrupted);
+    let mut stopped_at = None;
+    let mut seen = Seen::default();
+    let mut told = false;
+    loop {
+        let end = {
+            let mut events = pin!(pass_on(watching, &mut seen, screen));
+            loop {
+                let late = async {
+                    match stopped_at {
+                        Some(at) => tokio::time::sleep_until(at + STOP_MAX).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    end = &mut events => break end?,
+                    () = late => return Err(not_stopped()),
+                    () = &mut interrupted, if stopped_at.is_none() => {
+                        if on_interrupt == OnInterrupt::Leave {
+                            return Ok(End::Left);
+                        }
+                        screen.note("stopping the run; Ctrl-C again leaves at once");
+                        stop(session, invoke_id).await?;
+                        stopped_at = Some(Instant::now());
+                    }
+                }
+            }
+        };
+        if end != End::Lost {
+            return Ok(end);
+        }
+        if !std::mem::replace(&mut told, true) {
+            screen.note("the process that ran it has ended; the records say how it goes on");
+        }
+        *watching = session.watch_again(invoke_id).await?;
+        context.interrupts.guard(session.engine().cloned());
+        if stopped_at.is_some() {
+            stop(session, invoke_id).await?;
+        }
+    }
 }
 
 /// Passes events to the screen up to the last.
-async fn pass_on(watching: &mut Watching, screen: &Screen) -> Result<(), Failure> {
+async fn pass_on(
+    watching: &mut Watching,
+    seen: &mut Seen,
+    screen: &Screen,
+) -> Result<End, Failure> {
     loop {
         match watching.next().await {
             Ok(Some(event)) => {
                 let last = matches!(event, Event::Finished { .. });
-                screen.event(event).await;
+                if let Some(event) = seen.rest(event) {
+                    screen.event(event).await;
+                }
                 if last {
-                    return Ok(());
+                    return Ok(End::Finished);
                 }
             }
-            Ok(None) => return Ok(()),
-            Err(failure) if failure.is_lost() => {
-                screen.note("the process that ran it has ended; this is what the record says");
-                return Ok(());
-            }
+            Ok(None) if watching.is_here() => return Ok(End::Finished),
+            Ok(None) => return Ok(End::Lost),
+            Err(failure) if failure.is_lost() => return Ok(End::Lost),
             Err(failure) => return Err(failure),
         }
     }
 }
 
-async fn stop(session: &mut Session, invoke_id: InvokeId, screen: &Screen) -> Result<(), Failure> {
-    screen.note("stopping the run; Ctrl-C again leaves at once");
+/// What has been passed on of each execution: a watch that is begun again tells it again.
+#[derive(Default)]
+struct Seen(BTreeMap<ExecutionId, Told>);
+
+#[derive(Default)]
+struct Told {
+    states: Vec<ExecutionStatus>,
+    bytes: u64,
+}
+
+impl Seen {
+    /// What is new of an event, if anything is.
+    fn rest(&mut self, mut event: Event) -> Option<Event> {
+        match &mut event {
+            Event::Status { execution_id, status, .. } => {
+                let told = self.0.entry(*execution_id).or_default();
+                if told.states.contains(status) {
+                    return None;
+                }
+                told.states.push(*status);
+            }
+            Event::Output { execution_id, offset, bytes, .. } => {
+                let end = *offset + bytes.len() as u64;
+                let known = self.known(*execution_id, *offset, end)?;
+                bytes.drain(..usize::try_from(known).unwrap_or(bytes.len()));
+                *offset += known;
+            }
+            Event::Gap { execution_id, offset, bytes, .. } => {
+                let known = self.known(*execution_id, *offset, *offset + *bytes)?;
+                *bytes -= known;
+                *offset += known;
+            }
+            // The end, and what only a newer library tells of.
+            _ => {}
+        }
+        Some(event)
+    }
+
+    /// How much of a stretch of output is known; `None` if all of it is.
+    fn known(&mut self, id: ExecutionId, from: u64, end: u64) -> Option<u64> {
+        let told = self.0.entry(id).or_default();
+        let known = told.bytes.saturating_sub(from);
+        if end <= told.bytes {
+            return None;
+        }
+        told.bytes = end;
+        Some(known)
+    }
+}
+
+async fn stop(session: &mut Session, invoke_id: InvokeId) -> Result<(), Failure> {
     match session.call(StopInvocation::new(invoke_id)).await {
-        // Then there is nothing left to stop; the events tell the same.
+        // Who takes the file over is asked again.
         Err(failure) if failure.is_lost() => Ok(()),
         result => result.map(drop),
     }
@@ -118,4 +224,45 @@ fn tell(context: &Context, record: &Record) -> Result<(), Failure> {
     let invocation = &record.invocation;
     ui::note(&format!("{} {}", invocation.invoke_id, invocation.status));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn what_is_told_again_is_left_out() {
+        let event = |of: u64, mut event: Value| {
+            event["ExecutionId"] = of.into();
+            event["InstanceId"] = "i".into();
+            serde_json::from_value::<Event>(event).expect("an event")
+        };
+        let status = |of, status: &str| {
+            event(of, json!({"Event": "Status", "Status": status, "At": "2030-01-31T08:00:00Z"}))
+        };
+        let output = |of, offset: u64, base64: &str| {
+            let fields =
+                json!({"Event": "Output", "Stream": "stdout", "Offset": offset, "Bytes": base64});
+            event(of, fields)
+        };
+        let gap = |of, offset: u64, bytes: u64| {
+            event(of, json!({"Event": "Gap", "Offset": offset, "Bytes": bytes}))
+        };
+        let mut seen = Seen::default();
+        let mut check = |event: Event, want: Option<Event>| assert_eq!(seen.rest(event), want);
+        check(status(1, "Running"), Some(status(1, "Running")));
+        check(output(1, 0, "b25l"), Some(output(1, 0, "b25l")));
+        check(gap(1, 3, 4), Some(gap(1, 3, 4)));
+        check(status(2, "Running"), Some(status(2, "Running")));
+        check(status(1, "Running"), None);
+        check(output(1, 0, "b25l"), None);
+        check(output(1, 0, "b25lb25lb25l"), Some(output(1, 7, "bmU=")));
+        check(gap(1, 3, 5), None);
+        check(gap(1, 4, 9), Some(gap(1, 9, 4)));
+        check(output(1, 13, "dHdv"), Some(output(1, 13, "dHdv")));
+        check(output(2, 0, "b25l"), Some(output(2, 0, "b25l")));
+        check(status(1, "Success"), Some(status(1, "Success")));
+    }
 }

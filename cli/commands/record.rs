@@ -75,6 +75,11 @@ impl Record {
         &self.invocation_results.invocation_result
     }
 
+    /// Whether no output failed to come to where it was to go.
+    pub(super) fn all_delivered(&self) -> bool {
+        self.results().iter().all(|result| result.oss_output_status != "Failed")
+    }
+
     pub(super) fn all_succeeded(&self) -> bool {
         self.results().iter().all(|result| result.status == ExecutionStatus::Success)
     }

@@ -8,8 +8,8 @@ use adjutant::{
     DescribeInstancesResponse, DescribeInvocationResults, DescribeInvocationResultsResponse,
     DescribeInvocations, DescribeInvocationsResponse, Engine, Event, Explanation, Fire, Instance,
     InstanceId, InvokeCommand, InvokeCommandResponse, InvokeId, ModifyCommand,
-    ModifyCommandResponse, PreviewCommand, PreviewCommandResponse, Quotas, Result, RunCommand,
-    RunCommandResponse, StopInvocation, StopInvocationResponse, Watch,
+    ModifyCommandResponse, Notice, PreviewCommand, PreviewCommandResponse, Quotas, Result,
+    RunCommand, RunCommandResponse, StopInvocation, StopInvocationResponse, Watch,
 };
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::de::DeserializeOwned;
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use crate::args::Profile;
 use crate::failure::Failure;
+use crate::session::FOLDERS;
 
 /// A line to the owner.
 #[derive(Debug, Serialize, Deserialize)]
@@ -139,6 +140,7 @@ operations! {
     read DescribeInvocationResults -> DescribeInvocationResultsResponse:
         |engine, asked| engine.describe_invocation_results(asked);
     read DescribeFires -> DescribeFiresResponse: |engine, asked| engine.describe_fires(asked);
+    write SeeDelivered -> (): |engine, asked| delivered(engine, asked.invoke_id);
     write CreateCommand -> CreateCommandResponse: |engine, asked| engine.create_command(asked);
     write ModifyCommand -> ModifyCommandResponse: |engine, asked| engine.modify_command(asked);
     write DeleteCommand -> DeleteCommandResponse: |engine, asked| engine.delete_command(asked);
@@ -292,6 +294,55 @@ pub(crate) struct Explain {
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub(crate) struct WatchInvocation {
     pub invoke_id: InvokeId,
+}
+
+/// Waits for the outputs of a run that has ended to come to where they were to go. It changes nothing,
+/// and needs an engine that sends them.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub(crate) struct SeeDelivered {
+    pub invoke_id: InvokeId,
+}
+
+async fn delivered(engine: &Engine, invoke_id: InvokeId) -> Result<()> {
+    // Before the records are read, so that what they do not say yet is told.
+    let mut feed = engine.follow();
+    while is_on_its_way(engine, invoke_id).await? {
+        loop {
+            match feed.next().await {
+                Some(Notice::Delivery { invoke_id: other, .. }) if other != invoke_id => {}
+                Some(Notice::Delivery { .. } | Notice::Lagged { .. }) => break,
+                Some(_) => {}
+                None => return Ok(()),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether an output of a run is still to be delivered.
+async fn is_on_its_way(engine: &Engine, invoke_id: InvokeId) -> Result<bool> {
+    let one = DescribeInvocations {
+        invoke_id: Some(invoke_id),
+        omit_instances: true,
+        max_results: Some(1),
+        ..Default::default()
+    };
+    let found = engine.describe_invocations(one).await?.invocations;
+    if !found.iter().any(|invocation| invocation.oss_output_delivery.starts_with(FOLDERS)) {
+        return Ok(false);
+    }
+    let mut all = DescribeInvocationResults { invoke_id: Some(invoke_id), ..Default::default() };
+    loop {
+        let page = engine.describe_invocation_results(all.clone()).await?.invocation;
+        if page.results.iter().any(|result| result.oss_output_status == "InProgress") {
+            return Ok(true);
+        }
+        if page.next_token.is_empty() {
+            return Ok(false);
+        }
+        all.next_token = Some(page.next_token);
+    }
 }
 
 impl Watched for RunCommand {

@@ -323,7 +323,7 @@ fn a_stored_command_is_shown_whole() {
     assert!(!shown.contains("hunter2"), "{shown}");
     let done = place.run(&["run", "--on-tag", "role", "true"]);
     assert!(done.err.contains("want KEY=VALUE"), "{}", done.err);
-    place.ok(&["run", "--output-to", "oss://b/f", "true"]);
+    assert_eq!(place.run(&["run", "--output-to", "oss://b/f", "true"]).code, Some(1));
     let shown = place.ok(&["show", &place.newest()]);
     assert!(shown.contains("the output was not delivered"), "{shown}");
 }

@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -248,6 +248,12 @@ impl Lines {
                 return line;
             }
         }
+    }
+
+    /// Waits for so long, in which nothing is said.
+    pub fn expect_none_for(&self, time: Duration) {
+        let line = self.lines.recv_timeout(time);
+        assert_eq!(line, Err(RecvTimeoutError::Timeout));
     }
 
     fn rest(&self) -> String {

@@ -124,6 +124,47 @@ fn a_run_that_survives_its_program_is_taken_back() {
 }
 
 #[test]
+fn a_run_that_survives_its_owner_is_followed_to_its_end() {
+    let place = Place::new();
+    let check = |signal, stop: bool| {
+        let serve = place.serve(&[]);
+        let gate = place.gate("gate");
+        let script = format!("echo one; {}; echo two; exit 4", gate.wait());
+        let run = place.start(&["run", "--survive-restarts", &script]);
+        run.out.expect("one");
+        serve.signal(signal);
+        serve.end();
+        run.err.expect("the process that ran it has ended; the records say how it goes on");
+        if stop {
+            run.signal(Signal::INT);
+        } else {
+            gate.open();
+        }
+        let done = run.end();
+        let (out, status) = if stop { ("", "Stopped") } else { ("two\n", "Failed") };
+        assert_eq!((done.code, done.out.as_str()), (Some(1), out), "{}", done.err);
+        assert!(done.err.ends_with(&format!("{status}\n")), "{}", done.err);
+    };
+    check(Signal::KILL, false);
+    check(Signal::INT, false);
+    check(Signal::KILL, true);
+}
+
+#[test]
+fn a_stop_that_comes_too_late_says_so() {
+    Place::with_and_without_owner(&["local"], |place, _| {
+        let check = |script: &str, status: &str| {
+            place.run(&["run", script]);
+            let id = place.newest();
+            let want = format!("{id} had already ended ({status})\n");
+            assert_eq!(place.ok(&["stop", &id]), want);
+        };
+        check("true", "Success");
+        check("exit 1", "Failed");
+    });
+}
+
+#[test]
 fn who_stops_a_run_is_on_record() {
     let place = Place::new();
     let gate = place.gate("gate");

@@ -65,7 +65,7 @@ fn what_is_wrong_with_a_retry_is_told() {
         assert_eq!(done.code, Some(code), "{words:?}: {}", done.err);
         assert!(done.err.contains(want), "{words:?}: {}", done.err);
     };
-    check(&["--retry", "0"], 1, "Retry.MaxAttempts: want 1 to 100; it is 0");
+    check(&["--retry", "0"], 1, "Retry.MaxAttempts (--retry): want 1 to 100; it is 0");
     check(&["--retry", "3", "--retry-backoff", "9..8"], 1, "Retry.MaxBackoffSeconds");
     check(&["--retry", "3", "--retry-backoff", "5s"], 2, "want SECONDS or SECONDS..MAX");
     check(&["--retry", "3", "--retry-on", "success"], 2, "success");
@@ -89,7 +89,8 @@ fn three_instances_run_at_the_same_time() {
 fn a_whole_output_goes_to_a_folder() {
     let place = Place::new();
     let to = format!("file://{}", place.path("logs/a b").display());
-    place.ok(&["run", "--output-to", &to, "seq 1 20000; seq 1 3 >&2"]);
+    let done = place.run(&["run", "--output-to", &to, "seq 1 20000; seq 1 3 >&2"]);
+    assert!(done.code == Some(0) && done.err.contains(&to), "{}", done.err);
     let id = place.newest();
     let shown = place.json(&["show", &id]);
     let result = &shown["InvocationResults"]["InvocationResult"][0];
@@ -108,11 +109,37 @@ fn a_whole_output_goes_to_a_folder() {
 
     fs::write(place.path("file"), "in the way").expect("written");
     let to = format!("file://{}", place.path("file").display());
-    place.ok(&["run", "--output-to", &to, "true"]);
-    let shown = place.ok(&["show", &place.newest()]);
-    assert!(shown.contains("Success") && shown.contains("the output was not delivered"), "{shown}");
+    let done = place.run(&["run", "--output-to", &to, "true"]);
+    assert_eq!(done.code, Some(1));
+    for told in [done.err, place.ok(&["show", &place.newest()])] {
+        assert!(
+            told.contains("Success") && told.contains("the output was not delivered"),
+            "{told}"
+        );
+    }
     let done = place.run(&["run", "--output-to", "logs", "true"]);
     assert!(done.err.contains("`file:///FOLDER`"), "{}", done.err);
+}
+
+#[test]
+fn a_whole_output_is_there_whoever_runs_the_file() {
+    let place = Place::new();
+    let to = format!("file://{}", place.path("logs").display());
+    let check = |words: &[&str]| {
+        place.ok(&[&["run", "--output-to", &to], words, &["echo hi"]].concat());
+        let id = place.newest();
+        place.wait_until(&id, "Success");
+        place.ok(&["show", "--follow", &id]);
+        let shown = place.ok(&["show", &id]);
+        assert!(shown.contains(&format!("{to}/{id}/")), "{words:?}: {shown}");
+    };
+    check(&[]);
+    check(&["--detach"]);
+    place.wait_until_unowned();
+    let serve = place.serve(&[]);
+    check(&[]);
+    check(&["--detach"]);
+    serve.interrupt();
 }
 
 #[test]
@@ -203,6 +230,72 @@ fn the_first_interrupt_stops_the_run() {
     assert!(done.err.contains("Terminated"), "{}", done.err);
 }
 
+/// Longer than signals count as one.
+const ONE_SIGNAL: Duration = Duration::from_millis(600);
+
+#[test]
+fn signals_that_come_together_are_one() {
+    let place = Place::new();
+    let check = |signals: &[Signal]| {
+        let gate = place.gate("gate");
+        let script = format!("trap 'exit 7' TERM; echo started; {}", gate.wait());
+        let run = place.start(&["run", &script]);
+        run.out.expect("started");
+        signals.iter().for_each(|signal| run.signal(*signal));
+        let done = run.end();
+        assert_eq!(done.code, Some(1), "{signals:?}: {}", done.err);
+        assert!(done.err.contains(" Stopped\n"), "{signals:?}: {}", done.err);
+    };
+    check(&[Signal::TERM, Signal::TERM]);
+    check(&[Signal::HUP, Signal::TERM]);
+    check(&[Signal::INT, Signal::HUP, Signal::INT]);
+}
+
+#[test]
+fn what_could_not_be_kept_is_told() {
+    let place = Place::new();
+    let check = |script: &str, want: &str| {
+        let done = place.run(&["run", script]);
+        assert!(done.err.contains(want), "{script}: {}", done.err);
+        let shown = place.ok(&["show", &place.newest()]);
+        assert_eq!(shown.matches(want).count(), 1, "{script}: {shown}");
+    };
+    check("echo '{' > $ADJUTANT_RESULT", "the result was not kept: it is no JSON");
+    check("echo '{' > $ADJUTANT_RESULT; exit 3", "the result was not kept: it is no JSON");
+}
+
+#[test]
+fn few_descriptors_are_an_error() {
+    let place = Place::new();
+    for count in 6..=14 {
+        let program = place.command(&["run", "true"]);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {count}; exec \"$@\""), "sh"]);
+        shell.args(program.get_args().skip(1)).current_dir(place.path(""));
+        shell.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let done = Done::new(shell.output().expect("it starts"));
+        assert_eq!(done.code, Some(1), "{count}: {}", done.err);
+        if done.err.contains("Too many open files") && done.err.contains("adjutant: database ") {
+            assert!(done.err.contains("; raise `ulimit -n` (Storage."), "{count}: {}", done.err);
+        }
+        if count < 9 {
+            let want = "cannot start: Too many open files (os error 24); raise `ulimit -n`";
+            assert!(done.err.contains(want), "{count}: {}", done.err);
+        }
+    }
+}
+
+#[test]
+fn the_user_and_the_launcher_are_shown() {
+    let place = Place::new();
+    let planned = ["run", "--frequency", "rate(1d)", "--user", "nobody", "--launcher", "sh -e"];
+    let id = place.ok(&[&planned[..], &["true"]].concat());
+    let shown = place.ok(&["show", id.trim()]);
+    for line in ["\nUser      nobody\n", "\nLauncher  sh -e\n"] {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+}
+
 #[test]
 fn the_second_interrupt_leaves_at_once() {
     let place = Place::new();
@@ -212,6 +305,7 @@ fn the_second_interrupt_leaves_at_once() {
     let script_pid: i32 = run.out.expect("").trim().parse().expect("a process id");
     run.signal(Signal::INT);
     run.err.expect("stopping");
+    run.err.expect_none_for(ONE_SIGNAL);
     run.signal(Signal::TERM);
     let done = run.end();
     assert_eq!(done.code, Some(130));
