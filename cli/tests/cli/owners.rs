@@ -151,6 +151,20 @@ fn a_run_that_survives_its_owner_is_followed_to_its_end() {
 }
 
 #[test]
+fn a_stop_of_what_survived_its_owner_is_seen_to_its_end() {
+    let place = Place::new();
+    let run = place.start(&["run", "--survive-restarts", "echo up; exec sleep 100"]);
+    run.out.expect("up");
+    let id = place.newest();
+    run.kill();
+    assert_eq!(place.ok(&["stop", &id]), format!("asked {id} to stop\n"));
+    // Nobody else comes to run the file: one has been started for that.
+    place.wait_until(&id, "Stopped");
+    place.wait_until_unowned();
+    assert!(fs::metadata(place.path("a.db.runs")).is_err(), "nothing is left of it");
+}
+
+#[test]
 fn a_stop_that_comes_too_late_says_so() {
     Place::with_and_without_owner(&["local"], |place, _| {
         let check = |script: &str, status: &str| {

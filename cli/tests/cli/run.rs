@@ -386,7 +386,9 @@ fn instances_have_shells() {
     place.ok(&["instances", "add", "i-1", "--shell", "bash"]);
     let listed = place.ok(&["instances", "list"]);
     assert!(listed.contains("SHELL") && listed.contains("bash"), "{listed}");
-    let done = place.run(&["instances", "add", "i-1", "--shell", " bash"]);
-    assert_eq!(done.code, Some(1));
-    assert!(done.err.contains("no blank at an end"), "{}", done.err);
+    for shell in [" bash", "bash -x"] {
+        let done = place.run(&["instances", "add", "i-1", "--shell", shell]);
+        assert_eq!(done.code, Some(1));
+        assert!(done.err.contains("none white space"), "{}", done.err);
+    }
 }
