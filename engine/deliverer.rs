@@ -117,28 +117,38 @@ impl Loop {
 
     /// Starts as many as may be on their way; whether that is all there are.
     async fn take(&mut self) -> Result<bool> {
-        let room = DELIVERIES_MAX - self.tasks.len();
-        if room == 0 {
-            return Ok(false);
+        // Again, as long as some are not started.
+        loop {
+            let room = DELIVERIES_MAX - self.tasks.len();
+            if room == 0 {
+                return Ok(false);
+            }
+            let last = self.last;
+            let found =
+                self.resources.store.read(move |tx| deliveries::waiting(tx, last, room)).await?;
+            let all_taken = found.len() < room;
+            for waiting in found {
+                self.last = waiting.id;
+                self.start(waiting);
+            }
+            if all_taken {
+                return Ok(true);
+            }
         }
-        let last = self.last;
-        let found =
-            self.resources.store.read(move |tx| deliveries::waiting(tx, last, room)).await?;
-        let all_taken = found.len() < room;
-        for waiting in found {
-            self.last = waiting.id;
-            self.start(waiting);
-        }
-        Ok(all_taken)
     }
 
     fn start(&mut self, waiting: Waiting) {
         let Resources { sinks, outputs, clock, .. } = &self.resources;
         let Some(route) = sinks.route(&waiting.to, waiting.invoke_id, waiting.execution_id) else {
-            // An earlier engine had one, and a later one may: what was printed is not thrown away because
-            // another program has the file open for a while.
             let (to, execution) = (&waiting.to, waiting.execution_id);
-            tracing::warn!(%execution, to, "its output waits for an engine with a sink for that place");
+            if outputs.has(execution) {
+                // An earlier engine had one, and a later one may: what was printed is not thrown away
+                // because another program has the file open for a while.
+                tracing::warn!(%execution, to, "its output waits for an engine with a sink for that place");
+                return;
+            }
+            let delivery = Delivery::not_plugged_in(to);
+            self.ended.push((waiting, delivery));
             return;
         };
         let output = OutputDelivery {

@@ -8,9 +8,9 @@ mod claim;
 mod run;
 mod slots;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -126,6 +126,9 @@ impl Dispatcher {
             steps: JoinSet::new(),
             steps_begun: 0,
             under_way: BTreeSet::new(),
+            commits: Arc::default(),
+            committed: BTreeMap::new(),
+            next_commit: 0,
             claims_fail: false,
             early_stops: HashMap::new(),
             _alive: still_alive,
@@ -231,6 +234,11 @@ struct Loop {
     steps_begun: u64,
     /// The numbers of those steps.
     under_way: BTreeSet<u64>,
+    /// Counts the commits of steps, in the thread that makes them.
+    commits: Arc<AtomicU64>,
+    /// Steps that are heard of before one that was committed earlier, by the number of their commit.
+    committed: BTreeMap<u64, Step>,
+    next_commit: u64,
     /// Whether a claim by itself has failed: it is not tried for ever.
     claims_fail: bool,
     /// Orders for executions that are not known here: a step that is under way may have claimed them. Each
@@ -255,6 +263,8 @@ struct Written {
     /// None if nothing more is to start.
     work: Option<ClaimedWork>,
     claimed_at_ms: i64,
+    /// The number of its commit, in the order of all of them.
+    commit: u64,
 }
 
 /// What the loop keeps of an execution that runs.
@@ -297,7 +307,7 @@ impl Loop {
     async fn wait(&mut self) {
         tokio::select! {
             Some(step) = self.steps.join_next(), if !self.steps.is_empty() => match step {
-                Ok(step) => self.conclude(step).await,
+                Ok(step) => self.conclude_in_order(step).await,
                 Err(error) => {
                     if let Ok(panic) = error.try_into_panic() {
                         panic::resume_unwind(panic);
@@ -425,22 +435,33 @@ impl Loop {
         let ended = Arc::new(ended);
         let plan = Arc::new(self.backlog.plan(room));
         let (orders, clock) = (Arc::clone(&self.orders), Arc::clone(&self.resources.clock));
-        let store = Arc::clone(&self.resources.store);
+        let (store, commits) = (Arc::clone(&self.resources.store), Arc::clone(&self.commits));
         self.steps_begun += 1;
         let number = self.steps_begun;
         self.under_way.insert(number);
         self.steps.spawn(async move {
-            let written = write_step(&store, &orders, clock, &ended, &plan).await;
+            let written = write_step(&store, &orders, &commits, clock, &ended, &plan).await;
             Step { number, ended, runs, plan, written }
         });
         true
+    }
+
+    /// Acts on steps in the order in which they came to disk: nothing is told of an invocation after its end.
+    async fn conclude_in_order(&mut self, step: Step) {
+        let Ok(written) = &step.written else { return self.conclude(step).await };
+        self.committed.insert(written.commit, step);
+        while let Some(step) = self.committed.remove(&self.next_commit) {
+            self.next_commit += 1;
+            self.conclude(step).await;
+        }
     }
 
     /// Acts on what a step came to.
     async fn conclude(&mut self, step: Step) {
         let Step { number, ended, runs, plan, written } = step;
         match written {
-            Ok(Written { finished, work, claimed_at_ms }) => {
+            Ok(Written { finished, work, claimed_at_ms, .. }) => {
+                self.claims_fail = false;
                 match work {
                     Some(work) => self.start_all(work, &plan, claimed_at_ms),
                     None => self.backlog.give_up(&plan),
@@ -524,7 +545,9 @@ impl Loop {
             &self.resources;
         let invoke_id = job.invoke_id;
         let output = hub.open_output(invoke_id, claimed.id);
-        if job.settings.output_to.as_deref().is_some_and(|to| sinks.serve(to)) {
+        // What an engine with a sink for it began is kept for the next one that has one.
+        let is_begun = resumes && whole_outputs.has(claimed.id);
+        if job.settings.output_to.as_deref().is_some_and(|to| is_begun || sinks.serve(to)) {
             if resumes {
                 // What the engine before kept of it comes again.
                 whole_outputs.remove(claimed.id);
@@ -677,6 +700,7 @@ impl Running {
 async fn write_step(
     store: &Store,
     orders: &Arc<Orders>,
+    commits: &Arc<AtomicU64>,
     clock: Arc<dyn Clock>,
     ended: &Arc<Vec<Ended>>,
     plan: &Arc<slots::Plan>,
@@ -688,14 +712,23 @@ async fn write_step(
             let finished = executions::finish(tx, &ended)?;
             // Looked at here: the write may have waited long for the disk, and a shutdown come since.
             if phase.phase() > Phase::Working {
-                return Ok(Written { finished, work: None, claimed_at_ms: 0 });
+                return Ok(Written { finished, work: None, claimed_at_ms: 0, commit: 0 });
             }
             let claimed_at_ms = now_ms(&*now);
             let work = Some(claim::claim(tx, &plan, claimed_at_ms)?);
-            Ok(Written { finished, work, claimed_at_ms })
+            Ok(Written { finished, work, claimed_at_ms, commit: 0 })
         };
-        let error = match store.write(write).await {
-            Ok(written) => return Ok(written),
+        let (counter, commit) = (Arc::clone(commits), Arc::new(AtomicU64::new(0)));
+        let count = {
+            let commit = Arc::clone(&commit);
+            move |_: &Written| {
+                commit.store(counter.fetch_add(1, Ordering::AcqRel), Ordering::Release);
+            }
+        };
+        let error = match store.write_then(write, count).await {
+            Ok(written) => {
+                return Ok(Written { commit: commit.load(Ordering::Acquire), ..written });
+            }
             Err(error) => error,
         };
         tracing::error!(%error, waiting, "ends of executions are not on disk yet");

@@ -58,6 +58,11 @@ impl WholeOutputs {
         self.folder.join(id.to_string())
     }
 
+    /// Whether there is anything of an output.
+    pub(crate) fn has(&self, id: ExecutionId) -> bool {
+        self.path(id).exists()
+    }
+
     /// Removes an output that nobody needs any more.
     pub(crate) fn remove(&self, id: ExecutionId) {
         remove(&self.path(id));

@@ -1,10 +1,11 @@
 //! Running, stopping, timing out, bounds, and what the records say of it.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use adjutant::{
     DescribeInvocationResults, DescribeInvocations, Engine, Error, ExecutionStatus,
-    InvocationStatus, InvokeCommand, ManualClock, RunCommand, StopInvocation,
+    InvocationStatus, InvokeCommand, ManualClock, Notice, RunCommand, StopInvocation,
 };
 
 use crate::support::{Gate, Place, engine, register, run, wait, with_executors, within};
@@ -46,6 +47,31 @@ async fn results_come_in_the_order_of_the_request() {
     let order: Vec<_> = finished.results.iter().map(|r| r.instance_id.as_str()).collect();
     assert_eq!(order, ["i-3", "i-1", "i-2"]);
     assert!(finished.results.iter().all(|r| r.output.as_bytes() == b"x"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_told_of_an_invocation_after_its_end() {
+    const RUNS: usize = 1_000;
+    // What they tell has its place in a feed that is read late.
+    const AT_ONCE: usize = 100;
+    let place = Place::new();
+    let (engine, mut feed) =
+        with_executors(place.builder()).open_and_follow().await.expect("it opens");
+    register(&engine, "script", 3).await;
+    let mut finished = HashSet::new();
+    for round in 1..=RUNS / AT_ONCE {
+        for _ in 0..AT_ONCE {
+            let request = RunCommand::shell("exit:0").on(["i-1", "i-2", "i-3"]);
+            engine.run_command(request).await.expect("a sound request");
+        }
+        while finished.len() < round * AT_ONCE {
+            match within(feed.next()).await.expect("the engine runs") {
+                Notice::Finished { invoke_id, .. } => assert!(finished.insert(invoke_id)),
+                Notice::Status { invoke_id, .. } => assert!(!finished.contains(&invoke_id)),
+                _ => {}
+            }
+        }
+    }
 }
 
 /// Wherever it meets it: before the claim, while that is written, or before the executor has begun.

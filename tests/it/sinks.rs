@@ -336,7 +336,7 @@ async fn what_was_on_its_way_is_delivered_by_the_next_engine() {
         let mut paths = folder.expect("it is there").map(|entry| entry.expect("readable").path());
         paths.next().expect("an output")
     };
-    let check = async |spoil: &dyn Fn(&Path), status: &str, code: &str| {
+    let check = async |spoil: &dyn Fn(&Path), others: usize, status: &str, code: &str| {
         let place = Place::new();
         let id = ended_on_the_way(&place).await;
         spoil(&waiting(&place));
@@ -346,10 +346,11 @@ async fn what_was_on_its_way_is_delivered_by_the_next_engine() {
         let sink = Held::new();
         sink.leave.add_permits(1);
         // Engines without a sink for it come and go, and leave it alone.
-        let (without, _) = opened(place.builder()).await;
-        assert_eq!(told(&result(&without, id).await).0, "InProgress");
-        within(without.shutdown(Duration::from_secs(50))).await;
-        drop(without);
+        for _ in 0..others {
+            let (without, _) = opened(place.builder()).await;
+            assert_eq!(told(&result(&without, id).await).0, "InProgress");
+            within(without.shutdown(Duration::from_secs(3_600))).await;
+        }
         let (engine, mut feed) = opened(place.builder().output_sink("oss://b", sink.clone())).await;
         delivered(&mut feed).await;
         let result = result(&engine, id).await;
@@ -360,10 +361,47 @@ async fn what_was_on_its_way_is_delivered_by_the_next_engine() {
         assert_eq!(printed, want);
         assert_eq!(left(&place), 0);
     };
-    check(&|_| {}, "Finished", "").await;
+    check(&|_| {}, 0, "Finished", "").await;
+    check(&|_| {}, 2, "Finished", "").await;
     let lost = "OutputSink.Interrupted";
-    check(&|path| fs::remove_file(path).expect("removed"), "Failed", lost).await;
-    check(&|path| fs::write(path, "ke").expect("cut"), "Failed", lost).await;
+    check(&|path| fs::remove_file(path).expect("removed"), 0, "Failed", lost).await;
+    check(&|path| fs::write(path, "ke").expect("cut"), 1, "Failed", lost).await;
+}
+
+#[tokio::test]
+async fn what_waits_for_no_sink_that_will_come_is_not_delivered() {
+    let place = Place::new();
+    let id = ended_on_the_way(&place).await;
+    let outputs = place.folder().join("adjutant.db.outputs");
+    fs::remove_dir_all(outputs).expect("nothing of it is left");
+    let (engine, mut feed) = opened(place.builder()).await;
+    assert_eq!(delivered(&mut feed).await, DeliveryStatus::Failed);
+    assert_eq!(told(&result(&engine, id).await).2, "OutputSink.NotPluggedIn");
+}
+
+#[tokio::test]
+async fn what_waits_for_its_sink_is_in_nobodys_way() {
+    let place = Place::new();
+    let held = Held::new();
+    let both = place.builder().output_sink("oss://a", held.clone());
+    let (engine, _) = opened(both.output_sink("oss://b", held.clone())).await;
+    let mut last = None;
+    for to in ["oss://a"; 9].into_iter().chain(["oss://b"]) {
+        let id = run_to(&engine, to, "out:kept").await;
+        wait(&engine, &id).await;
+        last = Some(id);
+    }
+    within(engine.shutdown(Duration::ZERO)).await;
+    drop(engine);
+
+    let sink = Held::new();
+    sink.leave.add_permits(1);
+    let (engine, mut feed) = opened(place.builder().output_sink("oss://b", sink.clone())).await;
+    assert_eq!(delivered(&mut feed).await, DeliveryStatus::Finished);
+    assert_eq!(told(&result(&engine, last.expect("one")).await).0, "Finished");
+    // Nor does the end of the engine wait for it.
+    within(engine.shutdown(Duration::from_secs(3_600))).await;
+    assert_eq!(left(&place), 9);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 //! at first of what was printed so far, then of the end too. Once that is on disk, the keeper ends.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -107,7 +107,7 @@ impl Identity {
         match fs::read(folder.join(IDENTITY)) {
             Ok(text) => {
                 let identity: Self = serde_json::from_slice(&text)?;
-                let own = identity.folder == number_of(folder)?;
+                let own = identity.folder == number_of(&fs::metadata(folder)?);
                 Ok(Some(identity).filter(|_| own))
             }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -143,9 +143,8 @@ pub(super) fn find(folder: &Path) -> io::Result<Option<OwnedFd>> {
 }
 
 /// Which folder this is, of all on this machine, whatever it is called.
-fn number_of(folder: &Path) -> io::Result<(u64, u64)> {
-    let found = fs::metadata(folder)?;
-    Ok((found.dev(), found.ino()))
+fn number_of(folder: &Metadata) -> (u64, u64) {
+    (folder.dev(), folder.ino())
 }
 
 /// What the folder of a keeper says of its run; nothing, if it says nothing yet.
@@ -186,10 +185,11 @@ pub(super) fn keep() -> io::Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let folder = PathBuf::from(&charge.folder);
     // Before there is a run: a host that has taken the folder away wants none any more.
-    let identity = Identity::of(rustix::process::getpid(), charge.mark, number_of(&folder)?)?;
-    write(&folder, IDENTITY, &identity, false)?;
-    // From here on by a descriptor: the database may be moved, and its folders with it.
     let opened = File::open(&folder)?;
+    let identity =
+        Identity::of(rustix::process::getpid(), charge.mark, number_of(&opened.metadata()?))?;
+    write(&folder, IDENTITY, &identity, false)?;
+    // From here on by the descriptor: the database may be moved, and its folders with it.
     let folder = Path::new("/proc/self/fd").join(opened.as_raw_fd().to_string());
     let keeper = Keeper::new(charge, folder).map_err(io::Error::other)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
