@@ -6,7 +6,8 @@ use adjutant::{Engine, ExecutionStatus, LOCAL, ProcessExecutor, ResourceLimits};
 use libtest_mimic::Trial;
 
 use crate::harness::{
-    Account, Host, Place, check_says, need_root, open_to, printed, run, script, trials,
+    Account, Host, Mount, Place, check_says, need_mounts, need_root, open_to, printed, run, script,
+    trials,
 };
 use crate::host::Order;
 
@@ -18,6 +19,7 @@ pub fn trials() -> Vec<Trial> {
         a_program_that_cannot_help_says_what_to_do,
     ];
     trials.extend(need_root(trials![a_user_without_processes_says_so]));
+    trials.extend(need_mounts(trials![a_mount_that_runs_nothing_is_no_place_for_programs]));
     trials
 }
 
@@ -110,6 +112,21 @@ async fn a_user_without_processes_says_so() {
         let record = host.finish(request);
         check_says(&record, ExecutionStatus::Error, "ExecutionException", "EAGAIN");
     }
+}
+
+async fn a_mount_that_runs_nothing_is_no_place_for_programs() {
+    let place = Place::new();
+    let mount = Mount::without_programs(place.path("mount"));
+    fs::copy("/bin/true", mount.0.join("true")).expect("a program");
+    let text = format!("#!{}\n", mount.0.join("true").display());
+    let why = (ExecutionStatus::Invalid, "LauncherNotFound", "EACCES");
+    check(ProcessExecutor::new(), &text, why).await;
+    // A folder to work in, and a place for temporary files, it is all the same.
+    let engine = narrow(&place, ProcessExecutor::new().env("TMPDIR", &mount.0)).await;
+    let mut request = script("echo in > file; cat file \"$(mktemp)\"; pwd");
+    request.working_dir = mount.0.to_str().map(str::to_owned);
+    let record = run(&engine, request).await;
+    assert_eq!(printed(&record), format!("in\n{}\n", mount.0.display()));
 }
 
 async fn a_program_that_cannot_help_says_what_to_do() {

@@ -56,6 +56,19 @@ pub fn need_root(trials: Vec<Trial>) -> Vec<Trial> {
     trials.into_iter().map(|trial| trial.with_kind("as root").with_ignored_flag(!is_root)).collect()
 }
 
+/// These are reported as ignored where nothing can be mounted.
+pub fn need_mounts(trials: Vec<Trial>) -> Vec<Trial> {
+    const SYS_ADMIN: u64 = 1 << 21;
+    let status = fs::read_to_string("/proc/self/status").expect("Linux");
+    let rights = status.lines().find_map(|line| line.strip_prefix("CapEff:\t"));
+    let rights = rights.and_then(|rights| u64::from_str_radix(rights, 16).ok()).unwrap_or_default();
+    let can = rights & SYS_ADMIN != 0;
+    trials
+        .into_iter()
+        .map(|trial| trial.with_kind("where mounts are allowed").with_ignored_flag(!can))
+        .collect()
+}
+
 /// These are reported as ignored where no cgroup can be made.
 pub fn need_cgroups(trials: Vec<Trial>) -> Vec<Trial> {
     let offered = can_limit_memory();
@@ -88,6 +101,24 @@ pub fn can_limit_memory() -> bool {
             can
         })
     })
+}
+
+/// A file system of its own, gone when dropped.
+pub struct Mount(pub PathBuf);
+
+impl Mount {
+    /// One in memory on which nothing can be executed.
+    pub fn without_programs(at: PathBuf) -> Self {
+        fs::create_dir(&at).expect("a folder");
+        done(Command::new("mount").args(["-t", "tmpfs", "-o", "noexec", "tmpfs"]).arg(&at));
+        Self(at)
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
 }
 
 /// A folder that every user can enter, and a database in it.
