@@ -100,14 +100,10 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Run a script and show what it prints
-    #[command(
-        after_help = RUN_HELP
-    )]
+    #[command(after_help = RUN_HELP)]
     Run(Run),
     /// Run a stored command and show what it prints
-    #[command(
-        after_help = RUN_HELP
-    )]
+    #[command(after_help = RUN_HELP)]
     Invoke(Invoke),
     /// Run schedules, and what others ask for, until Ctrl-C; a line for everything that happens
     #[command(after_help = "With --json each line is a JSON document.")]

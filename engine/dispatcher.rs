@@ -7,10 +7,10 @@ mod admission;
 mod claim;
 mod run;
 mod slots;
+mod steps;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::panic;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,7 +25,9 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::event::{Change, Hub};
 use crate::execution::{Outcome, Report, StopOrder, StopReason, Unended, Verdict};
-use crate::executor::{self, DynExecutor, ExecutionContext, Resumption, Scratch, Task};
+use crate::executor::{
+    self, DynExecutor, ExecutionContext, Resumption, Scratch, Task, ask_to_stop,
+};
 use crate::id::{ExecutionId, InstanceId};
 use crate::invocation::Job;
 use crate::output::{Delivery, DeliveryStatus, LiveOutput, WholeOutput, WholeOutputs};
@@ -38,16 +40,13 @@ use crate::store::{Store, Tx};
 use admission::Admission;
 use claim::ClaimedWork;
 use slots::Backlog;
+use steps::{Step, Steps, Written};
 
 /// Executors by the name that instances give.
 pub(crate) type Executors = HashMap<String, Arc<dyn DynExecutor>>;
 
-/// How long to wait before trying again to write to a database that refused.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Executions claimed in one commit.
 const CLAIM_MAX: usize = 1_024;
-/// Steps on their way to the disk at a time: while one is written, the next gets ready.
-const STEPS_MAX: usize = 2;
 
 /// What the loop works with.
 pub(crate) struct Resources {
@@ -115,6 +114,8 @@ impl Dispatcher {
             orders.advance(Phase::Draining);
         }
         let (still_alive, alive) = watch::channel(());
+        let Resources { store, clock, .. } = &resources;
+        let steps = Steps::new(Arc::clone(store), Arc::clone(&orders), Arc::clone(clock));
         let work = Loop {
             orders: Arc::clone(&orders),
             resources,
@@ -123,12 +124,7 @@ impl Dispatcher {
             running: HashMap::new(),
             task_of: HashMap::new(),
             ended: Vec::new(),
-            steps: JoinSet::new(),
-            steps_begun: 0,
-            under_way: BTreeSet::new(),
-            commits: Arc::default(),
-            committed: BTreeMap::new(),
-            next_commit: 0,
+            steps,
             claims_fail: false,
             early_stops: HashMap::new(),
             _alive: still_alive,
@@ -230,15 +226,7 @@ struct Loop {
     task_of: HashMap<ExecutionId, Id>,
     /// Ended, and on its way to no record yet.
     ended: Vec<(Ended, Running)>,
-    steps: JoinSet<Step>,
-    steps_begun: u64,
-    /// The numbers of those steps.
-    under_way: BTreeSet<u64>,
-    /// Counts the commits of steps, in the thread that makes them.
-    commits: Arc<AtomicU64>,
-    /// Steps that are heard of before one that was committed earlier, by the number of their commit.
-    committed: BTreeMap<u64, Step>,
-    next_commit: u64,
+    steps: Steps,
     /// Whether a claim by itself has failed: it is not tried for ever.
     claims_fail: bool,
     /// Orders for executions that are not known here: a step that is under way may have claimed them. Each
@@ -246,25 +234,6 @@ struct Loop {
     early_stops: HashMap<ExecutionId, (u64, StopOrder)>,
     /// The last to be dropped: who waits for the end of the loop finds the store released.
     _alive: watch::Sender<()>,
-}
-
-/// What ended and what may start, written down in one commit.
-struct Step {
-    number: u64,
-    ended: Arc<Vec<Ended>>,
-    runs: Vec<Running>,
-    plan: Arc<slots::Plan>,
-    written: Result<Written>,
-}
-
-/// What a step came to on disk.
-struct Written {
-    finished: Finished,
-    /// None if nothing more is to start.
-    work: Option<ClaimedWork>,
-    claimed_at_ms: i64,
-    /// The number of its commit, in the order of all of them.
-    commit: u64,
 }
 
 /// What the loop keeps of an execution that runs.
@@ -306,14 +275,7 @@ impl Loop {
     /// Waits for a step, an end or an order.
     async fn wait(&mut self) {
         tokio::select! {
-            Some(step) = self.steps.join_next(), if !self.steps.is_empty() => match step {
-                Ok(step) => self.conclude_in_order(step).await,
-                Err(error) => {
-                    if let Ok(panic) = error.try_into_panic() {
-                        panic::resume_unwind(panic);
-                    }
-                }
-            },
+            Some(step) = self.steps.next(), if !self.steps.is_empty() => self.conclude(step).await,
             Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
                 self.note_end(ended);
             }
@@ -333,11 +295,10 @@ impl Loop {
         }
         self.backlog.release(self.orders.take_released());
         for (execution, order) in self.orders.take_stops() {
-            let id = self.task_of.get(&execution);
-            if let Some(running) = id.and_then(|id| self.running.get(id)) {
-                run::ask_to_stop(&running.stop, &order);
-            } else if !self.under_way.is_empty() {
-                self.early_stops.entry(execution).or_insert((self.steps_begun, order));
+            if let Some(running) = self.running(execution) {
+                ask_to_stop(&running.stop, &order);
+            } else if !self.steps.is_empty() {
+                self.early_stops.entry(execution).or_insert((self.steps.last(), order));
             }
         }
         if self.orders.phase() > Phase::Working {
@@ -346,7 +307,7 @@ impl Loop {
         if self.orders.phase() == Phase::Stopping {
             let shutdown = StopReason::Shutdown.into();
             for running in self.running.values() {
-                run::ask_to_stop(&running.stop, &shutdown);
+                ask_to_stop(&running.stop, &shutdown);
             }
         }
     }
@@ -362,6 +323,10 @@ impl Loop {
                 task.abort();
             }
         }
+    }
+
+    fn running(&self, execution: ExecutionId) -> Option<&Running> {
+        self.task_of.get(&execution).and_then(|task| self.running.get(task))
     }
 
     fn note_end(&mut self, ended: Result<(Id, Outcome), JoinError>) {
@@ -419,7 +384,7 @@ impl Loop {
     /// Has what ended written down and what may start claimed, in one commit; whether there was anything
     /// to do, and not too much on its way.
     fn begin_step(&mut self) -> bool {
-        if self.steps.len() >= STEPS_MAX {
+        if self.steps.is_full() {
             return false;
         }
         let claims = self.orders.phase() == Phase::Working
@@ -431,34 +396,14 @@ impl Loop {
         if room == 0 && self.ended.is_empty() {
             return false;
         }
-        let (ended, runs): (Vec<_>, Vec<_>) = self.ended.drain(..).unzip();
-        let ended = Arc::new(ended);
-        let plan = Arc::new(self.backlog.plan(room));
-        let (orders, clock) = (Arc::clone(&self.orders), Arc::clone(&self.resources.clock));
-        let (store, commits) = (Arc::clone(&self.resources.store), Arc::clone(&self.commits));
-        self.steps_begun += 1;
-        let number = self.steps_begun;
-        self.under_way.insert(number);
-        self.steps.spawn(async move {
-            let written = write_step(&store, &orders, &commits, clock, &ended, &plan).await;
-            Step { number, ended, runs, plan, written }
-        });
+        let (ended, runs) = self.ended.drain(..).unzip();
+        self.steps.begin(ended, runs, self.backlog.plan(room));
         true
-    }
-
-    /// Acts on steps in the order in which they came to disk: nothing is told of an invocation after its end.
-    async fn conclude_in_order(&mut self, step: Step) {
-        let Ok(written) = &step.written else { return self.conclude(step).await };
-        self.committed.insert(written.commit, step);
-        while let Some(step) = self.committed.remove(&self.next_commit) {
-            self.next_commit += 1;
-            self.conclude(step).await;
-        }
     }
 
     /// Acts on what a step came to.
     async fn conclude(&mut self, step: Step) {
-        let Step { number, ended, runs, plan, written } = step;
+        let Step { ended, runs, plan, written, .. } = step;
         match written {
             Ok(Written { finished, work, claimed_at_ms, .. }) => {
                 self.claims_fail = false;
@@ -478,9 +423,7 @@ impl Loop {
                 }
             }
         }
-        self.under_way.remove(&number);
-        let oldest = self.under_way.first().copied();
-        self.early_stops.retain(|_, (last, _)| oldest.is_some_and(|oldest| oldest <= *last));
+        self.early_stops.retain(|_, (last, _)| self.steps.any_up_to(*last));
     }
 
     /// One record that contradicts its execution must not keep the others from being written.
@@ -519,7 +462,7 @@ impl Loop {
             let ran = now_ms(&**clock).saturating_sub(started_at_ms).max(0).cast_unsigned();
             running.started = clock.monotonic().saturating_sub(Duration::from_millis(ran));
             if let Some(stop) = stop {
-                run::ask_to_stop(&running.stop, &stop);
+                ask_to_stop(&running.stop, &stop);
             }
         }
     }
@@ -528,8 +471,8 @@ impl Loop {
         let id = claimed.id;
         self.begin(fire, job, claimed, started_at_ms, false);
         let Some((_, order)) = self.early_stops.remove(&id) else { return };
-        if let Some(running) = self.task_of.get(&id).and_then(|task| self.running.get(task)) {
-            run::ask_to_stop(&running.stop, &order);
+        if let Some(running) = self.running(id) {
+            ask_to_stop(&running.stop, &order);
         }
     }
 
@@ -691,51 +634,6 @@ impl Running {
             return None;
         }
         Some(whole.map_or_else(|| Delivery::not_plugged_in(to), WholeOutput::end))
-    }
-}
-
-/// Writes a step until the database takes it: what has ended must not be forgotten because a disk is
-/// full. Gives up only when the engine is being stopped; the next one will find the executions
-/// running and say so in their records.
-async fn write_step(
-    store: &Store,
-    orders: &Arc<Orders>,
-    commits: &Arc<AtomicU64>,
-    clock: Arc<dyn Clock>,
-    ended: &Arc<Vec<Ended>>,
-    plan: &Arc<slots::Plan>,
-) -> Result<Written> {
-    loop {
-        let (ended, plan) = (Arc::clone(ended), Arc::clone(plan));
-        let (phase, now, waiting) = (Arc::clone(orders), Arc::clone(&clock), ended.len());
-        let write = move |tx: Tx<'_>| {
-            let finished = executions::finish(tx, &ended)?;
-            // Looked at here: the write may have waited long for the disk, and a shutdown come since.
-            if phase.phase() > Phase::Working {
-                return Ok(Written { finished, work: None, claimed_at_ms: 0, commit: 0 });
-            }
-            let claimed_at_ms = now_ms(&*now);
-            let work = Some(claim::claim(tx, &plan, claimed_at_ms)?);
-            Ok(Written { finished, work, claimed_at_ms, commit: 0 })
-        };
-        let (counter, commit) = (Arc::clone(commits), Arc::new(AtomicU64::new(0)));
-        let count = {
-            let commit = Arc::clone(&commit);
-            move |_: &Written| {
-                commit.store(counter.fetch_add(1, Ordering::AcqRel), Ordering::Release);
-            }
-        };
-        let error = match store.write_then(write, count).await {
-            Ok(written) => {
-                return Ok(Written { commit: commit.load(Ordering::Acquire), ..written });
-            }
-            Err(error) => error,
-        };
-        tracing::error!(%error, waiting, "ends of executions are not on disk yet");
-        if matches!(error, Error::Internal(_)) || orders.phase() == Phase::Stopping {
-            return Err(error);
-        }
-        clock.sleep(RETRY_AFTER).await;
     }
 }
 

@@ -202,6 +202,15 @@ pub struct ExecutionContext {
     pub(crate) report: Arc<Mutex<Report>>,
 }
 
+/// Asks whoever has the other end to stop, once; the first order stays.
+pub(crate) fn ask_to_stop(stop: &watch::Sender<Option<StopOrder>>, order: &StopOrder) {
+    stop.send_if_modified(|asked| {
+        let first = asked.is_none();
+        asked.get_or_insert_with(|| order.clone());
+        first
+    });
+}
+
 impl ExecutionContext {
     /// Adds to the output, in the order of the calls. Never waits for a reader.
     pub fn print(&self, stream: Stream, bytes: &[u8]) {

@@ -202,11 +202,6 @@ impl InvocationStatus {
 pub struct StatusCounts([u64; ExecutionStatus::ALL.len()]);
 
 impl StatusCounts {
-    /// Counts `n` more executions in `status`.
-    pub fn add(&mut self, status: ExecutionStatus, n: u64) {
-        self.0[status as usize] += n;
-    }
-
     /// How many are in `status`.
     pub fn get(&self, status: ExecutionStatus) -> u64 {
         self.0[status as usize]
@@ -222,7 +217,7 @@ impl FromIterator<ExecutionStatus> for StatusCounts {
     fn from_iter<I: IntoIterator<Item = ExecutionStatus>>(statuses: I) -> Self {
         let mut counts = Self::default();
         for status in statuses {
-            counts.add(status, 1);
+            counts.0[status as usize] += 1;
         }
         counts
     }

@@ -126,7 +126,12 @@ fn things_have_their_place() {
         ),
         (
             &["tokio::spawn", "JoinSet"],
-            &["engine/dispatcher.rs", "engine/deliverer.rs", "engine/engine.rs"],
+            &[
+                "engine/dispatcher.rs",
+                "engine/dispatcher/steps.rs",
+                "engine/deliverer.rs",
+                "engine/engine.rs",
+            ],
             "every task has an owner",
         ),
         (&["unbounded_channel", "mpsc::unbounded"], &[], "every queue has a limit"),

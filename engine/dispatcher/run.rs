@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::admission::Admission;
 use crate::execution::{Outcome, StopOrder, StopReason};
-use crate::executor::{DynExecutor, ExecutionContext, Task};
+use crate::executor::{DynExecutor, ExecutionContext, Task, ask_to_stop};
 
 /// How much longer than the grace period an executor may take to see a stop through: to look for what
 /// it has to end, to wait up to 5 s for what was killed, twice that with a cgroup, to drain pipes for as long
@@ -49,13 +49,4 @@ pub(super) async fn run(
             }
         }
     }
-}
-
-/// Asks once; the first order stays.
-pub(super) fn ask_to_stop(stop: &watch::Sender<Option<StopOrder>>, order: &StopOrder) {
-    stop.send_if_modified(|asked| {
-        let first = asked.is_none();
-        asked.get_or_insert_with(|| order.clone());
-        first
-    });
 }

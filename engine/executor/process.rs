@@ -55,8 +55,8 @@ pub(crate) use kept::{Resumption, order_stop};
 ///
 /// A script is written to a private file and run by its launcher, else by the interpreter that its
 /// `#!` line names, else by the instance's shell, else by `sh`; one in PowerShell by `pwsh`. Where what is to run
-/// it is no program, it is `Invalid` and not tried again. Its standard input is empty, its two outputs are captured apart. It has no descriptors but these three, a session of its own, and a clean
-/// environment: `HOME`, `USER`, `LOGNAME`, `SHELL`, `PATH` and `LANG` of its user, what
+/// it is no program, it is `Invalid` and not tried again. Its standard input is empty, its two outputs are captured
+/// apart. It has no descriptors but these three, a session of its own, and a clean environment: `HOME`, `USER`, `LOGNAME`, `SHELL`, `PATH` and `LANG` of its user, what
 /// [`env`](Self::env) adds, and `ADJUTANT_INVOKE_ID`, `ADJUTANT_COMMAND_ID`, `ADJUTANT_INSTANCE_ID`,
 /// `ADJUTANT_EXECUTION_ID`, `ADJUTANT_ATTEMPT`, `ADJUTANT_RUN`, a mark that is another at every start, and
 /// `ADJUTANT_RESULT`, a file in which the script can leave a JSON document of at most 64 KiB for its record. It runs in
@@ -85,8 +85,8 @@ pub(crate) use kept::{Resumption, order_stop};
 /// A run that survives restarts has a keeper, another process of the host's program, with a folder `FILE.runs/…` beside
 /// the database. It sees the run through, its timeout too, and what is printed while no engine is there is kept within
 /// the quota. When the engine is shut down, such runs are left alone; whoever ends the host with all that it has
-/// started, as systemd does unless the unit says `KillMode=process`, ends them too. In memory there is nothing to come back to: there
-/// it is a run like any other.
+/// started, as systemd does unless the unit says `KillMode=process`, ends them too. In memory there is nothing to
+/// come back to: there it is a run like any other.
 ///
 /// Needs Linux 5.3, glibc 2.34 and, in the host, that nobody else waits for its children and that `SIGCHLD` is
 /// not ignored.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use adjutant::{
@@ -31,7 +32,6 @@ pub fn trials() -> Vec<Trial> {
         another_boot_ends_a_survivor,
         idle_engines_leave_survivors_alone,
         a_copy_of_the_file_leaves_survivors_alone,
-        a_copy_with_its_folders_leaves_survivors_alone,
         a_file_may_be_moved_while_a_run_survives,
         a_keeper_is_listed_by_the_name_of_its_program,
     ];
@@ -340,40 +340,24 @@ async fn idle_engines_leave_survivors_alone() {
 }
 
 async fn a_copy_of_the_file_leaves_survivors_alone() {
-    let mut survivor = Survivor::new("WAIT; echo late", |request| request);
-    survivor.lose_host();
-    let elsewhere = Place::new();
-    for file in ["a.db", "a.db-wal"] {
-        fs::copy(survivor.place.path(file), elsewhere.path(file)).expect("a copy");
+    for files in [&["a.db", "a.db-wal"][..], &["a.db", "a.db-wal", "a.db.runs"]] {
+        let mut survivor = Survivor::new("WAIT; echo late", |request| request);
+        survivor.lose_host();
+        let elsewhere = Place::new();
+        for file in files {
+            let paths = [survivor.place.path(file), elsewhere.path(file)];
+            let copied = Command::new("cp").arg("-a").args(paths).status();
+            assert!(copied.expect("cp starts").success());
+        }
+        let copy = elsewhere.open().await;
+        let copied = record(&copy, survivor.invoke_id).await;
+        check_says(&copied, ExecutionStatus::Error, "ExecutionInterrupted", "its end is not known");
+        assert!(!elsewhere.runs().exists());
+        let engine = survivor.place.open().await;
+        survivor.go_on.open();
+        assert!(printed(&ended(&engine, &survivor.invoke_id).await).ends_with("\nlate\n"));
+        survivor.check_is_tidied_up().await;
     }
-    let copy = elsewhere.open().await;
-    let copied = record(&copy, survivor.invoke_id).await;
-    check_says(&copied, ExecutionStatus::Error, "ExecutionInterrupted", "its end is not known");
-    let engine = survivor.place.open().await;
-    survivor.go_on.open();
-    assert!(printed(&ended(&engine, &survivor.invoke_id).await).ends_with("\nlate\n"));
-    survivor.check_is_tidied_up().await;
-}
-
-async fn a_copy_with_its_folders_leaves_survivors_alone() {
-    let mut survivor = Survivor::new("WAIT; echo late", |request| request);
-    survivor.lose_host();
-    let elsewhere = Place::new();
-    for file in ["a.db", "a.db-wal", "a.db.runs"] {
-        let copied = std::process::Command::new("cp")
-            .arg("-a")
-            .args([survivor.place.path(file), elsewhere.path(file)])
-            .status();
-        assert!(copied.expect("cp starts").success());
-    }
-    let copy = elsewhere.open().await;
-    let copied = record(&copy, survivor.invoke_id).await;
-    check_says(&copied, ExecutionStatus::Error, "ExecutionInterrupted", "its end is not known");
-    assert!(!elsewhere.runs().exists());
-    let engine = survivor.place.open().await;
-    survivor.go_on.open();
-    assert!(printed(&ended(&engine, &survivor.invoke_id).await).ends_with("\nlate\n"));
-    survivor.check_is_tidied_up().await;
 }
 
 async fn a_file_may_be_moved_while_a_run_survives() {

@@ -31,7 +31,7 @@ use super::told::{End, Record, Told};
 use crate::clock::{SystemClock, boot_id, now_ms};
 use crate::config::OutputQuota;
 use crate::execution::{StopOrder, StopReason};
-use crate::executor::Scratch;
+use crate::executor::{Scratch, ask_to_stop};
 use crate::output::{LiveOutput, Piece, Reader, SpoolSpace, Stream};
 
 /// What a keeper is told.
@@ -286,7 +286,7 @@ impl Keeper {
     }
 
     fn ask_to_stop(&self, reason: StopReason) {
-        ask_to_stop(&self.stop, reason);
+        ask_to_stop(&self.stop, &reason.into());
     }
 
     fn last_record(&self, told: Told) -> Record {
@@ -310,15 +310,6 @@ fn save_output(folder: &Path, cx: &ExecutionContext, saved: &mut u64) {
     if printed > *saved && write(folder, RECORD, &Record::new(&output, None), false).is_ok() {
         *saved = printed;
     }
-}
-
-/// Asks once; the first reason stays.
-fn ask_to_stop(stop: &watch::Sender<Option<StopOrder>>, reason: StopReason) {
-    stop.send_if_modified(|asked| {
-        let first = asked.is_none();
-        asked.get_or_insert(reason.into());
-        first
-    });
 }
 
 /// Ends when there is a host no more; not if there is none.
@@ -362,7 +353,7 @@ async fn attend(
         loop {
             let order = orders.read_u8().await?;
             if let Some(reason) = REASONS.get(usize::from(order)) {
-                ask_to_stop(&stop, *reason);
+                ask_to_stop(&stop, &(*reason).into());
             }
         }
     };

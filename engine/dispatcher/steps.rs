@@ -1,0 +1,177 @@
+//! Steps of the dispatcher on their way to the disk: what ended and what may start, written down in one
+//! commit. While one is written, the next gets ready.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::clock::{Clock, now_ms};
+use crate::error::{Error, Result};
+use crate::store::executions::{self, Ended, Finished};
+use crate::store::{Store, Tx};
+
+use super::claim::{self, ClaimedWork};
+use super::slots::Plan;
+use super::{Orders, Phase, Running};
+
+/// Steps under way at a time.
+const STEPS_MAX: usize = 2;
+/// How long to wait before trying again to write to a database that refused.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What ended and what may start.
+pub(super) struct Step {
+    pub ended: Arc<Vec<Ended>>,
+    /// Those that ended.
+    pub runs: Vec<Running>,
+    pub plan: Arc<Plan>,
+    pub written: Result<Written>,
+    number: u64,
+}
+
+/// What a step came to on disk.
+pub(super) struct Written {
+    pub finished: Finished,
+    /// None if nothing more is to start.
+    pub work: Option<ClaimedWork>,
+    pub claimed_at_ms: i64,
+    /// The number of its commit, in the order of all of them; set once that is made.
+    commit: AtomicU64,
+}
+
+/// Where steps are written.
+#[derive(Clone)]
+struct Disk {
+    /// Not for what runs in the thread that writes, which must not be the last to let go of it.
+    store: Arc<Store>,
+    orders: Arc<Orders>,
+    clock: Arc<dyn Clock>,
+    /// Counted in that thread.
+    commits: Arc<AtomicU64>,
+}
+
+/// The steps under way.
+pub(super) struct Steps {
+    disk: Disk,
+    tasks: JoinSet<Step>,
+    /// How many have begun: each has that number.
+    begun: u64,
+    under_way: BTreeSet<u64>,
+    /// Those heard of before one that was committed earlier, by the numbers of their commits.
+    committed: BTreeMap<u64, Step>,
+    next_commit: u64,
+}
+
+impl Steps {
+    pub(super) fn new(store: Arc<Store>, orders: Arc<Orders>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            disk: Disk { store, orders, clock, commits: Arc::default() },
+            tasks: JoinSet::new(),
+            begun: 0,
+            under_way: BTreeSet::new(),
+            committed: BTreeMap::new(),
+            next_commit: 0,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.under_way.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.under_way.len() >= STEPS_MAX
+    }
+
+    /// The number of the step that began last.
+    pub(super) fn last(&self) -> u64 {
+        self.begun
+    }
+
+    /// Whether a step up to this number is under way.
+    pub(super) fn any_up_to(&self, number: u64) -> bool {
+        self.under_way.first().is_some_and(|oldest| *oldest <= number)
+    }
+
+    /// Sends a step on its way.
+    pub(super) fn begin(&mut self, ended: Vec<Ended>, runs: Vec<Running>, plan: Plan) {
+        self.begun += 1;
+        let (number, disk) = (self.begun, self.disk.clone());
+        let (ended, plan) = (Arc::new(ended), Arc::new(plan));
+        self.under_way.insert(number);
+        self.tasks.spawn(async move {
+            let written = disk.write(&ended, &plan).await;
+            Step { ended, runs, plan, written, number }
+        });
+    }
+
+    /// The next step to act on, in the order in which they came to disk: nothing is told of an invocation
+    /// after its end. None if none is under way; may be dropped and called again without losing one.
+    pub(super) async fn next(&mut self) -> Option<Step> {
+        let step = loop {
+            if let Some(step) = self.committed.remove(&self.next_commit) {
+                self.next_commit += 1;
+                break step;
+            }
+            let step = match self.tasks.join_next().await? {
+                Ok(step) => step,
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => panic::resume_unwind(panic),
+                    // The runtime is shutting down, and this loop with it.
+                    Err(_) => continue,
+                },
+            };
+            match &step.written {
+                Ok(written) => {
+                    let commit = written.commit.load(Ordering::Acquire);
+                    self.committed.insert(commit, step);
+                }
+                Err(_) => break step,
+            }
+        };
+        self.under_way.remove(&step.number);
+        Some(step)
+    }
+}
+
+impl Disk {
+    /// Writes a step until the database takes it: what has ended must not be forgotten because a disk is
+    /// full. Gives up only when the engine is being stopped; the next one will find the executions
+    /// running and say so in their records.
+    async fn write(&self, ended: &Arc<Vec<Ended>>, plan: &Arc<Plan>) -> Result<Written> {
+        loop {
+            let error = match self.try_write(Arc::clone(ended), Arc::clone(plan)).await {
+                Ok(written) => return Ok(written),
+                Err(error) => error,
+            };
+            tracing::error!(%error, waiting = ended.len(), "ends of executions are not on disk yet");
+            if matches!(error, Error::Internal(_)) || self.orders.phase() == Phase::Stopping {
+                return Err(error);
+            }
+            self.clock.sleep(RETRY_AFTER).await;
+        }
+    }
+    async fn try_write(&self, ended: Arc<Vec<Ended>>, plan: Arc<Plan>) -> Result<Written> {
+        let (orders, clock) = (Arc::clone(&self.orders), Arc::clone(&self.clock));
+        let write = move |tx: Tx<'_>| {
+            let finished = executions::finish(tx, &ended)?;
+            let mut written =
+                Written { finished, work: None, claimed_at_ms: 0, commit: AtomicU64::new(0) };
+            // Looked at here: the write may have waited long for the disk, and a shutdown come since.
+            if orders.phase() == Phase::Working {
+                written.claimed_at_ms = now_ms(&*clock);
+                written.work = Some(claim::claim(tx, &plan, written.claimed_at_ms)?);
+            }
+            Ok(written)
+        };
+        let commits = Arc::clone(&self.commits);
+        let count = move |written: &Written| {
+            let commit = commits.fetch_add(1, Ordering::AcqRel);
+            written.commit.store(commit, Ordering::Release);
+        };
+        self.store.write_then(write, count).await
+    }
+}
