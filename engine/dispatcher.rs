@@ -5,12 +5,12 @@
 
 mod admission;
 mod claim;
+mod orders;
 mod run;
 mod slots;
 mod steps;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,10 +24,8 @@ use crate::command::template::{Facts, Template};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::event::{Change, Hub};
-use crate::execution::{Outcome, Report, StopOrder, StopReason, Unended, Verdict};
-use crate::executor::{
-    self, DynExecutor, ExecutionContext, Resumption, Scratch, Task, ask_to_stop,
-};
+use crate::execution::{Outcome, Report, StopOrder, StopReason, Verdict};
+use crate::executor::{DynExecutor, ExecutionContext, Resumption, Scratch, Task, ask_to_stop};
 use crate::id::{ExecutionId, InstanceId};
 use crate::invocation::Job;
 use crate::output::{Delivery, DeliveryStatus, LiveOutput, WholeOutput, WholeOutputs};
@@ -39,8 +37,11 @@ use crate::store::{Store, Tx};
 
 use admission::Admission;
 use claim::ClaimedWork;
+use orders::{Mail, Orders, Phase};
 use slots::Backlog;
 use steps::{Step, Steps, Written};
+
+pub(crate) use orders::{Launch, Line, Reservation};
 
 /// Executors by the name that instances give.
 pub(crate) type Executors = HashMap<String, Arc<dyn DynExecutor>>;
@@ -66,17 +67,6 @@ pub(crate) struct Resources {
     pub deliverer: Arc<Notify>,
 }
 
-/// How far the engine has shut down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-enum Phase {
-    #[default]
-    Working,
-    /// Nothing more is started; what runs goes on.
-    Draining,
-    /// What runs is being ended.
-    Stopping,
-}
-
 /// The handle of the loop.
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
@@ -85,31 +75,14 @@ pub(crate) struct Dispatcher {
     alive: watch::Receiver<()>,
 }
 
-/// What the loop is told from outside.
-#[derive(Debug, Default)]
-struct Orders {
-    stops: Mutex<Vec<(ExecutionId, StopOrder)>>,
-    /// Fires of which executions wait for a place again.
-    released: Mutex<Vec<i64>>,
-    /// What goes on, and is not followed here.
-    kept: HashMap<ExecutionId, u32>,
-    scratch: Option<Arc<Scratch>>,
-    /// New executions have been stored.
-    new_work: AtomicBool,
-    phase: Mutex<Phase>,
-    wake: Notify,
-}
-
 impl Dispatcher {
     /// Starts the loop on the current runtime, with what goes on from before; if `idle`, it ends without
     /// having started anything.
     pub(crate) fn start(resources: Resources, going_on: Vec<GoingOn>, idle: bool) -> Self {
         let kept = going_on.iter().map(|one| (one.claimed.id, one.claimed.attempt));
-        let orders = Arc::new(Orders {
-            kept: if idle { kept.collect() } else { HashMap::new() },
-            scratch: Some(Arc::clone(&resources.scratch)),
-            ..Orders::default()
-        });
+        let kept = if idle { kept.collect() } else { HashMap::new() };
+        let (places, scratch) = (resources.config.concurrency_max, Arc::clone(&resources.scratch));
+        let orders = Arc::new(Orders::new(places, scratch, kept));
         if idle {
             orders.advance(Phase::Draining);
         }
@@ -162,61 +135,6 @@ impl Dispatcher {
     }
 }
 
-/// A way to call on the loop.
-#[derive(Debug, Clone)]
-pub(crate) struct Line(Arc<Orders>);
-
-impl Line {
-    /// New executions have been stored.
-    pub(crate) fn expect_new(&self) {
-        self.0.expect_new();
-    }
-
-    /// Executions of these fires are to be tried again now.
-    pub(crate) fn release(&self, fires: impl IntoIterator<Item = i64>) {
-        self.0.released.lock().unwrap_or_else(PoisonError::into_inner).extend(fires);
-        self.0.wake.notify_one();
-    }
-
-    /// Executions, which run, are to be ended.
-    pub(crate) fn stop(&self, executions: impl Iterator<Item = ExecutionId>, order: &StopOrder) {
-        let executions: Vec<ExecutionId> = executions.collect();
-        for id in &executions {
-            if let (Some(&attempt), Some(scratch)) = (self.0.kept.get(id), &self.0.scratch) {
-                executor::order_stop(scratch, Unended { id: *id, attempt }, order.cause);
-            }
-        }
-        let stops = executions.into_iter().map(|execution| (execution, order.clone()));
-        self.0.stops.lock().unwrap_or_else(PoisonError::into_inner).extend(stops);
-        self.0.wake.notify_one();
-    }
-}
-
-impl Orders {
-    fn expect_new(&self) {
-        self.new_work.store(true, Ordering::Release);
-        self.wake.notify_one();
-    }
-
-    fn advance(&self, to: Phase) {
-        let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
-        *phase = to.max(*phase);
-        self.wake.notify_one();
-    }
-
-    fn phase(&self) -> Phase {
-        *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take_released(&self) -> Vec<i64> {
-        std::mem::take(&mut *self.released.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn take_stops(&self) -> Vec<(ExecutionId, StopOrder)> {
-        std::mem::take(&mut *self.stops.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
 struct Loop {
     orders: Arc<Orders>,
     resources: Resources,
@@ -261,7 +179,7 @@ impl Loop {
             self.take_orders();
             let begun = self.begin_step();
             let done = self.tasks.is_empty() && self.ended.is_empty() && self.steps.is_empty();
-            if done && self.orders.phase() > Phase::Working {
+            if done && self.orders.is_at_end() {
                 break;
             }
             if !begun {
@@ -290,11 +208,18 @@ impl Loop {
     }
 
     fn take_orders(&mut self) {
-        if self.orders.new_work.swap(false, Ordering::AcqRel) {
+        let Mail { launches, stops, released, new_work } = self.orders.take_mail();
+        if new_work {
             self.backlog.expect_new();
         }
-        self.backlog.release(self.orders.take_released());
-        for (execution, order) in self.orders.take_stops() {
+        self.backlog.release(released);
+        for launch in launches {
+            self.backlog.pass_over(launch.fire);
+            for claimed in launch.claimed {
+                self.start(launch.fire, Arc::clone(&launch.job), claimed, launch.claimed_at_ms);
+            }
+        }
+        for (execution, order) in stops {
             if let Some(running) = self.running(execution) {
                 ask_to_stop(&running.stop, &order);
             } else if !self.steps.is_empty() {
@@ -340,6 +265,7 @@ impl Loop {
     }
 
     fn end(&mut self, running: Running, outcome: Outcome) {
+        self.orders.free_places(1);
         let report =
             std::mem::take(&mut *running.report.lock().unwrap_or_else(PoisonError::into_inner));
         let asked = running.stop.borrow().clone();
@@ -390,12 +316,12 @@ impl Loop {
         let claims = self.orders.phase() == Phase::Working
             && self.backlog.may_have_work()
             && !(self.claims_fail && self.ended.is_empty());
-        let taken = self.running.len() + self.backlog.promised();
-        let places = self.resources.config.concurrency_max.saturating_sub(taken);
-        let room = if claims { places.min(CLAIM_MAX) } else { 0 };
+        let room = if claims { self.orders.take_places(CLAIM_MAX) } else { 0 };
         if room == 0 && self.ended.is_empty() {
             return false;
         }
+        // In the order of their numbers, which is that of their rows.
+        self.ended.sort_unstable_by_key(|(ended, _)| ended.id);
         let (ended, runs) = self.ended.drain(..).unzip();
         self.steps.begin(ended, runs, self.backlog.plan(room));
         true
@@ -409,13 +335,13 @@ impl Loop {
                 self.claims_fail = false;
                 match work {
                     Some(work) => self.start_all(work, &plan, claimed_at_ms),
-                    None => self.backlog.give_up(&plan),
+                    None => self.give_up(&plan),
                 }
                 self.tell(&ended, &runs, &finished);
                 self.backlog.release(finished.released);
             }
             Err(error) => {
-                self.backlog.give_up(&plan);
+                self.give_up(&plan);
                 if matches!(error, Error::Internal(_)) {
                     self.write_apart(&ended, &runs).await;
                     // Without them the claim may go through; if not, it waits for news.
@@ -424,6 +350,14 @@ impl Loop {
             }
         }
         self.early_stops.retain(|_, (last, _)| self.steps.any_up_to(*last));
+        if self.backlog.is_idle() {
+            self.orders.be_quiet();
+        }
+    }
+
+    fn give_up(&mut self, plan: &slots::Plan) {
+        self.orders.free_places(plan.room);
+        self.backlog.give_up(plan);
     }
 
     /// One record that contradicts its execution must not keep the others from being written.
@@ -443,6 +377,8 @@ impl Loop {
     }
 
     fn start_all(&mut self, work: ClaimedWork, plan: &slots::Plan, claimed_at_ms: i64) {
+        let used: usize = work.claimed.iter().map(|(_, _, claimed)| claimed.len()).sum();
+        self.orders.free_places(plan.room.saturating_sub(used));
         for (fire, job, claimed) in work.claimed {
             for execution in claimed {
                 self.start(fire, Arc::clone(&job), execution, claimed_at_ms);
@@ -455,6 +391,7 @@ impl Loop {
     fn resume(&mut self, going_on: GoingOn) {
         let GoingOn { fire, job, claimed, started_at_ms, stop } = going_on;
         let id = claimed.id;
+        self.orders.occupy_place();
         self.begin(fire, job, claimed, started_at_ms, true);
         let running = self.task_of.get(&id).and_then(|task| self.running.get_mut(task));
         if let Some(running) = running {

@@ -354,7 +354,7 @@ impl Engine {
     async fn write_records<T, F>(&self, op: F) -> Result<T>
     where
         T: Send + 'static,
-        F: FnOnce(Tx<'_>) -> Result<T> + Send + 'static,
+        F: FnMut(Tx<'_>) -> Result<T> + Send + 'static,
     {
         self.write_then(op, |_| {}).await
     }
@@ -363,13 +363,29 @@ impl Engine {
     async fn write_then<T, F, G>(&self, op: F, then: G) -> Result<T>
     where
         T: Send + 'static,
-        F: FnOnce(Tx<'_>) -> Result<T> + Send + 'static,
-        G: FnOnce(&T) + Send + 'static,
+        F: FnMut(Tx<'_>) -> Result<T> + Send + 'static,
+        G: FnOnce(&mut T) + Send + 'static,
     {
-        if self.inner.closing.load(std::sync::atomic::Ordering::Relaxed) {
-            return Err(Error::ShuttingDown);
-        }
+        self.check_open()?;
         self.inner.records.store.write_then(op, then).await
+    }
+
+    /// Does the same with what can be run only once.
+    async fn write_once<T, F, G>(&self, op: F, then: G) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(Tx<'_>) -> Result<T> + Send + 'static,
+        G: FnOnce(&mut T) + Send + 'static,
+    {
+        self.check_open()?;
+        self.inner.records.store.write_once(op, then).await
+    }
+
+    fn check_open(&self) -> Result<()> {
+        match self.inner.closing.load(std::sync::atomic::Ordering::Relaxed) {
+            true => Err(Error::ShuttingDown),
+            false => Ok(()),
+        }
     }
 
     async fn read<T, F>(&self, op: F) -> Result<T>

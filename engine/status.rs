@@ -211,6 +211,15 @@ impl StatusCounts {
     pub fn total(&self) -> u64 {
         self.0.iter().sum()
     }
+
+    fn ended(&self) -> Tally {
+        use ExecutionStatus as E;
+        let stopped = self.get(E::Cancelled) + self.get(E::Terminated);
+        let succeeded = self.get(E::Success);
+        // A skipped fire neither succeeded nor failed.
+        let failed = self.total() - stopped - succeeded - self.get(E::Skipped);
+        Tally { succeeded, failed, stopped }
+    }
 }
 
 impl FromIterator<ExecutionStatus> for StatusCounts {
@@ -223,16 +232,56 @@ impl FromIterator<ExecutionStatus> for StatusCounts {
     }
 }
 
+/// How many executions have ended how, as far as it counts for an invocation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub succeeded: u64,
+    /// Without success, and nobody had asked for that.
+    pub failed: u64,
+    pub stopped: u64,
+}
+
+impl Tally {
+    /// Counts one that has ended. A skipped fire neither succeeded nor failed.
+    pub(crate) fn count(&mut self, status: ExecutionStatus) {
+        use ExecutionStatus as E;
+        match status {
+            E::Success => self.succeeded += 1,
+            E::Cancelled | E::Terminated => self.stopped += 1,
+            E::Failed | E::Error | E::Timeout | E::Invalid | E::Aborted => self.failed += 1,
+            E::Pending | E::Scheduled | E::Running | E::Stopping | E::Skipped => {}
+        }
+    }
+
+    pub(crate) fn total(self) -> u64 {
+        self.succeeded + self.failed + self.stopped
+    }
+
+    /// How an invocation ended of which nothing is left.
+    pub(crate) fn status(self) -> InvocationStatus {
+        match self {
+            Self { succeeded: 0, failed: 0, stopped: 1.. } => InvocationStatus::Stopped,
+            Self { succeeded: 0, .. } => InvocationStatus::Failed,
+            Self { failed: 0, .. } => InvocationStatus::Success,
+            _ => InvocationStatus::PartialFailed,
+        }
+    }
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.succeeded += other.succeeded;
+        self.failed += other.failed;
+        self.stopped += other.stopped;
+    }
+}
+
 /// The status of an invocation whose latest executions stand as counted; `timers_left` says that
 /// more fires are to come, and a scheduled execution that it will be tried again.
 pub fn roll_up(counts: &StatusCounts, timers_left: bool) -> InvocationStatus {
     use ExecutionStatus as E;
     use InvocationStatus as I;
     let any = |status| counts.get(status) > 0;
-    let stopped = counts.get(E::Cancelled) + counts.get(E::Terminated);
-    let succeeded = counts.get(E::Success);
-    // A skipped fire neither succeeded nor failed.
-    let failed = counts.total() - stopped - succeeded - counts.get(E::Skipped);
     if any(E::Stopping) {
         I::Stopping
     } else if any(E::Pending) {
@@ -241,14 +290,8 @@ pub fn roll_up(counts: &StatusCounts, timers_left: bool) -> InvocationStatus {
         I::Running
     } else if timers_left {
         I::Scheduled
-    } else if stopped > 0 && succeeded == 0 && failed == 0 {
-        I::Stopped
-    } else if succeeded == 0 {
-        I::Failed
-    } else if failed == 0 {
-        I::Success
     } else {
-        I::PartialFailed
+        counts.ended().status()
     }
 }
 

@@ -142,11 +142,12 @@ impl Store {
     }
 
     /// Runs `op` in a transaction and answers once it is on disk. If `op` fails, nothing of it is
-    /// stored; others that share its commit are not touched.
+    /// stored; others that share its commit are not touched. What it did may be undone before the
+    /// commit, and `op` run again.
     pub(crate) async fn write<T, F>(&self, op: F) -> Result<T>
     where
         T: Send + 'static,
-        F: FnOnce(Tx<'_>) -> Result<T> + Send + 'static,
+        F: FnMut(Tx<'_>) -> Result<T> + Send + 'static,
     {
         self.write_then(op, |_| {}).await
     }
@@ -156,15 +157,25 @@ impl Store {
     pub(crate) async fn write_then<T, F, G>(&self, op: F, then: G) -> Result<T>
     where
         T: Send + 'static,
-        F: FnOnce(Tx<'_>) -> Result<T> + Send + 'static,
-        G: FnOnce(&T) + Send + 'static,
+        F: FnMut(Tx<'_>) -> Result<T> + Send + 'static,
+        G: FnOnce(&mut T) + Send + 'static,
     {
-        match &self.writer {
-            Some(writer) => writer.write(op, then).await,
-            None => {
-                Err(self.at(storage(StorageErrorKind::ReadOnly, "it is open for reading only")))
-            }
-        }
+        self.writer()?.write(op, then).await
+    }
+
+    /// Does the same with what can be run only once, at the price of a savepoint.
+    pub(crate) async fn write_once<T, F, G>(&self, op: F, then: G) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(Tx<'_>) -> Result<T> + Send + 'static,
+        G: FnOnce(&mut T) + Send + 'static,
+    {
+        self.writer()?.write_once(op, then).await
+    }
+
+    fn writer(&self) -> Result<&Writer> {
+        let read_only = || storage(StorageErrorKind::ReadOnly, "it is open for reading only");
+        self.writer.as_ref().ok_or_else(|| self.at(read_only()))
     }
 
     /// Runs `op` on one consistent view of the database.
@@ -175,7 +186,7 @@ impl Store {
     {
         let Some(readers) = self.readers.clone() else {
             // A database in memory has one connection only.
-            return self.write(op).await;
+            return self.write_once(op, |_| {}).await;
         };
         let work = tokio::task::spawn_blocking(move || {
             let mut connection = readers.get()?;

@@ -196,7 +196,7 @@ CREATE INDEX targets_by_instance ON targets (instance);
 -- Exactly one row per nominal time of a timer; no timer for a run at once. Numbers are never used
 -- again, for the dispatcher takes a higher one for a later one.
 CREATE TABLE fires (
-    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    id          INTEGER PRIMARY KEY,
     invocation  INTEGER NOT NULL REFERENCES invocations ON DELETE CASCADE,
     timer       INTEGER REFERENCES timers ON DELETE CASCADE,
     fire_at_ms  INTEGER NOT NULL,
@@ -206,8 +206,11 @@ CREATE TABLE fires (
     -- A range of missed fires is one row: how many, and the last of them.
     count       INTEGER NOT NULL DEFAULT 1 CHECK (count > 0),
     until_ms    INTEGER,
-    -- Its executions that have not ended.
+    -- Its executions that have not ended, and those that have, by how; what is tried again has not.
     unfinished  INTEGER NOT NULL CHECK (unfinished >= 0),
+    succeeded   INTEGER NOT NULL DEFAULT 0,
+    failed      INTEGER NOT NULL DEFAULT 0,
+    stopped     INTEGER NOT NULL DEFAULT 0,
     -- When it was dealt with, which is later than its nominal time.
     dealt_at_ms INTEGER NOT NULL
 ) STRICT;
@@ -218,7 +221,7 @@ CREATE INDEX fires_unfinished ON fires (id) WHERE unfinished > 0;
 CREATE INDEX fires_unfinished_by_invocation ON fires (invocation) WHERE unfinished > 0;
 
 CREATE TABLE executions (
-    id             INTEGER PRIMARY KEY AUTOINCREMENT,
+    id             INTEGER PRIMARY KEY,
     fire           INTEGER NOT NULL REFERENCES fires ON DELETE CASCADE,
     instance       INTEGER NOT NULL REFERENCES instances,
     attempt        INTEGER NOT NULL CHECK (attempt > 0),
@@ -264,6 +267,14 @@ CREATE TABLE executions (
 CREATE UNIQUE INDEX executions_by_fire ON executions (fire, instance, attempt);
 CREATE INDEX executions_by_retry ON executions (retry_at_ms) WHERE retry_at_ms IS NOT NULL;
 
+-- The next number is that after the newest one, so that one stays.
+CREATE TRIGGER fires_keep_the_newest BEFORE DELETE ON fires
+WHEN old.id = (SELECT max(id) FROM fires)
+BEGIN SELECT RAISE(ABORT, 'the newest fire stays, or its number would be used again'); END;
+CREATE TRIGGER executions_keep_the_newest BEFORE DELETE ON executions
+WHEN old.id = (SELECT max(id) FROM executions)
+BEGIN SELECT RAISE(ABORT, 'the newest execution stays, or its number would be used again'); END;
+
 -- Only of executions that printed something.
 CREATE TABLE outputs (
     execution INTEGER PRIMARY KEY REFERENCES executions ON DELETE CASCADE,
@@ -283,10 +294,9 @@ CREATE TABLE results (
     CHECK ((json IS NULL) <> (error IS NULL))
 ) STRICT;
 -- What came of sending the whole output of an execution to where it was to go: only of those that had
--- a place to send it to and may have printed something. The numbers are never used again, for outputs
--- are delivered in their order.
+-- a place to send it to and may have printed something. Delivered in the order of their numbers.
 CREATE TABLE deliveries (
-    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    id         INTEGER PRIMARY KEY,
     execution  INTEGER NOT NULL UNIQUE REFERENCES executions ON DELETE CASCADE,
     status     TEXT NOT NULL CHECK (status IN ('InProgress', 'Finished', 'Failed')),
     -- How long the output is, where its engine saw the end of it.

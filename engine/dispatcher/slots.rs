@@ -54,20 +54,14 @@ pub(super) struct Backlog {
     may_have_new: bool,
     /// Whether a plan that is being carried out looks for those: one at a time does.
     is_looking: bool,
-    /// Places that plans being carried out may take.
-    promised: usize,
+    /// Plans for places that are being carried out.
+    plans: usize,
 }
 
 impl Backlog {
     /// A backlog that has yet to look into the database.
     pub(super) fn new() -> Self {
-        Self {
-            turn: VecDeque::new(),
-            newest: 0,
-            may_have_new: true,
-            is_looking: false,
-            promised: 0,
-        }
+        Self { turn: VecDeque::new(), newest: 0, may_have_new: true, is_looking: false, plans: 0 }
     }
 
     /// New work has been stored.
@@ -85,9 +79,16 @@ impl Backlog {
         !self.turn.is_empty() || (self.may_have_new && !self.is_looking)
     }
 
-    /// Places that plans being carried out may take.
-    pub(super) fn promised(&self) -> usize {
-        self.promised
+    /// Whether nothing waits, as far as is known here.
+    pub(super) fn is_idle(&self) -> bool {
+        self.turn.is_empty() && !self.may_have_new && self.plans == 0
+    }
+
+    /// A new fire has nothing that waits. While nothing else is new, no look has to find that out.
+    pub(super) fn pass_over(&mut self, fire: i64) {
+        if !self.may_have_new && !self.is_looking {
+            self.newest = self.newest.max(fire);
+        }
     }
 
     /// Whose turn it is for `room` places. Until the plan is [applied](Self::apply) or
@@ -101,14 +102,14 @@ impl Backlog {
             // What comes from now on is news again.
             (self.may_have_new, self.is_looking) = (false, true);
         }
-        self.promised += room;
+        self.plans += usize::from(room > 0);
         Plan { turn, room, new_after: self.newest, new_max }
     }
 
     /// Takes note of what a plan came to: new fires join the turn, those that were served go to its
     /// end, those with nothing left are gone.
     pub(super) fn apply(&mut self, plan: &Plan, taken: Taken) {
-        self.promised -= plan.room;
+        self.plans -= usize::from(plan.room > 0);
         self.turn.extend(taken.unserved);
         self.turn.extend(taken.served);
         if plan.new_max > 0 {
@@ -120,7 +121,7 @@ impl Backlog {
 
     /// Forgets a plan that came to nothing: all is as it was before.
     pub(super) fn give_up(&mut self, plan: &Plan) {
-        self.promised -= plan.room;
+        self.plans -= usize::from(plan.room > 0);
         for waiting in plan.turn.iter().rev() {
             self.turn.push_front(waiting.clone());
         }
@@ -172,7 +173,7 @@ mod tests {
         let mut order = Vec::new();
         for _ in 0..4 {
             let plan = backlog.plan(2);
-            assert_eq!((plan.new_max, plan.new_after, backlog.promised()), (0, 5, 2));
+            assert_eq!((plan.new_max, plan.new_after), (0, 5));
             order.extend(plan.turn.iter().map(|waiting| waiting.fire));
             // Fire 1 has nothing left after its first turn.
             let served = plan.turn.iter().filter(|w| w.fire != 1).cloned().collect();
@@ -206,13 +207,28 @@ mod tests {
         let turn = |plan: &Plan| plan.turn.iter().map(|one| one.fire).collect::<Vec<_>>();
         assert_eq!([&first, &second, &third].map(turn), [vec![1, 2], vec![3], vec![]]);
         assert_eq!([&first, &second, &third].map(|plan| plan.new_max > 0), [true, false, false]);
-        assert_eq!(backlog.promised(), 6);
+        assert!(!backlog.is_idle(), "plans are being carried out");
         backlog.give_up(&first);
         backlog.apply(&second, Taken::default());
         backlog.apply(&third, Taken::default());
-        assert_eq!(backlog.promised(), 0);
         let again = backlog.plan(2);
         assert_eq!((turn(&again), again.new_max > 0), (vec![1, 2], true));
+    }
+
+    #[test]
+    fn what_starts_at_once_is_not_looked_for() {
+        let mut backlog = Backlog::new();
+        backlog.pass_over(3);
+        assert!(!backlog.is_idle());
+        let plan = backlog.plan(1);
+        assert_eq!(plan.new_after, 0, "others may have come before it");
+        backlog.pass_over(4);
+        backlog.apply(&plan, Taken::default());
+        assert!(backlog.is_idle());
+        backlog.pass_over(5);
+        backlog.expect_new();
+        backlog.pass_over(6);
+        assert_eq!(backlog.plan(1).new_after, 5);
     }
 
     #[test]

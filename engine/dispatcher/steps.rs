@@ -14,9 +14,10 @@ use crate::error::{Error, Result};
 use crate::store::executions::{self, Ended, Finished};
 use crate::store::{Store, Tx};
 
+use super::Running;
 use super::claim::{self, ClaimedWork};
+use super::orders::{Orders, Phase};
 use super::slots::Plan;
-use super::{Orders, Phase, Running};
 
 /// Steps under way at a time.
 const STEPS_MAX: usize = 2;
@@ -168,7 +169,7 @@ impl Disk {
             Ok(written)
         };
         let commits = Arc::clone(&self.commits);
-        let count = move |written: &Written| {
+        let count = move |written: &mut Written| {
             let commit = commits.fetch_add(1, Ordering::AcqRel);
             written.commit.store(commit, Ordering::Release);
         };

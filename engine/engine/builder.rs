@@ -320,7 +320,7 @@ impl EngineBuilder {
             };
             Ok((interrupted, booted))
         };
-        let (interrupted, booted) = store.write(take_over).await?;
+        let (interrupted, booted) = store.write_once(take_over, |_| {}).await?;
         let count = interrupted.executions.len();
         if count > 0 {
             tracing::warn!(count, "executions were cut off by the end of their engine");

@@ -1,6 +1,7 @@
 //! A program in a container, waited for.
 
 use super::Engine;
+use super::submit::HostPart;
 use crate::error::{Error, Result, Violation};
 use crate::id::InstanceId;
 use crate::instance::InstanceState;
@@ -43,7 +44,8 @@ impl Engine {
         }
         let mut run = RunCommand::shell(exec::script(&words)).on([group]);
         run.container_name = Some(request.container_name);
-        let (run, _) = self.submit_permitted(self.new_invoke_id(), run, |_, _| Ok(())).await?;
+        let (run, _) =
+            self.submit_permitted(self.new_invoke_id(), run, None::<HostPart<_, ()>>).await?;
         let finished = self.ended(run.invoke_id).await?;
         let result = finished.results.into_iter().next();
         let result = result.ok_or_else(|| Error::Internal("a run without a record".to_owned()))?;

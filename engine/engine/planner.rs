@@ -17,6 +17,7 @@ use crate::invocation::request::Targets;
 use crate::limits::Limits;
 use crate::schedule::Zone;
 use crate::store::commands::{Definition, NewCommand};
+use crate::store::executions::Claimed;
 use crate::store::instances::{self, Target};
 use crate::store::invocations::{self, FirstFire, NewInvocation, Start};
 use crate::store::{Tx, commands, days};
@@ -56,18 +57,19 @@ impl Planner {
         let targets = self.targets(tx, draft, found)?;
         self.check_size(&targets, draft, found);
         self.check_quotas(tx, draft, found)?;
-        let start = self.start(&targets, draft, found);
+        let start = self.start(targets, draft, found);
         Ok(start.filter(|_| found.is_empty()))
     }
 
-    /// Stores an invocation as planned.
+    /// Stores an invocation as planned; what is to be started, if it is claimed at once.
     pub(super) fn store(
         &self,
         tx: Tx<'_>,
         draft: &Draft,
         definition: &Definition,
         start: &Start,
-    ) -> Result<()> {
+        claimed_at_ms: Option<i64>,
+    ) -> Result<Option<(i64, Vec<Claimed>)>> {
         let now_ms = self.now.timestamp_millis();
         if let Some(command_id) = draft.keeps {
             let command = NewCommand {
@@ -78,29 +80,31 @@ impl Planner {
             };
             commands::insert(tx, &command, now_ms)?;
         }
-        invocations::insert(tx, &draft.new, definition, start, now_ms)
+        invocations::insert(tx, &draft.new, definition, start, claimed_at_ms, now_ms)
     }
 
     /// When it runs on which of its targets.
     fn start(
         &self,
-        targets: &[Target],
+        targets: Vec<Target>,
         draft: &Draft,
         found: &mut Vec<Violation>,
     ) -> Option<Start> {
-        let rows = || targets.iter().map(|target| target.row).collect();
         let Some(recurrence) = &draft.new.recurrence else {
-            return Some(Start::Now { target_rows: rows() });
+            return Some(Start::Now { targets });
         };
         let schedule = match &recurrence.trigger {
-            Trigger::Boot { .. } => return Some(Start::AtBoot { target_rows: rows() }),
+            Trigger::Boot { .. } => {
+                let target_rows = targets.iter().map(|target| target.row).collect();
+                return Some(Start::AtBoot { target_rows });
+            }
             Trigger::Schedule(schedule) => schedule,
         };
         let timeout_s = draft.definition.as_ref().map_or(0, |definition| definition.timeout_s);
         // Asked for once: that means to ask the system.
         let mut local = None;
         let mut by_zone: BTreeMap<String, FirstFire> = BTreeMap::new();
-        for Target { row, instance } in targets {
+        for Target { row, instance } in &targets {
             let own = instance.time_zone.unwrap_or_else(|| *local.get_or_insert_with(Zone::local));
             let zone = schedule.bind(self.now, own).zone();
             if let Some(group) = by_zone.get_mut(&*zone.name()) {

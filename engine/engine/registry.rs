@@ -63,7 +63,7 @@ impl Engine {
     async fn store_instance(
         &self,
         instance: Instance,
-        check: impl FnOnce(Tx<'_>, &Instance) -> Result<()> + Send + 'static,
+        check: impl Fn(Tx<'_>, &Instance) -> Result<()> + Send + 'static,
     ) -> Result<()> {
         let now_ms = self.now_ms();
         let boot_id = self.inner.boot_id.clone().filter(|_| instance.executor == LOCAL);
@@ -71,9 +71,9 @@ impl Engine {
             check(tx, &instance)?;
             let before = instances::find(tx, &instance.instance_id)?;
             instances::upsert(tx, &instance, now_ms)?;
-            let Some(boot_id) = boot_id else { return Ok(Step::default()) };
+            let Some(boot_id) = &boot_id else { return Ok(Step::default()) };
             if before.is_some_and(|before| before.instance.executor == LOCAL) {
-                return boot(tx, &[instance.instance_id], &boot_id, now_ms);
+                return boot(tx, std::slice::from_ref(&instance.instance_id), boot_id, now_ms);
             }
             targets::rebase(tx, &instance.instance_id, &boot_id)?;
             Ok(Step::default())
@@ -248,7 +248,7 @@ impl Engine {
             None => op(tx).map(|_| response),
             Some(token) => Ok(client_tokens::once(tx, &token, now_ms, response, || op(tx))?.0),
         };
-        let first = self.write_records(store).await?;
+        let first = self.write_once(store, |_| {}).await?;
         Ok(CreateCommandResponse { request_id: wire::request_id(), ..first })
     }
 
@@ -359,7 +359,7 @@ impl Engine {
         action.username = username;
         self.authorize(action).await?;
         let (limits, now_ms) = (Arc::clone(&self.limits), self.now_ms());
-        self.write_records(move |tx| {
+        let op = move |tx: Tx<'_>| {
             let mut definition = commands::get(tx, command_id)?;
             let mut found = Vec::new();
             change(&mut definition, &mut found);
@@ -374,8 +374,8 @@ impl Engine {
             );
             none_of(Operation::ModifyCommand, found)?;
             commands::replace(tx, command_id, &definition, now_ms)
-        })
-        .await
+        };
+        self.write_once(op, |_| {}).await
     }
 
     /// Deletes a kept command; its invocations stay.
@@ -405,7 +405,7 @@ impl Engine {
             self.authorize(action).await?;
         }
         let delete =
-            move |tx: Tx<'_>| command_ids.into_iter().try_for_each(|id| commands::delete(tx, id));
+            move |tx: Tx<'_>| command_ids.iter().try_for_each(|id| commands::delete(tx, *id));
         self.write_records(delete).await
     }
 

@@ -115,7 +115,7 @@ impl Engine {
                 )));
             }
             instances::set_seen(tx, &instance_id, AgentStatus::Online, now_ms)?;
-            boot(tx, &[instance_id], &boot_id, now_ms)
+            boot(tx, std::slice::from_ref(&instance_id), &boot_id, now_ms)
         };
         self.write_step(op).await.map(drop)
     }
@@ -158,7 +158,7 @@ impl Engine {
                 };
                 Ok((step, done))
             };
-            let announce = move |(step, done): &(Step, Option<Result<T>>)| {
+            let announce = move |(step, done): &mut (Step, Option<Result<T>>)| {
                 announcer.step(step, watchful.now.timestamp_millis());
                 if let Some(Ok(done)) = done {
                     then(done);
@@ -173,7 +173,7 @@ impl Engine {
     /// Writes what leads to fires, and announces them.
     pub(super) async fn write_step(
         &self,
-        op: impl FnOnce(Tx<'_>) -> Result<Step> + Send + 'static,
+        op: impl FnMut(Tx<'_>) -> Result<Step> + Send + 'static,
     ) -> Result<Step> {
         let (announcer, now_ms) = (self.announcer(), self.now_ms());
         self.write_then(op, move |step| announcer.step(step, now_ms)).await

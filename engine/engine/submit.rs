@@ -8,7 +8,9 @@ use serde::de::DeserializeOwned;
 use super::Engine;
 use super::planner::{Draft, Planner};
 use super::watch::{Position, Watch};
+use crate::clock::now_ms;
 use crate::command::parameters::Arguments;
+use crate::dispatcher::{Launch, Reservation};
 use crate::error::{Error, Result, Violation, none_of};
 use crate::event::Subscription;
 use crate::execution::StopOrder;
@@ -23,7 +25,7 @@ use crate::invocation::{
 use crate::operation::Operation;
 use crate::secret::{NO_STORE, SecretRequest};
 use crate::store::commands::Definition;
-use crate::store::invocations::NewInvocation;
+use crate::store::invocations::{NewInvocation, Start};
 use crate::store::stop::{self, Stopped};
 use crate::store::{HostError, HostTransaction, Tx, client_tokens, commands, days, host, trial};
 use crate::wire;
@@ -35,7 +37,7 @@ impl Engine {
     ///
     /// [`Error::Invalid`] with everything that is wrong; then nothing is stored and nothing runs.
     pub async fn run_command(&self, request: RunCommand) -> Result<RunCommandResponse> {
-        Ok(self.submit_run(self.new_invoke_id(), request, |_, _| Ok(())).await?.0)
+        Ok(self.submit_run(self.new_invoke_id(), request, None::<HostPart<_, ()>>).await?.0)
     }
 
     /// Does the same, and something of the host's in the same commit: both are on disk, or neither.
@@ -87,7 +89,7 @@ impl Engine {
     ) -> Result<(RunCommandResponse, Option<T>)> {
         let invoke_id = self.new_invoke_id();
         let op = move |tx: Tx<'_>, response: &_| host::perform(tx, |tx| host(tx, response));
-        self.submit_run(invoke_id, request, op).await
+        self.submit_run(invoke_id, request, Some(Box::new(op))).await
     }
 
     /// Does the same as [`run_command`](Engine::run_command) and watches from before the start, so
@@ -102,7 +104,7 @@ impl Engine {
     ) -> Result<(RunCommandResponse, Watch)> {
         let invoke_id = self.new_invoke_id();
         let subscription = self.inner.records.hub.subscribe(invoke_id);
-        let (response, _) = self.submit_run(invoke_id, request, |_, _| Ok(())).await?;
+        let (response, _) = self.submit_run(invoke_id, request, None::<HostPart<_, ()>>).await?;
         let watch = self.watch_submitted(subscription, response.invoke_id).await?;
         Ok((response, watch))
     }
@@ -111,7 +113,7 @@ impl Engine {
         &self,
         invoke_id: InvokeId,
         request: RunCommand,
-        host: impl FnOnce(Tx<'_>, &RunCommandResponse) -> Result<T> + Send + 'static,
+        host: Option<HostPart<RunCommandResponse, T>>,
     ) -> Result<(RunCommandResponse, Option<T>)> {
         let mut action = self.action(Operation::RunCommand);
         if let Given::Known(command_type) = request.command_type {
@@ -130,7 +132,7 @@ impl Engine {
         &self,
         invoke_id: InvokeId,
         request: RunCommand,
-        host: impl FnOnce(Tx<'_>, &RunCommandResponse) -> Result<T> + Send + 'static,
+        host: Option<HostPart<RunCommandResponse, T>>,
     ) -> Result<(RunCommandResponse, Option<T>)> {
         let mut found = Vec::new();
         let mut checked = request.check(self.limits(), &mut found);
@@ -166,10 +168,10 @@ impl Engine {
             found,
         };
         let origin = self.origin(invoke_id, keeps, checked.bytes_max);
-        let draft = move |_: Tx<'_>, _: &mut _| {
-            let (targets, new) = split(origin, terms);
-            Ok(Draft { targets, definition: Some(definition), command_type, keeps, new })
-        };
+        let (targets, new) = split(origin, terms);
+        let definition = Some(definition);
+        let draft = Arc::new(Draft { targets, definition, command_type, keeps, new });
+        let draft = move |_: Tx<'_>, _: &mut _| Ok(Arc::clone(&draft));
         let response = RunCommandResponse { request_id: wire::request_id(), command_id, invoke_id };
         let (first, done) = self.submit(submission, draft, response, host).await?;
         Ok((RunCommandResponse { request_id: wire::request_id(), ..first }, done))
@@ -181,7 +183,7 @@ impl Engine {
     ///
     /// [`Error::Invalid`] with what is wrong; then nothing is stored and nothing runs.
     pub async fn invoke_command(&self, request: InvokeCommand) -> Result<InvokeCommandResponse> {
-        Ok(self.submit_invoke(self.new_invoke_id(), request, |_, _| Ok(())).await?.0)
+        Ok(self.submit_invoke(self.new_invoke_id(), request, None::<HostPart<_, ()>>).await?.0)
     }
 
     /// Does the same, and something of the host's in the same commit, as
@@ -199,7 +201,7 @@ impl Engine {
     ) -> Result<(InvokeCommandResponse, Option<T>)> {
         let invoke_id = self.new_invoke_id();
         let op = move |tx: Tx<'_>, response: &_| host::perform(tx, |tx| host(tx, response));
-        self.submit_invoke(invoke_id, request, op).await
+        self.submit_invoke(invoke_id, request, Some(Box::new(op))).await
     }
 
     /// Does the same as [`invoke_command`](Engine::invoke_command) and watches from before the
@@ -214,7 +216,7 @@ impl Engine {
     ) -> Result<(InvokeCommandResponse, Watch)> {
         let invoke_id = self.new_invoke_id();
         let subscription = self.inner.records.hub.subscribe(invoke_id);
-        let (response, _) = self.submit_invoke(invoke_id, request, |_, _| Ok(())).await?;
+        let (response, _) = self.submit_invoke(invoke_id, request, None::<HostPart<_, ()>>).await?;
         let watch = self.watch_submitted(subscription, response.invoke_id).await?;
         Ok((response, watch))
     }
@@ -223,7 +225,7 @@ impl Engine {
         &self,
         invoke_id: InvokeId,
         request: InvokeCommand,
-        host: impl FnOnce(Tx<'_>, &InvokeCommandResponse) -> Result<T> + Send + 'static,
+        host: Option<HostPart<InvokeCommandResponse, T>>,
     ) -> Result<(InvokeCommandResponse, Option<T>)> {
         let mut found = Vec::new();
         let (command_id, mut terms) = request.check(self.limits(), &mut found);
@@ -255,6 +257,7 @@ impl Engine {
         let limits = Arc::clone(&self.limits);
         let origin = self.origin(invoke_id, command_id, limits.kept_content_bytes_max);
         let draft = move |tx: Tx<'_>, found: &mut Vec<Violation>| {
+            let mut terms = terms.clone();
             let mut definition = match command_id {
                 Some(id) => commands::find(tx, id)?.or_else(|| {
                     found.push(commands::not_found(id));
@@ -271,13 +274,13 @@ impl Engine {
                 let script = terms.arguments.check(enabled, Some(content), &limits, found);
                 if let Some(script) = script {
                     // What the command says of its parameters was checked when it did.
-                    let own = Arguments { secrets: own_secrets, ..terms.arguments.clone() };
+                    let own = Arguments { secrets: own_secrets.clone(), ..terms.arguments.clone() };
                     own.check_names(&script, false, &limits, found);
                 }
             }
-            let (targets, new) = split(origin, terms);
+            let (targets, new) = split(origin.clone(), terms);
             let command_type = definition.as_ref().map(|definition| definition.command_type);
-            Ok(Draft { targets, definition, command_type, keeps: None, new })
+            Ok(Arc::new(Draft { targets, definition, command_type, keeps: None, new }))
         };
         let response = InvokeCommandResponse { request_id: wire::request_id(), invoke_id };
         let (first, done) = self.submit(submission, draft, response, host).await?;
@@ -326,7 +329,7 @@ impl Engine {
         &self,
         op: impl FnOnce(&HostTransaction<'_>) -> Result<T, HostError> + Send + 'static,
     ) -> Result<T> {
-        self.write_records(move |tx| host::perform(tx, op)).await
+        self.write_once(move |tx| host::perform(tx, op), |_| {}).await
     }
 
     /// What checks requests; content may come to so many bytes as Base64, its parameters filled in.
@@ -410,18 +413,17 @@ impl Engine {
     /// Stores an invocation and lets those know who act on it; the answer. If the request was made
     /// before with the same token, the answer is that of the first. One that runs at once is none of
     /// the scheduler's business, whose look at the timers the claim would have to wait for.
-    async fn submit<R, T, D, H>(
+    async fn submit<R, T, D>(
         &self,
         submission: Submission,
-        draft: D,
+        mut draft: D,
         response: R,
-        host: H,
+        mut host: Option<HostPart<R, T>>,
     ) -> Result<(R, Option<T>)>
     where
         R: Clone + Serialize + DeserializeOwned + Send + 'static,
         T: Send + 'static,
-        D: FnOnce(Tx<'_>, &mut Vec<Violation>) -> Result<Draft> + Send + 'static,
-        H: FnOnce(Tx<'_>, &R) -> Result<T> + Send + 'static,
+        D: FnMut(Tx<'_>, &mut Vec<Violation>) -> Result<Arc<Draft>> + Send + 'static,
     {
         let Submission { operation, planner, token, dry_run, repeats, mut found } = submission;
         if !found.is_empty() {
@@ -433,8 +435,11 @@ impl Engine {
             });
             return Err(Error::all(operation, all.await?));
         }
+        let is_repeatable = host.is_none();
+        let announcer = self.announcer();
+        let (clock, line) = (Arc::clone(&self.inner.clock), announcer.dispatcher.clone());
         let answer = response.clone();
-        let op = move |tx: Tx<'_>| {
+        let mut op = move |tx: Tx<'_>| {
             let mut found = Vec::new();
             let draft = draft(tx, &mut found)?;
             let start = planner.plan(tx, &draft, &mut found)?;
@@ -445,33 +450,51 @@ impl Engine {
             if dry_run {
                 return Ok(None);
             }
-            planner.store(tx, &draft, definition, start)?;
-            host(tx, &answer).map(Some)
+            let reservation = match (start, &line) {
+                (Start::Now { targets }, Some(line)) => line.reserve(targets.len()),
+                _ => None,
+            };
+            let claimed_at_ms = now_ms(&*clock);
+            let claims = reservation.as_ref().map(|_| claimed_at_ms);
+            let claimed = planner.store(tx, &draft, definition, start, claims)?;
+            let launch = reservation.zip(claimed).map(|(reservation, (fire, claimed))| {
+                let job = Arc::new(draft.new.job(definition));
+                (reservation, Launch { fire, job, claimed, claimed_at_ms })
+            });
+            let waits = launch.is_none() && matches!(start, Start::Now { .. });
+            let host = host.take().map(|host| host(tx, &answer)).transpose()?;
+            Ok(Some(Submitted { launch, waits, host }))
         };
         let now_ms = self.now_ms();
+        let mut store = move |tx: Tx<'_>| {
+            let response = response.clone();
+            match &token {
+                Some(token) => client_tokens::once(tx, token, now_ms, response, || op(tx)),
+                None => op(tx).map(|done| (response, done)),
+            }
+        };
         if dry_run {
-            let checked = move |tx: Tx<'_>| {
-                trial(tx, || match token {
-                    Some(token) => client_tokens::once(tx, &token, now_ms, response, || op(tx)),
-                    None => op(tx).map(|none| (response, none)),
-                })
-            };
+            let checked = move |tx: Tx<'_>| trial(tx, || store(tx));
             return Ok((self.write_records(checked).await?.0, None));
         }
-        let announcer = self.announcer();
         let scheduler = self.inner.scheduler.as_ref().filter(|_| repeats);
         let wake_scheduler = scheduler.map(|scheduler| Arc::clone(&scheduler.wake));
-        let store = move |tx: Tx<'_>| match token {
-            None => op(tx).map(|done| (response, done)),
-            Some(token) => client_tokens::once(tx, &token, now_ms, response, || op(tx)),
-        };
-        self.write_then(store, move |_| {
-            announcer.new_work();
+        let then = move |(_, submitted): &mut (R, Option<Submitted<T>>)| {
+            let Some(submitted) = submitted else { return };
+            if let Some((reservation, launch)) = submitted.launch.take() {
+                reservation.launch(launch);
+            } else if submitted.waits {
+                announcer.new_work();
+            }
             if let Some(wake) = wake_scheduler {
                 wake.notify_one();
             }
-        })
-        .await
+        };
+        let (response, submitted) = match is_repeatable {
+            true => self.write_then(store, then).await?,
+            false => self.write_once(store, then).await?,
+        };
+        Ok((response, submitted.and_then(|submitted| submitted.host)))
     }
 
     /// Watches what has just been submitted, or what the first request with its token was given.
@@ -507,6 +530,19 @@ impl Engine {
     }
 }
 
+/// What the host does in the transaction that stores an invocation; it has the answer.
+pub(super) type HostPart<R, T> = Box<dyn FnOnce(Tx<'_>, &R) -> Result<T> + Send>;
+
+/// What became of a request that was stored.
+struct Submitted<T> {
+    /// Its executions, if they have their places.
+    launch: Option<(Reservation, Launch)>,
+    /// Whether they wait for them.
+    waits: bool,
+    /// What the host's part came to.
+    host: Option<T>,
+}
+
 /// What there is to a request beside what it makes.
 struct Submission {
     operation: Operation,
@@ -525,6 +561,7 @@ fn complete(arguments: &mut Arguments, definition: &Definition) {
 }
 
 /// What an invocation has that its request does not say.
+#[derive(Clone)]
 struct Origin {
     invoke_id: InvokeId,
     kept_id: Option<CommandId>,

@@ -508,7 +508,7 @@ pub(crate) struct Checked {
 }
 
 /// What the common part of a request came to.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Terms {
     pub token: Option<ClientToken>,
     pub tags: Vec<Tag>,
@@ -651,7 +651,7 @@ pub(super) fn unknown_repeat_mode(text: &str) -> Violation {
 }
 
 /// What a request says of the instances to run on.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Targets {
     pub instance_ids: Vec<InstanceId>,
     /// Select them, if none is named.

@@ -20,7 +20,7 @@ use crate::invocation::fire::FiredOn;
 use crate::invocation::retry::Retry;
 use crate::invocation::{Job, TerminationMode};
 use crate::output::{Delivery, Output};
-use crate::status::{Cause, ExecutionStatus, InvocationStatus};
+use crate::status::{Cause, ExecutionStatus, InvocationStatus, Tally};
 use crate::tag::Tag;
 use crate::wire::ContentEncoding;
 
@@ -35,56 +35,33 @@ use super::{
 #[derive(Debug)]
 pub(super) struct NewExecution<'a> {
     pub instance: i64,
-    /// `Pending`, `Scheduled` or `Skipped`.
+    /// `Pending`, `Running` if it is claimed at once, `Scheduled` or `Skipped`.
     pub status: ExecutionStatus,
     /// Why it will not run.
     pub info: &'a str,
 }
 
-/// Stores the executions of a fire.
+/// Stores the executions of a fire; the first of them. Their numbers follow one another.
 pub(super) fn insert<'a>(
     tx: Tx<'_>,
     fire: i64,
-    executions: impl ExactSizeIterator<Item = NewExecution<'a>>,
+    executions: impl Iterator<Item = NewExecution<'a>>,
     now_ms: i64,
-) -> Result<()> {
-    const SQL: &str =
-        "INSERT INTO executions (fire, instance, attempt, status, finished_at_ms, error_info)";
-    let finished_at_ms = |one: &NewExecution<'_>| Some(now_ms).filter(|_| one.status.is_final());
-    let count = executions.len();
-    if count <= FEW {
-        let mut insert =
-            tx.prepare_cached(&format!("{SQL} VALUES (?1, ?2, 1, ?3, ?4, nullif(?5, ''))"))?;
-        for one in executions {
-            insert.execute((
-                fire,
-                one.instance,
-                one.status.as_str(),
-                finished_at_ms(&one),
-                one.info,
-            ))?;
-        }
-        return Ok(());
+) -> Result<Option<ExecutionId>> {
+    let mut insert = tx.prepare_cached(
+        "INSERT INTO executions (fire, instance, attempt, status, started_at_ms, finished_at_ms, error_info)
+         VALUES (?1, ?2, 1, ?3, ?4, ?5, nullif(?6, ''))",
+    )?;
+    let mut first = None;
+    for NewExecution { instance, status, info } in executions {
+        let started_at_ms = Some(now_ms).filter(|_| status == ExecutionStatus::Running);
+        let finished_at_ms = Some(now_ms).filter(|_| status.is_final());
+        let status = status.as_str();
+        insert.execute((fire, instance, status, started_at_ms, finished_at_ms, info))?;
+        first.get_or_insert_with(|| ExecutionId(tx.last_insert_rowid()));
     }
-    // In one statement: each counts on by itself through `sqlite_sequence` otherwise.
-    let rows: Vec<_> = executions
-        .map(|one| (one.instance, one.status.as_str(), finished_at_ms(&one), one.info))
-        .collect();
-    let rows = serde_json::to_string(&rows).map_err(unreadable)?;
-    let stored = tx
-        .prepare_cached(&format!(
-            "{SQL} SELECT ?1, value ->> 0, 1, value ->> 1, value ->> 2, nullif(value ->> 3, '')
-             FROM json_each(?2) ORDER BY key"
-        ))?
-        .execute((fire, rows))?;
-    if stored == count {
-        return Ok(());
-    }
-    Err(Error::Internal(format!("{stored} executions stored for {count} targets")))
+    Ok(first)
 }
-
-/// So many rows are stored faster one by one than as a JSON document.
-const FEW: usize = 2;
 
 /// Fires after `after` with executions that have not ended, oldest first.
 pub(crate) fn fires_with_work(tx: Tx<'_>, after: i64, max: usize) -> Result<Vec<i64>> {
@@ -137,12 +114,18 @@ pub(crate) fn claim(
     let mut claimed: Vec<Claimed> = waiting.collect::<rusqlite::Result<_>>()?;
     let more = claimed.len() > max;
     claimed.truncate(max);
-    let mut update = tx.prepare_cached(
-        "UPDATE executions SET status = ?2, started_at_ms = ?3 WHERE id = ?1 AND status = 'Pending'",
-    )?;
-    for execution in &claimed {
-        let changed = update.execute((execution.id.0, Cause::Claimed.target().as_str(), now_ms))?;
-        expect_one(changed, execution.id)?;
+    let Some(last) = claimed.last() else { return Ok((claimed, more)) };
+    let changed = tx
+        .prepare_cached(
+            "UPDATE executions INDEXED BY executions_by_fire SET status = ?4, started_at_ms = ?5
+             WHERE fire = ?1 AND instance > ?2 AND instance <= ?3 AND status = 'Pending'",
+        )?
+        .execute((fire, after, last.instance, Cause::Claimed.target().as_str(), now_ms))?;
+    if changed != claimed.len() {
+        return Err(Error::Internal(format!(
+            "{changed} executions of fire {fire} were claimed, and {} were waiting",
+            claimed.len()
+        )));
     }
     Ok((claimed, more))
 }
@@ -190,18 +173,21 @@ pub(crate) fn finish(tx: Tx<'_>, ended: &[Ended]) -> Result<Finished> {
     let mut fires = EndedByFire::new();
     let mut last_ms = 0;
     let mut finished = Finished::default();
-    for execution in ended {
-        finish_one(tx, execution)?;
-        if let Some(next) = insert_next_attempt(tx, execution)? {
-            // In the place of this one: its fire has not ended, and what waits for it goes on waiting.
-            finished.retries.insert(execution.id, next);
-            continue;
+    for alike in ended.chunk_by(Ended::goes_with) {
+        finish_alike(tx, alike)?;
+        for execution in alike {
+            if let Some(next) = insert_next_attempt(tx, execution)? {
+                // In the place of this one: its fire has not ended, and what waits for it goes on waiting.
+                finished.retries.insert(execution.id, next);
+                continue;
+            }
+            if execution.lets_wait {
+                finished.released.extend(release(tx, execution.id)?);
+            }
+            let status = execution.verdict.cause.target();
+            fires.entry(execution.fire).or_default().count(status);
+            last_ms = last_ms.max(execution.finished_at_ms);
         }
-        if execution.lets_wait {
-            finished.released.extend(release(tx, execution.id)?);
-        }
-        *fires.entry(execution.fire).or_default() += 1;
-        last_ms = last_ms.max(execution.finished_at_ms);
     }
     finished.invocations = finish_invocations(tx, &fires, last_ms)?;
     Ok(finished)
@@ -266,18 +252,74 @@ fn release(tx: Tx<'_>, ended: ExecutionId) -> Result<Option<i64>> {
     Ok(fire)
 }
 
-fn finish_one(tx: Tx<'_>, ended: &Ended) -> Result<()> {
-    let (verdict, usage) = (&ended.verdict, ended.report.usage);
-    let [from, or_from] = *verdict.cause.sources() else {
-        return Err(Error::Internal(format!("{:?} does not end an execution", verdict.cause)));
+impl Ended {
+    /// Whether the one after this, by its number, ended in the very same way and left nothing else
+    /// behind: then one statement writes both down.
+    fn goes_with(&self, next: &Self) -> bool {
+        self.is_plain()
+            && next.is_plain()
+            && next.id.0 == self.id.0 + 1
+            && next.attempt == self.attempt
+            && next.verdict.cause == self.verdict.cause
+            && next.verdict.exit_code == self.verdict.exit_code
+            && next.finished_at_ms == self.finished_at_ms
+    }
+
+    /// Whether there is nothing to say of its end but how and when.
+    fn is_plain(&self) -> bool {
+        let Verdict { cause: _, exit_code: _, signal, error_code, error_info, stop_cause } =
+            &self.verdict;
+        let said = signal.is_some() || !error_code.is_empty() || !error_info.is_empty();
+        let left = !self.output.is_empty() || self.delivery.is_some();
+        let report = self.report.usage.is_some() || self.report.result.is_some();
+        !(said || left || report || stop_cause.is_some())
+    }
+}
+
+/// Writes down the end of executions that go with one another, or of any one.
+fn finish_alike(tx: Tx<'_>, alike: &[Ended]) -> Result<()> {
+    let ([first, ..], [.., last]) = (alike, alike) else { return Ok(()) };
+    let [from, or_from] = *first.verdict.cause.sources() else {
+        return Err(Error::Internal(format!(
+            "{:?} does not end an execution",
+            first.verdict.cause
+        )));
     };
+    if !first.is_plain() {
+        return alike.iter().try_for_each(|ended| finish_one(tx, ended, from, or_from));
+    }
+    let changed = tx
+        .prepare_cached(
+            "UPDATE executions SET status = ?4, finished_at_ms = ?5, exit_code = ?6
+             WHERE id BETWEEN ?1 AND ?2 AND attempt = ?3 AND (status = ?7 OR status = ?8)",
+        )?
+        .execute((
+            first.id.0,
+            last.id.0,
+            first.attempt,
+            first.verdict.cause.target().as_str(),
+            first.finished_at_ms,
+            first.verdict.exit_code,
+            from.as_str(),
+            or_from.as_str(),
+        ))?;
+    if changed == alike.len() { Ok(()) } else { Err(not_so(first.id)) }
+}
+
+fn finish_one(
+    tx: Tx<'_>,
+    ended: &Ended,
+    from: ExecutionStatus,
+    or_from: ExecutionStatus,
+) -> Result<()> {
+    let (verdict, usage) = (&ended.verdict, ended.report.usage);
     let changed = tx
         .prepare_cached(
             "UPDATE executions SET status = ?2, finished_at_ms = ?3, exit_code = ?4, signal = ?5,
                  error_code = nullif(?6, ''), error_info = nullif(?7, ''), user_time_us = ?11,
                  system_time_us = ?12, max_rss_bytes = ?13, memory_peak_bytes = ?14,
                  stop_cause = coalesce(?15, stop_cause)
-             WHERE id = ?1 AND attempt = ?8 AND status IN (?9, ?10)",
+             WHERE id = ?1 AND attempt = ?8 AND (status = ?9 OR status = ?10)",
         )?
         .execute((
             ended.id.0,
@@ -316,8 +358,8 @@ fn stored(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// How many executions of each fire have ended.
-pub(super) type EndedByFire = BTreeMap<i64, u64>;
+/// How executions of each fire have ended.
+pub(super) type EndedByFire = BTreeMap<i64, Tally>;
 
 pub(super) fn finish_invocations(
     tx: Tx<'_>,
@@ -326,8 +368,16 @@ pub(super) fn finish_invocations(
 ) -> Result<FinishedInvocations> {
     let mut finished = Vec::new();
     for (&fire, &ended) in fires {
-        if let Some(invocation) = fires::count_down(tx, fire, ended)? {
-            finished.extend(invocations::finish_if_done(tx, invocation, now_ms)?);
+        let counted = fires::count_down(tx, fire, ended)?;
+        if counted.unfinished > 0 {
+            continue;
+        }
+        if counted.is_only {
+            let status = counted.ended.status();
+            invocations::set_finished(tx, counted.invocation, status, now_ms)?;
+            finished.push((counted.invoke_id, status));
+        } else {
+            finished.extend(invocations::finish_if_done(tx, counted.invocation, now_ms)?);
         }
     }
     Ok(finished)
@@ -444,10 +494,11 @@ fn read_stop(row: &Row<'_>, first: usize) -> Result<StopOrder> {
 }
 
 pub(super) fn expect_one(changed: usize, id: ExecutionId) -> Result<()> {
-    if changed == 1 {
-        return Ok(());
-    }
-    Err(Error::Internal(format!("execution {id} was not in the state this change starts from")))
+    if changed == 1 { Ok(()) } else { Err(not_so(id)) }
+}
+
+fn not_so(id: ExecutionId) -> Error {
+    Error::Internal(format!("execution {id} was not in the state this change starts from"))
 }
 
 const RESULT_TABLES: &str = "executions e JOIN fires f ON f.id = e.fire

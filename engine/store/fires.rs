@@ -3,7 +3,9 @@
 use rusqlite::{OptionalExtension, Row};
 
 use crate::error::{Error, Result};
+use crate::id::InvokeId;
 use crate::invocation::fire::{Fire, FireDisposition};
+use crate::status::Tally;
 
 use super::commands::read_time;
 use super::timers::Timer;
@@ -107,17 +109,53 @@ pub(crate) fn give_up(tx: Tx<'_>, timer: i64, reason: &str, now_ms: i64) -> Resu
     Ok(last_before(tx, timer, i64::MAX)?.map(|(_, fire)| fire))
 }
 
-/// Takes note that executions of a fire have ended; its invocation if none of them is left.
-pub(super) fn count_down(tx: Tx<'_>, fire: i64, ended: u64) -> Result<Option<i64>> {
+/// A fire that executions of have ended.
+#[derive(Debug)]
+pub(super) struct Counted {
+    pub invocation: i64,
+    pub invoke_id: InvokeId,
+    /// There is no other fire of its invocation, and none to come.
+    pub is_only: bool,
+    pub unfinished: u64,
+    /// How all of them have ended that have.
+    pub ended: Tally,
+}
+
+/// Takes note that executions of a fire have ended.
+pub(super) fn count_down(tx: Tx<'_>, fire: i64, ended: Tally) -> Result<Counted> {
     // Not by RETURNING, for which SQLite makes a table each time.
-    tx.prepare_cached("UPDATE fires SET unfinished = unfinished - ?2 WHERE id = ?1")?
-        .execute((fire, ended))?;
-    let (left, invocation): (i64, i64) = tx
-        .prepare_cached("SELECT unfinished, invocation FROM fires WHERE id = ?1")?
-        .query_row([fire], |row| Ok((row.get(0)?, row.get(1)?)))
+    let mut counted = tx
+        .prepare_cached(
+            "SELECT f.invocation, v.invoke_id, v.overlap_policy IS NULL, f.unfinished, f.succeeded,
+                 f.failed, f.stopped
+             FROM fires f JOIN invocations v ON v.id = f.invocation WHERE f.id = ?1",
+        )?
+        .query_row([fire], |row| {
+            Ok(Counted {
+                invocation: row.get(0)?,
+                invoke_id: InvokeId::from_bytes(row.get(1)?),
+                is_only: row.get(2)?,
+                unfinished: row.get(3)?,
+                ended: Tally { succeeded: row.get(4)?, failed: row.get(5)?, stopped: row.get(6)? },
+            })
+        })
         .optional()?
         .ok_or_else(|| Error::Internal(format!("fire {fire} is gone")))?;
-    Ok((left == 0).then_some(invocation))
+    let left = counted.unfinished.checked_sub(ended.total());
+    counted.unfinished =
+        left.ok_or_else(|| Error::Internal(format!("fire {fire} ends more often than it began")))?;
+    counted.ended += ended;
+    tx.prepare_cached(
+        "UPDATE fires SET unfinished = ?2, succeeded = ?3, failed = ?4, stopped = ?5 WHERE id = ?1",
+    )?
+    .execute((
+        fire,
+        counted.unfinished,
+        counted.ended.succeeded,
+        counted.ended.failed,
+        counted.ended.stopped,
+    ))?;
+    Ok(counted)
 }
 
 const COLUMNS: &str =

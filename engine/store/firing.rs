@@ -5,14 +5,15 @@ use std::collections::HashMap;
 
 use crate::error::Result;
 use crate::execution::StopReason;
-use crate::id::{InstanceId, InvokeId};
+use crate::id::{ExecutionId, InstanceId, InvokeId};
 use crate::invocation::fire::{Fire, FireDisposition, PAUSED};
 use crate::invocation::recurrence::{Admission, Before, OverlapPolicy};
-use crate::status::ExecutionStatus;
+use crate::status::{Cause, ExecutionStatus};
 
 use super::commands::read_time;
-use super::executions::{self, NewExecution};
+use super::executions::{self, Claimed, NewExecution};
 use super::fires::{self, NewFire};
+use super::instances::Target;
 use super::stop::{Stopped, Stopping, Unfinished};
 use super::targets;
 use super::timers::Timer;
@@ -48,19 +49,32 @@ impl Fired {
     }
 }
 
-/// Fires an invocation that runs at once, and has no execution yet.
-pub(super) fn at_once(tx: Tx<'_>, invocation: i64, targets: &[i64], now_ms: i64) -> Result<()> {
-    let firing = Firing {
+/// Fires an invocation that runs at once, and has no execution yet; if it is claimed, its fire and what
+/// is to be started.
+pub(super) fn at_once(
+    tx: Tx<'_>,
+    invocation: i64,
+    targets: &[Target],
+    claimed_at_ms: Option<i64>,
+    now_ms: i64,
+) -> Result<Option<(i64, Vec<Claimed>)>> {
+    let fire = NewFire {
         invocation,
         timer: None,
         fire_at_ms: now_ms,
-        now_ms,
-        overlap: OverlapPolicy::Allow,
-        late: false,
-        occasion: "",
-        targets: targets.to_vec(),
+        disposition: FireDisposition::Started,
+        reason: "",
+        unfinished: targets.len(),
+        dealt_at_ms: now_ms,
     };
-    fire(tx, &firing).map(drop)
+    let fire = fires::insert(tx, &fire)?;
+    let status = claimed_at_ms.map_or(ExecutionStatus::Pending, |_| Cause::Claimed.target());
+    let new = |target: &Target| NewExecution { instance: target.row, status, info: "" };
+    let first =
+        executions::insert(tx, fire, targets.iter().map(new), claimed_at_ms.unwrap_or(now_ms))?;
+    let Some(first) = first.filter(|_| claimed_at_ms.is_some()) else { return Ok(None) };
+    let ids = (first.0..).map(ExecutionId);
+    Ok(Some((fire, ids.zip(targets).map(|(id, target)| target.claimed(id)).collect())))
 }
 
 /// Fires a timer for one of its nominal times.

@@ -7,11 +7,12 @@ use rusqlite::{OptionalExtension, Row, params_from_iter, types::Value};
 use serde::Serialize;
 
 use crate::error::{Error, Result, Violation};
-use crate::id::InstanceId;
+use crate::id::{ExecutionId, InstanceId};
 use crate::instance::{AgentStatus, Instance};
 use crate::tag::Tag;
 
 use super::commands::{json_or_null, read_json};
+use super::executions::Claimed;
 use super::selections::AgentNarrow;
 use super::tags::{self, Tagged};
 use super::{Listing, Query, Slice, Tx, parse, unreadable};
@@ -22,6 +23,21 @@ pub(crate) struct Target {
     pub row: i64,
     /// As a target it has no tags and no attributes: no check before an invocation asks for them.
     pub instance: Instance,
+}
+
+impl Target {
+    /// An execution on it, the first of its fire, as it has just been claimed.
+    pub(super) fn claimed(&self, id: ExecutionId) -> Claimed {
+        Claimed {
+            id,
+            attempt: 1,
+            instance: self.row,
+            instance_id: self.instance.instance_id.clone(),
+            instance_name: self.instance.name.clone(),
+            executor: self.instance.executor.clone(),
+            shell: self.instance.shell.clone(),
+        }
+    }
 }
 
 /// What an instance is as a target; for [`read_target`].

@@ -24,7 +24,8 @@ use crate::wire::{ContentEncoding, Encoded};
 use super::commands::{
     Definition, json_or_null, like, read_json, read_settings, read_time, read_type,
 };
-use super::executions::{LATEST_ON_TARGET, LATEST_STANDING};
+use super::executions::{Claimed, LATEST_ON_TARGET, LATEST_STANDING};
+use super::instances::Target;
 use super::tags::{self, Tagged};
 use super::timers::NewTimer;
 use super::{
@@ -60,6 +61,30 @@ impl NewInvocation {
     pub(crate) fn command_id(&self) -> CommandId {
         self.kept_id.unwrap_or_else(|| CommandId::of_invocation(self.invoke_id))
     }
+
+    /// What its executions have in common: what [`job_of_fire`] reads once it is stored.
+    pub(crate) fn job(&self, definition: &Definition) -> Job {
+        let recurrence = self.recurrence.as_ref();
+        Job {
+            invoke_id: self.invoke_id,
+            command_id: self.command_id(),
+            command_type: definition.command_type,
+            content: Arc::clone(&definition.content),
+            timeout_s: definition.timeout_s,
+            termination_mode: self.termination_mode,
+            lets_wait: recurrence.is_some_and(|of| of.overlap.lets_wait() || of.missed.lets_wait()),
+            arguments: definition.enable_parameter.then(|| self.arguments.clone()),
+            settings: definition.settings.clone(),
+            container: self.container.clone(),
+            windows_password_name: self.windows_password_name.clone(),
+            caller: self.caller.clone(),
+            secrets_are_names: self.secrets_are_names,
+            content_bytes_max: self.content_bytes_max,
+            resource_limits: self.resource_limits.clone(),
+            survive_restarts: self.survive_restarts,
+            retry: self.retry.clone(),
+        }
+    }
 }
 
 /// The targets of an invocation that share a clock, when it fires for them first, and how long
@@ -75,19 +100,21 @@ pub(crate) struct FirstFire {
 /// When an invocation runs on its targets.
 #[derive(Debug)]
 pub(crate) enum Start {
-    Now { target_rows: Vec<i64> },
+    Now { targets: Vec<Target> },
     Planned(Vec<FirstFire>),
     AtBoot { target_rows: Vec<i64> },
 }
 
-/// Stores an invocation, with an execution for each target or the timers that will make them.
+/// Stores an invocation, with an execution for each target or the timers that will make them. One that
+/// runs now is claimed if its executions have their places; then its fire, and what is to be started.
 pub(crate) fn insert(
     tx: Tx<'_>,
     new: &NewInvocation,
     definition: &Definition,
     start: &Start,
+    claimed_at_ms: Option<i64>,
     now_ms: i64,
-) -> Result<()> {
+) -> Result<Option<(i64, Vec<Claimed>)>> {
     days::count_invocation(tx, now_ms)?;
     let content = contents::intern(tx, &definition.content)?;
     let recurrence = new.recurrence.as_ref();
@@ -148,7 +175,9 @@ pub(crate) fn insert(
     let invocation = tx.last_insert_rowid();
     Tagged::Invocation.insert(tx, invocation, &new.tags)?;
     match start {
-        Start::Now { target_rows } => firing::at_once(tx, invocation, target_rows, now_ms),
+        Start::Now { targets } => {
+            return firing::at_once(tx, invocation, targets, claimed_at_ms, now_ms);
+        }
         Start::Planned(fires) => {
             for FirstFire { zone, at_ms, delay_ms, target_rows } in fires {
                 let timer = NewTimer {
@@ -161,10 +190,10 @@ pub(crate) fn insert(
                 let timer = timers::insert(tx, &timer)?;
                 targets::insert_timed(tx, invocation, timer, target_rows)?;
             }
-            Ok(())
         }
-        Start::AtBoot { target_rows } => targets::insert_booting(tx, invocation, target_rows),
+        Start::AtBoot { target_rows } => targets::insert_booting(tx, invocation, target_rows)?,
     }
+    Ok(None)
 }
 
 /// The row of an invocation.
@@ -300,9 +329,20 @@ fn finish(
         0 => if_it_never_ran,
         _ => roll_up(&counts, false),
     };
+    set_finished(tx, invocation, status, now_ms)?;
+    Ok(Some((invoke_id, status)))
+}
+
+/// Writes down how an invocation has ended.
+pub(super) fn set_finished(
+    tx: Tx<'_>,
+    invocation: i64,
+    status: InvocationStatus,
+    now_ms: i64,
+) -> Result<()> {
     tx.prepare_cached("UPDATE invocations SET status = ?2, finished_at_ms = ?3 WHERE id = ?1")?
         .execute((invocation, status.as_str(), now_ms))?;
-    Ok(Some((invoke_id, status)))
+    Ok(())
 }
 
 /// Checks that an invocation can do what only one that will fire again can do; its policy.

@@ -154,7 +154,7 @@ impl<'a> Stopping<'a> {
                 ))?;
             expect_one(changed, one.id)?;
             self.stopped.cancelled.push(entry);
-            *self.fires.entry(one.fire).or_default() += 1;
+            self.fires.entry(one.fire).or_default().count(cancelled);
         } else if let Some(stopping) = one.status.on(Cause::StopAsked) {
             let changed = tx
                 .prepare_cached(

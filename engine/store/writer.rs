@@ -1,6 +1,10 @@
-//! The one thread that writes. Closures that wait together are committed together, each in its own
-//! savepoint, so that one that fails takes nothing with it; each caller is answered after the
-//! commit. Nobody waits for company: a lone write pays for one commit.
+//! The one thread that writes. Closures that wait together are committed together, and one that fails
+//! takes nothing with it; each caller is answered after the commit. Nobody waits for company: a lone
+//! write pays for one commit.
+//!
+//! A savepoint for each closure would have SQLite copy every page that it touches. So there is none
+//! until one fails having changed something: then all is undone and done again, each in a savepoint
+//! of its own. A closure that cannot be repeated has one from the start, and so has what follows it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -40,15 +44,39 @@ impl Writer {
     }
 
     /// Runs `op` in a transaction, and `then` once that is committed, whether or not anybody still
-    /// waits for the answer.
+    /// waits for the answer. What `op` did may be undone before that, and `op` run again.
     pub(super) async fn write<T, F, G>(&self, op: F, then: G) -> Result<T>
     where
         T: Send + 'static,
+        F: FnMut(Tx<'_>) -> Result<T> + Send + 'static,
+        G: FnOnce(&mut T) + Send + 'static,
+    {
+        self.queue(op, then, true).await
+    }
+
+    /// Does the same with what can be run only once.
+    pub(super) async fn write_once<T, F, G>(&self, op: F, then: G) -> Result<T>
+    where
+        T: Send + 'static,
         F: FnOnce(Tx<'_>) -> Result<T> + Send + 'static,
-        G: FnOnce(&T) + Send + 'static,
+        G: FnOnce(&mut T) + Send + 'static,
+    {
+        let mut op = Some(op);
+        let op = move |tx: Tx<'_>| match op.take() {
+            Some(op) => op(tx),
+            None => Err(Error::Internal("a write was to be done twice".to_owned())),
+        };
+        self.queue(op, then, false).await
+    }
+
+    async fn queue<T, F, G>(&self, op: F, then: G, is_repeatable: bool) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(Tx<'_>) -> Result<T> + Send + 'static,
+        G: FnOnce(&mut T) + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(TypedJob { op: Some(op), then, result: None, reply });
+        let job = Box::new(TypedJob { op, then, is_repeatable, result: None, reply });
         let queue = self.queue.as_ref().expect("taken only when dropped");
         queue.send(job).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
@@ -73,13 +101,16 @@ fn gone() -> Error {
 trait Job: Send {
     /// Does the work; the error if it failed and nothing of it may stay.
     fn run(&mut self, tx: Tx<'_>) -> Option<Error>;
+    /// Whether it can be run again after what it did has been undone.
+    fn is_repeatable(&self) -> bool;
     /// Answers the caller; `lost` if the work was done and its commit failed.
     fn answer(self: Box<Self>, lost: Option<&Error>, path: Option<&Path>);
 }
 
 struct TypedJob<T, F, G> {
-    op: Option<F>,
+    op: F,
     then: G,
+    is_repeatable: bool,
     result: Option<Result<T>>,
     reply: oneshot::Sender<Result<T>>,
 }
@@ -87,24 +118,29 @@ struct TypedJob<T, F, G> {
 impl<T, F, G> Job for TypedJob<T, F, G>
 where
     T: Send,
-    F: FnOnce(Tx<'_>) -> Result<T> + Send,
-    G: FnOnce(&T) + Send,
+    F: FnMut(Tx<'_>) -> Result<T> + Send,
+    G: FnOnce(&mut T) + Send,
 {
     fn run(&mut self, tx: Tx<'_>) -> Option<Error> {
-        let op = self.op.take()?;
-        let result = catch_unwind(AssertUnwindSafe(|| op(tx)))
+        // What it came to before must be gone before it is done again.
+        self.result = None;
+        let result = catch_unwind(AssertUnwindSafe(|| (self.op)(tx)))
             .unwrap_or_else(|_| Err(Error::Internal("a write panicked".to_owned())));
         let error = result.as_ref().err().cloned();
         self.result = Some(result);
         error
     }
 
+    fn is_repeatable(&self) -> bool {
+        self.is_repeatable
+    }
+
     fn answer(self: Box<Self>, lost: Option<&Error>, path: Option<&Path>) {
         let result = match (self.result, lost) {
             (Some(Err(error)), _) => Err(error),
             (_, Some(error)) => Err(error.clone()),
-            (Some(Ok(value)), None) => {
-                (self.then)(&value);
+            (Some(Ok(mut value)), None) => {
+                (self.then)(&mut value);
                 Ok(value)
             }
             (None, None) => Err(gone()),
@@ -141,10 +177,11 @@ fn write_batch(
         return Err(error);
     }
     let began = Instant::now();
-    while let Some(mut job) = next {
-        let written = write_one(connection, job.as_mut());
+    let mut apart = false;
+    while let Some(job) = next {
+        apart |= !job.is_repeatable();
         batch.push(job);
-        if let Err(error) = written {
+        if let Err(error) = write_last(connection, batch, &mut apart) {
             roll_back(connection);
             return Err(error);
         }
@@ -154,27 +191,51 @@ fn write_batch(
     execute(connection, "COMMIT").inspect_err(|_| roll_back(connection))
 }
 
+/// Runs the last job of a batch; an error here is one of the whole batch.
+fn write_last(connection: &Connection, batch: &mut [Box<dyn Job>], apart: &mut bool) -> Result<()> {
+    let Some((last, _)) = batch.split_last_mut() else { return Ok(()) };
+    if *apart {
+        return write_apart(connection, last.as_mut());
+    }
+    let changes = connection.total_changes();
+    let Some(error) = last.run(connection) else { return Ok(()) };
+    if connection.is_autocommit() {
+        return Err(undone(error));
+    }
+    if connection.total_changes() == changes {
+        return Ok(());
+    }
+    *apart = true;
+    execute(connection, "ROLLBACK")?;
+    execute(connection, "BEGIN IMMEDIATE")?;
+    batch.iter_mut().try_for_each(|job| write_apart(connection, job.as_mut()))
+}
+
+/// Runs one job in a savepoint; an error here is one of the whole batch.
+fn write_apart(connection: &Connection, job: &mut dyn Job) -> Result<()> {
+    execute(connection, "SAVEPOINT job")?;
+    if let Some(error) = job.run(connection) {
+        if connection.is_autocommit() {
+            return Err(undone(error));
+        }
+        execute(connection, "ROLLBACK TO job")?;
+    }
+    execute(connection, "RELEASE job")
+}
+
+/// A full disk or an I/O error, or the host's part, has ended the whole transaction.
+fn undone(error: Error) -> Error {
+    match error {
+        Error::Storage(_) => error,
+        _ => storage(StorageErrorKind::Busy, "a write that shared its commit undid it"),
+    }
+}
+
 /// Ends a transaction that cannot be committed; its first error is the one to report.
 fn roll_back(connection: &Connection) {
     if !connection.is_autocommit() {
         let _ = execute(connection, "ROLLBACK");
     }
-}
-
-/// Runs one job in a savepoint; an error here is one of the whole batch.
-fn write_one(connection: &Connection, job: &mut dyn Job) -> Result<()> {
-    execute(connection, "SAVEPOINT job")?;
-    if let Some(error) = job.run(connection) {
-        // A full disk or an I/O error may have ended the whole transaction, or the host's part.
-        if connection.is_autocommit() {
-            return Err(match error {
-                Error::Storage(_) => error,
-                _ => storage(StorageErrorKind::Busy, "a write that shared its commit undid it"),
-            });
-        }
-        execute(connection, "ROLLBACK TO job")?;
-    }
-    execute(connection, "RELEASE job")
 }
 
 fn execute(connection: &Connection, sql: &str) -> Result<()> {

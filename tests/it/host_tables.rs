@@ -129,8 +129,6 @@ async fn what_is_the_engines_is_out_of_reach() {
         "UPDATE invocations SET status = 'Success'",
         "REPLACE INTO meta (key, value) VALUES ('x', 'y')",
         "INSERT OR IGNORE INTO days (id, invocations) VALUES (1, 1)",
-        "DELETE FROM sqlite_sequence",
-        "UPDATE sqlite_sequence SET seq = 0 WHERE name = 'executions'",
         "DROP TABLE invocations",
         "DROP INDEX executions_by_fire",
         "ALTER TABLE EXECUTIONS ADD COLUMN x",

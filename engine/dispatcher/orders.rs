@@ -1,0 +1,209 @@
+//! What the loop is told from outside, and the places it shares with those who submit: an invocation
+//! that finds room, while nobody waits, is stored as claimed, in one commit instead of two.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::execution::{StopOrder, Unended};
+use crate::executor::{self, Scratch};
+use crate::id::ExecutionId;
+use crate::invocation::Job;
+use crate::store::executions::Claimed;
+
+/// How far the engine has shut down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) enum Phase {
+    #[default]
+    Working,
+    /// Nothing more is started; what runs goes on.
+    Draining,
+    /// What runs is being ended.
+    Stopping,
+}
+
+/// Executions of a fire that were stored as claimed, and are to be started.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    pub fire: i64,
+    pub job: Arc<Job>,
+    pub claimed: Vec<Claimed>,
+    pub claimed_at_ms: i64,
+}
+
+/// What has come for the loop since it last looked.
+#[derive(Debug, Default)]
+pub(super) struct Mail {
+    /// Before the stops: one of those may be for one of these.
+    pub launches: Vec<Launch>,
+    pub stops: Vec<(ExecutionId, StopOrder)>,
+    /// Fires of which executions wait for a place again.
+    pub released: Vec<i64>,
+    /// New executions that wait have been stored.
+    pub new_work: bool,
+}
+
+/// Between the loop and the rest of the engine.
+#[derive(Debug)]
+pub(super) struct Orders {
+    state: Mutex<State>,
+    /// What goes on, and is not followed here.
+    kept: HashMap<ExecutionId, u32>,
+    scratch: Arc<Scratch>,
+    pub wake: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    mail: Mail,
+    phase: Phase,
+    /// Places that nobody has. Below zero if more goes on from before than the bound allows.
+    free: isize,
+    /// Reservations that have come to nothing yet, neither to a launch.
+    reservations: usize,
+    /// Nothing waits for a place.
+    is_quiet: bool,
+}
+
+impl Orders {
+    pub(super) fn new(
+        places: usize,
+        scratch: Arc<Scratch>,
+        kept: HashMap<ExecutionId, u32>,
+    ) -> Self {
+        let state = State {
+            mail: Mail::default(),
+            phase: Phase::Working,
+            free: isize::try_from(places).unwrap_or(isize::MAX),
+            reservations: 0,
+            is_quiet: false,
+        };
+        Self { state: Mutex::new(state), kept, scratch, wake: Notify::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn advance(&self, to: Phase) {
+        let mut state = self.state();
+        state.phase = to.max(state.phase);
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.state().phase
+    }
+
+    /// Takes what has come, all of it as of one moment.
+    pub(super) fn take_mail(&self) -> Mail {
+        let mut state = self.state();
+        state.is_quiet &= !state.mail.new_work;
+        std::mem::take(&mut state.mail)
+    }
+
+    /// Says that nothing waits for a place, as far as the loop has been told.
+    pub(super) fn be_quiet(&self) {
+        let mut state = self.state();
+        state.is_quiet = !state.mail.new_work && state.mail.released.is_empty();
+    }
+
+    /// Whether nothing more is to come: no launch is, or will be, on its way.
+    pub(super) fn is_at_end(&self) -> bool {
+        let state = self.state();
+        state.phase > Phase::Working && state.reservations == 0 && state.mail.launches.is_empty()
+    }
+
+    /// Takes up to `max` places.
+    pub(super) fn take_places(&self, max: usize) -> usize {
+        let mut state = self.state();
+        let taken = usize::try_from(state.free).unwrap_or_default().min(max);
+        state.free -= taken.cast_signed();
+        taken
+    }
+
+    /// Takes a place, whether or not there is one: for what runs already.
+    pub(super) fn occupy_place(&self) {
+        self.state().free -= 1;
+    }
+
+    /// Gives places back.
+    pub(super) fn free_places(&self, places: usize) {
+        self.state().free += places.cast_signed();
+    }
+}
+
+/// A way to call on the loop.
+#[derive(Debug, Clone)]
+pub(crate) struct Line(pub(super) Arc<Orders>);
+
+impl Line {
+    /// New executions have been stored, and wait.
+    pub(crate) fn expect_new(&self) {
+        self.0.state().mail.new_work = true;
+        self.0.wake.notify_one();
+    }
+
+    /// Executions of these fires are to be tried again now.
+    pub(crate) fn release(&self, fires: impl IntoIterator<Item = i64>) {
+        self.0.state().mail.released.extend(fires);
+        self.0.wake.notify_one();
+    }
+
+    /// Executions, which run, are to be ended.
+    pub(crate) fn stop(&self, executions: impl Iterator<Item = ExecutionId>, order: &StopOrder) {
+        let executions: Vec<ExecutionId> = executions.collect();
+        for id in &executions {
+            if let Some(&attempt) = self.0.kept.get(id) {
+                executor::order_stop(&self.0.scratch, Unended { id: *id, attempt }, order.cause);
+            }
+        }
+        let stops = executions.into_iter().map(|execution| (execution, order.clone()));
+        self.0.state().mail.stops.extend(stops);
+        self.0.wake.notify_one();
+    }
+
+    /// Reserves places for executions that are about to be stored. None if they have to wait: because
+    /// there is no room for all of them, because others wait, because nothing is started any more.
+    pub(crate) fn reserve(&self, places: usize) -> Option<Reservation> {
+        let mut state = self.0.state();
+        let is_open = state.is_quiet && !state.mail.new_work && state.phase == Phase::Working;
+        let fits = usize::try_from(state.free).is_ok_and(|free| free >= places);
+        if !(is_open && fits) {
+            state.is_quiet = false;
+            return None;
+        }
+        state.free -= places.cast_signed();
+        state.reservations += 1;
+        Some(Reservation { orders: Arc::clone(&self.0), places })
+    }
+}
+
+/// Places that are kept for what is about to be stored; free again if nothing comes of it.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    orders: Arc<Orders>,
+    /// None, once they have been used.
+    places: usize,
+}
+
+impl Reservation {
+    /// Has the loop start what these places were for. It is on disk.
+    pub(crate) fn launch(mut self, launch: Launch) {
+        // The loop gives a place back for each that ends.
+        self.places -= launch.claimed.len().min(self.places);
+        self.orders.state().mail.launches.push(launch);
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut state = self.orders.state();
+        state.free += self.places.cast_signed();
+        state.reservations -= 1;
+        drop(state);
+        self.orders.wake.notify_one();
+    }
+}
