@@ -100,6 +100,7 @@ pub use invocation::fire::{
     DescribeFires, DescribeFiresResponse, Explanation, ExplanationEntry, Fire, FireDisposition,
     FiredOn,
 };
+pub use invocation::rate_control::Share;
 pub use invocation::recurrence::{MissedPolicy, OverlapPolicy};
 pub use invocation::resource_limits::ResourceLimits;
 pub use invocation::retry::{Retry, RetryOn};

@@ -20,7 +20,7 @@ use crate::{background, script, ui};
 /// Says of either request where, how and when to run.
 macro_rules! aim {
     ($request:ident, $target:ident) => {
-        let repeat = &$target.repeat;
+        let (repeat, rates) = (&$target.repeat, &$target.rates);
         $request = $request.on($target.named()).on_tagged($target.on_tag.iter().cloned());
         $request.resource_group_id = $target.group.clone();
         $request.tags = $target.tag.iter().cloned().map(Tag::from).collect();
@@ -44,6 +44,14 @@ macro_rules! aim {
         $request.resource_limits = Limit::all(&$target.limit);
         $request.survive_restarts = $target.survive_restarts;
         $request.retry = $target.again.request();
+        $request.max_concurrency = rates.max_concurrency.map(Into::into);
+        $request.max_errors = rates.max_errors.map(Into::into);
+        $request = $request.waves(rates.waves.iter().copied());
+        $request.wave_soak = rates.wave_soak;
+        $request.priority = rates.priority;
+        $request.concurrency_key = rates.concurrency_key.clone();
+        $request.start_deadline = rates.start_deadline;
+        $request.deadline = rates.deadline;
         $request.repeat_mode = repeat.mode().into();
         $request.frequency = repeat.frequency.clone();
         $request.overlap_policy = OverlapPolicy::from(repeat.overlap).into();

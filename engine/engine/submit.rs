@@ -550,6 +550,7 @@ fn split(origin: Origin, terms: Terms) -> (Targets, NewInvocation) {
         survive_restarts: terms.survive_restarts,
         recurrence: terms.recurrence,
         retry: terms.retry,
+        rate_control: terms.rate_control,
         tags: terms.tags,
     };
     (terms.targets, new)

@@ -12,6 +12,7 @@ use crate::error::{Error, Result, Violation};
 use crate::given::Given;
 use crate::id::{CommandId, InvokeId};
 use crate::invocation::container::Container;
+use crate::invocation::rate_control::RateControl;
 use crate::invocation::recurrence::{MissedPolicy, OverlapPolicy, Recurrence, Trigger};
 use crate::invocation::resource_limits::ResourceLimits;
 use crate::invocation::retry::Retry;
@@ -52,6 +53,7 @@ pub(crate) struct NewInvocation {
     /// None: it runs at once, and once.
     pub recurrence: Option<Recurrence>,
     pub retry: Option<Retry>,
+    pub rate_control: RateControl,
     pub tags: Vec<Tag>,
 }
 
@@ -105,9 +107,9 @@ pub(crate) fn insert(
              spread_s, end_at_ms, fires_max, parameters, parameter_passing, username, launcher, output_to,
              windows_password_name, container_id, container_name, default_parameters, secret_parameters,
              resource_group_id, caller, secrets_are_names, content_bytes_max, resource_limits,
-             survive_restarts, retry)
+             survive_restarts, retry, rate_control)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
-             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34)",
+             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35)",
     )?
     .execute(params![
         new.invoke_id.as_bytes(),
@@ -144,6 +146,7 @@ pub(crate) fn insert(
         json_or_null(&new.resource_limits, ResourceLimits::is_empty)?,
         new.survive_restarts,
         json_or_null(&new.retry, Option::is_none)?,
+        json_or_null(&new.rate_control, RateControl::is_default)?,
     ])?;
     let invocation = tx.last_insert_rowid();
     Tagged::Invocation.insert(tx, invocation, &new.tags)?;
@@ -189,7 +192,7 @@ pub(crate) fn job_of_fire(tx: Tx<'_>, fire: i64) -> Result<Arc<Job>> {
                 v.overlap_policy, v.missed_policy, v.parameters, v.parameter_passing, v.default_parameters,
                 v.secret_parameters, v.working_dir, v.username, v.launcher, v.output_to, v.container_id,
                 v.container_name, v.windows_password_name, v.caller, v.secrets_are_names,
-                v.content_bytes_max, v.resource_limits, v.survive_restarts, v.retry
+                v.content_bytes_max, v.resource_limits, v.survive_restarts, v.retry, v.rate_control
          FROM fires f JOIN invocations v ON v.id = f.invocation WHERE f.id = ?1",
     )?
     .query_row([fire], |row| Ok(read_job(tx, row)))?
@@ -219,6 +222,7 @@ fn read_job(tx: Tx<'_>, row: &Row<'_>) -> Result<Job> {
         resource_limits: read_json(row, 22)?,
         survive_restarts: row.get(23)?,
         retry: read_json(row, 24)?,
+        rate_control: read_json(row, 25)?,
     })
 }
 
@@ -413,7 +417,7 @@ pub(super) fn all() -> Query {
              v.parameters, v.parameter_passing, v.default_parameters, v.secret_parameters, v.working_dir,
              v.username, v.launcher, v.output_to, v.container_id, v.container_name,
              v.windows_password_name, v.resource_group_id, v.caller, v.resource_limits,
-             v.survive_restarts, v.retry, {}",
+             v.survive_restarts, v.retry, {}, v.rate_control",
             Tagged::Invocation.column("v.id")
         ),
         tables: "invocations v".to_owned(),
@@ -499,6 +503,7 @@ pub(super) fn read(
     let arguments = read_arguments(row, 19)?.unwrap_or_default().redacted();
     let settings = read_settings(row, 23)?;
     let status = status(tx, id)?;
+    let rate_control: RateControl = read_json(row, 36)?;
     let creation_time = read_time(row.get(9)?)?;
     let invoke_instances = match filter.omit_instances {
         true => Vec::new(),
@@ -552,6 +557,14 @@ pub(super) fn read(
         resource_limits: read_json(row, 32)?,
         survive_restarts: row.get(33)?,
         retry: read_json(row, 34)?,
+        max_concurrency: rate_control.max_concurrency,
+        max_errors: rate_control.max_errors,
+        waves: rate_control.waves,
+        wave_soak: rate_control.wave_soak,
+        priority: rate_control.priority,
+        concurrency_key: rate_control.concurrency_key.unwrap_or_default(),
+        start_deadline: rate_control.start_deadline,
+        deadline: rate_control.deadline,
         tags: tags::read(row, 35)?,
         instance_count: instance_count(tx, id)?,
         invoke_instances,

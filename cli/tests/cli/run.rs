@@ -58,6 +58,46 @@ fn what_fails_is_tried_again() {
 }
 
 #[test]
+fn rates_are_on_record() {
+    let place = Place::new();
+    let rates = [
+        "--max-concurrency",
+        "10%",
+        "--max-errors",
+        "5",
+        "--waves",
+        "1,10%, 100%",
+        "--wave-soak",
+        "60",
+        "--priority",
+        "7",
+        "--key",
+        "db",
+        "--start-deadline",
+        "600",
+        "--deadline",
+        "3600",
+    ];
+    let done = place.run(&[&["run"], &rates[..], &["true"]].concat());
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    let shown = place.ok(&["show", &place.newest()]);
+    for line in [
+        "At a time 10%\n",
+        "Errors    at most 5\n",
+        "Waves     1, 10%, 100%, 60 s between\n",
+        "Priority  7\n",
+        "Key       db\n",
+        "Start in  600 s\n",
+        "End in    3600 s\n",
+    ] {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+    place.ok(&["run", "true"]);
+    let shown = place.ok(&["show", &place.newest()]);
+    assert!(!["At a time", "Waves", "Priority"].iter().any(|name| shown.contains(name)), "{shown}");
+}
+
+#[test]
 fn what_is_wrong_with_a_retry_is_told() {
     let place = Place::new();
     let check = |words: &[&str], code: i32, want: &str| {
@@ -381,11 +421,11 @@ fn a_stop_says_what_for() {
 }
 
 #[test]
-fn instances_have_shells() {
+fn instances_have_shells_and_bounds() {
     let place = Place::new();
-    place.ok(&["instances", "add", "i-1", "--shell", "bash"]);
+    place.ok(&["instances", "add", "i-1", "--shell", "bash", "--max-concurrency", "2"]);
     let listed = place.ok(&["instances", "list"]);
-    assert!(listed.contains("SHELL") && listed.contains("bash"), "{listed}");
+    assert!(listed.contains("SHELL  AT A TIME") && listed.contains("bash           2"), "{listed}");
     for shell in [" bash", "bash -x"] {
         let done = place.run(&["instances", "add", "i-1", "--shell", shell]);
         assert_eq!(done.code, Some(1));
