@@ -114,6 +114,9 @@ pub(crate) enum Verb {
     Show(Show),
     /// Stop a run, or its part on some instances
     Stop(Stop),
+    /// Run once more, on the instances where a run that has ended did not succeed
+    #[command(after_help = RUN_HELP)]
+    Retry(Retrying),
     /// Keep a run that repeats from firing; what runs goes on
     Pause(Repeating),
     /// Let a paused run fire again, from its next time on
@@ -605,6 +608,18 @@ pub(crate) struct Stop {
     /// What for; the record says it
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Retrying {
+    /// The run
+    pub invoke_id: InvokeId,
+    /// Make it safe to ask twice: the same request with the same token runs once in 24 hours
+    #[arg(long, value_name = "TOKEN", value_parser = NonEmptyStringValueParser::new())]
+    pub client_token: Option<String>,
+    /// Print the id and return; the run goes on in the background
+    #[arg(long)]
+    pub detach: bool,
 }
 
 /// A run that repeats.

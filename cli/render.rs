@@ -288,6 +288,7 @@ pub(crate) fn invocation(invocation: &Invocation) -> String {
     fields(&[
         ("Run", invocation.invoke_id.to_string()),
         ("Status", standing(invocation)),
+        ("Retry of", invocation.retry_of.map(|first| first.to_string()).unwrap_or_default()),
         ("Command", invocation.command_id.to_string()),
         ("Name", one_line(&invocation.command_name)),
         ("Script", title("", &script)),

@@ -9,6 +9,7 @@ pub(crate) mod recurrence;
 pub(crate) mod request;
 pub(crate) mod resource_limits;
 pub(crate) mod retry;
+pub(crate) mod retry_failed;
 
 use std::sync::Arc;
 
@@ -275,6 +276,9 @@ pub struct Invocation {
     /// When its last execution ended, if it has.
     #[serde(with = "wire::time::optional")]
     pub finish_time: Option<DateTime<Utc>>,
+    /// The invocation that it is another run of, where that did not succeed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub retry_of: Option<InvokeId>,
     /// How many instances it runs on.
     pub instance_count: u64,
     /// What became of it on each instance, unless that was to be left out.
@@ -375,7 +379,6 @@ pub(crate) struct Job {
     /// Whether other executions may wait for the end of one.
     pub lets_wait: bool,
     pub retry: Option<Retry>,
-    #[expect(dead_code, reason = "the dispatcher does not go by it yet")]
     pub rate_control: RateControl,
 }
 

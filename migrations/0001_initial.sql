@@ -139,6 +139,8 @@ CREATE TABLE invocations (
     resource_group_id TEXT,
     -- Who made it, as far as the host says.
     caller            TEXT,
+    -- The one that it is another run of, where that did not succeed.
+    retry_of          INTEGER REFERENCES invocations,
     created_at_ms     INTEGER NOT NULL,
     -- The roll-up, once no execution and no timer is left; computed from them until then.
     status            TEXT CHECK (

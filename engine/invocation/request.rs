@@ -732,7 +732,7 @@ page_response! {
 pub struct StopInvocationResponse {}
 }
 
-fn unknown_invoke_id(text: &str) -> Violation {
+pub(super) fn unknown_invoke_id(text: &str) -> Violation {
     let want = "the id of an invocation, `t-` and 32 hexadecimal digits";
     unknown("InvalidInvokeId.NotFound", 404, "InvokeId", text, want)
 }
@@ -762,7 +762,7 @@ pub(crate) struct Targets {
 }
 
 impl Targets {
-    fn check(&self, limits: &Limits, found: &mut Vec<Violation>) {
+    pub(crate) fn check(&self, limits: &Limits, found: &mut Vec<Violation>) {
         tag::check(&self.tags, TagUse::ResourceTag, limits, found);
         match (self.instance_ids.is_empty(), self.tags.is_empty()) {
             (_, true) => check_instance_ids(&self.instance_ids, limits, found),

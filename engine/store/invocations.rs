@@ -55,6 +55,8 @@ pub(crate) struct NewInvocation {
     pub retry: Option<Retry>,
     pub rate_control: RateControl,
     pub tags: Vec<Tag>,
+    /// The row of the invocation that it is another run of.
+    pub retry_of: Option<i64>,
 }
 
 impl NewInvocation {
@@ -107,9 +109,9 @@ pub(crate) fn insert(
              spread_s, end_at_ms, fires_max, parameters, parameter_passing, username, launcher, output_to,
              windows_password_name, container_id, container_name, default_parameters, secret_parameters,
              resource_group_id, caller, secrets_are_names, content_bytes_max, resource_limits,
-             survive_restarts, retry, rate_control)
+             survive_restarts, retry, rate_control, retry_of)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
-             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35)",
+             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36)",
     )?
     .execute(params![
         new.invoke_id.as_bytes(),
@@ -147,6 +149,7 @@ pub(crate) fn insert(
         new.survive_restarts,
         json_or_null(&new.retry, Option::is_none)?,
         json_or_null(&new.rate_control, RateControl::is_default)?,
+        new.retry_of,
     ])?;
     let invocation = tx.last_insert_rowid();
     Tagged::Invocation.insert(tx, invocation, &new.tags)?;
@@ -185,21 +188,24 @@ pub(crate) fn find(tx: Tx<'_>, invoke_id: InvokeId) -> Result<i64> {
         })
 }
 
+/// What the executions of an invocation have in common; for [`read_job`].
+pub(super) const JOB: &str =
+    "v.invoke_id, v.command_id, v.type, v.content, v.timeout_s, v.termination_mode,
+    v.overlap_policy, v.missed_policy, v.parameters, v.parameter_passing, v.default_parameters,
+    v.secret_parameters, v.working_dir, v.username, v.launcher, v.output_to, v.container_id,
+    v.container_name, v.windows_password_name, v.caller, v.secrets_are_names, v.content_bytes_max,
+    v.resource_limits, v.survive_restarts, v.retry, v.rate_control";
+
 /// What the executions of a fire have in common.
 pub(crate) fn job_of_fire(tx: Tx<'_>, fire: i64) -> Result<Arc<Job>> {
-    tx.prepare_cached(
-        "SELECT v.invoke_id, v.command_id, v.type, v.content, v.timeout_s, v.termination_mode,
-                v.overlap_policy, v.missed_policy, v.parameters, v.parameter_passing, v.default_parameters,
-                v.secret_parameters, v.working_dir, v.username, v.launcher, v.output_to, v.container_id,
-                v.container_name, v.windows_password_name, v.caller, v.secrets_are_names,
-                v.content_bytes_max, v.resource_limits, v.survive_restarts, v.retry, v.rate_control
-         FROM fires f JOIN invocations v ON v.id = f.invocation WHERE f.id = ?1",
-    )?
+    tx.prepare_cached(&format!(
+        "SELECT {JOB} FROM fires f JOIN invocations v ON v.id = f.invocation WHERE f.id = ?1"
+    ))?
     .query_row([fire], |row| Ok(read_job(tx, row)))?
     .map(Arc::new)
 }
 
-fn read_job(tx: Tx<'_>, row: &Row<'_>) -> Result<Job> {
+pub(super) fn read_job(tx: Tx<'_>, row: &Row<'_>) -> Result<Job> {
     let invoke_id = InvokeId::from_bytes(row.get(0)?);
     let overlap: Option<OverlapPolicy> = read_policy(row, 6)?;
     let missed: Option<MissedPolicy> = read_policy(row, 7)?;
@@ -417,7 +423,8 @@ pub(super) fn all() -> Query {
              v.parameters, v.parameter_passing, v.default_parameters, v.secret_parameters, v.working_dir,
              v.username, v.launcher, v.output_to, v.container_id, v.container_name,
              v.windows_password_name, v.resource_group_id, v.caller, v.resource_limits,
-             v.survive_restarts, v.retry, {}, v.rate_control",
+             v.survive_restarts, v.retry, {}, v.rate_control,
+             (SELECT r.invoke_id FROM invocations r WHERE r.id = v.retry_of)",
             Tagged::Invocation.column("v.id")
         ),
         tables: "invocations v".to_owned(),
@@ -566,6 +573,7 @@ pub(super) fn read(
         start_deadline: rate_control.start_deadline,
         deadline: rate_control.deadline,
         tags: tags::read(row, 35)?,
+        retry_of: row.get::<_, Option<_>>(37)?.map(InvokeId::from_bytes),
         instance_count: instance_count(tx, id)?,
         invoke_instances,
     })

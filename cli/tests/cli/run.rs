@@ -58,6 +58,30 @@ fn what_fails_is_tried_again() {
 }
 
 #[test]
+fn what_failed_is_run_once_more() {
+    let place = Place::with_instances(&["i-1", "i-2"]);
+    // One of the two can make it, and whoever comes when it is gone.
+    assert_eq!(place.run(&["run", "--on", "i-1,i-2", "mkdir once"]).code, Some(1));
+    let first = place.newest();
+    let done = place.run(&["retry", &first]);
+    assert_eq!((done.code, done.err.matches("Failed     1").count()), (Some(1), 1), "{}", done.err);
+    let second = place.newest();
+    assert!(place.ok(&["show", &second]).contains(&format!("Retry of  {first}\n")));
+    fs::remove_dir(place.path("once")).expect("it is there");
+    let third = place.ok(&["retry", &second, "--detach", "--client-token", "t"]);
+    assert_eq!(place.ok(&["retry", &second, "--detach", "--client-token", "t"]), third);
+    place.wait_until(third.trim(), "Success");
+    place.wait_until_unowned();
+    let done = place.run(&["retry", third.trim()]);
+    assert_eq!(done.code, Some(1));
+    assert!(
+        done.err.ends_with("want one that did not (InvalidStatus.NothingFailed)\n"),
+        "{}",
+        done.err
+    );
+}
+
+#[test]
 fn rates_are_on_record() {
     let place = Place::new();
     let rates = [
