@@ -112,7 +112,8 @@ macro_rules! invocation_request {
             /// before it.
             #[serde(skip_serializing_if = "Vec::is_empty")]
             pub waves: Vec<Given<Share>>,
-            /// Seconds from the end of a wave to the next one, at most 7 days; 0 if not given.
+            /// Seconds from the end of a wave to the next one, at most 604,800, which are 7 days; 0 if not
+            /// given.
             #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
             pub wave_soak: Option<u64>,
             /// Which executions come first where not all can run, 0 to 9: those that have more of it.
@@ -123,11 +124,12 @@ macro_rules! invocation_request {
             /// 64 characters, none a control character.
             #[serde(skip_serializing_if = "Option::is_none")]
             pub concurrency_key: Option<String>,
-            /// Seconds from when an execution is due, 1 to 30 days' worth: later it is not started.
+            /// Seconds from when an execution is due, 1 to 2,592,000, which are 30 days: later it is not
+            /// started.
             #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
             pub start_deadline: Option<u64>,
-            /// Seconds from when a fire is due, 1 to 30 days' worth: then what of it has not ended is
-            /// ended.
+            /// Seconds from when a fire is due, 1 to 2,592,000, which are 30 days: then what of it has
+            /// not ended is ended.
             #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
             pub deadline: Option<u64>,
             /// What a timeout or a stop ends.
