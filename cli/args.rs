@@ -7,7 +7,7 @@ use adjutant::schedule::Zone;
 use adjutant::tencent::Tencent;
 use adjutant::{
     CommandId, CommandType, Engine, InstanceId, InvokeId, LOCAL, Limits, MissedPolicy,
-    OverlapPolicy, RepeatMode, Retry, RetryOn, TerminationMode,
+    OverlapPolicy, RepeatMode, Retry, RetryOn, Share, TerminationMode,
 };
 use chrono::{DateTime, Utc};
 use clap::builder::NonEmptyStringValueParser;
@@ -114,6 +114,9 @@ pub(crate) enum Verb {
     Show(Show),
     /// Stop a run, or its part on some instances
     Stop(Stop),
+    /// Run once more, on the instances where a run that has ended did not succeed
+    #[command(after_help = RUN_HELP)]
+    Retry(Retrying),
     /// Keep a run that repeats from firing; what runs goes on
     Pause(Repeating),
     /// Let a paused run fire again, from its next time on
@@ -289,6 +292,8 @@ pub(crate) struct Target {
     #[command(flatten)]
     pub again: Again,
     #[command(flatten)]
+    pub rates: Rates,
+    #[command(flatten)]
     pub repeat: Repeat,
 }
 
@@ -400,6 +405,35 @@ impl From<Outcome> for RetryOn {
             Outcome::Interrupted => Self::Interrupted,
         }
     }
+}
+
+/// How many to run at a time, in which order, and until when.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Rates {
+    /// Run it on so many instances at a time, or on such a part of them, such as 10 or 10%
+    #[arg(long, value_name = "SHARE")]
+    pub max_concurrency: Option<Share>,
+    /// Cancel what waits once it did not succeed on more instances than this, such as 5 or 10%
+    #[arg(long, value_name = "SHARE")]
+    pub max_errors: Option<Share>,
+    /// Start it on so many instances first, then on so many in all, and so on, such as 1,10%,100%
+    #[arg(long, value_name = "SHARE", value_delimiter = ',')]
+    pub waves: Vec<Share>,
+    /// Wait so long from the end of a wave to the next one
+    #[arg(long, value_name = "SECONDS", requires = "waves")]
+    pub wave_soak: Option<u64>,
+    /// How early its turn comes, 0 to 9 [default: 5]
+    #[arg(long, value_name = "N")]
+    pub priority: Option<u64>,
+    /// Share a bound with all runs that have this key
+    #[arg(long = "key", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub concurrency_key: Option<String>,
+    /// Do not start it later than so long after it was due
+    #[arg(long, value_name = "SECONDS")]
+    pub start_deadline: Option<u64>,
+    /// End all of it so long after it was due
+    #[arg(long, value_name = "SECONDS")]
+    pub deadline: Option<u64>,
 }
 
 /// When to run, if not at once.
@@ -576,6 +610,18 @@ pub(crate) struct Stop {
     pub reason: Option<String>,
 }
 
+#[derive(Debug, clap::Args)]
+pub(crate) struct Retrying {
+    /// The run
+    pub invoke_id: InvokeId,
+    /// Make it safe to ask twice: the same request with the same token runs once in 24 hours
+    #[arg(long, value_name = "TOKEN", value_parser = NonEmptyStringValueParser::new())]
+    pub client_token: Option<String>,
+    /// Print the id and return; the run goes on in the background
+    #[arg(long)]
+    pub detach: bool,
+}
+
 /// A run that repeats.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Repeating {
@@ -720,6 +766,9 @@ pub(crate) enum Instances {
         /// [default: the executor's own]
         #[arg(long, value_name = "SHELL")]
         shell: Option<String>,
+        /// Run at most so many executions on each at a time
+        #[arg(long, value_name = "N")]
+        max_concurrency: Option<u32>,
     },
     /// List instances
     List,

@@ -55,6 +55,7 @@ pub(crate) async fn perform(arguments: Arguments) -> Result<u8, Failure> {
         Verb::Ps(ps) => ps::ps(&context, &ps).await,
         Verb::Show(show) => show::show(&context, &show).await,
         Verb::Stop(stop) => stop::stop(&context, stop).await,
+        Verb::Retry(retry) => run::retry(&context, retry).await,
         Verb::Pause(run) => repeating::pause(&context, run.invoke_id).await,
         Verb::Resume(run) => repeating::resume(&context, run.invoke_id).await,
         Verb::RunNow(run) => repeating::run_now(&context, run.invoke_id).await,

@@ -38,20 +38,25 @@ pub(crate) struct Failure {
 }
 
 /// The options that set the fields of requests.
-const OPTIONS: [(&str, &str); 25] = [
+const OPTIONS: [(&str, &str); 33] = [
     ("ClientToken", "--client-token"),
     ("CommandContent", "SCRIPT"),
+    ("ConcurrencyKey", "--key"),
     ("ContainerId", "--container-id"),
     ("ContainerName", "--container"),
+    ("Deadline", "--deadline"),
     ("Description", "--description"),
     ("EndTime", "--until"),
     ("Executor", "--executor"),
     ("Frequency", "--frequency"),
     ("Launcher", "--launcher"),
+    ("MaxConcurrency", "--max-concurrency"),
+    ("MaxErrors", "--max-errors"),
     ("MaxFires", "--times"),
     ("MissedPolicy", "--missed"),
     ("Name", "--name"),
     ("OssOutputDelivery", "--output-to"),
+    ("Priority", "--priority"),
     ("Reason", "--reason"),
     ("ResourceGroupId", "--group"),
     ("ResourceLimits", "--limit"),
@@ -60,9 +65,12 @@ const OPTIONS: [(&str, &str); 25] = [
     ("Retry.MaxAttempts", "--retry"),
     ("Retry.MaxBackoffSeconds", "--retry-backoff"),
     ("Spread", "--spread"),
+    ("StartDeadline", "--start-deadline"),
     ("Tag", "--tag"),
     ("Timeout", "--timeout"),
     ("Username", "--user"),
+    ("WaveSoak", "--wave-soak"),
+    ("Waves", "--waves"),
     ("WorkingDir", "--workdir"),
 ];
 

@@ -3,7 +3,7 @@
 use adjutant::{
     Command, CommandType, ExecutionStatus, Explanation, ExplanationEntry, Fire, FireDisposition,
     Instance, Invocation, InvocationResult, InvocationStatus, MissedPolicy, OverlapPolicy, Quotas,
-    RepeatMode, Retry,
+    RepeatMode, Retry, Share,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, Table, Width, presets};
@@ -14,6 +14,9 @@ use crate::ui::Target;
 
 /// The widest that a name or a script's first line may be in a table.
 const TEXT_CHARS_MAX: usize = 40;
+
+/// The priority of runs that say nothing of it.
+const USUAL_PRIORITY: u8 = 5;
 
 /// The narrowest that a last column is cut to; past that the terminal breaks the lines.
 const LAST_WIDTH_MIN: u16 = 12;
@@ -247,12 +250,15 @@ pub(crate) fn commands(commands: &[Command], target: Target) -> String {
 /// A list of instances.
 pub(crate) fn instances(instances: &[Instance], target: Target) -> String {
     let with_shell = instances.iter().any(|instance| instance.shell.is_some());
+    let with_bound = instances.iter().any(|instance| instance.max_concurrency.is_some());
     let mut header = vec!["INSTANCE", "EXECUTOR", "OS", "STATUS"];
     header.extend(with_shell.then_some("SHELL"));
+    header.extend(with_bound.then_some("AT A TIME"));
     header.push("NAME");
     let mut table = table(target, &header);
     for instance in instances {
         let shell = || instance.shell.as_deref().map_or_else(nothing, one_line);
+        let bound = || instance.max_concurrency.map_or_else(nothing, |most| most.to_string());
         let mut row = vec![
             Cell::new(one_line(instance.instance_id.as_str())),
             Cell::new(one_line(&instance.executor)),
@@ -260,6 +266,7 @@ pub(crate) fn instances(instances: &[Instance], target: Target) -> String {
             Cell::new(instance.state),
         ];
         row.extend(with_shell.then(|| Cell::new(shell())));
+        row.extend(with_bound.then(|| right(bound())));
         row.push(Cell::new(one_line(&instance.name)));
         table.add_row(row);
     }
@@ -281,6 +288,7 @@ pub(crate) fn invocation(invocation: &Invocation) -> String {
     fields(&[
         ("Run", invocation.invoke_id.to_string()),
         ("Status", standing(invocation)),
+        ("Retry of", invocation.retry_of.map(|first| first.to_string()).unwrap_or_default()),
         ("Command", invocation.command_id.to_string()),
         ("Name", one_line(&invocation.command_name)),
         ("Script", title("", &script)),
@@ -292,6 +300,13 @@ pub(crate) fn invocation(invocation: &Invocation) -> String {
         ("Until", given(invocation.end_time)),
         ("Times", number(invocation.max_fires.unwrap_or_default(), "")),
         ("Retry", invocation.retry.as_ref().map(retry).unwrap_or_default()),
+        ("At a time", share(invocation.max_concurrency, "")),
+        ("Errors", share(invocation.max_errors, "at most ")),
+        ("Waves", waves(invocation)),
+        ("Priority", priority(invocation.priority)),
+        ("Key", one_line(&invocation.concurrency_key)),
+        ("Start in", number(invocation.start_deadline.unwrap_or_default(), " s")),
+        ("End in", number(invocation.deadline.unwrap_or_default(), " s")),
         ("Paused", given(pause(invocation))),
         ("Next", given(next_fire(invocation))),
         ("Launcher", one_line(&invocation.launcher)),
@@ -345,6 +360,23 @@ fn retry(retry: &Retry) -> String {
         longest.unwrap_or_default(),
         on.join(", ")
     )
+}
+
+/// A share with a word before it; nothing for none.
+fn share(share: Option<Share>, before: &str) -> String {
+    share.map(|share| format!("{before}{share}")).unwrap_or_default()
+}
+
+/// How far each wave goes, and what is between two: `1, 10%, 100%, 60 s between`.
+fn waves(invocation: &Invocation) -> String {
+    let mut parts: Vec<_> = invocation.waves.iter().map(Share::to_string).collect();
+    parts.extend(invocation.wave_soak.map(|seconds| format!("{seconds} s between")));
+    parts.join(", ")
+}
+
+/// A priority; nothing for that of most.
+fn priority(priority: u8) -> String {
+    if priority == USUAL_PRIORITY { String::new() } else { priority.to_string() }
 }
 
 /// A number with its unit; nothing for 0.

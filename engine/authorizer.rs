@@ -60,20 +60,21 @@ pub struct Action {
     pub operation: Operation,
     /// Who does it, if the host said so by [`Engine::called_by`](crate::Engine::called_by).
     pub caller: Option<Arc<str>>,
-    /// The command, if it names one.
+    /// The command, if it names one; of [`Operation::RetryFailed`] that of the invocation, if it was kept.
     pub command_id: Option<CommandId>,
     /// The language of the script, where the request brings one.
     pub command_type: Option<CommandType>,
     /// The invocation, if it names one.
     pub invoke_id: Option<InvokeId>,
-    /// The instances it names; of [`Operation::StartExecution`] the one it starts on.
+    /// The instances it names; of [`Operation::StartExecution`] the one it starts on, of
+    /// [`Operation::RetryFailed`] those it would run on.
     pub instance_ids: Vec<InstanceId>,
     /// The tags that select instances, where none is named.
     pub resource_tags: Vec<Tag>,
     /// The group that the instances are to belong to.
     pub resource_group_id: Option<String>,
-    /// The user to run as, where the request says so; of [`Operation::StartExecution`] the user that
-    /// it runs as, if that is not the host's own.
+    /// The user to run as, where the request says so; of [`Operation::StartExecution`] and
+    /// [`Operation::RetryFailed`] the user that it runs as, if that is not the host's own.
     pub username: Option<String>,
 }
 

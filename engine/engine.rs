@@ -9,6 +9,7 @@ mod explain;
 mod page;
 mod planner;
 mod registry;
+mod retry_failed;
 mod schedules;
 mod select;
 mod submit;

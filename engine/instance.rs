@@ -109,6 +109,10 @@ pub struct Instance {
     /// or a control character.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shell: Option<String>,
+    /// How many executions run on it at a time, those of all invocations together. At least 1; any
+    /// number if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_concurrency: Option<u32>,
 }
 
 /// What a host keeps with an instance, in entries; more belongs into tables of its own.
@@ -145,6 +149,7 @@ impl Instance {
             tags: Vec::new(),
             time_zone: None,
             shell: None,
+            max_concurrency: None,
         }
     }
 
@@ -218,6 +223,13 @@ impl Instance {
         self
     }
 
+    /// Bounds the executions that run on it at a time.
+    #[must_use]
+    pub fn max_concurrency(mut self, executions: u32) -> Self {
+        self.max_concurrency = Some(executions);
+        self
+    }
+
     /// Sets what it runs.
     #[must_use]
     pub fn os_type(mut self, os_type: OsType) -> Self {
@@ -274,6 +286,10 @@ impl Instance {
                 wire::shortened(&shell.escape_debug().to_string())
             );
             found.push(Violation::new("InvalidParameter.Shell", 400, "Shell", message));
+        }
+        if self.max_concurrency == Some(0) {
+            let (code, field) = ("InvalidParameter.MaxConcurrency", "MaxConcurrency");
+            found.push(Violation::new(code, 400, field, "want at least 1; it is 0"));
         }
         tag::check(&self.tags, TagUse::Instance, limits, &mut found);
         found

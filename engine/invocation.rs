@@ -4,10 +4,12 @@ pub(crate) mod client_token;
 pub(crate) mod container;
 pub(crate) mod exec;
 pub(crate) mod fire;
+pub(crate) mod rate_control;
 pub(crate) mod recurrence;
 pub(crate) mod request;
 pub(crate) mod resource_limits;
 pub(crate) mod retry;
+pub(crate) mod retry_failed;
 
 use std::sync::Arc;
 
@@ -28,6 +30,7 @@ use crate::wire::{self, Encoded, lenient, page_request, page_response, text_enum
 
 use container::Container;
 
+use rate_control::{RateControl, Share};
 use recurrence::{MissedPolicy, OverlapPolicy};
 use resource_limits::ResourceLimits;
 use retry::Retry;
@@ -190,6 +193,34 @@ pub struct Invocation {
     /// How often and when it is tried again, if it is.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub retry: Option<Retry>,
+    /// How many of its executions run at a time, if that is limited.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub max_concurrency: Option<Share>,
+    /// How many executions of a fire may end without success before the rest is cancelled, if that is
+    /// limited.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub max_errors: Option<Share>,
+    /// How many targets of a fire have started by the end of each wave; empty if all start at once.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub waves: Vec<Share>,
+    /// Seconds from the end of a wave to the next one, if there is a wait.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub wave_soak: Option<u64>,
+    /// Which executions come first, 0 to 9: those that have more of it. As JSON left out if it is 5.
+    #[serde(
+        skip_serializing_if = "rate_control::is_usual",
+        default = "rate_control::usual_priority"
+    )]
+    pub priority: u8,
+    /// The key under which it shares a bound with others; empty for none.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub concurrency_key: String,
+    /// Seconds from when an execution is due to its start at the latest, if that is limited.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub start_deadline: Option<u64>,
+    /// Seconds from when a fire is due to the end of all of it at the latest, if that is limited.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub deadline: Option<u64>,
     /// Since when it pauses, if it does.
     #[serde(with = "wire::time::optional")]
     pub pause_time: Option<DateTime<Utc>>,
@@ -245,6 +276,9 @@ pub struct Invocation {
     /// When its last execution ended, if it has.
     #[serde(with = "wire::time::optional")]
     pub finish_time: Option<DateTime<Utc>>,
+    /// The invocation that it is another run of, where that did not succeed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub retry_of: Option<InvokeId>,
     /// How many instances it runs on.
     pub instance_count: u64,
     /// What became of it on each instance, unless that was to be left out.
@@ -345,6 +379,7 @@ pub(crate) struct Job {
     /// Whether other executions may wait for the end of one.
     pub lets_wait: bool,
     pub retry: Option<Retry>,
+    pub rate_control: RateControl,
 }
 
 impl Job {

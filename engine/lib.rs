@@ -100,9 +100,11 @@ pub use invocation::fire::{
     DescribeFires, DescribeFiresResponse, Explanation, ExplanationEntry, Fire, FireDisposition,
     FiredOn,
 };
+pub use invocation::rate_control::Share;
 pub use invocation::recurrence::{MissedPolicy, OverlapPolicy};
 pub use invocation::resource_limits::ResourceLimits;
 pub use invocation::retry::{Retry, RetryOn};
+pub use invocation::retry_failed::RetryFailed;
 pub use invocation::{
     DescribeInvocations, DescribeInvocationsResponse, Invocation, InvokeCommand,
     InvokeCommandResponse, InvokeInstance, Quotas, RepeatMode, RunCommand, RunCommandResponse,

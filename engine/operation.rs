@@ -35,6 +35,8 @@ operations! {
     ResumeInvocation,
     /// To fire it at once.
     RunNow,
+    /// To run one that has ended once more, where it did not succeed.
+    RetryFailed,
     /// To list invocations, or to watch or wait for one.
     DescribeInvocations,
     /// To list executions and what they printed.

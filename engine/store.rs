@@ -22,6 +22,7 @@ mod migrate;
 mod outputs;
 mod results;
 pub(crate) mod selections;
+pub(crate) mod snapshots;
 mod standings;
 pub(crate) mod stop;
 mod tags;

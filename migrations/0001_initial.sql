@@ -30,6 +30,8 @@ CREATE TABLE instances (
     time_zone         TEXT,
     -- What runs shell scripts there; NULL for the executor's own.
     shell             TEXT CHECK (shell <> ''),
+    -- How many executions run on it at a time; NULL for any number.
+    max_concurrency   INTEGER CHECK (max_concurrency > 0),
     boot_id           TEXT,
     registered_at_ms  INTEGER NOT NULL,
     updated_at_ms     INTEGER NOT NULL,
@@ -116,6 +118,8 @@ CREATE TABLE invocations (
     paused_at_ms      INTEGER,
     -- How often an execution is tried, when again and after what, as JSON; NULL: once.
     retry             TEXT,
+    -- How its executions are let loose, as JSON; NULL: all of them, as soon as there is room.
+    rate_control      TEXT,
     launcher          TEXT,
     username          TEXT,
     -- A name in the host's store, never a password.
@@ -135,6 +139,8 @@ CREATE TABLE invocations (
     resource_group_id TEXT,
     -- Who made it, as far as the host says.
     caller            TEXT,
+    -- The one that it is another run of, where that did not succeed.
+    retry_of          INTEGER REFERENCES invocations,
     created_at_ms     INTEGER NOT NULL,
     -- The roll-up, once no execution and no timer is left; computed from them until then.
     status            TEXT CHECK (

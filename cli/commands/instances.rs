@@ -13,12 +13,13 @@ use crate::ui::Target;
 
 pub(super) async fn instances(context: &Context, verb: Instances) -> Result<u8, Failure> {
     match verb {
-        Instances::Add { ids, executor, group, tag, time_zone, shell } => {
+        Instances::Add { ids, executor, group, tag, time_zone, shell, max_concurrency } => {
             let mut like = Instance::new("").executor(executor);
             like.resource_group_id = group;
             like.tags = tag.into_iter().map(Tag::from).collect();
             like.time_zone = time_zone;
             like.shell = shell;
+            like.max_concurrency = max_concurrency;
             add(context, &ids, &like).await
         }
         Instances::List => list(context).await,

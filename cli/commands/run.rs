@@ -1,15 +1,15 @@
-//! `run` and `invoke`: start, show what is printed, end with a table.
+//! `run`, `invoke` and `retry`: start, show what is printed, end with a table.
 
 use adjutant::{
-    CommandType, Invocation, InvokeCommand, OverlapPolicy, ParameterPassing, RepeatMode,
-    RunCommand, Tag, TerminationMode,
+    CommandType, InstanceId, Invocation, InvokeCommand, OverlapPolicy, ParameterPassing,
+    RepeatMode, RetryFailed, RunCommand, Tag, TerminationMode,
 };
 use chrono::SecondsFormat;
 
 use super::Context;
 use super::attend::{OnInterrupt, attend};
 use super::record::find;
-use crate::args::{Invoke, Language, Run, Target};
+use crate::args::{Invoke, Language, Retrying, Run, Target};
 use crate::control::Watched;
 use crate::failure::Failure;
 use crate::limits::Limit;
@@ -20,7 +20,7 @@ use crate::{background, script, ui};
 /// Says of either request where, how and when to run.
 macro_rules! aim {
     ($request:ident, $target:ident) => {
-        let repeat = &$target.repeat;
+        let (repeat, rates) = (&$target.repeat, &$target.rates);
         $request = $request.on($target.named()).on_tagged($target.on_tag.iter().cloned());
         $request.resource_group_id = $target.group.clone();
         $request.tags = $target.tag.iter().cloned().map(Tag::from).collect();
@@ -44,6 +44,14 @@ macro_rules! aim {
         $request.resource_limits = Limit::all(&$target.limit);
         $request.survive_restarts = $target.survive_restarts;
         $request.retry = $target.again.request();
+        $request.max_concurrency = rates.max_concurrency.map(Into::into);
+        $request.max_errors = rates.max_errors.map(Into::into);
+        $request = $request.waves(rates.waves.iter().copied());
+        $request.wave_soak = rates.wave_soak;
+        $request.priority = rates.priority;
+        $request.concurrency_key = rates.concurrency_key.clone();
+        $request.start_deadline = rates.start_deadline;
+        $request.deadline = rates.deadline;
         $request.repeat_mode = repeat.mode().into();
         $request.frequency = repeat.frequency.clone();
         $request.overlap_policy = OverlapPolicy::from(repeat.overlap).into();
@@ -86,6 +94,15 @@ pub(super) async fn invoke(context: &Context, invoke: Invoke) -> Result<u8, Fail
     carry_out(context, request, target).await
 }
 
+pub(super) async fn retry(context: &Context, retry: Retrying) -> Result<u8, Failure> {
+    let mut request = RetryFailed::new(retry.invoke_id);
+    request.client_token = retry.client_token;
+    if retry.detach {
+        return hand_over(context, request).await;
+    }
+    see_through(context, request, &[]).await
+}
+
 async fn carry_out<O: Watched>(
     context: &Context,
     request: O,
@@ -99,22 +116,36 @@ async fn carry_out<O: Watched>(
         return context.answer(&response, || format!("{sound}\n"));
     }
     if target.detach {
-        context.database.make_folder()?;
-        let response = background::hand_over(context.database.path(), &request)
-            .await
-            .map_err(Failure::with_way_back_to_local)?;
-        context.database.announce();
-        return context.answer(&response, || format!("{}\n", request.invoke_id(&response)));
+        return hand_over(context, request).await;
     }
     if target.repeat.is_given() {
         let planned = plan(context, request).await;
         return planned.map_err(Failure::with_way_back_to_local);
     }
+    see_through(context, request, &target.named()).await
+}
+
+/// Starts a run and sees it to its end on these instances, or those that it finds if none is named.
+async fn see_through<O: Watched>(
+    context: &Context,
+    request: O,
+    instances: &[InstanceId],
+) -> Result<u8, Failure> {
     let attended = async |session: &mut _| {
-        attend(context, session, request, &target.named(), OnInterrupt::Stop).await
+        attend(context, session, request, instances, OnInterrupt::Stop).await
     };
     let done = context.with_session(Need::Run, attended).await;
     done.map_err(Failure::with_way_back_to_local)
+}
+
+/// Leaves a run to the background.
+async fn hand_over<O: Watched>(context: &Context, request: O) -> Result<u8, Failure> {
+    context.database.make_folder()?;
+    let response = background::hand_over(context.database.path(), &request)
+        .await
+        .map_err(Failure::with_way_back_to_local)?;
+    context.database.announce();
+    context.answer(&response, || format!("{}\n", request.invoke_id(&response)))
 }
 
 /// Stores a run for later. Nobody waits for it: it fires while somebody runs the database.

@@ -9,7 +9,7 @@ use adjutant::{
     DescribeInvocations, DescribeInvocationsResponse, Engine, Event, Explanation, Fire, Instance,
     InstanceId, InvokeCommand, InvokeCommandResponse, InvokeId, ModifyCommand,
     ModifyCommandResponse, Notice, PreviewCommand, PreviewCommandResponse, Quotas, Result,
-    RunCommand, RunCommandResponse, StopInvocation, StopInvocationResponse, Watch,
+    RetryFailed, RunCommand, RunCommandResponse, StopInvocation, StopInvocationResponse, Watch,
 };
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::de::DeserializeOwned;
@@ -128,6 +128,7 @@ operations! {
     write RunCommand -> RunCommandResponse: |engine, asked| engine.run_command(asked);
     write InvokeCommand -> InvokeCommandResponse: |engine, asked| engine.invoke_command(asked);
     write StopInvocation -> StopInvocationResponse: |engine, asked| engine.stop_invocation(asked);
+    write RetryFailed -> InvokeCommandResponse: |engine, asked| engine.retry_failed(asked);
     write PauseInvocation -> (): |engine, asked| engine.pause_invocation(&asked.invoke_id);
     write ResumeInvocation -> (): |engine, asked| engine.resume_invocation(&asked.invoke_id);
     write RunNow -> Fire: |engine, asked| engine.run_now(&asked.invoke_id);
@@ -172,6 +173,7 @@ pub(crate) async fn perform_and_watch(
     match op {
         RunCommand::NAME => one::<RunCommand>(engine, request).await,
         InvokeCommand::NAME => one::<InvokeCommand>(engine, request).await,
+        RetryFailed::NAME => one::<RetryFailed>(engine, request).await,
         WatchInvocation::NAME => one::<WatchInvocation>(engine, request).await,
         _ => Err(unknown(op)),
     }
@@ -362,6 +364,16 @@ impl Watched for InvokeCommand {
 
     async fn perform_and_watch(self, engine: &Engine) -> Result<(InvokeCommandResponse, Watch)> {
         engine.invoke_command_and_watch(self).await
+    }
+}
+
+impl Watched for RetryFailed {
+    fn invoke_id(&self, response: &InvokeCommandResponse) -> InvokeId {
+        response.invoke_id
+    }
+
+    async fn perform_and_watch(self, engine: &Engine) -> Result<(InvokeCommandResponse, Watch)> {
+        engine.retry_failed_and_watch(self).await
     }
 }
 

@@ -58,6 +58,7 @@ operations! {
     RunCommand => run_command,
     InvokeCommand => invoke_command,
     StopInvocation => stop_invocation,
+    RetryFailed => retry_failed,
     ExecContainerCommand => exec_container_command,
     DescribeInvocations => describe_invocations,
     DescribeInvocationResults => describe_invocation_results,

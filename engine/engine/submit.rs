@@ -333,7 +333,7 @@ impl Engine {
     }
 
     /// What checks requests; content may come to so many bytes as Base64, its parameters filled in.
-    fn planner(&self, content_bytes_max: usize) -> Planner {
+    pub(super) fn planner(&self, content_bytes_max: usize) -> Planner {
         Planner {
             now: self.inner.clock.realtime(),
             executor_names: Arc::clone(&self.inner.executor_names),
@@ -343,7 +343,7 @@ impl Engine {
         }
     }
 
-    fn origin(
+    pub(super) fn origin(
         &self,
         invoke_id: InvokeId,
         kept_id: Option<CommandId>,
@@ -355,6 +355,7 @@ impl Engine {
             caller: self.caller.clone(),
             secrets_are_names: self.inner.secrets.is_some(),
             content_bytes_max,
+            retry_of: None,
         }
     }
 
@@ -369,7 +370,7 @@ impl Engine {
 
     /// Has every secret resolved that a request names, to find out whether it can be; not of one
     /// that has been answered before.
-    async fn vet_secrets(
+    pub(super) async fn vet_secrets(
         &self,
         operation: Operation,
         command_id: Option<CommandId>,
@@ -413,7 +414,7 @@ impl Engine {
     /// Stores an invocation and lets those know who act on it; the answer. If the request was made
     /// before with the same token, the answer is that of the first. One that runs at once is none of
     /// the scheduler's business, whose look at the timers the claim would have to wait for.
-    async fn submit<R, T, D>(
+    pub(super) async fn submit<R, T, D>(
         &self,
         submission: Submission,
         mut draft: D,
@@ -498,7 +499,7 @@ impl Engine {
     }
 
     /// Watches what has just been submitted, or what the first request with its token was given.
-    async fn watch_submitted(
+    pub(super) async fn watch_submitted(
         &self,
         subscription: Arc<Subscription>,
         invoke_id: InvokeId,
@@ -544,14 +545,14 @@ struct Submitted<T> {
 }
 
 /// What there is to a request beside what it makes.
-struct Submission {
-    operation: Operation,
-    planner: Planner,
-    token: Option<ClientToken>,
-    dry_run: bool,
-    repeats: bool,
+pub(super) struct Submission {
+    pub operation: Operation,
+    pub planner: Planner,
+    pub token: Option<ClientToken>,
+    pub dry_run: bool,
+    pub repeats: bool,
     /// What is wrong with it, whatever the records say.
-    found: Vec<Violation>,
+    pub found: Vec<Violation>,
 }
 
 /// Gives arguments what a command says of its parameters.
@@ -562,16 +563,18 @@ fn complete(arguments: &mut Arguments, definition: &Definition) {
 
 /// What an invocation has that its request does not say.
 #[derive(Clone)]
-struct Origin {
-    invoke_id: InvokeId,
-    kept_id: Option<CommandId>,
-    caller: Option<Arc<str>>,
-    secrets_are_names: bool,
-    content_bytes_max: usize,
+pub(super) struct Origin {
+    pub invoke_id: InvokeId,
+    pub kept_id: Option<CommandId>,
+    pub caller: Option<Arc<str>>,
+    pub secrets_are_names: bool,
+    pub content_bytes_max: usize,
+    /// The row of the invocation that it is another run of.
+    pub retry_of: Option<i64>,
 }
 
 /// Where a request wants something to run, and what.
-fn split(origin: Origin, terms: Terms) -> (Targets, NewInvocation) {
+pub(super) fn split(origin: Origin, terms: Terms) -> (Targets, NewInvocation) {
     let new = NewInvocation {
         invoke_id: origin.invoke_id,
         kept_id: origin.kept_id,
@@ -587,7 +590,9 @@ fn split(origin: Origin, terms: Terms) -> (Targets, NewInvocation) {
         survive_restarts: terms.survive_restarts,
         recurrence: terms.recurrence,
         retry: terms.retry,
+        rate_control: terms.rate_control,
         tags: terms.tags,
+        retry_of: origin.retry_of,
     };
     (terms.targets, new)
 }

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::client_token::ClientToken;
 use super::container::Container;
+use super::rate_control::{RateControl, RateFields, Share};
 use super::recurrence::{MissedPolicy, OverlapPolicy, Recurrence, Repetition};
 use super::resource_limits::ResourceLimits;
 use super::retry::Retry;
@@ -97,6 +98,40 @@ macro_rules! invocation_request {
             /// How often and when it is tried again where it did not succeed; never if not given.
             #[serde(skip_serializing_if = "Option::is_none")]
             pub retry: Option<Retry>,
+            /// How many of its executions run at a time, as a number or a percentage of its
+            /// instances: `10` or `10%`. At least 1; no bound of its own if not given.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub max_concurrency: Option<Given<Share>>,
+            /// How many executions of a fire may end without success, as a number or a percentage:
+            /// one more, and those that have not started are cancelled. Any if not given.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub max_errors: Option<Given<Share>>,
+            /// How many instances of a fire have started by the end of each wave, as numbers or
+            /// percentages, such as `1`, `10%`, `100%`: those of a wave start once the one before it
+            /// has ended. What is beyond the last is a wave more. At most 100, none smaller than one
+            /// before it.
+            #[serde(skip_serializing_if = "Vec::is_empty")]
+            pub waves: Vec<Given<Share>>,
+            /// Seconds from the end of a wave to the next one, at most 604,800, which are 7 days; 0 if not
+            /// given.
+            #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
+            pub wave_soak: Option<u64>,
+            /// Which executions come first where not all can run, 0 to 9: those that have more of it.
+            /// 5 if not given.
+            #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
+            pub priority: Option<u64>,
+            /// The executions of all invocations with this key share a bound that the host sets. 1 to
+            /// 64 characters, none a control character.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub concurrency_key: Option<String>,
+            /// Seconds from when an execution is due, 1 to 2,592,000, which are 30 days: later it is not
+            /// started.
+            #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
+            pub start_deadline: Option<u64>,
+            /// Seconds from when a fire is due, 1 to 2,592,000, which are 30 days: then what of it has
+            /// not ended is ended.
+            #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
+            pub deadline: Option<u64>,
             /// What a timeout or a stop ends.
             #[serde(skip_serializing_if = "Given::is_default")]
             pub termination_mode: Given<TerminationMode>,
@@ -286,6 +321,62 @@ macro_rules! invocation_request {
                 self
             }
 
+            /// Bounds the executions that run at a time.
+            #[must_use]
+            pub fn max_concurrency(mut self, share: impl Into<Share>) -> Self {
+                self.max_concurrency = Some(Given::Known(share.into()));
+                self
+            }
+
+            /// Bounds the executions that may end without success before the rest is cancelled.
+            #[must_use]
+            pub fn max_errors(mut self, share: impl Into<Share>) -> Self {
+                self.max_errors = Some(Given::Known(share.into()));
+                self
+            }
+
+            /// Starts it in waves, each of which counts those before it too.
+            #[must_use]
+            pub fn waves<S: Into<Share>>(mut self, waves: impl IntoIterator<Item = S>) -> Self {
+                self.waves = waves.into_iter().map(|wave| Given::Known(wave.into())).collect();
+                self
+            }
+
+            /// Waits so many seconds from the end of a wave to the next one.
+            #[must_use]
+            pub fn wave_soak(mut self, seconds: u64) -> Self {
+                self.wave_soak = Some(seconds);
+                self
+            }
+
+            /// Sets how early its turn comes, 0 to 9.
+            #[must_use]
+            pub fn priority(mut self, priority: u64) -> Self {
+                self.priority = Some(priority);
+                self
+            }
+
+            /// Sets the key under which it shares a bound with others.
+            #[must_use]
+            pub fn concurrency_key(mut self, key: impl Into<String>) -> Self {
+                self.concurrency_key = Some(key.into());
+                self
+            }
+
+            /// Starts no execution later than so many seconds after it was due.
+            #[must_use]
+            pub fn start_deadline(mut self, seconds: u64) -> Self {
+                self.start_deadline = Some(seconds);
+                self
+            }
+
+            /// Ends all of a fire so many seconds after it was due.
+            #[must_use]
+            pub fn deadline(mut self, seconds: u64) -> Self {
+                self.deadline = Some(seconds);
+                self
+            }
+
             /// Gives values to the script's parameters.
             #[must_use]
             pub fn parameters<N: Into<String>, V: Into<String>>(
@@ -359,6 +450,17 @@ macro_rules! invocation_request {
                 if let Some(retry) = &self.retry {
                     retry.check(limits, found);
                 }
+                let rate_control = RateFields {
+                    max_concurrency: self.max_concurrency.as_ref(),
+                    max_errors: self.max_errors.as_ref(),
+                    waves: &self.waves,
+                    wave_soak: self.wave_soak,
+                    priority: self.priority,
+                    concurrency_key: self.concurrency_key.as_deref(),
+                    start_deadline: self.start_deadline,
+                    deadline: self.deadline,
+                };
+                let rate_control = rate_control.check(found);
                 Terms {
                     targets,
                     token,
@@ -372,6 +474,7 @@ macro_rules! invocation_request {
                     dry_run: mode == RepeatMode::DryRun,
                     recurrence,
                     retry: self.retry.clone(),
+                    rate_control,
                     arguments: Arguments {
                         values: self.parameters.clone(),
                         defaults: Parameters::default(),
@@ -523,6 +626,7 @@ pub(crate) struct Terms {
     pub survive_restarts: bool,
     pub recurrence: Option<Recurrence>,
     pub retry: Option<Retry>,
+    pub rate_control: RateControl,
     pub arguments: Arguments,
 }
 
@@ -630,7 +734,7 @@ page_response! {
 pub struct StopInvocationResponse {}
 }
 
-fn unknown_invoke_id(text: &str) -> Violation {
+pub(super) fn unknown_invoke_id(text: &str) -> Violation {
     let want = "the id of an invocation, `t-` and 32 hexadecimal digits";
     unknown("InvalidInvokeId.NotFound", 404, "InvokeId", text, want)
 }
@@ -660,7 +764,7 @@ pub(crate) struct Targets {
 }
 
 impl Targets {
-    fn check(&self, limits: &Limits, found: &mut Vec<Violation>) {
+    pub(crate) fn check(&self, limits: &Limits, found: &mut Vec<Violation>) {
         tag::check(&self.tags, TagUse::ResourceTag, limits, found);
         match (self.instance_ids.is_empty(), self.tags.is_empty()) {
             (_, true) => check_instance_ids(&self.instance_ids, limits, found),

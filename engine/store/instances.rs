@@ -42,21 +42,21 @@ impl Target {
 
 /// What an instance is as a target; for [`read_target`].
 const TARGET: &str = "i.id, i.instance_id, i.name, i.os_type, i.state, i.executor, i.time_zone,
-    i.resource_group_id, i.agent_status, i.agent_version, i.kind, i.shell";
+    i.resource_group_id, i.agent_status, i.agent_version, i.kind, i.shell, i.max_concurrency";
 
 /// Registers an instance, or changes the one of that name.
 pub(crate) fn upsert(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Result<()> {
     let row: i64 = tx.prepare_cached(
         "INSERT INTO instances (instance_id, name, os_type, state, executor, time_zone, resource_group_id,
-             agent_status, agent_version, kind, attributes, shell, registered_at_ms, updated_at_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?9, ?10, ?11, ?12, ?13, ?8, ?8)
+             agent_status, agent_version, kind, attributes, shell, max_concurrency, registered_at_ms, updated_at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?9, ?10, ?11, ?12, ?13, ?14, ?8, ?8)
          ON CONFLICT (instance_id) DO UPDATE SET
              name = excluded.name, os_type = excluded.os_type, state = excluded.state,
              executor = excluded.executor, time_zone = excluded.time_zone,
              resource_group_id = excluded.resource_group_id, updated_at_ms = excluded.updated_at_ms,
              agent_status = excluded.agent_status, agent_version = excluded.agent_version,
              kind = excluded.kind, attributes = excluded.attributes, shell = excluded.shell,
-             removed_at_ms = NULL
+             max_concurrency = excluded.max_concurrency, removed_at_ms = NULL
          RETURNING id",
     )?
     .query_row((
@@ -73,6 +73,7 @@ pub(crate) fn upsert(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Result<()>
         &instance.kind,
         json_or_null(&instance.attributes, BTreeMap::is_empty)?,
         &instance.shell,
+        instance.max_concurrency,
     ), |row| row.get(0))?;
     Tagged::Instance.clear(tx, row)?;
     Tagged::Instance.insert(tx, row, &instance.tags)
@@ -285,8 +286,8 @@ pub(crate) fn not_found(id: &InstanceId) -> Violation {
 /// An instance with all that is known of it.
 fn read(row: &Row<'_>) -> Result<Target> {
     let mut target = read_target(row)?;
-    target.instance.attributes = read_json(row, 12)?;
-    target.instance.tags = tags::read(row, 13)?;
+    target.instance.attributes = read_json(row, 13)?;
+    target.instance.tags = tags::read(row, 14)?;
     Ok(target)
 }
 
@@ -303,6 +304,7 @@ fn read_target(row: &Row<'_>) -> Result<Target> {
     instance.resource_group_id = row.get(7)?;
     instance.kind = row.get(10)?;
     instance.shell = row.get(11)?;
+    instance.max_concurrency = row.get(12)?;
     instance.time_zone = zone.map(|zone| parse(&zone)).transpose()?;
     Ok(Target { row: row.get(0)?, instance })
 }

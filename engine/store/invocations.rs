@@ -12,6 +12,7 @@ use crate::error::{Error, Result, Violation};
 use crate::given::Given;
 use crate::id::{CommandId, InvokeId};
 use crate::invocation::container::Container;
+use crate::invocation::rate_control::RateControl;
 use crate::invocation::recurrence::{MissedPolicy, OverlapPolicy, Recurrence, Trigger};
 use crate::invocation::resource_limits::ResourceLimits;
 use crate::invocation::retry::Retry;
@@ -53,7 +54,10 @@ pub(crate) struct NewInvocation {
     /// None: it runs at once, and once.
     pub recurrence: Option<Recurrence>,
     pub retry: Option<Retry>,
+    pub rate_control: RateControl,
     pub tags: Vec<Tag>,
+    /// The row of the invocation that it is another run of.
+    pub retry_of: Option<i64>,
 }
 
 impl NewInvocation {
@@ -83,6 +87,7 @@ impl NewInvocation {
             resource_limits: self.resource_limits.clone(),
             survive_restarts: self.survive_restarts,
             retry: self.retry.clone(),
+            rate_control: self.rate_control.clone(),
         }
     }
 }
@@ -132,9 +137,9 @@ pub(crate) fn insert(
              spread_s, end_at_ms, fires_max, parameters, parameter_passing, username, launcher, output_to,
              windows_password_name, container_id, container_name, default_parameters, secret_parameters,
              resource_group_id, caller, secrets_are_names, content_bytes_max, resource_limits,
-             survive_restarts, retry)
+             survive_restarts, retry, rate_control, retry_of)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
-             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34)",
+             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36)",
     )?
     .execute(params![
         new.invoke_id.as_bytes(),
@@ -171,6 +176,8 @@ pub(crate) fn insert(
         json_or_null(&new.resource_limits, ResourceLimits::is_empty)?,
         new.survive_restarts,
         json_or_null(&new.retry, Option::is_none)?,
+        json_or_null(&new.rate_control, RateControl::is_default)?,
+        new.retry_of,
     ])?;
     let invocation = tx.last_insert_rowid();
     Tagged::Invocation.insert(tx, invocation, &new.tags)?;
@@ -211,21 +218,24 @@ pub(crate) fn find(tx: Tx<'_>, invoke_id: InvokeId) -> Result<i64> {
         })
 }
 
+/// What the executions of an invocation have in common; for [`read_job`].
+pub(super) const JOB: &str =
+    "v.invoke_id, v.command_id, v.type, v.content, v.timeout_s, v.termination_mode,
+    v.overlap_policy, v.missed_policy, v.parameters, v.parameter_passing, v.default_parameters,
+    v.secret_parameters, v.working_dir, v.username, v.launcher, v.output_to, v.container_id,
+    v.container_name, v.windows_password_name, v.caller, v.secrets_are_names, v.content_bytes_max,
+    v.resource_limits, v.survive_restarts, v.retry, v.rate_control";
+
 /// What the executions of a fire have in common.
 pub(crate) fn job_of_fire(tx: Tx<'_>, fire: i64) -> Result<Arc<Job>> {
-    tx.prepare_cached(
-        "SELECT v.invoke_id, v.command_id, v.type, v.content, v.timeout_s, v.termination_mode,
-                v.overlap_policy, v.missed_policy, v.parameters, v.parameter_passing, v.default_parameters,
-                v.secret_parameters, v.working_dir, v.username, v.launcher, v.output_to, v.container_id,
-                v.container_name, v.windows_password_name, v.caller, v.secrets_are_names,
-                v.content_bytes_max, v.resource_limits, v.survive_restarts, v.retry
-         FROM fires f JOIN invocations v ON v.id = f.invocation WHERE f.id = ?1",
-    )?
+    tx.prepare_cached(&format!(
+        "SELECT {JOB} FROM fires f JOIN invocations v ON v.id = f.invocation WHERE f.id = ?1"
+    ))?
     .query_row([fire], |row| Ok(read_job(tx, row)))?
     .map(Arc::new)
 }
 
-fn read_job(tx: Tx<'_>, row: &Row<'_>) -> Result<Job> {
+pub(super) fn read_job(tx: Tx<'_>, row: &Row<'_>) -> Result<Job> {
     let invoke_id = InvokeId::from_bytes(row.get(0)?);
     let overlap: Option<OverlapPolicy> = read_policy(row, 6)?;
     let missed: Option<MissedPolicy> = read_policy(row, 7)?;
@@ -248,6 +258,7 @@ fn read_job(tx: Tx<'_>, row: &Row<'_>) -> Result<Job> {
         resource_limits: read_json(row, 22)?,
         survive_restarts: row.get(23)?,
         retry: read_json(row, 24)?,
+        rate_control: read_json(row, 25)?,
     })
 }
 
@@ -453,7 +464,8 @@ pub(super) fn all() -> Query {
              v.parameters, v.parameter_passing, v.default_parameters, v.secret_parameters, v.working_dir,
              v.username, v.launcher, v.output_to, v.container_id, v.container_name,
              v.windows_password_name, v.resource_group_id, v.caller, v.resource_limits,
-             v.survive_restarts, v.retry, {}",
+             v.survive_restarts, v.retry, {}, v.rate_control,
+             (SELECT r.invoke_id FROM invocations r WHERE r.id = v.retry_of)",
             Tagged::Invocation.column("v.id")
         ),
         tables: "invocations v".to_owned(),
@@ -539,6 +551,7 @@ pub(super) fn read(
     let arguments = read_arguments(row, 19)?.unwrap_or_default().redacted();
     let settings = read_settings(row, 23)?;
     let status = status(tx, id)?;
+    let rate_control: RateControl = read_json(row, 36)?;
     let creation_time = read_time(row.get(9)?)?;
     let invoke_instances = match filter.omit_instances {
         true => Vec::new(),
@@ -592,7 +605,16 @@ pub(super) fn read(
         resource_limits: read_json(row, 32)?,
         survive_restarts: row.get(33)?,
         retry: read_json(row, 34)?,
+        max_concurrency: rate_control.max_concurrency,
+        max_errors: rate_control.max_errors,
+        waves: rate_control.waves,
+        wave_soak: rate_control.wave_soak,
+        priority: rate_control.priority,
+        concurrency_key: rate_control.concurrency_key.unwrap_or_default(),
+        start_deadline: rate_control.start_deadline,
+        deadline: rate_control.deadline,
         tags: tags::read(row, 35)?,
+        retry_of: row.get::<_, Option<_>>(37)?.map(InvokeId::from_bytes),
         instance_count: instance_count(tx, id)?,
         invoke_instances,
     })

@@ -9,7 +9,7 @@ use adjutant::{
     ClosureExecutor, CreateCommand, DeleteCommand, DescribeCloudAssistantStatus, DescribeCommands,
     DescribeFires, DescribeInstances, DescribeInvocationResults, DescribeInvocations, Engine,
     Error, Event, Instance, InvokeCommand, LOCAL, ModifyCommand, Parameters, Position,
-    PreviewCommand, RunCommand, StopInvocation,
+    PreviewCommand, RetryFailed, RunCommand, StopInvocation,
 };
 use libfuzzer_sys::fuzz_target;
 use serde::Serialize;
@@ -63,6 +63,7 @@ fuzz_target!(|json: &[u8]| {
         RunCommand => run_command,
         InvokeCommand => invoke_command,
         StopInvocation => stop_invocation,
+        RetryFailed => retry_failed,
         CreateCommand => create_command,
         ModifyCommand => modify_command,
         DeleteCommand => delete_command,

@@ -2,7 +2,7 @@
 
 use adjutant::{
     CreateCommand, DescribeInvocationResults, DescribeInvocations, Error, InvokeId, RunCommand,
-    StopInvocation,
+    Share, StopInvocation,
 };
 
 use crate::support::engine;
@@ -47,6 +47,30 @@ async fn requests_at_and_past_each_limit() {
     check(serde_json::json!({"Timeout": 0}), &["InvalidParameter.Timeout"]).await;
     check(serde_json::json!({"Timeout": 1}), &[]).await;
     check(serde_json::json!({"CommandContent": ""}), &["MissingParameter.CommandContent"]).await;
+    check(serde_json::json!({"Priority": 9, "ConcurrencyKey": text(64)}), &[]).await;
+    check(serde_json::json!({"Priority": "10"}), &["InvalidParameter.Priority"]).await;
+    check(serde_json::json!({"Priority": u64::MAX}), &["InvalidParameter.Priority"]).await;
+    for key in [String::new(), text(65), "a\nb".to_owned()] {
+        check(serde_json::json!({"ConcurrencyKey": key}), &["InvalidParameter.ConcurrencyKey"])
+            .await;
+    }
+    let (month, week) = (30 * 86_400_u64, 7 * 86_400_u64);
+    for (field, code) in [
+        ("StartDeadline", "InvalidParameter.StartDeadline"),
+        ("Deadline", "InvalidParameter.Deadline"),
+    ] {
+        for (seconds, fits) in [(0, false), (1, true), (month, true), (month + 1, false)] {
+            let code = if fits { &[][..] } else { &[code] };
+            check(serde_json::json!({field: seconds}), code).await;
+        }
+    }
+    let soak = |seconds: u64| serde_json::json!({"Waves": [1], "WaveSoak": seconds});
+    check(soak(0), &[]).await;
+    check(soak(week), &[]).await;
+    check(soak(week + 1), &["InvalidParameter.WaveSoak"]).await;
+    check(serde_json::json!({"WaveSoak": 0}), &["InvalidParameter.WaveSoak"]).await;
+    check(serde_json::json!({"Waves": vec!["100%"; 100]}), &[]).await;
+    check(serde_json::json!({"Waves": vec![1; 101]}), &["InvalidParameter.Waves"]).await;
     // 18 KiB and 24 KiB as Base64 are 13.5 KiB and 18 KiB of script.
     check(serde_json::json!({"CommandContent": script(18 * 1024)}), &[]).await;
     check(
@@ -70,6 +94,52 @@ async fn requests_at_and_past_each_limit() {
         &["MissingParam.InstanceId", "CmdName.ExceedLimit", "MissingParameter.CommandContent", "InvalidParameter.Timeout"],
     )
     .await;
+}
+
+#[tokio::test]
+async fn what_is_no_share_of_the_targets() {
+    let engine = engine().await;
+    let check = async |change: serde_json::Value, want: Option<(&str, &str, &str)>| {
+        let shown = change.to_string();
+        let found = match engine.run_command(run_from(change)).await {
+            Ok(_) => Vec::new(),
+            Err(error) => error.violations().to_vec(),
+        };
+        let told: Vec<_> = found.iter().map(|v| (v.code, v.field, v.message.as_str())).collect();
+        assert_eq!(told, Vec::from_iter(want), "{shown}");
+    };
+    let from_one = |it: &str| format!("want a number from 1 on, or 1% to 100%; it is `{it}`");
+    let any = |it: &str| format!("want a number from 0 on, or 0% to 100%; it is `{it}`");
+    for share in ["1", "1%", "100%", " 7 ", "18446744073709551615"] {
+        check(serde_json::json!({"MaxConcurrency": share}), None).await;
+        check(serde_json::json!({"MaxErrors": share}), None).await;
+        check(serde_json::json!({"Waves": [share]}), None).await;
+    }
+    check(serde_json::json!({"MaxConcurrency": 3, "Waves": [1, "50%"]}), None).await;
+    for none in ["0", "0%"] {
+        check(serde_json::json!({"MaxErrors": none}), None).await;
+    }
+    for none in ["0", "0%", "-1", "101%", "1.5", "ten", "%"] {
+        let (code, field) = ("InvalidParameter.MaxConcurrency", "MaxConcurrency");
+        check(serde_json::json!({field: none}), Some((code, field, &from_one(none)))).await;
+        let (code, field) = ("InvalidParameter.Waves", "Waves");
+        check(serde_json::json!({field: [none]}), Some((code, field, &from_one(none)))).await;
+    }
+    for none in ["-1", "101%", "1.5", "ten", "%"] {
+        let (code, field) = ("InvalidParameter.MaxErrors", "MaxErrors");
+        check(serde_json::json!({field: none}), Some((code, field, &any(none)))).await;
+    }
+    for (number, it) in [(serde_json::json!(-1), "-1"), (serde_json::json!(1.5), "1.5")] {
+        let (code, field) = ("InvalidParameter.MaxErrors", "MaxErrors");
+        check(serde_json::json!({field: number}), Some((code, field, &any(it)))).await;
+    }
+    let (code, field) = ("InvalidParameter.Waves", "Waves");
+    let message = "each wave counts those before it too; want no less than 10% after it, it has 9%";
+    check(serde_json::json!({field: ["10%", "9%"]}), Some((code, field, message))).await;
+    // What was never text.
+    let request = RunCommand::shell("exit:0").on(["i-1"]).max_errors(Share::percent(101));
+    let error = engine.run_command(request).await.expect_err("more than all");
+    assert_eq!(error.code(), "InvalidParameter.MaxErrors");
 }
 
 #[test]

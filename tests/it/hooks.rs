@@ -9,8 +9,8 @@ use adjutant::{
     DeleteCommand, DescribeCloudAssistantStatus, DescribeCommands, DescribeFires,
     DescribeInstances, DescribeInvocationResults, DescribeInvocations, Engine, EngineBuilder,
     Error, ExecutionStatus, Instance, InstanceId, InvocationStatus, InvokeCommand, InvokeId,
-    ManualClock, ModifyCommand, Operation, ParameterPassing, PreviewCommand, RunCommand, Secret,
-    SecretError, SecretRequest, SecretResolver, StopInvocation, Stream,
+    ManualClock, ModifyCommand, Operation, ParameterPassing, PreviewCommand, RetryFailed,
+    RunCommand, Secret, SecretError, SecretRequest, SecretResolver, StopInvocation, Stream,
 };
 use tokio::sync::Semaphore;
 
@@ -111,6 +111,10 @@ async fn each_operation_is_asked_about_before_it_has_any_effect() {
     check(&world, Operation::PauseInvocation, engine.pause_invocation(&repeats)).await;
     check(&world, Operation::ResumeInvocation, engine.resume_invocation(&repeats)).await;
     check(&world, Operation::RunNow, engine.run_now(&repeats)).await;
+    let retry = || RetryFailed::new(repeats);
+    check(&world, Operation::RetryFailed, engine.retry_failed(retry())).await;
+    let watched = async { engine.retry_failed_and_watch(retry()).await.map(drop) };
+    check(&world, Operation::RetryFailed, watched).await;
     let list = DescribeInvocations::default();
     check(&world, Operation::DescribeInvocations, engine.describe_invocations(list)).await;
     check(&world, Operation::DescribeInvocations, engine.wait(&repeats)).await;
@@ -173,6 +177,14 @@ async fn the_host_is_told_what_a_request_is_about() {
     let asked = rules.asked(Operation::ModifyCommand).pop().expect("asked");
     let told = (asked.command_id, asked.username.as_deref());
     assert_eq!(told, (Some(world.command), Some("root")));
+
+    let failed = RunCommand::shell("exit:1").on(["i-2", "i-1"]).username("root");
+    let failed = engine.run_command(failed).await.expect("allowed").invoke_id;
+    wait(engine, &failed).await;
+    engine.retry_failed(RetryFailed::new(failed)).await.expect("allowed");
+    let asked = rules.asked(Operation::RetryFailed).pop().expect("asked");
+    assert_eq!((asked.invoke_id, asked.username.as_deref()), (Some(failed), Some("root")));
+    assert_eq!(asked.instance_ids, ["i-2", "i-1"].map(InstanceId::from));
 
     // The start is told as whom, also where the stored command says so and not the request.
     let run = engine.invoke_command(InvokeCommand::new(world.command).on(["i-2"])).await;
@@ -483,6 +495,28 @@ async fn what_was_made_with_a_store_does_not_run_without_and_the_other_way_round
     };
     check(true, ExecutionStatus::Aborted, "ParameterStore.NotSupported", "").await;
     check(false, ExecutionStatus::Success, "", NAME).await;
+}
+
+#[tokio::test]
+async fn secrets_of_what_is_run_once_more_are_resolved_once_more() {
+    let (vault, seen, clock) = (Vault::new(), Seen::default(), clock());
+    let builder = with_witness(Engine::builder(), &seen).secret_resolver(vault.clone());
+    let engine = builder.clock(clock.clone()).open().await.expect("an engine");
+    register(&engine, "witness", 1).await;
+    let request = with_secret(ParameterPassing::Environment).frequency("rate(1h)");
+    let first = engine.run_command(request).await.expect("sound").invoke_id;
+    vault.fail(Some(SecretError::Unavailable("down".to_owned())));
+    pass(&clock, 3_600).await;
+    assert_eq!(ended(&engine, first, 1).await, [ExecutionStatus::Aborted]);
+    engine.stop_invocation(StopInvocation::new(first)).await.expect("it repeats");
+    let error = engine.retry_failed(RetryFailed::new(first)).await.expect_err("it is down");
+    assert_eq!(error.code(), "ParameterStore.NotSupported");
+    vault.fail(None);
+    let second = engine.retry_failed(RetryFailed::new(first)).await.expect("it is up").invoke_id;
+    assert_eq!(wait(&engine, &second).await.status, InvocationStatus::Success);
+    let seen = seen.lock().expect("no panic");
+    let values: Vec<_> = seen.iter().map(|(_, variables, _)| variables[1].1.as_str()).collect();
+    assert_eq!(values, [SECRET]);
 }
 
 #[tokio::test]

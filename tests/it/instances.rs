@@ -29,11 +29,15 @@ async fn this_machine_is_there_from_the_start_until_it_is_removed() {
 #[tokio::test]
 async fn registering_again_changes_and_updating_needs_one() {
     let engine = engine().await;
-    let changed = Instance::new("i-1").name("web").state(InstanceState::Stopped);
-    engine.register_instance(changed.clone()).await.expect("sound");
-    let only = DescribeInstances { instance_ids: vec!["i-1".into()], ..Default::default() };
-    let listed = engine.describe_instances(only).await.expect("it exists");
-    assert_eq!(listed.instances, [changed]);
+    let changed = || Instance::new("i-1").name("web").state(InstanceState::Stopped);
+    for changed in [changed().max_concurrency(2), changed()] {
+        engine.register_instance(changed.clone()).await.expect("sound");
+        let only = DescribeInstances { instance_ids: vec!["i-1".into()], ..Default::default() };
+        let listed = engine.describe_instances(only).await.expect("it exists");
+        assert_eq!(listed.instances, [changed]);
+    }
+    let none = engine.register_instance(changed().max_concurrency(0)).await.expect_err("none");
+    assert_eq!(none.code(), "InvalidParameter.MaxConcurrency");
     let error = engine.update_instance(Instance::new("i-9")).await.expect_err("unknown");
     assert_eq!(error.code(), "InvalidInstance.NotFound");
 }

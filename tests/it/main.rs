@@ -19,6 +19,7 @@ mod reboots;
 mod records;
 mod recurrence;
 mod retry;
+mod retry_failed;
 mod schedule;
 mod schedule_dst;
 mod schedule_laws;

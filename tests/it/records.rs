@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use adjutant::tencent::Tencent;
 use adjutant::{
-    ClosureExecutor, DescribeInvocationResults, Engine, ExecutionContext, Instance,
-    InvocationResult, InvokeId, OverlapPolicy, ResourceLimits, RunCommand, StopInvocation,
-    StopReason, Task, Usage,
+    ClosureExecutor, CreateCommand, DescribeInvocationResults, Engine, ExecutionContext, Instance,
+    Invocation, InvocationResult, InvokeId, OverlapPolicy, ResourceLimits, RunCommand, Share,
+    StopInvocation, StopReason, Task, Usage,
 };
 use serde_json::{Value, json};
 
 use crate::recurrence::{clock, ended, open, pass};
-use crate::support::{Gate, Place, ask, engine, everything, register, wait, within};
+use crate::support::{Gate, Place, ask, engine, everything, register, wait, with, within};
 
 /// An engine whose instance `i-1` is served by a closure.
 async fn served(act: impl Fn(&Task, &ExecutionContext) + Send + Sync + 'static) -> Engine {
@@ -81,6 +81,52 @@ async fn what_a_run_may_use_reaches_its_executor_and_its_record() {
     assert_eq!(silent, [None, None]);
     let page = ask(&engine, "DescribeInstances", json!({"InstanceId": ["i-1"]})).await;
     assert_eq!(page.expect("a page")["Instances"]["Instance"][0]["Shell"], "bash");
+}
+
+#[tokio::test]
+async fn how_executions_are_let_loose_is_on_record() {
+    let engine = engine().await;
+    let run = || RunCommand::shell("exit:0").on(["i-1"]);
+    let controlled = run()
+        .max_concurrency(2)
+        .max_errors(Share::percent(0))
+        .waves([Share::from(1), Share::percent(10)])
+        .wave_soak(60)
+        .priority(9)
+        .concurrency_key("db")
+        .start_deadline(600)
+        .deadline(3_600);
+    let said = json!({
+        "MaxConcurrency": "2", "MaxErrors": "0%", "Waves": ["1", "10%"], "WaveSoak": 60, "Priority": 9,
+        "ConcurrencyKey": "db", "StartDeadline": 600, "Deadline": 3_600,
+    });
+    let request = serde_json::to_value(&controlled).expect("JSON");
+    let kept = CreateCommand::shell("c", "exit:0");
+    let kept = engine.create_command(kept).await.expect("sound").command_id;
+    let invoke = json!({"CommandId": kept.to_string(), "InstanceId": ["i-1"]});
+    ask(&engine, "InvokeCommand", with(invoke, said.clone())).await.expect("sound");
+    engine.run_command(controlled).await.expect("sound");
+    engine.run_command(run()).await.expect("sound");
+
+    let page = ask(&engine, "DescribeInvocations", json!({})).await.expect("a page");
+    let [plain, controlled, invoked] =
+        &page["Invocations"]["Invocation"].as_array().expect("a list")[..]
+    else {
+        panic!("{page}")
+    };
+    for (field, value) in said.as_object().expect("an object") {
+        let told = [&request, controlled, invoked].map(|one| one.get(field));
+        assert_eq!(told, [Some(value); 3], "{field}");
+        assert_eq!(plain.get(field), None, "{field}");
+    }
+    let all = engine.describe_invocations(Default::default()).await.expect("a page");
+    assert_eq!(all.invocations.iter().map(|one| one.priority).collect::<Vec<_>>(), [5, 9, 9]);
+    for invocation in all.invocations {
+        let json = serde_json::to_value(&invocation).expect("JSON");
+        let again: Invocation = serde_json::from_value(json.clone()).expect("as written");
+        assert_eq!(again.priority, invocation.priority);
+        assert_eq!(serde_json::to_value(again).expect("JSON"), json);
+    }
 }
 
 #[tokio::test]
@@ -341,9 +387,10 @@ async fn the_second_dialect_stops_under_the_name_of_its_caller() {
     for (action, request, field) in [
         ("RunCommand", &run, json!({"ResourceLimits": {}})),
         ("RunCommand", &run, json!({"SurviveRestarts": true})),
+        ("RunCommand", &run, json!({"MaxConcurrency": "1"})),
         ("CancelInvocation", &cancel, json!({"Reason": "x"})),
     ] {
-        let request = crate::support::with(request.clone(), field);
+        let request = with(request.clone(), field);
         let error = tencent.call(action, &request.to_string()).await.expect_err("refused");
         assert_eq!(error.code, "UnknownParameter");
     }

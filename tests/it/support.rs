@@ -149,6 +149,7 @@ pub async fn ask(engine: &Engine, operation: &str, request: Value) -> Result<Val
     match operation {
         "RunCommand" => answer(engine.run_command(read(request)).await?),
         "InvokeCommand" => answer(engine.invoke_command(read(request)).await?),
+        "RetryFailed" => answer(engine.retry_failed(read(request)).await?),
         "StopInvocation" => answer(engine.stop_invocation(read(request)).await?),
         "CreateCommand" => answer(engine.create_command(read(request)).await?),
         "ModifyCommand" => answer(engine.modify_command(read(request)).await?),

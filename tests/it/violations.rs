@@ -61,6 +61,14 @@ async fn everything_that_is_wrong_with_a_run_is_told_in_its_pages_order() {
         "ResourceGroupId": "rg-none",
         "TerminationMode": "Kill",
         "WindowsPasswordName": "w".repeat(256),
+        "MaxConcurrency": 0,
+        "MaxErrors": "most",
+        "Waves": ["2", "x", "1"],
+        "WaveSoak": 604_801,
+        "Priority": 10,
+        "ConcurrencyKey": "k".repeat(65),
+        "StartDeadline": 0,
+        "Deadline": 2_592_001,
     });
     let found = violations(&engine, "RunCommand", request).await;
     let want = [
@@ -87,8 +95,17 @@ async fn everything_that_is_wrong_with_a_run_is_told_in_its_pages_order() {
         "InvalidInstance.NotFound",
         "InvalidResourceGroup.NotFound",
         "InvalidTerminationMode.NotFound",
-        // The pages have none for it.
+        // The pages have none for these.
         "InvalidParameter.Timeout",
+        "InvalidParameter.MaxConcurrency",
+        "InvalidParameter.MaxErrors",
+        "InvalidParameter.Waves",
+        "InvalidParameter.Waves",
+        "InvalidParameter.WaveSoak",
+        "InvalidParameter.Priority",
+        "InvalidParameter.ConcurrencyKey",
+        "InvalidParameter.StartDeadline",
+        "InvalidParameter.Deadline",
     ];
     assert_eq!(codes(&found), want);
     let check = |code: &str, field: &str, numbers: &[&str]| {
@@ -107,6 +124,13 @@ async fn everything_that_is_wrong_with_a_run_is_told_in_its_pages_order() {
     check("InvalidLauncher.LengthLimitExceeded", "Launcher", &["1024", "1025"]);
     check("InvalidClientToken.Malformed", "ClientToken", &["64", "65"]);
     check("InvalidParameter.Timeout", "Timeout", &["1 to", "0"]);
+    check("InvalidParameter.MaxConcurrency", "MaxConcurrency", &["from 1 on", "`0`"]);
+    check("InvalidParameter.MaxErrors", "MaxErrors", &["from 0 on", "`most`"]);
+    check("InvalidParameter.WaveSoak", "WaveSoak", &["604800", "604801"]);
+    check("InvalidParameter.Priority", "Priority", &["0 to 9", "10"]);
+    check("InvalidParameter.ConcurrencyKey", "ConcurrencyKey", &["64", "65"]);
+    check("InvalidParameter.StartDeadline", "StartDeadline", &["1 to 2592000", "0"]);
+    check("InvalidParameter.Deadline", "Deadline", &["1 to 2592000", "2592001"]);
     check("InvalidInstance.NotFound", "InstanceId", &["i-9"]);
     check("InvalidRepeatMode.NotFound", "RepeatMode", &["Sometimes", "DryRun"]);
 }

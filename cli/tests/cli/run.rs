@@ -58,6 +58,70 @@ fn what_fails_is_tried_again() {
 }
 
 #[test]
+fn what_failed_is_run_once_more() {
+    let place = Place::with_instances(&["i-1", "i-2"]);
+    // One of the two can make it, and whoever comes when it is gone.
+    assert_eq!(place.run(&["run", "--on", "i-1,i-2", "mkdir once"]).code, Some(1));
+    let first = place.newest();
+    let done = place.run(&["retry", &first]);
+    assert_eq!((done.code, done.err.matches("Failed     1").count()), (Some(1), 1), "{}", done.err);
+    let second = place.newest();
+    assert!(place.ok(&["show", &second]).contains(&format!("Retry of  {first}\n")));
+    fs::remove_dir(place.path("once")).expect("it is there");
+    let third = place.ok(&["retry", &second, "--detach", "--client-token", "t"]);
+    assert_eq!(place.ok(&["retry", &second, "--detach", "--client-token", "t"]), third);
+    place.wait_until(third.trim(), "Success");
+    place.wait_until_unowned();
+    let done = place.run(&["retry", third.trim()]);
+    assert_eq!(done.code, Some(1));
+    assert!(
+        done.err.ends_with("want one that did not (InvalidStatus.NothingFailed)\n"),
+        "{}",
+        done.err
+    );
+}
+
+#[test]
+fn rates_are_on_record() {
+    let place = Place::new();
+    let rates = [
+        "--max-concurrency",
+        "10%",
+        "--max-errors",
+        "5",
+        "--waves",
+        "1,10%, 100%",
+        "--wave-soak",
+        "60",
+        "--priority",
+        "7",
+        "--key",
+        "db",
+        "--start-deadline",
+        "600",
+        "--deadline",
+        "3600",
+    ];
+    let done = place.run(&[&["run"], &rates[..], &["true"]].concat());
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    let shown = place.ok(&["show", &place.newest()]);
+    for line in [
+        "At a time 10%\n",
+        "Errors    at most 5\n",
+        "Waves     1, 10%, 100%, 60 s between\n",
+        "Priority  7\n",
+        "Key       db\n",
+        "Start in  600 s\n",
+        "End in    3600 s\n",
+    ] {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+    place.ok(&["run", "true"]);
+    let shown = place.ok(&["show", &place.newest()]);
+    assert!(!["At a time", "Waves", "Priority"].iter().any(|name| shown.contains(name)), "{shown}");
+}
+
+#[test]
 fn what_is_wrong_with_a_retry_is_told() {
     let place = Place::new();
     let check = |words: &[&str], code: i32, want: &str| {
@@ -381,11 +445,11 @@ fn a_stop_says_what_for() {
 }
 
 #[test]
-fn instances_have_shells() {
+fn instances_have_shells_and_bounds() {
     let place = Place::new();
-    place.ok(&["instances", "add", "i-1", "--shell", "bash"]);
+    place.ok(&["instances", "add", "i-1", "--shell", "bash", "--max-concurrency", "2"]);
     let listed = place.ok(&["instances", "list"]);
-    assert!(listed.contains("SHELL") && listed.contains("bash"), "{listed}");
+    assert!(listed.contains("SHELL  AT A TIME") && listed.contains("bash           2"), "{listed}");
     for shell in [" bash", "bash -x"] {
         let done = place.run(&["instances", "add", "i-1", "--shell", shell]);
         assert_eq!(done.code, Some(1));
