@@ -769,8 +769,9 @@ async fn a_stop_finds_who_has_a_name_cut_inside_a_character() {
 
 #[tokio::test]
 async fn a_stop_is_heard_once() {
-    let script = "trap 'echo term' TERM; setsid sh -c 'trap \"echo stray-term\" TERM; echo stray=$$; \
-                  sleep 1000 & wait; kill $!; sleep 0.1' & echo leader=$$; sleep 1000 & wait; wait; kill $!";
+    // Each says its number last: what it starts after the stop would hear nothing of it.
+    let script = "trap 'echo term' TERM; setsid sh -c 'trap \"echo stray-term\" TERM; sleep 1000 & \
+                  echo stray=$$; wait; kill $!; sleep 0.1' & sleep 1000 & echo leader=$$; wait; wait; kill $!";
     let mut run = Run::new(script);
     let task = run.start();
     let (stray, _leader) = (run.process("stray").await, run.value("leader").await);
