@@ -1,5 +1,6 @@
 //! The engine's own settings; each default has its reason beside it.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,8 @@ pub(crate) struct Config {
     pub durability: Durability,
     /// Executions that run at a time.
     pub concurrency_max: usize,
+    /// Of those with a `ConcurrencyKey`, by that.
+    pub concurrency_keys: HashMap<String, usize>,
     /// Read-only connections.
     pub readers_max: u32,
     /// From SIGTERM to SIGKILL.
@@ -48,6 +51,7 @@ impl Default for Config {
             durability: Durability::Full,
             // Processes wait more than they compute; past this a small machine only swaps.
             concurrency_max: 64,
+            concurrency_keys: HashMap::new(),
             // Reads are short; more connections than this only hold more page cache.
             readers_max: 4,
             stop_grace: Duration::from_secs(5),

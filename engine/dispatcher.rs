@@ -33,11 +33,12 @@ use crate::secret::DynSecretResolver;
 use crate::sink::Sinks;
 use crate::status::{Cause, ExecutionStatus};
 use crate::store::executions::{self, Claimed, Ended, Finished, GoingOn};
+use crate::store::fires::Limits;
 use crate::store::{Store, Tx};
 
 use admission::Admission;
-use claim::ClaimedWork;
-use orders::{Mail, Orders, Phase};
+use claim::{ClaimedFire, ClaimedWork};
+use orders::{Berth, Mail, Orders, Phase};
 use slots::Backlog;
 use steps::{Step, Steps, Written};
 
@@ -59,8 +60,8 @@ pub(crate) struct Resources {
     pub authorizer: Option<Arc<dyn DynAuthorizer>>,
     pub secrets: Option<Arc<dyn DynSecretResolver>>,
     pub scratch: Arc<Scratch>,
-    /// Woken when something is to be tried again at a time of its own.
-    pub retries: Arc<Notify>,
+    /// Woken when something is to be done at a time of its own: another attempt, another wave.
+    pub scheduler: Arc<Notify>,
     pub sinks: Arc<Sinks>,
     pub whole_outputs: Arc<WholeOutputs>,
     /// Called on when whole outputs wait to be delivered.
@@ -91,8 +92,8 @@ impl Dispatcher {
         let steps = Steps::new(Arc::clone(store), Arc::clone(&orders), Arc::clone(clock));
         let work = Loop {
             orders: Arc::clone(&orders),
+            backlog: Backlog::new(resources.config.concurrency_keys.clone()),
             resources,
-            backlog: Backlog::new(),
             tasks: JoinSet::new(),
             running: HashMap::new(),
             task_of: HashMap::new(),
@@ -161,6 +162,9 @@ struct Running {
     fire: i64,
     instance_id: InstanceId,
     job: Arc<Job>,
+    /// What it counts against, beside its place.
+    limits: Option<Arc<Limits>>,
+    berth: Option<Berth>,
     output: Arc<LiveOutput>,
     report: Arc<Mutex<Report>>,
     stop: Arc<watch::Sender<Option<StopOrder>>>,
@@ -168,6 +172,16 @@ struct Running {
     started: Duration,
     /// None until its executor has it.
     task: Option<AbortHandle>,
+}
+
+/// An execution that is to be started.
+struct Start {
+    fire: i64,
+    job: Arc<Job>,
+    limits: Option<Arc<Limits>>,
+    claimed: Claimed,
+    berth: Option<Berth>,
+    started_at_ms: i64,
 }
 
 impl Loop {
@@ -216,7 +230,15 @@ impl Loop {
         for launch in launches {
             self.backlog.pass_over(launch.fire);
             for claimed in launch.claimed {
-                self.start(launch.fire, Arc::clone(&launch.job), claimed, launch.claimed_at_ms);
+                let start = Start {
+                    fire: launch.fire,
+                    job: Arc::clone(&launch.job),
+                    limits: None,
+                    claimed,
+                    berth: None,
+                    started_at_ms: launch.claimed_at_ms,
+                };
+                self.start(start);
             }
         }
         for (execution, order) in stops {
@@ -264,8 +286,13 @@ impl Loop {
         self.end(running, outcome);
     }
 
-    fn end(&mut self, running: Running, outcome: Outcome) {
+    fn end(&mut self, mut running: Running, outcome: Outcome) {
         self.orders.free_places(1);
+        if let Some(limits) = &running.limits {
+            self.backlog.vacate(limits);
+        }
+        // Free before its end is written, which lets another have it.
+        let frees = running.berth.take().map(|berth| berth.instance);
         let report =
             std::mem::take(&mut *running.report.lock().unwrap_or_else(PoisonError::into_inner));
         let asked = running.stop.borrow().clone();
@@ -296,6 +323,7 @@ impl Loop {
             attempt: running.attempt,
             fire: running.fire,
             lets_wait: running.job.lets_wait,
+            frees,
             verdict,
             output,
             delivery,
@@ -317,13 +345,16 @@ impl Loop {
             && self.backlog.may_have_work()
             && !(self.claims_fail && self.ended.is_empty());
         let room = if claims { self.orders.take_places(CLAIM_MAX) } else { 0 };
-        if room == 0 && self.ended.is_empty() {
+        let plan = self.backlog.plan(room, now_ms(&*self.resources.clock));
+        if plan.is_empty() && self.ended.is_empty() {
+            // Whatever waits, waits for something else than a place.
+            self.give_up(&plan);
             return false;
         }
         // In the order of their numbers, which is that of their rows.
         self.ended.sort_unstable_by_key(|(ended, _)| ended.id);
         let (ended, runs) = self.ended.drain(..).unzip();
-        self.steps.begin(ended, runs, self.backlog.plan(room));
+        self.steps.begin(ended, runs, plan);
         true
     }
 
@@ -337,8 +368,7 @@ impl Loop {
                     Some(work) => self.start_all(work, &plan, claimed_at_ms),
                     None => self.give_up(&plan),
                 }
-                self.tell(&ended, &runs, &finished);
-                self.backlog.release(finished.released);
+                self.act_on(&ended, &runs, finished);
             }
             Err(error) => {
                 self.give_up(&plan);
@@ -368,31 +398,43 @@ impl Loop {
             match self.resources.store.write(op).await {
                 Ok(finished) => {
                     let (ended, run) = (std::slice::from_ref(&ended[n]), std::slice::from_ref(run));
-                    self.tell(ended, run, &finished);
-                    self.backlog.release(finished.released);
+                    self.act_on(ended, run, finished);
                 }
                 Err(error) => tracing::error!(%error, "the end of an execution cannot be recorded"),
             }
         }
     }
 
-    fn start_all(&mut self, work: ClaimedWork, plan: &slots::Plan, claimed_at_ms: i64) {
-        let used: usize = work.claimed.iter().map(|(_, _, claimed)| claimed.len()).sum();
+    /// Tells of what has ended, and sees to what that has led to.
+    fn act_on(&mut self, ended: &[Ended], runs: &[Running], finished: Finished) {
+        self.tell(ended, runs, &finished);
+        self.backlog.release(finished.released);
+        self.backlog.admit(finished.admitted);
+    }
+
+    fn start_all(&mut self, work: ClaimedWork, plan: &slots::Plan, started_at_ms: i64) {
+        let used: usize = work.claimed.iter().map(|fire| fire.executions.len()).sum();
         self.orders.free_places(plan.room.saturating_sub(used));
-        for (fire, job, claimed) in work.claimed {
-            for execution in claimed {
-                self.start(fire, Arc::clone(&job), execution, claimed_at_ms);
+        self.backlog.apply(plan, work.taken);
+        for ClaimedFire { fire, job, limits, executions } in work.claimed {
+            for (claimed, berth) in executions {
+                let (job, limits) = (Arc::clone(&job), limits.clone());
+                self.start(Start { fire, job, limits, claimed, berth, started_at_ms });
             }
         }
-        self.backlog.apply(plan, work.taken);
     }
 
     /// Takes back what has survived the engine before.
     fn resume(&mut self, going_on: GoingOn) {
-        let GoingOn { fire, job, claimed, started_at_ms, stop } = going_on;
+        let GoingOn { fire, job, claimed, limits, started_at_ms, stop } = going_on;
         let id = claimed.id;
         self.orders.occupy_place();
-        self.begin(fire, job, claimed, started_at_ms, true);
+        if let Some(limits) = &limits {
+            self.backlog.occupy(limits);
+        }
+        let berth =
+            claimed.instance_max.and_then(|_| self.orders.berth(claimed.instance, u32::MAX));
+        self.begin(Start { fire, job, limits, claimed, berth, started_at_ms }, true);
         let running = self.task_of.get(&id).and_then(|task| self.running.get_mut(task));
         if let Some(running) = running {
             let clock = &self.resources.clock;
@@ -404,23 +446,17 @@ impl Loop {
         }
     }
 
-    fn start(&mut self, fire: i64, job: Arc<Job>, claimed: Claimed, started_at_ms: i64) {
-        let id = claimed.id;
-        self.begin(fire, job, claimed, started_at_ms, false);
+    fn start(&mut self, start: Start) {
+        let id = start.claimed.id;
+        self.begin(start, false);
         let Some((_, order)) = self.early_stops.remove(&id) else { return };
         if let Some(running) = self.running(id) {
             ask_to_stop(&running.stop, &order);
         }
     }
 
-    fn begin(
-        &mut self,
-        fire: i64,
-        job: Arc<Job>,
-        claimed: Claimed,
-        started_at_ms: i64,
-        resumes: bool,
-    ) {
+    fn begin(&mut self, start: Start, resumes: bool) {
+        let Start { fire, job, limits, claimed, berth, started_at_ms } = start;
         let Resources { hub, config, clock, executors, scratch, sinks, whole_outputs, .. } =
             &self.resources;
         let invoke_id = job.invoke_id;
@@ -441,6 +477,8 @@ impl Loop {
             fire,
             instance_id: claimed.instance_id.clone(),
             job,
+            limits,
+            berth,
             output,
             report: Arc::default(),
             stop: Arc::new(stop),
@@ -532,8 +570,14 @@ impl Loop {
                 self.resources.scratch.forget(name.as_ref());
             }
         }
-        if !finished.retries.is_empty() {
-            self.resources.retries.notify_one();
+        for (invoke_id, cancelled) in &finished.called_off {
+            let (at_ms, status) = (now_ms(&*self.resources.clock), ExecutionStatus::Cancelled);
+            let change =
+                |(id, on): &(ExecutionId, InstanceId)| Change::of(*id, on.clone(), status, at_ms);
+            self.resources.hub.publish(*invoke_id, || cancelled.iter().map(change).collect());
+        }
+        if !finished.retries.is_empty() || finished.wave_ended {
+            self.resources.scheduler.notify_one();
         }
         let waits = |ended: &Ended| {
             let delivery = ended.delivery.as_ref();

@@ -30,6 +30,7 @@ use crate::dispatcher::Dispatcher;
 use crate::error::{Error, Result};
 use crate::event::{Feed, Hub, Subscription};
 use crate::execution::Finished;
+use crate::gate::DynWaveGate;
 use crate::id::{InstanceId, InvokeId};
 use crate::limits::Limits;
 use crate::operation::Operation;
@@ -135,6 +136,7 @@ impl Scheduling {
         store: &Arc<Store>,
         clock: &Arc<dyn Clock>,
         vigil: &Arc<Vigil>,
+        gate: Option<Arc<dyn DynWaveGate>>,
         wake: Arc<Notify>,
         announcer: Announcer,
     ) -> Self {
@@ -144,6 +146,7 @@ impl Scheduling {
             store: Arc::clone(store),
             clock: Arc::clone(clock),
             vigil: Arc::clone(vigil),
+            gate,
             wake: Arc::clone(&wake),
             announce: Arc::new(move |step| announcer.step(step, now_ms(&*told_by))),
             _alive: still_alive,

@@ -98,6 +98,16 @@ pub(crate) struct Change {
 }
 
 impl Change {
+    /// An execution has come to stand so.
+    pub(crate) fn of(
+        execution_id: ExecutionId,
+        instance_id: InstanceId,
+        status: ExecutionStatus,
+        at_ms: i64,
+    ) -> Self {
+        Self { execution_id, instance_id, status, at_ms, retry_at_ms: None, output: None }
+    }
+
     /// Another attempt has been made, and waits for its time.
     pub(crate) fn retry(
         execution_id: ExecutionId,

@@ -89,9 +89,33 @@ pub enum StopReason {
     Replaced,
     /// The engine shuts down.
     Shutdown,
+    /// The time for all of its fire is up.
+    Deadline,
+    /// Too many other executions of its fire have ended without success.
+    Errors,
+    /// The next wave of its fire may not start.
+    Gate,
 }
 
-text_enum!(StopReason, "reason to stop", [Timeout, Stopped, Replaced, Shutdown]);
+text_enum!(
+    StopReason,
+    "reason to stop",
+    [Timeout, Stopped, Replaced, Shutdown, Deadline, Errors, Gate]
+);
+
+impl StopReason {
+    /// The `ErrorCode` of what was stopped for it; empty for what somebody wanted.
+    pub(crate) const fn code(self) -> &'static str {
+        match self {
+            Self::Timeout => "ExecutionTimeout",
+            Self::Stopped | Self::Replaced => "",
+            Self::Shutdown => EXECUTION_INTERRUPTED,
+            Self::Deadline => "DeadlineExceeded",
+            Self::Errors => "MaxErrorsExceeded",
+            Self::Gate => "WaveHalted",
+        }
+    }
+}
 
 /// That something is to end: why, and on whose request if it is one.
 #[derive(Debug, Clone)]
@@ -132,6 +156,9 @@ impl StopOrder {
             StopReason::Stopped => "stopped on request",
             StopReason::Replaced => "replaced by the fire after it",
             StopReason::Shutdown => "the engine shut down while it ran",
+            StopReason::Deadline => "stopped at the deadline of its invocation",
+            StopReason::Errors => "called off, for more than MaxErrors others had failed,",
+            StopReason::Gate => "called off with its wave",
         };
         format!("{what}{by}{when}{reason}")
     }
@@ -237,6 +264,8 @@ pub(crate) struct Verdict {
 
 /// The `ErrorCode` of an execution whose executor failed.
 pub(crate) const EXECUTION_EXCEPTION: &str = "ExecutionException";
+/// The `ErrorCode` of an execution that did not start in time.
+pub(crate) const START_DEADLINE_EXCEEDED: &str = "StartDeadlineExceeded";
 /// The `ErrorCode` of an execution that the end of its engine cut off.
 pub(crate) const EXECUTION_INTERRUPTED: &str = "ExecutionInterrupted";
 
@@ -289,12 +318,14 @@ impl Verdict {
                 )
             },
             Outcome::Stopped { signal, exit_code, info: how } => {
-                let (cause, code) = match asked.map(|order| order.cause) {
-                    Some(StopReason::Timeout) => (Cause::TimedOut, "ExecutionTimeout"),
-                    Some(StopReason::Stopped | StopReason::Replaced) => (Cause::Stopped, ""),
-                    Some(StopReason::Shutdown) => (Cause::Interrupted, EXECUTION_INTERRUPTED),
-                    None => (Cause::Broke, EXECUTION_EXCEPTION),
+                let asked_for = asked.map(|order| order.cause);
+                let cause = match asked_for {
+                    Some(StopReason::Timeout) => Cause::TimedOut,
+                    Some(StopReason::Shutdown) => Cause::Interrupted,
+                    Some(_) => Cause::Stopped,
+                    None => Cause::Broke,
                 };
+                let code = asked_for.map_or(EXECUTION_EXCEPTION, StopReason::code);
                 let why = match asked {
                     Some(order) if order.cause == StopReason::Timeout => {
                         order.told(&format!(" of {timeout_s} s"))

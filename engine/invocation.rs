@@ -1,5 +1,6 @@
 //! Invocations: requests to run a command on instances, and what became of them.
 
+pub(crate) mod bounds;
 pub(crate) mod client_token;
 pub(crate) mod container;
 pub(crate) mod exec;

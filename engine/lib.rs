@@ -56,6 +56,7 @@ mod tag;
 mod authorizer;
 mod event;
 mod executor;
+mod gate;
 mod sink;
 mod store;
 
@@ -88,6 +89,7 @@ pub use execution::{
 pub use executor::{
     ClosureExecutor, ExecutionContext, Executor, ProcessExecutor, Task, helper_main,
 };
+pub use gate::{EndedWave, WaveDecision, WaveGate};
 pub use given::Given;
 pub use id::{CommandId, ExecutionId, InstanceId, InvokeId, ParseIdError};
 pub use instance::{

@@ -42,6 +42,7 @@ pub(crate) fn take_over(
     let evidence =
         format!("{engine} ended while it ran; its end is not known, and it was not run again");
     let interrupted = executions::interrupt(tx, lost, &evidence, now_ms)?;
+    executions::admit_all(tx)?;
     meta::set(tx, OWNER, &format!("pid {}", std::process::id()))?;
     Ok(interrupted)
 }

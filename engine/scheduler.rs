@@ -1,4 +1,5 @@
-//! Turns timers that are due into fires, and lets executions be tried again when their time has come.
+//! Turns timers that are due into fires, lets executions be tried again when their time has come and
+//! waves start when theirs has, and ends what is past its deadline.
 //! Fire times follow the real-time clock; since that one can
 //! be set at any moment, the loop reads it again at least every half minute. All that counts is in
 //! the records: each timer holds its next nominal time, so nothing fires twice whatever the clock
@@ -8,15 +9,19 @@ mod plan;
 mod step;
 mod vigil;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, watch};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, now_ms};
 use crate::error::Result;
+use crate::gate::{self, DynWaveGate, EndedWave, WaveDecision};
+use crate::store::waves::DueWave;
 use crate::store::{Store, Tx};
+use step::Gate;
 
 pub(crate) use step::{Settling, Step};
 pub(crate) use vigil::Vigil;
@@ -31,6 +36,8 @@ pub(crate) struct Scheduler {
     pub store: Arc<Store>,
     pub clock: Arc<dyn Clock>,
     pub vigil: Arc<Vigil>,
+    /// Asked before each wave but the first, if there is one.
+    pub gate: Option<Arc<dyn DynWaveGate>>,
     /// A timer, or another attempt, has been added that may be earlier than all others.
     pub wake: Arc<Notify>,
     /// Called with what each step did, right after its commit.
@@ -42,28 +49,55 @@ pub(crate) struct Scheduler {
 impl Scheduler {
     /// Works until it is dropped.
     pub(crate) async fn run(self) {
+        let mut asked: Option<Asked> = None;
         loop {
-            let wait = match self.step().await {
-                Ok(step) if step.more => continue,
-                Ok(step) => self.until(step.next_due_ms),
+            let wait = match self.step(asked.is_some()).await {
+                Ok(step) => {
+                    if let (Some(gate), Some(due)) = (&self.gate, step.wave) {
+                        asked = Some(ask(gate, due));
+                    }
+                    if step.more {
+                        continue;
+                    }
+                    self.until(step.next_due_ms)
+                }
                 Err(error) => {
-                    tracing::error!(%error, "timers that are due are not on disk yet");
+                    tracing::error!(%error, "what is due is not on disk yet");
                     RETRY_AFTER
                 }
             };
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = self.clock.sleep(wait) => {}
+                (due, decision) = answer(&mut asked), if asked.is_some() => {
+                    asked = None;
+                    if let Err(error) = self.decide(due, decision).await {
+                        tracing::error!(%error, "a decision about a wave is not on disk");
+                        self.clock.sleep(RETRY_AFTER).await;
+                    }
+                }
             }
         }
     }
 
     /// Fires what is due and tries again what is, one batch of it.
-    async fn step(&self) -> Result<Step> {
+    async fn step(&self, is_asking: bool) -> Result<Step> {
         let watchful = self.vigil.look();
+        let gate = match &self.gate {
+            None => Gate::None,
+            Some(_) if is_asking => Gate::Busy,
+            Some(_) => Gate::Free,
+        };
         let announce = Arc::clone(&self.announce);
-        let fire = move |tx: Tx<'_>| Step::fire_due(tx, watchful);
+        let fire = move |tx: Tx<'_>| Step::fire_due(tx, watchful, gate);
         self.store.write_then(fire, move |step| announce(step)).await
+    }
+
+    /// Carries out what was decided about a wave.
+    async fn decide(&self, due: DueWave, decision: WaveDecision) -> Result<()> {
+        let (announce, now_ms) = (Arc::clone(&self.announce), now_ms(&*self.clock));
+        let decide = move |tx: Tx<'_>| Step::decide(tx, &due, &decision, now_ms);
+        self.store.write_then(decide, move |step| announce(step)).await.map(drop)
     }
 
     fn until(&self, next_due_ms: Option<i64>) -> Duration {
@@ -71,5 +105,23 @@ impl Scheduler {
             return SLEEP_MAX;
         };
         (due - self.clock.realtime()).to_std().unwrap_or_default().min(SLEEP_MAX)
+    }
+}
+
+/// What somebody is deciding about a wave.
+type Asked = Pin<Box<dyn Future<Output = (DueWave, WaveDecision)> + Send>>;
+
+fn ask(gate: &Arc<dyn DynWaveGate>, due: DueWave) -> Asked {
+    let mut ended = EndedWave::new(due.invoke_id, due.targets);
+    (ended.succeeded, ended.failed) = (due.ended.succeeded, due.ended.failed);
+    ended.stopped = due.ended.stopped;
+    let decision = gate::ask(Arc::clone(gate), ended);
+    Box::pin(async move { (due, decision.await) })
+}
+
+async fn answer(asked: &mut Option<Asked>) -> (DueWave, WaveDecision) {
+    match asked {
+        Some(asked) => asked.await,
+        None => std::future::pending().await,
     }
 }

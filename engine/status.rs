@@ -76,7 +76,7 @@ status_enum! {
         Timeout,
         /// Never ran: the command does not suit the instance (type, user, directory, launcher, interpreter).
         Invalid,
-        /// Never ran: it could not be delivered to the instance.
+        /// Never ran: it could not be delivered to the instance, or not in time.
         Aborted,
         /// Never ran: stopped while it waited.
         Cancelled,
@@ -128,6 +128,8 @@ pub enum Cause {
     TimedOut,
     /// It was ended because of a stop.
     Stopped,
+    /// It had not started when the time for that was over.
+    Expired,
     /// The command does not suit the instance.
     Unsuitable,
     /// Nobody could take it to the instance.
@@ -146,7 +148,7 @@ impl Cause {
             Cause::Released => &[Scheduled],
             Cause::Claimed => &[Pending],
             Cause::StopAsked => &[Running],
-            Cause::StopAskedEarly => &[Pending, Scheduled],
+            Cause::StopAskedEarly | Cause::Expired => &[Pending, Scheduled],
             Cause::ExitedZero
             | Cause::ExitedNonzero
             | Cause::TimedOut
@@ -170,7 +172,7 @@ impl Cause {
             Cause::TimedOut => ExecutionStatus::Timeout,
             Cause::Stopped => ExecutionStatus::Terminated,
             Cause::Unsuitable => ExecutionStatus::Invalid,
-            Cause::Undeliverable => ExecutionStatus::Aborted,
+            Cause::Undeliverable | Cause::Expired => ExecutionStatus::Aborted,
             Cause::Broke | Cause::Interrupted => ExecutionStatus::Error,
         }
     }
@@ -409,11 +411,12 @@ mod tests {
     use super::ExecutionStatus as E;
     use super::*;
 
-    const CAUSES: [Cause; 12] = [
+    const CAUSES: [Cause; 13] = [
         Cause::Released,
         Cause::Claimed,
         Cause::StopAsked,
         Cause::StopAskedEarly,
+        Cause::Expired,
         Cause::ExitedZero,
         Cause::ExitedNonzero,
         Cause::TimedOut,
@@ -442,6 +445,8 @@ mod tests {
         check(E::Running, Cause::Claimed, None);
         check(E::Pending, Cause::StopAskedEarly, Some(E::Cancelled));
         check(E::Pending, Cause::StopAsked, None);
+        check(E::Scheduled, Cause::Expired, Some(E::Aborted));
+        check(E::Running, Cause::Expired, None);
         check(E::Running, Cause::StopAsked, Some(E::Stopping));
         check(E::Stopping, Cause::Stopped, Some(E::Terminated));
         check(E::Stopping, Cause::ExitedZero, Some(E::Success));

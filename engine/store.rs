@@ -9,6 +9,7 @@ pub(crate) mod commands;
 mod connection;
 mod contents;
 pub(crate) mod days;
+pub(crate) mod deadlines;
 pub(crate) mod deliveries;
 pub(crate) mod executions;
 pub(crate) mod fires;
@@ -28,6 +29,7 @@ pub(crate) mod stop;
 mod tags;
 pub(crate) mod targets;
 pub(crate) mod timers;
+pub(crate) mod waves;
 mod writer;
 
 use std::path::{Path, PathBuf};

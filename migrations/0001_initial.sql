@@ -218,13 +218,32 @@ CREATE TABLE fires (
     failed      INTEGER NOT NULL DEFAULT 0,
     stopped     INTEGER NOT NULL DEFAULT 0,
     -- When it was dealt with, which is later than its nominal time.
-    dealt_at_ms INTEGER NOT NULL
+    dealt_at_ms INTEGER NOT NULL,
+    -- What its invocation's rate control comes to for it; NULL where it says nothing.
+    priority        INTEGER NOT NULL DEFAULT 5 CHECK (priority BETWEEN 0 AND 9),
+    concurrency_max INTEGER CHECK (concurrency_max > 0),
+    concurrency_key TEXT,
+    errors_max      INTEGER CHECK (errors_max >= 0),
+    -- Of waves: how many executions have been let loose, the last of them, and when more may be.
+    opened          INTEGER CHECK (opened > 0),
+    open_until      INTEGER,
+    wave_at_ms      INTEGER,
+    -- Until when an execution may start, and all of them have to end.
+    start_by_ms     INTEGER,
+    end_by_ms       INTEGER,
+    CHECK ((opened IS NULL) = (open_until IS NULL)),
+    CHECK (wave_at_ms IS NULL OR opened IS NOT NULL)
 ) STRICT;
 CREATE INDEX fires_by_invocation ON fires (invocation);
 CREATE UNIQUE INDEX fires_by_timer ON fires (timer, fire_at_ms) WHERE timer IS NOT NULL;
 -- The queue: what is finished costs it nothing.
 CREATE INDEX fires_unfinished ON fires (id) WHERE unfinished > 0;
 CREATE INDEX fires_unfinished_by_invocation ON fires (invocation) WHERE unfinished > 0;
+-- Those that go before others are found however many others there are.
+CREATE INDEX fires_urgent ON fires (id) WHERE unfinished > 0 AND priority > 5;
+CREATE INDEX fires_by_wave ON fires (wave_at_ms) WHERE wave_at_ms IS NOT NULL;
+CREATE INDEX fires_by_start ON fires (start_by_ms) WHERE start_by_ms IS NOT NULL AND unfinished > 0;
+CREATE INDEX fires_by_end ON fires (end_by_ms) WHERE end_by_ms IS NOT NULL AND unfinished > 0;
 
 CREATE TABLE executions (
     id             INTEGER PRIMARY KEY,
@@ -241,7 +260,8 @@ CREATE TABLE executions (
     error_info     TEXT,
     -- Why it was asked to end, who asked as far as the host says, and what for in their words.
     stop_cause     TEXT CHECK (
-        stop_cause = 'Timeout' OR stop_cause = 'Stopped' OR stop_cause = 'Replaced' OR stop_cause = 'Shutdown'),
+        stop_cause = 'Timeout' OR stop_cause = 'Stopped' OR stop_cause = 'Replaced' OR stop_cause = 'Shutdown'
+        OR stop_cause = 'Deadline' OR stop_cause = 'Errors' OR stop_cause = 'Gate'),
     stopped_by     TEXT,
     stop_reason    TEXT,
     -- What its processes used; NULL where nobody counted.
@@ -251,6 +271,8 @@ CREATE TABLE executions (
     memory_peak_bytes INTEGER,
     -- When it is to be tried, if it waits for that and not for another on its instance.
     retry_at_ms    INTEGER,
+    -- Whether it waits for the end of another on its instance, which runs no more at a time.
+    awaits_instance INTEGER CHECK (awaits_instance = 1),
     -- What each status means for these two; those first that come most often.
     CHECK (CASE status
         WHEN 'Running' THEN started_at_ms IS NOT NULL AND finished_at_ms IS NULL
@@ -271,6 +293,7 @@ CREATE TABLE executions (
     CHECK (retry_at_ms IS NULL OR (status = 'Scheduled' AND attempt > 1))
 ) STRICT;
 CREATE UNIQUE INDEX executions_by_fire ON executions (fire, instance, attempt);
+CREATE INDEX executions_awaiting ON executions (instance, id) WHERE awaits_instance IS NOT NULL;
 CREATE INDEX executions_by_retry ON executions (retry_at_ms) WHERE retry_at_ms IS NOT NULL;
 
 -- The next number is that after the newest one, so that one stays.

@@ -1,58 +1,143 @@
 //! The part of a step that runs inside its transaction: claims what the plan allows, and looks for
 //! work that is new.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::error::Result;
 use crate::invocation::Job;
-use crate::store::executions::{self, Claimed};
-use crate::store::{Tx, invocations};
+use crate::store::executions::{self, Claim, Claimed};
+use crate::store::fires::Limits;
+use crate::store::{Tx, fires, invocations};
 
-use super::slots::{Plan, Taken, Waiting, even_shares};
+use super::orders::{Berth, Orders};
+use super::slots::{Plan, Taken, Terms, Waiting, even_shares};
 
 /// What a claim came to.
 #[derive(Debug, Default)]
 pub(super) struct ClaimedWork {
     /// By fire: what to start.
-    pub claimed: Vec<(i64, Arc<Job>, Vec<Claimed>)>,
+    pub claimed: Vec<ClaimedFire>,
     pub taken: Taken,
 }
 
-pub(super) fn claim(tx: Tx<'_>, plan: &Plan, now_ms: i64) -> Result<ClaimedWork> {
+/// What was claimed of a fire.
+#[derive(Debug)]
+pub(super) struct ClaimedFire {
+    pub fire: i64,
+    pub job: Arc<Job>,
+    pub limits: Option<Arc<Limits>>,
+    /// Each with its place on its instance, if there are so many there.
+    pub executions: Vec<(Claimed, Option<Berth>)>,
+}
+
+pub(super) fn claim(
+    tx: Tx<'_>,
+    plan: &Plan,
+    orders: &Arc<Orders>,
+    now_ms: i64,
+) -> Result<ClaimedWork> {
     let mut work = ClaimedWork::default();
-    let new = match plan.new_max {
-        0 => Vec::new(),
-        max => executions::fires_with_work(tx, plan.new_after, max)?,
-    };
-    work.taken.newest = new.last().copied();
-    work.taken.more_new = new.len() == plan.new_max;
-    let new = new.into_iter().map(|fire| Waiting { fire, after: 0, job: None });
-    let mut turn: VecDeque<Waiting> = plan.turn.iter().cloned().chain(new).collect();
-    for max in even_shares(plan.room, plan.room.min(turn.len())) {
-        let Some(waiting) = turn.pop_front() else { break };
-        work.serve(tx, waiting, max, now_ms)?;
+    let new = work.look(tx, plan)?;
+    let level = new.iter().map(|waiting| waiting.level(now_ms)).max().unwrap_or_default();
+    let level = level.max(plan.level);
+    // What came with a plan has been counted against its limits, what is new has not.
+    let (new, unserved): (Vec<_>, Vec<_>) = new
+        .into_iter()
+        .partition(|waiting| waiting.limits().is_none() && waiting.level(now_ms) >= level);
+    work.taken.unserved = unserved;
+    let planned = plan.turn.iter().cloned();
+    let turn: Vec<_> = planned.chain(new.into_iter().map(|one| (one, plan.room))).collect();
+    let mut shares = even_shares(plan.room, plan.room.min(turn.len()));
+    for (number, (waiting, most)) in turn.into_iter().enumerate() {
+        let claimed = match shares.next() {
+            None => {
+                work.taken.unserved.push(waiting);
+                0
+            }
+            Some(share) => work.serve(tx, waiting, share.min(most), orders, now_ms)?,
+        };
+        if number < plan.turn.len() {
+            work.taken.claimed.push(claimed);
+        }
     }
-    work.taken.unserved = turn.into();
     Ok(work)
 }
 
 impl ClaimedWork {
-    /// Claims up to `max` executions of a fire.
-    fn serve(&mut self, tx: Tx<'_>, mut fire: Waiting, max: usize, now_ms: i64) -> Result<()> {
-        let (claimed, more) = executions::claim(tx, fire.fire, fire.after, max, now_ms)?;
-        if let Some(last) = claimed.last() {
-            fire.after = last.instance;
+    /// Looks for new fires.
+    fn look(&mut self, tx: Tx<'_>, plan: &Plan) -> Result<Vec<Waiting>> {
+        let mut new = Vec::new();
+        let Some(looks) = plan.looks else { return Ok(new) };
+        for ((look, found), urgent) in looks.iter().zip(&mut self.taken.found).zip([true, false]) {
+            if look.max == 0 {
+                // There are so many that nobody has looked.
+                found.1 = true;
+                continue;
+            }
+            let queued = fires::queue(tx, look.after, look.max, urgent)?;
+            *found = (queued.last().map(|last| last.fire), queued.len() == look.max);
+            new.extend(queued.into_iter().map(Waiting::all));
+        }
+        Ok(new)
+    }
+
+    /// Claims up to `max` executions of a fire; how many that were.
+    fn serve(
+        &mut self,
+        tx: Tx<'_>,
+        mut fire: Waiting,
+        max: usize,
+        orders: &Arc<Orders>,
+        now_ms: i64,
+    ) -> Result<usize> {
+        if fire.terms.is_none() {
+            let Some(queued) = fires::queued(tx, fire.fire)? else { return Ok(0) };
+            let (priority, since_ms) = (queued.priority, queued.since_ms);
+            let is_limited = queued.limits.is_some();
+            fire.terms = Some(Terms { priority, since_ms, limits: queued.limits });
+            if is_limited {
+                self.taken.unserved.push(fire);
+                return Ok(0);
+            }
+        }
+        let limits = fire.limits().map(Arc::clone);
+        if limits.as_ref().and_then(|of| of.start_by_ms).is_some_and(|by_ms| now_ms > by_ms) {
+            // What has not started by then never will.
+            return Ok(0);
+        }
+        let claim = Claim {
+            fire: fire.fire,
+            after: fire.after,
+            until: fire.until,
+            max,
+            has_waves: limits.as_ref().is_some_and(|of| of.has_waves),
+            now_ms,
+        };
+        let mut berths = Vec::new();
+        let found = executions::claim(tx, &claim, |one| {
+            let Some(max) = one.instance_max else {
+                berths.push(None);
+                return true;
+            };
+            let berth = orders.berth(one.instance, max);
+            let admitted = berth.is_some();
+            berths.extend(berth.map(Some));
+            admitted
+        })?;
+        let count = found.claimed.len();
+        if count > 0 {
             let job = match fire.job.take() {
                 Some(job) => job,
                 None => invocations::job_of_fire(tx, fire.fire)?,
             };
             fire.job = Some(Arc::clone(&job));
-            self.claimed.push((fire.fire, job, claimed));
+            let executions = found.claimed.into_iter().zip(berths).collect();
+            self.claimed.push(ClaimedFire { fire: fire.fire, job, limits, executions });
         }
-        if more {
+        if let Some(after) = found.more_after {
+            fire.after = after;
             self.taken.served.push(fire);
         }
-        Ok(())
+        Ok(count)
     }
 }

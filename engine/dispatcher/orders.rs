@@ -64,6 +64,8 @@ struct State {
     reservations: usize,
     /// Nothing waits for a place.
     is_quiet: bool,
+    /// By instance: how many executions run there, where that is limited.
+    on_instances: HashMap<i64, u32>,
 }
 
 impl Orders {
@@ -78,6 +80,7 @@ impl Orders {
             free: isize::try_from(places).unwrap_or(isize::MAX),
             reservations: 0,
             is_quiet: false,
+            on_instances: HashMap::new(),
         };
         Self { state: Mutex::new(state), kept, scratch, wake: Notify::new() }
     }
@@ -132,6 +135,39 @@ impl Orders {
     /// Gives places back.
     pub(super) fn free_places(&self, places: usize) {
         self.state().free += places.cast_signed();
+    }
+}
+
+impl Orders {
+    /// A place on an instance, if fewer than `max` are taken there.
+    pub(super) fn berth(self: &Arc<Self>, instance: i64, max: u32) -> Option<Berth> {
+        let mut state = self.state();
+        let taken = state.on_instances.entry(instance).or_default();
+        if *taken >= max {
+            return None;
+        }
+        *taken += 1;
+        drop(state);
+        Some(Berth { orders: Arc::clone(self), instance })
+    }
+}
+
+/// A place on an instance that runs so many at a time only; free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Berth {
+    orders: Arc<Orders>,
+    pub instance: i64,
+}
+
+impl Drop for Berth {
+    fn drop(&mut self) {
+        let mut state = self.orders.state();
+        if let Some(taken) = state.on_instances.get_mut(&self.instance) {
+            *taken -= 1;
+            if *taken == 0 {
+                state.on_instances.remove(&self.instance);
+            }
+        }
     }
 }
 

@@ -1,56 +1,147 @@
 //! Who runs next: the fires with waiting executions, in turn, each with its share of the free
-//! places. Pure accounting; the waiting executions themselves stay in the database.
+//! places, those of the highest priority first. Pure accounting; the waiting executions themselves
+//! stay in the database.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::invocation::Job;
+use crate::store::fires::{Limits, Queued};
 
-/// Fires that are known here at a time; the rest wait in the database too.
+/// Fires that are known here at a time, of those that go before most others and of those that do not;
+/// the rest wait in the database too.
 const FIRES_MAX: usize = 1_024;
+/// What waits this long has the priority above its own: nothing waits for ever.
+const AGEING_MS: i64 = 10_000;
+/// How often ages are looked at.
+const AGED_EVERY_MS: i64 = 1_000;
+const PRIORITY_MAX: u8 = 9;
+/// From here on a fire goes before most others.
+const URGENT: u8 = 6;
 
 /// A fire that has, or may have, executions to run.
 #[derive(Debug, Clone)]
 pub(super) struct Waiting {
     pub fire: i64,
-    /// The instance of the last of its executions that was claimed.
+    /// Executions on instances after this one, up to that one.
     pub after: i64,
+    pub until: i64,
     /// Loaded with the first claim.
     pub job: Option<Arc<Job>>,
+    /// None: it has to be looked up first.
+    pub terms: Option<Terms>,
+}
+
+/// On which terms a fire waits.
+#[derive(Debug, Clone)]
+pub(super) struct Terms {
+    pub priority: u8,
+    pub since_ms: i64,
+    pub limits: Option<Arc<Limits>>,
+}
+
+impl Terms {
+    fn level(&self, now_ms: i64) -> u8 {
+        let levels = now_ms.saturating_sub(self.since_ms).max(0) / AGEING_MS;
+        let aged = u8::try_from(levels).unwrap_or(u8::MAX).saturating_add(self.priority);
+        aged.min(PRIORITY_MAX)
+    }
+}
+
+impl Waiting {
+    /// All of a fire that has been found.
+    pub(super) fn all(queued: Queued) -> Self {
+        let Queued { fire, priority, since_ms, limits } = queued;
+        let terms = Some(Terms { priority, since_ms, limits });
+        Self { fire, after: 0, until: i64::MAX, job: None, terms }
+    }
+
+    /// All of a fire, or what it has on one instance, of which no more is known.
+    fn released(fire: i64, instance: Option<i64>) -> Self {
+        let (after, until) = instance.map_or((0, i64::MAX), |only| (only - 1, only));
+        Self { fire, after, until, job: None, terms: None }
+    }
+
+    pub(super) fn limits(&self) -> Option<&Arc<Limits>> {
+        self.terms.as_ref().and_then(|terms| terms.limits.as_ref())
+    }
+
+    pub(super) fn level(&self, now_ms: i64) -> u8 {
+        // What has to be looked up is not kept waiting for that.
+        self.terms.as_ref().map_or(PRIORITY_MAX, |terms| terms.level(now_ms))
+    }
+}
+
+/// A look for new fires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Look {
+    /// Those after this one; at most so many.
+    pub after: i64,
+    pub max: usize,
 }
 
 /// What to claim, worked out before the transaction that does it.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
-    /// Those whose turn it is, no more than there is room.
-    pub turn: Vec<Waiting>,
+    /// Those whose turn it is, no more than there is room; each with the most that it may have.
+    pub turn: Vec<(Waiting, usize)>,
+    /// What is new is served with them if it is of this level at least.
+    pub level: u8,
     /// Free places.
     pub room: usize,
-    /// New fires are looked for after this one; at most so many.
-    pub new_after: i64,
-    pub new_max: usize,
+    /// Where new fires are looked for: urgent ones, and others.
+    pub looks: Option<[Look; 2]>,
 }
 
 /// What a plan came to.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
-    /// New fires that there was no room for yet.
+    /// Fires that were not served: new ones that there was no room for yet, or whose limits have to be
+    /// counted first.
     pub unserved: Vec<Waiting>,
     /// Served, and with executions left.
     pub served: Vec<Waiting>,
-    /// The newest fire found, if any was.
-    pub newest: Option<i64>,
-    /// Whether there may be newer ones still.
-    pub more_new: bool,
+    /// Of each fire of the plan's turn, how many executions were claimed.
+    pub claimed: Vec<usize>,
+    /// Of each look, the newest fire found, and whether there may be newer ones still.
+    pub found: [(Option<i64>, bool); 2],
+}
+
+/// What several fires may have to share.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Bound {
+    Invocation(i64),
+    Key(Arc<str>),
+}
+
+/// The bounds of a fire, each with how many executions run within it at most.
+fn bounds<'a>(
+    limits: &'a Limits,
+    widths: &'a HashMap<String, usize>,
+) -> impl Iterator<Item = (Bound, usize)> + 'a {
+    let own = limits.concurrency_max.map(|max| (Bound::Invocation(limits.invocation), max));
+    let shared = limits.concurrency_key.as_ref().map(|key| {
+        // A key that nobody has said anything of is for one at a time.
+        (Bound::Key(Arc::clone(key)), widths.get(&**key).copied().unwrap_or(1))
+    });
+    own.into_iter().chain(shared)
 }
 
 /// The fires in turn.
 #[derive(Debug)]
 pub(super) struct Backlog {
-    turn: VecDeque<Waiting>,
-    /// The newest fire seen. Later ones have higher numbers.
-    newest: i64,
-    /// Whether the database may hold fires newer than that.
+    /// By level.
+    turn: BTreeMap<u8, VecDeque<Waiting>>,
+    /// How many executions run, or may be claimed by plans being carried out, within each bound.
+    in_use: HashMap<Bound, usize>,
+    /// Fires that wait for the end of an execution within a bound, which runs.
+    parked: HashMap<Bound, VecDeque<Waiting>>,
+    /// How many executions run at a time under each key.
+    widths: HashMap<String, usize>,
+    aged_at_ms: i64,
+    /// The newest fires seen, urgent ones and others. Later ones have higher numbers.
+    newest: [i64; 2],
+    /// Whether the database may hold fires newer than those.
     may_have_new: bool,
     /// Whether a plan that is being carried out looks for those: one at a time does.
     is_looking: bool,
@@ -60,8 +151,18 @@ pub(super) struct Backlog {
 
 impl Backlog {
     /// A backlog that has yet to look into the database.
-    pub(super) fn new() -> Self {
-        Self { turn: VecDeque::new(), newest: 0, may_have_new: true, is_looking: false, plans: 0 }
+    pub(super) fn new(widths: HashMap<String, usize>) -> Self {
+        Self {
+            turn: BTreeMap::new(),
+            in_use: HashMap::new(),
+            parked: HashMap::new(),
+            widths,
+            aged_at_ms: i64::MIN,
+            newest: [0; 2],
+            may_have_new: true,
+            is_looking: false,
+            plans: 0,
+        }
     }
 
     /// New work has been stored.
@@ -70,51 +171,168 @@ impl Backlog {
     }
 
     /// Fires that were served have executions to claim again.
-    pub(super) fn release(&mut self, fires: Vec<i64>) {
-        self.turn.extend(fires.into_iter().map(|fire| Waiting { fire, after: 0, job: None }));
+    pub(super) fn release(&mut self, fires: impl IntoIterator<Item = i64>) {
+        let released = fires.into_iter().map(|fire| Waiting::released(fire, None));
+        self.turn.entry(PRIORITY_MAX).or_default().extend(released);
+    }
+
+    /// Fires have an execution to claim again on an instance.
+    pub(super) fn admit(&mut self, fires: impl IntoIterator<Item = (i64, i64)>) {
+        let admitted =
+            fires.into_iter().map(|(fire, instance)| Waiting::released(fire, Some(instance)));
+        self.turn.entry(PRIORITY_MAX).or_default().extend(admitted);
+    }
+
+    /// An execution within these limits runs, whether or not there was room for it.
+    pub(super) fn occupy(&mut self, limits: &Limits) {
+        for (bound, _) in bounds(limits, &self.widths) {
+            *self.in_use.entry(bound).or_default() += 1;
+        }
+    }
+
+    /// An execution within these limits has ended.
+    pub(super) fn vacate(&mut self, limits: &Limits) {
+        self.give_back(limits, 1);
+    }
+
+    fn give_back(&mut self, limits: &Limits, count: usize) {
+        let shared: Vec<_> = bounds(limits, &self.widths).collect();
+        for (bound, max) in shared {
+            let left = self.in_use.get(&bound).copied().unwrap_or_default().saturating_sub(count);
+            match left {
+                0 => self.in_use.remove(&bound),
+                left => self.in_use.insert(bound.clone(), left),
+            };
+            if left < max {
+                self.rouse(&bound);
+            }
+        }
+    }
+
+    /// Has the next of those that wait within a bound try. If it has nothing left, or leaves room, the one
+    /// after it has its turn when that is known.
+    fn rouse(&mut self, bound: &Bound) {
+        let Some(parked) = self.parked.get_mut(bound) else { return };
+        let next = parked.pop_front();
+        if parked.is_empty() {
+            self.parked.remove(bound);
+        }
+        self.join(next);
+    }
+
+    fn join(&mut self, waiting: impl IntoIterator<Item = Waiting>) {
+        for one in waiting {
+            let level = one.level(self.aged_at_ms);
+            self.turn.entry(level).or_default().push_back(one);
+        }
+    }
+
+    fn has_turn(&self) -> bool {
+        self.turn.values().any(|queue| !queue.is_empty())
     }
 
     /// Whether a claim could find anything.
     pub(super) fn may_have_work(&self) -> bool {
-        !self.turn.is_empty() || (self.may_have_new && !self.is_looking)
+        self.has_turn() || (self.may_have_new && !self.is_looking)
     }
 
-    /// Whether nothing waits, as far as is known here.
+    /// Whether nothing waits for a place, as far as is known here.
     pub(super) fn is_idle(&self) -> bool {
-        self.turn.is_empty() && !self.may_have_new && self.plans == 0
+        !self.has_turn() && !self.may_have_new && self.plans == 0
     }
 
     /// A new fire has nothing that waits. While nothing else is new, no look has to find that out.
     pub(super) fn pass_over(&mut self, fire: i64) {
         if !self.may_have_new && !self.is_looking {
-            self.newest = self.newest.max(fire);
+            self.newest = self.newest.map(|newest| newest.max(fire));
         }
     }
 
-    /// Whose turn it is for `room` places. Until the plan is [applied](Self::apply) or
-    /// [given up](Self::give_up), others are made without those.
-    pub(super) fn plan(&mut self, room: usize) -> Plan {
-        let known = self.turn.len();
-        let turn: Vec<_> = self.turn.drain(..room.min(known)).collect();
-        let looks = room > 0 && self.may_have_new && !self.is_looking;
-        let new_max = if looks { FIRES_MAX.saturating_sub(known) } else { 0 };
-        if new_max > 0 {
+    /// Whose turn it is for `room` places: those of the highest level. Until the plan is
+    /// [applied](Self::apply) or [given up](Self::give_up), others are made without those.
+    pub(super) fn plan(&mut self, room: usize, now_ms: i64) -> Plan {
+        self.age(now_ms);
+        let (mut turn, mut top) = (Vec::new(), 0);
+        while turn.is_empty() && room > 0 {
+            let Some(mut level) = self.turn.last_entry() else { break };
+            top = *level.key();
+            let queue = level.get_mut();
+            let some: Vec<_> = queue.drain(..room.min(queue.len())).collect();
+            if queue.is_empty() {
+                level.remove();
+            }
+            turn = some.into_iter().filter_map(|waiting| self.grant(waiting, room)).collect();
+        }
+        let looks = (room > 0 && self.may_have_new && !self.is_looking).then(|| self.looks());
+        let looks = looks.filter(|looks| looks.iter().any(|look| look.max > 0));
+        if looks.is_some() {
             // What comes from now on is news again.
             (self.may_have_new, self.is_looking) = (false, true);
         }
         self.plans += usize::from(room > 0);
-        Plan { turn, room, new_after: self.newest, new_max }
+        let level = if turn.is_empty() { 0 } else { top };
+        Plan { turn, level, room, looks }
     }
 
-    /// Takes note of what a plan came to: new fires join the turn, those that were served go to its
-    /// end, those with nothing left are gone.
+    fn looks(&self) -> [Look; 2] {
+        let known = |urgent: bool| {
+            let levels = if urgent { URGENT..=PRIORITY_MAX } else { 0..=URGENT - 1 };
+            self.turn.range(levels).map(|(_, queue)| queue.len()).sum::<usize>()
+        };
+        [true, false].map(|urgent| Look {
+            after: self.newest[usize::from(!urgent)],
+            max: FIRES_MAX.saturating_sub(known(urgent)),
+        })
+    }
+
+    /// Lets a fire have what its limits leave of `room`; none: it has to wait for them.
+    fn grant(&mut self, waiting: Waiting, room: usize) -> Option<(Waiting, usize)> {
+        let Some(limits) = waiting.limits().map(Arc::clone) else { return Some((waiting, room)) };
+        let bounds: Vec<_> = bounds(&limits, &self.widths).collect();
+        let mut most = room;
+        for (bound, max) in &bounds {
+            let left = max.saturating_sub(self.in_use.get(bound).copied().unwrap_or_default());
+            if left == 0 {
+                self.parked.entry(bound.clone()).or_default().push_back(waiting);
+                return None;
+            }
+            most = most.min(left);
+        }
+        for (bound, _) in bounds {
+            *self.in_use.entry(bound).or_default() += most;
+        }
+        Some((waiting, most))
+    }
+
+    /// Gives those that have waited long a higher level.
+    fn age(&mut self, now_ms: i64) {
+        let since = now_ms.saturating_sub(self.aged_at_ms);
+        if (0..AGED_EVERY_MS).contains(&since) {
+            return;
+        }
+        self.aged_at_ms = now_ms;
+        let all = std::mem::take(&mut self.turn);
+        // Those that had more before go before those that have as much now.
+        self.join(all.into_values().rev().flatten());
+    }
+
+    /// Takes note of what a plan came to: fires that were not served join the turn, those that were go
+    /// behind them, those with nothing left are gone.
     pub(super) fn apply(&mut self, plan: &Plan, taken: Taken) {
         self.plans -= usize::from(plan.room > 0);
-        self.turn.extend(taken.unserved);
-        self.turn.extend(taken.served);
-        if plan.new_max > 0 {
-            self.newest = taken.newest.unwrap_or(self.newest);
-            self.may_have_new |= taken.more_new;
+        self.join(taken.unserved);
+        self.join(taken.served);
+        let claimed = taken.claimed.into_iter().chain(std::iter::repeat(0));
+        for ((waiting, granted), claimed) in plan.turn.iter().zip(claimed) {
+            if let Some(limits) = waiting.limits() {
+                self.give_back(limits, granted.saturating_sub(claimed));
+            }
+        }
+        if plan.looks.is_some() {
+            for (newest, (found, more)) in self.newest.iter_mut().zip(taken.found) {
+                *newest = found.unwrap_or(*newest);
+                self.may_have_new |= more;
+            }
             self.is_looking = false;
         }
     }
@@ -122,12 +340,23 @@ impl Backlog {
     /// Forgets a plan that came to nothing: all is as it was before.
     pub(super) fn give_up(&mut self, plan: &Plan) {
         self.plans -= usize::from(plan.room > 0);
-        for waiting in plan.turn.iter().rev() {
-            self.turn.push_front(waiting.clone());
+        for (waiting, granted) in plan.turn.iter().rev() {
+            if let Some(limits) = waiting.limits() {
+                self.give_back(limits, *granted);
+            }
+            let level = waiting.level(self.aged_at_ms);
+            self.turn.entry(level).or_default().push_front(waiting.clone());
         }
-        if plan.new_max > 0 {
+        if plan.looks.is_some() {
             (self.may_have_new, self.is_looking) = (true, false);
         }
+    }
+}
+
+impl Plan {
+    /// Whether there is nothing to claim, and nothing to look for.
+    pub(super) fn is_empty(&self) -> bool {
+        self.turn.is_empty() && self.looks.is_none()
     }
 }
 
@@ -141,8 +370,51 @@ pub(super) fn even_shares(room: usize, parts: usize) -> impl Iterator<Item = usi
 mod tests {
     use super::*;
 
+    const NOW: i64 = 1_000_000;
+    const USUAL: u8 = 5;
+
+    fn queued(fire: i64, priority: u8) -> Queued {
+        Queued { fire, priority, since_ms: NOW, limits: None }
+    }
+
     fn waiting(fire: i64) -> Waiting {
-        Waiting { fire, after: 0, job: None }
+        Waiting::all(queued(fire, USUAL))
+    }
+
+    fn limited(fire: i64, invocation: i64, max: Option<usize>, key: Option<&str>) -> Waiting {
+        let limits = Limits {
+            invocation,
+            concurrency_max: max,
+            concurrency_key: key.map(Arc::from),
+            start_by_ms: None,
+            has_waves: false,
+        };
+        let limits = Some(Arc::new(limits));
+        Waiting::all(Queued { limits, ..queued(fire, USUAL) })
+    }
+
+    fn empty() -> Backlog {
+        Backlog::new([("wide".to_owned(), 3)].into())
+    }
+
+    /// One that has looked, and found these.
+    fn with(found: impl IntoIterator<Item = Waiting>) -> Backlog {
+        let mut backlog = empty();
+        let plan = backlog.plan(1, NOW);
+        backlog.apply(&plan, Taken { unserved: found.into_iter().collect(), ..Taken::default() });
+        backlog
+    }
+
+    fn turn(plan: &Plan) -> Vec<i64> {
+        plan.turn.iter().map(|(waiting, _)| waiting.fire).collect()
+    }
+
+    fn found(fires: std::ops::RangeInclusive<i64>, more_new: bool) -> Taken {
+        Taken {
+            found: [(None, false), (Some(*fires.end()), more_new)],
+            unserved: fires.map(waiting).collect(),
+            ..Taken::default()
+        }
     }
 
     #[test]
@@ -155,91 +427,148 @@ mod tests {
         check(5, 0, &[]);
     }
 
-    fn found(fires: std::ops::RangeInclusive<i64>, more_new: bool) -> Taken {
-        Taken {
-            newest: Some(*fires.end()),
-            unserved: fires.map(waiting).collect(),
-            more_new,
-            ..Taken::default()
-        }
-    }
-
     #[test]
     fn every_fire_has_its_turn() {
-        let mut backlog = Backlog::new();
-        let plan = backlog.plan(4);
-        assert_eq!((plan.turn.len(), plan.new_max), (0, FIRES_MAX));
+        let mut backlog = empty();
+        let plan = backlog.plan(4, NOW);
+        let all = Some([Look { after: 0, max: FIRES_MAX }; 2]);
+        assert_eq!((plan.turn.len(), plan.looks), (0, all));
         backlog.apply(&plan, found(1..=5, false));
         let mut order = Vec::new();
         for _ in 0..4 {
-            let plan = backlog.plan(2);
-            assert_eq!((plan.new_max, plan.new_after), (0, 5));
-            order.extend(plan.turn.iter().map(|waiting| waiting.fire));
+            let plan = backlog.plan(2, NOW);
+            assert_eq!(plan.looks, None);
+            order.extend(turn(&plan));
             // Fire 1 has nothing left after its first turn.
-            let served = plan.turn.iter().filter(|w| w.fire != 1).cloned().collect();
-            backlog.apply(&plan, Taken { served, ..Taken::default() });
+            let served = plan.turn.iter().map(|(one, _)| one.clone()).filter(|w| w.fire != 1);
+            backlog.apply(&plan, Taken { served: served.collect(), ..Taken::default() });
         }
         assert_eq!(order, [1, 2, 3, 4, 5, 2, 3, 4]);
     }
 
     #[test]
     fn a_new_fire_is_found_while_old_ones_take_all_the_room() {
-        let mut backlog = Backlog::new();
-        let plan = backlog.plan(1);
-        backlog.apply(&plan, found(1..=1, false));
+        let mut backlog = with([waiting(1)]);
         backlog.expect_new();
-        let plan = backlog.plan(1);
-        assert!(plan.new_max > 0);
+        let plan = backlog.plan(1, NOW);
+        assert!(plan.looks.is_some());
         let served = vec![waiting(1)];
         backlog.apply(&plan, Taken { served, ..found(2..=2, false) });
-        assert_eq!(backlog.plan(1).turn[0].fire, 2);
+        assert_eq!(turn(&backlog.plan(1, NOW)), [2]);
     }
 
     #[test]
     fn plans_that_are_carried_out_at_a_time_share_nothing() {
-        let mut backlog = Backlog::new();
-        let first = backlog.plan(2);
+        let mut backlog = empty();
+        let first = backlog.plan(2, NOW);
         assert!(!backlog.may_have_work(), "one looks already");
         backlog.expect_new();
         backlog.apply(&first, found(1..=3, false));
         assert!(backlog.may_have_work(), "what came during the look was not seen by it");
-        let [first, second, third] = [2, 2, 2].map(|room| backlog.plan(room));
-        let turn = |plan: &Plan| plan.turn.iter().map(|one| one.fire).collect::<Vec<_>>();
+        let [first, second, third] = [2, 2, 2].map(|room| backlog.plan(room, NOW));
         assert_eq!([&first, &second, &third].map(turn), [vec![1, 2], vec![3], vec![]]);
-        assert_eq!([&first, &second, &third].map(|plan| plan.new_max > 0), [true, false, false]);
+        let looks = [&first, &second, &third].map(|plan| plan.looks.is_some());
+        assert_eq!(looks, [true, false, false]);
         assert!(!backlog.is_idle(), "plans are being carried out");
         backlog.give_up(&first);
         backlog.apply(&second, Taken::default());
         backlog.apply(&third, Taken::default());
-        let again = backlog.plan(2);
-        assert_eq!((turn(&again), again.new_max > 0), (vec![1, 2], true));
+        let again = backlog.plan(2, NOW);
+        assert_eq!((turn(&again), again.looks.is_some()), (vec![1, 2], true));
     }
 
     #[test]
     fn what_starts_at_once_is_not_looked_for() {
-        let mut backlog = Backlog::new();
+        let after = |plan: &Plan| plan.looks.map(|looks| looks.map(|look| look.after));
+        let mut backlog = empty();
         backlog.pass_over(3);
         assert!(!backlog.is_idle());
-        let plan = backlog.plan(1);
-        assert_eq!(plan.new_after, 0, "others may have come before it");
+        let plan = backlog.plan(1, NOW);
+        assert_eq!(after(&plan), Some([0; 2]), "others may have come before it");
         backlog.pass_over(4);
         backlog.apply(&plan, Taken::default());
         assert!(backlog.is_idle());
         backlog.pass_over(5);
         backlog.expect_new();
         backlog.pass_over(6);
-        assert_eq!(backlog.plan(1).new_after, 5);
+        assert_eq!(after(&backlog.plan(1, NOW)), Some([5; 2]));
     }
 
     #[test]
-    fn a_full_house_looks_again_when_it_empties() {
-        let mut backlog = Backlog::new();
-        let plan = backlog.plan(1);
+    fn a_full_house_looks_for_urgent_fires_only() {
+        let mut backlog = empty();
+        let plan = backlog.plan(1, NOW);
         backlog.apply(&plan, found(1..=FIRES_MAX as i64, true));
-        let plan = backlog.plan(FIRES_MAX);
-        assert_eq!(plan.new_max, 0);
-        backlog.apply(&plan, Taken::default());
+        let plan = backlog.plan(1, NOW);
+        let looks = plan.looks.expect("urgent ones may have come");
+        assert_eq!(looks.map(|look| look.max), [FIRES_MAX, 1]);
+        backlog.apply(&plan, Taken { found: [(None, false), (None, true)], ..Taken::default() });
         assert!(backlog.may_have_work());
-        assert_eq!(backlog.plan(1).new_after, FIRES_MAX as i64);
+        let plan = backlog.plan(FIRES_MAX, NOW);
+        assert_eq!(plan.looks.map(|looks| looks[1].after), Some(FIRES_MAX as i64));
+    }
+
+    #[test]
+    fn the_highest_priority_comes_first_and_age_counts() {
+        let check = |fires: &[(i64, u8, i64)], now_ms, want: &[i64]| {
+            let fires = fires.iter().map(|&(fire, priority, waited_s)| {
+                let since_ms = now_ms - 1_000 * waited_s;
+                Waiting::all(Queued { since_ms, ..queued(fire, priority) })
+            });
+            let mut backlog = with(fires);
+            assert_eq!(turn(&backlog.plan(2, now_ms)), want);
+        };
+        check(&[(1, 5, 0), (2, 9, 0), (3, 0, 0)], NOW, &[2]);
+        check(&[(1, 5, 0), (2, 5, 0), (3, 5, 0)], NOW, &[1, 2]);
+        // Ten seconds are a level.
+        check(&[(1, 4, 9), (2, 5, 0)], NOW + 5_000, &[2]);
+        check(&[(1, 4, 10), (2, 5, 0)], NOW + 5_000, &[2, 1]);
+        check(&[(1, 0, 90), (2, 9, 0)], NOW + 5_000, &[2, 1]);
+        check(&[(1, 0, 1 << 40), (2, 9, 0)], NOW + 5_000, &[1, 2]);
+    }
+
+    #[test]
+    fn limits_hold_and_are_used_up() {
+        let check = |waits: Vec<Waiting>, want: &[(i64, usize)]| {
+            let mut backlog = with(waits);
+            let mut had = Vec::new();
+            // All that is granted is taken, and goes on running.
+            while backlog.has_turn() {
+                let plan = backlog.plan(2, NOW);
+                had.extend(plan.turn.iter().map(|(waiting, most)| (waiting.fire, *most)));
+                let claimed = plan.turn.iter().map(|(_, most)| *most).collect();
+                let served = plan.turn.iter().map(|(waiting, _)| waiting.clone()).collect();
+                backlog.apply(&plan, Taken { claimed, served, ..Taken::default() });
+            }
+            assert_eq!(had, want);
+        };
+        check(vec![limited(1, 1, Some(3), None)], &[(1, 2), (1, 1)]);
+        check(vec![limited(1, 1, None, Some("wide"))], &[(1, 2), (1, 1)]);
+        check(vec![limited(1, 1, None, Some("narrow"))], &[(1, 1)]);
+        check(vec![limited(1, 1, Some(2), Some("wide"))], &[(1, 2)]);
+        let both = vec![limited(1, 1, None, Some("wide")), limited(2, 2, None, Some("wide"))];
+        check(both, &[(1, 2), (2, 1)]);
+        // Fires of one invocation share its bound.
+        check(vec![limited(1, 7, Some(2), None), limited(2, 7, Some(2), None)], &[(1, 2)]);
+    }
+
+    #[test]
+    fn whoever_waits_within_a_bound_is_called_when_there_is_room() {
+        let key = |fire| limited(fire, fire, None, Some("narrow"));
+        let mut backlog = with([key(1), key(2), key(3)]);
+        let first = backlog.plan(3, NOW);
+        assert_eq!(turn(&first), [1]);
+        backlog.apply(&first, Taken { claimed: vec![1], ..Taken::default() });
+        let limits = first.turn[0].0.limits().map(Arc::clone).expect("a key");
+        assert!(!backlog.has_turn());
+        backlog.vacate(&limits);
+        let second = backlog.plan(3, NOW);
+        assert_eq!(turn(&second), [2]);
+        // It has nothing left: the next is called.
+        backlog.apply(&second, Taken { claimed: vec![0], ..Taken::default() });
+        let third = backlog.plan(3, NOW);
+        assert_eq!(turn(&third), [3]);
+        backlog.give_up(&third);
+        assert_eq!(turn(&backlog.plan(3, NOW)), [3]);
     }
 }

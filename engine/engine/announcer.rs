@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::dispatcher::Line;
 use crate::event::{Change, Hub};
-use crate::execution::{StopOrder, StopReason};
+use crate::execution::StopOrder;
 use crate::id::{ExecutionId, InstanceId, InvokeId};
 use crate::scheduler::Step;
 use crate::status::ExecutionStatus;
@@ -38,8 +38,8 @@ impl Announcer {
         for (invoke_id, fire) in &step.fires {
             self.hub.publish_fire(*invoke_id, fire);
         }
-        for (invoke_id, stopped) in &step.stopped {
-            self.stopped(*invoke_id, stopped, &StopReason::Replaced.into(), now_ms);
+        for (invoke_id, cause, stopped) in &step.stopped {
+            self.stopped(*invoke_id, stopped, &(*cause).into(), now_ms);
         }
         for &(invoke_id, status) in &step.finished {
             self.hub.finish(invoke_id, status);
@@ -49,7 +49,8 @@ impl Announcer {
     /// What the last engine left running has been ended.
     pub(super) fn interrupted(&self, interrupted: &Interrupted, now_ms: i64) {
         for (invoke_id, execution_id, instance_id) in &interrupted.executions {
-            let end = change(*execution_id, instance_id, ExecutionStatus::Error, now_ms);
+            let end =
+                Change::of(*execution_id, instance_id.clone(), ExecutionStatus::Error, now_ms);
             let next = interrupted
                 .retries
                 .get(execution_id)
@@ -73,31 +74,16 @@ impl Announcer {
             dispatcher.stop(stopped.stopping.iter().map(|(id, _)| *id), order);
         }
         let changes = |executions: &[(ExecutionId, InstanceId)], status| -> Vec<Change> {
-            executions.iter().map(|(id, on)| change(*id, on, status, now_ms)).collect()
+            executions.iter().map(|(id, on)| Change::of(*id, on.clone(), status, now_ms)).collect()
         };
         self.hub.publish(invoke_id, || {
-            let mut all = changes(&stopped.cancelled, ExecutionStatus::Cancelled);
+            let mut all = changes(&stopped.expired, ExecutionStatus::Aborted);
+            all.extend(changes(&stopped.cancelled, ExecutionStatus::Cancelled));
             all.extend(changes(&stopped.stopping, ExecutionStatus::Stopping));
             all
         });
         for &(invoke_id, status) in &stopped.finished {
             self.hub.finish(invoke_id, status);
         }
-    }
-}
-
-fn change(
-    execution_id: ExecutionId,
-    instance_id: &InstanceId,
-    status: ExecutionStatus,
-    at_ms: i64,
-) -> Change {
-    Change {
-        execution_id,
-        instance_id: instance_id.clone(),
-        status,
-        at_ms,
-        retry_at_ms: None,
-        output: None,
     }
 }

@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::event::{Feed, Hub};
 use crate::execution::Lost;
 use crate::executor::{Executor, ProcessExecutor, Scratch};
+use crate::gate::{DynWaveGate, WaveGate};
 use crate::id::ExecutionId;
 use crate::instance::{Instance, LOCAL};
 use crate::limits::Limits;
@@ -61,6 +62,7 @@ pub struct EngineBuilder {
     authorizer: Option<Arc<dyn DynAuthorizer>>,
     secrets: Option<Arc<dyn DynSecretResolver>>,
     sinks: Sinks,
+    gate: Option<Arc<dyn DynWaveGate>>,
 }
 
 impl EngineBuilder {
@@ -75,6 +77,7 @@ impl EngineBuilder {
             authorizer: None,
             secrets: None,
             sinks: Sinks::default(),
+            gate: None,
         }
     }
 
@@ -100,6 +103,19 @@ impl EngineBuilder {
     /// Executions that may run at a time; 64 by default, at least 1.
     pub fn max_concurrent(mut self, executions: usize) -> Self {
         self.config.concurrency_max = executions.max(1);
+        self
+    }
+
+    /// Says how many executions run at a time, of all invocations whose `ConcurrencyKey` this is; at
+    /// least 1, which is also what keys have that nothing is said of.
+    pub fn concurrency_key(mut self, key: impl Into<String>, executions: usize) -> Self {
+        self.config.concurrency_keys.insert(key.into(), executions.max(1));
+        self
+    }
+
+    /// Asks the host before each wave of an invocation but its first.
+    pub fn wave_gate(mut self, gate: impl WaveGate) -> Self {
+        self.gate = Some(Arc::new(gate));
         self
     }
 
@@ -224,7 +240,7 @@ impl EngineBuilder {
         store: Arc<Store>,
         scratch: Option<Arc<Scratch>>,
     ) -> Result<(Engine, Feed)> {
-        let Self { config, clock, executors, idle, authorizer, secrets, sinks, .. } = self;
+        let Self { config, clock, executors, idle, authorizer, secrets, sinks, gate, .. } = self;
         let config = Arc::new(config);
         let hub = Arc::new(Hub::new(config.output));
         let feed = hub.follow();
@@ -258,7 +274,7 @@ impl EngineBuilder {
                 authorizer: authorizer.clone(),
                 secrets: secrets.clone(),
                 scratch,
-                retries: Arc::clone(&wake_scheduler),
+                scheduler: Arc::clone(&wake_scheduler),
                 sinks: Arc::clone(&sinks),
                 whole_outputs: Arc::clone(&outputs),
                 deliverer: Arc::clone(&deliver),
@@ -281,7 +297,7 @@ impl EngineBuilder {
         let scheduler = dispatcher.as_ref().filter(|_| !idle).map(|dispatcher| {
             let announcer = announcer(dispatcher);
             announcer.new_work();
-            Scheduling::start(&store, &clock, &vigil, wake_scheduler, announcer)
+            Scheduling::start(&store, &clock, &vigil, gate, wake_scheduler, announcer)
         });
         let poll = dispatcher.is_none().then(|| Arc::clone(&clock));
         let limits = Arc::new(config.limits.clone());

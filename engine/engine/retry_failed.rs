@@ -82,7 +82,7 @@ impl Engine {
             planner: self.planner(content_bytes_max),
             token: terms.token.clone(),
             dry_run: false,
-            repeats: false,
+            is_timed: terms.rate_control.is_timed(),
             found,
         };
         let origin = Origin {

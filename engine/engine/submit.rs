@@ -164,7 +164,7 @@ impl Engine {
             planner: self.planner(checked.bytes_max),
             token: terms.token.clone(),
             dry_run: terms.dry_run,
-            repeats: terms.recurrence.is_some(),
+            is_timed: terms.recurrence.is_some() || terms.rate_control.is_timed(),
             found,
         };
         let origin = self.origin(invoke_id, keeps, checked.bytes_max);
@@ -251,7 +251,7 @@ impl Engine {
             planner: self.planner(self.limits().kept_content_bytes_max),
             token: terms.token.clone(),
             dry_run: terms.dry_run,
-            repeats: terms.recurrence.is_some(),
+            is_timed: terms.recurrence.is_some() || terms.rate_control.is_timed(),
             found,
         };
         let limits = Arc::clone(&self.limits);
@@ -426,7 +426,7 @@ impl Engine {
         T: Send + 'static,
         D: FnMut(Tx<'_>, &mut Vec<Violation>) -> Result<Arc<Draft>> + Send + 'static,
     {
-        let Submission { operation, planner, token, dry_run, repeats, mut found } = submission;
+        let Submission { operation, planner, token, dry_run, is_timed, mut found } = submission;
         if !found.is_empty() {
             // What else is wrong belongs to the same answer.
             let all = self.read(move |tx| {
@@ -452,7 +452,9 @@ impl Engine {
                 return Ok(None);
             }
             let reservation = match (start, &line) {
-                (Start::Now { targets }, Some(line)) => line.reserve(targets.len()),
+                (Start::Now { targets }, Some(line)) if draft.new.is_unbounded(targets) => {
+                    line.reserve(targets.len())
+                }
                 _ => None,
             };
             let claimed_at_ms = now_ms(&*clock);
@@ -478,7 +480,7 @@ impl Engine {
             let checked = move |tx: Tx<'_>| trial(tx, || store(tx));
             return Ok((self.write_records(checked).await?.0, None));
         }
-        let scheduler = self.inner.scheduler.as_ref().filter(|_| repeats);
+        let scheduler = self.inner.scheduler.as_ref().filter(|_| is_timed);
         let wake_scheduler = scheduler.map(|scheduler| Arc::clone(&scheduler.wake));
         let then = move |(_, submitted): &mut (R, Option<Submitted<T>>)| {
             let Some(submitted) = submitted else { return };
@@ -550,7 +552,8 @@ pub(super) struct Submission {
     pub planner: Planner,
     pub token: Option<ClientToken>,
     pub dry_run: bool,
-    pub repeats: bool,
+    /// Whether something of it is to happen at a time of its own.
+    pub is_timed: bool,
     /// What is wrong with it, whatever the records say.
     pub found: Vec<Violation>,
 }

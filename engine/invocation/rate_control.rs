@@ -187,6 +187,11 @@ impl RateControl {
     pub(crate) fn is_default(&self) -> bool {
         *self == Self::default()
     }
+
+    /// Whether something is to happen when a time is over.
+    pub(crate) fn is_timed(&self) -> bool {
+        self.start_deadline.is_some() || self.deadline.is_some()
+    }
 }
 
 /// The fields of a request that say how its executions are let loose.

@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 
 use crate::error::{Error, Result};
+use crate::execution::StopReason;
+use crate::gate::WaveDecision;
 use crate::id::InvokeId;
 use crate::invocation::fire::{Fire, FireDisposition, PAUSED};
 use crate::store::executions::{self, FinishedInvocations};
@@ -11,7 +13,8 @@ use crate::store::fires;
 use crate::store::firing::{self, Fired};
 use crate::store::stop::Stopped;
 use crate::store::timers::{self, Found, Timer};
-use crate::store::{self, Tx, invocations};
+use crate::store::waves::{self, DueWave};
+use crate::store::{self, Tx, deadlines, invocations};
 
 use super::plan::{Budget, LATE_MS_MAX, Plan};
 use super::vigil::Watchful;
@@ -22,6 +25,10 @@ const FIRES_MAX: usize = 1_024;
 const TIMES_MAX: u64 = 50_000;
 /// Executions that are tried again in one commit.
 const RETRIES_MAX: usize = 1_024;
+/// Fires with waves or deadlines that are dealt with in one commit.
+const LATE_MAX: usize = 64;
+/// A gate is not asked again sooner.
+const WAIT_MS_MIN: i64 = 100;
 /// The reason of what had passed, and had not come to its place in the spread.
 const STOPPED: &str = "the invocation was stopped before its delay was over";
 
@@ -30,15 +37,27 @@ const STOPPED: &str = "the invocation was stopped before its delay was over";
 pub(crate) struct Step {
     /// What became of nominal times, in order.
     pub fires: Vec<(InvokeId, Fire)>,
-    /// Executions that had to make room for later ones.
-    pub stopped: Vec<(InvokeId, Stopped)>,
+    /// Executions that had to make room for later ones, or whose time was over.
+    pub stopped: Vec<(InvokeId, StopReason, Stopped)>,
     pub finished: FinishedInvocations,
-    /// Fires of which executions are to be tried again now.
+    /// Fires of which executions are to be tried again now, or have been let loose.
     pub retried: BTreeSet<i64>,
+    /// A wave that somebody has to decide about.
+    pub wave: Option<DueWave>,
     /// Whether there is more to do at once.
     pub more: bool,
     /// When the next timer is due, or the next attempt of an execution.
     pub next_due_ms: Option<i64>,
+}
+
+/// Who decides about waves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// Nobody: they start when they are due.
+    None,
+    Free,
+    /// It is being asked.
+    Busy,
 }
 
 /// What is to become of nominal times before something is done to their invocation.
@@ -59,7 +78,7 @@ struct Passing<'a> {
 
 impl Step {
     /// Fires what is due and tries again what is, those first that have waited longest.
-    pub(super) fn fire_due(tx: Tx<'_>, watchful: Watchful) -> Result<Self> {
+    pub(super) fn fire_due(tx: Tx<'_>, watchful: Watchful, gate: Gate) -> Result<Self> {
         let now_ms = watchful.now.timestamp_millis();
         let due = timers::due(tx, now_ms, TIMERS_MAX)?;
         let mut step = Self { more: due.len() == TIMERS_MAX, ..Self::default() };
@@ -69,8 +88,82 @@ impl Step {
         let retried = executions::release_due(tx, now_ms, RETRIES_MAX)?;
         step.more |= retried.len() == RETRIES_MAX;
         step.retried = retried.into_iter().collect();
-        let next_due = [timers::next_due_ms(tx)?, executions::next_retry_ms(tx)?];
+        step.keep_deadlines(tx, now_ms)?;
+        let next_wave_ms = step.let_waves_loose(tx, gate, now_ms)?;
+        let next_due = [
+            timers::next_due_ms(tx)?,
+            executions::next_retry_ms(tx)?,
+            deadlines::next_ms(tx)?,
+            next_wave_ms,
+        ];
         step.next_due_ms = next_due.into_iter().flatten().min();
+        Ok(step)
+    }
+
+    /// Ends what has not started, or not ended, in time.
+    fn keep_deadlines(&mut self, tx: Tx<'_>, now_ms: i64) -> Result<()> {
+        let late = deadlines::late_to_start(tx, now_ms, LATE_MAX)?;
+        self.more |= !late.is_empty();
+        for (fire, invoke_id) in late {
+            self.take_down(invoke_id, deadlines::expire(tx, fire, now_ms)?);
+        }
+        let late = deadlines::late_to_end(tx, now_ms, LATE_MAX)?;
+        self.more |= !late.is_empty();
+        for (fire, invoke_id) in late {
+            self.take_down(invoke_id, deadlines::end(tx, fire, now_ms)?);
+        }
+        Ok(())
+    }
+
+    fn take_down(&mut self, invoke_id: InvokeId, stopped: Stopped) {
+        if !stopped.is_empty() {
+            self.stopped.push((invoke_id, StopReason::Deadline, stopped));
+        }
+    }
+
+    /// Lets waves loose that are due, or finds one to be decided about; when the next is due.
+    fn let_waves_loose(&mut self, tx: Tx<'_>, gate: Gate, now_ms: i64) -> Result<Option<i64>> {
+        match gate {
+            Gate::Busy => return Ok(None),
+            Gate::Free => self.wave = waves::due(tx, now_ms, 1)?.pop(),
+            Gate::None => {
+                let due = waves::due(tx, now_ms, LATE_MAX)?;
+                self.more |= due.len() == LATE_MAX;
+                for due in due {
+                    self.open(tx, &due)?;
+                }
+            }
+        }
+        // One to be decided about is not waited for.
+        if self.wave.is_some() { Ok(None) } else { waves::next_ms(tx) }
+    }
+
+    fn open(&mut self, tx: Tx<'_>, due: &DueWave) -> Result<()> {
+        if waves::open(tx, due)? {
+            self.retried.insert(due.fire);
+        }
+        Ok(())
+    }
+
+    /// Carries out what was decided about a wave.
+    pub(super) fn decide(
+        tx: Tx<'_>,
+        due: &DueWave,
+        decision: &WaveDecision,
+        now_ms: i64,
+    ) -> Result<Self> {
+        let mut step = Self::default();
+        match decision {
+            WaveDecision::Proceed => step.open(tx, due)?,
+            WaveDecision::Wait(time) => {
+                let time_ms = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+                waves::put_off(tx, due, now_ms.saturating_add(time_ms.max(WAIT_MS_MIN)))?;
+            }
+            WaveDecision::Halt(why) => {
+                let halted = waves::halt(tx, due, why, now_ms)?;
+                step.stopped.push((due.invoke_id, StopReason::Gate, halted));
+            }
+        }
         Ok(step)
     }
 
@@ -228,7 +321,7 @@ impl Step {
     pub(crate) fn take_in(&mut self, invoke_id: InvokeId, fired: Fired) {
         self.fires.push((invoke_id, fired.fire));
         if !fired.stopped.is_empty() {
-            self.stopped.push((invoke_id, fired.stopped));
+            self.stopped.push((invoke_id, StopReason::Replaced, fired.stopped));
         }
     }
 }

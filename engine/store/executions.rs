@@ -25,10 +25,12 @@ use crate::tag::Tag;
 use crate::wire::ContentEncoding;
 
 use super::commands::{read_json, read_settings, read_time};
+use super::fires::Limits;
 use super::invocations::{OF_COMMAND, read_command_id, read_status, read_termination_mode};
 use super::tags::{self, Tagged};
 use super::{
-    Listing, Query, Slice, Tx, deliveries, fires, invocations, outputs, parse, results, unreadable,
+    Listing, Query, Slice, Tx, deliveries, fires, invocations, outputs, parse, results, stop,
+    unreadable, waves,
 };
 
 /// An execution that is about to be stored.
@@ -63,16 +65,6 @@ pub(super) fn insert<'a>(
     Ok(first)
 }
 
-/// Fires after `after` with executions that have not ended, oldest first.
-pub(crate) fn fires_with_work(tx: Tx<'_>, after: i64, max: usize) -> Result<Vec<i64>> {
-    let mut query = tx.prepare_cached(
-        "SELECT id FROM fires INDEXED BY fires_unfinished
-         WHERE unfinished > 0 AND id > ?1 ORDER BY id LIMIT ?2",
-    )?;
-    let fires = query.query_map((after, max as i64), |row| row.get(0))?;
-    Ok(fires.collect::<rusqlite::Result<_>>()?)
-}
-
 /// An execution that has just been claimed.
 #[derive(Debug)]
 pub(crate) struct Claimed {
@@ -83,24 +75,49 @@ pub(crate) struct Claimed {
     pub instance_name: String,
     pub executor: String,
     pub shell: Option<String>,
+    /// How many executions run on its instance at a time, if that is limited.
+    pub instance_max: Option<u32>,
 }
 
-/// Claims up to `max` waiting executions of a fire, those on instances after `after`; whether others
-/// wait behind them.
+/// Which executions of a fire are to be claimed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Claim {
+    pub fire: i64,
+    /// On instances after this one, up to that one.
+    pub after: i64,
+    pub until: i64,
+    pub max: usize,
+    /// Whether it has waves.
+    pub has_waves: bool,
+    pub now_ms: i64,
+}
+
+/// What a claim came to.
+#[derive(Debug)]
+pub(crate) struct ClaimedFrom {
+    pub claimed: Vec<Claimed>,
+    /// The instance to go on after, if others wait behind them.
+    pub more_after: Option<i64>,
+}
+
+/// Claims waiting executions of a fire, unless `admit` says that their instance has too many: those wait
+/// for the end of one there.
 pub(crate) fn claim(
     tx: Tx<'_>,
-    fire: i64,
-    after: i64,
-    max: usize,
-    now_ms: i64,
-) -> Result<(Vec<Claimed>, bool)> {
+    of: &Claim,
+    mut admit: impl FnMut(&Claimed) -> bool,
+) -> Result<ClaimedFrom> {
+    let open_until = if of.has_waves { fires::open_until(tx, of.fire)? } else { None };
     let mut query = tx.prepare_cached(
-        "SELECT e.id, e.attempt, i.instance_id, i.executor, e.instance, i.name, i.shell
+        "SELECT e.id, e.attempt, i.instance_id, i.executor, e.instance, i.name, i.shell, i.max_concurrency
          FROM executions e INDEXED BY executions_by_fire JOIN instances i ON i.id = e.instance
-         WHERE e.fire = ?1 AND e.instance > ?2 AND e.status = 'Pending'
-         ORDER BY e.instance LIMIT ?3",
+         WHERE e.fire = ?1 AND e.instance > ?2 AND e.instance <= ?3 AND e.status = 'Pending'
+             AND e.awaits_instance IS NULL AND (e.id <= ?5 OR e.attempt > 1)
+         ORDER BY e.instance LIMIT ?4",
     )?;
-    let waiting = query.query_map((fire, after, max as i64 + 1), |row| {
+    let open_until = open_until.unwrap_or(i64::MAX);
+    let limit = of.max as i64 + 1;
+    let waiting = query.query_map((of.fire, of.after, of.until, limit, open_until), |row| {
         Ok(Claimed {
             id: ExecutionId(row.get(0)?),
             attempt: row.get(1)?,
@@ -109,25 +126,71 @@ pub(crate) fn claim(
             executor: row.get(3)?,
             instance_name: row.get(5)?,
             shell: row.get(6)?,
+            instance_max: row.get(7)?,
         })
     })?;
-    let mut claimed: Vec<Claimed> = waiting.collect::<rusqlite::Result<_>>()?;
-    let more = claimed.len() > max;
-    claimed.truncate(max);
-    let Some(last) = claimed.last() else { return Ok((claimed, more)) };
-    let changed = tx
-        .prepare_cached(
-            "UPDATE executions INDEXED BY executions_by_fire SET status = ?4, started_at_ms = ?5
-             WHERE fire = ?1 AND instance > ?2 AND instance <= ?3 AND status = 'Pending'",
-        )?
-        .execute((fire, after, last.instance, Cause::Claimed.target().as_str(), now_ms))?;
-    if changed != claimed.len() {
-        return Err(Error::Internal(format!(
-            "{changed} executions of fire {fire} were claimed, and {} were waiting",
-            claimed.len()
-        )));
+    let mut found: Vec<Claimed> = waiting.collect::<rusqlite::Result<_>>()?;
+    let more = found.len() > of.max;
+    found.truncate(of.max);
+    let more_after = found.last().map(|last| last.instance).filter(|_| more);
+    let (claimed, held): (Vec<_>, Vec<_>) = found.into_iter().partition(&mut admit);
+    let running = Cause::Claimed.target().as_str();
+    if let (Some(last), true) = (claimed.last(), held.is_empty() && !of.has_waves) {
+        let changed = tx
+            .prepare_cached(
+                "UPDATE executions INDEXED BY executions_by_fire SET status = ?4, started_at_ms = ?5
+                 WHERE fire = ?1 AND instance > ?2 AND instance <= ?3 AND status = 'Pending'
+                     AND awaits_instance IS NULL",
+            )?
+            .execute((of.fire, of.after, last.instance, running, of.now_ms))?;
+        if changed != claimed.len() {
+            let (fire, waited) = (of.fire, claimed.len());
+            return Err(Error::Internal(format!(
+                "{changed} executions of fire {fire} were claimed, and {waited} were waiting"
+            )));
+        }
+        return Ok(ClaimedFrom { claimed, more_after });
     }
-    Ok((claimed, more))
+    for one in &claimed {
+        let changed = tx
+            .prepare_cached(
+                "UPDATE executions SET status = ?2, started_at_ms = ?3
+                 WHERE id = ?1 AND status = 'Pending'",
+            )?
+            .execute((one.id.0, running, of.now_ms))?;
+        expect_one(changed, one.id)?;
+    }
+    for one in held {
+        tx.prepare_cached("UPDATE executions SET awaits_instance = 1 WHERE id = ?1")?
+            .execute([one.id.0])?;
+    }
+    Ok(ClaimedFrom { claimed, more_after })
+}
+
+/// Lets the oldest of the executions be claimed that wait for the end of one on an instance; its fire.
+fn admit_next(tx: Tx<'_>, instance: i64) -> Result<Option<i64>> {
+    let next = tx
+        .prepare_cached(
+            "SELECT id, fire FROM executions INDEXED BY executions_awaiting
+             WHERE awaits_instance IS NOT NULL AND instance = ?1 ORDER BY id LIMIT 1",
+        )?
+        .query_row([instance], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((id, fire)): Option<(i64, i64)> = next else { return Ok(None) };
+    tx.prepare_cached("UPDATE executions SET awaits_instance = NULL WHERE id = ?1")?
+        .execute([id])?;
+    Ok(Some(fire))
+}
+
+/// Lets all executions be claimed that wait for the end of one on their instance: the dispatcher will see
+/// how many run there.
+pub(crate) fn admit_all(tx: Tx<'_>) -> Result<()> {
+    tx.prepare_cached(
+        "UPDATE executions SET awaits_instance = NULL WHERE id IN (
+             SELECT id FROM executions INDEXED BY executions_awaiting WHERE awaits_instance IS NOT NULL)",
+    )?
+    .execute(())?;
+    Ok(())
 }
 
 /// An execution that has ended.
@@ -138,6 +201,8 @@ pub(crate) struct Ended {
     pub fire: i64,
     /// Whether another execution may wait for this one to end.
     pub lets_wait: bool,
+    /// Its instance, if others may wait for one to end there.
+    pub frees: Option<i64>,
     pub verdict: Verdict,
     pub output: Output,
     pub report: Report,
@@ -164,6 +229,12 @@ pub(crate) struct Finished {
     pub invocations: FinishedInvocations,
     /// Fires with an execution that waited for one of these, and is pending now.
     pub released: Vec<i64>,
+    /// Fires with one that waited for its instance, and may be claimed there now.
+    pub admitted: Vec<(i64, i64)>,
+    /// Of fires that were called off, because too much of them had failed: what waited.
+    pub called_off: Vec<(InvokeId, Vec<(ExecutionId, InstanceId)>)>,
+    /// Whether a wave has ended that another follows.
+    pub wave_ended: bool,
     /// By the execution that has ended: what is tried again.
     pub retries: HashMap<ExecutionId, NextAttempt>,
 }
@@ -176,6 +247,11 @@ pub(crate) fn finish(tx: Tx<'_>, ended: &[Ended]) -> Result<Finished> {
     for alike in ended.chunk_by(Ended::goes_with) {
         finish_alike(tx, alike)?;
         for execution in alike {
+            if let Some(instance) = execution.frees
+                && let Some(fire) = admit_next(tx, instance)?
+            {
+                finished.admitted.push((fire, instance));
+            }
             if let Some(next) = insert_next_attempt(tx, execution)? {
                 // In the place of this one: its fire has not ended, and what waits for it goes on waiting.
                 finished.retries.insert(execution.id, next);
@@ -189,7 +265,7 @@ pub(crate) fn finish(tx: Tx<'_>, ended: &[Ended]) -> Result<Finished> {
             last_ms = last_ms.max(execution.finished_at_ms);
         }
     }
-    finished.invocations = finish_invocations(tx, &fires, last_ms)?;
+    finish_fires(tx, &fires, last_ms, &mut finished)?;
     Ok(finished)
 }
 
@@ -361,26 +437,42 @@ fn stored(number: u64) -> i64 {
 /// How executions of each fire have ended.
 pub(super) type EndedByFire = BTreeMap<i64, Tally>;
 
-pub(super) fn finish_invocations(
+/// Counts what has ended of fires, and does what follows from it.
+pub(super) fn finish_fires(
     tx: Tx<'_>,
     fires: &EndedByFire,
     now_ms: i64,
-) -> Result<FinishedInvocations> {
-    let mut finished = Vec::new();
+    finished: &mut Finished,
+) -> Result<()> {
     for (&fire, &ended) in fires {
-        let counted = fires::count_down(tx, fire, ended)?;
+        let mut counted = fires::count_down(tx, fire, ended)?;
+        if counted.has_failed() {
+            let order = StopOrder::from(StopReason::Errors);
+            let cancelled = stop::cancel_waiting(tx, fire, &order, now_ms)?;
+            if !cancelled.is_empty() {
+                let stopped = Tally { stopped: cancelled.len() as u64, ..Tally::default() };
+                counted = fires::count_down(tx, fire, stopped)?;
+                finished.called_off.push((counted.invoke_id, cancelled));
+            }
+        } else if counted.may_await_wave() {
+            finished.wave_ended |= waves::look(tx, fire, counted.invocation, now_ms)?;
+        }
         if counted.unfinished > 0 {
             continue;
         }
         if counted.is_only {
             let status = counted.ended.status();
             invocations::set_finished(tx, counted.invocation, status, now_ms)?;
-            finished.push((counted.invoke_id, status));
+            finished.invocations.push((counted.invoke_id, status));
         } else {
-            finished.extend(invocations::finish_if_done(tx, counted.invocation, now_ms)?);
+            finished.invocations.extend(invocations::finish_if_done(
+                tx,
+                counted.invocation,
+                now_ms,
+            )?);
         }
     }
-    Ok(finished)
+    Ok(())
 }
 
 /// What an engine left running when it ended.
@@ -400,6 +492,7 @@ pub(crate) struct GoingOn {
     pub fire: i64,
     pub job: Arc<Job>,
     pub claimed: Claimed,
+    pub limits: Option<Arc<Limits>>,
     pub started_at_ms: i64,
     /// The order to end it, if there is one.
     pub stop: Option<StopOrder>,
@@ -429,7 +522,7 @@ pub(crate) fn interrupt(
     let mut query = tx.prepare_cached(
         "SELECT e.id, e.attempt, e.fire, v.overlap_policy IS NOT NULL, v.invoke_id, i.instance_id, v.retry,
              e.instance, i.name, i.executor, i.shell, e.started_at_ms, e.status = 'Stopping',
-             v.output_to IS NOT NULL, e.stop_cause, e.stopped_by, e.stop_reason
+             v.output_to IS NOT NULL, e.stop_cause, e.stopped_by, e.stop_reason, i.max_concurrency
          FROM fires f INDEXED BY fires_unfinished
              CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
              JOIN invocations v ON v.id = f.invocation JOIN instances i ON i.id = e.instance
@@ -453,7 +546,9 @@ pub(crate) fn interrupt(
                     instance_name: row.get(8)?,
                     executor: row.get(9)?,
                     shell: row.get(10)?,
+                    instance_max: row.get(17)?,
                 },
+                limits: fires::queued(tx, fire)?.and_then(|queued| queued.limits),
                 started_at_ms: row.get(11)?,
                 stop: if row.get(12)? { Some(read_stop(row, 14)?) } else { None },
             });
@@ -467,6 +562,7 @@ pub(crate) fn interrupt(
             attempt,
             fire,
             lets_wait: row.get(3)?,
+            frees: None,
             verdict: Verdict::interrupted(format!("{evidence}{ended}")),
             output,
             report: Report::default(),

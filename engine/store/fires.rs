@@ -1,9 +1,12 @@
 //! Table `fires`: one row per nominal time, whatever became of it.
 
+use std::sync::Arc;
+
 use rusqlite::{OptionalExtension, Row};
 
 use crate::error::{Error, Result};
-use crate::id::InvokeId;
+use crate::id::{ExecutionId, InvokeId};
+use crate::invocation::bounds::Bounds;
 use crate::invocation::fire::{Fire, FireDisposition};
 use crate::status::Tally;
 
@@ -23,13 +26,15 @@ pub(super) struct NewFire<'a> {
     /// Executions to come.
     pub unfinished: usize,
     pub dealt_at_ms: i64,
+    pub bounds: &'a Bounds,
 }
 
 /// Stores a fire; its row.
 pub(super) fn insert(tx: Tx<'_>, new: &NewFire<'_>) -> Result<i64> {
     tx.prepare_cached(
-        "INSERT INTO fires (invocation, timer, fire_at_ms, disposition, reason, unfinished, dealt_at_ms)
-         VALUES (?1, ?2, ?3, ?4, nullif(?5, ''), ?6, ?7)",
+        "INSERT INTO fires (invocation, timer, fire_at_ms, disposition, reason, unfinished, dealt_at_ms,
+             priority, concurrency_max, concurrency_key, errors_max, start_by_ms, end_by_ms)
+         VALUES (?1, ?2, ?3, ?4, nullif(?5, ''), ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
     )?
     .execute((
         new.invocation,
@@ -39,8 +44,106 @@ pub(super) fn insert(tx: Tx<'_>, new: &NewFire<'_>) -> Result<i64> {
         new.reason,
         new.unfinished as i64,
         new.dealt_at_ms,
+        new.bounds.priority,
+        new.bounds.concurrency_max.map(stored),
+        &new.bounds.concurrency_key,
+        new.bounds.errors_max.map(stored),
+        new.bounds.start_by_ms,
+        new.bounds.end_by_ms,
     ))?;
     Ok(tx.last_insert_rowid())
+}
+
+/// A number as large as a column holds.
+fn stored(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Lets a wave of a fire loose: so many of its executions in all, up to this one.
+pub(super) fn open_wave(tx: Tx<'_>, fire: i64, opened: u64, until: ExecutionId) -> Result<()> {
+    tx.prepare_cached(
+        "UPDATE fires SET opened = ?2, open_until = ?3, wave_at_ms = NULL WHERE id = ?1",
+    )?
+    .execute((fire, stored(opened), until.0))?;
+    Ok(())
+}
+
+/// A fire with executions that have not ended, as the dispatcher has to know it.
+#[derive(Debug, Clone)]
+pub(crate) struct Queued {
+    pub fire: i64,
+    pub priority: u8,
+    /// When it was dealt with.
+    pub since_ms: i64,
+    /// None if nothing holds its executions back but the free places.
+    pub limits: Option<Arc<Limits>>,
+}
+
+/// What holds the executions of a fire back beside the free places.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub invocation: i64,
+    /// How many executions of its invocation run at a time.
+    pub concurrency_max: Option<usize>,
+    /// Whose bound it shares with others.
+    pub concurrency_key: Option<Arc<str>>,
+    pub start_by_ms: Option<i64>,
+    pub has_waves: bool,
+}
+
+const QUEUED: &str = "id, priority, dealt_at_ms, invocation, concurrency_max, concurrency_key,
+    start_by_ms, opened IS NOT NULL";
+
+fn read_queued(row: &Row<'_>) -> rusqlite::Result<Queued> {
+    let limits = Limits {
+        invocation: row.get(3)?,
+        concurrency_max: row.get(4)?,
+        concurrency_key: row.get(5)?,
+        start_by_ms: row.get(6)?,
+        has_waves: row.get(7)?,
+    };
+    let limited = limits.concurrency_max.is_some()
+        || limits.concurrency_key.is_some()
+        || limits.start_by_ms.is_some()
+        || limits.has_waves;
+    Ok(Queued {
+        fire: row.get(0)?,
+        priority: row.get(1)?,
+        since_ms: row.get(2)?,
+        limits: limited.then(|| Arc::new(limits)),
+    })
+}
+
+/// A fire, if executions of it have not ended.
+pub(crate) fn queued(tx: Tx<'_>, fire: i64) -> Result<Option<Queued>> {
+    let queued = tx
+        .prepare_cached(&format!("SELECT {QUEUED} FROM fires WHERE id = ?1 AND unfinished > 0"))?
+        .query_row([fire], read_queued)
+        .optional()?;
+    Ok(queued)
+}
+
+/// Fires after `after` with executions that have not ended, oldest first: those that go before most
+/// others, or the others.
+pub(crate) fn queue(tx: Tx<'_>, after: i64, max: usize, urgent: bool) -> Result<Vec<Queued>> {
+    let (index, which) = match urgent {
+        true => ("fires_urgent", "priority > 5"),
+        false => ("fires_unfinished", "priority <= 5"),
+    };
+    let mut query = tx.prepare_cached(&format!(
+        "SELECT {QUEUED} FROM fires INDEXED BY {index}
+         WHERE unfinished > 0 AND {which} AND id > ?1 ORDER BY id LIMIT ?2"
+    ))?;
+    let fires = query.query_map((after, max as i64), read_queued)?;
+    Ok(fires.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Up to which execution a fire may start them; none if it has no waves.
+pub(super) fn open_until(tx: Tx<'_>, fire: i64) -> Result<Option<i64>> {
+    let until = tx
+        .prepare_cached("SELECT open_until FROM fires WHERE id = ?1")?
+        .query_row([fire], |row| row.get(0))?;
+    Ok(until)
 }
 
 /// A stretch of nominal times that did not fire.
@@ -119,6 +222,23 @@ pub(super) struct Counted {
     pub unfinished: u64,
     /// How all of them have ended that have.
     pub ended: Tally,
+    /// If more than so many end without success, the rest is cancelled.
+    errors_max: Option<u64>,
+    /// How many executions its waves have let loose.
+    opened: Option<u64>,
+}
+
+impl Counted {
+    /// Whether so many have ended without success that the rest is cancelled.
+    pub(super) fn has_failed(&self) -> bool {
+        self.unfinished > 0 && self.errors_max.is_some_and(|max| self.ended.failed > max)
+    }
+
+    /// Whether as many have ended as its waves have let loose, and there are others. Those that have
+    /// ended may be others, too.
+    pub(super) fn may_await_wave(&self) -> bool {
+        self.unfinished > 0 && self.opened.is_some_and(|opened| opened <= self.ended.total())
+    }
 }
 
 /// Takes note that executions of a fire have ended.
@@ -127,7 +247,7 @@ pub(super) fn count_down(tx: Tx<'_>, fire: i64, ended: Tally) -> Result<Counted>
     let mut counted = tx
         .prepare_cached(
             "SELECT f.invocation, v.invoke_id, v.overlap_policy IS NULL, f.unfinished, f.succeeded,
-                 f.failed, f.stopped
+                 f.failed, f.stopped, f.errors_max, f.opened
              FROM fires f JOIN invocations v ON v.id = f.invocation WHERE f.id = ?1",
         )?
         .query_row([fire], |row| {
@@ -137,6 +257,8 @@ pub(super) fn count_down(tx: Tx<'_>, fire: i64, ended: Tally) -> Result<Counted>
                 is_only: row.get(2)?,
                 unfinished: row.get(3)?,
                 ended: Tally { succeeded: row.get(4)?, failed: row.get(5)?, stopped: row.get(6)? },
+                errors_max: row.get(7)?,
+                opened: row.get(8)?,
             })
         })
         .optional()?

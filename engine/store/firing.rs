@@ -6,7 +6,9 @@ use std::collections::HashMap;
 use crate::error::Result;
 use crate::execution::StopReason;
 use crate::id::{ExecutionId, InstanceId, InvokeId};
+use crate::invocation::bounds::Bounds;
 use crate::invocation::fire::{Fire, FireDisposition, PAUSED};
+use crate::invocation::rate_control::RateControl;
 use crate::invocation::recurrence::{Admission, Before, OverlapPolicy};
 use crate::status::{Cause, ExecutionStatus};
 
@@ -55,9 +57,11 @@ pub(super) fn at_once(
     tx: Tx<'_>,
     invocation: i64,
     targets: &[Target],
+    rate_control: &RateControl,
     claimed_at_ms: Option<i64>,
     now_ms: i64,
 ) -> Result<Option<(i64, Vec<Claimed>)>> {
+    let bounds = rate_control.bounds(targets.len() as u64, now_ms);
     let fire = NewFire {
         invocation,
         timer: None,
@@ -66,15 +70,28 @@ pub(super) fn at_once(
         reason: "",
         unfinished: targets.len(),
         dealt_at_ms: now_ms,
+        bounds: &bounds,
     };
     let fire = fires::insert(tx, &fire)?;
     let status = claimed_at_ms.map_or(ExecutionStatus::Pending, |_| Cause::Claimed.target());
     let new = |target: &Target| NewExecution { instance: target.row, status, info: "" };
     let first =
         executions::insert(tx, fire, targets.iter().map(new), claimed_at_ms.unwrap_or(now_ms))?;
+    open_first_wave(tx, fire, &bounds, first)?;
     let Some(first) = first.filter(|_| claimed_at_ms.is_some()) else { return Ok(None) };
     let ids = (first.0..).map(ExecutionId);
     Ok(Some((fire, ids.zip(targets).map(|(id, target)| target.claimed(id)).collect())))
+}
+
+/// Lets the first wave of a fire loose, if it has waves.
+fn open_first_wave(
+    tx: Tx<'_>,
+    fire: i64,
+    bounds: &Bounds,
+    first: Option<ExecutionId>,
+) -> Result<()> {
+    let Some((wave, first)) = bounds.first_wave.zip(first) else { return Ok(()) };
+    fires::open_wave(tx, fire, wave, ExecutionId(first.0.saturating_add_unsigned(wave - 1)))
 }
 
 /// Fires a timer for one of its nominal times.
@@ -140,6 +157,7 @@ pub(crate) fn at_boot(
                 reason: PAUSED,
                 unfinished: 0,
                 dealt_at_ms: now_ms,
+                bounds: &RateControl::default().bounds(0, now_ms),
             };
             fires::insert(tx, &fire)?;
             let finished = invocations::finish_if_done(tx, booted.invocation, now_ms)?;
@@ -188,6 +206,10 @@ fn fire(tx: Tx<'_>, firing: &Firing<'_>) -> Result<Fired> {
         Some(_) => FireDisposition::Skipped,
         None => FireDisposition::Started,
     };
+    let delay_ms = firing.timer.map_or(0, |timer| timer.delay_ms);
+    let due_ms = firing.fire_at_ms.saturating_add(delay_ms);
+    let rate_control = invocations::rate_control(tx, firing.invocation)?;
+    let bounds = rate_control.bounds(unfinished as u64, due_ms);
     let new = NewFire {
         invocation: firing.invocation,
         timer: firing.timer.map(|timer| timer.id),
@@ -196,17 +218,29 @@ fn fire(tx: Tx<'_>, firing: &Firing<'_>) -> Result<Fired> {
         reason: skipped.unwrap_or(firing.occasion),
         unfinished,
         dealt_at_ms: firing.now_ms,
+        bounds: &bounds,
     };
     let fire = fires::insert(tx, &new)?;
     let executions = firing.targets.iter().zip(&admissions);
-    let executions = executions.map(|(&instance, admission)| match admission {
-        Admission::Runs => NewExecution { instance, status: ExecutionStatus::Pending, info: "" },
-        Admission::Waits => NewExecution { instance, status: ExecutionStatus::Scheduled, info: "" },
-        Admission::Skipped(why) => {
-            NewExecution { instance, status: ExecutionStatus::Skipped, info: why }
-        }
-    });
-    executions::insert(tx, fire, executions, firing.now_ms)?;
+    let mut executions: Vec<_> = executions
+        .map(|(&instance, admission)| match admission {
+            Admission::Runs => {
+                NewExecution { instance, status: ExecutionStatus::Pending, info: "" }
+            }
+            Admission::Waits => {
+                NewExecution { instance, status: ExecutionStatus::Scheduled, info: "" }
+            }
+            Admission::Skipped(why) => {
+                NewExecution { instance, status: ExecutionStatus::Skipped, info: why }
+            }
+        })
+        .collect();
+    if bounds.first_wave.is_some() {
+        // Waves are counted off from the first.
+        executions.sort_by_key(|one| one.status.is_final());
+    }
+    let first = executions::insert(tx, fire, executions.into_iter(), firing.now_ms)?;
+    open_first_wave(tx, fire, &bounds, first)?;
     let mut stopped = Stopped::default();
     if replaces {
         let replaced = StopReason::Replaced.into();

@@ -36,6 +36,7 @@ impl Target {
             instance_name: self.instance.name.clone(),
             executor: self.instance.executor.clone(),
             shell: self.instance.shell.clone(),
+            instance_max: self.instance.max_concurrency,
         }
     }
 }

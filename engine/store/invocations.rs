@@ -66,6 +66,12 @@ impl NewInvocation {
         self.kept_id.unwrap_or_else(|| CommandId::of_invocation(self.invoke_id))
     }
 
+    /// Whether all that holds its executions back is the number of free places.
+    pub(crate) fn is_unbounded(&self, targets: &[Target]) -> bool {
+        self.rate_control.is_default()
+            && targets.iter().all(|target| target.instance.max_concurrency.is_none())
+    }
+
     /// What its executions have in common: what [`job_of_fire`] reads once it is stored.
     pub(crate) fn job(&self, definition: &Definition) -> Job {
         let recurrence = self.recurrence.as_ref();
@@ -183,7 +189,14 @@ pub(crate) fn insert(
     Tagged::Invocation.insert(tx, invocation, &new.tags)?;
     match start {
         Start::Now { targets } => {
-            return firing::at_once(tx, invocation, targets, claimed_at_ms, now_ms);
+            return firing::at_once(
+                tx,
+                invocation,
+                targets,
+                &new.rate_control,
+                claimed_at_ms,
+                now_ms,
+            );
         }
         Start::Planned(fires) => {
             for FirstFire { zone, at_ms, delay_ms, target_rows } in fires {
@@ -260,6 +273,12 @@ pub(super) fn read_job(tx: Tx<'_>, row: &Row<'_>) -> Result<Job> {
         retry: read_json(row, 24)?,
         rate_control: read_json(row, 25)?,
     })
+}
+
+/// How the executions of an invocation are let loose.
+pub(super) fn rate_control(tx: Tx<'_>, invocation: i64) -> Result<RateControl> {
+    tx.prepare_cached("SELECT rate_control FROM invocations WHERE id = ?1")?
+        .query_row([invocation], |row| Ok(read_json(row, 0)))?
 }
 
 /// How an invocation has ended; none as long as it has not.

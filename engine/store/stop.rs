@@ -9,7 +9,7 @@ use crate::execution::StopOrder;
 use crate::id::{ExecutionId, InstanceId};
 use crate::status::{Cause, ExecutionStatus};
 
-use super::executions::{self, EndedByFire, FinishedInvocations, expect_one};
+use super::executions::{self, EndedByFire, Finished, FinishedInvocations, expect_one};
 use super::invocations::{self, read_status};
 use super::{Tx, targets, unreadable};
 
@@ -60,6 +60,22 @@ impl Unfinished {
         Ok(found)
     }
 
+    /// At most `max` of a fire, in the order they were made; those are left out that are stopping.
+    pub(super) fn of_fire(tx: Tx<'_>, fire: i64, max: i64) -> Result<Vec<Self>> {
+        let mut query = tx.prepare_cached(
+            "SELECT e.id, e.fire, e.instance, e.status, i.instance_id, e.attempt
+             FROM executions e INDEXED BY executions_by_fire JOIN instances i ON i.id = e.instance
+             WHERE e.fire = ?1 AND e.finished_at_ms IS NULL AND e.status <> 'Stopping'
+             ORDER BY e.id LIMIT ?2",
+        )?;
+        let mut rows = query.query((fire, max))?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.push(Self::read(row)?);
+        }
+        Ok(found)
+    }
+
     /// One of an invocation on each of these instances, where there is any: the oldest, which is
     /// found without looking at the others.
     pub(super) fn oldest_on(tx: Tx<'_>, invocation: i64, instances: &[i64]) -> Result<Vec<Self>> {
@@ -101,11 +117,15 @@ impl Unfinished {
 /// What a stop found to do.
 #[derive(Debug, Default)]
 pub(crate) struct Stopped {
+    /// Waited, and were not started in time.
+    pub expired: Vec<(ExecutionId, InstanceId)>,
     /// Waited, and never will run.
     pub cancelled: Vec<(ExecutionId, InstanceId)>,
     /// Run, and are to be ended.
     pub stopping: Vec<(ExecutionId, InstanceId)>,
     pub finished: FinishedInvocations,
+    /// Whether a wave has ended that another follows.
+    pub wave_ended: bool,
     /// Where to go on, if there is more to stop than one commit takes.
     pub more_after: Option<i64>,
 }
@@ -116,7 +136,10 @@ const SLICE: usize = 4_096;
 impl Stopped {
     /// Whether there was nothing to stop.
     pub(crate) fn is_empty(&self) -> bool {
-        self.cancelled.is_empty() && self.stopping.is_empty() && self.finished.is_empty()
+        self.expired.is_empty()
+            && self.cancelled.is_empty()
+            && self.stopping.is_empty()
+            && self.finished.is_empty()
     }
 }
 
@@ -139,7 +162,8 @@ impl<'a> Stopping<'a> {
             let changed = tx
                 .prepare_cached(
                     "UPDATE executions SET status = ?2, stop_at_ms = ?3, finished_at_ms = ?3, error_info = ?5,
-                         stop_cause = ?6, stopped_by = ?7, stop_reason = ?8, retry_at_ms = NULL
+                         stop_cause = ?6, stopped_by = ?7, stop_reason = ?8, retry_at_ms = NULL,
+                         awaits_instance = NULL, error_code = nullif(?9, '')
                      WHERE id = ?1 AND status = ?4",
                 )?
                 .execute((
@@ -151,6 +175,7 @@ impl<'a> Stopping<'a> {
                     self.order.cause.as_str(),
                     &self.order.by,
                     &self.order.reason,
+                    self.order.cause.code(),
                 ))?;
             expect_one(changed, one.id)?;
             self.stopped.cancelled.push(entry);
@@ -182,9 +207,62 @@ impl<'a> Stopping<'a> {
 
     /// Counts what ended by it.
     pub(super) fn done(mut self, tx: Tx<'_>) -> Result<Stopped> {
-        self.stopped.finished = executions::finish_invocations(tx, &self.fires, self.now_ms)?;
+        let mut finished = Finished::default();
+        executions::finish_fires(tx, &self.fires, self.now_ms, &mut finished)?;
+        self.stopped.wave_ended = finished.wave_ended;
+        self.stopped.finished = finished.invocations;
         Ok(self.stopped)
     }
+}
+
+/// Stops these executions.
+pub(super) fn all(
+    tx: Tx<'_>,
+    slice: &[Unfinished],
+    order: &StopOrder,
+    now_ms: i64,
+) -> Result<Stopped> {
+    let mut stopping = Stopping::new(now_ms, order);
+    slice.iter().try_for_each(|one| stopping.stop(tx, one))?;
+    stopping.done(tx)
+}
+
+/// Calls off what waits of a fire; what it was.
+pub(super) fn cancel_waiting(
+    tx: Tx<'_>,
+    fire: i64,
+    order: &StopOrder,
+    now_ms: i64,
+) -> Result<Vec<(ExecutionId, InstanceId)>> {
+    const WAITING: &str = "e.fire = ?1 AND e.status IN ('Pending', 'Scheduled')";
+    let cancelled: Vec<_> = tx
+        .prepare_cached(&format!(
+            "SELECT e.id, i.instance_id FROM executions e INDEXED BY executions_by_fire
+                 JOIN instances i ON i.id = e.instance WHERE {WAITING} ORDER BY e.id"
+        ))?
+        .query_map([fire], |row| Ok((ExecutionId(row.get(0)?), row.get::<_, String>(1)?.into())))?
+        .collect::<rusqlite::Result<_>>()?;
+    let target = Cause::StopAskedEarly.target().as_str();
+    let changed = tx
+        .prepare_cached(&format!(
+            "UPDATE executions AS e INDEXED BY executions_by_fire
+             SET status = ?2, stop_at_ms = ?3, finished_at_ms = ?3, error_info = ?4, stop_cause = ?5,
+                 error_code = nullif(?6, ''), stop_reason = ?7, retry_at_ms = NULL, awaits_instance = NULL
+             WHERE {WAITING}"
+        ))?
+        .execute((
+            fire,
+            target,
+            now_ms,
+            order.cancelled(),
+            order.cause.as_str(),
+            order.cause.code(),
+            &order.reason,
+        ))?;
+    if changed == cancelled.len() {
+        return Ok(cancelled);
+    }
+    Err(Error::Internal(format!("{changed} executions of fire {fire} were called off")))
 }
 
 /// Stops an invocation, on these instances or on all if none is named: a slice of its executions,
@@ -208,12 +286,8 @@ pub(crate) fn invocation(
     } else {
         targets::remove(tx, invocation, only)?;
     }
-    let mut stopping = Stopping::new(now_ms, order);
     let slice = Unfinished::slice(tx, invocation, after, only, SLICE as i64)?;
-    for one in &slice {
-        stopping.stop(tx, one)?;
-    }
-    let mut stopped = stopping.done(tx)?;
+    let mut stopped = all(tx, &slice, order, now_ms)?;
     stopped.more_after = slice.last().filter(|_| slice.len() == SLICE).map(|last| last.id.0);
     stopped.finished.extend(invocations::finish_stopped(tx, invocation, now_ms)?);
     Ok(stopped)

@@ -15,6 +15,7 @@ mod listings;
 mod overlap;
 mod parameters;
 mod pauses;
+mod rate_control;
 mod reboots;
 mod records;
 mod recurrence;

@@ -1,0 +1,101 @@
+//! Times until which the executions of a fire may start, and have to end.
+
+use crate::error::Result;
+use crate::execution::{START_DEADLINE_EXCEEDED, StopOrder, StopReason};
+use crate::id::{ExecutionId, InvokeId};
+use crate::status::{Cause, Tally};
+
+use super::stop::{self, Stopped, Unfinished};
+use super::{Tx, executions};
+
+/// Executions of one fire that are ended in one commit.
+const SLICE: i64 = 4_096;
+
+/// Fires of which the time to start is over.
+pub(crate) fn late_to_start(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<(i64, InvokeId)>> {
+    let mut query = tx.prepare_cached(
+        "SELECT f.id, v.invoke_id FROM fires f INDEXED BY fires_by_start
+             JOIN invocations v ON v.id = f.invocation
+         WHERE f.start_by_ms < ?1 AND f.unfinished > 0 ORDER BY f.start_by_ms, f.id LIMIT ?2",
+    )?;
+    let late = query.query_map((now_ms, max as i64), |row| {
+        Ok((row.get(0)?, InvokeId::from_bytes(row.get(1)?)))
+    })?;
+    Ok(late.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Fires of which the time to end is over.
+pub(crate) fn late_to_end(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<(i64, InvokeId)>> {
+    let mut query = tx.prepare_cached(
+        "SELECT f.id, v.invoke_id FROM fires f INDEXED BY fires_by_end
+             JOIN invocations v ON v.id = f.invocation
+         WHERE f.end_by_ms < ?1 AND f.unfinished > 0 ORDER BY f.end_by_ms, f.id LIMIT ?2",
+    )?;
+    let late = query.query_map((now_ms, max as i64), |row| {
+        Ok((row.get(0)?, InvokeId::from_bytes(row.get(1)?)))
+    })?;
+    Ok(late.collect::<rusqlite::Result<_>>()?)
+}
+
+/// When the next such time is over.
+pub(crate) fn next_ms(tx: Tx<'_>) -> Result<Option<i64>> {
+    let next: (Option<i64>, Option<i64>) = tx
+        .prepare_cached(
+            "SELECT (SELECT min(start_by_ms) FROM fires INDEXED BY fires_by_start
+                     WHERE start_by_ms IS NOT NULL AND unfinished > 0),
+                 (SELECT min(end_by_ms) FROM fires INDEXED BY fires_by_end
+                     WHERE end_by_ms IS NOT NULL AND unfinished > 0)",
+        )?
+        .query_row((), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let earliest = [next.0, next.1].into_iter().flatten().min();
+    // They are over with the millisecond after.
+    Ok(earliest.map(|ms| ms.saturating_add(1)))
+}
+
+/// Ends what of a fire has not started in time. What is tried again has.
+pub(crate) fn expire(tx: Tx<'_>, fire: i64, now_ms: i64) -> Result<Stopped> {
+    const WAITING: &str = "e.fire = ?1 AND e.attempt = 1 AND e.status IN ('Pending', 'Scheduled')";
+    let expired: Vec<_> = tx
+        .prepare_cached(&format!(
+            "SELECT e.id, i.instance_id FROM executions e INDEXED BY executions_by_fire
+                 JOIN instances i ON i.id = e.instance WHERE {WAITING} ORDER BY e.id LIMIT ?2"
+        ))?
+        .query_map((fire, SLICE), |row| {
+            Ok((ExecutionId(row.get(0)?), row.get::<_, String>(1)?.into()))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let Some((last, _)) = expired.last() else {
+        tx.prepare_cached("UPDATE fires SET start_by_ms = NULL WHERE id = ?1")?.execute([fire])?;
+        return Ok(Stopped::default());
+    };
+    let target = Cause::Expired.target();
+    tx.prepare_cached(&format!(
+        "UPDATE executions AS e INDEXED BY executions_by_fire
+         SET status = ?2, finished_at_ms = ?3, error_code = ?4, awaits_instance = NULL,
+             error_info = 'it had not started when its start deadline was over'
+         WHERE {WAITING} AND e.id <= ?5"
+    ))?
+    .execute((fire, target.as_str(), now_ms, START_DEADLINE_EXCEEDED, last.0))?;
+    let mut tally = Tally::default();
+    expired.iter().for_each(|_| tally.count(target));
+    let mut finished = executions::Finished::default();
+    executions::finish_fires(tx, &[(fire, tally)].into(), now_ms, &mut finished)?;
+    let called_off = finished.called_off.into_iter().flat_map(|(_, cancelled)| cancelled);
+    Ok(Stopped {
+        expired,
+        cancelled: called_off.collect(),
+        finished: finished.invocations,
+        wave_ended: finished.wave_ended,
+        ..Stopped::default()
+    })
+}
+
+/// Stops what of a fire has not ended in time, a slice of it.
+pub(crate) fn end(tx: Tx<'_>, fire: i64, now_ms: i64) -> Result<Stopped> {
+    let order = StopOrder::from(StopReason::Deadline);
+    let slice = Unfinished::of_fire(tx, fire, SLICE)?;
+    if (slice.len() as i64) < SLICE {
+        tx.prepare_cached("UPDATE fires SET end_by_ms = NULL WHERE id = ?1")?.execute([fire])?;
+    }
+    stop::all(tx, &slice, &order, now_ms)
+}

@@ -1,0 +1,126 @@
+//! Waves of fires: how many of their executions have been let loose, and when more may be.
+
+use rusqlite::OptionalExtension;
+
+use crate::error::Result;
+use crate::execution::{StopOrder, StopReason};
+use crate::id::{ExecutionId, InvokeId};
+use crate::status::Tally;
+
+use super::executions::{self, Finished};
+use super::stop::{self, Stopped};
+use super::{Tx, fires, invocations};
+
+/// Sees whether a wave of a fire has ended with its last execution; then the next comes after the soak.
+pub(super) fn look(tx: Tx<'_>, fire: i64, invocation: i64, now_ms: i64) -> Result<bool> {
+    if any_open(tx, fire)? {
+        return Ok(false);
+    }
+    let soak_s = invocations::rate_control(tx, invocation)?.wave_soak.unwrap_or_default();
+    let soak_ms = i64::try_from(soak_s.saturating_mul(1_000)).unwrap_or(i64::MAX);
+    tx.prepare_cached("UPDATE fires SET wave_at_ms = ?2 WHERE id = ?1 AND wave_at_ms IS NULL")?
+        .execute((fire, now_ms.saturating_add(soak_ms)))?;
+    Ok(true)
+}
+
+/// A fire of which the next wave is due.
+#[derive(Debug, Clone)]
+pub(crate) struct DueWave {
+    pub fire: i64,
+    pub invoke_id: InvokeId,
+    pub invocation: i64,
+    /// How many executions the waves so far have had, and how they have ended.
+    pub opened: u64,
+    pub ended: Tally,
+    /// How many there are in all.
+    pub targets: u64,
+}
+
+/// Up to `max` fires of which the next wave is due, the longest due first.
+pub(crate) fn due(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<DueWave>> {
+    let mut query = tx.prepare_cached(
+        "SELECT f.id, v.invoke_id, f.invocation, f.opened, f.succeeded, f.failed, f.stopped, f.unfinished
+         FROM fires f INDEXED BY fires_by_wave JOIN invocations v ON v.id = f.invocation
+         WHERE f.wave_at_ms <= ?1 ORDER BY f.wave_at_ms, f.id LIMIT ?2",
+    )?;
+    let due = query.query_map((now_ms, max as i64), |row| {
+        let ended = Tally { succeeded: row.get(4)?, failed: row.get(5)?, stopped: row.get(6)? };
+        Ok(DueWave {
+            fire: row.get(0)?,
+            invoke_id: InvokeId::from_bytes(row.get(1)?),
+            invocation: row.get(2)?,
+            opened: row.get(3)?,
+            ended,
+            targets: ended.total() + row.get::<_, u64>(7)?,
+        })
+    })?;
+    Ok(due.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Lets the next wave of a fire loose; whether there was anything to let loose.
+pub(crate) fn open(tx: Tx<'_>, due: &DueWave) -> Result<bool> {
+    let still: Option<i64> = tx
+        .prepare_cached(
+            "SELECT open_until FROM fires
+             WHERE id = ?1 AND opened = ?2 AND wave_at_ms IS NOT NULL AND unfinished > 0",
+        )?
+        .query_row((due.fire, due.opened), |row| row.get(0))
+        .optional()?;
+    let Some(until) = still else { return Ok(false) };
+    let control = invocations::rate_control(tx, due.invocation)?;
+    let mut opened = due.opened;
+    loop {
+        opened = control.next_wave(opened, due.targets).unwrap_or(due.targets);
+        let until = until.saturating_add_unsigned(opened.saturating_sub(due.opened));
+        fires::open_wave(tx, due.fire, opened, ExecutionId(until))?;
+        // All of a wave may have been stopped before its turn.
+        if opened >= due.targets || any_open(tx, due.fire)? {
+            return Ok(true);
+        }
+    }
+}
+
+/// Whether an execution of a fire has not ended that its waves have let loose.
+fn any_open(tx: Tx<'_>, fire: i64) -> Result<bool> {
+    let any = tx
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM fires f
+                 CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
+                 WHERE f.id = ?1 AND e.finished_at_ms IS NULL
+                     AND (e.id <= f.open_until OR e.attempt > 1))",
+        )?
+        .query_row([fire], |row| row.get(0))?;
+    Ok(any)
+}
+
+/// Puts the next wave of a fire off.
+pub(crate) fn put_off(tx: Tx<'_>, due: &DueWave, until_ms: i64) -> Result<()> {
+    tx.prepare_cached(
+        "UPDATE fires SET wave_at_ms = ?3 WHERE id = ?1 AND opened = ?2 AND wave_at_ms IS NOT NULL",
+    )?
+    .execute((due.fire, due.opened, until_ms))?;
+    Ok(())
+}
+
+/// When the next wave is due.
+pub(crate) fn next_ms(tx: Tx<'_>) -> Result<Option<i64>> {
+    let next = tx
+        .prepare_cached(
+            "SELECT min(wave_at_ms) FROM fires INDEXED BY fires_by_wave WHERE wave_at_ms IS NOT NULL",
+        )?
+        .query_row((), |row| row.get(0))?;
+    Ok(next)
+}
+
+/// Calls off what waits of a fire whose next wave may not start.
+pub(crate) fn halt(tx: Tx<'_>, due: &DueWave, why: &str, now_ms: i64) -> Result<Stopped> {
+    tx.prepare_cached("UPDATE fires SET wave_at_ms = NULL WHERE id = ?1")?.execute([due.fire])?;
+    let order = StopOrder { reason: Some(why.into()), ..StopReason::Gate.into() };
+    let cancelled = stop::cancel_waiting(tx, due.fire, &order, now_ms)?;
+    let mut finished = Finished::default();
+    if !cancelled.is_empty() {
+        let tally = Tally { stopped: cancelled.len() as u64, ..Tally::default() };
+        executions::finish_fires(tx, &[(due.fire, tally)].into(), now_ms, &mut finished)?;
+    }
+    Ok(Stopped { cancelled, finished: finished.invocations, ..Stopped::default() })
+}
