@@ -20,6 +20,7 @@ mod engine;
 mod protocol;
 mod table;
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use engine::{CASES, Case};
@@ -76,10 +77,13 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     let wanted = |case: &&Case| {
         arguments.only.is_empty() || arguments.only.iter().any(|name| name == case.engine)
     };
+    let mut builds = BTreeMap::new();
     let mut lines = Vec::new();
     for case in CASES.iter().filter(wanted) {
-        eprintln!("building {}", case.engine);
-        let built = case.build(&target);
+        let built = builds.entry(case.engine).or_insert_with(|| {
+            eprintln!("building {}", case.engine);
+            case.build(&target)
+        });
         for setting in Setting::ALL {
             let mut line = Line::new(case, setting, arguments.jobs.div_ceil(case.one_of));
             line.errors.extend(built.clone().err());
