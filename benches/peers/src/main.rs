@@ -4,7 +4,7 @@
 //!     cargo run --release                            # in this folder; all of it, some minutes
 //!     cargo run --release -- --only adjutant,effectum --rounds 1 --jobs 1000 --json
 //!
-//! Each engine is a program of its own, run once a round in its `best` setting (the fastest it documents)
+//! Each engine is a program of its own, run once a round in its `best` setting (the fastest it offers by itself)
 //! and once with `equal` durability: a write-ahead log and `synchronous=FULL`, so that all it acknowledges
 //! is on disk. Where an engine cannot be told to, the log is there before it opens the file, and its own
 //! `PRAGMA synchronous` has no effect. What `journal, synchronous` shows was read back, the latter from
