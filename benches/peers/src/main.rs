@@ -4,12 +4,12 @@
 //!     cargo run --release                            # in this folder; all of it, some minutes
 //!     cargo run --release -- --only adjutant,effectum --rounds 1 --jobs 1000 --json
 //!
-//! Each engine is a program of its own, run once a round in its `best` setting (the fastest it offers by itself)
-//! and once with `equal` durability: a write-ahead log and `synchronous=FULL`, so that all it acknowledges
-//! is on disk. Where an engine cannot be told to, the log is there before it opens the file, and its own
-//! `PRAGMA synchronous` has no effect. What `journal, synchronous` shows was read back, the latter from
-//! the engine's own connections as they closed; where they differ, with the share of rows written through
-//! each kind.
+//! Each engine is a program of its own, run once a round in its `best` setting (the fastest it offers by
+//! itself) and once with `equal` durability: a write-ahead log and `synchronous=FULL`, so that all it
+//! acknowledges is on disk. Where an engine cannot be told to, the log is there before it opens the file,
+//! and its own `PRAGMA synchronous` has no effect. What `journal, synchronous` shows was read back, the
+//! latter from the engine's own connections as they closed; where they differ, with the share of rows
+//! written through each kind.
 //!
 //! `stored/s` is the engine's best way to store many jobs. `executed/s` is from the start of its workers,
 //! all jobs stored, to the last end on record; where an engine cannot keep the two apart, end to end.
@@ -53,8 +53,8 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<Arguments, Strin
     while let Some(name) = given.next() {
         let mut value = || given.next().ok_or(format!("{name} wants a value\n{USAGE}"));
         match name.as_str() {
-            "--jobs" => arguments.jobs = number(&value()?)?,
-            "--rounds" => arguments.rounds = number(&value()?)?,
+            "--jobs" => arguments.jobs = number(&name, &value()?)?,
+            "--rounds" => arguments.rounds = number(&name, &value()?)?,
             "--only" => arguments.only = value()?.split(',').map(str::to_owned).collect(),
             "--json" => arguments.json = true,
             _ => return Err(format!("{name} is not known\n{USAGE}")),
@@ -62,14 +62,18 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<Arguments, Strin
     }
     let is_known = |name: &&String| CASES.iter().any(|case| case.engine == name.as_str());
     match arguments.only.iter().find(|name| !is_known(name)) {
-        Some(name) => Err(format!("no engine is called {name}")),
+        Some(name) => {
+            let mut engines: Vec<_> = CASES.iter().map(|case| case.engine).collect();
+            engines.dedup();
+            Err(format!("--only: no engine is called {name}, but {}", engines.join(", ")))
+        }
         None => Ok(arguments),
     }
 }
 
-fn number(text: &str) -> Result<usize, String> {
+fn number(name: &str, text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|&number| number > 0);
-    number.ok_or(format!("{text} is not a number above 0"))
+    number.ok_or_else(|| format!("{name}: {text} is not a number above 0"))
 }
 
 fn run(arguments: &Arguments) -> Result<(), String> {
