@@ -4,12 +4,12 @@
 //!     cargo run --release                            # in this folder; all of it, some minutes
 //!     cargo run --release -- --only adjutant,effectum --rounds 1 --jobs 1000 --json
 //!
-//! Each engine is a program of its own, run once a round in its `best` setting (the fastest it documents)
-//! and once with `equal` durability: a write-ahead log and `synchronous=FULL`, so that all it acknowledges
-//! is on disk. Where an engine cannot be told to, the log is there before it opens the file, and its own
-//! `PRAGMA synchronous` has no effect. What `journal, synchronous` shows was read back, the latter from
-//! the engine's own connections as they closed; where they differ, with the share of rows written through
-//! each kind.
+//! Each engine is a program of its own, run once a round in its `best` setting (the fastest it offers by
+//! itself) and once with `equal` durability: a write-ahead log and `synchronous=FULL`, so that all it
+//! acknowledges is on disk. Where an engine cannot be told to, the log is there before it opens the file,
+//! and its own `PRAGMA synchronous` has no effect. What `journal, synchronous` shows was read back, the
+//! latter from the engine's own connections as they closed; where they differ, with the share of rows
+//! written through each kind.
 //!
 //! `stored/s` is the engine's best way to store many jobs. `executed/s` is from the start of its workers,
 //! all jobs stored, to the last end on record; where an engine cannot keep the two apart, end to end.
@@ -20,6 +20,7 @@ mod engine;
 mod protocol;
 mod table;
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use engine::{CASES, Case};
@@ -52,8 +53,8 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<Arguments, Strin
     while let Some(name) = given.next() {
         let mut value = || given.next().ok_or(format!("{name} wants a value\n{USAGE}"));
         match name.as_str() {
-            "--jobs" => arguments.jobs = number(&value()?)?,
-            "--rounds" => arguments.rounds = number(&value()?)?,
+            "--jobs" => arguments.jobs = number(&name, &value()?)?,
+            "--rounds" => arguments.rounds = number(&name, &value()?)?,
             "--only" => arguments.only = value()?.split(',').map(str::to_owned).collect(),
             "--json" => arguments.json = true,
             _ => return Err(format!("{name} is not known\n{USAGE}")),
@@ -61,14 +62,18 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<Arguments, Strin
     }
     let is_known = |name: &&String| CASES.iter().any(|case| case.engine == name.as_str());
     match arguments.only.iter().find(|name| !is_known(name)) {
-        Some(name) => Err(format!("no engine is called {name}")),
+        Some(name) => {
+            let mut engines: Vec<_> = CASES.iter().map(|case| case.engine).collect();
+            engines.dedup();
+            Err(format!("--only: no engine is called {name}, but {}", engines.join(", ")))
+        }
         None => Ok(arguments),
     }
 }
 
-fn number(text: &str) -> Result<usize, String> {
+fn number(name: &str, text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|&number| number > 0);
-    number.ok_or(format!("{text} is not a number above 0"))
+    number.ok_or_else(|| format!("{name}: {text} is not a number above 0"))
 }
 
 fn run(arguments: &Arguments) -> Result<(), String> {
@@ -76,10 +81,13 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     let wanted = |case: &&Case| {
         arguments.only.is_empty() || arguments.only.iter().any(|name| name == case.engine)
     };
+    let mut builds = BTreeMap::new();
     let mut lines = Vec::new();
     for case in CASES.iter().filter(wanted) {
-        eprintln!("building {}", case.engine);
-        let built = case.build(&target);
+        let built = builds.entry(case.engine).or_insert_with(|| {
+            eprintln!("building {}", case.engine);
+            case.build(&target)
+        });
         for setting in Setting::ALL {
             let mut line = Line::new(case, setting, arguments.jobs.div_ceil(case.one_of));
             line.errors.extend(built.clone().err());

@@ -1,5 +1,5 @@
 //! apalis with apalis-sqlite, a worker woken by SQLite's update hook. Its fetch slows with the number of
-//! jobs that wait.
+//! jobs that wait. It sets `synchronous` to OFF on one connection of its pool, whichever that is.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -8,6 +8,7 @@ use apalis::prelude::*;
 use apalis_sqlite::{Config, SqlitePool, SqliteStorage};
 use harness::{BATCH, EqualBy, Executed, Result, Times, Work};
 
+/// Jobs at a time; more are no faster.
 const CONCURRENCY: usize = 64;
 const FETCHED: usize = 100;
 

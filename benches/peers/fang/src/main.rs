@@ -1,5 +1,6 @@
-//! fang with asynk and SQLite. It stores jobs one by one. `one worker`, or `8 workers`, of which two may
-//! fetch the same job, as it is read and marked in two statements outside of a transaction.
+//! fang with asynk and SQLite. It stores jobs one by one, and keeps nothing of those that are done.
+//! `1 worker`, or `8 workers`, of which two may fetch the same job, as it is read and marked in two
+//! statements outside of a transaction. A worker that cannot record an end is gone, and the end missing.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

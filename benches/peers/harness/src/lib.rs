@@ -161,7 +161,10 @@ fn give_up_at_deadline(jobs: usize) {
     std::thread::spawn(move || {
         std::thread::sleep(DEADLINE);
         let ran = jobs - LEFT.load(Ordering::Relaxed);
-        eprintln!("not done after {} s: {ran} of {jobs} jobs ran", DEADLINE.as_secs());
+        eprintln!(
+            "given up after {} s: {ran} of {jobs} jobs ran, not all ends are on record",
+            DEADLINE.as_secs()
+        );
         std::process::exit(1);
     });
 }
