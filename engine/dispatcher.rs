@@ -8,6 +8,7 @@ mod claim;
 mod run;
 mod slots;
 mod steps;
+mod trace;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tracing::Instrument;
 
 use crate::authorizer::DynAuthorizer;
 use crate::clock::{Clock, now_ms};
@@ -30,6 +32,7 @@ use crate::executor::{
 };
 use crate::id::{ExecutionId, InstanceId};
 use crate::invocation::Job;
+use crate::metrics::Measured;
 use crate::output::{Delivery, DeliveryStatus, LiveOutput, WholeOutput, WholeOutputs};
 use crate::secret::DynSecretResolver;
 use crate::sink::Sinks;
@@ -41,6 +44,7 @@ use admission::Admission;
 use claim::ClaimedWork;
 use slots::Backlog;
 use steps::{Step, Steps, Written};
+use trace::Start;
 
 /// Executors by the name that instances give.
 pub(crate) type Executors = HashMap<String, Arc<dyn DynExecutor>>;
@@ -127,6 +131,7 @@ impl Dispatcher {
             steps,
             claims_fail: false,
             early_stops: HashMap::new(),
+            claimed: Duration::ZERO,
             _alive: still_alive,
         };
         tokio::spawn(work.run(going_on));
@@ -232,6 +237,8 @@ struct Loop {
     /// Orders for executions that are not known here: a step that is under way may have claimed them. Each
     /// with the number of the last step that could have.
     early_stops: HashMap<ExecutionId, (u64, StopOrder)>,
+    /// When the claim came to disk that is acted on, by the monotonic clock.
+    claimed: Duration,
     /// The last to be dropped: who waits for the end of the loop finds the store released.
     _alive: watch::Sender<()>,
 }
@@ -352,6 +359,9 @@ impl Loop {
         };
         // By the monotonic clock: a clock set during the run does not change how long it took.
         let took = self.resources.clock.monotonic().saturating_sub(running.started);
+        if running.task.is_some() {
+            self.resources.store.meters().time(Measured::Run, took);
+        }
         let took_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
         let finished_at_ms = running.started_at_ms.saturating_add(took_ms);
         let mut verdict = match outcome {
@@ -405,8 +415,9 @@ impl Loop {
     async fn conclude(&mut self, step: Step) {
         let Step { ended, runs, plan, written, .. } = step;
         match written {
-            Ok(Written { finished, work, claimed_at_ms, .. }) => {
+            Ok(Written { finished, work, claimed_at_ms, committed, .. }) => {
                 self.claims_fail = false;
+                self.claimed = committed.into_inner().unwrap_or_default();
                 match work {
                     Some(work) => self.start_all(work, &plan, claimed_at_ms),
                     None => self.backlog.give_up(&plan),
@@ -443,6 +454,7 @@ impl Loop {
     }
 
     fn start_all(&mut self, work: ClaimedWork, plan: &slots::Plan, claimed_at_ms: i64) {
+        trace::tell_claim(&work);
         for (fire, job, claimed) in work.claimed {
             for execution in claimed {
                 self.start(fire, Arc::clone(&job), execution, claimed_at_ms);
@@ -484,8 +496,9 @@ impl Loop {
         started_at_ms: i64,
         resumes: bool,
     ) {
-        let Resources { hub, config, clock, executors, scratch, sinks, whole_outputs, .. } =
-            &self.resources;
+        let Resources {
+            store, hub, config, clock, executors, scratch, sinks, whole_outputs, ..
+        } = &self.resources;
         let invoke_id = job.invoke_id;
         let output = hub.open_output(invoke_id, claimed.id);
         // What an engine with a sink for it began is kept for the next one that has one.
@@ -543,8 +556,10 @@ impl Loop {
             attempt: running.attempt,
             job: Arc::clone(&running.job),
         };
-        let work = run::run(Arc::clone(executor), admission, task, cx, Arc::clone(&running.stop));
-        let task = self.tasks.spawn(work);
+        let start = Start::new(store.meters(), &running, (!resumes).then_some(self.claimed));
+        let work =
+            run::run(Arc::clone(executor), admission, task, cx, Arc::clone(&running.stop), start);
+        let task = self.tasks.spawn(work.instrument(trace::span(&running)));
         let id = task.id();
         self.task_of.insert(running.id, id);
         self.running.insert(id, Running { task: Some(task), ..running });
@@ -589,6 +604,7 @@ impl Loop {
             self.resources
                 .hub
                 .publish(run.job.invoke_id, || std::iter::once(end()).chain(next).collect());
+            trace::tell_end(run, ended);
             self.resources.hub.close_output(ended.id);
             if ended.report.is_kept {
                 let name = Scratch::name(ended.id, ended.attempt);

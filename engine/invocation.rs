@@ -319,7 +319,7 @@ pub struct Quotas {
     pub invocations_per_day_max: u64,
 }
 
-/// What all executions of an invocation have in common.
+/// What all executions of a fire have in common.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub invoke_id: InvokeId,
@@ -345,6 +345,8 @@ pub(crate) struct Job {
     /// Whether other executions may wait for the end of one.
     pub lets_wait: bool,
     pub retry: Option<Retry>,
+    /// When the fire was dealt with.
+    pub dealt_at_ms: i64,
 }
 
 impl Job {

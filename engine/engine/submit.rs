@@ -159,6 +159,7 @@ impl Engine {
         let keeps = request.keep_command.then_some(command_id);
         let submission = Submission {
             operation: Operation::RunCommand,
+            invoke_id,
             planner: self.planner(checked.bytes_max),
             token: terms.token.clone(),
             dry_run: terms.dry_run,
@@ -246,6 +247,7 @@ impl Engine {
         self.vet_secrets(operation, command_id, &terms, &mut found).await?;
         let submission = Submission {
             operation: Operation::InvokeCommand,
+            invoke_id,
             planner: self.planner(self.limits().kept_content_bytes_max),
             token: terms.token.clone(),
             dry_run: terms.dry_run,
@@ -423,7 +425,8 @@ impl Engine {
         D: FnOnce(Tx<'_>, &mut Vec<Violation>) -> Result<Draft> + Send + 'static,
         H: FnOnce(Tx<'_>, &R) -> Result<T> + Send + 'static,
     {
-        let Submission { operation, planner, token, dry_run, repeats, mut found } = submission;
+        let Submission { operation, invoke_id, planner, token, dry_run, repeats, mut found } =
+            submission;
         if !found.is_empty() {
             // What else is wrong belongs to the same answer.
             let all = self.read(move |tx| {
@@ -465,7 +468,10 @@ impl Engine {
             None => op(tx).map(|done| (response, done)),
             Some(token) => client_tokens::once(tx, &token, now_ms, response, || op(tx)),
         };
-        self.write_then(store, move |_| {
+        self.write_then(store, move |(_, stored)| {
+            if stored.is_some() {
+                tracing::debug!(%operation, %invoke_id, "an invocation is stored");
+            }
             announcer.new_work();
             if let Some(wake) = wake_scheduler {
                 wake.notify_one();
@@ -510,6 +516,7 @@ impl Engine {
 /// What there is to a request beside what it makes.
 struct Submission {
     operation: Operation,
+    invoke_id: InvokeId,
     planner: Planner,
     token: Option<ClientToken>,
     dry_run: bool,

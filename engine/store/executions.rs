@@ -19,6 +19,7 @@ use crate::invocation::container::Container;
 use crate::invocation::fire::FiredOn;
 use crate::invocation::retry::Retry;
 use crate::invocation::{Job, TerminationMode};
+use crate::metrics::{Counted, tally};
 use crate::output::{Delivery, Output};
 use crate::status::{Cause, ExecutionStatus, InvocationStatus};
 use crate::tag::Tag;
@@ -52,6 +53,10 @@ pub(super) fn insert<'a>(
         "INSERT INTO executions (fire, instance, attempt, status, finished_at_ms, error_info)";
     let finished_at_ms = |one: &NewExecution<'_>| Some(now_ms).filter(|_| one.status.is_final());
     let count = executions.len();
+    let executions = executions.inspect(|one| match one.status {
+        ExecutionStatus::Skipped => tally::count(Counted::Ended(one.status), 1),
+        _ => tally::count(Counted::Execution, 1),
+    });
     if count <= FEW {
         let mut insert =
             tx.prepare_cached(&format!("{SQL} VALUES (?1, ?2, 1, ?3, ?4, nullif(?5, ''))"))?;
@@ -144,6 +149,7 @@ pub(crate) fn claim(
         let changed = update.execute((execution.id.0, Cause::Claimed.target().as_str(), now_ms))?;
         expect_one(changed, execution.id)?;
     }
+    tally::count(Counted::Started, claimed.len());
     Ok((claimed, more))
 }
 
@@ -218,6 +224,7 @@ fn insert_next_attempt(tx: Tx<'_>, ended: &Ended) -> Result<Option<NextAttempt>>
              WHERE id = ?1 AND stop_at_ms IS NULL",
         )?
         .execute((ended.id.0, retry_at_ms))?;
+    tally::count(Counted::Execution, inserted);
     Ok((inserted == 1)
         .then(|| NextAttempt { id: ExecutionId(tx.last_insert_rowid()), retry_at_ms }))
 }
@@ -297,6 +304,8 @@ fn finish_one(tx: Tx<'_>, ended: &Ended) -> Result<()> {
             verdict.stop_cause.map(StopReason::as_str),
         ))?;
     expect_one(changed, ended.id)?;
+    tally::count(Counted::Ended(verdict.cause.target()), 1);
+    tally::count(Counted::Lost, usize::from(verdict.cause == Cause::Interrupted));
     if let Some(result) = &ended.report.result {
         results::insert(tx, ended.id, result)?;
     }

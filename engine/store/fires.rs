@@ -4,6 +4,7 @@ use rusqlite::{OptionalExtension, Row};
 
 use crate::error::{Error, Result};
 use crate::invocation::fire::{Fire, FireDisposition};
+use crate::metrics::{Counted, tally};
 
 use super::commands::read_time;
 use super::timers::Timer;
@@ -38,6 +39,7 @@ pub(super) fn insert(tx: Tx<'_>, new: &NewFire<'_>) -> Result<i64> {
         new.unfinished as i64,
         new.dealt_at_ms,
     ))?;
+    tally::count(counted(new.disposition), 1);
     Ok(tx.last_insert_rowid())
 }
 
@@ -84,6 +86,7 @@ pub(crate) fn pass_over(
             now_ms,
         ))?;
     }
+    tally::count(counted(disposition), usize::try_from(count).unwrap_or(usize::MAX));
     Ok(Fire {
         time: read_time(from_ms)?,
         until: Some(read_time(until_ms)?),
@@ -97,14 +100,34 @@ pub(crate) fn pass_over(
 
 /// Records that the next nominal time of a timer is the one at which it had to be given up.
 pub(crate) fn give_up(tx: Tx<'_>, timer: i64, reason: &str, now_ms: i64) -> Result<Option<Fire>> {
-    tx.prepare_cached(
+    let inserted = tx
+        .prepare_cached(
         "INSERT INTO fires (invocation, timer, fire_at_ms, disposition, reason, unfinished, dealt_at_ms)
          SELECT invocation, id, next_fire_at_ms, 'Skipped', ?2, 0, ?3
          FROM timers WHERE id = ?1 AND next_fire_at_ms IS NOT NULL
          ON CONFLICT DO NOTHING",
     )?
     .execute((timer, reason, now_ms))?;
+    tally::count(Counted::FireSkipped, inserted);
     Ok(last_before(tx, timer, i64::MAX)?.map(|(_, fire)| fire))
+}
+
+fn counted(disposition: FireDisposition) -> Counted {
+    match disposition {
+        FireDisposition::Started => Counted::FireStarted,
+        FireDisposition::Skipped => Counted::FireSkipped,
+        FireDisposition::Missed => Counted::FireMissed,
+    }
+}
+
+/// Executions that have not ended.
+pub(super) fn unended(tx: Tx<'_>) -> Result<u64> {
+    let unended = tx
+        .prepare_cached(
+            "SELECT coalesce(sum(unfinished), 0) FROM fires INDEXED BY fires_unfinished WHERE unfinished > 0",
+        )?
+        .query_row((), |row| row.get(0))?;
+    Ok(unended)
 }
 
 /// Takes note that executions of a fire have ended; its invocation if none of them is left.

@@ -16,6 +16,7 @@ use crate::invocation::recurrence::{MissedPolicy, OverlapPolicy, Recurrence, Tri
 use crate::invocation::resource_limits::ResourceLimits;
 use crate::invocation::retry::Retry;
 use crate::invocation::{DescribeInvocations, Invocation, Job, RepeatMode, TerminationMode};
+use crate::metrics::{Counted, tally};
 use crate::schedule::Zone;
 use crate::status::{ExecutionStatus, InvocationStatus, InvokeStatus, StatusCounts, roll_up};
 use crate::tag::Tag;
@@ -89,6 +90,7 @@ pub(crate) fn insert(
     now_ms: i64,
 ) -> Result<()> {
     days::count_invocation(tx, now_ms)?;
+    tally::count(Counted::Invocation, 1);
     let content = contents::intern(tx, &definition.content)?;
     let recurrence = new.recurrence.as_ref();
     let schedule = recurrence.and_then(|recurrence| match &recurrence.trigger {
@@ -189,7 +191,7 @@ pub(crate) fn job_of_fire(tx: Tx<'_>, fire: i64) -> Result<Arc<Job>> {
                 v.overlap_policy, v.missed_policy, v.parameters, v.parameter_passing, v.default_parameters,
                 v.secret_parameters, v.working_dir, v.username, v.launcher, v.output_to, v.container_id,
                 v.container_name, v.windows_password_name, v.caller, v.secrets_are_names,
-                v.content_bytes_max, v.resource_limits, v.survive_restarts, v.retry
+                v.content_bytes_max, v.resource_limits, v.survive_restarts, v.retry, f.dealt_at_ms
          FROM fires f JOIN invocations v ON v.id = f.invocation WHERE f.id = ?1",
     )?
     .query_row([fire], |row| Ok(read_job(tx, row)))?
@@ -219,6 +221,7 @@ fn read_job(tx: Tx<'_>, row: &Row<'_>) -> Result<Job> {
         resource_limits: read_json(row, 22)?,
         survive_restarts: row.get(23)?,
         retry: read_json(row, 24)?,
+        dealt_at_ms: row.get(25)?,
     })
 }
 

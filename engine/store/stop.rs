@@ -7,6 +7,7 @@ use rusqlite::{OptionalExtension, Row};
 use crate::error::{Error, Result, Violation};
 use crate::execution::StopOrder;
 use crate::id::{ExecutionId, InstanceId};
+use crate::metrics::{Counted, tally};
 use crate::status::{Cause, ExecutionStatus};
 
 use super::executions::{self, EndedByFire, FinishedInvocations, expect_one};
@@ -153,6 +154,7 @@ impl<'a> Stopping<'a> {
                     &self.order.reason,
                 ))?;
             expect_one(changed, one.id)?;
+            tally::count(Counted::Ended(cancelled), 1);
             self.stopped.cancelled.push(entry);
             *self.fires.entry(one.fire).or_default() += 1;
         } else if let Some(stopping) = one.status.on(Cause::StopAsked) {

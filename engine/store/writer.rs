@@ -12,6 +12,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Error, Result, StorageErrorKind};
+use crate::metrics::{Meters, tally};
 
 use super::{Tx, at, storage};
 
@@ -30,11 +31,15 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(connection: Connection, path: Option<Arc<Path>>) -> Result<Self> {
+    pub(super) fn start(
+        connection: Connection,
+        path: Option<Arc<Path>>,
+        meters: Arc<Meters>,
+    ) -> Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE_MAX);
         let thread = thread::Builder::new()
             .name("adjutant-writer".to_owned())
-            .spawn(move || run(&connection, jobs, path.as_deref()))
+            .spawn(move || run(&connection, jobs, path.as_deref(), &meters))
             .map_err(|error| Error::Internal(format!("no thread for writing: {error}")))?;
         Ok(Self { queue: Some(queue), thread: Some(thread) })
     }
@@ -118,10 +123,19 @@ where
     }
 }
 
-fn run(connection: &Connection, mut jobs: mpsc::Receiver<Box<dyn Job>>, path: Option<&Path>) {
+fn run(
+    connection: &Connection,
+    mut jobs: mpsc::Receiver<Box<dyn Job>>,
+    path: Option<&Path>,
+    meters: &Meters,
+) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     while let Some(first) = jobs.blocking_recv() {
         let committed = write_batch(connection, first, &mut jobs, &mut batch);
+        let tally = tally::take();
+        if let Ok(took) = committed {
+            meters.committed(tally, batch.len(), took);
+        }
         let lost = committed.err();
         for job in batch.drain(..) {
             job.answer(lost.as_ref(), path);
@@ -129,12 +143,13 @@ fn run(connection: &Connection, mut jobs: mpsc::Receiver<Box<dyn Job>>, path: Op
     }
 }
 
+/// Writes what waits, in one commit; how long that took to come to disk.
 fn write_batch(
     connection: &Connection,
     first: Box<dyn Job>,
     jobs: &mut mpsc::Receiver<Box<dyn Job>>,
     batch: &mut Vec<Box<dyn Job>>,
-) -> Result<()> {
+) -> Result<Duration> {
     let mut next = Some(first);
     if let Err(error) = execute(connection, "BEGIN IMMEDIATE") {
         batch.extend(next);
@@ -151,7 +166,9 @@ fn write_batch(
         let more = batch.len() < BATCH_MAX && began.elapsed() < BATCH_TIME_MAX;
         next = if more { jobs.try_recv().ok() } else { None };
     }
-    execute(connection, "COMMIT").inspect_err(|_| roll_back(connection))
+    let written = Instant::now();
+    execute(connection, "COMMIT").inspect_err(|_| roll_back(connection))?;
+    Ok(written.elapsed())
 }
 
 /// Ends a transaction that cannot be committed; its first error is the one to report.
@@ -164,6 +181,7 @@ fn roll_back(connection: &Connection) {
 /// Runs one job in a savepoint; an error here is one of the whole batch.
 fn write_one(connection: &Connection, job: &mut dyn Job) -> Result<()> {
     execute(connection, "SAVEPOINT job")?;
+    let counted = tally::so_far();
     if let Some(error) = job.run(connection) {
         // A full disk or an I/O error may have ended the whole transaction, or the host's part.
         if connection.is_autocommit() {
@@ -173,6 +191,7 @@ fn write_one(connection: &Connection, job: &mut dyn Job) -> Result<()> {
             });
         }
         execute(connection, "ROLLBACK TO job")?;
+        tally::back_to(counted);
     }
     execute(connection, "RELEASE job")
 }

@@ -77,6 +77,7 @@ impl Run {
                 survive_restarts: false,
                 retry: None,
                 lets_wait: false,
+                dealt_at_ms: 0,
             }),
             reader: Reader::new(output.clone(), 0),
             cx: ExecutionContext {
