@@ -15,6 +15,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::commands::load::Load;
 use crate::commands::next::Next;
 use crate::failure::Failure;
 use crate::limits::Limit;
@@ -142,6 +143,11 @@ pub(crate) enum Verb {
     Api(Api),
     /// List when a schedule fires next
     Next(Next),
+    /// Measure what this machine makes of very many runs, on a database of its own that is removed afterwards
+    #[command(
+        after_help = "The database is beside that of --db, else in the current folder: its disk is what is measured."
+    )]
+    Load(Load),
     /// Print completions for a shell
     Completions {
         /// The shell

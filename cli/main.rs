@@ -11,6 +11,7 @@ mod database;
 mod failure;
 mod interrupt;
 mod limits;
+mod load;
 mod log;
 mod owner;
 mod render;

@@ -503,7 +503,7 @@ fn duration(ms: u64) -> String {
 }
 
 /// A number of bytes in the largest unit of which there is one: `999 B`, `1.5 MiB`.
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
     match units.into_iter().find(|(_, power)| bytes >> power > 0) {
         Some((unit, power)) => {

@@ -3,6 +3,7 @@
 mod api;
 mod harness;
 mod input;
+mod load;
 mod next;
 mod output;
 mod owners;
