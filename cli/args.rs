@@ -111,6 +111,11 @@ pub(crate) enum Verb {
     Serve,
     /// List runs, newest first; `*` marks those that have not ended
     Ps(Ps),
+    /// Watch what runs, waits, ends and is due next; q ends it
+    #[command(
+        after_help = "It only looks: nothing is started, and whoever runs the database is not held up."
+    )]
+    Top,
     /// Show the record of a run
     Show(Show),
     /// Stop a run, or its part on some instances

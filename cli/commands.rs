@@ -14,6 +14,7 @@ mod serve;
 mod show;
 mod stop;
 mod stored;
+mod top;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
@@ -59,6 +60,7 @@ pub(crate) async fn perform(arguments: Arguments) -> Result<u8, Failure> {
         Verb::Invoke(invoke) => run::invoke(&context, invoke).await,
         Verb::Serve => serve::serve(&context).await,
         Verb::Ps(ps) => ps::ps(&context, &ps).await,
+        Verb::Top => top::top(&context).await,
         Verb::Show(show) => show::show(&context, &show).await,
         Verb::Stop(stop) => stop::stop(&context, stop).await,
         Verb::Pause(run) => repeating::pause(&context, run.invoke_id).await,

@@ -18,6 +18,7 @@ mod render;
 mod screen;
 mod script;
 mod session;
+mod top;
 mod ui;
 
 use std::fs::File;

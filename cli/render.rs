@@ -481,7 +481,7 @@ fn took(invocation: &Invocation) -> Option<u64> {
 }
 
 /// How long ago something was or how far it is away, in its largest unit.
-fn span(distance: TimeDelta) -> String {
+pub(crate) fn span(distance: TimeDelta) -> String {
     let s = distance.num_seconds().max(0);
     match s {
         0..60 => format!("{s} s"),
@@ -492,7 +492,7 @@ fn span(distance: TimeDelta) -> String {
 }
 
 /// Three digits that matter: `7 ms`, `1.25 s`, `2 min 05 s`, `3 h 01 min`.
-fn duration(ms: u64) -> String {
+pub(crate) fn duration(ms: u64) -> String {
     let s = ms / 1_000;
     match ms {
         0..1_000 => format!("{ms} ms"),

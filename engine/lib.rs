@@ -68,6 +68,7 @@ mod execution;
 mod instance;
 mod invocation;
 mod output;
+mod overview;
 mod secret;
 mod tag;
 
@@ -130,6 +131,7 @@ pub use invocation::{
 pub use limits::Limits;
 pub use operation::Operation;
 pub use output::{DeliveryStatus, OutputStretch, Stream};
+pub use overview::{Overview, OverviewExecution, OverviewTimer};
 pub use secret::{Secret, SecretError, SecretRequest, SecretResolver};
 #[cfg(feature = "object-store")]
 pub use sink::ObjectStoreSink;

@@ -20,6 +20,7 @@ mod lock;
 pub(crate) mod meta;
 mod migrate;
 mod outputs;
+pub(crate) mod overview;
 mod results;
 pub(crate) mod selections;
 mod standings;

@@ -12,7 +12,7 @@ const LAYERS: [&[&str]; 8] = [
     &["id", "clock", "operation", "schedule", "status"],
     &["limits", "error", "metrics", "wire"],
     &["config", "given"],
-    &["instance", "command", "invocation", "execution", "output", "secret", "tag"],
+    &["instance", "command", "invocation", "execution", "output", "overview", "secret", "tag"],
     &["authorizer", "store", "executor", "sink", "event"],
     &["dispatcher", "deliverer", "recovery", "scheduler"],
     &["engine"],

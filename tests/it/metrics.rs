@@ -166,3 +166,39 @@ async fn figures_are_json_with_each_final_status() {
     assert_eq!(told["Ended"]["Success"], 1);
     assert_eq!(told["RunTimeUs"]["Count"], 1);
 }
+
+#[tokio::test]
+async fn an_overview_shows_what_runs_what_ended_and_what_is_due() {
+    let gate = Gate::new();
+    let builder = gate.plug_in(with_executors(Engine::builder())).max_concurrent(2);
+    let engine = builder.open().await.expect("an engine in memory");
+    let nothing = engine.overview(10).await.expect("readable");
+    assert_eq!((nothing.unended, nothing.running.len(), nothing.ended.len()), (0, 0, 0));
+    register(&engine, "script", 3).await;
+    for script in ["exit:0", "exit:1"] {
+        run(&engine, script, &["i-1", "i-2", "i-3"]).await;
+    }
+    for (name, seconds) in [("later", 7_200), ("sooner", 3_600)] {
+        let request = RunCommand::shell("exit:0").name(name).on(["i-1"]);
+        let request = request.frequency(format!("rate({seconds}s)"));
+        engine.run_command(request).await.expect("sound");
+    }
+    register(&engine, "gate", 3).await;
+    let request = RunCommand::shell("x").name("held").on(["i-1", "i-2", "i-3"]);
+    let held = engine.run_command(request).await.expect("sound");
+    within(gate.arrivals(2)).await;
+    let seen = engine.overview(4).await.expect("readable");
+    assert_eq!((seen.unended, seen.more_unended), (3, false));
+    let running: Vec<_> = seen.running.iter().map(|one| one.instance_id.as_str()).collect();
+    assert_eq!(running, ["i-1", "i-2"]);
+    assert!(
+        seen.running
+            .iter()
+            .all(|one| one.invoke_id == held.invoke_id && one.command_name == "held")
+    );
+    let ended: Vec<_> = seen.ended.iter().map(|one| one.status).collect();
+    assert_eq!(ended, [Failed, Failed, Failed, Success]);
+    let due: Vec<_> = seen.due.iter().map(|one| one.command_name.as_str()).collect();
+    assert_eq!(due, ["sooner", "later"]);
+    gate.let_go(3);
+}

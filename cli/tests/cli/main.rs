@@ -12,3 +12,4 @@ mod repeating;
 mod run;
 mod schedules;
 mod socket;
+mod top;
