@@ -42,7 +42,7 @@
 //! | `a nominal time has been dealt with` | `invoke_id`, `time`, `disposition`, `count`, `reason` |
 //! | `executions are claimed` | `count`, `fires` |
 //! | `the executor is called`, in the span | `resumed` |
-//! | `an execution has ended` | `invoke_id`, `execution_id`, `instance_id`, `attempt`, `status`, `duration_ms` |
+//! | `an execution has ended` | those of the span, `status`, `duration_ms` |
 //!
 //! # What it is not
 //!

@@ -136,7 +136,7 @@ impl Meters {
         self.measure(what, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     }
 
-    /// Takes note of a time between two instants of the real-time clock, which may have been set between them.
+    /// Takes note of the time between two instants of the real-time clock, which may have been set since.
     pub(crate) fn time_between(&self, what: Measured, from_ms: i64, until_ms: i64) {
         let took_ms = until_ms.saturating_sub(from_ms).max(0).cast_unsigned();
         self.time(what, Duration::from_millis(took_ms));
@@ -200,8 +200,8 @@ impl Meters {
 }
 
 /// What an engine has done since it was opened, and what it does now; from
-/// [`Engine::metrics`](crate::Engine::metrics). It says what is on disk. Of an engine that only reads everything
-/// is 0.
+/// [`Engine::metrics`](crate::Engine::metrics). It says what is on disk. Of an engine that only reads
+/// everything is 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 #[non_exhaustive]

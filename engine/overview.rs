@@ -13,8 +13,8 @@ pub struct Overview {
     pub unended: u64,
     /// Whether there may be more: there are as many fires as are looked at.
     pub more_unended: bool,
-    /// Executions that run, those first that have run longest; of those stored where the queue has come to, or
-    /// of late.
+    /// Executions that run, those first that have run longest; of those stored where the queue has come
+    /// to, or of late.
     pub running: Vec<OverviewExecution>,
     /// Executions that ended, the latest first; of the same.
     pub ended: Vec<OverviewExecution>,

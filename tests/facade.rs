@@ -1,5 +1,5 @@
-//! What a host's recorder hears of an engine through the facade of the crate `metrics`. By itself, for there is
-//! one recorder in a process.
+//! What a host's recorder hears of an engine through the facade of the crate `metrics`. By itself, for
+//! there is one recorder in a process.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,5 @@
-//! What `tracing` is told of an execution. By itself, for what other threads do not listen to would be told to
-//! nobody.
+//! What `tracing` is told of an execution. By itself, for what other threads do not listen to would be
+//! told to nobody.
 
 use std::collections::HashMap;
 use std::fmt;

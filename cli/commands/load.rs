@@ -66,7 +66,8 @@ impl Load {
         let executions = self.invocations * self.instances;
         if executions > EXECUTIONS_MAX {
             return Err(Failure::usage(format!(
-                "want at most {EXECUTIONS_MAX} executions; --invocations {} on --instances {} are {executions}",
+                "want at most {EXECUTIONS_MAX} executions; --invocations {} on --instances {} \
+                 are {executions}",
                 self.invocations, self.instances
             )));
         }

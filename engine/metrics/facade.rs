@@ -1,5 +1,5 @@
-//! The same through the facade of the crate `metrics`, to whatever the host has installed. Looked up each time,
-//! for a host may install it late; where nothing is, that is one look at a flag.
+//! The same through the facade of the crate `metrics`, to whatever the host has installed. Looked up each
+//! time, for a host may install it late; where nothing is, that is one look at a flag.
 
 use ::metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
