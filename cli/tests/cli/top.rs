@@ -31,7 +31,8 @@ impl Terminal {
     }
 
     fn start_with(place: &Place, words: &[&str], environment: &[(&str, &str)]) -> Self {
-        let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+            .expect("a terminal");
         grantpt(&person).expect("it is ours");
         unlockpt(&person).expect("it opens");
         let name =
@@ -70,6 +71,14 @@ impl Terminal {
 
     fn type_in(&mut self, keys: &[u8]) {
         self.person.write_all(keys).expect("it is open");
+    }
+}
+
+impl Drop for Terminal {
+    /// Leaves nothing behind where a test has failed.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -157,9 +166,10 @@ fn without_a_terminal_it_says_what_to_use_instead() {
     let instead = "`adjutant ps --json` lists runs for programs";
     check(&["top"], 1, &format!("top needs a terminal for its input and output; {instead}"));
     check(&["top", "--json"], 2, &format!("top has no --json; {instead}"));
-    let done = Terminal::start(&place, &["top"]).child.wait_with_output().expect("it ends");
-    let said = String::from_utf8_lossy(&done.stderr);
-    assert_eq!(done.status.code(), Some(1), "{said}");
+    let (mut terminal, mut said) = (Terminal::start(&place, &["top"]), String::new());
+    let mut stderr = terminal.child.stderr.take().expect("piped");
+    stderr.read_to_string(&mut said).expect("UTF-8");
+    assert_eq!(terminal.child.wait().expect("it ends").code(), Some(1), "{said}");
     assert!(
         said.contains("adjutant: there is no database at ") && said.contains("/a.db yet"),
         "{said}"
