@@ -15,6 +15,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::commands::load::Load;
 use crate::commands::next::Next;
 use crate::failure::Failure;
 use crate::limits::Limit;
@@ -110,6 +111,11 @@ pub(crate) enum Verb {
     Serve,
     /// List runs, newest first; `*` marks those that have not ended
     Ps(Ps),
+    /// Watch what runs, waits, ends and is due next; q ends it
+    #[command(
+        after_help = "It only looks: nothing is started, and whoever runs the database is not held up."
+    )]
+    Top,
     /// Show the record of a run
     Show(Show),
     /// Stop a run, or its part on some instances
@@ -145,6 +151,11 @@ pub(crate) enum Verb {
     Api(Api),
     /// List when a schedule fires next
     Next(Next),
+    /// Measure what this machine makes of very many runs, on a database of its own that is removed afterwards
+    #[command(
+        after_help = "The database is beside that of --db, else in the current folder: its disk is what is measured."
+    )]
+    Load(Load),
     /// Print completions for a shell
     Completions {
         /// The shell

@@ -3,6 +3,7 @@
 mod api;
 mod attend;
 mod instances;
+pub(crate) mod load;
 pub(crate) mod next;
 mod preview;
 mod ps;
@@ -13,6 +14,7 @@ mod serve;
 mod show;
 mod stop;
 mod stored;
+mod top;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
@@ -28,6 +30,9 @@ use crate::{background, ui};
 /// The exit status of a run that did not succeed everywhere.
 const NOT_ALL_SUCCEEDED: u8 = 1;
 
+/// The exit status after a Ctrl-C, as shells have it.
+const INTERRUPTED: u8 = 130;
+
 /// What all commands have in common.
 struct Context {
     database: Database,
@@ -41,6 +46,8 @@ pub(crate) async fn perform(arguments: Arguments) -> Result<u8, Failure> {
         // These need no database, and nothing that would have to be interrupted with care.
         Verb::Completions { shell } => return completions(shell),
         Verb::Next(next) => return next::next(next, arguments.json),
+        // This has a database of its own.
+        Verb::Load(load) => return load::load(arguments.db, load, arguments.json).await,
         verb => verb,
     };
     let context = Context {
@@ -53,6 +60,7 @@ pub(crate) async fn perform(arguments: Arguments) -> Result<u8, Failure> {
         Verb::Invoke(invoke) => run::invoke(&context, invoke).await,
         Verb::Serve => serve::serve(&context).await,
         Verb::Ps(ps) => ps::ps(&context, &ps).await,
+        Verb::Top => top::top(&context).await,
         Verb::Show(show) => show::show(&context, &show).await,
         Verb::Stop(stop) => stop::stop(&context, stop).await,
         Verb::Retry(retry) => run::retry(&context, retry).await,
@@ -68,7 +76,9 @@ pub(crate) async fn perform(arguments: Arguments) -> Result<u8, Failure> {
         Verb::OwnInBackground => {
             background::own(context.database.path(), &context.interrupts).await.map(|()| 0)
         }
-        Verb::Completions { .. } | Verb::Next(_) => unreachable!("dealt with above"),
+        Verb::Completions { .. } | Verb::Next(_) | Verb::Load(_) => {
+            unreachable!("dealt with above")
+        }
     }
 }
 

@@ -13,7 +13,8 @@ mod server;
 pub(crate) use address::Address;
 pub(crate) use client::{Client, Events};
 pub(crate) use protocol::{
-    ApiCall, DescribeQuotas, Explain, Operation, Paged, PauseInvocation, RegisterInstance,
-    RemoveInstance, ResumeInvocation, RunNow, SeeDelivered, WatchInvocation, Watched,
+    ApiCall, DescribeFigures, DescribeQuotas, Explain, Figures, Operation, Paged, PauseInvocation,
+    RegisterInstance, RemoveInstance, ResumeInvocation, RunNow, SeeDelivered, WatchInvocation,
+    Watched,
 };
 pub(crate) use server::{Server, refuse, serve};

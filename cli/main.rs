@@ -11,12 +11,14 @@ mod database;
 mod failure;
 mod interrupt;
 mod limits;
+mod load;
 mod log;
 mod owner;
 mod render;
 mod screen;
 mod script;
 mod session;
+mod top;
 mod ui;
 
 use std::fs::File;

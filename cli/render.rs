@@ -513,7 +513,7 @@ fn took(invocation: &Invocation) -> Option<u64> {
 }
 
 /// How long ago something was or how far it is away, in its largest unit.
-fn span(distance: TimeDelta) -> String {
+pub(crate) fn span(distance: TimeDelta) -> String {
     let s = distance.num_seconds().max(0);
     match s {
         0..60 => format!("{s} s"),
@@ -524,7 +524,7 @@ fn span(distance: TimeDelta) -> String {
 }
 
 /// Three digits that matter: `7 ms`, `1.25 s`, `2 min 05 s`, `3 h 01 min`.
-fn duration(ms: u64) -> String {
+pub(crate) fn duration(ms: u64) -> String {
     let s = ms / 1_000;
     match ms {
         0..1_000 => format!("{ms} ms"),
@@ -535,7 +535,7 @@ fn duration(ms: u64) -> String {
 }
 
 /// A number of bytes in the largest unit of which there is one: `999 B`, `1.5 MiB`.
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
     match units.into_iter().find(|(_, power)| bytes >> power > 0) {
         Some((unit, power)) => {

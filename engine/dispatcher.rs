@@ -9,6 +9,7 @@ mod orders;
 mod run;
 mod slots;
 mod steps;
+mod trace;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tracing::Instrument;
 
 use crate::authorizer::DynAuthorizer;
 use crate::clock::{Clock, now_ms};
@@ -28,6 +30,7 @@ use crate::execution::{Outcome, Report, StopOrder, StopReason, Verdict};
 use crate::executor::{DynExecutor, ExecutionContext, Resumption, Scratch, Task, ask_to_stop};
 use crate::id::{ExecutionId, InstanceId};
 use crate::invocation::Job;
+use crate::metrics::Measured;
 use crate::output::{Delivery, DeliveryStatus, LiveOutput, WholeOutput, WholeOutputs};
 use crate::secret::DynSecretResolver;
 use crate::sink::Sinks;
@@ -41,6 +44,7 @@ use claim::{ClaimedFire, ClaimedWork};
 use orders::{Berth, Mail, Orders, Phase};
 use slots::Backlog;
 use steps::{Step, Steps, Written};
+use trace::Start;
 
 pub(crate) use orders::{Launch, Line, Reservation};
 
@@ -165,6 +169,7 @@ struct Running {
     /// What it counts against, beside its place.
     limits: Option<Arc<Limits>>,
     berth: Option<Berth>,
+    dealt_at_ms: i64,
     output: Arc<LiveOutput>,
     report: Arc<Mutex<Report>>,
     stop: Arc<watch::Sender<Option<StopOrder>>>,
@@ -175,13 +180,17 @@ struct Running {
 }
 
 /// An execution that is to be started.
-struct Start {
+struct Starting {
     fire: i64,
     job: Arc<Job>,
     limits: Option<Arc<Limits>>,
     claimed: Claimed,
     berth: Option<Berth>,
+    /// When its fire was dealt with, and it was claimed.
+    dealt_at_ms: i64,
     started_at_ms: i64,
+    /// When its claim came to disk, by the monotonic clock; none of what goes on from before.
+    committed: Option<Duration>,
 }
 
 impl Loop {
@@ -230,13 +239,15 @@ impl Loop {
         for launch in launches {
             self.backlog.pass_over(launch.fire);
             for claimed in launch.claimed {
-                let start = Start {
+                let start = Starting {
                     fire: launch.fire,
                     job: Arc::clone(&launch.job),
                     limits: None,
                     claimed,
                     berth: None,
+                    dealt_at_ms: launch.claimed_at_ms,
                     started_at_ms: launch.claimed_at_ms,
+                    committed: Some(launch.committed),
                 };
                 self.start(start);
             }
@@ -305,6 +316,9 @@ impl Loop {
         };
         // By the monotonic clock: a clock set during the run does not change how long it took.
         let took = self.resources.clock.monotonic().saturating_sub(running.started);
+        if running.task.is_some() {
+            self.resources.store.meters().time(Measured::Run, took);
+        }
         let took_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
         let finished_at_ms = running.started_at_ms.saturating_add(took_ms);
         let mut verdict = match outcome {
@@ -362,10 +376,13 @@ impl Loop {
     async fn conclude(&mut self, step: Step) {
         let Step { ended, runs, plan, written, .. } = step;
         match written {
-            Ok(Written { finished, work, claimed_at_ms, .. }) => {
+            Ok(Written { finished, work, claimed_at_ms, committed, .. }) => {
                 self.claims_fail = false;
                 match work {
-                    Some(work) => self.start_all(work, &plan, claimed_at_ms),
+                    Some(work) => {
+                        let committed = committed.into_inner();
+                        self.start_all(work, &plan, claimed_at_ms, committed);
+                    }
                     None => self.give_up(&plan),
                 }
                 self.act_on(&ended, &runs, finished);
@@ -412,14 +429,30 @@ impl Loop {
         self.backlog.admit(finished.admitted);
     }
 
-    fn start_all(&mut self, work: ClaimedWork, plan: &slots::Plan, started_at_ms: i64) {
+    fn start_all(
+        &mut self,
+        work: ClaimedWork,
+        plan: &slots::Plan,
+        started_at_ms: i64,
+        committed: Option<Duration>,
+    ) {
+        trace::tell_claim(&work);
         let used: usize = work.claimed.iter().map(|fire| fire.executions.len()).sum();
         self.orders.free_places(plan.room.saturating_sub(used));
         self.backlog.apply(plan, work.taken);
-        for ClaimedFire { fire, job, limits, executions } in work.claimed {
+        for ClaimedFire { fire, job, limits, dealt_at_ms, executions } in work.claimed {
             for (claimed, berth) in executions {
                 let (job, limits) = (Arc::clone(&job), limits.clone());
-                self.start(Start { fire, job, limits, claimed, berth, started_at_ms });
+                self.start(Starting {
+                    fire,
+                    job,
+                    limits,
+                    claimed,
+                    berth,
+                    dealt_at_ms,
+                    started_at_ms,
+                    committed,
+                });
             }
         }
     }
@@ -434,7 +467,17 @@ impl Loop {
         }
         let berth =
             claimed.instance_max.and_then(|_| self.orders.berth(claimed.instance, u32::MAX));
-        self.begin(Start { fire, job, limits, claimed, berth, started_at_ms }, true);
+        let starting = Starting {
+            fire,
+            job,
+            limits,
+            claimed,
+            berth,
+            dealt_at_ms: started_at_ms,
+            started_at_ms,
+            committed: None,
+        };
+        self.begin(starting, true);
         let running = self.task_of.get(&id).and_then(|task| self.running.get_mut(task));
         if let Some(running) = running {
             let clock = &self.resources.clock;
@@ -446,7 +489,7 @@ impl Loop {
         }
     }
 
-    fn start(&mut self, start: Start) {
+    fn start(&mut self, start: Starting) {
         let id = start.claimed.id;
         self.begin(start, false);
         let Some((_, order)) = self.early_stops.remove(&id) else { return };
@@ -455,10 +498,12 @@ impl Loop {
         }
     }
 
-    fn begin(&mut self, start: Start, resumes: bool) {
-        let Start { fire, job, limits, claimed, berth, started_at_ms } = start;
-        let Resources { hub, config, clock, executors, scratch, sinks, whole_outputs, .. } =
-            &self.resources;
+    fn begin(&mut self, starting: Starting, resumes: bool) {
+        let Starting { fire, job, limits, claimed, berth, dealt_at_ms, started_at_ms, committed } =
+            starting;
+        let Resources {
+            store, hub, config, clock, executors, scratch, sinks, whole_outputs, ..
+        } = &self.resources;
         let invoke_id = job.invoke_id;
         let output = hub.open_output(invoke_id, claimed.id);
         // What an engine with a sink for it began is kept for the next one that has one.
@@ -479,6 +524,7 @@ impl Loop {
             job,
             limits,
             berth,
+            dealt_at_ms,
             output,
             report: Arc::default(),
             stop: Arc::new(stop),
@@ -518,8 +564,10 @@ impl Loop {
             attempt: running.attempt,
             job: Arc::clone(&running.job),
         };
-        let work = run::run(Arc::clone(executor), admission, task, cx, Arc::clone(&running.stop));
-        let task = self.tasks.spawn(work);
+        let start = Start::new(store.meters(), &running, committed);
+        let work =
+            run::run(Arc::clone(executor), admission, task, cx, Arc::clone(&running.stop), start);
+        let task = self.tasks.spawn(work.instrument(trace::span(&running)));
         let id = task.id();
         self.task_of.insert(running.id, id);
         self.running.insert(id, Running { task: Some(task), ..running });
@@ -564,6 +612,7 @@ impl Loop {
             self.resources
                 .hub
                 .publish(run.job.invoke_id, || std::iter::once(end()).chain(next).collect());
+            trace::tell_end(run, ended);
             self.resources.hub.close_output(ended.id);
             if ended.report.is_kept {
                 let name = Scratch::name(ended.id, ended.attempt);

@@ -33,6 +33,7 @@ use crate::execution::Finished;
 use crate::gate::DynWaveGate;
 use crate::id::{InstanceId, InvokeId};
 use crate::limits::Limits;
+use crate::metrics::Metrics;
 use crate::operation::Operation;
 use crate::scheduler::{Scheduler, Vigil};
 use crate::secret::DynSecretResolver;
@@ -298,6 +299,31 @@ impl Engine {
         Ok(Watch::new(self.inner.records.clone(), subscription, invocation, position))
     }
 
+    /// What this engine has done since it was opened, and what it does now. It looks at counters in memory
+    /// only, so it may be asked as often as one likes. This is for the host itself: no
+    /// [`Authorizer`](crate::Authorizer) is asked.
+    ///
+    /// # How far a backlog has come
+    ///
+    /// ```
+    /// use adjutant::{Engine, ExecutionStatus, RunCommand};
+    ///
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    /// # runtime.block_on(async {
+    /// let engine = Engine::open_in_memory().await?;
+    /// let run = engine.run_command(RunCommand::shell("true").on(["local"])).await?;
+    /// engine.wait(&run.invoke_id).await?;
+    /// let metrics = engine.metrics();
+    /// assert_eq!((metrics.waiting, metrics.running), (0, 0));
+    /// assert_eq!(metrics.ended.get(ExecutionStatus::Success), 1);
+    /// println!("one commit in a hundred takes longer than {} µs", metrics.commit_time_us.quantile(0.99));
+    /// # Ok::<(), adjutant::Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn metrics(&self) -> Metrics {
+        self.inner.records.store.meters().snapshot()
+    }
+
     /// Takes no new work, waits up to `deadline` for what runs, then ends that too, and so with whole
     /// outputs that are to be delivered. Runs that survive restarts are left alone, and not waited for. When
     /// this returns nothing of the engine runs any longer; what waited stays for the next one, as do
@@ -324,8 +350,12 @@ impl Engine {
     }
 
     fn announcer(&self) -> Announcer {
-        let hub = Arc::clone(&self.inner.records.hub);
-        Announcer { hub, dispatcher: self.inner.dispatcher.as_ref().map(Dispatcher::line) }
+        let Records { store, hub, .. } = &self.inner.records;
+        Announcer {
+            hub: Arc::clone(hub),
+            meters: Arc::clone(store.meters()),
+            dispatcher: self.inner.dispatcher.as_ref().map(Dispatcher::line),
+        }
     }
 
     fn now_ms(&self) -> i64 {

@@ -354,7 +354,7 @@ pub struct Quotas {
     pub invocations_per_day_max: u64,
 }
 
-/// What all executions of an invocation have in common.
+/// What all executions of a fire have in common.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub invoke_id: InvokeId,

@@ -27,6 +27,23 @@
 //!
 //! It works on the host's tokio runtime, of either kind, with time and I/O enabled.
 //!
+//! # See it work
+//!
+//! [`Engine::metrics`] says how much was done, how much runs and waits, and how long things took. With the
+//! feature `metrics` the same goes to whatever recorder the host has installed for the crate `metrics`, as
+//! `adjutant_…`; of several engines in a process the gauges are those of the last to commit.
+//!
+//! To `tracing` go a span `execution` (`invoke_id`, `execution_id`, `instance_id`, `attempt`), in which the
+//! executor works, and at the level `DEBUG` these events, each told once it is on disk:
+//!
+//! | event | fields |
+//! |---|---|
+//! | `an invocation is stored` | `operation`, `invoke_id` |
+//! | `a nominal time has been dealt with` | `invoke_id`, `time`, `disposition`, `count`, `reason` |
+//! | `executions are claimed` | `count`, `fires` |
+//! | `the executor is called`, in the span | `resumed` |
+//! | `an execution has ended` | those of the span, `status`, `duration_ms` |
+//!
 //! # What it is not
 //!
 //! No service: nothing listens on the network, nobody is authenticated, and one process at a time runs
@@ -40,6 +57,7 @@ mod status;
 
 mod error;
 mod limits;
+mod metrics;
 mod wire;
 
 mod config;
@@ -50,6 +68,7 @@ mod execution;
 mod instance;
 mod invocation;
 mod output;
+mod overview;
 mod secret;
 mod tag;
 
@@ -69,6 +88,7 @@ mod engine;
 
 pub mod tencent;
 
+pub use self::metrics::{Histogram, Metrics};
 pub use authorizer::{Action, Authorizer};
 pub use clock::{Clock, ManualClock, Sleep, SystemClock};
 pub use command::parameters::{ParameterPassing, Parameters, SecretNames};
@@ -115,6 +135,7 @@ pub use invocation::{
 pub use limits::Limits;
 pub use operation::Operation;
 pub use output::{DeliveryStatus, OutputStretch, Stream};
+pub use overview::{Overview, OverviewExecution, OverviewTimer};
 pub use secret::{Secret, SecretError, SecretRequest, SecretResolver};
 #[cfg(feature = "object-store")]
 pub use sink::ObjectStoreSink;

@@ -27,6 +27,7 @@ pub(crate) async fn look_after(
     scratch: &Scratch,
 ) -> Result<HashMap<ExecutionId, Lost>> {
     let unended = store.read(executions::unended).await?;
+    store.meters().found_running(unended.len());
     Ok(executor::inherit(scratch, &unended).await)
 }
 

@@ -204,6 +204,11 @@ impl InvocationStatus {
 pub struct StatusCounts([u64; ExecutionStatus::ALL.len()]);
 
 impl StatusCounts {
+    pub(crate) fn from_each(count: impl FnMut(&ExecutionStatus) -> u64) -> Self {
+        let mut counts = ExecutionStatus::ALL.iter().map(count);
+        Self(std::array::from_fn(|_| counts.next().unwrap_or_default()))
+    }
+
     /// How many are in `status`.
     pub fn get(&self, status: ExecutionStatus) -> u64 {
         self.0[status as usize]

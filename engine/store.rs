@@ -21,6 +21,7 @@ mod lock;
 pub(crate) mod meta;
 mod migrate;
 mod outputs;
+pub(crate) mod overview;
 mod results;
 pub(crate) mod selections;
 pub(crate) mod snapshots;
@@ -41,6 +42,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter};
 
 use crate::config::Durability;
 use crate::error::{Error, Result, StorageError, StorageErrorKind, Violation};
+use crate::metrics::{Meters, tally};
 use connection::Access;
 pub use host::{HostError, HostTransaction};
 use lock::Lock;
@@ -71,6 +73,7 @@ pub(crate) struct Store {
     path: Option<Arc<Path>>,
     readers: Option<r2d2::Pool<SqliteConnectionManager>>,
     writer: Option<Writer>,
+    meters: Arc<Meters>,
     _lock: Option<Lock>,
 }
 
@@ -82,8 +85,9 @@ impl Store {
                 let mut connection = Connection::open_in_memory()?;
                 connection::set_up_memory(&connection)?;
                 migrate::migrate(&mut connection)?;
-                let writer = Writer::start(connection, None)?;
-                Ok(Self { path: None, readers: None, writer: Some(writer), _lock: None })
+                let meters = Arc::new(Meters::beginning_with(0));
+                let writer = Writer::start(connection, None, Arc::clone(&meters))?;
+                Ok(Self { path: None, readers: None, writer: Some(writer), meters, _lock: None })
             }
             Location::File(path) => {
                 let path: Arc<Path> =
@@ -101,10 +105,11 @@ impl Store {
     fn open_owner(path: &Arc<Path>, options: &StoreOptions) -> Result<Self> {
         let lock = Lock::take(path)?;
         match Self::open_locked(path, options) {
-            Ok((readers, writer)) => Ok(Self {
+            Ok((readers, writer, meters)) => Ok(Self {
                 path: Some(Arc::clone(path)),
                 readers: Some(readers),
                 writer: Some(writer),
+                meters,
                 _lock: Some(lock),
             }),
             Err(error) => {
@@ -117,7 +122,7 @@ impl Store {
     fn open_locked(
         path: &Arc<Path>,
         options: &StoreOptions,
-    ) -> Result<(r2d2::Pool<SqliteConnectionManager>, Writer)> {
+    ) -> Result<(r2d2::Pool<SqliteConnectionManager>, Writer, Arc<Meters>)> {
         lock::create_private(path)?;
         lock::check_links(path)?;
         let mut connection = Connection::open_with_flags(
@@ -127,8 +132,9 @@ impl Store {
         connection::set_up_writer(&connection, options.durability)?;
         migrate::migrate(&mut connection)?;
         let readers = connection::readers(path, Access::Shared, options.readers_max);
-        let writer = Writer::start(connection, Some(Arc::clone(path)))?;
-        Ok((readers, writer))
+        let meters = Arc::new(Meters::beginning_with(fires::unended(&connection)?));
+        let writer = Writer::start(connection, Some(Arc::clone(path)), Arc::clone(&meters))?;
+        Ok((readers, writer, meters))
     }
 
     fn open_reader(path: &Arc<Path>, options: &StoreOptions) -> Result<Self> {
@@ -136,7 +142,18 @@ impl Store {
         // Opened by itself first: the pool would try again and again, and hide why.
         let access = Access::to(path, |connection| migrate::check(&connection))?;
         let readers = connection::readers(path, access, options.readers_max);
-        Ok(Self { path: Some(Arc::clone(path)), readers: Some(readers), writer: None, _lock: None })
+        Ok(Self {
+            path: Some(Arc::clone(path)),
+            readers: Some(readers),
+            writer: None,
+            meters: Arc::default(),
+            _lock: None,
+        })
+    }
+
+    /// Where what is written is counted.
+    pub(crate) fn meters(&self) -> &Arc<Meters> {
+        &self.meters
     }
 
     /// The database file, if there is one.
@@ -213,6 +230,7 @@ impl Store {
 /// Does something within a transaction, and undoes all of it if it fails.
 pub(crate) fn apart<T>(tx: Tx<'_>, op: impl FnOnce() -> Result<T>) -> Result<T> {
     tx.prepare_cached("SAVEPOINT apart")?.execute(())?;
+    let counted = tally::so_far();
     let done = op();
     if done.is_err() {
         if tx.is_autocommit() {
@@ -220,6 +238,7 @@ pub(crate) fn apart<T>(tx: Tx<'_>, op: impl FnOnce() -> Result<T>) -> Result<T> 
             return done;
         }
         tx.prepare_cached("ROLLBACK TO apart")?.execute(())?;
+        tally::back_to(counted);
     }
     tx.prepare_cached("RELEASE apart")?.execute(())?;
     done
@@ -228,8 +247,10 @@ pub(crate) fn apart<T>(tx: Tx<'_>, op: impl FnOnce() -> Result<T>) -> Result<T> 
 /// Does something within a transaction, and undoes all of it.
 pub(crate) fn trial<T>(tx: Tx<'_>, op: impl FnOnce() -> Result<T>) -> Result<T> {
     tx.prepare_cached("SAVEPOINT trial")?.execute(())?;
+    let counted = tally::so_far();
     let done = op();
     tx.prepare_cached("ROLLBACK TO trial")?.execute(())?;
+    tally::back_to(counted);
     tx.prepare_cached("RELEASE trial")?.execute(())?;
     done
 }

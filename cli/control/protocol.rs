@@ -6,10 +6,11 @@ use adjutant::{
     DescribeCloudAssistantStatus, DescribeCloudAssistantStatusResponse, DescribeCommands,
     DescribeCommandsResponse, DescribeFires, DescribeFiresResponse, DescribeInstances,
     DescribeInstancesResponse, DescribeInvocationResults, DescribeInvocationResultsResponse,
-    DescribeInvocations, DescribeInvocationsResponse, Engine, Event, Explanation, Fire, Instance,
-    InstanceId, InvokeCommand, InvokeCommandResponse, InvokeId, ModifyCommand,
-    ModifyCommandResponse, Notice, PreviewCommand, PreviewCommandResponse, Quotas, Result,
-    RetryFailed, RunCommand, RunCommandResponse, StopInvocation, StopInvocationResponse, Watch,
+    DescribeInvocations, DescribeInvocationsResponse, Engine, Event, ExecutionStatus, Explanation,
+    Fire, Instance, InstanceId, InvokeCommand, InvokeCommandResponse, InvokeId, Metrics,
+    ModifyCommand, ModifyCommandResponse, Notice, PreviewCommand, PreviewCommandResponse, Quotas,
+    Result, RetryFailed, RunCommand, RunCommandResponse, StopInvocation, StopInvocationResponse,
+    Watch,
 };
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::de::DeserializeOwned;
@@ -151,6 +152,7 @@ operations! {
     write RemoveInstance -> (): |engine, asked| engine.remove_instance(&asked.instance_id);
     read PreviewCommand -> PreviewCommandResponse: |engine, asked| engine.preview(asked);
     read DescribeQuotas -> Quotas: |engine, _asked| engine.quotas();
+    read DescribeFigures -> Figures: |engine, _asked| figures(engine);
     read DescribeInstances -> DescribeInstancesResponse:
         |engine, asked| engine.describe_instances(asked);
     read DescribeCloudAssistantStatus -> DescribeCloudAssistantStatusResponse:
@@ -249,6 +251,44 @@ impl Operation for ApiCall {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DescribeQuotas {}
+
+/// Asks what the engine has done since it was opened, and does now.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DescribeFigures {}
+
+/// Of an engine's metrics those that a view of it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Figures {
+    pub running: u64,
+    pub waiting: u64,
+    pub started: u64,
+    /// Executions that ran and ended.
+    pub ended: u64,
+    /// Of those, and of those that could not run, the ones that went wrong.
+    pub failed: u64,
+}
+
+async fn figures(engine: &Engine) -> Result<Figures> {
+    Ok(Figures::of(&engine.metrics()))
+}
+
+impl Figures {
+    fn of(metrics: &Metrics) -> Self {
+        use ExecutionStatus::{Aborted, Cancelled, Error, Failed, Invalid, Skipped, Timeout};
+        let count = |statuses: &[ExecutionStatus]| -> u64 {
+            statuses.iter().map(|status| metrics.ended.get(*status)).sum()
+        };
+        Self {
+            running: metrics.running,
+            waiting: metrics.waiting,
+            started: metrics.started,
+            ended: metrics.ended.total() - count(&[Cancelled, Skipped]),
+            failed: count(&[Failed, Error, Timeout, Invalid, Aborted]),
+        }
+    }
+}
 
 /// Registers an instance, or changes the one of the same name.
 #[derive(Debug, Serialize, Deserialize)]

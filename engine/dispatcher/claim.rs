@@ -26,6 +26,8 @@ pub(super) struct ClaimedFire {
     pub fire: i64,
     pub job: Arc<Job>,
     pub limits: Option<Arc<Limits>>,
+    /// When it was dealt with.
+    pub dealt_at_ms: i64,
     /// Each with its place on its instance, if there are so many there.
     pub executions: Vec<(Claimed, Option<Berth>)>,
 }
@@ -38,23 +40,24 @@ pub(super) fn claim(
 ) -> Result<ClaimedWork> {
     let mut work = ClaimedWork::default();
     let new = work.look(tx, plan)?;
-    let level = new.iter().map(|waiting| waiting.level(now_ms)).max().unwrap_or_default();
-    let level = level.max(plan.level);
     // What came with a plan has been counted against its limits, what is new has not.
-    let (new, unserved): (Vec<_>, Vec<_>) = new
-        .into_iter()
-        .partition(|waiting| waiting.limits().is_none() && waiting.level(now_ms) >= level);
-    work.taken.unserved = unserved;
+    let (new, limited): (Vec<_>, Vec<_>) =
+        new.into_iter().partition(|waiting| waiting.limits().is_none());
+    work.taken.unserved = limited;
     let planned = plan.turn.iter().cloned();
     let turn: Vec<_> = planned.chain(new.into_iter().map(|one| (one, plan.room))).collect();
-    let mut shares = even_shares(plan.room, plan.room.min(turn.len()));
-    for (number, (waiting, most)) in turn.into_iter().enumerate() {
-        let claimed = match shares.next() {
+    let levels: Vec<_> = turn.iter().map(|(waiting, _)| waiting.level(now_ms)).collect();
+    let top = levels.iter().copied().max().unwrap_or_default();
+    let served = levels.iter().filter(|level| **level == top).count();
+    let mut shares = even_shares(plan.room, plan.room.min(served));
+    for (number, ((waiting, most), level)) in turn.into_iter().zip(levels).enumerate() {
+        let share = if level == top { shares.next() } else { None };
+        let claimed = match share {
+            Some(share) => work.serve(tx, waiting, share.min(most), orders, now_ms)?,
             None => {
                 work.taken.unserved.push(waiting);
                 0
             }
-            Some(share) => work.serve(tx, waiting, share.min(most), orders, now_ms)?,
         };
         if number < plan.turn.len() {
             work.taken.claimed.push(claimed);
@@ -132,7 +135,9 @@ impl ClaimedWork {
             };
             fire.job = Some(Arc::clone(&job));
             let executions = found.claimed.into_iter().zip(berths).collect();
-            self.claimed.push(ClaimedFire { fire: fire.fire, job, limits, executions });
+            let dealt_at_ms = fire.terms.as_ref().map_or(now_ms, |terms| terms.since_ms);
+            let fire = ClaimedFire { fire: fire.fire, job, limits, dealt_at_ms, executions };
+            self.claimed.push(fire);
         }
         if let Some(after) = found.more_after {
             fire.after = after;

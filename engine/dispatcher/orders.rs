@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -30,6 +31,8 @@ pub(crate) struct Launch {
     pub job: Arc<Job>,
     pub claimed: Vec<Claimed>,
     pub claimed_at_ms: i64,
+    /// When it came to disk, by the monotonic clock.
+    pub committed: Duration,
 }
 
 /// What has come for the loop since it last looked.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::admission::Admission;
+use super::trace::Start;
 use crate::execution::{Outcome, StopOrder, StopReason};
 use crate::executor::{DynExecutor, ExecutionContext, Task, ask_to_stop};
 
@@ -21,7 +22,9 @@ pub(super) async fn run(
     task: Task,
     cx: ExecutionContext,
     stop: Arc<watch::Sender<Option<StopOrder>>>,
+    start: Start,
 ) -> Outcome {
+    start.tell(&*cx.clock);
     let timeout = task.timeout();
     let mut work = match admission {
         None => executor.execute(task, cx.clone()),

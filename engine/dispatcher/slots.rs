@@ -85,8 +85,6 @@ pub(super) struct Look {
 pub(super) struct Plan {
     /// Those whose turn it is, no more than there is room; each with the most that it may have.
     pub turn: Vec<(Waiting, usize)>,
-    /// What is new is served with them if it is of this level at least.
-    pub level: u8,
     /// Free places.
     pub room: usize,
     /// Where new fires are looked for: urgent ones, and others.
@@ -248,14 +246,13 @@ impl Backlog {
         }
     }
 
-    /// Whose turn it is for `room` places: those of the highest level. Until the plan is
+    /// Whose turn it is for `room` places: those of the highest level known. Until the plan is
     /// [applied](Self::apply) or [given up](Self::give_up), others are made without those.
     pub(super) fn plan(&mut self, room: usize, now_ms: i64) -> Plan {
         self.age(now_ms);
-        let (mut turn, mut top) = (Vec::new(), 0);
+        let mut turn = Vec::new();
         while turn.is_empty() && room > 0 {
             let Some(mut level) = self.turn.last_entry() else { break };
-            top = *level.key();
             let queue = level.get_mut();
             let some: Vec<_> = queue.drain(..room.min(queue.len())).collect();
             if queue.is_empty() {
@@ -270,8 +267,7 @@ impl Backlog {
             (self.may_have_new, self.is_looking) = (false, true);
         }
         self.plans += usize::from(room > 0);
-        let level = if turn.is_empty() { 0 } else { top };
-        Plan { turn, level, room, looks }
+        Plan { turn, room, looks }
     }
 
     fn looks(&self) -> [Look; 2] {

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -40,6 +40,8 @@ pub(super) struct Written {
     /// None if nothing more is to start.
     pub work: Option<ClaimedWork>,
     pub claimed_at_ms: i64,
+    /// When it came to disk, by the monotonic clock.
+    pub committed: OnceLock<Duration>,
     /// The number of its commit, in the order of all of them; set once that is made.
     commit: AtomicU64,
 }
@@ -159,8 +161,13 @@ impl Disk {
         let (orders, clock) = (Arc::clone(&self.orders), Arc::clone(&self.clock));
         let write = move |tx: Tx<'_>| {
             let finished = executions::finish(tx, &ended)?;
-            let mut written =
-                Written { finished, work: None, claimed_at_ms: 0, commit: AtomicU64::new(0) };
+            let mut written = Written {
+                finished,
+                work: None,
+                claimed_at_ms: 0,
+                committed: OnceLock::new(),
+                commit: AtomicU64::new(0),
+            };
             // Looked at here: the write may have waited long for the disk, and a shutdown come since.
             if orders.phase() == Phase::Working {
                 written.claimed_at_ms = now_ms(&*clock);
@@ -168,8 +175,9 @@ impl Disk {
             }
             Ok(written)
         };
-        let commits = Arc::clone(&self.commits);
+        let (commits, clock) = (Arc::clone(&self.commits), Arc::clone(&self.clock));
         let count = move |written: &mut Written| {
+            written.committed.get_or_init(|| clock.monotonic());
             let commit = commits.fetch_add(1, Ordering::AcqRel);
             written.commit.store(commit, Ordering::Release);
         };

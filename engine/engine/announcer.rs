@@ -6,6 +6,8 @@ use crate::dispatcher::Line;
 use crate::event::{Change, Hub};
 use crate::execution::StopOrder;
 use crate::id::{ExecutionId, InstanceId, InvokeId};
+use crate::invocation::fire::Fire;
+use crate::metrics::{Measured, Meters};
 use crate::scheduler::Step;
 use crate::status::ExecutionStatus;
 use crate::store::executions::Interrupted;
@@ -15,6 +17,7 @@ use crate::store::stop::Stopped;
 #[derive(Clone)]
 pub(super) struct Announcer {
     pub hub: Arc<Hub>,
+    pub meters: Arc<Meters>,
     /// None if the file is open for reading only.
     pub dispatcher: Option<Line>,
 }
@@ -35,7 +38,11 @@ impl Announcer {
         if let Some(dispatcher) = self.dispatcher.as_ref().filter(|_| !step.retried.is_empty()) {
             dispatcher.release(step.retried.iter().copied());
         }
+        for late_ms in &step.late_ms {
+            self.meters.time_between(Measured::FireLateness, 0, *late_ms);
+        }
         for (invoke_id, fire) in &step.fires {
+            tell_fire(*invoke_id, fire);
             self.hub.publish_fire(*invoke_id, fire);
         }
         for (invoke_id, cause, stopped) in &step.stopped {
@@ -86,4 +93,15 @@ impl Announcer {
             self.hub.finish(invoke_id, status);
         }
     }
+}
+
+fn tell_fire(invoke_id: InvokeId, fire: &Fire) {
+    tracing::debug!(
+        %invoke_id,
+        time = %fire.time,
+        disposition = %fire.disposition,
+        count = fire.count,
+        reason = fire.reason,
+        "a nominal time has been dealt with"
+    );
 }

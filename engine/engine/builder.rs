@@ -250,6 +250,7 @@ impl EngineBuilder {
         executor_names.sort();
         let announcer = |dispatcher: &Dispatcher| Announcer {
             hub: Arc::clone(&hub),
+            meters: Arc::clone(store.meters()),
             dispatcher: Some(dispatcher.line()),
         };
         let wake_scheduler = Arc::new(Notify::new());

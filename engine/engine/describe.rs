@@ -7,10 +7,22 @@ use crate::execution::{DescribeInvocationResults, DescribeInvocationResultsRespo
 use crate::invocation::fire::{DescribeFires, DescribeFiresResponse};
 use crate::invocation::{DescribeInvocations, DescribeInvocationsResponse};
 use crate::operation::Operation;
-use crate::store::{executions, fires, invocations};
+use crate::overview::Overview;
+use crate::store::{executions, fires, invocations, overview};
 use crate::wire;
 
 impl Engine {
+    /// What is going on, at a glance: what runs, what ended last, what is due next, at most `max` of each.
+    /// It takes about as long however much is stored, for it looks at no more than the records near where
+    /// the queue has come to. This is for the host itself: no [`Authorizer`](crate::Authorizer) is asked.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Storage`](crate::Error::Storage) if the records cannot be read.
+    pub async fn overview(&self, max: usize) -> Result<Overview> {
+        self.read(move |tx| overview::overview(tx, max)).await
+    }
+
     /// Lists invocations, newest first, a page at a time.
     ///
     /// # Errors

@@ -75,7 +75,7 @@ impl Engine {
             if before.is_some_and(|before| before.instance.executor == LOCAL) {
                 return boot(tx, std::slice::from_ref(&instance.instance_id), boot_id, now_ms);
             }
-            targets::rebase(tx, &instance.instance_id, &boot_id)?;
+            targets::rebase(tx, &instance.instance_id, boot_id)?;
             Ok(Step::default())
         })
         .await

@@ -79,6 +79,7 @@ impl Engine {
         }
         let submission = Submission {
             operation,
+            invoke_id,
             planner: self.planner(content_bytes_max),
             token: terms.token.clone(),
             dry_run: false,

@@ -1,6 +1,7 @@
 //! Invocations: in, and stopped.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -161,6 +162,7 @@ impl Engine {
         let keeps = request.keep_command.then_some(command_id);
         let submission = Submission {
             operation: Operation::RunCommand,
+            invoke_id,
             planner: self.planner(checked.bytes_max),
             token: terms.token.clone(),
             dry_run: terms.dry_run,
@@ -248,6 +250,7 @@ impl Engine {
         self.vet_secrets(operation, command_id, &terms, &mut found).await?;
         let submission = Submission {
             operation: Operation::InvokeCommand,
+            invoke_id,
             planner: self.planner(self.limits().kept_content_bytes_max),
             token: terms.token.clone(),
             dry_run: terms.dry_run,
@@ -426,7 +429,8 @@ impl Engine {
         T: Send + 'static,
         D: FnMut(Tx<'_>, &mut Vec<Violation>) -> Result<Arc<Draft>> + Send + 'static,
     {
-        let Submission { operation, planner, token, dry_run, is_timed, mut found } = submission;
+        let Submission { operation, invoke_id, planner, token, dry_run, is_timed, mut found } =
+            submission;
         if !found.is_empty() {
             // What else is wrong belongs to the same answer.
             let all = self.read(move |tx| {
@@ -462,7 +466,8 @@ impl Engine {
             let claimed = planner.store(tx, &draft, definition, start, claims)?;
             let launch = reservation.zip(claimed).map(|(reservation, (fire, claimed))| {
                 let job = Arc::new(draft.new.job(definition));
-                (reservation, Launch { fire, job, claimed, claimed_at_ms })
+                let committed = Duration::ZERO;
+                (reservation, Launch { fire, job, claimed, claimed_at_ms, committed })
             });
             let waits = launch.is_none() && matches!(start, Start::Now { .. });
             let host = host.take().map(|host| host(tx, &answer)).transpose()?;
@@ -482,9 +487,12 @@ impl Engine {
         }
         let scheduler = self.inner.scheduler.as_ref().filter(|_| is_timed);
         let wake_scheduler = scheduler.map(|scheduler| Arc::clone(&scheduler.wake));
+        let told_by = Arc::clone(&self.inner.clock);
         let then = move |(_, submitted): &mut (R, Option<Submitted<T>>)| {
             let Some(submitted) = submitted else { return };
-            if let Some((reservation, launch)) = submitted.launch.take() {
+            tracing::debug!(%operation, %invoke_id, "an invocation is stored");
+            if let Some((reservation, mut launch)) = submitted.launch.take() {
+                launch.committed = told_by.monotonic();
                 reservation.launch(launch);
             } else if submitted.waits {
                 announcer.new_work();
@@ -549,6 +557,7 @@ struct Submitted<T> {
 /// What there is to a request beside what it makes.
 pub(super) struct Submission {
     pub operation: Operation,
+    pub invoke_id: InvokeId,
     pub planner: Planner,
     pub token: Option<ClientToken>,
     pub dry_run: bool,

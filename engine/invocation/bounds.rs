@@ -41,7 +41,7 @@ impl RateControl {
     /// How many of so many targets have been let loose with the wave after that with which `opened`
     /// have; none if those are all.
     pub(crate) fn next_wave(&self, opened: u64, targets: u64) -> Option<u64> {
-        let ends = self.waves.iter().map(|wave| wave.of(targets).clamp(1, targets.max(1)));
+        let ends = self.waves.iter().map(|wave| wave.of(targets).clamp(targets.min(1), targets));
         // The one after the last has the rest; one that comes to no more than those before has nothing.
         ends.chain([targets]).find(|end| *end > opened)
     }

@@ -44,6 +44,8 @@ pub(crate) struct Step {
     pub retried: BTreeSet<i64>,
     /// A wave that somebody has to decide about.
     pub wave: Option<DueWave>,
+    /// How late the timers were that fired.
+    pub late_ms: Vec<i64>,
     /// Whether there is more to do at once.
     pub more: bool,
     /// When the next timer is due, or the next attempt of an execution.
@@ -221,7 +223,8 @@ impl Step {
             if budget.is_spent() {
                 break;
             }
-            let before = (self.fires.len(), self.stopped.len(), self.finished.len());
+            let before =
+                (self.fires.len(), self.stopped.len(), self.finished.len(), self.late_ms.len());
             let dealt =
                 timer.and_then(|timer| store::apart(tx, || deal(self, &timer, &mut budget)));
             match dealt {
@@ -229,6 +232,7 @@ impl Step {
                     self.fires.truncate(before.0);
                     self.stopped.truncate(before.1);
                     self.finished.truncate(before.2);
+                    self.late_ms.truncate(before.3);
                     self.give_up(tx, id, invocation, invoke_id, &error, now_ms)?;
                 }
                 dealt => dealt?,
@@ -282,6 +286,7 @@ impl Step {
                 *left = left.saturating_sub(1);
             }
             self.take_in(timer.invoke_id, fired);
+            self.late_ms.push(until_ms - at_ms);
             if fires_left == Some(0) {
                 next_ms = None;
                 break;

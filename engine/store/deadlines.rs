@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::execution::{START_DEADLINE_EXCEEDED, StopOrder, StopReason};
 use crate::id::{ExecutionId, InvokeId};
+use crate::metrics::{Counted, tally};
 use crate::status::{Cause, Tally};
 
 use super::stop::{self, Stopped, Unfinished};
@@ -76,6 +77,7 @@ pub(crate) fn expire(tx: Tx<'_>, fire: i64, now_ms: i64) -> Result<Stopped> {
          WHERE {WAITING} AND e.id <= ?5"
     ))?
     .execute((fire, target.as_str(), now_ms, START_DEADLINE_EXCEEDED, last.0))?;
+    tally::count(Counted::Ended(target), expired.len());
     let mut tally = Tally::default();
     expired.iter().for_each(|_| tally.count(target));
     let mut finished = executions::Finished::default();

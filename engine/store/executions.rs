@@ -19,6 +19,7 @@ use crate::invocation::container::Container;
 use crate::invocation::fire::FiredOn;
 use crate::invocation::retry::Retry;
 use crate::invocation::{Job, TerminationMode};
+use crate::metrics::{Counted, tally};
 use crate::output::{Delivery, Output};
 use crate::status::{Cause, ExecutionStatus, InvocationStatus, Tally};
 use crate::tag::Tag;
@@ -58,8 +59,12 @@ pub(super) fn insert<'a>(
     for NewExecution { instance, status, info } in executions {
         let started_at_ms = Some(now_ms).filter(|_| status == ExecutionStatus::Running);
         let finished_at_ms = Some(now_ms).filter(|_| status.is_final());
-        let status = status.as_str();
-        insert.execute((fire, instance, status, started_at_ms, finished_at_ms, info))?;
+        insert.execute((fire, instance, status.as_str(), started_at_ms, finished_at_ms, info))?;
+        match status {
+            ExecutionStatus::Skipped => tally::count(Counted::Ended(status), 1),
+            _ => tally::count(Counted::Execution, 1),
+        }
+        tally::count(Counted::Started, usize::from(status == ExecutionStatus::Running));
         first.get_or_insert_with(|| ExecutionId(tx.last_insert_rowid()));
     }
     Ok(first)
@@ -149,6 +154,7 @@ pub(crate) fn claim(
                 "{changed} executions of fire {fire} were claimed, and {waited} were waiting"
             )));
         }
+        tally::count(Counted::Started, claimed.len());
         return Ok(ClaimedFrom { claimed, more_after });
     }
     for one in &claimed {
@@ -164,6 +170,7 @@ pub(crate) fn claim(
         tx.prepare_cached("UPDATE executions SET awaits_instance = 1 WHERE id = ?1")?
             .execute([one.id.0])?;
     }
+    tally::count(Counted::Started, claimed.len());
     Ok(ClaimedFrom { claimed, more_after })
 }
 
@@ -280,6 +287,7 @@ fn insert_next_attempt(tx: Tx<'_>, ended: &Ended) -> Result<Option<NextAttempt>>
              WHERE id = ?1 AND stop_at_ms IS NULL",
         )?
         .execute((ended.id.0, retry_at_ms))?;
+    tally::count(Counted::Execution, inserted);
     Ok((inserted == 1)
         .then(|| NextAttempt { id: ExecutionId(tx.last_insert_rowid()), retry_at_ms }))
 }
@@ -379,7 +387,15 @@ fn finish_alike(tx: Tx<'_>, alike: &[Ended]) -> Result<()> {
             from.as_str(),
             or_from.as_str(),
         ))?;
-    if changed == alike.len() { Ok(()) } else { Err(not_so(first.id)) }
+    if changed != alike.len() {
+        return Err(not_so(first.id));
+    }
+    tally::count(Counted::Ended(first.verdict.cause.target()), changed);
+    tally::count(
+        Counted::Lost,
+        if first.verdict.cause == Cause::Interrupted { changed } else { 0 },
+    );
+    Ok(())
 }
 
 fn finish_one(
@@ -415,6 +431,8 @@ fn finish_one(
             verdict.stop_cause.map(StopReason::as_str),
         ))?;
     expect_one(changed, ended.id)?;
+    tally::count(Counted::Ended(verdict.cause.target()), 1);
+    tally::count(Counted::Lost, usize::from(verdict.cause == Cause::Interrupted));
     if let Some(result) = &ended.report.result {
         results::insert(tx, ended.id, result)?;
     }

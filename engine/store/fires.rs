@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::id::{ExecutionId, InvokeId};
 use crate::invocation::bounds::Bounds;
 use crate::invocation::fire::{Fire, FireDisposition};
+use crate::metrics::{Counted, tally};
 use crate::status::Tally;
 
 use super::commands::read_time;
@@ -51,6 +52,7 @@ pub(super) fn insert(tx: Tx<'_>, new: &NewFire<'_>) -> Result<i64> {
         new.bounds.start_by_ms,
         new.bounds.end_by_ms,
     ))?;
+    tally::count(counted(new.disposition), 1);
     Ok(tx.last_insert_rowid())
 }
 
@@ -189,6 +191,7 @@ pub(crate) fn pass_over(
             now_ms,
         ))?;
     }
+    tally::count(counted(disposition), usize::try_from(count).unwrap_or(usize::MAX));
     Ok(Fire {
         time: read_time(from_ms)?,
         until: Some(read_time(until_ms)?),
@@ -202,19 +205,39 @@ pub(crate) fn pass_over(
 
 /// Records that the next nominal time of a timer is the one at which it had to be given up.
 pub(crate) fn give_up(tx: Tx<'_>, timer: i64, reason: &str, now_ms: i64) -> Result<Option<Fire>> {
-    tx.prepare_cached(
+    let inserted = tx
+        .prepare_cached(
         "INSERT INTO fires (invocation, timer, fire_at_ms, disposition, reason, unfinished, dealt_at_ms)
          SELECT invocation, id, next_fire_at_ms, 'Skipped', ?2, 0, ?3
          FROM timers WHERE id = ?1 AND next_fire_at_ms IS NOT NULL
          ON CONFLICT DO NOTHING",
     )?
     .execute((timer, reason, now_ms))?;
+    tally::count(Counted::FireSkipped, inserted);
     Ok(last_before(tx, timer, i64::MAX)?.map(|(_, fire)| fire))
+}
+
+fn counted(disposition: FireDisposition) -> Counted {
+    match disposition {
+        FireDisposition::Started => Counted::FireStarted,
+        FireDisposition::Skipped => Counted::FireSkipped,
+        FireDisposition::Missed => Counted::FireMissed,
+    }
+}
+
+/// Executions that have not ended.
+pub(super) fn unended(tx: Tx<'_>) -> Result<u64> {
+    let unended = tx
+        .prepare_cached(
+            "SELECT coalesce(sum(unfinished), 0) FROM fires INDEXED BY fires_unfinished WHERE unfinished > 0",
+        )?
+        .query_row((), |row| row.get(0))?;
+    Ok(unended)
 }
 
 /// A fire that executions of have ended.
 #[derive(Debug)]
-pub(super) struct Counted {
+pub(super) struct Countdown {
     pub invocation: i64,
     pub invoke_id: InvokeId,
     /// There is no other fire of its invocation, and none to come.
@@ -228,7 +251,7 @@ pub(super) struct Counted {
     opened: Option<u64>,
 }
 
-impl Counted {
+impl Countdown {
     /// Whether so many have ended without success that the rest is cancelled.
     pub(super) fn has_failed(&self) -> bool {
         self.unfinished > 0 && self.errors_max.is_some_and(|max| self.ended.failed > max)
@@ -242,7 +265,7 @@ impl Counted {
 }
 
 /// Takes note that executions of a fire have ended.
-pub(super) fn count_down(tx: Tx<'_>, fire: i64, ended: Tally) -> Result<Counted> {
+pub(super) fn count_down(tx: Tx<'_>, fire: i64, ended: Tally) -> Result<Countdown> {
     // Not by RETURNING, for which SQLite makes a table each time.
     let mut counted = tx
         .prepare_cached(
@@ -251,7 +274,7 @@ pub(super) fn count_down(tx: Tx<'_>, fire: i64, ended: Tally) -> Result<Counted>
              FROM fires f JOIN invocations v ON v.id = f.invocation WHERE f.id = ?1",
         )?
         .query_row([fire], |row| {
-            Ok(Counted {
+            Ok(Countdown {
                 invocation: row.get(0)?,
                 invoke_id: InvokeId::from_bytes(row.get(1)?),
                 is_only: row.get(2)?,

@@ -17,6 +17,7 @@ use crate::invocation::recurrence::{MissedPolicy, OverlapPolicy, Recurrence, Tri
 use crate::invocation::resource_limits::ResourceLimits;
 use crate::invocation::retry::Retry;
 use crate::invocation::{DescribeInvocations, Invocation, Job, RepeatMode, TerminationMode};
+use crate::metrics::{Counted, tally};
 use crate::schedule::Zone;
 use crate::status::{ExecutionStatus, InvocationStatus, InvokeStatus, StatusCounts, roll_up};
 use crate::tag::Tag;
@@ -90,7 +91,7 @@ impl NewInvocation {
             caller: self.caller.clone(),
             secrets_are_names: self.secrets_are_names,
             content_bytes_max: self.content_bytes_max,
-            resource_limits: self.resource_limits.clone(),
+            resource_limits: self.resource_limits,
             survive_restarts: self.survive_restarts,
             retry: self.retry.clone(),
             rate_control: self.rate_control.clone(),
@@ -127,6 +128,7 @@ pub(crate) fn insert(
     now_ms: i64,
 ) -> Result<Option<(i64, Vec<Claimed>)>> {
     days::count_invocation(tx, now_ms)?;
+    tally::count(Counted::Invocation, 1);
     let content = contents::intern(tx, &definition.content)?;
     let recurrence = new.recurrence.as_ref();
     let schedule = recurrence.and_then(|recurrence| match &recurrence.trigger {

@@ -7,6 +7,7 @@ use rusqlite::{OptionalExtension, Row};
 use crate::error::{Error, Result, Violation};
 use crate::execution::StopOrder;
 use crate::id::{ExecutionId, InstanceId};
+use crate::metrics::{Counted, tally};
 use crate::status::{Cause, ExecutionStatus};
 
 use super::executions::{self, EndedByFire, Finished, FinishedInvocations, expect_one};
@@ -178,6 +179,7 @@ impl<'a> Stopping<'a> {
                     self.order.cause.code(),
                 ))?;
             expect_one(changed, one.id)?;
+            tally::count(Counted::Ended(cancelled), 1);
             self.stopped.cancelled.push(entry);
             self.fires.entry(one.fire).or_default().count(cancelled);
         } else if let Some(stopping) = one.status.on(Cause::StopAsked) {
@@ -260,6 +262,7 @@ pub(super) fn cancel_waiting(
             &order.reason,
         ))?;
     if changed == cancelled.len() {
+        tally::count(Counted::Ended(Cause::StopAskedEarly.target()), changed);
         return Ok(cancelled);
     }
     Err(Error::Internal(format!("{changed} executions of fire {fire} were called off")))

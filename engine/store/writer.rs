@@ -16,6 +16,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Error, Result, StorageErrorKind};
+use crate::metrics::{Meters, tally};
 
 use super::{Tx, at, storage};
 
@@ -34,11 +35,15 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(connection: Connection, path: Option<Arc<Path>>) -> Result<Self> {
+    pub(super) fn start(
+        connection: Connection,
+        path: Option<Arc<Path>>,
+        meters: Arc<Meters>,
+    ) -> Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE_MAX);
         let thread = thread::Builder::new()
             .name("adjutant-writer".to_owned())
-            .spawn(move || run(&connection, jobs, path.as_deref()))
+            .spawn(move || run(&connection, jobs, path.as_deref(), &meters))
             .map_err(|error| Error::Internal(format!("no thread for writing: {error}")))?;
         Ok(Self { queue: Some(queue), thread: Some(thread) })
     }
@@ -154,10 +159,19 @@ where
     }
 }
 
-fn run(connection: &Connection, mut jobs: mpsc::Receiver<Box<dyn Job>>, path: Option<&Path>) {
+fn run(
+    connection: &Connection,
+    mut jobs: mpsc::Receiver<Box<dyn Job>>,
+    path: Option<&Path>,
+    meters: &Meters,
+) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     while let Some(first) = jobs.blocking_recv() {
         let committed = write_batch(connection, first, &mut jobs, &mut batch);
+        let tally = tally::take();
+        if let Ok(took) = committed {
+            meters.committed(tally, batch.len(), took);
+        }
         let lost = committed.err();
         for job in batch.drain(..) {
             job.answer(lost.as_ref(), path);
@@ -165,12 +179,13 @@ fn run(connection: &Connection, mut jobs: mpsc::Receiver<Box<dyn Job>>, path: Op
     }
 }
 
+/// Writes what waits, in one commit; how long that took to come to disk.
 fn write_batch(
     connection: &Connection,
     first: Box<dyn Job>,
     jobs: &mut mpsc::Receiver<Box<dyn Job>>,
     batch: &mut Vec<Box<dyn Job>>,
-) -> Result<()> {
+) -> Result<Duration> {
     let mut next = Some(first);
     if let Err(error) = execute(connection, "BEGIN IMMEDIATE") {
         batch.extend(next);
@@ -188,7 +203,9 @@ fn write_batch(
         let more = batch.len() < BATCH_MAX && began.elapsed() < BATCH_TIME_MAX;
         next = if more { jobs.try_recv().ok() } else { None };
     }
-    execute(connection, "COMMIT").inspect_err(|_| roll_back(connection))
+    let written = Instant::now();
+    execute(connection, "COMMIT").inspect_err(|_| roll_back(connection))?;
+    Ok(written.elapsed())
 }
 
 /// Runs the last job of a batch; an error here is one of the whole batch.
@@ -197,16 +214,18 @@ fn write_last(connection: &Connection, batch: &mut [Box<dyn Job>], apart: &mut b
     if *apart {
         return write_apart(connection, last.as_mut());
     }
-    let changes = connection.total_changes();
+    let (changes, counted) = (connection.total_changes(), tally::so_far());
     let Some(error) = last.run(connection) else { return Ok(()) };
     if connection.is_autocommit() {
         return Err(undone(error));
     }
     if connection.total_changes() == changes {
+        tally::back_to(counted);
         return Ok(());
     }
     *apart = true;
     execute(connection, "ROLLBACK")?;
+    tally::take();
     execute(connection, "BEGIN IMMEDIATE")?;
     batch.iter_mut().try_for_each(|job| write_apart(connection, job.as_mut()))
 }
@@ -214,11 +233,13 @@ fn write_last(connection: &Connection, batch: &mut [Box<dyn Job>], apart: &mut b
 /// Runs one job in a savepoint; an error here is one of the whole batch.
 fn write_apart(connection: &Connection, job: &mut dyn Job) -> Result<()> {
     execute(connection, "SAVEPOINT job")?;
+    let counted = tally::so_far();
     if let Some(error) = job.run(connection) {
         if connection.is_autocommit() {
             return Err(undone(error));
         }
         execute(connection, "ROLLBACK TO job")?;
+        tally::back_to(counted);
     }
     execute(connection, "RELEASE job")
 }

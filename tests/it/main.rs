@@ -12,6 +12,7 @@ mod instances;
 mod invocations;
 mod limits;
 mod listings;
+mod metrics;
 mod overlap;
 mod parameters;
 mod pauses;

@@ -3,6 +3,7 @@
 mod api;
 mod harness;
 mod input;
+mod load;
 mod next;
 mod output;
 mod owners;
@@ -11,3 +12,4 @@ mod repeating;
 mod run;
 mod schedules;
 mod socket;
+mod top;

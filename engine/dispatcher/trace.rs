@@ -1,0 +1,71 @@
+//! What is told of executions while they are at work: times to the meters, a span and events to `tracing`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::Span;
+
+use super::Running;
+use super::claim::ClaimedWork;
+use crate::clock::Clock;
+use crate::metrics::{Measured, Meters};
+use crate::store::executions::Ended;
+
+/// The span of an execution, in which its executor works.
+pub(super) fn span(running: &Running) -> Span {
+    tracing::info_span!(
+        "execution",
+        invoke_id = %running.job.invoke_id,
+        execution_id = %running.id,
+        instance_id = %running.instance_id,
+        attempt = running.attempt,
+    )
+}
+
+/// The start of an execution that is about to be handed to its executor.
+pub(super) struct Start {
+    meters: Arc<Meters>,
+    /// When its claim came to disk, by the monotonic clock; none of what goes on from before.
+    claimed: Option<Duration>,
+}
+
+impl Start {
+    pub(super) fn new(meters: &Arc<Meters>, running: &Running, claimed: Option<Duration>) -> Self {
+        if claimed.is_some() && running.attempt == 1 {
+            meters.time_between(Measured::Queue, running.dealt_at_ms, running.started_at_ms);
+        }
+        Self { meters: Arc::clone(meters), claimed }
+    }
+
+    /// It is handed over now.
+    pub(super) fn tell(self, clock: &dyn Clock) {
+        if let Some(claimed) = self.claimed {
+            let waited = clock.monotonic().saturating_sub(claimed);
+            self.meters.time(Measured::StartDelay, waited);
+        }
+        tracing::debug!(resumed = self.claimed.is_none(), "the executor is called");
+    }
+}
+
+/// A claim is on disk.
+pub(super) fn tell_claim(work: &ClaimedWork) {
+    let counts = work.claimed.iter().map(|fire| fire.executions.len());
+    tracing::debug!(
+        count = counts.sum::<usize>(),
+        fires = work.claimed.len(),
+        "executions are claimed"
+    );
+}
+
+/// The end of an execution is on disk.
+pub(super) fn tell_end(running: &Running, ended: &Ended) {
+    tracing::debug!(
+        invoke_id = %running.job.invoke_id,
+        execution_id = %running.id,
+        instance_id = %running.instance_id,
+        attempt = running.attempt,
+        status = %ended.verdict.cause.target(),
+        duration_ms = ended.finished_at_ms.saturating_sub(running.started_at_ms),
+        "an execution has ended"
+    );
+}

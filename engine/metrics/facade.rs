@@ -1,0 +1,128 @@
+//! The same through the facade of the crate `metrics`, to whatever the host has installed. Looked up each
+//! time, for a host may install it late; where nothing is, that is one look at a flag.
+
+use ::metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+
+use super::{Counted, Measured};
+
+const EXECUTIONS_RUNNING: &str = "adjutant_executions_running";
+const EXECUTIONS_WAITING: &str = "adjutant_executions_waiting";
+const COMMITS: &str = "adjutant_commits_total";
+const WRITES: &str = "adjutant_writes_total";
+const FIRES: &str = "adjutant_fires_total";
+
+impl Counted {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Invocation => "adjutant_invocations_total",
+            Self::Execution => "adjutant_executions_total",
+            Self::Started => "adjutant_executions_started_total",
+            Self::Lost => "adjutant_executions_lost_total",
+            Self::FireStarted | Self::FireSkipped | Self::FireMissed => FIRES,
+            Self::Ended(_) => "adjutant_executions_ended_total",
+        }
+    }
+
+    /// What tells it apart from others of the same name.
+    fn label(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::FireStarted => Some(("disposition", "Started")),
+            Self::FireSkipped => Some(("disposition", "Skipped")),
+            Self::FireMissed => Some(("disposition", "Missed")),
+            Self::Ended(status) => Some(("status", status.as_str())),
+            Self::Invocation | Self::Execution | Self::Started | Self::Lost => None,
+        }
+    }
+
+    fn description(self) -> &'static str {
+        match self {
+            Self::Invocation => "Invocations stored",
+            Self::Execution => "Executions stored that were to run",
+            Self::Started => "Executions claimed",
+            Self::Lost => "Executions whose end nobody knows",
+            Self::FireStarted | Self::FireSkipped | Self::FireMissed => {
+                "Nominal times dealt with, by disposition"
+            }
+            Self::Ended(_) => "Executions ended, by status",
+        }
+    }
+}
+
+impl Measured {
+    const ALL: [Self; Self::KINDS] = [
+        Self::Commit,
+        Self::WritesPerCommit,
+        Self::Queue,
+        Self::StartDelay,
+        Self::Run,
+        Self::FireLateness,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Commit => "adjutant_commit_seconds",
+            Self::WritesPerCommit => "adjutant_writes_per_commit",
+            Self::Queue => "adjutant_queue_seconds",
+            Self::StartDelay => "adjutant_start_delay_seconds",
+            Self::Run => "adjutant_run_seconds",
+            Self::FireLateness => "adjutant_fire_lateness_seconds",
+        }
+    }
+
+    fn unit(self) -> Unit {
+        match self {
+            Self::WritesPerCommit => Unit::Count,
+            _ => Unit::Seconds,
+        }
+    }
+
+    fn description(self) -> &'static str {
+        match self {
+            Self::Commit => "How long it took to bring a commit to disk",
+            Self::WritesPerCommit => "Writes that shared a commit",
+            Self::Queue => "From a fire, or a request, to the claim of each first attempt",
+            Self::StartDelay => "From the commit of a claim until its executor was called",
+            Self::Run => "How long executors worked",
+            Self::FireLateness => "From when timers were due until they were dealt with",
+        }
+    }
+}
+
+/// Says what each name stands for.
+pub(super) fn describe() {
+    for what in Counted::all() {
+        describe_counter!(what.name(), Unit::Count, what.description());
+    }
+    describe_counter!(COMMITS, Unit::Count, "Commits to the database");
+    describe_counter!(WRITES, Unit::Count, "Writes in these commits");
+    describe_gauge!(EXECUTIONS_RUNNING, Unit::Count, "Executions that run");
+    describe_gauge!(EXECUTIONS_WAITING, Unit::Count, "Executions that wait");
+    for what in Measured::ALL {
+        describe_histogram!(what.name(), what.unit(), what.description());
+    }
+}
+
+pub(super) fn counted(what: Counted, times: u64) {
+    let counter = match what.label() {
+        None => counter!(what.name()),
+        Some((key, value)) => counter!(what.name(), key => value),
+    };
+    counter.increment(times);
+}
+
+pub(super) fn committed(writes: usize, running: u64, waiting: u64) {
+    counter!(COMMITS).increment(1);
+    counter!(WRITES).increment(writes as u64);
+    gauge!(EXECUTIONS_RUNNING).set(running as f64);
+    gauge!(EXECUTIONS_WAITING).set(waiting as f64);
+}
+
+pub(super) fn measured(what: Measured, value: u64) {
+    let value = match what.unit() {
+        Unit::Seconds => value as f64 / 1_000_000.0,
+        _ => value as f64,
+    };
+    histogram!(what.name()).record(value);
+}
