@@ -34,6 +34,8 @@ pub(crate) struct Config {
     pub concurrency_max: usize,
     /// Of those with a `ConcurrencyKey`, by that.
     pub concurrency_keys: HashMap<String, usize>,
+    /// Requests that wait to be stored at a time.
+    pub submissions_max: usize,
     /// Read-only connections.
     pub readers_max: u32,
     /// From SIGTERM to SIGKILL.
@@ -52,6 +54,8 @@ impl Default for Config {
             // Processes wait more than they compute; past this a small machine only swaps.
             concurrency_max: 64,
             concurrency_keys: HashMap::new(),
+            // A second's worth on a fast disk; each that waits holds its request in memory.
+            submissions_max: 16_384,
             // Reads are short; more connections than this only hold more page cache.
             readers_max: 4,
             stop_grace: Duration::from_secs(5),

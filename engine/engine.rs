@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 
 use crate::authorizer::{Action, DynAuthorizer, forbidden};
@@ -75,6 +75,8 @@ struct Inner {
     records: Records,
     clock: Arc<dyn Clock>,
     vigil: Arc<Vigil>,
+    /// Places for requests that wait to be stored.
+    submissions: Semaphore,
     /// The boot this machine is in, where its system says.
     boot_id: Option<String>,
     config: Arc<Config>,

@@ -44,6 +44,13 @@ pub enum Error {
     #[error("the host's part failed: {0}")]
     Host(String),
 
+    /// So many requests wait to be stored already that this one is not let in: try again in a while.
+    #[error("{waiting} requests wait to be stored already; try again in a while, or let more wait")]
+    Busy {
+        /// Requests that wait.
+        waiting: usize,
+    },
+
     /// The engine has been shut down.
     #[error("the engine is shutting down and takes no new work")]
     ShuttingDown,
@@ -82,6 +89,7 @@ impl Error {
             Error::InUse { .. } => "Storage.InUse",
             Error::Storage(error) => error.kind.code(),
             Error::Host(_) => "Host.Failed",
+            Error::Busy { .. } => "Throttling",
             Error::ShuttingDown => "ServiceUnavailable",
             Error::Internal(_) => "InternalError",
         }
@@ -92,7 +100,7 @@ impl Error {
         match self {
             Error::Invalid(violations) => violations.first().map_or(400, |v| v.http_status),
             Error::Conflict { .. } => 403,
-            Error::InUse { .. } | Error::ShuttingDown => 503,
+            Error::InUse { .. } | Error::Busy { .. } | Error::ShuttingDown => 503,
             Error::Storage(_) | Error::Host(_) | Error::Internal(_) => 500,
         }
     }

@@ -30,6 +30,8 @@ pub(crate) enum Counted {
     Started,
     /// The end of an execution is not known.
     Lost,
+    /// An execution was not started in time, and never will be.
+    Expired,
     /// A nominal time started something.
     FireStarted,
     /// A nominal time was passed over, as its invocation has it.
@@ -41,11 +43,12 @@ pub(crate) enum Counted {
 }
 
 impl Counted {
-    const PLAIN: [Self; 7] = [
+    const PLAIN: [Self; 8] = [
         Self::Invocation,
         Self::Execution,
         Self::Started,
         Self::Lost,
+        Self::Expired,
         Self::FireStarted,
         Self::FireSkipped,
         Self::FireMissed,
@@ -62,9 +65,10 @@ impl Counted {
             Self::Execution => 1,
             Self::Started => 2,
             Self::Lost => 3,
-            Self::FireStarted => 4,
-            Self::FireSkipped => 5,
-            Self::FireMissed => 6,
+            Self::Expired => 4,
+            Self::FireStarted => 5,
+            Self::FireSkipped => 6,
+            Self::FireMissed => 7,
             Self::Ended(status) => Self::PLAIN.len() + status as usize,
         }
     }
@@ -97,6 +101,8 @@ pub(crate) struct Meters {
     counts: [AtomicU64; Counted::KINDS],
     commits: AtomicU64,
     writes: AtomicU64,
+    /// Requests refused because too many were waiting.
+    busy: AtomicU64,
     /// Executions that had not ended when the file was opened, those that ran among them.
     unended_before: AtomicU64,
     running_before: AtomicU64,
@@ -131,6 +137,13 @@ impl Meters {
         facade::committed(writes, self.running(), self.waiting());
     }
 
+    /// Takes note of a request that was refused because too many were waiting.
+    pub(crate) fn refused(&self) {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        #[cfg(feature = "metrics")]
+        facade::refused();
+    }
+
     /// Takes note of a time.
     pub(crate) fn time(&self, what: Measured, took: Duration) {
         self.measure(what, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
@@ -156,7 +169,9 @@ impl Meters {
     fn ended_after_start(&self) -> u64 {
         let never_claimed = [ExecutionStatus::Cancelled, ExecutionStatus::Skipped];
         let ends = ExecutionStatus::ALL.iter().filter(|status| !never_claimed.contains(status));
-        ends.map(|status| self.count(Counted::Ended(*status))).sum()
+        let ended: u64 = ends.map(|status| self.count(Counted::Ended(*status))).sum();
+        // Those that were not started in time have the status of others that were.
+        ended.saturating_sub(self.count(Counted::Expired))
     }
 
     // The counts are read one after another while others add to them: none may come out below 0.
@@ -170,7 +185,7 @@ impl Meters {
         let stored = self.unended_before.load(Ordering::Relaxed) + self.count(Counted::Execution);
         let begun = self.running_before.load(Ordering::Relaxed) + self.count(Counted::Started);
         let cancelled = self.count(Counted::Ended(ExecutionStatus::Cancelled));
-        stored.saturating_sub(begun + cancelled)
+        stored.saturating_sub(begun + cancelled + self.count(Counted::Expired))
     }
 
     /// Everything as it stands.
@@ -182,6 +197,8 @@ impl Meters {
             started: self.count(Counted::Started),
             ended: StatusCounts::from_each(|status| self.count(Counted::Ended(*status))),
             lost: self.count(Counted::Lost),
+            expired: self.count(Counted::Expired),
+            busy: self.busy.load(Ordering::Relaxed),
             fires_started: self.count(Counted::FireStarted),
             fires_skipped: self.count(Counted::FireSkipped),
             fires_missed: self.count(Counted::FireMissed),
@@ -218,6 +235,11 @@ pub struct Metrics {
     /// Executions whose end nobody knows, for their engine ended before them; those that an engine finds
     /// when it opens a file included. They are among those that ended, as `Error`.
     pub lost: u64,
+    /// Executions whose start deadline was over before they started. They are among those that ended, as
+    /// `Aborted`.
+    pub expired: u64,
+    /// Requests refused with [`Error::Busy`](crate::Error::Busy), for too many were waiting to be stored.
+    pub busy: u64,
     /// Fires that started something; an invocation that runs at once has one.
     pub fires_started: u64,
     /// Nominal times that were passed over because of their invocation: it pauses, has stopped, or still ran.
@@ -283,6 +305,7 @@ mod tests {
         check((3, 0), &[ended(ExecutionStatus::Cancelled, 2)], (1, 0));
         check((3, 0), &[ended(ExecutionStatus::Skipped, 2)], (3, 0));
         check((1, 1), &[ended(ExecutionStatus::Success, 1)], (0, 0));
+        check((3, 1), &[ended(ExecutionStatus::Aborted, 2), (Counted::Expired, 1)], (1, 0));
         check((0, 0), &[ended(ExecutionStatus::Success, 1)], (0, 0));
     }
 }

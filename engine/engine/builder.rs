@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use super::schedules::boot;
 use super::{Announcer, Engine, Inner, Records, Scheduling};
@@ -116,6 +116,13 @@ impl EngineBuilder {
     /// Asks the host before each wave of an invocation but its first.
     pub fn wave_gate(mut self, gate: impl WaveGate) -> Self {
         self.gate = Some(Arc::new(gate));
+        self
+    }
+
+    /// Requests for invocations that may wait to be stored at a time; 16,384 by default, at least 1. What
+    /// comes beyond is refused with [`Error::Busy`].
+    pub fn max_submissions(mut self, requests: usize) -> Self {
+        self.config.submissions_max = requests.clamp(1, Semaphore::MAX_PERMITS);
         self
     }
 
@@ -302,10 +309,12 @@ impl EngineBuilder {
         });
         let poll = dispatcher.is_none().then(|| Arc::clone(&clock));
         let limits = Arc::new(config.limits.clone());
+        let submissions = Semaphore::new(config.submissions_max);
         let inner = Inner {
             records: Records { store, hub, poll },
             clock,
             vigil,
+            submissions,
             boot_id,
             config,
             executor_names: Arc::new(executor_names),

@@ -36,7 +36,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] with everything that is wrong; then nothing is stored and nothing runs.
+    /// [`Error::Invalid`] with everything that is wrong, [`Error::Busy`] if too many requests wait; then
+    /// nothing is stored and nothing runs.
     pub async fn run_command(&self, request: RunCommand) -> Result<RunCommandResponse> {
         Ok(self.submit_run(self.new_invoke_id(), request, None::<HostPart<_, ()>>).await?.0)
     }
@@ -183,7 +184,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] with what is wrong; then nothing is stored and nothing runs.
+    /// [`Error::Invalid`] with what is wrong, [`Error::Busy`] if too many requests wait; then nothing is
+    /// stored and nothing runs.
     pub async fn invoke_command(&self, request: InvokeCommand) -> Result<InvokeCommandResponse> {
         Ok(self.submit_invoke(self.new_invoke_id(), request, None::<HostPart<_, ()>>).await?.0)
     }
@@ -440,6 +442,10 @@ impl Engine {
             });
             return Err(Error::all(operation, all.await?));
         }
+        let Ok(_waits) = self.inner.submissions.try_acquire() else {
+            self.inner.records.store.meters().refused();
+            return Err(Error::Busy { waiting: self.inner.config.submissions_max });
+        };
         let is_repeatable = host.is_none();
         let announcer = self.announcer();
         let (clock, line) = (Arc::clone(&self.inner.clock), announcer.dispatcher.clone());

@@ -11,6 +11,7 @@ const EXECUTIONS_RUNNING: &str = "adjutant_executions_running";
 const EXECUTIONS_WAITING: &str = "adjutant_executions_waiting";
 const COMMITS: &str = "adjutant_commits_total";
 const WRITES: &str = "adjutant_writes_total";
+const BUSY: &str = "adjutant_requests_refused_busy_total";
 const FIRES: &str = "adjutant_fires_total";
 
 impl Counted {
@@ -20,6 +21,7 @@ impl Counted {
             Self::Execution => "adjutant_executions_total",
             Self::Started => "adjutant_executions_started_total",
             Self::Lost => "adjutant_executions_lost_total",
+            Self::Expired => "adjutant_executions_expired_total",
             Self::FireStarted | Self::FireSkipped | Self::FireMissed => FIRES,
             Self::Ended(_) => "adjutant_executions_ended_total",
         }
@@ -32,7 +34,7 @@ impl Counted {
             Self::FireSkipped => Some(("disposition", "Skipped")),
             Self::FireMissed => Some(("disposition", "Missed")),
             Self::Ended(status) => Some(("status", status.as_str())),
-            Self::Invocation | Self::Execution | Self::Started | Self::Lost => None,
+            Self::Invocation | Self::Execution | Self::Started | Self::Lost | Self::Expired => None,
         }
     }
 
@@ -42,6 +44,7 @@ impl Counted {
             Self::Execution => "Executions stored that were to run",
             Self::Started => "Executions claimed",
             Self::Lost => "Executions whose end nobody knows",
+            Self::Expired => "Executions that were not started in time",
             Self::FireStarted | Self::FireSkipped | Self::FireMissed => {
                 "Nominal times dealt with, by disposition"
             }
@@ -97,6 +100,7 @@ pub(super) fn describe() {
     }
     describe_counter!(COMMITS, Unit::Count, "Commits to the database");
     describe_counter!(WRITES, Unit::Count, "Writes in these commits");
+    describe_counter!(BUSY, Unit::Count, "Requests refused, for too many were waiting");
     describe_gauge!(EXECUTIONS_RUNNING, Unit::Count, "Executions that run");
     describe_gauge!(EXECUTIONS_WAITING, Unit::Count, "Executions that wait");
     for what in Measured::ALL {
@@ -110,6 +114,10 @@ pub(super) fn counted(what: Counted, times: u64) {
         Some((key, value)) => counter!(what.name(), key => value),
     };
     counter.increment(times);
+}
+
+pub(super) fn refused() {
+    counter!(BUSY).increment(1);
 }
 
 pub(super) fn committed(writes: usize, running: u64, waiting: u64) {

@@ -78,6 +78,7 @@ pub(crate) fn expire(tx: Tx<'_>, fire: i64, now_ms: i64) -> Result<Stopped> {
     ))?
     .execute((fire, target.as_str(), now_ms, START_DEADLINE_EXCEEDED, last.0))?;
     tally::count(Counted::Ended(target), expired.len());
+    tally::count(Counted::Expired, expired.len());
     let mut tally = Tally::default();
     expired.iter().for_each(|_| tally.count(target));
     let mut finished = executions::Finished::default();

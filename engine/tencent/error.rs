@@ -75,6 +75,7 @@ impl Error {
                 Self::new("ResourceUnavailable.CommandInExecuting", message)
             }
             Core::Conflict { message, .. } => Self::new("OperationDenied", message),
+            busy @ Core::Busy { .. } => Self::new("RequestLimitExceeded", busy.to_string()),
             // Nothing that whoever asks could do anything about.
             error => Self::new("InternalError", error.to_string()),
         }

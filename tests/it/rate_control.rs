@@ -13,7 +13,7 @@ use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
 use crate::recurrence::{clock, open, pass};
-use crate::support::{Gate, Place, register, wait, within};
+use crate::support::{Gate, Place, register, wait, with_executors, within};
 use ExecutionStatus::{Aborted, Cancelled, Failed, Pending, Running, Success, Terminated};
 
 fn names(count: usize) -> Vec<String> {
@@ -166,6 +166,43 @@ async fn bounds_hold_whatever_sets_executions_off() {
 }
 
 #[tokio::test]
+async fn more_requests_than_may_wait_are_refused() {
+    let engine =
+        with_executors(Engine::builder().max_submissions(2)).open().await.expect("it opens");
+    register(&engine, "script", 1).await;
+    let request = || RunCommand::shell("exit:0").on(["i-1"]);
+    // The host's part keeps the others from being stored.
+    let (begun, held) = tokio::sync::oneshot::channel();
+    let (let_go, wait_for_it) = std::sync::mpsc::channel::<()>();
+    let host = engine.write(move |_| {
+        begun.send(()).expect("somebody waits");
+        wait_for_it.recv()?;
+        Ok(())
+    });
+    let host = async { host.await.expect("it is let go") };
+    let ((), ids) = within(async {
+        tokio::join!(host, async {
+            held.await.expect("it has begun");
+            let (first, second) = (engine.run_command(request()), engine.run_command(request()));
+            let refused = async {
+                let refused = engine.run_command(request()).await.expect_err("two wait");
+                assert_eq!((refused.code(), refused.http_status()), ("Throttling", 503));
+                assert!(refused.to_string().starts_with("2 requests wait"), "{refused}");
+                let_go.send(()).expect("it waits");
+            };
+            let (first, second, ()) = tokio::join!(first, second, refused);
+            [first, second].map(|stored| stored.expect("it had its place").invoke_id)
+        })
+    })
+    .await;
+    for id in ids {
+        assert_eq!(statuses(&wait(&engine, &id).await), [Success]);
+    }
+    assert_eq!(engine.metrics().busy, 1);
+    engine.run_command(request()).await.expect("nobody waits any longer");
+}
+
+#[tokio::test]
 async fn an_invocation_runs_on_so_many_at_a_time() {
     let check = async |bound: Share, want: u32| {
         let (engine, gate) = gated(Engine::builder(), 10).await;
@@ -241,8 +278,11 @@ async fn the_highest_priority_starts_first() {
     for priority in [5, 1, 9, 5, 0, 7] {
         let request = RunCommand::shell("x").on(["i-1"]).priority(priority);
         submitted.push((engine.run_command(request).await.expect("sound").invoke_id, priority));
+        if submitted.len() == 1 {
+            // It finds nobody before it, and the others find it there.
+            within(gate.arrivals(1)).await;
+        }
     }
-    within(gate.arrivals(1)).await;
     gate.let_go(6);
     let mut started = Vec::new();
     while started.len() < 6 {
@@ -251,7 +291,6 @@ async fn the_highest_priority_starts_first() {
             started.push(priority);
         }
     }
-    // The first found nobody before it.
     assert_eq!(started, [5, 9, 7, 5, 1, 0]);
 }
 
@@ -507,7 +546,7 @@ async fn what_does_not_start_in_time_never_does() {
 async fn all_of_an_invocation_ends_by_its_deadline() {
     let clock = clock();
     let builder = Engine::builder().max_concurrent(1).clock(clock.clone());
-    let engine = crate::support::with_executors(builder).open().await.expect("it opens");
+    let engine = with_executors(builder).open().await.expect("it opens");
     register(&engine, "script", 3).await;
     let request = RunCommand::shell("hang").on(names(3)).deadline(20).timeout(86_000);
     let id = engine.run_command(request).await.expect("sound").invoke_id;
