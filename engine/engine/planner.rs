@@ -262,8 +262,8 @@ const NO_AGENT: &str = "Agent";
 
 fn named(tx: Tx<'_>, ids: &[InstanceId], found: &mut Vec<Violation>) -> Result<Vec<Target>> {
     let mut targets = Vec::with_capacity(ids.len());
-    for id in ids {
-        match instances::find(tx, id)? {
+    for (id, target) in ids.iter().zip(instances::find_all(tx, ids)?) {
+        match target {
             None => found.push(instances::not_found(id)),
             Some(target) => targets.push(target),
         }

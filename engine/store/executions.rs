@@ -2,7 +2,7 @@
 //! the row in another state.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use rusqlite::{OptionalExtension, Row};
@@ -45,29 +45,72 @@ pub(super) struct NewExecution<'a> {
 }
 
 /// Stores the executions of a fire; the first of them. Their numbers follow one another.
-pub(super) fn insert<'a>(
+pub(super) fn insert(
     tx: Tx<'_>,
     fire: i64,
-    executions: impl Iterator<Item = NewExecution<'a>>,
+    executions: &[NewExecution<'_>],
     now_ms: i64,
 ) -> Result<Option<ExecutionId>> {
-    let mut insert = tx.prepare_cached(
-        "INSERT INTO executions (fire, instance, attempt, status, started_at_ms, finished_at_ms, error_info)
-         VALUES (?1, ?2, 1, ?3, ?4, ?5, nullif(?6, ''))",
-    )?;
     let mut first = None;
-    for NewExecution { instance, status, info } in executions {
-        let started_at_ms = Some(now_ms).filter(|_| status == ExecutionStatus::Running);
-        let finished_at_ms = Some(now_ms).filter(|_| status.is_final());
-        insert.execute((fire, instance, status.as_str(), started_at_ms, finished_at_ms, info))?;
-        match status {
-            ExecutionStatus::Skipped => tally::count(Counted::Ended(status), 1),
-            _ => tally::count(Counted::Execution, 1),
+    for alike in executions.chunk_by(NewExecution::goes_with) {
+        // Of several rows a statement stores each in half the time; a few statements do for any number.
+        let mut rest = alike;
+        while let Some(some) = rest.get(..MANY) {
+            insert_alike(tx, fire, some, now_ms)?;
+            first.get_or_insert_with(|| tx.last_insert_rowid() - (MANY as i64 - 1));
+            rest = &rest[MANY..];
         }
-        tally::count(Counted::Started, usize::from(status == ExecutionStatus::Running));
-        first.get_or_insert_with(|| ExecutionId(tx.last_insert_rowid()));
+        for one in rest {
+            insert_alike(tx, fire, std::slice::from_ref(one), now_ms)?;
+            first.get_or_insert_with(|| tx.last_insert_rowid());
+        }
     }
-    Ok(first)
+    Ok(first.map(ExecutionId))
+}
+
+/// Rows in one statement.
+const MANY: usize = 25;
+
+impl NewExecution<'_> {
+    /// Whether the next one differs by its instance only.
+    fn goes_with(&self, next: &Self) -> bool {
+        self.status == next.status && self.info == next.info
+    }
+}
+
+/// Stores executions that differ by their instances only, [`MANY`] of them or one.
+fn insert_alike(tx: Tx<'_>, fire: i64, alike: &[NewExecution<'_>], now_ms: i64) -> Result<()> {
+    static SQL: LazyLock<[String; 2]> = LazyLock::new(|| {
+        [1, MANY].map(|rows| {
+            let rows = (0..rows).map(|row| format!("(?1, ?{}, 1, ?2, ?3, ?4, ?5)", row + 6));
+            format!(
+                "INSERT INTO executions (fire, instance, attempt, status, started_at_ms, finished_at_ms,
+                     error_info) VALUES {}",
+                rows.collect::<Vec<_>>().join(", ")
+            )
+        })
+    });
+    let [NewExecution { status, info, .. }, ..] = *alike else { return Ok(()) };
+    let mut insert = tx.prepare_cached(&SQL[usize::from(alike.len() > 1)])?;
+    let started_at_ms = Some(now_ms).filter(|_| status == ExecutionStatus::Running);
+    let finished_at_ms = Some(now_ms).filter(|_| status.is_final());
+    insert.raw_bind_parameter(1, fire)?;
+    insert.raw_bind_parameter(2, status.as_str())?;
+    insert.raw_bind_parameter(3, started_at_ms)?;
+    insert.raw_bind_parameter(4, finished_at_ms)?;
+    insert.raw_bind_parameter(5, Some(info).filter(|info| !info.is_empty()))?;
+    for (number, one) in alike.iter().enumerate() {
+        insert.raw_bind_parameter(number + 6, one.instance)?;
+    }
+    insert.raw_execute()?;
+    match status {
+        ExecutionStatus::Skipped => tally::count(Counted::Ended(status), alike.len()),
+        _ => tally::count(Counted::Execution, alike.len()),
+    }
+    if status == ExecutionStatus::Running {
+        tally::count(Counted::Started, alike.len());
+    }
+    Ok(())
 }
 
 /// An execution that has just been claimed.
@@ -703,14 +746,21 @@ pub(crate) fn list(
 /// The latest execution of an invocation on each of its instances, in the order of the first attempts,
 /// which is that of its request.
 pub(crate) fn all_of(tx: Tx<'_>, invocation: i64) -> Result<Vec<InvocationResult>> {
-    let mut query = tx.prepare_cached(&format!(
-        "SELECT {RESULT_COLUMNS} FROM {RESULT_TABLES}
-             JOIN executions o INDEXED BY executions_by_fire
-                 ON o.fire = e.fire AND o.instance = e.instance AND o.attempt = 1
-         WHERE f.invocation = ?1 AND {OF_LATEST_FIRE} AND {LAST_ATTEMPT} ORDER BY o.id"
-    ))?;
+    let mut known = Known::default();
+    let mut query = if known.invocation(tx, invocation)?.runs_once {
+        tx.prepare_cached(&format!(
+            "SELECT {RESULT_COLUMNS} FROM {RESULT_TABLES} WHERE f.invocation = ?1 ORDER BY e.id"
+        ))?
+    } else {
+        tx.prepare_cached(&format!(
+            "SELECT {RESULT_COLUMNS} FROM {RESULT_TABLES}
+                 JOIN executions o INDEXED BY executions_by_fire
+                     ON o.fire = e.fire AND o.instance = e.instance AND o.attempt = 1
+             WHERE f.invocation = ?1 AND {OF_LATEST_FIRE} AND {LAST_ATTEMPT} ORDER BY o.id"
+        ))?
+    };
     let mut rows = query.query([invocation])?;
-    let (mut results, mut known) = (Vec::new(), Known::default());
+    let mut results = Vec::new();
     while let Some(row) = rows.next()? {
         results.push(read(tx, row, &mut known, Some(ContentEncoding::Base64))?);
     }

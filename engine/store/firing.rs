@@ -75,8 +75,8 @@ pub(super) fn at_once(
     let fire = fires::insert(tx, &fire)?;
     let status = claimed_at_ms.map_or(ExecutionStatus::Pending, |_| Cause::Claimed.target());
     let new = |target: &Target| NewExecution { instance: target.row, status, info: "" };
-    let first =
-        executions::insert(tx, fire, targets.iter().map(new), claimed_at_ms.unwrap_or(now_ms))?;
+    let executions: Vec<_> = targets.iter().map(new).collect();
+    let first = executions::insert(tx, fire, &executions, claimed_at_ms.unwrap_or(now_ms))?;
     open_first_wave(tx, fire, &bounds, first)?;
     let Some(first) = first.filter(|_| claimed_at_ms.is_some()) else { return Ok(None) };
     let ids = (first.0..).map(ExecutionId);
@@ -239,7 +239,7 @@ fn fire(tx: Tx<'_>, firing: &Firing<'_>) -> Result<Fired> {
         // Waves are counted off from the first.
         executions.sort_by_key(|one| one.status.is_final());
     }
-    let first = executions::insert(tx, fire, executions.into_iter(), firing.now_ms)?;
+    let first = executions::insert(tx, fire, &executions, firing.now_ms)?;
     open_first_wave(tx, fire, &bounds, first)?;
     let mut stopped = Stopped::default();
     if replaces {
