@@ -42,6 +42,9 @@ const PENDING_INSTANCES: usize = 1_000;
 const PLACES: usize = 64;
 /// Finished executions in the large file, unless `--rows` says otherwise.
 const ROWS: usize = 10_000_000;
+/// Rounds in which rivals take turns.
+const TURNS: usize = 11;
+/// Rounds of what stands by itself.
 const ROUNDS: usize = 5;
 /// Names the file that a process of this program opens only to say how much memory that takes.
 const RESIDENT_FILE: &str = "ADJUTANT_BENCH_RESIDENT_FILE";
@@ -106,6 +109,13 @@ impl Asked {
 
 fn row(what: impl Display, measured: impl Display, beside: impl Display) {
     println!("{what:<58} {measured:>14}   {beside}");
+}
+
+/// Rates of rivals that have taken turns: the machine's speed drifts, so the ratio is that of each round.
+fn row_of_rates(what: &str, rates: &[f64], rival: &str, rivals: &[f64]) {
+    let ratios: Vec<f64> = rates.iter().zip(rivals).map(|(rate, rival)| rate / rival).collect();
+    let beside = format!("{rival} {:.0} /s; ratio {:.2}", median(rivals), median(&ratios));
+    row(what, format!("{:.0} /s", median(rates)), beside);
 }
 
 fn median(figures: &[f64]) -> f64 {
@@ -257,7 +267,7 @@ fn pending(runtime: &Runtime, executions: usize) {
     let more = format!("{:.1} MB more than with none", held_mb - idle_mb);
     row(&name, format!("{held_mb:.1} MB"), more);
     let (mut queued, mut unqueued) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
+    for _ in 0..TURNS {
         queued.push(runtime.block_on(drain(&queue)));
         unqueued.push(runtime.block_on(async {
             let engine =
@@ -267,9 +277,7 @@ fn pending(runtime: &Runtime, executions: usize) {
             rate
         }));
     }
-    let (queued, unqueued) = (median(&queued), median(&unqueued));
-    let beside = format!("empty queue {unqueued:.0} /s; ratio {:.2}", queued / unqueued);
-    row("pending: executions from that queue", format!("{queued:.0} /s"), beside);
+    row_of_rates("pending: executions from that queue", &queued, "empty queue", &unqueued);
 }
 
 /// Fills a file with executions that wait: an engine that starts nothing takes the requests.
@@ -349,13 +357,11 @@ async fn growth(rows: usize) {
     let small = open(builder(&small, 1_000, at_once()), INSTANCES).await;
     let large = builder(&large, 1_000, at_once()).open().await.expect("the file is there");
     let (mut before, mut after) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
+    for _ in 0..TURNS {
         before.push(many_targets(&small).await);
         after.push(many_targets(&large).await);
     }
-    let (before, after) = (median(&before), median(&after));
-    let beside = format!("new file {before:.0} /s; ratio {:.2}", after / before);
-    row("growth: executions, 100 x 100", format!("{after:.0} /s"), beside);
+    row_of_rates("growth: executions, 100 x 100", &after, "new file", &before);
     pages(&small, &large, oldest).await;
     close(small).await;
     close(large).await;
