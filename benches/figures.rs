@@ -42,10 +42,9 @@ const PENDING_INSTANCES: usize = 1_000;
 const PLACES: usize = 64;
 /// Finished executions in the large file, unless `--rows` says otherwise.
 const ROWS: usize = 10_000_000;
-/// Rounds in which rivals take turns.
-const TURNS: usize = 11;
-/// Rounds of what stands by itself.
 const ROUNDS: usize = 5;
+/// Rounds in which a large file and a small one take turns: what they differ by is small.
+const GROWTH_ROUNDS: usize = 11;
 /// Names the file that a process of this program opens only to say how much memory that takes.
 const RESIDENT_FILE: &str = "ADJUTANT_BENCH_RESIDENT_FILE";
 
@@ -267,7 +266,8 @@ fn pending(runtime: &Runtime, executions: usize) {
     let more = format!("{:.1} MB more than with none", held_mb - idle_mb);
     row(&name, format!("{held_mb:.1} MB"), more);
     let (mut queued, mut unqueued) = (Vec::new(), Vec::new());
-    for _ in 0..TURNS {
+    // Each takes its executions out of the queue: not so often that it ends.
+    for _ in 0..ROUNDS {
         queued.push(runtime.block_on(drain(&queue)));
         unqueued.push(runtime.block_on(async {
             let engine =
@@ -357,7 +357,7 @@ async fn growth(rows: usize) {
     let small = open(builder(&small, 1_000, at_once()), INSTANCES).await;
     let large = builder(&large, 1_000, at_once()).open().await.expect("the file is there");
     let (mut before, mut after) = (Vec::new(), Vec::new());
-    for _ in 0..TURNS {
+    for _ in 0..GROWTH_ROUNDS {
         before.push(many_targets(&small).await);
         after.push(many_targets(&large).await);
     }
