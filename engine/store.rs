@@ -441,3 +441,6 @@ fn cut_page<T>(entries: &mut Vec<(i64, T)>, page_size: usize) -> Option<PageToke
     entries.truncate(page_size);
     entries.last().map(|(key, _)| PageToken(*key))
 }
+
+#[cfg(test)]
+mod plans;

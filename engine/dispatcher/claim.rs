@@ -10,7 +10,7 @@ use crate::store::fires::Limits;
 use crate::store::{Tx, fires, invocations};
 
 use super::orders::{Berth, Orders};
-use super::slots::{Plan, Taken, Terms, Waiting, even_shares};
+use super::slots::{Plan, Taken, Terms, Waiting, share};
 
 /// What a claim came to.
 #[derive(Debug, Default)]
@@ -49,17 +49,24 @@ pub(super) fn claim(
     let levels: Vec<_> = turn.iter().map(|(waiting, _)| waiting.level(now_ms)).collect();
     let top = levels.iter().copied().max().unwrap_or_default();
     let served = levels.iter().filter(|level| **level == top).count();
-    let mut shares = even_shares(plan.room, plan.room.min(served));
+    let share = share(plan.room, served);
+    let mut left = plan.room;
     for (number, ((waiting, most), level)) in turn.into_iter().zip(levels).enumerate() {
-        let share = if level == top { shares.next() } else { None };
-        let claimed = match share {
-            Some(share) => work.serve(tx, waiting, share.min(most), orders, now_ms)?,
-            None => {
+        let is_planned = number < plan.turn.len();
+        let max = if level == top { share.min(most).min(left) } else { 0 };
+        let claimed = match max {
+            0 if is_planned => {
+                work.taken.passed_over.push(waiting);
+                0
+            }
+            0 => {
                 work.taken.unserved.push(waiting);
                 0
             }
+            max => work.serve(tx, waiting, max, orders, now_ms)?,
         };
-        if number < plan.turn.len() {
+        left -= claimed;
+        if is_planned {
             work.taken.claimed.push(claimed);
         }
     }

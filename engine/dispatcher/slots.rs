@@ -97,6 +97,8 @@ pub(super) struct Taken {
     /// Fires that were not served: new ones that there was no room for yet, or whose limits have to be
     /// counted first.
     pub unserved: Vec<Waiting>,
+    /// Fires of the plan's turn that nothing was left for.
+    pub passed_over: Vec<Waiting>,
     /// Served, and with executions left.
     pub served: Vec<Waiting>,
     /// Of each fire of the plan's turn, how many executions were claimed.
@@ -225,6 +227,11 @@ impl Backlog {
         }
     }
 
+    fn put_first(&mut self, waiting: Waiting) {
+        let level = waiting.level(self.aged_at_ms);
+        self.turn.entry(level).or_default().push_front(waiting);
+    }
+
     fn has_turn(&self) -> bool {
         self.turn.values().any(|queue| !queue.is_empty())
     }
@@ -316,6 +323,9 @@ impl Backlog {
     /// behind them, those with nothing left are gone.
     pub(super) fn apply(&mut self, plan: &Plan, taken: Taken) {
         self.plans -= usize::from(plan.room > 0);
+        for waiting in taken.passed_over.into_iter().rev() {
+            self.put_first(waiting);
+        }
         self.join(taken.unserved);
         self.join(taken.served);
         let claimed = taken.claimed.into_iter().chain(std::iter::repeat(0));
@@ -340,8 +350,7 @@ impl Backlog {
             if let Some(limits) = waiting.limits() {
                 self.give_back(limits, *granted);
             }
-            let level = waiting.level(self.aged_at_ms);
-            self.turn.entry(level).or_default().push_front(waiting.clone());
+            self.put_first(waiting.clone());
         }
         if plan.looks.is_some() {
             (self.may_have_new, self.is_looking) = (true, false);
@@ -356,11 +365,14 @@ impl Plan {
     }
 }
 
-/// `room` in `parts` parts that differ by one at most; none is empty.
-pub(super) fn even_shares(room: usize, parts: usize) -> impl Iterator<Item = usize> {
-    let (each, rest) = room.checked_div(parts).map_or((0, 0), |each| (each, room % parts));
-    (0..parts).map(move |n| each + usize::from(n < rest))
+/// How many of `room` places each of so many fires may have: an equal share, but enough for a commit
+/// to be worth it. The places may be gone before all have had theirs; those then come first the next time.
+pub(super) fn share(room: usize, fires: usize) -> usize {
+    room.checked_div(fires).unwrap_or_default().max(SHARE_MIN)
 }
+
+/// Executions of one fire lie side by side in the database, those of many do not.
+const SHARE_MIN: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -414,13 +426,23 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_even() {
-        let check = |room, parts, want: &[usize]| {
-            assert_eq!(even_shares(room, parts).collect::<Vec<_>>(), want);
-        };
-        check(10, 3, &[4, 3, 3]);
-        check(2, 2, &[1, 1]);
-        check(5, 0, &[]);
+    fn shares_are_even_and_worth_it() {
+        let check = |room, fires, want| assert_eq!(share(room, fires), want, "{room} for {fires}");
+        check(1_000, 3, 333);
+        check(64, 64, 16);
+        check(2, 2, 16);
+        check(5, 0, 16);
+    }
+
+    #[test]
+    fn those_that_nothing_was_left_for_come_first() {
+        let mut backlog = with([waiting(1), waiting(2), waiting(3)]);
+        let plan = backlog.plan(3, NOW);
+        let [first, rest @ ..] = &plan.turn[..] else { panic!("three fires") };
+        let passed_over = rest.iter().map(|(one, _)| one.clone()).collect();
+        let served = vec![first.0.clone()];
+        backlog.apply(&plan, Taken { passed_over, served, ..Taken::default() });
+        assert_eq!(turn(&backlog.plan(3, NOW)), [2, 3, 1]);
     }
 
     #[test]

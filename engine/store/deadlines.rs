@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::execution::{START_DEADLINE_EXCEEDED, StopOrder, StopReason};
-use crate::id::{ExecutionId, InvokeId};
+use crate::id::{ExecutionId, InstanceId, InvokeId};
 use crate::metrics::{Counted, tally};
 use crate::status::{Cause, Tally};
 
@@ -56,16 +56,17 @@ pub(crate) fn next_ms(tx: Tx<'_>) -> Result<Option<i64>> {
 /// Ends what of a fire has not started in time. What is tried again has.
 pub(crate) fn expire(tx: Tx<'_>, fire: i64, now_ms: i64) -> Result<Stopped> {
     const WAITING: &str = "e.fire = ?1 AND e.attempt = 1 AND e.status IN ('Pending', 'Scheduled')";
-    let expired: Vec<_> = tx
+    let expired: Vec<((ExecutionId, InstanceId), i64)> = tx
         .prepare_cached(&format!(
-            "SELECT e.id, i.instance_id FROM executions e INDEXED BY executions_by_fire
-                 JOIN instances i ON i.id = e.instance WHERE {WAITING} ORDER BY e.id LIMIT ?2"
+            "SELECT e.id, i.instance_id, e.instance FROM executions e INDEXED BY executions_by_fire
+                 JOIN instances i ON i.id = e.instance WHERE {WAITING} ORDER BY e.instance LIMIT ?2"
         ))?
         .query_map((fire, SLICE), |row| {
-            Ok((ExecutionId(row.get(0)?), row.get::<_, String>(1)?.into()))
+            let instance_id = InstanceId::from(row.get::<_, String>(1)?);
+            Ok(((ExecutionId(row.get(0)?), instance_id), row.get(2)?))
         })?
         .collect::<rusqlite::Result<_>>()?;
-    let Some((last, _)) = expired.last() else {
+    let Some(&(_, last)) = expired.last() else {
         tx.prepare_cached("UPDATE fires SET start_by_ms = NULL WHERE id = ?1")?.execute([fire])?;
         return Ok(Stopped::default());
     };
@@ -74,9 +75,9 @@ pub(crate) fn expire(tx: Tx<'_>, fire: i64, now_ms: i64) -> Result<Stopped> {
         "UPDATE executions AS e INDEXED BY executions_by_fire
          SET status = ?2, finished_at_ms = ?3, error_code = ?4, awaits_instance = NULL,
              error_info = 'it had not started when its start deadline was over'
-         WHERE {WAITING} AND e.id <= ?5"
+         WHERE {WAITING} AND e.instance <= ?5"
     ))?
-    .execute((fire, target.as_str(), now_ms, START_DEADLINE_EXCEEDED, last.0))?;
+    .execute((fire, target.as_str(), now_ms, START_DEADLINE_EXCEEDED, last))?;
     tally::count(Counted::Ended(target), expired.len());
     tally::count(Counted::Expired, expired.len());
     let mut tally = Tally::default();
@@ -85,7 +86,7 @@ pub(crate) fn expire(tx: Tx<'_>, fire: i64, now_ms: i64) -> Result<Stopped> {
     executions::finish_fires(tx, &[(fire, tally)].into(), now_ms, &mut finished)?;
     let called_off = finished.called_off.into_iter().flat_map(|(_, cancelled)| cancelled);
     Ok(Stopped {
-        expired,
+        expired: expired.into_iter().map(|(one, _)| one).collect(),
         cancelled: called_off.collect(),
         finished: finished.invocations,
         wave_ended: finished.wave_ended,

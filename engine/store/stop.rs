@@ -61,13 +61,13 @@ impl Unfinished {
         Ok(found)
     }
 
-    /// At most `max` of a fire, in the order they were made; those are left out that are stopping.
+    /// At most `max` of a fire; those are left out that are stopping.
     pub(super) fn of_fire(tx: Tx<'_>, fire: i64, max: i64) -> Result<Vec<Self>> {
         let mut query = tx.prepare_cached(
             "SELECT e.id, e.fire, e.instance, e.status, i.instance_id, e.attempt
              FROM executions e INDEXED BY executions_by_fire JOIN instances i ON i.id = e.instance
              WHERE e.fire = ?1 AND e.finished_at_ms IS NULL AND e.status <> 'Stopping'
-             ORDER BY e.id LIMIT ?2",
+             ORDER BY e.instance LIMIT ?2",
         )?;
         let mut rows = query.query((fire, max))?;
         let mut found = Vec::new();
@@ -240,7 +240,7 @@ pub(super) fn cancel_waiting(
     let cancelled: Vec<_> = tx
         .prepare_cached(&format!(
             "SELECT e.id, i.instance_id FROM executions e INDEXED BY executions_by_fire
-                 JOIN instances i ON i.id = e.instance WHERE {WAITING} ORDER BY e.id"
+                 JOIN instances i ON i.id = e.instance WHERE {WAITING} ORDER BY e.instance"
         ))?
         .query_map([fire], |row| Ok((ExecutionId(row.get(0)?), row.get::<_, String>(1)?.into())))?
         .collect::<rusqlite::Result<_>>()?;

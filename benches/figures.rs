@@ -1,0 +1,491 @@
+//! Figures of whole engines, each with what is measured beside it; on disk with `synchronous=FULL`.
+//!
+//!     cargo bench --bench figures                           # all five, some minutes
+//!     cargo bench --bench figures -- lone                   # one of: lone, sleeps, pending, growth, bytes
+//!     cargo bench --bench figures -- --quick                # the same with a tenth or less of all
+//!     cargo bench --bench figures -- growth --rows 1000000  # a smaller file: 10,000,000 if not given
+//!
+//! `lone`: one invocation at a time, beside a commit of one row by SQLite alone. `sleeps`: 5,000 executions
+//! of 100 ms at a time. `pending`: 1,000,000 executions that wait for 64 places. `growth`: 10,000,000
+//! finished ones in the file. `bytes`: what a finished execution takes on disk.
+//!
+//! No criterion: what is compared takes turns, and what counts is the median.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use std::{env, fs};
+
+use adjutant::{
+    ClosureExecutor, DescribeInvocationResults, Engine, EngineBuilder, Executor, Instance,
+    InvokeId, Limits, RunCommand,
+};
+use rusqlite::Connection;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+
+/// Executions of a round, in invocations of [`INSTANCES`].
+const EXECUTIONS: usize = 10_000;
+const INSTANCES: usize = 100;
+/// Callers that register instances, and make requests that nobody measures, at a time.
+const SUBMITTERS: usize = 64;
+const LONE_RUNS: usize = 1_000;
+const SLEEPS: usize = 5_000;
+const SLEEP: Duration = Duration::from_millis(100);
+const PENDING: usize = 1_000_000;
+/// Targets of an invocation that waits; more than the pages allow, so that there are fewer requests.
+const PENDING_INSTANCES: usize = 1_000;
+const PLACES: usize = 64;
+/// Finished executions in the large file, unless `--rows` says otherwise.
+const ROWS: usize = 10_000_000;
+const ROUNDS: usize = 5;
+/// Rounds in which a large file and a small one take turns: what they differ by is small.
+const GROWTH_ROUNDS: usize = 11;
+/// Names the file that a process of this program opens only to say how much memory that takes.
+const RESIDENT_FILE: &str = "ADJUTANT_BENCH_RESIDENT_FILE";
+
+fn main() {
+    let runtime = Runtime::new().expect("a runtime");
+    if let Some(path) = env::var_os(RESIDENT_FILE) {
+        return runtime.block_on(hold_and_tell(Path::new(&path)));
+    }
+    let asked = Asked::of(env::args().skip(1));
+    println!("{:<58} {:>14}   beside", "", "measured");
+    if asked.wants("lone") {
+        runtime.block_on(lone(asked.scaled(LONE_RUNS)));
+    }
+    if asked.wants("sleeps") {
+        runtime.block_on(sleeps(asked.scaled(SLEEPS)));
+    }
+    if asked.wants("pending") {
+        pending(&runtime, asked.scaled(PENDING));
+    }
+    if asked.wants("growth") {
+        runtime.block_on(growth(asked.rows.unwrap_or(asked.scaled(ROWS))));
+    }
+    if asked.wants("bytes") {
+        runtime.block_on(bytes());
+    }
+}
+
+/// What the command line asks for.
+struct Asked {
+    names: Vec<String>,
+    quick: bool,
+    rows: Option<usize>,
+}
+
+impl Asked {
+    fn of(mut words: impl Iterator<Item = String>) -> Self {
+        let mut asked = Self { names: Vec::new(), quick: false, rows: None };
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                // Cargo adds it.
+                "--bench" => {}
+                "--quick" => asked.quick = true,
+                "--rows" => {
+                    let rows = words.next().expect("a number of rows");
+                    asked.rows = Some(rows.parse().expect("a number of rows"));
+                }
+                _ => asked.names.push(word),
+            }
+        }
+        asked
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.names.is_empty() || self.names.iter().any(|one| one == name)
+    }
+
+    fn scaled(&self, number: usize) -> usize {
+        if self.quick { number / 10 } else { number }
+    }
+}
+
+fn row(what: impl Display, measured: impl Display, beside: impl Display) {
+    println!("{what:<58} {measured:>14}   {beside}");
+}
+
+/// Rates of rivals that have taken turns: the machine's speed drifts, so the ratio is that of each round.
+fn row_of_rates(what: &str, rates: &[f64], rival: &str, rivals: &[f64]) {
+    let ratios: Vec<f64> = rates.iter().zip(rivals).map(|(rate, rival)| rate / rival).collect();
+    let beside = format!("{rival} {:.0} /s; ratio {:.2}", median(rivals), median(&ratios));
+    row(what, format!("{:.0} /s", median(rates)), beside);
+}
+
+fn median(figures: &[f64]) -> f64 {
+    rank(figures, 0.5)
+}
+
+/// The least of the figures that this share of them does not exceed.
+fn rank(figures: &[f64], share: f64) -> f64 {
+    let mut figures = figures.to_vec();
+    figures.sort_by(f64::total_cmp);
+    figures[(figures.len() as f64 * share).ceil() as usize - 1]
+}
+
+fn milliseconds(took: Duration) -> f64 {
+    took.as_secs_f64() * 1e3
+}
+
+/// A folder on the disk to be measured.
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in(".").expect("a folder on the disk to be measured")
+}
+
+fn at_once() -> impl Executor {
+    ClosureExecutor::new(|_task, _cx| std::future::ready(()))
+}
+
+fn builder(path: &Path, places: usize, executor: impl Executor) -> EngineBuilder {
+    let mut limits = Limits::default();
+    limits.instances_max = PENDING_INSTANCES;
+    Engine::builder().path(path).limits(limits).max_concurrent(places).executor("bench", executor)
+}
+
+/// An engine on a new file with so many instances.
+async fn open(builder: EngineBuilder, instances: usize) -> Engine {
+    let engine = builder.open().await.expect("a new file opens");
+    let mut registering = JoinSet::new();
+    for first in 0..SUBMITTERS {
+        let engine = engine.clone();
+        registering.spawn(async move {
+            for n in (first..instances).step_by(SUBMITTERS) {
+                let instance = Instance::new(format!("i-{n}")).executor("bench");
+                engine.register_instance(instance).await.expect("a sound instance");
+            }
+        });
+    }
+    registering.join_all().await;
+    engine
+}
+
+async fn close(engine: Engine) {
+    engine.shutdown(Duration::from_secs(5)).await;
+}
+
+/// Runs something on the instances of these numbers; the invocation.
+async fn begin(engine: &Engine, instances: std::ops::Range<usize>) -> InvokeId {
+    let request = RunCommand::shell("nothing").on(instances.map(|n| format!("i-{n}")));
+    engine.run_command(request).await.expect("a sound request").invoke_id
+}
+
+async fn end(engine: &Engine, invocations: Vec<InvokeId>) {
+    for invoke_id in invocations {
+        engine.wait(&invoke_id).await.expect("the invocation ends");
+    }
+}
+
+/// Executions a second, from the first request to the last finished record.
+async fn many_targets(engine: &Engine) -> f64 {
+    let began = Instant::now();
+    let mut invocations = Vec::new();
+    for _ in 0..EXECUTIONS / INSTANCES {
+        invocations.push(begin(engine, 0..INSTANCES).await);
+    }
+    end(engine, invocations).await;
+    EXECUTIONS as f64 / began.elapsed().as_secs_f64()
+}
+
+/// What one invocation takes on an engine with nothing else to do, and what a commit takes.
+async fn lone(runs: usize) {
+    let folder = folder();
+    let engine = open(builder(&folder.path().join("engine.db"), PLACES, at_once()), 1).await;
+    let bare = Connection::open(folder.path().join("bare.db")).expect("a new file opens");
+    bare.pragma_update(None, "journal_mode", "wal").expect("a WAL");
+    bare.pragma_update(None, "synchronous", "full").expect("synced commits");
+    bare.execute_batch("CREATE TABLE t (id INTEGER PRIMARY KEY, x INTEGER)").expect("a table");
+    let (mut took, mut commits) = (Vec::new(), Vec::new());
+    for n in 0..runs {
+        let began = Instant::now();
+        let invoke_id = begin(&engine, 0..1).await;
+        engine.wait(&invoke_id).await.expect("the invocation ends");
+        took.push(milliseconds(began.elapsed()));
+        let began = Instant::now();
+        bare.execute("INSERT INTO t (x) VALUES (?1)", [n]).expect("a row");
+        commits.push(milliseconds(began.elapsed()));
+    }
+    close(engine).await;
+    let (p50, p99) = (median(&took), rank(&took, 0.99));
+    let (commit, commit_p99) = (median(&commits), rank(&commits, 0.99));
+    let ratio = format!("commit of one row {commit:.2} ms; ratio {:.2}", p50 / commit);
+    row("lone: request to final status, p50", format!("{p50:.2} ms"), ratio);
+    let ratio = format!("commit of one row {commit_p99:.2} ms; p99/p50 {:.2}", p99 / p50);
+    row("lone: request to final status, p99", format!("{p99:.2} ms"), ratio);
+}
+
+/// What very many executions at a time add to the time that each of them takes.
+async fn sleeps(executions: usize) {
+    let folder = folder();
+    let executor = ClosureExecutor::new(|_task, _cx| tokio::time::sleep(SLEEP));
+    let engine = builder(&folder.path().join("engine.db"), executions, executor);
+    let engine = open(engine, executions).await;
+    let (mut walls, mut cpus) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let (began, before) = (Instant::now(), cpu_time());
+        let mut invocations = JoinSet::new();
+        for first in (0..executions).step_by(INSTANCES) {
+            let engine = engine.clone();
+            invocations.spawn(async move {
+                let invoke_id = begin(&engine, first..first + INSTANCES).await;
+                end(&engine, vec![invoke_id]).await;
+            });
+        }
+        invocations.join_all().await;
+        walls.push(milliseconds(began.elapsed()));
+        cpus.push((cpu_time() - before).as_secs_f64() * 1e6 / executions as f64);
+    }
+    close(engine).await;
+    let (wall, ideal) = (median(&walls), milliseconds(SLEEP));
+    let name = format!("sleeps: {executions} of {ideal:.0} ms at a time");
+    row(&name, format!("{wall:.0} ms"), format!("{:.2} times one of them", wall / ideal));
+    row("sleeps: of a processor, each", format!("{:.0} µs", median(&cpus)), "");
+}
+
+/// What all threads of this process have used.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    let nanos = u32::try_from(time.tv_nsec).expect("less than a second");
+    Duration::new(time.tv_sec.unsigned_abs(), nanos)
+}
+
+/// What a long queue costs: memory, and speed.
+fn pending(runtime: &Runtime, executions: usize) {
+    let folder = folder();
+    let (empty, queue) = (folder.path().join("empty.db"), folder.path().join("queue.db"));
+    runtime.block_on(async {
+        close(open(builder(&empty, PLACES, at_once()).idle(), INSTANCES).await).await;
+        make_queue(&queue, executions).await;
+    });
+    let (idle_mb, held_mb) = (resident_with(&empty), resident_with(&queue));
+    let name = format!("pending: resident with {executions} that wait");
+    let more = format!("{:.1} MB more than with none", held_mb - idle_mb);
+    row(&name, format!("{held_mb:.1} MB"), more);
+    let (mut queued, mut unqueued) = (Vec::new(), Vec::new());
+    // Each takes its executions out of the queue: not so often that it ends.
+    for _ in 0..ROUNDS {
+        queued.push(runtime.block_on(drain(&queue)));
+        unqueued.push(runtime.block_on(async {
+            let engine =
+                builder(&empty, PLACES, at_once()).open().await.expect("the file is there");
+            let rate = many_targets(&engine).await;
+            close(engine).await;
+            rate
+        }));
+    }
+    row_of_rates("pending: executions from that queue", &queued, "empty queue", &unqueued);
+}
+
+/// Fills a file with executions that wait: an engine that starts nothing takes the requests.
+async fn make_queue(path: &Path, executions: usize) {
+    let engine = open(builder(path, PLACES, at_once()).idle(), PENDING_INSTANCES).await;
+    let began = Instant::now();
+    for _ in 0..executions / PENDING_INSTANCES {
+        begin(&engine, 0..PENDING_INSTANCES).await;
+    }
+    let rate = executions as f64 / began.elapsed().as_secs_f64();
+    close(engine).await;
+    row("pending: executions stored", format!("{rate:.0} /s"), "");
+}
+
+/// Executions a second out of a queue, from the first that starts on.
+async fn drain(path: &Path) -> f64 {
+    let started = Arc::new(AtomicUsize::new(0));
+    let (first, last) =
+        (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+    let (count, begins, ends) = (Arc::clone(&started), Arc::clone(&first), Arc::clone(&last));
+    let executor = ClosureExecutor::new(move |_task, _cx| {
+        match count.fetch_add(1, Ordering::Relaxed) {
+            0 => begins.notify_one(),
+            EXECUTIONS => ends.notify_one(),
+            _ => {}
+        }
+        std::future::ready(())
+    });
+    let engine = builder(path, PLACES, executor).open().await.expect("the file is there");
+    first.notified().await;
+    let began = Instant::now();
+    last.notified().await;
+    let rate = EXECUTIONS as f64 / began.elapsed().as_secs_f64();
+    close(engine).await;
+    rate
+}
+
+/// The memory of a process that has the file open, in MB.
+fn resident_with(path: &Path) -> f64 {
+    let program = env::current_exe().expect("this program");
+    let output = Command::new(program)
+        .env(RESIDENT_FILE, path)
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("this program starts");
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).expect("text");
+    text.trim().parse().expect("a number")
+}
+
+/// Opens the file, fills its places with what does not end, and prints how much memory that takes.
+async fn hold_and_tell(path: &Path) {
+    let executor = ClosureExecutor::new(|_task, _cx| std::future::pending::<()>());
+    let engine = builder(path, PLACES, executor).open().await.expect("the file is there");
+    // Past what opening starts.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    println!("{:.1}", resident_mb());
+    // What runs is to wait again for whoever comes next: no shutdown, which would end it.
+    drop(engine);
+}
+
+/// The memory that this process has in RAM.
+fn resident_mb() -> f64 {
+    let status = fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it says");
+    let kib: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    kib * 1024.0 / 1e6
+}
+
+/// What very many finished executions in the file cost those that come after them, and who lists them.
+async fn growth(rows: usize) {
+    let folder = folder();
+    let (small, large) = (folder.path().join("small.db"), folder.path().join("large.db"));
+    let oldest = fill(&large, rows).await;
+    let size = fs::metadata(&large).expect("it is there").len() as f64 / 1e9;
+    row(format!("growth: a file of {rows} finished executions"), format!("{size:.2} GB"), "");
+    let small = open(builder(&small, 1_000, at_once()), INSTANCES).await;
+    let large = builder(&large, 1_000, at_once()).open().await.expect("the file is there");
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    for _ in 0..GROWTH_ROUNDS {
+        before.push(many_targets(&small).await);
+        after.push(many_targets(&large).await);
+    }
+    row_of_rates("growth: executions, 100 x 100", &after, "new file", &before);
+    pages(&small, &large, oldest).await;
+    close(small).await;
+    close(large).await;
+}
+
+/// Fills a file with copies of what an engine has stored and finished; the oldest invocation.
+async fn fill(path: &Path, rows: usize) -> InvokeId {
+    let engine = open(builder(path, 1_000, at_once()), INSTANCES).await;
+    // One more, which nothing has run on but one execution, the oldest.
+    let rare = Instance::new("rare").executor("bench");
+    engine.register_instance(rare).await.expect("a sound instance");
+    let request = RunCommand::shell("nothing").on(["rare"]);
+    let run = engine.run_command(request).await.expect("a sound request");
+    end(&engine, vec![run.invoke_id]).await;
+    let mut oldest = None;
+    for _ in 0..EXECUTIONS / INSTANCES {
+        let invoke_id = begin(&engine, 0..INSTANCES).await;
+        oldest.get_or_insert(invoke_id);
+        end(&engine, vec![invoke_id]).await;
+    }
+    close(engine).await;
+    let began = Instant::now();
+    copy(path, rows);
+    row("growth: rows copied", format!("{:.0} s", began.elapsed().as_secs_f64()), "");
+    oldest.expect("there are some")
+}
+
+/// Copies all that the file has of executions until it has so many.
+fn copy(path: &Path, rows: usize) {
+    let file = Connection::open(path).expect("the engine has closed it");
+    // Each row is a copy of one whose references hold, and is moved as they are.
+    for (pragma, value) in
+        [("foreign_keys", "off"), ("synchronous", "off"), ("cache_size", "-262144")]
+    {
+        file.pragma_update(None, pragma, value).expect("it is taken");
+    }
+    let invocations = EXECUTIONS / INSTANCES;
+    let moved = |column: &str, by: usize| format!("{column} + ?1 * {by}");
+    for copied in 1..rows.div_ceil(EXECUTIONS) {
+        for (table, own) in
+            [("invocations", invocations), ("fires", invocations), ("executions", EXECUTIONS)]
+        {
+            let columns = columns(&file, table);
+            let values = columns.iter().map(|column| match column.as_str() {
+                "id" => moved(column, own),
+                "invocation" | "fire" => moved(column, invocations),
+                // In the order of their numbers, as real ones are, and before those to come.
+                "invoke_id" => "unhex(printf('%016x%016x', id + ?1 * 100, id))".to_owned(),
+                _ => column.clone(),
+            });
+            let sql = format!(
+                "INSERT INTO {table} ({}) SELECT {} FROM {table} WHERE id BETWEEN 2 AND ?2 + 1",
+                columns.join(", "),
+                values.collect::<Vec<_>>().join(", ")
+            );
+            let mut insert = file.prepare_cached(&sql).expect("sound SQL");
+            insert.execute((copied, own)).expect("a copy");
+        }
+    }
+}
+
+fn columns(file: &Connection, table: &str) -> Vec<String> {
+    let mut query =
+        file.prepare_cached("SELECT name FROM pragma_table_info(?1)").expect("sound SQL");
+    let names = query.query_map([table], |row| row.get(0)).expect("the columns");
+    names.collect::<Result<_, _>>().expect("text")
+}
+
+/// Pages of executions out of the large file, beside the same out of the small one.
+async fn pages(small: &Engine, large: &Engine, oldest: InvokeId) {
+    let all = DescribeInvocationResults { max_results: Some(50), ..Default::default() };
+    let of = |invoke_id| DescribeInvocationResults { invoke_id: Some(invoke_id), ..all.clone() };
+    let on = |id: &str| DescribeInvocationResults { instance_id: Some(id.into()), ..all.clone() };
+    // Where a page of the oldest ends, there one of all may go on.
+    let first = large.describe_invocation_results(of(oldest)).await.expect("a page");
+    let late = Some(first.invocation.next_token);
+    assert!(late.as_ref().is_some_and(|token| !token.is_empty()), "it has more than a page");
+    let late = DescribeInvocationResults { next_token: late, ..all.clone() };
+    let newest = begin(small, 0..INSTANCES).await;
+    end(small, vec![newest]).await;
+    let numbered = DescribeInvocationResults { page_size: Some(50), ..Default::default() };
+    let cases = [
+        ("the first page", all.clone(), Some(all.clone())),
+        ("a late page", late, None),
+        ("of one invocation", of(oldest), Some(of(newest))),
+        ("of one instance", on("i-7"), Some(on("i-7"))),
+        ("of an instance with one, the oldest", on("rare"), None),
+        ("the first page by number, all counted", numbered.clone(), Some(numbered)),
+    ];
+    for (name, request, same) in cases {
+        let took = page_ms(large, &request).await;
+        let beside = match same {
+            Some(same) => format!("new file {:.2} ms", page_ms(small, &same).await),
+            None => String::new(),
+        };
+        row(format!("growth: 50 results, {name}"), format!("{took:.2} ms"), beside);
+    }
+}
+
+async fn page_ms(engine: &Engine, request: &DescribeInvocationResults) -> f64 {
+    let mut took = Vec::new();
+    for _ in 0..ROUNDS {
+        let request = request.clone();
+        let began = Instant::now();
+        engine.describe_invocation_results(request).await.expect("a page");
+        took.push(milliseconds(began.elapsed()));
+    }
+    median(&took)
+}
+
+/// What a finished execution without output takes in the file.
+async fn bytes() {
+    let folder = folder();
+    let path = folder.path().join("engine.db");
+    let empty = size_after(open(builder(&path, 1_000, at_once()), INSTANCES).await, &path).await;
+    let engine = builder(&path, 1_000, at_once()).open().await.expect("the file is there");
+    many_targets(&engine).await;
+    let full = size_after(engine, &path).await;
+    let each = (full - empty) as f64 / EXECUTIONS as f64;
+    row("bytes: of the file, each finished execution", format!("{each:.0} bytes"), "");
+}
+
+/// The size of the file once its engine is closed.
+async fn size_after(engine: Engine, path: &PathBuf) -> u64 {
+    close(engine).await;
+    fs::metadata(path).expect("it is there").len()
+}

@@ -1,0 +1,507 @@
+//! The plans of the hot statements, pinned in `plans.txt`: what requests, claims, ends, the scheduler's
+//! look and the listings run, as SQLite means to carry it out. Where a plan gets worse, a database of
+//! ten million records is what notices it next.
+
+use std::cell::RefCell;
+use std::fmt::Write as _;
+
+use chrono::{DateTime, Utc};
+use rusqlite::Connection;
+use rusqlite::trace::{TraceEvent, TraceEventCodes};
+use serde_json::json;
+
+use crate::execution::{DescribeInvocationResults, Report, Verdict};
+use crate::id::InvokeId;
+use crate::instance::Instance;
+use crate::invocation::RunCommand;
+use crate::invocation::client_token::ClientToken;
+use crate::invocation::fire::FireDisposition;
+use crate::invocation::recurrence::OverlapPolicy;
+use crate::limits::Limits;
+use crate::output::{Delivery, Output, Runs};
+use crate::schedule::Zone;
+use crate::status::{Cause, ExecutionStatus};
+use crate::tag::Tag;
+use crate::wire::ContentEncoding;
+
+use super::commands::Definition;
+use super::executions::{self, Claim, Claimed, Ended};
+use super::fires::{self, Queued, Stretch};
+use super::invocations::{self, FirstFire, NewInvocation, Start};
+use super::{
+    PageToken, Slice, Tx, client_tokens, connection, days, deadlines, firing, instances, migrate,
+    timers, waves,
+};
+
+const PINNED: &str = include_str!("plans.txt");
+
+/// What may read all of a table, or sort, which no other statement here does: the beginning of its step
+/// and name, the line of its plan, and why.
+const ALLOWED: [(&str, &str, &str); 14] = [
+    ("fire, Skip: SELECT instance FROM targets", SORTS, "the targets of one timer"),
+    ("fire, Replace: SELECT e.id", SORTS, "what has not ended of one invocation"),
+    ("wait: SELECT e.id", SORTS, "one execution for each target of one invocation"),
+    ("wait: SELECT v.invoke_id", SORTS_TAGS, "the tags of one invocation"),
+    ("results, all: SELECT count", SCANS_KEYS, "pages by number say how many entries there are"),
+    ("results, all: SELECT e.id", SCANS, "newest first, up to the end of the page"),
+    ("results of an invocation", SORTS, "the executions of one invocation"),
+    ("results of a command", SORTS, "the executions of one command"),
+    (
+        "results on an instance: SELECT count",
+        SCANS_KEYS,
+        "no index by instance: each insert would pay",
+    ),
+    (
+        "results on an instance: SELECT e.id",
+        SCANS,
+        "the same; newest first, up to the end of the page",
+    ),
+    ("results of a status: SELECT count", SCANS, "no index by status: each change would pay"),
+    (
+        "results of a status: SELECT e.id",
+        SCANS,
+        "the same; newest first, up to the end of the page",
+    ),
+    ("results of a tag: SELECT count", SCANS_KEYS, "any tag may be that of most invocations"),
+    ("results of a tag: SELECT e.id", SCANS, "the same; newest first, up to the end of the page"),
+];
+const SORTS: &str = "USE TEMP B-TREE FOR ORDER BY";
+const SORTS_TAGS: &str = "USE TEMP B-TREE FOR json_group_array(ORDER BY)";
+const SCANS: &str = "SCAN e";
+const SCANS_KEYS: &str = "SCAN e USING COVERING INDEX executions_by_fire";
+/// What is read whole in any plan: single rows, values given with the statement, what a statement has
+/// found itself.
+const SMALL: [&str; 3] = ["SCAN CONSTANT ROW", "SCAN json_each ", "SCAN (subquery-"];
+
+const NOW_MS: i64 = 1_700_000_000_000;
+const INSTANCES: [&str; 3] = ["i-0", "i-1", "i-2"];
+
+thread_local! {
+    /// Statements that have run in this thread, in order.
+    static RUN: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A database whose statements are known.
+struct Traced {
+    connection: Connection,
+    /// Statements, by the first of the steps that ran them.
+    steps: Vec<(&'static str, Vec<String>)>,
+}
+
+impl Traced {
+    fn open() -> Self {
+        let mut connection = Connection::open_in_memory().expect("memory");
+        connection::set_up_memory(&connection).expect("every pragma is taken");
+        migrate::migrate(&mut connection).expect("the tables");
+        let traced = Self { connection, steps: Vec::new() };
+        traced.write(|tx| {
+            for id in INSTANCES {
+                let instance = Instance::new(id).tag("a", "1").tag("b", "2");
+                instances::upsert(tx, &instance, NOW_MS).expect("a sound instance");
+            }
+        });
+        traced
+    }
+
+    /// Does what is not looked at.
+    fn write<T>(&self, op: impl FnOnce(Tx<'_>) -> T) -> T {
+        op(&self.connection)
+    }
+
+    /// Does a step, and takes note of the statements that it is the first to run.
+    fn step<T>(&mut self, name: &'static str, op: impl FnOnce(Tx<'_>) -> T) -> T {
+        let remember = |event: TraceEvent<'_>| {
+            if let TraceEvent::Stmt(statement, _) = event {
+                RUN.with_borrow_mut(|run| run.push(words(&statement.sql())));
+            }
+        };
+        self.connection.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(remember));
+        let done = op(&self.connection);
+        self.connection.trace_v2(TraceEventCodes::empty(), None);
+        let mut new = Vec::new();
+        for sql in RUN.take() {
+            let is_known = self.steps.iter().any(|(_, known)| known.contains(&sql));
+            if !is_known && !new.contains(&sql) {
+                new.push(sql);
+            }
+        }
+        self.steps.push((name, new));
+        done
+    }
+
+    /// The plan of a statement, a line for each of its parts; those within others are indented.
+    fn plan(&self, sql: &str) -> Vec<String> {
+        let explained = format!("EXPLAIN QUERY PLAN {sql}");
+        let mut query = self.connection.prepare(&explained).expect("it has run before");
+        // Nothing is bound: a plan does not go by values.
+        let mut rows = query.raw_query();
+        let mut depths = vec![(0, 0)];
+        let mut plan = Vec::new();
+        while let Some(row) = rows.next().expect("a line") {
+            let (id, parent): (i64, i64) = (row.get(0).expect("id"), row.get(1).expect("parent"));
+            let above = depths.iter().find(|(known, _)| *known == parent);
+            let depth = above.map_or(0, |(_, depth)| *depth) + 1;
+            depths.push((id, depth));
+            let line: String = row.get(3).expect("text");
+            plan.push(format!("{}{line}", "  ".repeat(depth - 1)));
+        }
+        plan
+    }
+}
+
+/// The words of a statement, each a space from the next.
+fn words(sql: &str) -> String {
+    sql.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// So much of a statement as tells it from others: its beginning, and what it looks for.
+fn name(sql: &str) -> String {
+    let cut = |text: &str, max: usize| text.chars().take(max).collect::<String>();
+    match sql.split_once(" WHERE ") {
+        Some((before, after)) => format!("{} … WHERE {} …", cut(before, 40), cut(after, 60)),
+        None => cut(sql, 60),
+    }
+}
+
+fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(NOW_MS).expect("a time")
+}
+
+/// Stores what a request asks for; its row, its fire and what is claimed of it.
+fn insert(tx: Tx<'_>, request: &RunCommand, claims: bool) -> (i64, Option<(i64, Vec<Claimed>)>) {
+    let mut found = Vec::new();
+    let checked = request.check(&Limits::default(), &mut found);
+    assert!(found.is_empty(), "{found:?}");
+    let terms = checked.terms;
+    let find = |id| instances::find(tx, id).expect("readable").expect("it is registered");
+    let targets: Vec<_> = terms.targets.instance_ids.iter().map(find).collect();
+    let start = match &terms.recurrence {
+        None => Start::Now { targets },
+        Some(_) => Start::Planned(vec![FirstFire {
+            zone: Zone::UTC,
+            at_ms: NOW_MS,
+            delay_ms: 0,
+            target_rows: targets.iter().map(|target| target.row).collect(),
+        }]),
+    };
+    let new = NewInvocation {
+        invoke_id: InvokeId::new(now()),
+        kept_id: None,
+        arguments: terms.arguments,
+        container: terms.container,
+        windows_password_name: None,
+        secrets_are_names: false,
+        content_bytes_max: checked.bytes_max,
+        resource_group_id: None,
+        caller: None,
+        termination_mode: terms.termination_mode,
+        resource_limits: terms.resource_limits,
+        survive_restarts: false,
+        recurrence: terms.recurrence,
+        retry: terms.retry,
+        rate_control: terms.rate_control,
+        tags: terms.tags,
+        retry_of: None,
+    };
+    let definition = Definition {
+        name: String::new(),
+        description: String::new(),
+        command_type: checked.command_type.unwrap_or_default(),
+        content: checked.content.expect("a script"),
+        enable_parameter: false,
+        default_parameters: request.default_parameters.clone(),
+        secret_parameters: request.secret_parameters.clone(),
+        settings: terms.settings,
+        timeout_s: 60,
+    };
+    let claimed_at_ms = claims.then_some(NOW_MS);
+    let claimed = invocations::insert(tx, &new, &definition, &start, claimed_at_ms, NOW_MS);
+    let row = invocations::find(tx, new.invoke_id).expect("it is stored");
+    (row, claimed.expect("a sound invocation"))
+}
+
+/// The plain end of what has been claimed.
+fn ended(fire: i64, claimed: &[Claimed]) -> Vec<Ended> {
+    let end = |claimed: &Claimed| Ended {
+        id: claimed.id,
+        attempt: claimed.attempt,
+        fire,
+        lets_wait: false,
+        frees: Some(1),
+        verdict: Verdict {
+            cause: Cause::ExitedZero,
+            exit_code: Some(0),
+            signal: None,
+            error_code: "",
+            error_info: String::new(),
+            stop_cause: None,
+        },
+        output: Output::default(),
+        report: Report::default(),
+        delivery: None,
+        finished_at_ms: NOW_MS,
+        retry_at_ms: None,
+    };
+    claimed.iter().map(end).collect()
+}
+
+fn claim(tx: Tx<'_>, fire: i64) -> Vec<Claimed> {
+    let max = INSTANCES.len();
+    let all = Claim { fire, after: 0, until: i64::MAX, max, has_waves: false, now_ms: NOW_MS };
+    executions::claim(tx, &all, |_| true).expect("readable").claimed
+}
+
+/// Fires whose executions are let loose by and by.
+fn let_loose(traced: &mut Traced) {
+    let request = RunCommand::shell("true").on(INSTANCES).waves([1]).max_errors(0);
+    let request = request.start_deadline(1).deadline(1).max_concurrency(1);
+    let newest = |tx: Tx<'_>| {
+        let queue = fires::queue(tx, 0, 100, false).expect("readable");
+        queue.last().expect("a fire").fire
+    };
+    traced.step("submit, with all bounds", |tx| insert(tx, &request, false));
+    let fire = traced.write(newest);
+    let claimed = traced.step("claim, a wave", |tx| {
+        let first =
+            Claim { fire, after: 0, until: i64::MAX, max: 9, has_waves: true, now_ms: NOW_MS };
+        executions::claim(tx, &first, |_| true).expect("readable").claimed
+    });
+    assert_eq!(claimed.len(), 1);
+    traced.step("finish, a wave", |tx| {
+        let finished = executions::finish(tx, &ended(fire, &claimed)).expect("it ran");
+        assert!(finished.wave_ended);
+    });
+    traced.step("let a wave loose", |tx| {
+        let due = waves::due(tx, NOW_MS, 1).expect("readable").pop().expect("one is due");
+        assert!(waves::open(tx, &due).expect("it is there"));
+    });
+    traced.step("expire", |tx| {
+        let expired = deadlines::expire(tx, fire, NOW_MS).expect("it is late");
+        assert_eq!(expired.expired.len() + 1, INSTANCES.len());
+    });
+    traced.write(|tx| insert(tx, &request, false));
+    let fire = traced.write(newest);
+    traced.step("end by the deadline", |tx| {
+        let ended = deadlines::end(tx, fire, NOW_MS).expect("it is late");
+        assert_eq!(ended.cancelled.len(), INSTANCES.len());
+    });
+    traced.write(|tx| insert(tx, &request, false));
+    let fire = traced.write(newest);
+    let claimed = traced.write(|tx| claim(tx, fire).into_iter().take(1).collect::<Vec<_>>());
+    let mut failed = ended(fire, &claimed);
+    failed[0].verdict.cause = Cause::Broke;
+    traced.step("finish, too many have failed", |tx| {
+        executions::finish(tx, &failed).expect("it ran");
+    });
+}
+
+fn submit(traced: &mut Traced) {
+    let request = RunCommand::shell("true").on(INSTANCES).tag("a", "1");
+    traced.step("submit, to be claimed", |tx| {
+        days::beyond_quota(tx, NOW_MS, 10).expect("readable");
+        insert(tx, &request, false);
+    });
+    traced.step("submit, claimed at once", |tx| insert(tx, &request, true));
+    traced.step("submit, by tags", |tx| {
+        let tags = [Tag::new("a", "1"), Tag::new("b", "2")];
+        assert_eq!(instances::tagged(tx, &tags, 10).expect("readable").len(), INSTANCES.len());
+        instances::is_group(tx, "g").expect("readable");
+    });
+    traced.step("submit, with a token", |tx| {
+        let (token, caller) = ("t".to_owned(), String::new());
+        let token = ClientToken { token, caller, request_sha256: [0; 32] };
+        client_tokens::once(tx, &token, NOW_MS, "answer".to_owned(), || Ok(Some(())))
+            .expect("the first with this token");
+    });
+}
+
+fn claim_and_finish(traced: &mut Traced) {
+    let request = RunCommand::shell("true").on(INSTANCES);
+    traced.write(|tx| insert(tx, &request, false));
+    let (fire, claimed) = traced.step("claim", |tx| {
+        assert!(fires::queue(tx, 0, 10, true).expect("readable").is_empty());
+        let queue = fires::queue(tx, 0, 10, false).expect("readable");
+        let fire = queue.last().expect("a fire").fire;
+        assert!(fires::queued(tx, fire).expect("readable").is_some());
+        let claimed = claim(tx, fire);
+        assert_eq!(claimed.len(), INSTANCES.len());
+        invocations::job_of_fire(tx, fire).expect("readable");
+        (fire, claimed)
+    });
+    traced.step("finish, nothing to say", |tx| {
+        let finished = executions::finish(tx, &ended(fire, &claimed)).expect("they ran");
+        assert_eq!(finished.invocations.len(), 1);
+    });
+    let (_, claimed) = traced.write(|tx| insert(tx, &request, true));
+    let (fire, claimed) = claimed.expect("claimed");
+    let mut all = ended(fire, &claimed);
+    let runs = Runs::from_bytes(&[1]).expect("a stretch of one byte");
+    all[0].output = Output::from_parts(b"x".to_vec(), runs, None);
+    all[0].report.result = Some(Ok(json!(1)));
+    all[0].delivery = Some(Delivery::in_progress(Some(1)));
+    all[1].retry_at_ms = Some(NOW_MS);
+    traced.step("finish, all there can be", |tx| {
+        let finished = executions::finish(tx, &all).expect("they ran");
+        assert_eq!(finished.retries.len(), 1);
+    });
+}
+
+fn look(traced: &mut Traced) {
+    for &policy in OverlapPolicy::ALL {
+        let request = RunCommand::shell("true").on(INSTANCES).frequency("rate(1m)");
+        traced.write(|tx| insert(tx, &request.overlap_policy(policy), false));
+    }
+    let due = traced.step("look at the timers and retries", |tx| {
+        let due = timers::due(tx, NOW_MS, 10).expect("readable");
+        timers::next_due_ms(tx).expect("readable");
+        assert!(executions::next_retry_ms(tx).expect("readable").is_some());
+        assert_eq!(executions::release_due(tx, NOW_MS, 10).expect("readable").len(), 1);
+        deadlines::late_to_start(tx, NOW_MS, 10).expect("readable");
+        deadlines::late_to_end(tx, NOW_MS, 10).expect("readable");
+        deadlines::next_ms(tx).expect("readable");
+        waves::due(tx, NOW_MS, 10).expect("readable");
+        waves::next_ms(tx).expect("readable");
+        due
+    });
+    assert_eq!(due.len(), OverlapPolicy::ALL.len());
+    for found in due {
+        let timer = found.timer.expect("readable");
+        let fire = |tx: Tx<'_>| {
+            for at_ms in [NOW_MS, NOW_MS + 60_000] {
+                firing::by_timer(tx, &timer, at_ms, false, at_ms).expect("it fires");
+            }
+        };
+        let name = match timer.overlap {
+            OverlapPolicy::Skip => "fire, Skip",
+            OverlapPolicy::Queue => "fire, Queue",
+            OverlapPolicy::Allow => "fire, Allow",
+            OverlapPolicy::Replace => "fire, Replace",
+        };
+        traced.step(name, fire);
+        traced.step("move a timer on", |tx| {
+            let (from_ms, until_ms) = (NOW_MS + 120_000, NOW_MS + 180_000);
+            let stretch = Stretch { from_ms, until_ms, count: 2 };
+            let missed = FireDisposition::Missed;
+            fires::pass_over(tx, &timer, stretch, missed, "away", NOW_MS).expect("a record");
+            timers::advance(tx, &timer, None, None, false).expect("it has not moved");
+        });
+        if timer.overlap == OverlapPolicy::Queue {
+            finish_repeating(traced, timer.invocation);
+        }
+    }
+}
+
+/// Ends the executions of an invocation that waited for one another, and with the last of them itself.
+fn finish_repeating(traced: &mut Traced, invocation: i64) {
+    let newest = traced.write(|tx| fires::queue(tx, 0, 100, false).expect("readable"));
+    let mut finished = 0;
+    for Queued { fire, .. } in newest {
+        let job = traced.write(|tx| invocations::job_of_fire(tx, fire).expect("readable"));
+        let own = traced.write(|tx| invocations::find(tx, job.invoke_id).expect("it is there"));
+        if own != invocation {
+            continue;
+        }
+        let claimed = traced.write(|tx| claim(tx, fire));
+        let mut all = ended(fire, &claimed);
+        all.iter_mut().for_each(|ended| ended.lets_wait = true);
+        let end = |tx: Tx<'_>| executions::finish(tx, &all).expect("they ran");
+        finished += traced.step("finish, others wait", end).invocations.len();
+    }
+    assert_eq!(finished, 1);
+}
+
+fn wait_and_list(traced: &mut Traced) {
+    let request = RunCommand::shell("true").on(INSTANCES).tag("a", "1");
+    let (invocation, claimed) = traced.write(|tx| insert(tx, &request, true));
+    let (fire, claimed) = claimed.expect("claimed");
+    traced.write(|tx| executions::finish(tx, &ended(fire, &claimed)).expect("they ran"));
+    let job = traced.write(|tx| invocations::job_of_fire(tx, fire).expect("readable"));
+    traced.step("wait", |tx| {
+        invocations::find(tx, job.invoke_id).expect("it is there");
+        invocations::final_status(tx, invocation).expect("readable").expect("it has ended");
+        assert_eq!(executions::all_of(tx, invocation).expect("readable").len(), INSTANCES.len());
+    });
+    let (all, of) = (DescribeInvocationResults::default(), Some(job.invoke_id));
+    let of_invocation = DescribeInvocationResults { invoke_id: of, ..all.clone() };
+    let history = DescribeInvocationResults { include_history: true, ..of_invocation.clone() };
+    let on = DescribeInvocationResults { instance_id: Some("i-0".into()), ..all.clone() };
+    let both = DescribeInvocationResults { invoke_id: of, ..on.clone() };
+    let status = Some(ExecutionStatus::Success);
+    let of_status = DescribeInvocationResults { status, ..all.clone() };
+    let command_id = Some(job.command_id);
+    let of_command = DescribeInvocationResults { command_id, ..all.clone() };
+    let tagged = DescribeInvocationResults { tags: vec![Tag::new("a", "1")], ..all.clone() };
+    let filters = [
+        ("results, all", all),
+        ("results of an invocation", of_invocation),
+        ("results of an invocation, with history", history),
+        ("results on an instance", on),
+        ("results of an invocation on an instance", both),
+        ("results of a status", of_status),
+        ("results of a command", of_command),
+        ("results of a tag", tagged),
+    ];
+    for (name, filter) in filters {
+        traced.step(name, |tx| {
+            for (after, counts) in [(None, true), (Some(PageToken(i64::MAX)), false)] {
+                let slice = Slice { after, skipped: 0, size: 1, counts };
+                executions::list(tx, &filter, slice, ContentEncoding::PlainText).expect("readable");
+            }
+        });
+    }
+}
+
+/// Whether a line of a plan says that its cost grows with a table, or that rows are sorted.
+fn is_costly(line: &str) -> bool {
+    let is_small = SMALL.iter().any(|small| line.starts_with(small));
+    (line.starts_with("SCAN ") && !is_small) || line.starts_with("USE TEMP B-TREE")
+}
+
+/// All plans, as in the pinned file, and what no plan may have.
+fn explain(traced: &Traced) -> (String, Vec<String>) {
+    let (mut text, mut refused) = (String::new(), Vec::new());
+    let mut used = [false; ALLOWED.len()];
+    for (step, statements) in &traced.steps {
+        let mut title = format!("# {step}\n");
+        for sql in statements {
+            let plan = traced.plan(sql);
+            if plan.is_empty() {
+                continue;
+            }
+            let name = name(sql);
+            writeln!(text, "{title}{name}").expect("memory");
+            title.clear();
+            for line in plan {
+                writeln!(text, "    {line}").expect("memory");
+                let line = line.trim_start();
+                let is_allowed = |(begins, allowed, _): &(&str, &str, &str)| {
+                    format!("{step}: {name}").starts_with(begins) && line == *allowed
+                };
+                if let Some(allowed) = ALLOWED.iter().position(is_allowed) {
+                    used[allowed] = true;
+                } else if is_costly(line) {
+                    refused.push(format!("{step}: {name}: {line}"));
+                }
+            }
+        }
+    }
+    let unused = ALLOWED.iter().zip(used).filter(|(_, used)| !used);
+    refused.extend(unused.map(|(allowed, _)| format!("no longer so: {allowed:?}")));
+    (text, refused)
+}
+
+#[test]
+fn hot_statements_are_carried_out_as_planned() {
+    let mut traced = Traced::open();
+    submit(&mut traced);
+    claim_and_finish(&mut traced);
+    look(&mut traced);
+    let_loose(&mut traced);
+    wait_and_list(&mut traced);
+    let (plans, refused) = explain(&traced);
+    assert!(refused.is_empty(), "these read all of a table, or sort: {refused:#?}");
+    assert!(
+        plans == PINNED,
+        "plans have changed; if they should, engine/store/plans.txt is now:\n{plans}"
+    );
+}
