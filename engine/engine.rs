@@ -353,10 +353,12 @@ impl Engine {
 
     fn announcer(&self) -> Announcer {
         let Records { store, hub, .. } = &self.inner.records;
+        let scheduler = self.inner.scheduler.as_ref();
         Announcer {
             hub: Arc::clone(hub),
             meters: Arc::clone(store.meters()),
             dispatcher: self.inner.dispatcher.as_ref().map(Dispatcher::line),
+            scheduler: scheduler.map(|scheduler| Arc::clone(&scheduler.wake)),
         }
     }
 

@@ -241,7 +241,7 @@ CREATE INDEX fires_unfinished ON fires (id) WHERE unfinished > 0;
 CREATE INDEX fires_unfinished_by_invocation ON fires (invocation) WHERE unfinished > 0;
 -- Those that go before others are found however many others there are.
 CREATE INDEX fires_urgent ON fires (id) WHERE unfinished > 0 AND priority > 5;
-CREATE INDEX fires_by_wave ON fires (wave_at_ms) WHERE wave_at_ms IS NOT NULL;
+CREATE INDEX fires_by_wave ON fires (wave_at_ms) WHERE wave_at_ms IS NOT NULL AND unfinished > 0;
 CREATE INDEX fires_by_start ON fires (start_by_ms) WHERE start_by_ms IS NOT NULL AND unfinished > 0;
 CREATE INDEX fires_by_end ON fires (end_by_ms) WHERE end_by_ms IS NOT NULL AND unfinished > 0;
 

@@ -32,25 +32,34 @@ pub(super) struct ClaimedFire {
     pub executions: Vec<(Claimed, Option<Berth>)>,
 }
 
+/// Claims what the plan allows, after what has just been `admitted` to its instance: nobody overtakes that.
 pub(super) fn claim(
     tx: Tx<'_>,
     plan: &Plan,
+    admitted: Vec<(i64, i64)>,
     orders: &Arc<Orders>,
     now_ms: i64,
 ) -> Result<ClaimedWork> {
     let mut work = ClaimedWork::default();
+    let mut left = plan.room;
+    for (fire, instance) in admitted {
+        let waiting = Waiting::released(fire, Some(instance));
+        match left {
+            0 => work.taken.unserved.push(waiting),
+            _ => left -= work.serve(tx, waiting, 1, orders, now_ms)?,
+        }
+    }
     let new = work.look(tx, plan)?;
     // What came with a plan has been counted against its limits, what is new has not.
     let (new, limited): (Vec<_>, Vec<_>) =
         new.into_iter().partition(|waiting| waiting.limits().is_none());
-    work.taken.unserved = limited;
+    work.taken.unserved.extend(limited);
     let planned = plan.turn.iter().cloned();
     let turn: Vec<_> = planned.chain(new.into_iter().map(|one| (one, plan.room))).collect();
     let levels: Vec<_> = turn.iter().map(|(waiting, _)| waiting.level(now_ms)).collect();
     let top = levels.iter().copied().max().unwrap_or_default();
     let served = levels.iter().filter(|level| **level == top).count();
     let share = share(plan.room, served);
-    let mut left = plan.room;
     for (number, ((waiting, most), level)) in turn.into_iter().zip(levels).enumerate() {
         let is_planned = number < plan.turn.len();
         let max = if level == top { share.min(most).min(left) } else { 0 };
@@ -111,16 +120,26 @@ impl ClaimedWork {
             }
         }
         let limits = fire.limits().map(Arc::clone);
-        if limits.as_ref().and_then(|of| of.start_by_ms).is_some_and(|by_ms| now_ms > by_ms) {
-            // What has not started by then never will.
-            return Ok(0);
-        }
+        let start_by_ms = limits.as_ref().and_then(|of| of.start_by_ms);
+        // Before anything is changed: a record that cannot be read must be in nobody's way.
+        let job = match &fire.job {
+            Some(job) => Arc::clone(job),
+            None => match invocations::job_of_fire(tx, fire.fire) {
+                Err(error) if error.is_of_a_record() => {
+                    tracing::error!(%error, fire = fire.fire, "a fire cannot be claimed");
+                    return Ok(0);
+                }
+                job => job?,
+            },
+        };
+        fire.job = Some(Arc::clone(&job));
         let claim = Claim {
             fire: fire.fire,
             after: fire.after,
             until: fire.until,
             max,
             has_waves: limits.as_ref().is_some_and(|of| of.has_waves),
+            is_late: start_by_ms.is_some_and(|by_ms| now_ms > by_ms),
             now_ms,
         };
         let mut berths = Vec::new();
@@ -136,11 +155,6 @@ impl ClaimedWork {
         })?;
         let count = found.claimed.len();
         if count > 0 {
-            let job = match fire.job.take() {
-                Some(job) => job,
-                None => invocations::job_of_fire(tx, fire.fire)?,
-            };
-            fire.job = Some(Arc::clone(&job));
             let executions = found.claimed.into_iter().zip(berths).collect();
             let dealt_at_ms = fire.terms.as_ref().map_or(now_ms, |terms| terms.since_ms);
             let fire = ClaimedFire { fire: fire.fire, job, limits, dealt_at_ms, executions };

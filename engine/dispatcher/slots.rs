@@ -16,6 +16,7 @@ const AGEING_MS: i64 = 10_000;
 /// How often ages are looked at.
 const AGED_EVERY_MS: i64 = 1_000;
 const PRIORITY_MAX: u8 = 9;
+const PRIORITY: u8 = 5;
 /// From here on a fire goes before most others.
 const URGENT: u8 = 6;
 
@@ -57,7 +58,7 @@ impl Waiting {
     }
 
     /// All of a fire, or what it has on one instance, of which no more is known.
-    fn released(fire: i64, instance: Option<i64>) -> Self {
+    pub(super) fn released(fire: i64, instance: Option<i64>) -> Self {
         let (after, until) = instance.map_or((0, i64::MAX), |only| (only - 1, only));
         Self { fire, after, until, job: None, terms: None }
     }
@@ -66,9 +67,13 @@ impl Waiting {
         self.terms.as_ref().and_then(|terms| terms.limits.as_ref())
     }
 
+    fn is_urgent(&self) -> bool {
+        self.terms.as_ref().is_some_and(|terms| terms.priority >= URGENT)
+    }
+
     pub(super) fn level(&self, now_ms: i64) -> u8 {
-        // What has to be looked up is not kept waiting for that.
-        self.terms.as_ref().map_or(PRIORITY_MAX, |terms| terms.level(now_ms))
+        // What has to be looked up is taken for what most are.
+        self.terms.as_ref().map_or(PRIORITY, |terms| terms.level(now_ms))
     }
 }
 
@@ -135,7 +140,7 @@ pub(super) struct Backlog {
     /// How many executions run, or may be claimed by plans being carried out, within each bound.
     in_use: HashMap<Bound, usize>,
     /// Fires that wait for the end of an execution within a bound, which runs.
-    parked: HashMap<Bound, VecDeque<Waiting>>,
+    parked: HashMap<Bound, BTreeMap<u8, VecDeque<Waiting>>>,
     /// How many executions run at a time under each key.
     widths: HashMap<String, usize>,
     aged_at_ms: i64,
@@ -173,14 +178,14 @@ impl Backlog {
     /// Fires that were served have executions to claim again.
     pub(super) fn release(&mut self, fires: impl IntoIterator<Item = i64>) {
         let released = fires.into_iter().map(|fire| Waiting::released(fire, None));
-        self.turn.entry(PRIORITY_MAX).or_default().extend(released);
+        self.turn.entry(PRIORITY).or_default().extend(released);
     }
 
     /// Fires have an execution to claim again on an instance.
     pub(super) fn admit(&mut self, fires: impl IntoIterator<Item = (i64, i64)>) {
         let admitted =
             fires.into_iter().map(|(fire, instance)| Waiting::released(fire, Some(instance)));
-        self.turn.entry(PRIORITY_MAX).or_default().extend(admitted);
+        self.turn.entry(PRIORITY).or_default().extend(admitted);
     }
 
     /// An execution within these limits runs, whether or not there was room for it.
@@ -213,7 +218,13 @@ impl Backlog {
     /// after it has its turn when that is known.
     fn rouse(&mut self, bound: &Bound) {
         let Some(parked) = self.parked.get_mut(bound) else { return };
-        let next = parked.pop_front();
+        let mut next = None;
+        if let Some(mut level) = parked.last_entry() {
+            next = level.get_mut().pop_front();
+            if level.get().is_empty() {
+                level.remove();
+            }
+        }
         if parked.is_empty() {
             self.parked.remove(bound);
         }
@@ -278,9 +289,10 @@ impl Backlog {
     }
 
     fn looks(&self) -> [Look; 2] {
+        // By what they were given, as the database has it, and not by what they have come to.
         let known = |urgent: bool| {
-            let levels = if urgent { URGENT..=PRIORITY_MAX } else { 0..=URGENT - 1 };
-            self.turn.range(levels).map(|(_, queue)| queue.len()).sum::<usize>()
+            let all = self.turn.values().flatten();
+            all.filter(|waiting| waiting.is_urgent() == urgent).count()
         };
         [true, false].map(|urgent| Look {
             after: self.newest[usize::from(!urgent)],
@@ -296,7 +308,8 @@ impl Backlog {
         for (bound, max) in &bounds {
             let left = max.saturating_sub(self.in_use.get(bound).copied().unwrap_or_default());
             if left == 0 {
-                self.parked.entry(bound.clone()).or_default().push_back(waiting);
+                let parked = self.parked.entry(bound.clone()).or_default();
+                parked.entry(waiting.level(self.aged_at_ms)).or_default().push_back(waiting);
                 return None;
             }
             most = most.min(left);
@@ -524,6 +537,17 @@ mod tests {
         assert!(backlog.may_have_work());
         let plan = backlog.plan(FIRES_MAX, NOW);
         assert_eq!(plan.looks.map(|looks| looks[1].after), Some(FIRES_MAX as i64));
+    }
+
+    /// They would all come into memory, and none that is urgent would be looked for.
+    #[test]
+    fn old_fires_are_counted_for_what_they_are() {
+        let mut backlog = empty();
+        let plan = backlog.plan(1, NOW);
+        backlog.apply(&plan, found(1..=FIRES_MAX as i64, true));
+        let plan = backlog.plan(1, NOW + 60_000);
+        // One is being served.
+        assert_eq!(plan.looks.map(|looks| looks.map(|look| look.max)), Some([FIRES_MAX, 1]));
     }
 
     #[test]

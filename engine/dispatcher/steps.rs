@@ -171,7 +171,10 @@ impl Disk {
             // Looked at here: the write may have waited long for the disk, and a shutdown come since.
             if orders.phase() == Phase::Working {
                 written.claimed_at_ms = now_ms(&*clock);
-                written.work = Some(claim::claim(tx, &plan, &orders, written.claimed_at_ms)?);
+                written.work = Some({
+                    let admitted = std::mem::take(&mut written.finished.admitted);
+                    claim::claim(tx, &plan, admitted, &orders, written.claimed_at_ms)?
+                });
             }
             Ok(written)
         };

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Notify;
+
 use crate::dispatcher::Line;
 use crate::event::{Change, Hub};
 use crate::execution::StopOrder;
@@ -20,6 +22,8 @@ pub(super) struct Announcer {
     pub meters: Arc<Meters>,
     /// None if the file is open for reading only.
     pub dispatcher: Option<Line>,
+    /// Woken when something is to be done at a time of its own; none for the scheduler itself.
+    pub scheduler: Option<Arc<Notify>>,
 }
 
 impl Announcer {
@@ -30,10 +34,17 @@ impl Announcer {
         }
     }
 
+    fn wake_scheduler(&self) {
+        if let Some(scheduler) = &self.scheduler {
+            scheduler.notify_one();
+        }
+    }
+
     /// Timers, boots or requests have led to fires.
     pub(super) fn step(&self, step: &Step, now_ms: i64) {
         if !step.fires.is_empty() {
             self.new_work();
+            self.wake_scheduler();
         }
         if let Some(dispatcher) = self.dispatcher.as_ref().filter(|_| !step.retried.is_empty()) {
             dispatcher.release(step.retried.iter().copied());
@@ -79,6 +90,10 @@ impl Announcer {
     ) {
         if let Some(dispatcher) = &self.dispatcher {
             dispatcher.stop(stopped.stopping.iter().map(|(id, _)| *id), order);
+            dispatcher.release(stopped.released.iter().copied());
+        }
+        if stopped.wave_ended {
+            self.wake_scheduler();
         }
         let changes = |executions: &[(ExecutionId, InstanceId)], status| -> Vec<Change> {
             executions.iter().map(|(id, on)| Change::of(*id, on.clone(), status, now_ms)).collect()

@@ -259,6 +259,8 @@ impl EngineBuilder {
             hub: Arc::clone(&hub),
             meters: Arc::clone(store.meters()),
             dispatcher: Some(dispatcher.line()),
+            // It looks by itself before it sleeps for the first time.
+            scheduler: None,
         };
         let wake_scheduler = Arc::new(Notify::new());
         let mut dispatcher = None;

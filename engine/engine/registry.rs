@@ -70,13 +70,19 @@ impl Engine {
         self.write_step(move |tx| {
             check(tx, &instance)?;
             let before = instances::find(tx, &instance.instance_id)?;
-            instances::upsert(tx, &instance, now_ms)?;
-            let Some(boot_id) = &boot_id else { return Ok(Step::default()) };
-            if before.is_some_and(|before| before.instance.executor == LOCAL) {
-                return boot(tx, std::slice::from_ref(&instance.instance_id), boot_id, now_ms);
-            }
-            targets::rebase(tx, &instance.instance_id, boot_id)?;
-            Ok(Step::default())
+            let retried = instances::upsert(tx, &instance, now_ms)?.into_iter().collect();
+            let was_local = before.is_some_and(|before| before.instance.executor == LOCAL);
+            let booted = match &boot_id {
+                None => Step::default(),
+                Some(boot_id) if was_local => {
+                    boot(tx, std::slice::from_ref(&instance.instance_id), boot_id, now_ms)?
+                }
+                Some(boot_id) => {
+                    targets::rebase(tx, &instance.instance_id, boot_id)?;
+                    Step::default()
+                }
+            };
+            Ok(Step { retried, ..booted })
         })
         .await
         .map(drop)

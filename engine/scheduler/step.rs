@@ -26,7 +26,7 @@ const TIMES_MAX: u64 = 50_000;
 /// Executions that are tried again in one commit.
 const RETRIES_MAX: usize = 1_024;
 /// Fires with waves or deadlines that are dealt with in one commit.
-const LATE_MAX: usize = 64;
+const LATE_MAX: usize = 4;
 /// A gate is not asked again sooner.
 const WAIT_MS_MIN: i64 = 100;
 /// The reason of what had passed, and had not come to its place in the spread.
@@ -107,18 +107,20 @@ impl Step {
         let late = deadlines::late_to_start(tx, now_ms, LATE_MAX)?;
         self.more |= !late.is_empty();
         for (fire, invoke_id) in late {
-            self.take_down(invoke_id, deadlines::expire(tx, fire, now_ms)?);
+            let expired = deal_apart(tx, fire, || deadlines::expire(tx, fire, now_ms))?;
+            self.take_down(invoke_id, expired.unwrap_or_default());
         }
         let late = deadlines::late_to_end(tx, now_ms, LATE_MAX)?;
         self.more |= !late.is_empty();
         for (fire, invoke_id) in late {
-            self.take_down(invoke_id, deadlines::end(tx, fire, now_ms)?);
+            let ended = deal_apart(tx, fire, || deadlines::end(tx, fire, now_ms))?;
+            self.take_down(invoke_id, ended.unwrap_or_default());
         }
         Ok(())
     }
 
     fn take_down(&mut self, invoke_id: InvokeId, stopped: Stopped) {
-        if !stopped.is_empty() {
+        if !stopped.is_empty() || !stopped.released.is_empty() {
             self.stopped.push((invoke_id, StopReason::Deadline, stopped));
         }
     }
@@ -141,7 +143,7 @@ impl Step {
     }
 
     fn open(&mut self, tx: Tx<'_>, due: &DueWave) -> Result<()> {
-        if waves::open(tx, due)? {
+        if deal_apart(tx, due.fire, || waves::open(tx, due))?.unwrap_or_default() {
             self.retried.insert(due.fire);
         }
         Ok(())
@@ -328,5 +330,16 @@ impl Step {
         if !fired.stopped.is_empty() {
             self.stopped.push((invoke_id, StopReason::Replaced, fired.stopped));
         }
+    }
+}
+
+/// Deals with a fire. One that cannot be dealt with must not keep others waiting: its times are given up.
+fn deal_apart<T>(tx: Tx<'_>, fire: i64, deal: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+    match store::apart(tx, deal) {
+        Err(error) if error.is_of_a_record() => {
+            tracing::error!(%error, fire, "the times of a fire are given up");
+            deadlines::give_up(tx, fire).map(|()| None)
+        }
+        dealt => dealt.map(Some),
     }
 }

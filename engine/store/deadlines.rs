@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::execution::{START_DEADLINE_EXCEEDED, StopOrder, StopReason};
-use crate::id::{ExecutionId, InstanceId, InvokeId};
+use crate::id::InvokeId;
 use crate::metrics::{Counted, tally};
 use crate::status::{Cause, Tally};
 
@@ -53,20 +53,27 @@ pub(crate) fn next_ms(tx: Tx<'_>) -> Result<Option<i64>> {
     Ok(earliest.map(|ms| ms.saturating_add(1)))
 }
 
+/// Gives up the times of a fire, which cannot be dealt with.
+pub(crate) fn give_up(tx: Tx<'_>, fire: i64) -> Result<()> {
+    tx.prepare_cached(
+        "UPDATE fires SET start_by_ms = NULL, end_by_ms = NULL, wave_at_ms = NULL WHERE id = ?1",
+    )?
+    .execute([fire])?;
+    Ok(())
+}
+
 /// Ends what of a fire has not started in time. What is tried again has.
 pub(crate) fn expire(tx: Tx<'_>, fire: i64, now_ms: i64) -> Result<Stopped> {
     const WAITING: &str = "e.fire = ?1 AND e.attempt = 1 AND e.status IN ('Pending', 'Scheduled')";
-    let expired: Vec<((ExecutionId, InstanceId), i64)> = tx
+    let expired: Vec<_> = tx
         .prepare_cached(&format!(
-            "SELECT e.id, i.instance_id, e.instance FROM executions e INDEXED BY executions_by_fire
+            "SELECT e.id, i.instance_id, e.instance, e.status = 'Pending'
+             FROM executions e INDEXED BY executions_by_fire
                  JOIN instances i ON i.id = e.instance WHERE {WAITING} ORDER BY e.instance LIMIT ?2"
         ))?
-        .query_map((fire, SLICE), |row| {
-            let instance_id = InstanceId::from(row.get::<_, String>(1)?);
-            Ok(((ExecutionId(row.get(0)?), instance_id), row.get(2)?))
-        })?
+        .query_map((fire, SLICE), stop::read_early)?
         .collect::<rusqlite::Result<_>>()?;
-    let Some(&(_, last)) = expired.last() else {
+    let Some(last) = expired.last().map(|last| last.instance) else {
         tx.prepare_cached("UPDATE fires SET start_by_ms = NULL WHERE id = ?1")?.execute([fire])?;
         return Ok(Stopped::default());
     };
@@ -83,10 +90,12 @@ pub(crate) fn expire(tx: Tx<'_>, fire: i64, now_ms: i64) -> Result<Stopped> {
     let mut tally = Tally::default();
     expired.iter().for_each(|_| tally.count(target));
     let mut finished = executions::Finished::default();
+    finished.released = executions::make_way(tx, fire, &expired)?;
     executions::finish_fires(tx, &[(fire, tally)].into(), now_ms, &mut finished)?;
     let called_off = finished.called_off.into_iter().flat_map(|(_, cancelled)| cancelled);
     Ok(Stopped {
-        expired: expired.into_iter().map(|(one, _)| one).collect(),
+        expired: expired.into_iter().map(|one| (one.id, one.instance_id)).collect(),
+        released: finished.released,
         cancelled: called_off.collect(),
         finished: finished.invocations,
         wave_ended: finished.wave_ended,
@@ -101,5 +110,8 @@ pub(crate) fn end(tx: Tx<'_>, fire: i64, now_ms: i64) -> Result<Stopped> {
     if (slice.len() as i64) < SLICE {
         tx.prepare_cached("UPDATE fires SET end_by_ms = NULL WHERE id = ?1")?.execute([fire])?;
     }
-    stop::all(tx, &slice, &order, now_ms)
+    let mut stopped = stop::all(tx, &slice, &order, now_ms)?;
+    let early: Vec<_> = slice.iter().filter_map(Unfinished::ended_early).collect();
+    stopped.released.extend(executions::make_way(tx, fire, &early)?);
+    Ok(stopped)
 }

@@ -1,7 +1,7 @@
 //! Table `executions`: every change of a status is one guarded UPDATE here, and says so if it found
 //! the row in another state.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -137,6 +137,8 @@ pub(crate) struct Claim {
     pub max: usize,
     /// Whether it has waves.
     pub has_waves: bool,
+    /// Whether no first attempt starts any more.
+    pub is_late: bool,
     pub now_ms: i64,
 }
 
@@ -160,12 +162,13 @@ pub(crate) fn claim(
         "SELECT e.id, e.attempt, i.instance_id, i.executor, e.instance, i.name, i.shell, i.max_concurrency
          FROM executions e INDEXED BY executions_by_fire JOIN instances i ON i.id = e.instance
          WHERE e.fire = ?1 AND e.instance > ?2 AND e.instance <= ?3 AND e.status = 'Pending'
-             AND e.awaits_instance IS NULL AND (e.id <= ?5 OR e.attempt > 1)
+             AND e.awaits_instance IS NULL AND (e.attempt > 1 OR (e.id <= ?5 AND NOT ?6))
          ORDER BY e.instance LIMIT ?4",
     )?;
     let open_until = open_until.unwrap_or(i64::MAX);
     let limit = of.max as i64 + 1;
-    let waiting = query.query_map((of.fire, of.after, of.until, limit, open_until), |row| {
+    let bounds = (of.fire, of.after, of.until, limit, open_until, of.is_late);
+    let waiting = query.query_map(bounds, |row| {
         Ok(Claimed {
             id: ExecutionId(row.get(0)?),
             attempt: row.get(1)?,
@@ -183,7 +186,8 @@ pub(crate) fn claim(
     let more_after = found.last().map(|last| last.instance).filter(|_| more);
     let (claimed, held): (Vec<_>, Vec<_>) = found.into_iter().partition(&mut admit);
     let running = Cause::Claimed.target().as_str();
-    if let (Some(last), true) = (claimed.last(), held.is_empty() && !of.has_waves) {
+    let all = held.is_empty() && !of.has_waves && !of.is_late;
+    if let (Some(last), true) = (claimed.last(), all) {
         let changed = tx
             .prepare_cached(
                 "UPDATE executions INDEXED BY executions_by_fire SET status = ?4, started_at_ms = ?5
@@ -217,8 +221,47 @@ pub(crate) fn claim(
     Ok(ClaimedFrom { claimed, more_after })
 }
 
+/// An execution that has ended before it started.
+#[derive(Debug)]
+pub(super) struct EndedEarly {
+    pub id: ExecutionId,
+    pub instance: i64,
+    pub instance_id: InstanceId,
+    /// It did not wait for another of its invocation; others may have waited for it.
+    pub was_next: bool,
+}
+
+/// Lets those go on that waited for executions which have ended before they started: others on their
+/// instances, and others of their invocation; the fires of all of these.
+pub(super) fn make_way(tx: Tx<'_>, fire: i64, ended: &[EndedEarly]) -> Result<Vec<i64>> {
+    let repeats: bool = tx
+        .prepare_cached(
+            "SELECT v.overlap_policy IS NOT NULL FROM fires f JOIN invocations v ON v.id = f.invocation
+             WHERE f.id = ?1",
+        )?
+        .query_row([fire], |row| row.get(0))?;
+    let mut fires = Vec::new();
+    for one in ended {
+        fires.extend(admit_next(tx, one.instance)?);
+        if repeats && one.was_next {
+            fires.extend(release(tx, one.id)?);
+        }
+    }
+    Ok(fires)
+}
+
+/// Lets all executions be claimed that wait for the end of one on an instance: it may run more at a time
+/// now; their fires.
+pub(crate) fn admit_on(tx: Tx<'_>, instance: i64) -> Result<Vec<i64>> {
+    let mut fires = Vec::new();
+    while let Some(fire) = admit_next(tx, instance)? {
+        fires.push(fire);
+    }
+    Ok(fires)
+}
+
 /// Lets the oldest of the executions be claimed that wait for the end of one on an instance; its fire.
-fn admit_next(tx: Tx<'_>, instance: i64) -> Result<Option<i64>> {
+pub(super) fn admit_next(tx: Tx<'_>, instance: i64) -> Result<Option<i64>> {
     let next = tx
         .prepare_cached(
             "SELECT id, fire FROM executions INDEXED BY executions_awaiting
@@ -320,14 +363,16 @@ pub(crate) fn finish(tx: Tx<'_>, ended: &[Ended]) -> Result<Finished> {
 }
 
 /// Stores the attempt after one that has ended, if it is tried again: never after a stop, which may
-/// have come too late to change how it ended.
+/// have come too late to change how it ended, and never of a fire that has been called off.
 fn insert_next_attempt(tx: Tx<'_>, ended: &Ended) -> Result<Option<NextAttempt>> {
     let Some(retry_at_ms) = ended.retry_at_ms else { return Ok(None) };
     let inserted = tx
         .prepare_cached(
             "INSERT INTO executions (fire, instance, attempt, status, retry_at_ms)
-             SELECT fire, instance, attempt + 1, 'Scheduled', ?2 FROM executions
-             WHERE id = ?1 AND stop_at_ms IS NULL",
+             SELECT e.fire, e.instance, e.attempt + 1, 'Scheduled', ?2
+             FROM executions e JOIN fires f ON f.id = e.fire
+             WHERE e.id = ?1 AND e.stop_at_ms IS NULL
+                 AND (f.errors_max IS NULL OR f.failed <= f.errors_max)",
         )?
         .execute((ended.id.0, retry_at_ms))?;
     tally::count(Counted::Execution, inserted);
@@ -507,13 +552,17 @@ pub(super) fn finish_fires(
 ) -> Result<()> {
     for (&fire, &ended) in fires {
         let mut counted = fires::count_down(tx, fire, ended)?;
-        if counted.has_failed() {
+        if counted.has_failed_with(ended) {
             let order = StopOrder::from(StopReason::Errors);
             let cancelled = stop::cancel_waiting(tx, fire, &order, now_ms)?;
             if !cancelled.is_empty() {
                 let stopped = Tally { stopped: cancelled.len() as u64, ..Tally::default() };
                 counted = fires::count_down(tx, fire, stopped)?;
-                finished.called_off.push((counted.invoke_id, cancelled));
+                finished.released.extend(make_way(tx, fire, &cancelled)?);
+                let off: HashSet<_> = cancelled.iter().map(|one| one.id).collect();
+                finished.retries.retain(|_, next| !off.contains(&next.id));
+                let cancelled = cancelled.into_iter().map(|one| (one.id, one.instance_id));
+                finished.called_off.push((counted.invoke_id, cancelled.collect()));
             }
         } else if counted.may_await_wave() {
             finished.wave_ended |= waves::look(tx, fire, counted.invocation, now_ms)?;

@@ -252,9 +252,10 @@ pub(super) struct Countdown {
 }
 
 impl Countdown {
-    /// Whether so many have ended without success that the rest is cancelled.
-    pub(super) fn has_failed(&self) -> bool {
-        self.unfinished > 0 && self.errors_max.is_some_and(|max| self.ended.failed > max)
+    /// Whether with these so many have ended without success that the rest is cancelled.
+    pub(super) fn has_failed_with(&self, last: Tally) -> bool {
+        let (now, before) = (self.ended.failed, self.ended.failed.saturating_sub(last.failed));
+        self.unfinished > 0 && self.errors_max.is_some_and(|max| now > max && before <= max)
     }
 
     /// Whether as many have ended as its waves have let loose, and there are others. Those that have

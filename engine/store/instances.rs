@@ -12,7 +12,7 @@ use crate::instance::{AgentStatus, Instance};
 use crate::tag::Tag;
 
 use super::commands::{json_or_null, read_json};
-use super::executions::Claimed;
+use super::executions::{self, Claimed};
 use super::selections::AgentNarrow;
 use super::tags::{self, Tagged};
 use super::{Listing, Query, Slice, Tx, parse, unreadable};
@@ -45,8 +45,9 @@ impl Target {
 const TARGET: &str = "i.id, i.instance_id, i.name, i.os_type, i.state, i.executor, i.time_zone,
     i.resource_group_id, i.agent_status, i.agent_version, i.kind, i.shell, i.max_concurrency";
 
-/// Registers an instance, or changes the one of that name.
-pub(crate) fn upsert(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Result<()> {
+/// Registers an instance, or changes the one of that name; fires of which executions waited for it to
+/// run fewer, which it may do now.
+pub(crate) fn upsert(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Result<Vec<i64>> {
     let row: i64 = tx.prepare_cached(
         "INSERT INTO instances (instance_id, name, os_type, state, executor, time_zone, resource_group_id,
              agent_status, agent_version, kind, attributes, shell, max_concurrency, registered_at_ms, updated_at_ms)
@@ -77,7 +78,8 @@ pub(crate) fn upsert(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Result<()>
         instance.max_concurrency,
     ), |row| row.get(0))?;
     Tagged::Instance.clear(tx, row)?;
-    Tagged::Instance.insert(tx, row, &instance.tags)
+    Tagged::Instance.insert(tx, row, &instance.tags)?;
+    executions::admit_on(tx, row)
 }
 
 /// Registers an instance unless one of that name is, or was, registered.
@@ -85,7 +87,7 @@ pub(crate) fn insert_if_new(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Res
     let known: bool = tx
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM instances WHERE instance_id = ?1)")?
         .query_row([instance.instance_id.as_str()], |row| row.get(0))?;
-    if known { Ok(()) } else { upsert(tx, instance, now_ms) }
+    if known { Ok(()) } else { upsert(tx, instance, now_ms).map(drop) }
 }
 
 /// Removes an instance; its records stay. Refused while an execution on it has not ended.

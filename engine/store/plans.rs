@@ -247,7 +247,15 @@ fn ended(fire: i64, claimed: &[Claimed]) -> Vec<Ended> {
 
 fn claim(tx: Tx<'_>, fire: i64) -> Vec<Claimed> {
     let max = INSTANCES.len();
-    let all = Claim { fire, after: 0, until: i64::MAX, max, has_waves: false, now_ms: NOW_MS };
+    let all = Claim {
+        fire,
+        after: 0,
+        until: i64::MAX,
+        max,
+        has_waves: false,
+        is_late: false,
+        now_ms: NOW_MS,
+    };
     executions::claim(tx, &all, |_| true).expect("readable").claimed
 }
 
@@ -262,8 +270,15 @@ fn let_loose(traced: &mut Traced) {
     traced.step("submit, with all bounds", |tx| insert(tx, &request, false));
     let fire = traced.write(newest);
     let claimed = traced.step("claim, a wave", |tx| {
-        let first =
-            Claim { fire, after: 0, until: i64::MAX, max: 9, has_waves: true, now_ms: NOW_MS };
+        let first = Claim {
+            fire,
+            after: 0,
+            until: i64::MAX,
+            max: 9,
+            has_waves: true,
+            is_late: false,
+            now_ms: NOW_MS,
+        };
         executions::claim(tx, &first, |_| true).expect("readable").claimed
     });
     assert_eq!(claimed.len(), 1);

@@ -10,7 +10,7 @@ use crate::id::{ExecutionId, InstanceId};
 use crate::metrics::{Counted, tally};
 use crate::status::{Cause, ExecutionStatus};
 
-use super::executions::{self, EndedByFire, Finished, FinishedInvocations, expect_one};
+use super::executions::{self, EndedByFire, EndedEarly, Finished, FinishedInvocations, expect_one};
 use super::invocations::{self, read_status};
 use super::{Tx, targets, unreadable};
 
@@ -32,6 +32,17 @@ const UNFINISHED: &str = "SELECT e.id, e.fire, e.instance, e.status, i.instance_
 const IS_SO: &str = "f.unfinished > 0 AND e.finished_at_ms IS NULL";
 
 impl Unfinished {
+    /// It as one that has ended before it started, if it has.
+    pub(super) fn ended_early(&self) -> Option<EndedEarly> {
+        let was_next = self.status == ExecutionStatus::Pending || self.attempt > 1;
+        self.status.on(Cause::StopAskedEarly).map(|_| EndedEarly {
+            id: self.id,
+            instance: self.instance,
+            instance_id: self.instance_id.clone(),
+            was_next,
+        })
+    }
+
     /// Those of an invocation, in the order they were made.
     pub(super) fn of_invocation(tx: Tx<'_>, invocation: i64) -> Result<Vec<Self>> {
         Self::slice(tx, invocation, 0, &[], i64::MAX)
@@ -125,6 +136,8 @@ pub(crate) struct Stopped {
     /// Run, and are to be ended.
     pub stopping: Vec<(ExecutionId, InstanceId)>,
     pub finished: FinishedInvocations,
+    /// Fires of which executions may be claimed now.
+    pub released: Vec<i64>,
     /// Whether a wave has ended that another follows.
     pub wave_ended: bool,
     /// Where to go on, if there is more to stop than one commit takes.
@@ -180,6 +193,7 @@ impl<'a> Stopping<'a> {
                 ))?;
             expect_one(changed, one.id)?;
             tally::count(Counted::Ended(cancelled), 1);
+            self.stopped.released.extend(executions::admit_next(tx, one.instance)?);
             self.stopped.cancelled.push(entry);
             self.fires.entry(one.fire).or_default().count(cancelled);
         } else if let Some(stopping) = one.status.on(Cause::StopAsked) {
@@ -213,6 +227,9 @@ impl<'a> Stopping<'a> {
         executions::finish_fires(tx, &self.fires, self.now_ms, &mut finished)?;
         self.stopped.wave_ended = finished.wave_ended;
         self.stopped.finished = finished.invocations;
+        self.stopped.released.extend(finished.released);
+        let called_off = finished.called_off.into_iter().flat_map(|(_, cancelled)| cancelled);
+        self.stopped.cancelled.extend(called_off);
         Ok(self.stopped)
     }
 }
@@ -229,20 +246,31 @@ pub(super) fn all(
     stopping.done(tx)
 }
 
+/// An execution that is about to end before it starts.
+pub(super) fn read_early(row: &Row<'_>) -> rusqlite::Result<EndedEarly> {
+    Ok(EndedEarly {
+        id: ExecutionId(row.get(0)?),
+        instance_id: row.get::<_, String>(1)?.into(),
+        instance: row.get(2)?,
+        was_next: row.get(3)?,
+    })
+}
+
 /// Calls off what waits of a fire; what it was.
 pub(super) fn cancel_waiting(
     tx: Tx<'_>,
     fire: i64,
     order: &StopOrder,
     now_ms: i64,
-) -> Result<Vec<(ExecutionId, InstanceId)>> {
+) -> Result<Vec<EndedEarly>> {
     const WAITING: &str = "e.fire = ?1 AND e.status IN ('Pending', 'Scheduled')";
     let cancelled: Vec<_> = tx
         .prepare_cached(&format!(
-            "SELECT e.id, i.instance_id FROM executions e INDEXED BY executions_by_fire
+            "SELECT e.id, i.instance_id, e.instance, e.status = 'Pending' OR e.attempt > 1
+             FROM executions e INDEXED BY executions_by_fire
                  JOIN instances i ON i.id = e.instance WHERE {WAITING} ORDER BY e.instance"
         ))?
-        .query_map([fire], |row| Ok((ExecutionId(row.get(0)?), row.get::<_, String>(1)?.into())))?
+        .query_map([fire], read_early)?
         .collect::<rusqlite::Result<_>>()?;
     let target = Cause::StopAskedEarly.target().as_str();
     let changed = tx

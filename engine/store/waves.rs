@@ -41,7 +41,7 @@ pub(crate) fn due(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<DueWave>> {
     let mut query = tx.prepare_cached(
         "SELECT f.id, v.invoke_id, f.invocation, f.opened, f.succeeded, f.failed, f.stopped, f.unfinished
          FROM fires f INDEXED BY fires_by_wave JOIN invocations v ON v.id = f.invocation
-         WHERE f.wave_at_ms <= ?1 ORDER BY f.wave_at_ms, f.id LIMIT ?2",
+         WHERE f.wave_at_ms <= ?1 AND f.unfinished > 0 ORDER BY f.wave_at_ms, f.id LIMIT ?2",
     )?;
     let due = query.query_map((now_ms, max as i64), |row| {
         let ended = Tally { succeeded: row.get(4)?, failed: row.get(5)?, stopped: row.get(6)? };
@@ -106,7 +106,8 @@ pub(crate) fn put_off(tx: Tx<'_>, due: &DueWave, until_ms: i64) -> Result<()> {
 pub(crate) fn next_ms(tx: Tx<'_>) -> Result<Option<i64>> {
     let next = tx
         .prepare_cached(
-            "SELECT min(wave_at_ms) FROM fires INDEXED BY fires_by_wave WHERE wave_at_ms IS NOT NULL",
+            "SELECT min(wave_at_ms) FROM fires INDEXED BY fires_by_wave
+             WHERE wave_at_ms IS NOT NULL AND unfinished > 0",
         )?
         .query_row((), |row| row.get(0))?;
     Ok(next)
@@ -118,9 +119,12 @@ pub(crate) fn halt(tx: Tx<'_>, due: &DueWave, why: &str, now_ms: i64) -> Result<
     let order = StopOrder { reason: Some(why.into()), ..StopReason::Gate.into() };
     let cancelled = stop::cancel_waiting(tx, due.fire, &order, now_ms)?;
     let mut finished = Finished::default();
+    let released = executions::make_way(tx, due.fire, &cancelled)?;
     if !cancelled.is_empty() {
         let tally = Tally { stopped: cancelled.len() as u64, ..Tally::default() };
         executions::finish_fires(tx, &[(due.fire, tally)].into(), now_ms, &mut finished)?;
     }
-    Ok(Stopped { cancelled, finished: finished.invocations, ..Stopped::default() })
+    let cancelled = cancelled.into_iter().map(|one| (one.id, one.instance_id)).collect();
+    let finished = finished.invocations;
+    Ok(Stopped { cancelled, released, finished, ..Stopped::default() })
 }

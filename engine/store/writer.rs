@@ -106,6 +106,8 @@ fn gone() -> Error {
 trait Job: Send {
     /// Does the work; the error if it failed and nothing of it may stay.
     fn run(&mut self, tx: Tx<'_>) -> Option<Error>;
+    /// Forgets what it came to, which has been undone.
+    fn forget(&mut self);
     /// Whether it can be run again after what it did has been undone.
     fn is_repeatable(&self) -> bool;
     /// Answers the caller; `lost` if the work was done and its commit failed.
@@ -127,13 +129,15 @@ where
     G: FnOnce(&mut T) + Send,
 {
     fn run(&mut self, tx: Tx<'_>) -> Option<Error> {
-        // What it came to before must be gone before it is done again.
-        self.result = None;
         let result = catch_unwind(AssertUnwindSafe(|| (self.op)(tx)))
             .unwrap_or_else(|_| Err(Error::Internal("a write panicked".to_owned())));
         let error = result.as_ref().err().cloned();
         self.result = Some(result);
         error
+    }
+
+    fn forget(&mut self) {
+        self.result = None;
     }
 
     fn is_repeatable(&self) -> bool {
@@ -226,6 +230,8 @@ fn write_last(connection: &Connection, batch: &mut [Box<dyn Job>], apart: &mut b
     *apart = true;
     execute(connection, "ROLLBACK")?;
     tally::take();
+    // All of it before any of it is done again: what one holds another may need.
+    batch.iter_mut().for_each(|job| job.forget());
     execute(connection, "BEGIN IMMEDIATE")?;
     batch.iter_mut().try_for_each(|job| write_apart(connection, job.as_mut()))
 }

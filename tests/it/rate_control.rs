@@ -23,7 +23,7 @@ fn names(count: usize) -> Vec<String> {
 /// An engine whose instances `i-1` to `i-count` hold what runs on them.
 async fn gated(builder: EngineBuilder, count: usize) -> (Engine, Gate) {
     let gate = Gate::new();
-    let engine = gate.plug_in(builder).open().await.expect("it opens");
+    let engine = gate.plug_in(with_executors(builder)).open().await.expect("it opens");
     register(&engine, "gate", count).await;
     (engine, gate)
 }
@@ -519,6 +519,119 @@ async fn a_wave_whose_targets_were_all_stopped_is_passed_over() {
     gate.let_go(3);
     let finished = wait(&engine, &id).await;
     assert_eq!(statuses(&finished), [Success, Cancelled, Success, Success]);
+}
+
+/// It would be due for ever, and nothing else would be.
+#[tokio::test]
+async fn a_fire_that_ends_between_two_waves_is_in_nobodys_way() {
+    let clock = clock();
+    let (engine, gate) = timed(Engine::builder(), &clock, 2).await;
+    let request = || RunCommand::shell("x").on(names(2)).waves([1]).wave_soak(30).timeout(1_000);
+    let stopped = engine.run_command(request()).await.expect("sound").invoke_id;
+    let goes_on = engine.run_command(request()).await.expect("sound").invoke_id;
+    within(gate.arrivals(2)).await;
+    gate.let_go(3);
+    for id in [stopped, goes_on] {
+        reaches(&engine, id, Success, 1).await;
+    }
+    engine.stop_invocation(StopInvocation::new(stopped)).await.expect("it exists");
+    assert_eq!(statuses(&wait(&engine, &stopped).await), [Success, Cancelled]);
+    tick(&clock, 0, 31).await;
+    assert_eq!(statuses(&wait(&engine, &goes_on).await), [Success; 2]);
+    // The scheduler sleeps: there is nothing for it to do.
+    within(clock.sleeping(1)).await;
+}
+
+#[tokio::test]
+async fn what_waits_for_a_cancelled_execution_goes_on() {
+    let clock = clock();
+    let engine = open(Engine::builder(), &clock).await;
+    let retry =
+        serde_json::from_value(serde_json::json!({"MaxAttempts": 2, "BackoffSeconds": 600}));
+    let request = RunCommand::shell("exit:1").on(["i-1"]).timeout(10).deadline(60);
+    let request = request.retry(retry.expect("a retry")).overlap_policy(OverlapPolicy::Queue);
+    let id =
+        engine.run_command(request.frequency("0 0 0 1 1 ? 2099")).await.expect("sound").invoke_id;
+    // The first waits to be tried again, and the second for that.
+    let mut feed = engine.follow();
+    let attempts = async |feed: &mut adjutant::Feed, wanted: usize| {
+        let mut failed = 0;
+        while failed < wanted {
+            let notice = within(feed.next()).await.expect("it goes on");
+            failed += usize::from(matches!(notice, Notice::Status { status: Failed, .. }));
+        }
+    };
+    engine.run_now(&id).await.expect("it repeats");
+    attempts(&mut feed, 1).await;
+    within(clock.sleeping(1)).await;
+    clock.advance(Duration::from_secs(30));
+    engine.run_now(&id).await.expect("it repeats");
+    tick(&clock, 0, 31).await;
+    attempts(&mut feed, 1).await;
+}
+
+#[tokio::test]
+async fn whoever_waits_for_an_instance_is_not_forgotten() {
+    // Each ends somebody's wait in another way; what is behind has its turn.
+    let check = async |what: &str| {
+        let (engine, gate) = gated(Engine::builder(), 0).await;
+        let narrow = || Instance::new("narrow").executor("gate");
+        engine.register_instance(narrow().max_concurrency(1)).await.expect("sound");
+        let mut ids = Vec::new();
+        for _ in 0..4 {
+            let request = RunCommand::shell("x").on(["narrow"]).concurrency_key("k");
+            ids.push(engine.run_command(request).await.expect("sound").invoke_id);
+        }
+        within(gate.arrivals(1)).await;
+        match what {
+            "a bound that is lifted" => {
+                engine.register_instance(narrow()).await.expect("sound");
+            }
+            "a stop" => {
+                let stop = StopInvocation::new(ids[1]);
+                engine.stop_invocation(stop).await.expect("it exists");
+            }
+            _ => unreachable!("{what}"),
+        }
+        gate.let_go(4);
+        let mut ended = Vec::new();
+        for id in &ids {
+            ended.extend(statuses(&wait(&engine, id).await));
+        }
+        let cancelled = ended.iter().filter(|status| **status == Cancelled).count();
+        assert_eq!(cancelled, usize::from(what == "a stop"), "{what}: {ended:?}");
+    };
+    check("a bound that is lifted").await;
+    check("a stop").await;
+}
+
+/// The fire was given up with those of its executions that had not started.
+#[tokio::test]
+async fn another_attempt_starts_after_the_start_deadline() {
+    let clock = clock();
+    let (engine, gate) = timed(Engine::builder().max_concurrent(1), &clock, 1).await;
+    let scripts = with_script(&engine).await;
+    let retry = serde_json::from_value(serde_json::json!({"MaxAttempts": 2, "BackoffSeconds": 5}));
+    let request = RunCommand::shell("exit:1").on([scripts]).start_deadline(10).timeout(1_000);
+    let request = request.retry(retry.expect("a retry"));
+    let id = engine.run_command(request).await.expect("sound").invoke_id;
+    reaches(&engine, id, ExecutionStatus::Scheduled, 1).await;
+    // Another takes the one place until it is too late for first attempts.
+    let other = RunCommand::shell("x").on(["i-1"]).timeout(1_000);
+    engine.run_command(other).await.expect("sound");
+    within(gate.arrivals(1)).await;
+    tick(&clock, 1, 6).await;
+    reaches(&engine, id, Pending, 1).await;
+    tick(&clock, 1, 6).await;
+    within(clock.sleeping(2)).await;
+    gate.let_go(1);
+    assert_eq!(statuses(&wait(&engine, &id).await), [Failed]);
+}
+
+/// Registers an instance that does as its script says.
+async fn with_script(engine: &Engine) -> &'static str {
+    engine.register_instance(Instance::new("script").executor("script")).await.expect("sound");
+    "script"
 }
 
 #[tokio::test]
