@@ -590,7 +590,8 @@ fn what_is_done_before_its_time_is_up_is_done() {
             Play::begin(world, true);
         Play::send(&touches, [end, timeout, patience]);
         let outcome = run.join().expect("an outcome");
-        assert_eq!(judge(&mut roster, outcome).cause, Cause::ExitedZero);
+        let verdict = judge(&mut roster, outcome);
+        assert_eq!((verdict.cause, verdict.stop_cause), (Cause::ExitedZero, None));
     });
 }
 
