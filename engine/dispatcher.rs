@@ -5,10 +5,14 @@
 
 mod admission;
 mod claim;
+#[cfg(test)]
+mod models;
 mod orders;
+mod roster;
 mod run;
 mod slots;
 mod steps;
+mod sync;
 mod trace;
 
 use std::collections::HashMap;
@@ -41,7 +45,8 @@ use crate::store::{Store, Tx};
 
 use admission::Admission;
 use claim::{ClaimedFire, ClaimedWork};
-use orders::{Berth, Mail, Orders, Phase};
+use orders::{Berth, Errand, Orders, Phase};
+use roster::Roster;
 use slots::Backlog;
 use steps::{Step, Steps, Written};
 use trace::Start;
@@ -99,12 +104,11 @@ impl Dispatcher {
             backlog: Backlog::new(resources.config.concurrency_keys.clone()),
             resources,
             tasks: JoinSet::new(),
-            running: HashMap::new(),
-            task_of: HashMap::new(),
+            execution_of: HashMap::new(),
+            roster: Roster::default(),
             ended: Vec::new(),
             steps,
             claims_fail: false,
-            early_stops: HashMap::new(),
             _alive: still_alive,
         };
         tokio::spawn(work.run(going_on));
@@ -145,16 +149,14 @@ struct Loop {
     resources: Resources,
     backlog: Backlog,
     tasks: JoinSet<Outcome>,
-    running: HashMap<Id, Running>,
-    task_of: HashMap<ExecutionId, Id>,
+    /// Whose task each is.
+    execution_of: HashMap<Id, ExecutionId>,
+    roster: Roster,
     /// Ended, and on its way to no record yet.
     ended: Vec<(Ended, Running)>,
     steps: Steps,
     /// Whether a claim by itself has failed: it is not tried for ever.
     claims_fail: bool,
-    /// Orders for executions that are not known here: a step that is under way may have claimed them. Each
-    /// with the number of the last step that could have.
-    early_stops: HashMap<ExecutionId, (u64, StopOrder)>,
     /// The last to be dropped: who waits for the end of the loop finds the store released.
     _alive: watch::Sender<()>,
 }
@@ -231,60 +233,49 @@ impl Loop {
     }
 
     fn take_orders(&mut self) {
-        let Mail { launches, stops, released, new_work } = self.orders.take_mail();
-        if new_work {
+        let mut mail = self.orders.take_mail();
+        if mail.new_work {
             self.backlog.expect_new();
         }
-        self.backlog.release(released);
-        for launch in launches {
-            self.backlog.pass_over(launch.fire);
-            for claimed in launch.claimed {
-                let start = Starting {
-                    fire: launch.fire,
-                    job: Arc::clone(&launch.job),
-                    limits: None,
-                    claimed,
-                    berth: None,
-                    dealt_at_ms: launch.claimed_at_ms,
-                    started_at_ms: launch.claimed_at_ms,
-                    committed: Some(launch.committed),
-                };
-                self.start(start);
-            }
-        }
-        for (execution, order) in stops {
-            if let Some(running) = self.running(execution) {
-                ask_to_stop(&running.stop, &order);
-            } else if !self.steps.is_empty() {
-                self.early_stops.entry(execution).or_insert((self.steps.last(), order));
+        self.backlog.release(mail.released.drain(..));
+        for errand in mail.errands() {
+            match errand {
+                Errand::Launch(launch) => self.launch(launch),
+                Errand::Stop(execution, order) => {
+                    self.roster.stop(execution, order, self.steps.under_way());
+                }
             }
         }
         if self.orders.phase() > Phase::Working {
             self.let_go();
         }
         if self.orders.phase() == Phase::Stopping {
-            let shutdown = StopReason::Shutdown.into();
-            for running in self.running.values() {
-                ask_to_stop(&running.stop, &shutdown);
-            }
+            self.roster.stop_all(&StopReason::Shutdown.into());
+        }
+    }
+
+    fn launch(&mut self, launch: Launch) {
+        self.backlog.pass_over(launch.fire);
+        for claimed in launch.claimed {
+            let start = Starting {
+                fire: launch.fire,
+                job: Arc::clone(&launch.job),
+                limits: None,
+                claimed,
+                berth: None,
+                dealt_at_ms: launch.claimed_at_ms,
+                started_at_ms: launch.claimed_at_ms,
+                committed: Some(launch.committed),
+            };
+            self.begin(start, false);
         }
     }
 
     /// Leaves to themselves those that go on without an engine: the next one takes them back.
     fn let_go(&mut self) {
-        let kept = self.running.extract_if(|_, running| {
-            running.report.lock().unwrap_or_else(PoisonError::into_inner).is_kept
-        });
-        for (_, running) in kept {
-            self.task_of.remove(&running.id);
-            if let Some(task) = running.task {
-                task.abort();
-            }
+        for task in self.roster.remove_kept().filter_map(|running| running.task) {
+            task.abort();
         }
-    }
-
-    fn running(&self, execution: ExecutionId) -> Option<&Running> {
-        self.task_of.get(&execution).and_then(|task| self.running.get(task))
     }
 
     fn note_end(&mut self, ended: Result<(Id, Outcome), JoinError>) {
@@ -292,8 +283,9 @@ impl Loop {
             Ok((id, outcome)) => (id, outcome),
             Err(error) => (error.id(), Outcome::Broke { info: panic_message(error) }),
         };
-        let Some(running) = self.running.remove(&id) else { return };
-        self.task_of.remove(&running.id);
+        let execution = self.execution_of.remove(&id);
+        let running = execution.and_then(|execution| self.roster.remove(execution));
+        let Some(running) = running else { return };
         self.end(running, outcome);
     }
 
@@ -396,7 +388,7 @@ impl Loop {
                 }
             }
         }
-        self.early_stops.retain(|_, (last, _)| self.steps.any_up_to(*last));
+        self.roster.forget_stops(self.steps.under_way());
         if self.backlog.is_idle() {
             self.orders.be_quiet();
         }
@@ -443,7 +435,7 @@ impl Loop {
         for ClaimedFire { fire, job, limits, dealt_at_ms, executions } in work.claimed {
             for (claimed, berth) in executions {
                 let (job, limits) = (Arc::clone(&job), limits.clone());
-                self.start(Starting {
+                let starting = Starting {
                     fire,
                     job,
                     limits,
@@ -452,7 +444,8 @@ impl Loop {
                     dealt_at_ms,
                     started_at_ms,
                     committed,
-                });
+                };
+                self.begin(starting, false);
             }
         }
     }
@@ -478,23 +471,13 @@ impl Loop {
             committed: None,
         };
         self.begin(starting, true);
-        let running = self.task_of.get(&id).and_then(|task| self.running.get_mut(task));
-        if let Some(running) = running {
+        if let Some(running) = self.roster.get_mut(id) {
             let clock = &self.resources.clock;
             let ran = now_ms(&**clock).saturating_sub(started_at_ms).max(0).cast_unsigned();
             running.started = clock.monotonic().saturating_sub(Duration::from_millis(ran));
             if let Some(stop) = stop {
                 ask_to_stop(&running.stop, &stop);
             }
-        }
-    }
-
-    fn start(&mut self, start: Starting) {
-        let id = start.claimed.id;
-        self.begin(start, false);
-        let Some((_, order)) = self.early_stops.remove(&id) else { return };
-        if let Some(running) = self.running(id) {
-            ask_to_stop(&running.stop, &order);
         }
     }
 
@@ -569,8 +552,8 @@ impl Loop {
             run::run(Arc::clone(executor), admission, task, cx, Arc::clone(&running.stop), start);
         let task = self.tasks.spawn(work.instrument(trace::span(&running)));
         let id = task.id();
-        self.task_of.insert(running.id, id);
-        self.running.insert(id, Running { task: Some(task), ..running });
+        self.execution_of.insert(id, running.id);
+        self.roster.add(Running { task: Some(task), ..running });
     }
 
     /// The host's part in the start of an execution, if it has one.
@@ -642,6 +625,11 @@ impl Loop {
 }
 
 impl Running {
+    /// Whether it goes on without an engine.
+    fn is_kept(&self) -> bool {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).is_kept
+    }
+
     fn change(&self, status: ExecutionStatus, at_ms: i64) -> Change {
         Change {
             execution_id: self.id,

@@ -2,16 +2,16 @@
 //! that finds room, while nobody waits, is stored as claimed, in one commit instead of two.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-
-use tokio::sync::Notify;
 
 use crate::execution::{StopOrder, Unended};
 use crate::executor::{self, Scratch};
 use crate::id::ExecutionId;
 use crate::invocation::Job;
 use crate::store::executions::Claimed;
+
+use super::sync::{Mutex, MutexGuard, Notify};
 
 /// How far the engine has shut down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -38,13 +38,28 @@ pub(crate) struct Launch {
 /// What has come for the loop since it last looked.
 #[derive(Debug, Default)]
 pub(super) struct Mail {
-    /// Before the stops: one of those may be for one of these.
-    pub launches: Vec<Launch>,
-    pub stops: Vec<(ExecutionId, StopOrder)>,
+    launches: Vec<Launch>,
+    stops: Vec<(ExecutionId, StopOrder)>,
     /// Fires of which executions wait for a place again.
     pub released: Vec<i64>,
     /// New executions that wait have been stored.
     pub new_work: bool,
+}
+
+/// Something for the loop to do.
+#[derive(Debug)]
+pub(super) enum Errand {
+    Launch(Launch),
+    Stop(ExecutionId, StopOrder),
+}
+
+impl Mail {
+    /// What to do, in that order: a stop may be for something that is launched.
+    pub(super) fn errands(self) -> impl Iterator<Item = Errand> {
+        let launches = self.launches.into_iter().map(Errand::Launch);
+        let stops = self.stops.into_iter().map(|(execution, order)| Errand::Stop(execution, order));
+        launches.chain(stops)
+    }
 }
 
 /// Between the loop and the rest of the engine.

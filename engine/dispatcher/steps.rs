@@ -1,7 +1,7 @@
 //! Steps of the dispatcher on their way to the disk: what ended and what may start, written down in one
 //! commit. While one is written, the next gets ready.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::panic;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -17,6 +17,7 @@ use crate::store::{Store, Tx};
 use super::Running;
 use super::claim::{self, ClaimedWork};
 use super::orders::{Orders, Phase};
+use super::roster::UnderWay;
 use super::slots::Plan;
 
 /// Steps under way at a time.
@@ -61,9 +62,7 @@ struct Disk {
 pub(super) struct Steps {
     disk: Disk,
     tasks: JoinSet<Step>,
-    /// How many have begun: each has that number.
-    begun: u64,
-    under_way: BTreeSet<u64>,
+    under_way: UnderWay,
     /// Those heard of before one that was committed earlier, by the numbers of their commits.
     committed: BTreeMap<u64, Step>,
     next_commit: u64,
@@ -74,37 +73,28 @@ impl Steps {
         Self {
             disk: Disk { store, orders, clock, commits: Arc::default() },
             tasks: JoinSet::new(),
-            begun: 0,
-            under_way: BTreeSet::new(),
+            under_way: UnderWay::default(),
             committed: BTreeMap::new(),
             next_commit: 0,
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.under_way.is_empty()
+        self.under_way.count() == 0
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.under_way.len() >= STEPS_MAX
+        self.under_way.count() >= STEPS_MAX
     }
 
-    /// The number of the step that began last.
-    pub(super) fn last(&self) -> u64 {
-        self.begun
-    }
-
-    /// Whether a step up to this number is under way.
-    pub(super) fn any_up_to(&self, number: u64) -> bool {
-        self.under_way.first().is_some_and(|oldest| *oldest <= number)
+    pub(super) fn under_way(&self) -> &UnderWay {
+        &self.under_way
     }
 
     /// Sends a step on its way.
     pub(super) fn begin(&mut self, ended: Vec<Ended>, runs: Vec<Running>, plan: Plan) {
-        self.begun += 1;
-        let (number, disk) = (self.begun, self.disk.clone());
+        let (number, disk) = (self.under_way.begin(), self.disk.clone());
         let (ended, plan) = (Arc::new(ended), Arc::new(plan));
-        self.under_way.insert(number);
         self.tasks.spawn(async move {
             let written = disk.write(&ended, &plan).await;
             Step { ended, runs, plan, written, number }
@@ -135,7 +125,7 @@ impl Steps {
                 Err(_) => break step,
             }
         };
-        self.under_way.remove(&step.number);
+        self.under_way.end(step.number);
         Some(step)
     }
 }
