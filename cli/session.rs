@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use adjutant::{
-    DirectorySink, Engine, EngineBuilder, Error, Event, InvokeId, LOCAL, StorageErrorKind, Watch,
+    DirectorySink, Engine, EngineBuilder, Error, Event, InvokeId, LOCAL, Limits, StorageErrorKind,
+    Watch,
 };
 use tokio::time::Instant;
 
@@ -49,11 +50,17 @@ enum Role {
 }
 
 /// An engine that is to run the file. Whole outputs go wherever its user may write, for whoever reaches
-/// it is that user.
+/// it is that user. Tags select as many instances as such a user has: waves and bounds are what large
+/// fleets need, and not a limit of 100.
 pub(crate) fn running(database: &Path) -> EngineBuilder {
     let anywhere = DirectorySink::new("/").follow_links();
-    Engine::builder().path(database).output_sink(FOLDERS, anywhere)
+    let mut limits = Limits::default();
+    limits.tagged_instances_max = TAGGED_MAX;
+    Engine::builder().path(database).limits(limits).output_sink(FOLDERS, anywhere)
 }
+
+/// More would take seconds to store in one commit.
+const TAGGED_MAX: usize = 100_000;
 
 /// The engine as the user of this program calls it: whoever reaches it is that user.
 pub(crate) fn called_by_user(engine: &Engine) -> Engine {

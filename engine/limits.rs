@@ -60,6 +60,8 @@ pub struct Limits {
     pub retry_backoff_s_max: u64,
     /// Most instances that one request may name to run on.
     pub instances_max: usize,
+    /// Most instances that the tags of a request may select.
+    pub tagged_instances_max: usize,
     /// Most instances that one request may name to stop on.
     pub stop_instances_max: usize,
     /// Whether all instances of one request must be of one kind (see
@@ -111,6 +113,7 @@ impl Limits {
             retry_attempts_max: 100,
             retry_backoff_s_max: 24 * 3600,
             instances_max: 100,
+            tagged_instances_max: 100,
             stop_instances_max: 50,
             one_kind_of_instance: false,
             kept_commands_max: 50_000,
@@ -118,6 +121,11 @@ impl Limits {
             page_size_max: 50,
             page_size_default: 10,
         }
+    }
+
+    /// Most instances that an invocation may have, however its request came by them.
+    pub(crate) fn targets_max(&self) -> usize {
+        self.instances_max.max(self.tagged_instances_max)
     }
 
     /// Timeout of a command that states none, in seconds.

@@ -169,7 +169,7 @@ impl Planner {
     ) -> Result<Vec<Target>> {
         let wanted = &draft.targets;
         // What is too much to be looked up has been refused as that.
-        if wanted.instance_ids.len() > self.limits.instances_max {
+        if wanted.instance_ids.len() > self.limits.targets_max() {
             return Ok(Vec::new());
         }
         let targets = if wanted.tags.is_empty() || !wanted.instance_ids.is_empty() {
@@ -200,7 +200,7 @@ impl Planner {
         if tags.len() > self.limits.resource_tags_max {
             return Ok(Vec::new());
         }
-        let max = self.limits.instances_max;
+        let max = self.limits.tagged_instances_max;
         let targets = instances::tagged(tx, tags, max)?;
         if targets.is_empty() {
             let message = "no registered instance has all of these tags";

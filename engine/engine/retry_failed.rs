@@ -72,7 +72,7 @@ impl Engine {
         let Snapshot { row, kept_id, definition, mut terms, secrets_are_names, content_bytes_max } =
             snapshot?;
         let mut found = Vec::new();
-        terms.targets.check(self.limits(), &mut found);
+        terms.targets.check_count(self.limits().targets_max(), &mut found);
         terms.token = self.own(token);
         if secrets_are_names {
             self.vet_secrets(operation, kept_id, &terms, &mut found).await?;

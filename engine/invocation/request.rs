@@ -148,7 +148,8 @@ macro_rules! invocation_request {
             /// The instances to run on, 1 to 100; or give `ResourceTag`.
             #[serde(rename = "InstanceId", skip_serializing_if = "Vec::is_empty")]
             pub instance_ids: Vec<InstanceId>,
-            /// Selects the instances that have all of these tags, 1 to 100 of them. At most 10.
+            /// Selects the instances that have all of these tags, 1 to 100 of them, or as many as
+            /// the host allows. At most 10.
             #[serde(rename = "ResourceTag", skip_serializing_if = "Vec::is_empty")]
             pub resource_tags: Vec<Tag>,
             /// Tags of the invocation, and of the command if it is kept. At most 20.
@@ -774,6 +775,15 @@ impl Targets {
                 let code = "InvalidResourceTag.ConflictWithInstanceIds";
                 found.push(Violation::new(code, 400, "ResourceTag", message));
             }
+        }
+    }
+}
+
+impl Targets {
+    /// Checks how many instances there are of which nothing else has to be checked.
+    pub(crate) fn check_count(&self, max: usize, found: &mut Vec<Violation>) {
+        if self.instance_ids.len() > max {
+            found.push(too_many_instances(max, self.instance_ids.len()));
         }
     }
 }

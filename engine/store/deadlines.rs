@@ -14,24 +14,26 @@ const SLICE: i64 = 4_096;
 
 /// Fires of which the time to start is over.
 pub(crate) fn late_to_start(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<(i64, InvokeId)>> {
-    let mut query = tx.prepare_cached(
-        "SELECT f.id, v.invoke_id FROM fires f INDEXED BY fires_by_start
-             JOIN invocations v ON v.id = f.invocation
-         WHERE f.start_by_ms < ?1 AND f.unfinished > 0 ORDER BY f.start_by_ms, f.id LIMIT ?2",
-    )?;
-    let late = query.query_map((now_ms, max as i64), |row| {
-        Ok((row.get(0)?, InvokeId::from_bytes(row.get(1)?)))
-    })?;
-    Ok(late.collect::<rusqlite::Result<_>>()?)
+    late(tx, "fires_by_start", "start_by_ms", now_ms, max)
 }
 
 /// Fires of which the time to end is over.
 pub(crate) fn late_to_end(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<(i64, InvokeId)>> {
-    let mut query = tx.prepare_cached(
-        "SELECT f.id, v.invoke_id FROM fires f INDEXED BY fires_by_end
+    late(tx, "fires_by_end", "end_by_ms", now_ms, max)
+}
+
+fn late(
+    tx: Tx<'_>,
+    index: &str,
+    by_ms: &str,
+    now_ms: i64,
+    max: usize,
+) -> Result<Vec<(i64, InvokeId)>> {
+    let mut query = tx.prepare_cached(&format!(
+        "SELECT f.id, v.invoke_id FROM fires f INDEXED BY {index}
              JOIN invocations v ON v.id = f.invocation
-         WHERE f.end_by_ms < ?1 AND f.unfinished > 0 ORDER BY f.end_by_ms, f.id LIMIT ?2",
-    )?;
+         WHERE f.{by_ms} < ?1 AND f.unfinished > 0 ORDER BY f.{by_ms}, f.id LIMIT ?2"
+    ))?;
     let late = query.query_map((now_ms, max as i64), |row| {
         Ok((row.get(0)?, InvokeId::from_bytes(row.get(1)?)))
     })?;
@@ -89,8 +91,8 @@ pub(crate) fn expire(tx: Tx<'_>, fire: i64, now_ms: i64) -> Result<Stopped> {
     tally::count(Counted::Expired, expired.len());
     let mut tally = Tally::default();
     expired.iter().for_each(|_| tally.count(target));
-    let mut finished = executions::Finished::default();
-    finished.released = executions::make_way(tx, fire, &expired)?;
+    let released = executions::make_way(tx, fire, &expired)?;
+    let mut finished = executions::Finished { released, ..Default::default() };
     executions::finish_fires(tx, &[(fire, tally)].into(), now_ms, &mut finished)?;
     let called_off = finished.called_off.into_iter().flat_map(|(_, cancelled)| cancelled);
     Ok(Stopped {

@@ -252,7 +252,7 @@ async fn its_instances_are_checked_as_those_of_any_request() {
     let unfit = ["InvalidInstance.NotMatch"; 3];
     let rest = ["Invocation.ExceedQuota", "InvalidInstance.NotFound"];
     check(limits.clone(), &[&unfit[..], &rest].concat()).await;
-    limits.instances_max = 3;
+    (limits.instances_max, limits.tagged_instances_max) = (3, 3);
     check(limits, &["InstanceIds.ExceedLimit", "Invocation.ExceedQuota"]).await;
 }
 

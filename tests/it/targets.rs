@@ -73,9 +73,9 @@ async fn all_or_nothing() {
 }
 
 #[tokio::test]
-async fn tags_select_no_more_instances_than_a_request_may_name() {
+async fn tags_select_no_more_instances_than_they_may() {
     let mut limits = Limits::alibaba();
-    limits.instances_max = 2;
+    limits.tagged_instances_max = 2;
     let engine = with_executors(Engine::builder()).limits(limits).open().await.expect("an engine");
     let check = async |count: usize, fits: bool| {
         let name = format!("i-{count}");
