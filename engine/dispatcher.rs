@@ -256,6 +256,7 @@ impl Loop {
 
     fn launch(&mut self, launch: Launch) {
         self.backlog.pass_over(launch.fire);
+        trace::tell_claim(launch.claimed.len(), 1);
         for claimed in launch.claimed {
             let start = Starting {
                 fire: launch.fire,
@@ -428,8 +429,8 @@ impl Loop {
         started_at_ms: i64,
         committed: Option<Duration>,
     ) {
-        trace::tell_claim(&work);
         let used: usize = work.claimed.iter().map(|fire| fire.executions.len()).sum();
+        trace::tell_claim(used, work.claimed.len());
         self.orders.free_places(plan.room.saturating_sub(used));
         self.backlog.apply(plan, work.taken);
         for ClaimedFire { fire, job, limits, dealt_at_ms, executions } in work.claimed {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use tracing::Span;
 
 use super::Running;
-use super::claim::ClaimedWork;
 use crate::clock::Clock;
 use crate::metrics::{Measured, Meters};
 use crate::store::executions::Ended;
@@ -47,14 +46,11 @@ impl Start {
     }
 }
 
-/// A claim is on disk.
-pub(super) fn tell_claim(work: &ClaimedWork) {
-    let counts = work.claimed.iter().map(|fire| fire.executions.len());
-    tracing::debug!(
-        count = counts.sum::<usize>(),
-        fires = work.claimed.len(),
-        "executions are claimed"
-    );
+/// Claims are on disk: of so many executions, and of so many fires.
+pub(super) fn tell_claim(count: usize, fires: usize) {
+    if count > 0 {
+        tracing::debug!(count, fires, "executions are claimed");
+    }
 }
 
 /// The end of an execution is on disk.
