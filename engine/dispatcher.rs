@@ -16,11 +16,11 @@ mod sync;
 mod trace;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 use tracing::Instrument;
 
 use crate::authorizer::DynAuthorizer;
@@ -30,23 +30,23 @@ use crate::command::template::{Facts, Template};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::event::{Change, Hub};
-use crate::execution::{Outcome, Report, StopOrder, StopReason, Verdict};
+use crate::execution::{Outcome, StopReason, Verdict};
 use crate::executor::{DynExecutor, ExecutionContext, Resumption, Scratch, Task, ask_to_stop};
 use crate::id::{ExecutionId, InstanceId};
 use crate::invocation::Job;
 use crate::metrics::Measured;
-use crate::output::{Delivery, DeliveryStatus, LiveOutput, WholeOutput, WholeOutputs};
+use crate::output::{DeliveryStatus, WholeOutputs};
 use crate::secret::DynSecretResolver;
 use crate::sink::Sinks;
-use crate::status::{Cause, ExecutionStatus};
+use crate::status::ExecutionStatus;
 use crate::store::executions::{self, Claimed, Ended, Finished, GoingOn};
-use crate::store::fires::Limits;
+use crate::store::fires::FireLimits;
 use crate::store::{Store, Tx};
 
 use admission::Admission;
 use claim::{ClaimedFire, ClaimedWork};
 use orders::{Berth, Errand, Orders, Phase};
-use roster::Roster;
+use roster::{Roster, Running};
 use slots::Backlog;
 use steps::{Step, Steps, Written};
 use trace::Start;
@@ -161,31 +161,11 @@ struct Loop {
     _alive: watch::Sender<()>,
 }
 
-/// What the loop keeps of an execution that runs.
-struct Running {
-    id: ExecutionId,
-    attempt: u32,
-    fire: i64,
-    instance_id: InstanceId,
-    job: Arc<Job>,
-    /// What it counts against, beside its place.
-    limits: Option<Arc<Limits>>,
-    berth: Option<Berth>,
-    dealt_at_ms: i64,
-    output: Arc<LiveOutput>,
-    report: Arc<Mutex<Report>>,
-    stop: Arc<watch::Sender<Option<StopOrder>>>,
-    started_at_ms: i64,
-    started: Duration,
-    /// None until its executor has it.
-    task: Option<AbortHandle>,
-}
-
 /// An execution that is to be started.
 struct Starting {
     fire: i64,
     job: Arc<Job>,
-    limits: Option<Arc<Limits>>,
+    limits: Option<Arc<FireLimits>>,
     claimed: Claimed,
     berth: Option<Berth>,
     /// When its fire was dealt with, and it was claimed.
@@ -255,21 +235,14 @@ impl Loop {
     }
 
     fn launch(&mut self, launch: Launch) {
-        self.backlog.pass_over(launch.fire);
-        trace::tell_claim(launch.claimed.len(), 1);
-        for claimed in launch.claimed {
-            let start = Starting {
-                fire: launch.fire,
-                job: Arc::clone(&launch.job),
-                limits: None,
-                claimed,
-                berth: None,
-                dealt_at_ms: launch.claimed_at_ms,
-                started_at_ms: launch.claimed_at_ms,
-                committed: Some(launch.committed),
-            };
-            self.begin(start, false);
-        }
+        let Launch { fire, job, claimed, claimed_at_ms, committed } = launch;
+        self.backlog.pass_over(fire);
+        trace::tell_claim(claimed.len(), 1);
+        let executions = claimed.into_iter().map(|one| (one, None)).collect();
+        // Nothing bounds it but its places, and it was dealt with and claimed at once.
+        let claimed =
+            ClaimedFire { fire, job, limits: None, dealt_at_ms: claimed_at_ms, executions };
+        self.start(claimed, claimed_at_ms, Some(committed));
     }
 
     /// Leaves to themselves those that go on without an engine: the next one takes them back.
@@ -352,6 +325,9 @@ impl Loop {
             && self.backlog.may_have_work()
             && !(self.claims_fail && self.ended.is_empty());
         let room = if claims { self.orders.take_places(CLAIM_MAX) } else { 0 };
+        if room == 0 && self.ended.is_empty() {
+            return false;
+        }
         let plan = self.backlog.plan(room, now_ms(&*self.resources.clock));
         if plan.is_empty() && self.ended.is_empty() {
             // Whatever waits, waits for something else than a place.
@@ -433,21 +409,26 @@ impl Loop {
         trace::tell_claim(used, work.claimed.len());
         self.orders.free_places(plan.room.saturating_sub(used));
         self.backlog.apply(plan, work.taken);
-        for ClaimedFire { fire, job, limits, dealt_at_ms, executions } in work.claimed {
-            for (claimed, berth) in executions {
-                let (job, limits) = (Arc::clone(&job), limits.clone());
-                let starting = Starting {
-                    fire,
-                    job,
-                    limits,
-                    claimed,
-                    berth,
-                    dealt_at_ms,
-                    started_at_ms,
-                    committed,
-                };
-                self.begin(starting, false);
-            }
+        for fire in work.claimed {
+            self.start(fire, started_at_ms, committed);
+        }
+    }
+
+    fn start(&mut self, claimed: ClaimedFire, started_at_ms: i64, committed: Option<Duration>) {
+        let ClaimedFire { fire, job, limits, dealt_at_ms, executions } = claimed;
+        for (claimed, berth) in executions {
+            let (job, limits) = (Arc::clone(&job), limits.clone());
+            let starting = Starting {
+                fire,
+                job,
+                limits,
+                claimed,
+                berth,
+                dealt_at_ms,
+                started_at_ms,
+                committed,
+            };
+            self.begin(starting, false);
         }
     }
 
@@ -622,37 +603,6 @@ impl Loop {
         for &(invoke_id, status) in &finished.invocations {
             self.resources.hub.finish(invoke_id, status);
         }
-    }
-}
-
-impl Running {
-    /// Whether it goes on without an engine.
-    fn is_kept(&self) -> bool {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner).is_kept
-    }
-
-    fn change(&self, status: ExecutionStatus, at_ms: i64) -> Change {
-        Change {
-            execution_id: self.id,
-            instance_id: self.instance_id.clone(),
-            status,
-            at_ms,
-            retry_at_ms: None,
-            output: Some(Arc::clone(&self.output)),
-        }
-    }
-
-    /// What becomes of the whole output, if it was to go anywhere. What has not run has none.
-    fn delivery(&self, cause: Cause) -> Option<Delivery> {
-        let to = self.job.settings.output_to.as_deref()?;
-        let whole = self.output.take_whole();
-        if matches!(cause, Cause::Unsuitable | Cause::Undeliverable) {
-            if let Some(whole) = whole {
-                whole.discard();
-            }
-            return None;
-        }
-        Some(whole.map_or_else(|| Delivery::not_plugged_in(to), WholeOutput::end))
     }
 }
 

@@ -87,20 +87,13 @@ const AFTER_PANIC: Duration = Duration::from_secs(10);
 /// Asks a gate.
 pub(crate) async fn ask(gate: Arc<dyn DynWaveGate>, wave: EndedWave) -> WaveDecision {
     let invoke_id = wave.invoke_id;
-    let mut decision = None;
+    let mut decision: Decide<'static> = Box::pin(async move { gate.decide(wave).await });
     let asked = std::future::poll_fn(move |cx| {
-        let polled = catch_unwind(AssertUnwindSafe(|| {
-            // The gate lives as long as what it is asked, which is polled nowhere else.
-            decision.get_or_insert_with(|| own(Arc::clone(&gate), wave.clone())).as_mut().poll(cx)
-        }));
+        let polled = catch_unwind(AssertUnwindSafe(|| decision.as_mut().poll(cx)));
         polled.map_or(Poll::Ready(None), |polled| polled.map(Some))
     });
     asked.await.unwrap_or_else(|| {
         tracing::error!(%invoke_id, "the gate of its waves panicked");
         WaveDecision::Wait(AFTER_PANIC)
     })
-}
-
-fn own(gate: Arc<dyn DynWaveGate>, wave: EndedWave) -> Decide<'static> {
-    Box::pin(async move { gate.decide(wave).await })
 }

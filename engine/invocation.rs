@@ -31,7 +31,7 @@ use crate::wire::{self, Encoded, lenient, page_request, page_response, text_enum
 
 use container::Container;
 
-use rate_control::{RateControl, Share};
+use rate_control::Share;
 use recurrence::{MissedPolicy, OverlapPolicy};
 use resource_limits::ResourceLimits;
 use retry::Retry;
@@ -380,7 +380,6 @@ pub(crate) struct Job {
     /// Whether other executions may wait for the end of one.
     pub lets_wait: bool,
     pub retry: Option<Retry>,
-    pub rate_control: RateControl,
 }
 
 impl Job {

@@ -219,13 +219,13 @@ impl StatusCounts {
         self.0.iter().sum()
     }
 
-    fn ended(&self) -> Tally {
+    fn ended(&self) -> Ends {
         use ExecutionStatus as E;
         let stopped = self.get(E::Cancelled) + self.get(E::Terminated);
         let succeeded = self.get(E::Success);
         // A skipped fire neither succeeded nor failed.
         let failed = self.total() - stopped - succeeded - self.get(E::Skipped);
-        Tally { succeeded, failed, stopped }
+        Ends { succeeded, failed, stopped }
     }
 }
 
@@ -241,14 +241,14 @@ impl FromIterator<ExecutionStatus> for StatusCounts {
 
 /// How many executions have ended how, as far as it counts for an invocation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
+pub(crate) struct Ends {
     pub succeeded: u64,
     /// Without success, and nobody had asked for that.
     pub failed: u64,
     pub stopped: u64,
 }
 
-impl Tally {
+impl Ends {
     /// Counts one that has ended. A skipped fire neither succeeded nor failed.
     pub(crate) fn count(&mut self, status: ExecutionStatus) {
         use ExecutionStatus as E;
@@ -275,7 +275,7 @@ impl Tally {
     }
 }
 
-impl std::ops::AddAssign for Tally {
+impl std::ops::AddAssign for Ends {
     fn add_assign(&mut self, other: Self) {
         self.succeeded += other.succeeded;
         self.failed += other.failed;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::invocation::Job;
 use crate::store::executions::{self, Claim, Claimed};
-use crate::store::fires::Limits;
+use crate::store::fires::FireLimits;
 use crate::store::{Tx, fires, invocations};
 
 use super::orders::{Berth, Orders};
-use super::slots::{Plan, Taken, Terms, Waiting, share};
+use super::slots::{Plan, Taken, Waiting, share};
 
 /// What a claim came to.
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ pub(super) struct ClaimedWork {
 pub(super) struct ClaimedFire {
     pub fire: i64,
     pub job: Arc<Job>,
-    pub limits: Option<Arc<Limits>>,
+    pub limits: Option<Arc<FireLimits>>,
     /// When it was dealt with.
     pub dealt_at_ms: i64,
     /// Each with its place on its instance, if there are so many there.
@@ -94,7 +94,7 @@ impl ClaimedWork {
                 continue;
             }
             let queued = fires::queue(tx, look.after, look.max, urgent)?;
-            *found = (queued.last().map(|last| last.fire), queued.len() == look.max);
+            *found = (queued.last().map(|(fire, _)| *fire), queued.len() == look.max);
             new.extend(queued.into_iter().map(Waiting::all));
         }
         Ok(new)
@@ -110,11 +110,9 @@ impl ClaimedWork {
         now_ms: i64,
     ) -> Result<usize> {
         if fire.terms.is_none() {
-            let Some(queued) = fires::queued(tx, fire.fire)? else { return Ok(0) };
-            let (priority, since_ms) = (queued.priority, queued.since_ms);
-            let is_limited = queued.limits.is_some();
-            fire.terms = Some(Terms { priority, since_ms, limits: queued.limits });
-            if is_limited {
+            let Some(terms) = fires::terms(tx, fire.fire)? else { return Ok(0) };
+            fire.terms = Some(terms);
+            if fire.limits().is_some() {
                 self.taken.unserved.push(fire);
                 return Ok(0);
             }

@@ -25,7 +25,6 @@ use crate::execution::{Outcome, StopReason, Verdict};
 use crate::executor::{ExecutionContext, Executor, Scratch, Task};
 use crate::id::{CommandId, ExecutionId, InvokeId};
 use crate::invocation::container::Container;
-use crate::invocation::rate_control::RateControl;
 use crate::invocation::resource_limits::ResourceLimits;
 use crate::invocation::{Job, TerminationMode};
 use crate::metrics::Meters;
@@ -101,7 +100,6 @@ impl World {
             caller: None,
             lets_wait: false,
             retry: None,
-            rate_control: RateControl::default(),
         };
         let quota = OutputQuota::default();
         let space = SpoolSpace::new(quota.spool_bytes_max);

@@ -154,9 +154,7 @@ impl Orders {
     pub(super) fn free_places(&self, places: usize) {
         self.state().free += places.cast_signed();
     }
-}
 
-impl Orders {
     /// A place on an instance, if fewer than `max` are taken there.
     pub(super) fn berth(self: &Arc<Self>, instance: i64, max: u32) -> Option<Berth> {
         let mut state = self.state();

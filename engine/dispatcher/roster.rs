@@ -1,12 +1,22 @@
 //! What runs, and whom a stop is passed on to: one may overtake the news of the claim that it is about.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use crate::execution::StopOrder;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use crate::event::Change;
+use crate::execution::{Report, StopOrder};
 use crate::executor::ask_to_stop;
-use crate::id::ExecutionId;
+use crate::id::{ExecutionId, InstanceId};
+use crate::invocation::Job;
+use crate::output::{Delivery, LiveOutput, WholeOutput};
+use crate::status::{Cause, ExecutionStatus};
+use crate::store::fires::FireLimits;
 
-use super::Running;
+use super::orders::Berth;
 
 /// The numbers of the steps that are under way.
 #[derive(Debug, Default)]
@@ -34,6 +44,57 @@ impl UnderWay {
     /// Whether a step up to this number is under way.
     fn any_up_to(&self, number: u64) -> bool {
         self.numbers.first().is_some_and(|oldest| *oldest <= number)
+    }
+}
+
+/// What the loop keeps of an execution that runs.
+pub(super) struct Running {
+    pub id: ExecutionId,
+    pub attempt: u32,
+    pub fire: i64,
+    pub instance_id: InstanceId,
+    pub job: Arc<Job>,
+    /// What it counts against, beside its place.
+    pub limits: Option<Arc<FireLimits>>,
+    pub berth: Option<Berth>,
+    pub dealt_at_ms: i64,
+    pub output: Arc<LiveOutput>,
+    pub report: Arc<Mutex<Report>>,
+    pub stop: Arc<watch::Sender<Option<StopOrder>>>,
+    pub started_at_ms: i64,
+    pub started: Duration,
+    /// None until its executor has it.
+    pub task: Option<AbortHandle>,
+}
+
+impl Running {
+    /// Whether it goes on without an engine.
+    fn is_kept(&self) -> bool {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).is_kept
+    }
+
+    pub(super) fn change(&self, status: ExecutionStatus, at_ms: i64) -> Change {
+        Change {
+            execution_id: self.id,
+            instance_id: self.instance_id.clone(),
+            status,
+            at_ms,
+            retry_at_ms: None,
+            output: Some(Arc::clone(&self.output)),
+        }
+    }
+
+    /// What becomes of the whole output, if it was to go anywhere. What has not run has none.
+    pub(super) fn delivery(&self, cause: Cause) -> Option<Delivery> {
+        let to = self.job.settings.output_to.as_deref()?;
+        let whole = self.output.take_whole();
+        if matches!(cause, Cause::Unsuitable | Cause::Undeliverable) {
+            if let Some(whole) = whole {
+                whole.discard();
+            }
+            return None;
+        }
+        Some(whole.map_or_else(|| Delivery::not_plugged_in(to), WholeOutput::end))
     }
 }
 

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::invocation::Job;
-use crate::store::fires::{Limits, Queued};
+use crate::invocation::rate_control::{PRIORITY, PRIORITY_MAX};
+use crate::store::fires::{FireLimits, Terms};
 
 /// Fires that are known here at a time, of those that go before most others and of those that do not;
 /// the rest wait in the database too.
@@ -15,10 +16,8 @@ const FIRES_MAX: usize = 1_024;
 const AGEING_MS: i64 = 10_000;
 /// How often ages are looked at.
 const AGED_EVERY_MS: i64 = 1_000;
-const PRIORITY_MAX: u8 = 9;
-const PRIORITY: u8 = 5;
-/// From here on a fire goes before most others.
-const URGENT: u8 = 6;
+/// From here on a fire goes before most others; `fires_urgent` has those.
+const URGENT: u8 = PRIORITY + 1;
 
 /// A fire that has, or may have, executions to run.
 #[derive(Debug, Clone)]
@@ -33,28 +32,17 @@ pub(super) struct Waiting {
     pub terms: Option<Terms>,
 }
 
-/// On which terms a fire waits.
-#[derive(Debug, Clone)]
-pub(super) struct Terms {
-    pub priority: u8,
-    pub since_ms: i64,
-    pub limits: Option<Arc<Limits>>,
-}
-
-impl Terms {
-    fn level(&self, now_ms: i64) -> u8 {
-        let levels = now_ms.saturating_sub(self.since_ms).max(0) / AGEING_MS;
-        let aged = u8::try_from(levels).unwrap_or(u8::MAX).saturating_add(self.priority);
-        aged.min(PRIORITY_MAX)
-    }
+/// The priority of what waits, with its age.
+fn level(terms: &Terms, now_ms: i64) -> u8 {
+    let levels = now_ms.saturating_sub(terms.since_ms).max(0) / AGEING_MS;
+    let aged = u8::try_from(levels).unwrap_or(u8::MAX).saturating_add(terms.priority);
+    aged.min(PRIORITY_MAX)
 }
 
 impl Waiting {
     /// All of a fire that has been found.
-    pub(super) fn all(queued: Queued) -> Self {
-        let Queued { fire, priority, since_ms, limits } = queued;
-        let terms = Some(Terms { priority, since_ms, limits });
-        Self { fire, after: 0, until: i64::MAX, job: None, terms }
+    pub(super) fn all((fire, terms): (i64, Terms)) -> Self {
+        Self { fire, after: 0, until: i64::MAX, job: None, terms: Some(terms) }
     }
 
     /// All of a fire, or what it has on one instance, of which no more is known.
@@ -63,7 +51,7 @@ impl Waiting {
         Self { fire, after, until, job: None, terms: None }
     }
 
-    pub(super) fn limits(&self) -> Option<&Arc<Limits>> {
+    pub(super) fn limits(&self) -> Option<&Arc<FireLimits>> {
         self.terms.as_ref().and_then(|terms| terms.limits.as_ref())
     }
 
@@ -73,7 +61,7 @@ impl Waiting {
 
     pub(super) fn level(&self, now_ms: i64) -> u8 {
         // What has to be looked up is taken for what most are.
-        self.terms.as_ref().map_or(PRIORITY, |terms| terms.level(now_ms))
+        self.terms.as_ref().map_or(PRIORITY, |terms| level(terms, now_ms))
     }
 }
 
@@ -121,7 +109,7 @@ enum Bound {
 
 /// The bounds of a fire, each with how many executions run within it at most.
 fn bounds<'a>(
-    limits: &'a Limits,
+    limits: &'a FireLimits,
     widths: &'a HashMap<String, usize>,
 ) -> impl Iterator<Item = (Bound, usize)> + 'a {
     let own = limits.concurrency_max.map(|max| (Bound::Invocation(limits.invocation), max));
@@ -189,18 +177,18 @@ impl Backlog {
     }
 
     /// An execution within these limits runs, whether or not there was room for it.
-    pub(super) fn occupy(&mut self, limits: &Limits) {
+    pub(super) fn occupy(&mut self, limits: &FireLimits) {
         for (bound, _) in bounds(limits, &self.widths) {
             *self.in_use.entry(bound).or_default() += 1;
         }
     }
 
     /// An execution within these limits has ended.
-    pub(super) fn vacate(&mut self, limits: &Limits) {
+    pub(super) fn vacate(&mut self, limits: &FireLimits) {
         self.give_back(limits, 1);
     }
 
-    fn give_back(&mut self, limits: &Limits, count: usize) {
+    fn give_back(&mut self, limits: &FireLimits, count: usize) {
         let shared: Vec<_> = bounds(limits, &self.widths).collect();
         for (bound, max) in shared {
             let left = self.in_use.get(&bound).copied().unwrap_or_default().saturating_sub(count);
@@ -392,18 +380,17 @@ mod tests {
     use super::*;
 
     const NOW: i64 = 1_000_000;
-    const USUAL: u8 = 5;
 
-    fn queued(fire: i64, priority: u8) -> Queued {
-        Queued { fire, priority, since_ms: NOW, limits: None }
+    fn terms(priority: u8) -> Terms {
+        Terms { priority, since_ms: NOW, limits: None }
     }
 
     fn waiting(fire: i64) -> Waiting {
-        Waiting::all(queued(fire, USUAL))
+        Waiting::all((fire, terms(PRIORITY)))
     }
 
     fn limited(fire: i64, invocation: i64, max: Option<usize>, key: Option<&str>) -> Waiting {
-        let limits = Limits {
+        let limits = FireLimits {
             invocation,
             concurrency_max: max,
             concurrency_key: key.map(Arc::from),
@@ -411,7 +398,7 @@ mod tests {
             has_waves: false,
         };
         let limits = Some(Arc::new(limits));
-        Waiting::all(Queued { limits, ..queued(fire, USUAL) })
+        Waiting::all((fire, Terms { limits, ..terms(PRIORITY) }))
     }
 
     fn empty() -> Backlog {
@@ -555,7 +542,7 @@ mod tests {
         let check = |fires: &[(i64, u8, i64)], now_ms, want: &[i64]| {
             let fires = fires.iter().map(|&(fire, priority, waited_s)| {
                 let since_ms = now_ms - 1_000 * waited_s;
-                Waiting::all(Queued { since_ms, ..queued(fire, priority) })
+                Waiting::all((fire, Terms { since_ms, ..terms(priority) }))
             });
             let mut backlog = with(fires);
             assert_eq!(turn(&backlog.plan(2, now_ms)), want);

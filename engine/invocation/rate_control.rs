@@ -150,8 +150,8 @@ pub(crate) struct RateControl {
 }
 
 /// The priority of a request that states none: there is room for others on both sides.
-const PRIORITY: u8 = 5;
-const PRIORITY_MAX: u8 = 9;
+pub(crate) const PRIORITY: u8 = 5;
+pub(crate) const PRIORITY_MAX: u8 = 9;
 /// A wave a target, of as many as a request may have by default.
 const WAVES_MAX: usize = 100;
 const KEY_CHARS_MAX: usize = 64;

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::execution::{START_DEADLINE_EXCEEDED, StopOrder, StopReason};
 use crate::id::InvokeId;
 use crate::metrics::{Counted, tally};
-use crate::status::{Cause, Tally};
+use crate::status::{Cause, Ends};
 
 use super::stop::{self, Stopped, Unfinished};
 use super::{Tx, executions};
@@ -89,7 +89,7 @@ pub(crate) fn expire(tx: Tx<'_>, fire: i64, now_ms: i64) -> Result<Stopped> {
     .execute((fire, target.as_str(), now_ms, START_DEADLINE_EXCEEDED, last))?;
     tally::count(Counted::Ended(target), expired.len());
     tally::count(Counted::Expired, expired.len());
-    let mut tally = Tally::default();
+    let mut tally = Ends::default();
     expired.iter().for_each(|_| tally.count(target));
     let released = executions::make_way(tx, fire, &expired)?;
     let mut finished = executions::Finished { released, ..Default::default() };
@@ -114,6 +114,6 @@ pub(crate) fn end(tx: Tx<'_>, fire: i64, now_ms: i64) -> Result<Stopped> {
     }
     let mut stopped = stop::all(tx, &slice, &order, now_ms)?;
     let early: Vec<_> = slice.iter().filter_map(Unfinished::ended_early).collect();
-    stopped.released.extend(executions::make_way(tx, fire, &early)?);
+    stopped.released.extend(executions::release_behind(tx, fire, &early)?);
     Ok(stopped)
 }

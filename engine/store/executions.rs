@@ -21,12 +21,12 @@ use crate::invocation::retry::Retry;
 use crate::invocation::{Job, TerminationMode};
 use crate::metrics::{Counted, tally};
 use crate::output::{Delivery, Output};
-use crate::status::{Cause, ExecutionStatus, InvocationStatus, Tally};
+use crate::status::{Cause, Ends, ExecutionStatus, InvocationStatus};
 use crate::tag::Tag;
 use crate::wire::ContentEncoding;
 
 use super::commands::{read_json, read_settings, read_time};
-use super::fires::Limits;
+use super::fires::FireLimits;
 use super::invocations::{OF_COMMAND, read_command_id, read_status, read_termination_mode};
 use super::tags::{self, Tagged};
 use super::{
@@ -214,8 +214,12 @@ pub(crate) fn claim(
         expect_one(changed, one.id)?;
     }
     for one in held {
-        tx.prepare_cached("UPDATE executions SET awaits_instance = 1 WHERE id = ?1")?
+        let changed = tx
+            .prepare_cached(
+                "UPDATE executions SET awaits_instance = 1 WHERE id = ?1 AND status = 'Pending'",
+            )?
             .execute([one.id.0])?;
+        expect_one(changed, one.id)?;
     }
     tally::count(Counted::Started, claimed.len());
     Ok(ClaimedFrom { claimed, more_after })
@@ -234,6 +238,17 @@ pub(super) struct EndedEarly {
 /// Lets those go on that waited for executions which have ended before they started: others on their
 /// instances, and others of their invocation; the fires of all of these.
 pub(super) fn make_way(tx: Tx<'_>, fire: i64, ended: &[EndedEarly]) -> Result<Vec<i64>> {
+    let mut fires = Vec::new();
+    for one in ended {
+        fires.extend(admit_next(tx, one.instance)?);
+    }
+    fires.extend(release_behind(tx, fire, ended)?);
+    Ok(fires)
+}
+
+/// Lets those of their invocation go on that waited for executions which have ended before they started;
+/// their fires.
+pub(super) fn release_behind(tx: Tx<'_>, fire: i64, ended: &[EndedEarly]) -> Result<Vec<i64>> {
     let repeats: bool = tx
         .prepare_cached(
             "SELECT v.overlap_policy IS NOT NULL FROM fires f JOIN invocations v ON v.id = f.invocation
@@ -241,11 +256,8 @@ pub(super) fn make_way(tx: Tx<'_>, fire: i64, ended: &[EndedEarly]) -> Result<Ve
         )?
         .query_row([fire], |row| row.get(0))?;
     let mut fires = Vec::new();
-    for one in ended {
-        fires.extend(admit_next(tx, one.instance)?);
-        if repeats && one.was_next {
-            fires.extend(release(tx, one.id)?);
-        }
+    for one in ended.iter().filter(|one| repeats && one.was_next) {
+        fires.extend(release(tx, one.id)?);
     }
     Ok(fires)
 }
@@ -541,7 +553,7 @@ fn stored(number: u64) -> i64 {
 }
 
 /// How executions of each fire have ended.
-pub(super) type EndedByFire = BTreeMap<i64, Tally>;
+pub(super) type EndedByFire = BTreeMap<i64, Ends>;
 
 /// Counts what has ended of fires, and does what follows from it.
 pub(super) fn finish_fires(
@@ -556,7 +568,7 @@ pub(super) fn finish_fires(
             let order = StopOrder::from(StopReason::Errors);
             let cancelled = stop::cancel_waiting(tx, fire, &order, now_ms)?;
             if !cancelled.is_empty() {
-                let stopped = Tally { stopped: cancelled.len() as u64, ..Tally::default() };
+                let stopped = Ends { stopped: cancelled.len() as u64, ..Ends::default() };
                 counted = fires::count_down(tx, fire, stopped)?;
                 finished.released.extend(make_way(tx, fire, &cancelled)?);
                 let off: HashSet<_> = cancelled.iter().map(|one| one.id).collect();
@@ -602,7 +614,7 @@ pub(crate) struct GoingOn {
     pub fire: i64,
     pub job: Arc<Job>,
     pub claimed: Claimed,
-    pub limits: Option<Arc<Limits>>,
+    pub limits: Option<Arc<FireLimits>>,
     pub started_at_ms: i64,
     /// The order to end it, if there is one.
     pub stop: Option<StopOrder>,
@@ -658,7 +670,7 @@ pub(crate) fn interrupt(
                     shell: row.get(10)?,
                     instance_max: row.get(17)?,
                 },
-                limits: fires::queued(tx, fire)?.and_then(|queued| queued.limits),
+                limits: fires::terms(tx, fire)?.and_then(|terms| terms.limits),
                 started_at_ms: row.get(11)?,
                 stop: if row.get(12)? { Some(read_stop(row, 14)?) } else { None },
             });

@@ -9,7 +9,7 @@ use crate::id::{ExecutionId, InvokeId};
 use crate::invocation::bounds::Bounds;
 use crate::invocation::fire::{Fire, FireDisposition};
 use crate::metrics::{Counted, tally};
-use crate::status::Tally;
+use crate::status::Ends;
 
 use super::commands::read_time;
 use super::timers::Timer;
@@ -70,20 +70,19 @@ pub(super) fn open_wave(tx: Tx<'_>, fire: i64, opened: u64, until: ExecutionId) 
     Ok(())
 }
 
-/// A fire with executions that have not ended, as the dispatcher has to know it.
+/// On which terms a fire waits for its executions to be claimed.
 #[derive(Debug, Clone)]
-pub(crate) struct Queued {
-    pub fire: i64,
+pub(crate) struct Terms {
     pub priority: u8,
     /// When it was dealt with.
     pub since_ms: i64,
     /// None if nothing holds its executions back but the free places.
-    pub limits: Option<Arc<Limits>>,
+    pub limits: Option<Arc<FireLimits>>,
 }
 
 /// What holds the executions of a fire back beside the free places.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Limits {
+pub(crate) struct FireLimits {
     pub invocation: i64,
     /// How many executions of its invocation run at a time.
     pub concurrency_max: Option<usize>,
@@ -93,11 +92,11 @@ pub(crate) struct Limits {
     pub has_waves: bool,
 }
 
-const QUEUED: &str = "id, priority, dealt_at_ms, invocation, concurrency_max, concurrency_key,
+const TERMS: &str = "id, priority, dealt_at_ms, invocation, concurrency_max, concurrency_key,
     start_by_ms, opened IS NOT NULL";
 
-fn read_queued(row: &Row<'_>) -> rusqlite::Result<Queued> {
-    let limits = Limits {
+fn read_terms(row: &Row<'_>) -> rusqlite::Result<Terms> {
+    let limits = FireLimits {
         invocation: row.get(3)?,
         concurrency_max: row.get(4)?,
         concurrency_key: row.get(5)?,
@@ -108,35 +107,34 @@ fn read_queued(row: &Row<'_>) -> rusqlite::Result<Queued> {
         || limits.concurrency_key.is_some()
         || limits.start_by_ms.is_some()
         || limits.has_waves;
-    Ok(Queued {
-        fire: row.get(0)?,
+    Ok(Terms {
         priority: row.get(1)?,
         since_ms: row.get(2)?,
         limits: limited.then(|| Arc::new(limits)),
     })
 }
 
-/// A fire, if executions of it have not ended.
-pub(crate) fn queued(tx: Tx<'_>, fire: i64) -> Result<Option<Queued>> {
-    let queued = tx
-        .prepare_cached(&format!("SELECT {QUEUED} FROM fires WHERE id = ?1 AND unfinished > 0"))?
-        .query_row([fire], read_queued)
+/// The terms of a fire, if executions of it have not ended.
+pub(crate) fn terms(tx: Tx<'_>, fire: i64) -> Result<Option<Terms>> {
+    let terms = tx
+        .prepare_cached(&format!("SELECT {TERMS} FROM fires WHERE id = ?1 AND unfinished > 0"))?
+        .query_row([fire], read_terms)
         .optional()?;
-    Ok(queued)
+    Ok(terms)
 }
 
 /// Fires after `after` with executions that have not ended, oldest first: those that go before most
 /// others, or the others.
-pub(crate) fn queue(tx: Tx<'_>, after: i64, max: usize, urgent: bool) -> Result<Vec<Queued>> {
+pub(crate) fn queue(tx: Tx<'_>, after: i64, max: usize, urgent: bool) -> Result<Vec<(i64, Terms)>> {
     let (index, which) = match urgent {
         true => ("fires_urgent", "priority > 5"),
         false => ("fires_unfinished", "priority <= 5"),
     };
     let mut query = tx.prepare_cached(&format!(
-        "SELECT {QUEUED} FROM fires INDEXED BY {index}
+        "SELECT {TERMS} FROM fires INDEXED BY {index}
          WHERE unfinished > 0 AND {which} AND id > ?1 ORDER BY id LIMIT ?2"
     ))?;
-    let fires = query.query_map((after, max as i64), read_queued)?;
+    let fires = query.query_map((after, max as i64), |row| Ok((row.get(0)?, read_terms(row)?)))?;
     Ok(fires.collect::<rusqlite::Result<_>>()?)
 }
 
@@ -244,7 +242,7 @@ pub(super) struct Countdown {
     pub is_only: bool,
     pub unfinished: u64,
     /// How all of them have ended that have.
-    pub ended: Tally,
+    pub ended: Ends,
     /// If more than so many end without success, the rest is cancelled.
     errors_max: Option<u64>,
     /// How many executions its waves have let loose.
@@ -253,7 +251,7 @@ pub(super) struct Countdown {
 
 impl Countdown {
     /// Whether with these so many have ended without success that the rest is cancelled.
-    pub(super) fn has_failed_with(&self, last: Tally) -> bool {
+    pub(super) fn has_failed_with(&self, last: Ends) -> bool {
         let (now, before) = (self.ended.failed, self.ended.failed.saturating_sub(last.failed));
         self.unfinished > 0 && self.errors_max.is_some_and(|max| now > max && before <= max)
     }
@@ -266,7 +264,7 @@ impl Countdown {
 }
 
 /// Takes note that executions of a fire have ended.
-pub(super) fn count_down(tx: Tx<'_>, fire: i64, ended: Tally) -> Result<Countdown> {
+pub(super) fn count_down(tx: Tx<'_>, fire: i64, ended: Ends) -> Result<Countdown> {
     // Not by RETURNING, for which SQLite makes a table each time.
     let mut counted = tx
         .prepare_cached(
@@ -280,7 +278,7 @@ pub(super) fn count_down(tx: Tx<'_>, fire: i64, ended: Tally) -> Result<Countdow
                 invoke_id: InvokeId::from_bytes(row.get(1)?),
                 is_only: row.get(2)?,
                 unfinished: row.get(3)?,
-                ended: Tally { succeeded: row.get(4)?, failed: row.get(5)?, stopped: row.get(6)? },
+                ended: Ends { succeeded: row.get(4)?, failed: row.get(5)?, stopped: row.get(6)? },
                 errors_max: row.get(7)?,
                 opened: row.get(8)?,
             })

@@ -94,7 +94,6 @@ impl NewInvocation {
             resource_limits: self.resource_limits,
             survive_restarts: self.survive_restarts,
             retry: self.retry.clone(),
-            rate_control: self.rate_control.clone(),
         }
     }
 }
@@ -239,7 +238,7 @@ pub(super) const JOB: &str =
     v.overlap_policy, v.missed_policy, v.parameters, v.parameter_passing, v.default_parameters,
     v.secret_parameters, v.working_dir, v.username, v.launcher, v.output_to, v.container_id,
     v.container_name, v.windows_password_name, v.caller, v.secrets_are_names, v.content_bytes_max,
-    v.resource_limits, v.survive_restarts, v.retry, v.rate_control";
+    v.resource_limits, v.survive_restarts, v.retry";
 
 /// What the executions of a fire have in common.
 pub(crate) fn job_of_fire(tx: Tx<'_>, fire: i64) -> Result<Arc<Job>> {
@@ -273,7 +272,6 @@ pub(super) fn read_job(tx: Tx<'_>, row: &Row<'_>) -> Result<Job> {
         resource_limits: read_json(row, 22)?,
         survive_restarts: row.get(23)?,
         retry: read_json(row, 24)?,
-        rate_control: read_json(row, 25)?,
     })
 }
 

@@ -26,7 +26,7 @@ use crate::wire::ContentEncoding;
 
 use super::commands::Definition;
 use super::executions::{self, Claim, Claimed, Ended};
-use super::fires::{self, Queued, Stretch};
+use super::fires::{self, Stretch};
 use super::invocations::{self, FirstFire, NewInvocation, Start};
 use super::{
     PageToken, Slice, Tx, client_tokens, connection, days, deadlines, firing, instances, migrate,
@@ -265,7 +265,7 @@ fn let_loose(traced: &mut Traced) {
     let request = request.start_deadline(1).deadline(1).max_concurrency(1);
     let newest = |tx: Tx<'_>| {
         let queue = fires::queue(tx, 0, 100, false).expect("readable");
-        queue.last().expect("a fire").fire
+        queue.last().expect("a fire").0
     };
     traced.step("submit, with all bounds", |tx| insert(tx, &request, false));
     let fire = traced.write(newest);
@@ -336,8 +336,8 @@ fn claim_and_finish(traced: &mut Traced) {
     let (fire, claimed) = traced.step("claim", |tx| {
         assert!(fires::queue(tx, 0, 10, true).expect("readable").is_empty());
         let queue = fires::queue(tx, 0, 10, false).expect("readable");
-        let fire = queue.last().expect("a fire").fire;
-        assert!(fires::queued(tx, fire).expect("readable").is_some());
+        let fire = queue.last().expect("a fire").0;
+        assert!(fires::terms(tx, fire).expect("readable").is_some());
         let claimed = claim(tx, fire);
         assert_eq!(claimed.len(), INSTANCES.len());
         invocations::job_of_fire(tx, fire).expect("readable");
@@ -410,7 +410,7 @@ fn look(traced: &mut Traced) {
 fn finish_repeating(traced: &mut Traced, invocation: i64) {
     let newest = traced.write(|tx| fires::queue(tx, 0, 100, false).expect("readable"));
     let mut finished = 0;
-    for Queued { fire, .. } in newest {
+    for (fire, _) in newest {
         let job = traced.write(|tx| invocations::job_of_fire(tx, fire).expect("readable"));
         let own = traced.write(|tx| invocations::find(tx, job.invoke_id).expect("it is there"));
         if own != invocation {

@@ -8,7 +8,7 @@ use crate::invocation::request::{Targets, Terms};
 use crate::status::ExecutionStatus;
 use crate::wire::ContentEncoding;
 
-use super::commands::{Definition, read_time};
+use super::commands::{Definition, read_json, read_time};
 use super::invocations::{self, JOB, read_job};
 use super::tags::{self, Tagged};
 use super::{Tx, standings};
@@ -68,7 +68,7 @@ fn failed_on(tx: Tx<'_>, invocation: i64) -> Result<Vec<InstanceId>> {
 /// An invocation as it was asked for, but once, at once and on these instances only.
 fn take(tx: Tx<'_>, invocation: i64, on: Vec<InstanceId>) -> Result<Snapshot> {
     tx.prepare_cached(&format!(
-        "SELECT {JOB}, v.name, v.description, v.resource_group_id, {}, v.id FROM invocations v WHERE v.id = ?1",
+        "SELECT {JOB}, v.rate_control, v.name, v.description, v.resource_group_id, {}, v.id FROM invocations v WHERE v.id = ?1",
         Tagged::Invocation.column("v.id")
     ))?
     .query_row([invocation], |row| Ok(read(tx, row, on)))?
@@ -103,7 +103,7 @@ fn read(tx: Tx<'_>, row: &Row<'_>, on: Vec<InstanceId>) -> Result<Snapshot> {
         survive_restarts: job.survive_restarts,
         recurrence: None,
         retry: job.retry,
-        rate_control: job.rate_control,
+        rate_control: read_json(row, 25)?,
         arguments,
     };
     Ok(Snapshot {

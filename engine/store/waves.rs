@@ -5,7 +5,7 @@ use rusqlite::OptionalExtension;
 use crate::error::Result;
 use crate::execution::{StopOrder, StopReason};
 use crate::id::{ExecutionId, InvokeId};
-use crate::status::Tally;
+use crate::status::Ends;
 
 use super::executions::{self, Finished};
 use super::stop::{self, Stopped};
@@ -31,7 +31,7 @@ pub(crate) struct DueWave {
     pub invocation: i64,
     /// How many executions the waves so far have had, and how they have ended.
     pub opened: u64,
-    pub ended: Tally,
+    pub ended: Ends,
     /// How many there are in all.
     pub targets: u64,
 }
@@ -44,7 +44,7 @@ pub(crate) fn due(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<DueWave>> {
          WHERE f.wave_at_ms <= ?1 AND f.unfinished > 0 ORDER BY f.wave_at_ms, f.id LIMIT ?2",
     )?;
     let due = query.query_map((now_ms, max as i64), |row| {
-        let ended = Tally { succeeded: row.get(4)?, failed: row.get(5)?, stopped: row.get(6)? };
+        let ended = Ends { succeeded: row.get(4)?, failed: row.get(5)?, stopped: row.get(6)? };
         Ok(DueWave {
             fire: row.get(0)?,
             invoke_id: InvokeId::from_bytes(row.get(1)?),
@@ -121,7 +121,7 @@ pub(crate) fn halt(tx: Tx<'_>, due: &DueWave, why: &str, now_ms: i64) -> Result<
     let mut finished = Finished::default();
     let released = executions::make_way(tx, due.fire, &cancelled)?;
     if !cancelled.is_empty() {
-        let tally = Tally { stopped: cancelled.len() as u64, ..Tally::default() };
+        let tally = Ends { stopped: cancelled.len() as u64, ..Ends::default() };
         executions::finish_fires(tx, &[(due.fire, tally)].into(), now_ms, &mut finished)?;
     }
     let cancelled = cancelled.into_iter().map(|one| (one.id, one.instance_id)).collect();

@@ -20,7 +20,6 @@ use crate::execution::{StopOrder, StopReason};
 use crate::executor::Scratch;
 use crate::id::{CommandId, ExecutionId, InvokeId};
 use crate::invocation::container::Container;
-use crate::invocation::rate_control::RateControl;
 use crate::invocation::resource_limits::ResourceLimits;
 use crate::invocation::{Job, TerminationMode};
 use crate::output::{LiveOutput, Output, Piece, Reader, SpoolSpace, Stream};
@@ -77,7 +76,6 @@ impl Run {
                 resource_limits: ResourceLimits::default(),
                 survive_restarts: false,
                 retry: None,
-                rate_control: RateControl::default(),
                 lets_wait: false,
             }),
             reader: Reader::new(output.clone(), 0),
