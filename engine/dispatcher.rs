@@ -39,7 +39,8 @@ use crate::output::{DeliveryStatus, WholeOutputs};
 use crate::secret::DynSecretResolver;
 use crate::sink::Sinks;
 use crate::status::ExecutionStatus;
-use crate::store::executions::{self, Claimed, Ended, Finished, GoingOn};
+use crate::store::claims::Claimed;
+use crate::store::executions::{self, Ended, Finished, GoingOn};
 use crate::store::fires::FireLimits;
 use crate::store::{Store, Tx};
 

@@ -37,7 +37,7 @@ use crate::metrics::Metrics;
 use crate::operation::Operation;
 use crate::scheduler::{Scheduler, Vigil};
 use crate::secret::DynSecretResolver;
-use crate::store::{Store, Tx, executions, invocations};
+use crate::store::{Store, Tx, invocations, records};
 
 use announcer::Announcer;
 
@@ -438,5 +438,5 @@ impl Engine {
 fn finished(tx: Tx<'_>, invoke_id: InvokeId) -> Result<Option<Finished>> {
     let invocation = invocations::find(tx, invoke_id)?;
     let Some(status) = invocations::final_status(tx, invocation)? else { return Ok(None) };
-    Ok(Some(Finished { status, results: executions::all_of(tx, invocation)? }))
+    Ok(Some(Finished { status, results: records::all_of(tx, invocation)? }))
 }

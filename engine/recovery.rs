@@ -9,6 +9,7 @@ use crate::executor::{self, Scratch};
 use crate::id::ExecutionId;
 use crate::output::WholeOutputs;
 use crate::schedule::Zone;
+use crate::store::claims;
 use crate::store::executions::Interrupted;
 use crate::store::timers::{self, Timer};
 use crate::store::{Store, Tx, deliveries, executions, fires, invocations, meta};
@@ -43,7 +44,7 @@ pub(crate) fn take_over(
     let evidence =
         format!("{engine} ended while it ran; its end is not known, and it was not run again");
     let interrupted = executions::interrupt(tx, lost, &evidence, now_ms)?;
-    executions::admit_all(tx)?;
+    claims::admit_all(tx)?;
     meta::set(tx, OWNER, &format!("pid {}", std::process::id()))?;
     Ok(interrupted)
 }

@@ -4,6 +4,7 @@
 //! through a pool of read-only connections beside it. A file is run by one process at a time, which
 //! holds the lock beside it; others may read.
 
+pub(crate) mod claims;
 pub(crate) mod client_tokens;
 pub(crate) mod commands;
 mod connection;
@@ -22,6 +23,7 @@ pub(crate) mod meta;
 mod migrate;
 mod outputs;
 pub(crate) mod overview;
+pub(crate) mod records;
 mod results;
 pub(crate) mod selections;
 pub(crate) mod snapshots;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::invocation::Job;
-use crate::store::executions::{self, Claim, Claimed};
+use crate::store::claims::{self, Claim, Claimed};
 use crate::store::fires::FireLimits;
 use crate::store::{Tx, fires, invocations};
 
@@ -141,7 +141,7 @@ impl ClaimedWork {
             now_ms,
         };
         let mut berths = Vec::new();
-        let found = executions::claim(tx, &claim, |one| {
+        let found = claims::claim(tx, &claim, |one| {
             let Some(max) = one.instance_max else {
                 berths.push(None);
                 return true;

@@ -30,7 +30,7 @@ use crate::invocation::{Job, TerminationMode};
 use crate::metrics::Meters;
 use crate::output::{LiveOutput, SpoolSpace};
 use crate::status::{Cause, ExecutionStatus};
-use crate::store::executions::Claimed;
+use crate::store::claims::Claimed;
 
 use orders::{Errand, Launch, Line, Orders, Phase};
 

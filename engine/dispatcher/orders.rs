@@ -9,7 +9,7 @@ use crate::execution::{StopOrder, Unended};
 use crate::executor::{self, Scratch};
 use crate::id::ExecutionId;
 use crate::invocation::Job;
-use crate::store::executions::Claimed;
+use crate::store::claims::Claimed;
 
 use super::sync::{Mutex, MutexGuard, Notify};
 

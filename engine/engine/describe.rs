@@ -8,7 +8,7 @@ use crate::invocation::fire::{DescribeFires, DescribeFiresResponse};
 use crate::invocation::{DescribeInvocations, DescribeInvocationsResponse};
 use crate::operation::Operation;
 use crate::overview::Overview;
-use crate::store::{executions, fires, invocations, overview};
+use crate::store::{fires, invocations, overview, records};
 use crate::wire;
 
 impl Engine {
@@ -80,7 +80,7 @@ impl Engine {
                 if let Some(invoke_id) = request.invoke_id {
                     invocations::find(tx, invoke_id)?;
                 }
-                executions::list(tx, &request, page.slice, encoding)
+                records::list(tx, &request, page.slice, encoding)
             })
             .await?;
         let invocation = ResultPage {

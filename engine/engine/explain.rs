@@ -8,7 +8,7 @@ use crate::id::InvokeId;
 use crate::invocation::fire::{Explanation, ExplanationEntry, Fire, FireDisposition, FiredOn};
 use crate::operation::Operation;
 use crate::store::timers::{self, Timer};
-use crate::store::{Tx, executions, fires, invocations};
+use crate::store::{Tx, fires, invocations, records};
 use crate::wire;
 
 impl Engine {
@@ -48,7 +48,7 @@ fn entries(
     let until_ms = from_ms.saturating_add(1_000);
     for (row, fire) in fires::beside_schedule(tx, invocation, from_ms, until_ms)? {
         let why = if fire.reason.is_empty() { "it was asked to run at once" } else { &fire.reason };
-        let executions = executions::of_fire(tx, row)?;
+        let executions = records::of_fire(tx, row)?;
         entries.push(ExplanationEntry {
             zone: String::new(),
             text: format!("It {}: {why}.{}", verb(fire.disposition), told(&executions)),
@@ -86,7 +86,7 @@ impl Question<'_> {
         let mut before = fires::last_before(self.tx, self.timer.id, until_ms)?;
         let fire = before.take_if(|(_, fire)| self.is_in(fire));
         let executions = match &fire {
-            Some((row, _)) => executions::of_fire(self.tx, *row)?,
+            Some((row, _)) => records::of_fire(self.tx, *row)?,
             None => Vec::new(),
         };
         let fire = fire.map(|(_, fire)| fire);

@@ -15,8 +15,8 @@ use crate::event::{Event, Inbox, Subscription};
 use crate::id::{ExecutionId, InstanceId};
 use crate::output::{LiveOutput, Output, Piece, Reader};
 use crate::status::{ExecutionStatus, InvocationStatus};
-use crate::store::executions::{self, Progress};
 use crate::store::invocations;
+use crate::store::records::{self, Progress};
 
 /// The longest stretch of output in one event, in bytes.
 const OUTPUT_EVENT_BYTES_MAX: usize = 64 * 1024;
@@ -143,7 +143,7 @@ impl Watch {
                 continue;
             };
             if track.wants_record() {
-                let output = self.records.read(move |tx| executions::output(tx, id)).await?;
+                let output = self.records.read(move |tx| records::output(tx, id)).await?;
                 track.output = Source::Record(output);
             }
             self.ready.pop_front();
@@ -207,7 +207,7 @@ impl Watch {
         let (progress, status) = self
             .records
             .read(move |tx| {
-                let progress = executions::progress_of(tx, invocation, from)?;
+                let progress = records::progress_of(tx, invocation, from)?;
                 Ok((progress, invocations::status(tx, invocation)?))
             })
             .await?;

@@ -8,7 +8,8 @@ use crate::execution::StopReason;
 use crate::gate::WaveDecision;
 use crate::id::InvokeId;
 use crate::invocation::fire::{Fire, FireDisposition, PAUSED};
-use crate::store::executions::{self, FinishedInvocations};
+use crate::store::claims;
+use crate::store::executions::FinishedInvocations;
 use crate::store::fires;
 use crate::store::firing::{self, Fired};
 use crate::store::stop::Stopped;
@@ -87,14 +88,14 @@ impl Step {
         step.deal_with(tx, due, now_ms, |step, timer, budget| {
             step.fire(tx, timer, watchful, budget)
         })?;
-        let retried = executions::release_due(tx, now_ms, RETRIES_MAX)?;
+        let retried = claims::release_due(tx, now_ms, RETRIES_MAX)?;
         step.more |= retried.len() == RETRIES_MAX;
         step.retried = retried.into_iter().collect();
         step.keep_deadlines(tx, now_ms)?;
         let next_wave_ms = step.let_waves_loose(tx, gate, now_ms)?;
         let next_due = [
             timers::next_due_ms(tx)?,
-            executions::next_retry_ms(tx)?,
+            claims::next_retry_ms(tx)?,
             deadlines::next_ms(tx)?,
             next_wave_ms,
         ];

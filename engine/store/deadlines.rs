@@ -7,7 +7,7 @@ use crate::metrics::{Counted, tally};
 use crate::status::{Cause, Ends};
 
 use super::stop::{self, Stopped, Unfinished};
-use super::{Tx, executions};
+use super::{Tx, claims, executions};
 
 /// Executions of one fire that are ended in one commit.
 const SLICE: i64 = 4_096;
@@ -91,7 +91,7 @@ pub(crate) fn expire(tx: Tx<'_>, fire: i64, now_ms: i64) -> Result<Stopped> {
     tally::count(Counted::Expired, expired.len());
     let mut tally = Ends::default();
     expired.iter().for_each(|_| tally.count(target));
-    let released = executions::make_way(tx, fire, &expired)?;
+    let released = claims::make_way(tx, fire, &expired)?;
     let mut finished = executions::Finished { released, ..Default::default() };
     executions::finish_fires(tx, &[(fire, tally)].into(), now_ms, &mut finished)?;
     let called_off = finished.called_off.into_iter().flat_map(|(_, cancelled)| cancelled);
@@ -114,6 +114,6 @@ pub(crate) fn end(tx: Tx<'_>, fire: i64, now_ms: i64) -> Result<Stopped> {
     }
     let mut stopped = stop::all(tx, &slice, &order, now_ms)?;
     let early: Vec<_> = slice.iter().filter_map(Unfinished::ended_early).collect();
-    stopped.released.extend(executions::release_behind(tx, fire, &early)?);
+    stopped.released.extend(claims::release_behind(tx, fire, &early)?);
     Ok(stopped)
 }

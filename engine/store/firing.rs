@@ -12,8 +12,9 @@ use crate::invocation::rate_control::RateControl;
 use crate::invocation::recurrence::{Admission, Before, OverlapPolicy};
 use crate::status::{Cause, ExecutionStatus};
 
+use super::claims::Claimed;
 use super::commands::read_time;
-use super::executions::{self, Claimed, NewExecution};
+use super::executions::{self, NewExecution};
 use super::fires::{self, NewFire};
 use super::instances::Target;
 use super::stop::{Stopped, Stopping, Unfinished};

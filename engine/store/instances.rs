@@ -11,8 +11,8 @@ use crate::id::{ExecutionId, InstanceId};
 use crate::instance::{AgentStatus, Instance};
 use crate::tag::Tag;
 
+use super::claims::{self, Claimed};
 use super::commands::{json_or_null, read_json};
-use super::executions::{self, Claimed};
 use super::selections::AgentNarrow;
 use super::tags::{self, Tagged};
 use super::{Listing, Query, Slice, Tx, parse, unreadable};
@@ -79,7 +79,7 @@ pub(crate) fn upsert(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Result<Vec
     ), |row| row.get(0))?;
     Tagged::Instance.clear(tx, row)?;
     Tagged::Instance.insert(tx, row, &instance.tags)?;
-    executions::admit_on(tx, row)
+    claims::admit_on(tx, row)
 }
 
 /// Registers an instance unless one of that name is, or was, registered.

@@ -23,11 +23,12 @@ use crate::status::{ExecutionStatus, InvocationStatus, InvokeStatus, StatusCount
 use crate::tag::Tag;
 use crate::wire::{ContentEncoding, Encoded};
 
+use super::claims::Claimed;
 use super::commands::{
     Definition, json_or_null, like, read_json, read_settings, read_time, read_type,
 };
-use super::executions::{Claimed, LATEST_ON_TARGET, LATEST_STANDING};
 use super::instances::Target;
+use super::records::{LATEST_ON_TARGET, LATEST_STANDING};
 use super::tags::{self, Tagged};
 use super::timers::NewTimer;
 use super::{

@@ -24,10 +24,12 @@ use crate::status::{Cause, ExecutionStatus};
 use crate::tag::Tag;
 use crate::wire::ContentEncoding;
 
+use super::claims::{self, Claim, Claimed};
 use super::commands::Definition;
-use super::executions::{self, Claim, Claimed, Ended};
+use super::executions::{self, Ended};
 use super::fires::{self, Stretch};
 use super::invocations::{self, FirstFire, NewInvocation, Start};
+use super::records;
 use super::{
     PageToken, Slice, Tx, client_tokens, connection, days, deadlines, firing, instances, migrate,
     timers, waves,
@@ -256,7 +258,7 @@ fn claim(tx: Tx<'_>, fire: i64) -> Vec<Claimed> {
         is_late: false,
         now_ms: NOW_MS,
     };
-    executions::claim(tx, &all, |_| true).expect("readable").claimed
+    claims::claim(tx, &all, |_| true).expect("readable").claimed
 }
 
 /// Fires whose executions are let loose by and by.
@@ -279,7 +281,7 @@ fn let_loose(traced: &mut Traced) {
             is_late: false,
             now_ms: NOW_MS,
         };
-        executions::claim(tx, &first, |_| true).expect("readable").claimed
+        claims::claim(tx, &first, |_| true).expect("readable").claimed
     });
     assert_eq!(claimed.len(), 1);
     traced.step("finish, a wave", |tx| {
@@ -369,8 +371,8 @@ fn look(traced: &mut Traced) {
     let due = traced.step("look at the timers and retries", |tx| {
         let due = timers::due(tx, NOW_MS, 10).expect("readable");
         timers::next_due_ms(tx).expect("readable");
-        assert!(executions::next_retry_ms(tx).expect("readable").is_some());
-        assert_eq!(executions::release_due(tx, NOW_MS, 10).expect("readable").len(), 1);
+        assert!(claims::next_retry_ms(tx).expect("readable").is_some());
+        assert_eq!(claims::release_due(tx, NOW_MS, 10).expect("readable").len(), 1);
         deadlines::late_to_start(tx, NOW_MS, 10).expect("readable");
         deadlines::late_to_end(tx, NOW_MS, 10).expect("readable");
         deadlines::next_ms(tx).expect("readable");
@@ -434,7 +436,7 @@ fn wait_and_list(traced: &mut Traced) {
     traced.step("wait", |tx| {
         invocations::find(tx, job.invoke_id).expect("it is there");
         invocations::final_status(tx, invocation).expect("readable").expect("it has ended");
-        assert_eq!(executions::all_of(tx, invocation).expect("readable").len(), INSTANCES.len());
+        assert_eq!(records::all_of(tx, invocation).expect("readable").len(), INSTANCES.len());
     });
     let (all, of) = (DescribeInvocationResults::default(), Some(job.invoke_id));
     let of_invocation = DescribeInvocationResults { invoke_id: of, ..all.clone() };
@@ -460,7 +462,7 @@ fn wait_and_list(traced: &mut Traced) {
         traced.step(name, |tx| {
             for (after, counts) in [(None, true), (Some(PageToken(i64::MAX)), false)] {
                 let slice = Slice { after, skipped: 0, size: 1, counts };
-                executions::list(tx, &filter, slice, ContentEncoding::PlainText).expect("readable");
+                records::list(tx, &filter, slice, ContentEncoding::PlainText).expect("readable");
             }
         });
     }

@@ -17,9 +17,9 @@ use crate::status::ExecutionStatus;
 use crate::wire::ContentEncoding;
 
 use super::commands::read_time;
-use super::executions::{Known, LATEST_STANDING};
 use super::invocations::read_status;
-use super::{Listing, Query, Slice, Tx, commands, executions, instances, invocations};
+use super::records::{self, Known, LATEST_STANDING};
+use super::{Listing, Query, Slice, Tx, commands, instances, invocations};
 
 /// What commands are narrowed to.
 #[derive(Debug)]
@@ -279,14 +279,14 @@ pub(crate) fn of_executions(
     slice: Slice,
     with_output: bool,
 ) -> Result<Listing<ExecutionEntry>> {
-    let mut query = executions::all();
+    let mut query = records::all();
     narrows.iter().for_each(|narrow| narrow.apply(&mut query));
     let output = with_output.then_some(ContentEncoding::Base64);
     let mut known = Known::default();
     // Those of one request share what they were made from.
     let mut invocations = HashMap::new();
     query.slice(tx, slice, |row| {
-        let result = executions::read(tx, row, &mut known, output)?;
+        let result = records::read(tx, row, &mut known, output)?;
         let invocation = match invocations.get(&result.invoke_id) {
             Some(known) => Arc::clone(known),
             None => {

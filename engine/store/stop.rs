@@ -10,7 +10,8 @@ use crate::id::{ExecutionId, InstanceId};
 use crate::metrics::{Counted, tally};
 use crate::status::{Cause, ExecutionStatus};
 
-use super::executions::{self, EndedByFire, EndedEarly, Finished, FinishedInvocations, expect_one};
+use super::claims::{self, EndedEarly};
+use super::executions::{self, EndedByFire, Finished, FinishedInvocations, expect_one};
 use super::invocations::{self, read_status};
 use super::{Tx, targets, unreadable};
 
@@ -193,7 +194,7 @@ impl<'a> Stopping<'a> {
                 ))?;
             expect_one(changed, one.id)?;
             tally::count(Counted::Ended(cancelled), 1);
-            self.stopped.released.extend(executions::admit_next(tx, one.instance)?);
+            self.stopped.released.extend(claims::admit_next(tx, one.instance)?);
             self.stopped.cancelled.push(entry);
             self.fires.entry(one.fire).or_default().count(cancelled);
         } else if let Some(stopping) = one.status.on(Cause::StopAsked) {

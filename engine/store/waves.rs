@@ -7,6 +7,7 @@ use crate::execution::{StopOrder, StopReason};
 use crate::id::{ExecutionId, InvokeId};
 use crate::status::Ends;
 
+use super::claims;
 use super::executions::{self, Finished};
 use super::stop::{self, Stopped};
 use super::{Tx, fires, invocations};
@@ -119,7 +120,7 @@ pub(crate) fn halt(tx: Tx<'_>, due: &DueWave, why: &str, now_ms: i64) -> Result<
     let order = StopOrder { reason: Some(why.into()), ..StopReason::Gate.into() };
     let cancelled = stop::cancel_waiting(tx, due.fire, &order, now_ms)?;
     let mut finished = Finished::default();
-    let released = executions::make_way(tx, due.fire, &cancelled)?;
+    let released = claims::make_way(tx, due.fire, &cancelled)?;
     if !cancelled.is_empty() {
         let tally = Ends { stopped: cancelled.len() as u64, ..Ends::default() };
         executions::finish_fires(tx, &[(due.fire, tally)].into(), now_ms, &mut finished)?;
