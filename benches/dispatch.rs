@@ -1,52 +1,31 @@
 //! How fast executions go from a request to a finished record, on disk with `synchronous=FULL`.
 //!
-//! `many targets`: 100 invocations of 100 instances; `many invocations`: 10,000 invocations of one
-//! instance, submitted by 64 tasks that each await their durable id. Executors do nothing, so all
-//! the time is the engine's.
+//! `many targets`: 100 invocations of 100 instances, submitted by 16 tasks; `many invocations`: 10,000
+//! invocations of one instance, submitted by 64 tasks that each await their durable id.
+
+mod fleet;
 
 use std::time::{Duration, Instant};
 
-use adjutant::{ClosureExecutor, Engine, Instance, InvokeId, RunCommand};
+use adjutant::Engine;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tokio::runtime::Runtime;
 
-const EXECUTIONS: u64 = 10_000;
-const INSTANCES: usize = 100;
+use fleet::{EXECUTIONS, INSTANCES, PLACES};
+
+/// Tasks that ask for invocations of one instance.
 const SUBMITTERS: usize = 64;
 
 async fn open(folder: &std::path::Path) -> Engine {
-    let nothing = ClosureExecutor::new(|_task, _cx| std::future::ready(()));
     let engine = Engine::builder()
         .path(folder.join("bench.db"))
-        .max_concurrent(1_000)
-        .executor("nothing", nothing)
+        .max_concurrent(PLACES)
+        .executor("bench", fleet::at_once())
         .open()
         .await
         .expect("a new file opens");
-    for n in 0..INSTANCES {
-        let instance = Instance::new(format!("i-{n}")).executor("nothing");
-        engine.register_instance(instance).await.expect("a sound instance");
-    }
+    fleet::register(&engine, INSTANCES).await;
     engine
-}
-
-async fn wait_all(engine: &Engine, invocations: Vec<InvokeId>) {
-    for invoke_id in invocations {
-        engine.wait(&invoke_id).await.expect("the invocation ends");
-    }
-}
-
-/// The time from the first request to the last finished record.
-async fn many_targets(engine: &Engine) -> Duration {
-    let began = Instant::now();
-    let targets: Vec<String> = (0..INSTANCES).map(|n| format!("i-{n}")).collect();
-    let mut invocations = Vec::new();
-    for _ in 0..EXECUTIONS as usize / INSTANCES {
-        let request = RunCommand::shell("nothing").on(targets.iter().map(String::as_str));
-        invocations.push(engine.run_command(request).await.expect("a sound request").invoke_id);
-    }
-    wait_all(engine, invocations).await;
-    began.elapsed()
 }
 
 /// The time from the first request to the last durable id; the engine then finishes them unmeasured.
@@ -56,10 +35,9 @@ async fn many_invocations(engine: &Engine) -> Duration {
         let engine = engine.clone();
         tokio::spawn(async move {
             let mut ids = Vec::new();
-            for n in (submitter..EXECUTIONS as usize).step_by(SUBMITTERS) {
-                let target = format!("i-{}", n % INSTANCES);
-                let request = RunCommand::shell("nothing").on([target]);
-                ids.push(engine.run_command(request).await.expect("a sound request").invoke_id);
+            for n in (submitter..EXECUTIONS).step_by(SUBMITTERS) {
+                let instance = n % INSTANCES;
+                ids.push(fleet::begin(&engine, instance..instance + 1).await);
             }
             ids
         })
@@ -70,7 +48,7 @@ async fn many_invocations(engine: &Engine) -> Duration {
         invocations.extend(submitter.await.expect("a submitter ends"));
     }
     let took = began.elapsed();
-    wait_all(engine, invocations).await;
+    fleet::end(engine, invocations).await;
     took
 }
 
@@ -79,13 +57,13 @@ fn dispatch(c: &mut Criterion) {
     let folder = tempfile::tempdir_in(".").expect("a folder on the disk to be measured");
     let engine = runtime.block_on(open(folder.path()));
     let mut group = c.benchmark_group("dispatch");
-    group.throughput(Throughput::Elements(EXECUTIONS)).sample_size(10);
+    group.throughput(Throughput::Elements(EXECUTIONS as u64)).sample_size(10);
     group.bench_function("many targets", |b| {
         b.iter_custom(|rounds| {
             runtime.block_on(async {
                 let mut took = Duration::ZERO;
                 for _ in 0..rounds {
-                    took += many_targets(&engine).await;
+                    took += fleet::many_targets(&engine).await;
                 }
                 took
             })

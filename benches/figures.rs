@@ -11,6 +11,8 @@
 //!
 //! No criterion: what is compared takes turns, and what counts is the median.
 
+mod fleet;
+
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -23,16 +25,12 @@ use adjutant::{
     ClosureExecutor, DescribeInvocationResults, Engine, EngineBuilder, Executor, Instance,
     InvokeId, Limits, RunCommand,
 };
+use fleet::{EXECUTIONS, INSTANCES, at_once, begin, end};
 use rusqlite::Connection;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-/// Executions of a round, in invocations of [`INSTANCES`].
-const EXECUTIONS: usize = 10_000;
-const INSTANCES: usize = 100;
-/// Callers that register instances, and make requests that nobody measures, at a time.
-const SUBMITTERS: usize = 64;
 const LONE_RUNS: usize = 1_000;
 const SLEEPS: usize = 5_000;
 const SLEEP: Duration = Duration::from_millis(100);
@@ -137,10 +135,6 @@ fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in(".").expect("a folder on the disk to be measured")
 }
 
-fn at_once() -> impl Executor {
-    ClosureExecutor::new(|_task, _cx| std::future::ready(()))
-}
-
 fn builder(path: &Path, places: usize, executor: impl Executor) -> EngineBuilder {
     let mut limits = Limits::default();
     limits.instances_max = PENDING_INSTANCES;
@@ -150,17 +144,7 @@ fn builder(path: &Path, places: usize, executor: impl Executor) -> EngineBuilder
 /// An engine on a new file with so many instances.
 async fn open(builder: EngineBuilder, instances: usize) -> Engine {
     let engine = builder.open().await.expect("a new file opens");
-    let mut registering = JoinSet::new();
-    for first in 0..SUBMITTERS {
-        let engine = engine.clone();
-        registering.spawn(async move {
-            for n in (first..instances).step_by(SUBMITTERS) {
-                let instance = Instance::new(format!("i-{n}")).executor("bench");
-                engine.register_instance(instance).await.expect("a sound instance");
-            }
-        });
-    }
-    registering.join_all().await;
+    fleet::register(&engine, instances).await;
     engine
 }
 
@@ -168,27 +152,9 @@ async fn close(engine: Engine) {
     engine.shutdown(Duration::from_secs(5)).await;
 }
 
-/// Runs something on the instances of these numbers; the invocation.
-async fn begin(engine: &Engine, instances: std::ops::Range<usize>) -> InvokeId {
-    let request = RunCommand::shell("nothing").on(instances.map(|n| format!("i-{n}")));
-    engine.run_command(request).await.expect("a sound request").invoke_id
-}
-
-async fn end(engine: &Engine, invocations: Vec<InvokeId>) {
-    for invoke_id in invocations {
-        engine.wait(&invoke_id).await.expect("the invocation ends");
-    }
-}
-
-/// Executions a second, from the first request to the last finished record.
+/// Executions a second.
 async fn many_targets(engine: &Engine) -> f64 {
-    let began = Instant::now();
-    let mut invocations = Vec::new();
-    for _ in 0..EXECUTIONS / INSTANCES {
-        invocations.push(begin(engine, 0..INSTANCES).await);
-    }
-    end(engine, invocations).await;
-    EXECUTIONS as f64 / began.elapsed().as_secs_f64()
+    EXECUTIONS as f64 / fleet::many_targets(engine).await.as_secs_f64()
 }
 
 /// What one invocation takes on an engine with nothing else to do, and what a commit takes.
@@ -354,8 +320,8 @@ async fn growth(rows: usize) {
     let oldest = fill(&large, rows).await;
     let size = fs::metadata(&large).expect("it is there").len() as f64 / 1e9;
     row(format!("growth: a file of {rows} finished executions"), format!("{size:.2} GB"), "");
-    let small = open(builder(&small, 1_000, at_once()), INSTANCES).await;
-    let large = builder(&large, 1_000, at_once()).open().await.expect("the file is there");
+    let small = open(builder(&small, fleet::PLACES, at_once()), INSTANCES).await;
+    let large = builder(&large, fleet::PLACES, at_once()).open().await.expect("the file is there");
     let (mut before, mut after) = (Vec::new(), Vec::new());
     for _ in 0..GROWTH_ROUNDS {
         before.push(many_targets(&small).await);
@@ -369,7 +335,7 @@ async fn growth(rows: usize) {
 
 /// Fills a file with copies of what an engine has stored and finished; the oldest invocation.
 async fn fill(path: &Path, rows: usize) -> InvokeId {
-    let engine = open(builder(path, 1_000, at_once()), INSTANCES).await;
+    let engine = open(builder(path, fleet::PLACES, at_once()), INSTANCES).await;
     // One more, which nothing has run on but one execution, the oldest.
     let rare = Instance::new("rare").executor("bench");
     engine.register_instance(rare).await.expect("a sound instance");

@@ -8,17 +8,19 @@
 //! of these steps. `commits`: one row a transaction, which is what a commit costs. `engine`: the `many
 //! targets` of `dispatch` and `rows` in turns, and the median of their ratios.
 
+mod fleet;
+
 use std::env;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use adjutant::{ClosureExecutor, Engine, Instance, RunCommand};
+use adjutant::Engine;
 use criterion::{Criterion, Throughput, criterion_group};
 use rusqlite::{Connection, Transaction};
 use tokio::runtime::Runtime;
 
-const EXECUTIONS: usize = 10_000;
-const INSTANCES: usize = 100;
+use fleet::{EXECUTIONS, INSTANCES, PLACES};
+
 const BATCH: usize = 500;
 /// Rows of `commits`.
 const COMMITS: usize = 100;
@@ -103,34 +105,15 @@ impl Bare {
 }
 
 async fn open(folder: &Path) -> Engine {
-    let nothing = ClosureExecutor::new(|_task, _cx| std::future::ready(()));
     let engine = Engine::builder()
         .path(folder.join("engine.db"))
-        .max_concurrent(1_000)
-        .executor("nothing", nothing)
+        .max_concurrent(PLACES)
+        .executor("bench", fleet::at_once())
         .open()
         .await
         .expect("a new file opens");
-    for n in 0..INSTANCES {
-        let instance = Instance::new(format!("i-{n}")).executor("nothing");
-        engine.register_instance(instance).await.expect("a sound instance");
-    }
+    fleet::register(&engine, INSTANCES).await;
     engine
-}
-
-/// The time from the first request to the last finished record.
-async fn many_targets(engine: &Engine) -> Duration {
-    let began = Instant::now();
-    let targets: Vec<String> = (0..INSTANCES).map(|n| format!("i-{n}")).collect();
-    let mut invocations = Vec::new();
-    for _ in 0..EXECUTIONS / INSTANCES {
-        let request = RunCommand::shell("nothing").on(targets.iter().map(String::as_str));
-        invocations.push(engine.run_command(request).await.expect("a sound request").invoke_id);
-    }
-    for invoke_id in invocations {
-        engine.wait(&invoke_id).await.expect("the invocation ends");
-    }
-    began.elapsed()
 }
 
 fn store(c: &mut Criterion) {
@@ -160,7 +143,7 @@ fn engine() {
     let (mut rows, mut executions, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
         rows.push(rate(bare.rows()));
-        executions.push(rate(runtime.block_on(many_targets(&engine))));
+        executions.push(rate(runtime.block_on(fleet::many_targets(&engine))));
         ratios.push(executions[executions.len() - 1] / rows[rows.len() - 1]);
     }
     runtime.block_on(engine.shutdown(Duration::from_secs(5)));

@@ -19,8 +19,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 use crate::authorizer::DynAuthorizer;
@@ -28,7 +28,7 @@ use crate::clock::{Clock, now_ms};
 use crate::command::content::Content;
 use crate::command::template::{Facts, Template};
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::event::{Change, Hub};
 use crate::execution::{Outcome, StopReason, Verdict};
 use crate::executor::{DynExecutor, ExecutionContext, Resumption, Scratch, Task, ask_to_stop};
@@ -57,8 +57,8 @@ pub(crate) use orders::{Launch, Line, Reservation};
 /// Executors by the name that instances give.
 pub(crate) type Executors = HashMap<String, Arc<dyn DynExecutor>>;
 
-/// Executions claimed in one commit.
-const CLAIM_MAX: usize = 1_024;
+/// Executions claimed by one step: few enough for the next to be claimed while these are started.
+const CLAIM_MAX: usize = 512;
 
 /// What the loop works with.
 pub(crate) struct Resources {
@@ -100,12 +100,14 @@ impl Dispatcher {
         let (still_alive, alive) = watch::channel(());
         let Resources { store, clock, .. } = &resources;
         let steps = Steps::new(Arc::clone(store), Arc::clone(&orders), Arc::clone(clock));
+        let (endings, outcomes) = mpsc::unbounded_channel();
         let work = Loop {
             orders: Arc::clone(&orders),
             backlog: Backlog::new(resources.config.concurrency_keys.clone()),
             resources,
-            tasks: JoinSet::new(),
-            execution_of: HashMap::new(),
+            endings,
+            outcomes,
+            left: Vec::new(),
             roster: Roster::default(),
             ended: Vec::new(),
             steps,
@@ -149,10 +151,12 @@ struct Loop {
     orders: Arc<Orders>,
     resources: Resources,
     backlog: Backlog,
-    tasks: JoinSet<Outcome>,
-    /// Whose task each is.
-    execution_of: HashMap<Id, ExecutionId>,
+    /// For what runs, to say how it ended.
+    endings: mpsc::UnboundedSender<(ExecutionId, Outcome)>,
+    outcomes: mpsc::UnboundedReceiver<(ExecutionId, Outcome)>,
     roster: Roster,
+    /// Tasks that are being dropped: what they watched over goes on without them.
+    left: Vec<JoinHandle<()>>,
     /// Ended, and on its way to no record yet.
     ended: Vec<(Ended, Running)>,
     steps: Steps,
@@ -184,7 +188,7 @@ impl Loop {
         loop {
             self.take_orders();
             let begun = self.begin_step();
-            let done = self.tasks.is_empty() && self.ended.is_empty() && self.steps.is_empty();
+            let done = self.roster.is_empty() && self.ended.is_empty() && self.steps.is_empty();
             if done && self.orders.is_at_end() {
                 break;
             }
@@ -193,6 +197,9 @@ impl Loop {
             }
             self.collect();
         }
+        for task in self.left {
+            let _ = task.await;
+        }
         self.resources.hub.close();
     }
 
@@ -200,16 +207,14 @@ impl Loop {
     async fn wait(&mut self) {
         tokio::select! {
             Some(step) = self.steps.next(), if !self.steps.is_empty() => self.conclude(step).await,
-            Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
-                self.note_end(ended);
-            }
+            Some((execution, outcome)) = self.outcomes.recv() => self.note_end(execution, outcome),
             () = self.orders.wake.notified() => self.claims_fail = false,
         }
     }
 
     fn collect(&mut self) {
-        while let Some(ended) = self.tasks.try_join_next_with_id() {
-            self.note_end(ended);
+        while let Ok((execution, outcome)) = self.outcomes.try_recv() {
+            self.note_end(execution, outcome);
         }
     }
 
@@ -250,18 +255,14 @@ impl Loop {
     fn let_go(&mut self) {
         for task in self.roster.remove_kept().filter_map(|running| running.task) {
             task.abort();
+            self.left.push(task);
         }
     }
 
-    fn note_end(&mut self, ended: Result<(Id, Outcome), JoinError>) {
-        let (id, outcome) = match ended {
-            Ok((id, outcome)) => (id, outcome),
-            Err(error) => (error.id(), Outcome::Broke { info: panic_message(error) }),
-        };
-        let execution = self.execution_of.remove(&id);
-        let running = execution.and_then(|execution| self.roster.remove(execution));
-        let Some(running) = running else { return };
-        self.end(running, outcome);
+    fn note_end(&mut self, execution: ExecutionId, outcome: Outcome) {
+        if let Some(running) = self.roster.remove(execution) {
+            self.end(running, outcome);
+        }
     }
 
     fn end(&mut self, mut running: Running, outcome: Outcome) {
@@ -533,9 +534,12 @@ impl Loop {
         let start = Start::new(store.meters(), &running, committed);
         let work =
             run::run(Arc::clone(executor), admission, task, cx, Arc::clone(&running.stop), start);
-        let task = self.tasks.spawn(work.instrument(trace::span(&running)));
-        let id = task.id();
-        self.execution_of.insert(id, running.id);
+        let work = work.instrument(trace::span(&running));
+        let (id, endings) = (running.id, self.endings.clone());
+        let task = tokio::spawn(async move {
+            // The loop hears of every end as long as it lasts.
+            let _ = endings.send((id, run::contain(work).await));
+        });
         self.roster.add(Running { task: Some(task), ..running });
     }
 
@@ -604,16 +608,5 @@ impl Loop {
         for &(invoke_id, status) in &finished.invocations {
             self.resources.hub.finish(invoke_id, status);
         }
-    }
-}
-
-fn panic_message(error: JoinError) -> String {
-    match error.try_into_panic() {
-        Ok(payload) => {
-            let text = payload.downcast_ref::<&str>().copied();
-            let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-            format!("the executor panicked: {}", text.unwrap_or("no message"))
-        }
-        Err(error) => format!("the executor's task was ended: {error}"),
     }
 }

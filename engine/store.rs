@@ -18,6 +18,7 @@ pub(crate) mod firing;
 pub(crate) mod host;
 pub(crate) mod instances;
 pub(crate) mod invocations;
+mod known;
 mod lock;
 pub(crate) mod meta;
 mod migrate;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 use crate::event::Change;
 use crate::execution::{Report, StopOrder};
@@ -64,7 +64,7 @@ pub(super) struct Running {
     pub started_at_ms: i64,
     pub started: Duration,
     /// None until its executor has it.
-    pub task: Option<AbortHandle>,
+    pub task: Option<JoinHandle<()>>,
 }
 
 impl Running {
@@ -116,6 +116,10 @@ impl Roster {
         self.running.insert(running.id, running);
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.running.is_empty()
+    }
+
     pub(super) fn get_mut(&mut self, execution: ExecutionId) -> Option<&mut Running> {
         self.running.get_mut(&execution)
     }
@@ -150,5 +154,14 @@ impl Roster {
     /// Forgets orders that no step under way can have claimed anything for: that has ended, or never was.
     pub(super) fn forget_stops(&mut self, steps: &UnderWay) {
         self.early_stops.retain(|_, (last, _)| steps.any_up_to(*last));
+    }
+}
+
+impl Drop for Roster {
+    /// Nothing runs on that nobody follows.
+    fn drop(&mut self) {
+        for task in self.running.values().filter_map(|running| running.task.as_ref()) {
+            task.abort();
+        }
     }
 }

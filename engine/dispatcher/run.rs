@@ -1,5 +1,9 @@
 //! One execution from its start to its end: the executor's work, against its timeout and a stop.
 
+use std::any::Any;
+use std::future::{self, Future};
+use std::panic::{self, AssertUnwindSafe};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,4 +56,20 @@ pub(super) async fn run(
             }
         }
     }
+}
+
+/// Lets an executor that panics end its execution, and nothing else.
+pub(super) async fn contain(work: impl Future<Output = Outcome>) -> Outcome {
+    let mut work = pin!(work);
+    let ended = future::poll_fn(|cx| {
+        let polled = panic::catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx)));
+        polled.map_or_else(|panic| Err(panic).into(), |polled| polled.map(Ok))
+    });
+    ended.await.unwrap_or_else(|panic| Outcome::Broke { info: panic_message(&*panic) })
+}
+
+fn panic_message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    format!("the executor panicked: {}", text.unwrap_or("no message"))
 }

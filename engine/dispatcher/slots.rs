@@ -59,6 +59,11 @@ impl Waiting {
         self.terms.as_ref().is_some_and(|terms| terms.priority >= URGENT)
     }
 
+    /// As far as is known, no more of its executions wait than this.
+    fn most(&self) -> usize {
+        self.terms.as_ref().map_or(1, |terms| terms.unfinished)
+    }
+
     pub(super) fn level(&self, now_ms: i64) -> u8 {
         // What has to be looked up is taken for what most are.
         self.terms.as_ref().map_or(PRIORITY, |terms| level(terms, now_ms))
@@ -260,7 +265,7 @@ impl Backlog {
         while turn.is_empty() && room > 0 {
             let Some(mut level) = self.turn.last_entry() else { break };
             let queue = level.get_mut();
-            let some: Vec<_> = queue.drain(..room.min(queue.len())).collect();
+            let some: Vec<_> = queue.drain(..enough(queue, room)).collect();
             if queue.is_empty() {
                 level.remove();
             }
@@ -375,6 +380,20 @@ pub(super) fn share(room: usize, fires: usize) -> usize {
 /// Executions of one fire lie side by side in the database, those of many do not.
 const SHARE_MIN: usize = 16;
 
+/// How many of the fires that wait use up `room` places; the rest are left for the next plan, which is
+/// made while this one is carried out.
+fn enough(queue: &VecDeque<Waiting>, room: usize) -> usize {
+    let mut left = room;
+    let used_up = queue.iter().position(|waiting| {
+        if left == 0 {
+            return true;
+        }
+        left = left.saturating_sub(waiting.most().clamp(1, SHARE_MIN));
+        false
+    });
+    used_up.unwrap_or(queue.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -382,7 +401,7 @@ mod tests {
     const NOW: i64 = 1_000_000;
 
     fn terms(priority: u8) -> Terms {
-        Terms { priority, since_ms: NOW, limits: None }
+        Terms { priority, since_ms: NOW, unfinished: 1, limits: None }
     }
 
     fn waiting(fire: i64) -> Waiting {
@@ -432,6 +451,21 @@ mod tests {
         check(64, 64, 16);
         check(2, 2, 16);
         check(5, 0, 16);
+    }
+
+    /// One step would have them all, and the next would have to wait for it.
+    #[test]
+    fn a_plan_takes_no_more_fires_than_its_places_are_enough_for() {
+        let sized =
+            |fire, unfinished| Waiting::all((fire, Terms { unfinished, ..terms(PRIORITY) }));
+        let check = |sizes: &[usize], want: [&[i64]; 3]| {
+            let mut backlog = with((1..).zip(sizes).map(|(fire, size)| sized(fire, *size)));
+            assert_eq!([40, 40, 40].map(|room| turn(&backlog.plan(room, NOW))), want, "{sizes:?}");
+        };
+        check(&[100; 5], [&[1, 2, 3], &[4, 5], &[]]);
+        check(&[100, 1, 1, 100, 20, 100], [&[1, 2, 3, 4, 5], &[6], &[]]);
+        // It may have come to nothing since.
+        check(&[0, 16, 16, 16], [&[1, 2, 3, 4], &[], &[]]);
     }
 
     #[test]

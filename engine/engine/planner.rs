@@ -86,7 +86,7 @@ impl Planner {
     /// When it runs on which of its targets.
     fn start(
         &self,
-        targets: Vec<Target>,
+        targets: Vec<Arc<Target>>,
         draft: &Draft,
         found: &mut Vec<Violation>,
     ) -> Option<Start> {
@@ -104,11 +104,13 @@ impl Planner {
         // Asked for once: that means to ask the system.
         let mut local = None;
         let mut by_zone: BTreeMap<String, FirstFire> = BTreeMap::new();
-        for Target { row, instance } in &targets {
-            let own = instance.time_zone.unwrap_or_else(|| *local.get_or_insert_with(Zone::local));
+        for target in &targets {
+            let row = target.row;
+            let own =
+                target.instance.time_zone.unwrap_or_else(|| *local.get_or_insert_with(Zone::local));
             let zone = schedule.bind(self.now, own).zone();
             if let Some(group) = by_zone.get_mut(&*zone.name()) {
-                group.target_rows.push(*row);
+                group.target_rows.push(row);
                 continue;
             }
             let first = recurrence.first_fire(schedule, self.now, zone, timeout_s, &self.limits);
@@ -120,20 +122,20 @@ impl Planner {
                 }
             };
             let delay_ms = delay_ms(draft.new.invoke_id, zone, recurrence.spread_s);
-            let first_fire = FirstFire { zone, at_ms, delay_ms, target_rows: vec![*row] };
+            let first_fire = FirstFire { zone, at_ms, delay_ms, target_rows: vec![row] };
             by_zone.insert(zone.to_string(), first_fire);
         }
         Some(Start::Planned(by_zone.into_values().collect()))
     }
 
     /// Checks what the content comes to on each target, its parameters filled in.
-    fn check_size(&self, targets: &[Target], draft: &Draft, found: &mut Vec<Violation>) {
+    fn check_size(&self, targets: &[Arc<Target>], draft: &Draft, found: &mut Vec<Violation>) {
         let Some(Definition { enable_parameter: true, content, .. }) = &draft.definition else {
             return;
         };
         let new = &draft.new;
         let script = Template::parse(content);
-        for Target { instance, .. } in targets {
+        for Target { instance, .. } in targets.iter().map(|target| &**target) {
             let facts = Facts {
                 names: &self.names,
                 instance_id: &instance.instance_id,
@@ -166,7 +168,7 @@ impl Planner {
         tx: Tx<'_>,
         draft: &Draft,
         found: &mut Vec<Violation>,
-    ) -> Result<Vec<Target>> {
+    ) -> Result<Vec<Arc<Target>>> {
         let wanted = &draft.targets;
         // What is too much to be looked up has been refused as that.
         if wanted.instance_ids.len() > self.limits.targets_max() {
@@ -187,8 +189,8 @@ impl Planner {
             // That none of them belongs to it goes without saying.
             group = None;
         }
-        for Target { instance, .. } in &targets {
-            self.check(instance, group, draft, found);
+        for target in &targets {
+            self.check(&target.instance, group, draft, found);
         }
         if self.limits.one_kind_of_instance {
             check_kinds(&targets, found);
@@ -196,12 +198,18 @@ impl Planner {
         Ok(targets)
     }
 
-    fn tagged(&self, tx: Tx<'_>, tags: &[Tag], found: &mut Vec<Violation>) -> Result<Vec<Target>> {
+    fn tagged(
+        &self,
+        tx: Tx<'_>,
+        tags: &[Tag],
+        found: &mut Vec<Violation>,
+    ) -> Result<Vec<Arc<Target>>> {
         if tags.len() > self.limits.resource_tags_max {
             return Ok(Vec::new());
         }
         let max = self.limits.tagged_instances_max;
         let targets = instances::tagged(tx, tags, max)?;
+        let targets: Vec<_> = targets.into_iter().map(Arc::new).collect();
         if targets.is_empty() {
             let message = "no registered instance has all of these tags";
             let code = "InvalidResourceTag.InstanceNotFound";
@@ -260,7 +268,7 @@ const STATE: &str = "Status";
 const AGENT: &str = "AgentStatus";
 const NO_AGENT: &str = "Agent";
 
-fn named(tx: Tx<'_>, ids: &[InstanceId], found: &mut Vec<Violation>) -> Result<Vec<Target>> {
+fn named(tx: Tx<'_>, ids: &[InstanceId], found: &mut Vec<Violation>) -> Result<Vec<Arc<Target>>> {
     let mut targets = Vec::with_capacity(ids.len());
     for (id, target) in ids.iter().zip(instances::find_all(tx, ids)?) {
         match target {
@@ -274,7 +282,7 @@ fn named(tx: Tx<'_>, ids: &[InstanceId], found: &mut Vec<Violation>) -> Result<V
 /// The field of instances of several kinds.
 const KIND: &str = "InstanceKind";
 
-fn check_kinds(targets: &[Target], found: &mut Vec<Violation>) {
+fn check_kinds(targets: &[Arc<Target>], found: &mut Vec<Violation>) {
     let mut kinds = targets.iter().map(|target| (&target.instance.kind, &target.instance));
     let Some((kind, first)) = kinds.next() else { return };
     if let Some((_, other)) = kinds.find(|(other, _)| *other != kind) {

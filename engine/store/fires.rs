@@ -76,6 +76,8 @@ pub(crate) struct Terms {
     pub priority: u8,
     /// When it was dealt with.
     pub since_ms: i64,
+    /// Its executions that had not ended when this was read: no more of them wait.
+    pub unfinished: usize,
     /// None if nothing holds its executions back but the free places.
     pub limits: Option<Arc<FireLimits>>,
 }
@@ -93,7 +95,7 @@ pub(crate) struct FireLimits {
 }
 
 const TERMS: &str = "id, priority, dealt_at_ms, invocation, concurrency_max, concurrency_key,
-    start_by_ms, opened IS NOT NULL";
+    start_by_ms, opened IS NOT NULL, unfinished";
 
 fn read_terms(row: &Row<'_>) -> rusqlite::Result<Terms> {
     let limits = FireLimits {
@@ -110,6 +112,7 @@ fn read_terms(row: &Row<'_>) -> rusqlite::Result<Terms> {
     Ok(Terms {
         priority: row.get(1)?,
         since_ms: row.get(2)?,
+        unfinished: row.get(8)?,
         limits: limited.then(|| Arc::new(limits)),
     })
 }

@@ -2,6 +2,7 @@
 //! The one place where an invocation meets those of its executions that have not ended.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::error::Result;
 use crate::execution::StopReason;
@@ -57,7 +58,7 @@ impl Fired {
 pub(super) fn at_once(
     tx: Tx<'_>,
     invocation: i64,
-    targets: &[Target],
+    targets: &[Arc<Target>],
     rate_control: &RateControl,
     claimed_at_ms: Option<i64>,
     now_ms: i64,
@@ -75,7 +76,7 @@ pub(super) fn at_once(
     };
     let fire = fires::insert(tx, &fire)?;
     let status = claimed_at_ms.map_or(ExecutionStatus::Pending, |_| Cause::Claimed.target());
-    let new = |target: &Target| NewExecution { instance: target.row, status, info: "" };
+    let new = |target: &Arc<Target>| NewExecution { instance: target.row, status, info: "" };
     let executions: Vec<_> = targets.iter().map(new).collect();
     let first = executions::insert(tx, fire, &executions, claimed_at_ms.unwrap_or(now_ms))?;
     open_first_wave(tx, fire, &bounds, first)?;

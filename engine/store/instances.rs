@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, Row, params_from_iter, types::Value};
 use serde::Serialize;
@@ -15,7 +16,7 @@ use super::claims::{self, Claimed};
 use super::commands::{json_or_null, read_json};
 use super::selections::AgentNarrow;
 use super::tags::{self, Tagged};
-use super::{Listing, Query, Slice, Tx, parse, unreadable};
+use super::{Listing, Query, Slice, Tx, known, parse, unreadable};
 
 /// An instance and its row.
 #[derive(Debug, Clone)]
@@ -48,6 +49,7 @@ const TARGET: &str = "i.id, i.instance_id, i.name, i.os_type, i.state, i.executo
 /// Registers an instance, or changes the one of that name; fires of which executions waited for it to
 /// run fewer, which it may do now.
 pub(crate) fn upsert(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Result<Vec<i64>> {
+    known::forget(&instance.instance_id);
     let row: i64 = tx.prepare_cached(
         "INSERT INTO instances (instance_id, name, os_type, state, executor, time_zone, resource_group_id,
              agent_status, agent_version, kind, attributes, shell, max_concurrency, registered_at_ms, updated_at_ms)
@@ -110,6 +112,7 @@ pub(crate) fn remove(tx: Tx<'_>, id: &InstanceId, now_ms: i64) -> Result<()> {
             ),
         });
     }
+    known::forget(id);
     tx.prepare_cached("UPDATE instances SET removed_at_ms = ?2 WHERE id = ?1")?
         .execute((target.row, now_ms))?;
     Ok(())
@@ -126,21 +129,38 @@ pub(crate) fn find(tx: Tx<'_>, id: &InstanceId) -> Result<Option<Target>> {
 }
 
 /// The instances of these names, in their order; none where there is none of a name.
-pub(crate) fn find_all(tx: Tx<'_>, ids: &[InstanceId]) -> Result<Vec<Option<Target>>> {
+pub(crate) fn find_all(tx: Tx<'_>, ids: &[InstanceId]) -> Result<Vec<Option<Arc<Target>>>> {
+    let mut targets = known::get(ids);
+    let unknown = targets.iter().zip(ids).filter(|(target, _)| target.is_none());
+    let found = look_up(tx, unknown.map(|(_, id)| id).collect())?;
+    for (target, id) in targets.iter_mut().zip(ids) {
+        if target.is_none() {
+            *target = found.get(id).cloned().inspect(known::add);
+        }
+    }
+    Ok(targets)
+}
+
+fn look_up(tx: Tx<'_>, ids: Vec<&InstanceId>) -> Result<HashMap<InstanceId, Arc<Target>>> {
+    let mut found = HashMap::with_capacity(ids.len());
+    let mut add = |target: Target| {
+        found.insert(target.instance.instance_id.clone(), Arc::new(target));
+    };
     if ids.len() <= FEW {
-        return ids.iter().map(|id| find(tx, id)).collect();
+        for id in ids {
+            find(tx, id)?.into_iter().for_each(&mut add);
+        }
+        return Ok(found);
     }
     let mut query = tx.prepare_cached(&format!(
         "SELECT {TARGET} FROM json_each(?1) wanted CROSS JOIN instances i ON i.instance_id = wanted.value
          WHERE i.removed_at_ms IS NULL"
     ))?;
-    let mut rows = query.query([json(ids)?])?;
-    let mut found = HashMap::with_capacity(ids.len());
+    let mut rows = query.query([json(&ids)?])?;
     while let Some(row) = rows.next()? {
-        let target = read_target(row)?;
-        found.insert(target.instance.instance_id.clone(), target);
+        add(read_target(row)?);
     }
-    Ok(ids.iter().map(|id| found.remove(id)).collect())
+    Ok(found)
 }
 
 /// So many are found faster one by one than by a JSON document.
@@ -288,6 +308,7 @@ pub(crate) fn activity(tx: Tx<'_>, targets: &[Target]) -> Result<Vec<Activity>> 
 
 /// Takes note that the host has seen an instance, and whether its agent is up.
 pub(crate) fn set_seen(tx: Tx<'_>, id: &InstanceId, agent: AgentStatus, now_ms: i64) -> Result<()> {
+    known::forget(id);
     let changed = tx
         .prepare_cached(
             "UPDATE instances SET seen_at_ms = ?2, agent_status = ?3

@@ -69,7 +69,7 @@ impl NewInvocation {
     }
 
     /// Whether all that holds its executions back is the number of free places.
-    pub(crate) fn is_unbounded(&self, targets: &[Target]) -> bool {
+    pub(crate) fn is_unbounded(&self, targets: &[Arc<Target>]) -> bool {
         self.rate_control.is_default()
             && targets.iter().all(|target| target.instance.max_concurrency.is_none())
     }
@@ -112,7 +112,7 @@ pub(crate) struct FirstFire {
 /// When an invocation runs on its targets.
 #[derive(Debug)]
 pub(crate) enum Start {
-    Now { targets: Vec<Target> },
+    Now { targets: Vec<Arc<Target>> },
     Planned(Vec<FirstFire>),
     AtBoot { target_rows: Vec<i64> },
 }

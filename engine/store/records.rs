@@ -31,7 +31,8 @@ const RESULT_COLUMNS: &str =
     "e.id, f.invocation, i.instance_id, e.attempt, e.status, e.started_at_ms,
     e.stop_at_ms, e.finished_at_ms, e.exit_code, e.signal, e.error_code, e.error_info, e.instance,
     e.user_time_us, e.system_time_us, e.max_rss_bytes, e.memory_peak_bytes, e.stop_cause,
-    e.stopped_by, e.stop_reason, e.retry_at_ms";
+    e.stopped_by, e.stop_reason, e.retry_at_ms, EXISTS (SELECT 1 FROM results WHERE execution = e.id),
+    EXISTS (SELECT 1 FROM outputs WHERE execution = e.id)";
 
 /// Picks the executions of the latest fire of an invocation on an instance: with [`LAST_ATTEMPT`],
 /// the latest of all. So each condition looks at what is later only, however long the history
@@ -114,7 +115,12 @@ pub(crate) fn all_of(tx: Tx<'_>, invocation: i64) -> Result<Vec<InvocationResult
     let mut known = Known::default();
     let mut query = if known.invocation(tx, invocation)?.runs_once {
         tx.prepare_cached(&format!(
-            "SELECT {RESULT_COLUMNS} FROM {RESULT_TABLES} WHERE f.invocation = ?1 ORDER BY e.id"
+            "SELECT {RESULT_COLUMNS} FROM fires f INDEXED BY fires_by_invocation CROSS JOIN executions e
+                 JOIN invocations v ON v.id = f.invocation JOIN instances i ON i.id = e.instance
+             WHERE f.invocation = ?1 AND +e.fire = f.id AND e.id BETWEEN
+                 (SELECT min(id) FROM executions INDEXED BY executions_by_fire WHERE fire = f.id) AND
+                 (SELECT max(id) FROM executions INDEXED BY executions_by_fire WHERE fire = f.id)
+             ORDER BY f.id, e.id"
         ))?
     } else {
         tx.prepare_cached(&format!(
@@ -217,7 +223,10 @@ pub(super) fn read(
     let status = read_status(row, 4)?;
     let (start_time, finish_time) = (time(5)?, time(7)?);
     let duration = start_time.zip(finish_time).map(|(start, finish)| finish - start);
-    let (result, result_error) = match results::get(tx, execution_id)? {
+    // Most have neither: to ask for each apart would take longer than to read the record.
+    let (has_result, has_output) = (row.get(21)?, row.get(22)?);
+    let found = if has_result { results::get(tx, execution_id)? } else { None };
+    let (result, result_error) = match found {
         None => (None, String::new()),
         Some(Ok(result)) => (Some(result), String::new()),
         Some(Err(why)) => (None, why),
@@ -273,7 +282,8 @@ pub(super) fn read(
         oss_output_error_info: delivery.error_info,
     };
     if let Some(encoding) = output {
-        result.set_output(outputs::get(tx, execution_id)?, encoding);
+        let output = if has_output { outputs::get(tx, execution_id)? } else { Output::default() };
+        result.set_output(output, encoding);
     }
     Ok(result)
 }

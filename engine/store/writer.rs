@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::error::{Error, Result, StorageErrorKind};
 use crate::metrics::{Meters, tally};
 
-use super::{Tx, at, storage};
+use super::{Tx, at, known, storage};
 
 /// Writes that wait for the thread; past this callers wait to be let in.
 const QUEUE_MAX: usize = 1_024;
@@ -169,6 +169,7 @@ fn run(
     path: Option<&Path>,
     meters: &Meters,
 ) {
+    known::start();
     let mut batch = Vec::with_capacity(BATCH_MAX);
     while let Some(first) = jobs.blocking_recv() {
         let committed = write_batch(connection, first, &mut jobs, &mut batch);
@@ -230,6 +231,7 @@ fn write_last(connection: &Connection, batch: &mut [Box<dyn Job>], apart: &mut b
     *apart = true;
     execute(connection, "ROLLBACK")?;
     tally::take();
+    known::forget_all();
     // All of it before any of it is done again: what one holds another may need.
     batch.iter_mut().for_each(|job| job.forget());
     execute(connection, "BEGIN IMMEDIATE")?;
@@ -246,6 +248,7 @@ fn write_apart(connection: &Connection, job: &mut dyn Job) -> Result<()> {
         }
         execute(connection, "ROLLBACK TO job")?;
         tally::back_to(counted);
+        known::forget_all();
     }
     execute(connection, "RELEASE job")
 }
@@ -260,6 +263,7 @@ fn undone(error: Error) -> Error {
 
 /// Ends a transaction that cannot be committed; its first error is the one to report.
 fn roll_back(connection: &Connection) {
+    known::forget_all();
     if !connection.is_autocommit() {
         let _ = execute(connection, "ROLLBACK");
     }
