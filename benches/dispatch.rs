@@ -1,10 +1,12 @@
 //! How fast executions go from a request to a finished record, on disk with `synchronous=FULL`.
 //!
-//! `many targets`: 100 invocations of 100 instances, submitted by 16 tasks; `many invocations`: 10,000
-//! invocations of one instance, submitted by 64 tasks that each await their durable id.
+//! `many targets`: 100 invocations of 100 instances, submitted by 16 tasks, with places for all of them;
+//! `few places`: the same with 64 places, for which they wait in turn; `many invocations`: 10,000 invocations
+//! of one instance, submitted by 64 tasks that each await their durable id.
 
 mod fleet;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use adjutant::Engine;
@@ -16,10 +18,13 @@ use fleet::{EXECUTIONS, INSTANCES, PLACES};
 /// Tasks that ask for invocations of one instance.
 const SUBMITTERS: usize = 64;
 
-async fn open(folder: &std::path::Path) -> Engine {
+/// Places for some of a round only.
+const FEW_PLACES: usize = 64;
+
+async fn open(file: &Path, places: usize) -> Engine {
     let engine = Engine::builder()
-        .path(folder.join("bench.db"))
-        .max_concurrent(PLACES)
+        .path(file)
+        .max_concurrent(places)
         .executor("bench", fleet::at_once())
         .open()
         .await
@@ -55,20 +60,23 @@ async fn many_invocations(engine: &Engine) -> Duration {
 fn dispatch(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     let folder = tempfile::tempdir_in(".").expect("a folder on the disk to be measured");
-    let engine = runtime.block_on(open(folder.path()));
+    let engine = runtime.block_on(open(&folder.path().join("bench.db"), PLACES));
+    let narrow = runtime.block_on(open(&folder.path().join("narrow.db"), FEW_PLACES));
     let mut group = c.benchmark_group("dispatch");
     group.throughput(Throughput::Elements(EXECUTIONS as u64)).sample_size(10);
-    group.bench_function("many targets", |b| {
-        b.iter_custom(|rounds| {
-            runtime.block_on(async {
-                let mut took = Duration::ZERO;
-                for _ in 0..rounds {
-                    took += fleet::many_targets(&engine).await;
-                }
-                took
-            })
+    for (name, engine) in [("many targets", &engine), ("few places", &narrow)] {
+        group.bench_function(name, |b| {
+            b.iter_custom(|rounds| {
+                runtime.block_on(async {
+                    let mut took = Duration::ZERO;
+                    for _ in 0..rounds {
+                        took += fleet::many_targets(engine).await;
+                    }
+                    took
+                })
+            });
         });
-    });
+    }
     group.bench_function("many invocations", |b| {
         b.iter_custom(|rounds| {
             runtime.block_on(async {
@@ -81,7 +89,9 @@ fn dispatch(c: &mut Criterion) {
         });
     });
     group.finish();
-    runtime.block_on(engine.shutdown(Duration::from_secs(5)));
+    for engine in [engine, narrow] {
+        runtime.block_on(engine.shutdown(Duration::from_secs(5)));
+    }
 }
 
 criterion_group!(benches, dispatch);

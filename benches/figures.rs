@@ -37,7 +37,7 @@ const SLEEP: Duration = Duration::from_millis(100);
 const PENDING: usize = 1_000_000;
 /// Targets of an invocation that waits; more than the pages allow, so that there are fewer requests.
 const PENDING_INSTANCES: usize = 1_000;
-const PLACES: usize = 64;
+const FEW_PLACES: usize = 64;
 /// Finished executions in the large file, unless `--rows` says otherwise.
 const ROWS: usize = 10_000_000;
 const ROUNDS: usize = 5;
@@ -160,7 +160,7 @@ async fn many_targets(engine: &Engine) -> f64 {
 /// What one invocation takes on an engine with nothing else to do, and what a commit takes.
 async fn lone(runs: usize) {
     let folder = folder();
-    let engine = open(builder(&folder.path().join("engine.db"), PLACES, at_once()), 1).await;
+    let engine = open(builder(&folder.path().join("engine.db"), FEW_PLACES, at_once()), 1).await;
     let bare = Connection::open(folder.path().join("bare.db")).expect("a new file opens");
     bare.pragma_update(None, "journal_mode", "wal").expect("a WAL");
     bare.pragma_update(None, "synchronous", "full").expect("synced commits");
@@ -224,7 +224,7 @@ fn pending(runtime: &Runtime, executions: usize) {
     let folder = folder();
     let (empty, queue) = (folder.path().join("empty.db"), folder.path().join("queue.db"));
     runtime.block_on(async {
-        close(open(builder(&empty, PLACES, at_once()).idle(), INSTANCES).await).await;
+        close(open(builder(&empty, FEW_PLACES, at_once()).idle(), INSTANCES).await).await;
         make_queue(&queue, executions).await;
     });
     let (idle_mb, held_mb) = (resident_with(&empty), resident_with(&queue));
@@ -237,7 +237,7 @@ fn pending(runtime: &Runtime, executions: usize) {
         queued.push(runtime.block_on(drain(&queue)));
         unqueued.push(runtime.block_on(async {
             let engine =
-                builder(&empty, PLACES, at_once()).open().await.expect("the file is there");
+                builder(&empty, FEW_PLACES, at_once()).open().await.expect("the file is there");
             let rate = many_targets(&engine).await;
             close(engine).await;
             rate
@@ -248,7 +248,7 @@ fn pending(runtime: &Runtime, executions: usize) {
 
 /// Fills a file with executions that wait: an engine that starts nothing takes the requests.
 async fn make_queue(path: &Path, executions: usize) {
-    let engine = open(builder(path, PLACES, at_once()).idle(), PENDING_INSTANCES).await;
+    let engine = open(builder(path, FEW_PLACES, at_once()).idle(), PENDING_INSTANCES).await;
     let began = Instant::now();
     for _ in 0..executions / PENDING_INSTANCES {
         begin(&engine, 0..PENDING_INSTANCES).await;
@@ -272,7 +272,7 @@ async fn drain(path: &Path) -> f64 {
         }
         std::future::ready(())
     });
-    let engine = builder(path, PLACES, executor).open().await.expect("the file is there");
+    let engine = builder(path, FEW_PLACES, executor).open().await.expect("the file is there");
     first.notified().await;
     let began = Instant::now();
     last.notified().await;
@@ -297,7 +297,7 @@ fn resident_with(path: &Path) -> f64 {
 /// Opens the file, fills its places with what does not end, and prints how much memory that takes.
 async fn hold_and_tell(path: &Path) {
     let executor = ClosureExecutor::new(|_task, _cx| std::future::pending::<()>());
-    let engine = builder(path, PLACES, executor).open().await.expect("the file is there");
+    let engine = builder(path, FEW_PLACES, executor).open().await.expect("the file is there");
     // Past what opening starts.
     tokio::time::sleep(Duration::from_secs(2)).await;
     println!("{:.1}", resident_mb());

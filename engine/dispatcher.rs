@@ -17,6 +17,7 @@ mod trace;
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
@@ -57,7 +58,7 @@ pub(crate) use orders::{Launch, Line, Reservation};
 /// Executors by the name that instances give.
 pub(crate) type Executors = HashMap<String, Arc<dyn DynExecutor>>;
 
-/// Executions claimed by one step: few enough for the next to be claimed while these are started.
+/// Executions claimed by one step: few enough for the next to be claimed while these start.
 const CLAIM_MAX: usize = 512;
 
 /// What the loop works with.
@@ -107,7 +108,7 @@ impl Dispatcher {
             resources,
             endings,
             outcomes,
-            left: Vec::new(),
+            let_go: Vec::new(),
             roster: Roster::default(),
             ended: Vec::new(),
             steps,
@@ -151,12 +152,13 @@ struct Loop {
     orders: Arc<Orders>,
     resources: Resources,
     backlog: Backlog,
-    /// For what runs, to say how it ended.
+    /// For what runs, to say how it ended: one message each, so there are no more than run.
     endings: mpsc::UnboundedSender<(ExecutionId, Outcome)>,
     outcomes: mpsc::UnboundedReceiver<(ExecutionId, Outcome)>,
     roster: Roster,
-    /// Tasks that are being dropped: what they watched over goes on without them.
-    left: Vec<JoinHandle<()>>,
+    /// Tasks that are being dropped, and until then hold folders and pipes: what they watched over goes on
+    /// without them.
+    let_go: Vec<JoinHandle<()>>,
     /// Ended, and on its way to no record yet.
     ended: Vec<(Ended, Running)>,
     steps: Steps,
@@ -180,6 +182,34 @@ struct Starting {
     committed: Option<Duration>,
 }
 
+/// Tells the loop how an execution ended, whatever becomes of its task.
+struct Ending {
+    id: ExecutionId,
+    outcome: Option<Outcome>,
+    endings: mpsc::UnboundedSender<(ExecutionId, Outcome)>,
+}
+
+impl Ending {
+    fn new(id: ExecutionId, endings: mpsc::UnboundedSender<(ExecutionId, Outcome)>) -> Self {
+        Self { id, outcome: None, endings }
+    }
+
+    fn tell(mut self, outcome: Outcome) {
+        self.outcome = Some(outcome);
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // A task that is dropped has not ended anything: what it watched over may go on.
+        let broke = thread::panicking()
+            .then(|| Outcome::Broke { info: "the executor panicked".to_owned() });
+        let Some(outcome) = self.outcome.take().or(broke) else { return };
+        // It fails only once the loop is gone.
+        let _ = self.endings.send((self.id, outcome));
+    }
+}
+
 impl Loop {
     async fn run(mut self, going_on: Vec<GoingOn>) {
         if self.orders.phase() == Phase::Working {
@@ -197,7 +227,7 @@ impl Loop {
             }
             self.collect();
         }
-        for task in self.left {
+        for task in self.let_go {
             let _ = task.await;
         }
         self.resources.hub.close();
@@ -255,7 +285,7 @@ impl Loop {
     fn let_go(&mut self) {
         for task in self.roster.remove_kept().filter_map(|running| running.task) {
             task.abort();
-            self.left.push(task);
+            self.let_go.push(task);
         }
     }
 
@@ -330,7 +360,9 @@ impl Loop {
         if room == 0 && self.ended.is_empty() {
             return false;
         }
-        let plan = self.backlog.plan(room, now_ms(&*self.resources.clock));
+        let mut plan = self.backlog.plan(room, now_ms(&*self.resources.clock));
+        // What ends lets others have its instance.
+        self.orders.free_places(plan.give_back(self.ended.len()));
         if plan.is_empty() && self.ended.is_empty() {
             // Whatever waits, waits for something else than a place.
             self.give_up(&plan);
@@ -535,11 +567,8 @@ impl Loop {
         let work =
             run::run(Arc::clone(executor), admission, task, cx, Arc::clone(&running.stop), start);
         let work = work.instrument(trace::span(&running));
-        let (id, endings) = (running.id, self.endings.clone());
-        let task = tokio::spawn(async move {
-            // The loop hears of every end as long as it lasts.
-            let _ = endings.send((id, run::contain(work).await));
-        });
+        let ending = Ending::new(running.id, self.endings.clone());
+        let task = tokio::spawn(async move { ending.tell(run::contain(work).await) });
         self.roster.add(Running { task: Some(task), ..running });
     }
 

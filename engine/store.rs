@@ -45,7 +45,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter};
 
 use crate::config::Durability;
 use crate::error::{Error, Result, StorageError, StorageErrorKind, Violation};
-use crate::metrics::{Meters, tally};
+use crate::metrics::Meters;
+use crate::metrics::tally::{self, Tally};
 use connection::Access;
 pub use host::{HostError, HostTransaction};
 use lock::Lock;
@@ -240,8 +241,7 @@ pub(crate) fn apart<T>(tx: Tx<'_>, op: impl FnOnce() -> Result<T>) -> Result<T> 
             // All of the transaction has been undone, this with it.
             return done;
         }
-        tx.prepare_cached("ROLLBACK TO apart")?.execute(())?;
-        tally::back_to(counted);
+        undo_to(tx, "apart", counted)?;
     }
     tx.prepare_cached("RELEASE apart")?.execute(())?;
     done
@@ -252,10 +252,17 @@ pub(crate) fn trial<T>(tx: Tx<'_>, op: impl FnOnce() -> Result<T>) -> Result<T> 
     tx.prepare_cached("SAVEPOINT trial")?.execute(())?;
     let counted = tally::so_far();
     let done = op();
-    tx.prepare_cached("ROLLBACK TO trial")?.execute(())?;
-    tally::back_to(counted);
+    undo_to(tx, "trial", counted)?;
     tx.prepare_cached("RELEASE trial")?.execute(())?;
     done
+}
+
+/// Undoes what has been done since a savepoint, when so much had been counted.
+fn undo_to(tx: Tx<'_>, savepoint: &str, counted: Tally) -> Result<()> {
+    tx.prepare_cached(&format!("ROLLBACK TO {savepoint}"))?.execute(())?;
+    tally::back_to(counted);
+    known::forget_all();
+    Ok(())
 }
 
 /// Names the file in an error of the database.

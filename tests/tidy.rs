@@ -60,7 +60,8 @@ fn code<'a>(path: &Path, text: &'a str) -> &'a str {
     if path.ends_with("tests.rs") {
         return "";
     }
-    text.split("#[cfg(test)]").next().unwrap_or_default()
+    let tests = "#[cfg(test)]\nmod tests {";
+    text.split(tests).next().unwrap_or_default()
 }
 
 #[test]
@@ -76,6 +77,10 @@ fn modules_import_downwards_only() {
             continue;
         };
         for (number, line) in code(&path, &text).lines().enumerate() {
+            // A document may lead anywhere.
+            if line.trim_start().starts_with("//") {
+                continue;
+            }
             for used in line.split("crate::").skip(1) {
                 let used: String =
                     used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
@@ -134,7 +139,12 @@ fn things_have_their_place() {
             ],
             "every task has an owner",
         ),
-        (&["unbounded_channel", "mpsc::unbounded"], &[], "every queue has a limit"),
+        (
+            &["unbounded_channel", "mpsc::unbounded"],
+            // One message for each execution that runs.
+            &["engine/dispatcher.rs"],
+            "every queue has a limit",
+        ),
         (&["unwrap()"], &[], "say why it cannot fail, or return the error"),
         (&["todo!", "unimplemented!", "dbg!", "println!", "eprintln!"], &[], "not in a library"),
     ];

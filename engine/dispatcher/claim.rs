@@ -59,7 +59,7 @@ pub(super) fn claim(
     let levels: Vec<_> = turn.iter().map(|(waiting, _)| waiting.level(now_ms)).collect();
     let top = levels.iter().copied().max().unwrap_or_default();
     let served = levels.iter().filter(|level| **level == top).count();
-    let share = share(plan.room, served);
+    let share = share(plan.room, served + plan.beside);
     for (number, ((waiting, most), level)) in turn.into_iter().zip(levels).enumerate() {
         let is_planned = number < plan.turn.len();
         let max = if level == top { share.min(most).min(left) } else { 0 };
@@ -160,6 +160,9 @@ impl ClaimedWork {
         }
         if let Some(after) = found.more_after {
             fire.after = after;
+            if let Some(terms) = &mut fire.terms {
+                terms.unfinished = terms.unfinished.saturating_sub(count);
+            }
             self.taken.served.push(fire);
         }
         Ok(count)

@@ -59,8 +59,9 @@ impl Waiting {
         self.terms.as_ref().is_some_and(|terms| terms.priority >= URGENT)
     }
 
-    /// As far as is known, no more of its executions wait than this.
-    fn most(&self) -> usize {
+    /// How many of its executions wait, as far as is known. What has to be looked up is taken for one: no
+    /// place stays free because it turns out to be less.
+    fn size(&self) -> usize {
         self.terms.as_ref().map_or(1, |terms| terms.unfinished)
     }
 
@@ -81,10 +82,13 @@ pub(super) struct Look {
 /// What to claim, worked out before the transaction that does it.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
-    /// Those whose turn it is, no more than there is room; each with the most that it may have.
+    /// Those whose turn it is, no more than use up the room; each with the most that it may have.
     pub turn: Vec<(Waiting, usize)>,
     /// Free places.
     pub room: usize,
+    /// Fires of the same level in other plans, which are to have no less.
+    pub beside: usize,
+    number: u64,
     /// Where new fires are looked for: urgent ones, and others.
     pub looks: Option<[Look; 2]>,
 }
@@ -103,6 +107,16 @@ pub(super) struct Taken {
     pub claimed: Vec<usize>,
     /// Of each look, the newest fire found, and whether there may be newer ones still.
     pub found: [(Option<i64>, bool); 2],
+}
+
+/// A plan that is being carried out.
+#[derive(Debug)]
+struct UnderWay {
+    number: u64,
+    level: u8,
+    fires: usize,
+    /// Whether more of its executions wait than it has places.
+    is_short: bool,
 }
 
 /// What several fires may have to share.
@@ -144,7 +158,10 @@ pub(super) struct Backlog {
     /// Whether a plan that is being carried out looks for those: one at a time does.
     is_looking: bool,
     /// Plans for places that are being carried out.
-    plans: usize,
+    under_way: Vec<UnderWay>,
+    plans_made: u64,
+    /// Whether the last plan used its places: the fires have what they are taken for.
+    sizes_hold: bool,
 }
 
 impl Backlog {
@@ -159,7 +176,9 @@ impl Backlog {
             newest: [0; 2],
             may_have_new: true,
             is_looking: false,
-            plans: 0,
+            under_way: Vec::new(),
+            plans_made: 0,
+            sizes_hold: true,
         }
     }
 
@@ -247,7 +266,7 @@ impl Backlog {
 
     /// Whether nothing waits for a place, as far as is known here.
     pub(super) fn is_idle(&self) -> bool {
-        !self.has_turn() && !self.may_have_new && self.plans == 0
+        !self.has_turn() && !self.may_have_new && self.under_way.is_empty()
     }
 
     /// A new fire has nothing that waits. While nothing else is new, no look has to find that out.
@@ -261,15 +280,15 @@ impl Backlog {
     /// [applied](Self::apply) or [given up](Self::give_up), others are made without those.
     pub(super) fn plan(&mut self, room: usize, now_ms: i64) -> Plan {
         self.age(now_ms);
-        let mut turn = Vec::new();
+        let (mut turn, mut level) = (Vec::new(), 0);
         while turn.is_empty() && room > 0 {
-            let Some(mut level) = self.turn.last_entry() else { break };
-            let queue = level.get_mut();
-            let some: Vec<_> = queue.drain(..enough(queue, room)).collect();
-            if queue.is_empty() {
-                level.remove();
+            let Some((&top, _)) = self.turn.last_key_value() else { break };
+            // What a plan of a higher level leaves over comes first.
+            if self.under_way.iter().any(|other| other.is_short && other.level > top) {
+                break;
             }
-            turn = some.into_iter().filter_map(|waiting| self.grant(waiting, room)).collect();
+            level = top;
+            turn = self.take_turn(level, room);
         }
         let looks = (room > 0 && self.may_have_new && !self.is_looking).then(|| self.looks());
         let looks = looks.filter(|looks| looks.iter().any(|look| look.max > 0));
@@ -277,8 +296,39 @@ impl Backlog {
             // What comes from now on is news again.
             (self.may_have_new, self.is_looking) = (false, true);
         }
-        self.plans += usize::from(room > 0);
-        Plan { turn, room, looks }
+        let peers = self.under_way.iter().filter(|other| other.level == level);
+        let beside = peers.map(|other| other.fires).sum();
+        self.plans_made += 1;
+        let number = self.plans_made;
+        if room > 0 {
+            // What it is granted is less than the room only if its limits say so.
+            let wants = |(waiting, most): &(Waiting, usize)| match *most < room {
+                true => waiting.size().min(*most),
+                false => waiting.size(),
+            };
+            let wanted: usize = turn.iter().map(wants).sum();
+            let is_short = wanted > room;
+            self.under_way.push(UnderWay { number, level, fires: turn.len(), is_short });
+        }
+        Plan { turn, room, beside, number, looks }
+    }
+
+    /// Takes fires of a level, until what they have uses up `room` places; the others are left for the next
+    /// plan, which is made while this one is carried out.
+    fn take_turn(&mut self, level: u8, room: usize) -> Vec<(Waiting, usize)> {
+        let (mut turn, mut left) = (Vec::new(), room);
+        while left > 0 {
+            let next = self.turn.get_mut(&level).and_then(VecDeque::pop_front);
+            let Some(waiting) = next else {
+                self.turn.remove(&level);
+                break;
+            };
+            let Some((waiting, most)) = self.grant(waiting, room) else { continue };
+            let size = if self.sizes_hold { waiting.size().min(most).min(SHARE_MIN) } else { 1 };
+            left = left.saturating_sub(size.max(1));
+            turn.push((waiting, most));
+        }
+        turn
     }
 
     fn looks(&self) -> [Look; 2] {
@@ -328,7 +378,10 @@ impl Backlog {
     /// Takes note of what a plan came to: fires that were not served join the turn, those that were go
     /// behind them, those with nothing left are gone.
     pub(super) fn apply(&mut self, plan: &Plan, taken: Taken) {
-        self.plans -= usize::from(plan.room > 0);
+        self.under_way.retain(|one| one.number != plan.number);
+        if !plan.turn.is_empty() {
+            self.sizes_hold = taken.claimed.iter().sum::<usize>() >= plan.room / 2;
+        }
         for waiting in taken.passed_over.into_iter().rev() {
             self.put_first(waiting);
         }
@@ -351,7 +404,7 @@ impl Backlog {
 
     /// Forgets a plan that came to nothing: all is as it was before.
     pub(super) fn give_up(&mut self, plan: &Plan) {
-        self.plans -= usize::from(plan.room > 0);
+        self.under_way.retain(|one| one.number != plan.number);
         for (waiting, granted) in plan.turn.iter().rev() {
             if let Some(limits) = waiting.limits() {
                 self.give_back(limits, *granted);
@@ -369,6 +422,13 @@ impl Plan {
     pub(super) fn is_empty(&self) -> bool {
         self.turn.is_empty() && self.looks.is_none()
     }
+
+    /// Keeps no more than so many places if it has no use for them itself; how many those are.
+    pub(super) fn give_back(&mut self, keep: usize) -> usize {
+        let unused = if self.is_empty() { self.room.saturating_sub(keep) } else { 0 };
+        self.room -= unused;
+        unused
+    }
 }
 
 /// How many of `room` places each of so many fires may have: an equal share, but enough for a commit
@@ -379,20 +439,6 @@ pub(super) fn share(room: usize, fires: usize) -> usize {
 
 /// Executions of one fire lie side by side in the database, those of many do not.
 const SHARE_MIN: usize = 16;
-
-/// How many of the fires that wait use up `room` places; the rest are left for the next plan, which is
-/// made while this one is carried out.
-fn enough(queue: &VecDeque<Waiting>, room: usize) -> usize {
-    let mut left = room;
-    let used_up = queue.iter().position(|waiting| {
-        if left == 0 {
-            return true;
-        }
-        left = left.saturating_sub(waiting.most().clamp(1, SHARE_MIN));
-        false
-    });
-    used_up.unwrap_or(queue.len())
-}
 
 #[cfg(test)]
 mod tests {
@@ -466,6 +512,52 @@ mod tests {
         check(&[100, 1, 1, 100, 20, 100], [&[1, 2, 3, 4, 5], &[6], &[]]);
         // It may have come to nothing since.
         check(&[0, 16, 16, 16], [&[1, 2, 3, 4], &[], &[]]);
+    }
+
+    /// Sixty places would wait for the four that are used.
+    #[test]
+    fn a_fire_uses_up_no_more_than_its_limits_let_it_have() {
+        let narrow = |fire, max| {
+            let waiting = limited(fire, fire, max, None);
+            let terms = waiting.terms.map(|terms| Terms { unfinished: 100, ..terms });
+            Waiting { terms, ..waiting }
+        };
+        let mut backlog = with((1..=40).map(|fire| narrow(fire, Some(1))));
+        assert_eq!(backlog.plan(64, NOW).turn.len(), 40);
+        let mut backlog = with((1..=40).map(|fire| narrow(fire, None)));
+        let plan = backlog.plan(64, NOW);
+        assert_eq!(plan.turn.len(), 4);
+        // Something else holds them back: the next plan has all that there are.
+        backlog.apply(&plan, Taken { claimed: vec![1; 4], ..Taken::default() });
+        assert_eq!(backlog.plan(64, NOW).turn.len(), 36);
+    }
+
+    #[test]
+    fn fires_in_several_plans_have_even_shares() {
+        let large = |fire| Waiting::all((fire, Terms { unfinished: 1_000, ..terms(PRIORITY) }));
+        let mut backlog = with((1..=33).map(large));
+        let [first, second] = [512, 488].map(|room| backlog.plan(room, NOW));
+        let shares = [&first, &second].map(|plan| share(plan.room, plan.turn.len() + plan.beside));
+        assert_eq!((first.turn.len(), second.turn.len(), shares), (32, 1, [16, 16]));
+    }
+
+    #[test]
+    fn what_is_less_urgent_waits_for_what_a_plan_leaves_over() {
+        let check = |size, want: &[i64]| {
+            let urgent = Terms { unfinished: size, ..terms(PRIORITY_MAX) };
+            let mut backlog = with([Waiting::all((1, urgent)), waiting(2)]);
+            let first = backlog.plan(8, NOW);
+            let mut second = backlog.plan(8, NOW);
+            assert_eq!((turn(&first), &turn(&second)[..]), (vec![1], want), "{size}");
+            if want.is_empty() {
+                assert_eq!((second.give_back(3), second.room), (5, 3));
+            }
+            backlog.apply(&first, Taken { claimed: vec![8], ..Taken::default() });
+            backlog.give_up(&second);
+            assert_eq!(turn(&backlog.plan(8, NOW)), [2]);
+        };
+        check(8, &[2]);
+        check(9, &[]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Instances as the thread that writes has read them: most invocations are on instances that others
-//! before them were on. No other thread changes an instance; this one forgets those that it
+//! before them were on. No other thread or process changes an instance; this one forgets those that it
 //! changes, and all of them whenever something is undone.
 
 use std::cell::RefCell;

@@ -31,8 +31,14 @@ const RESULT_COLUMNS: &str =
     "e.id, f.invocation, i.instance_id, e.attempt, e.status, e.started_at_ms,
     e.stop_at_ms, e.finished_at_ms, e.exit_code, e.signal, e.error_code, e.error_info, e.instance,
     e.user_time_us, e.system_time_us, e.max_rss_bytes, e.memory_peak_bytes, e.stop_cause,
-    e.stopped_by, e.stop_reason, e.retry_at_ms, EXISTS (SELECT 1 FROM results WHERE execution = e.id),
+    e.stopped_by, e.stop_reason, e.retry_at_ms";
+
+/// After [`RESULT_COLUMNS`]: whether there is a result, and an output.
+const HAS_MORE: &str = "EXISTS (SELECT 1 FROM results WHERE execution = e.id),
     EXISTS (SELECT 1 FROM outputs WHERE execution = e.id)";
+
+/// In place of [`HAS_MORE`] where rows are sorted, of which few are read: there may be.
+const MAY_HAVE_MORE: &str = "TRUE, TRUE";
 
 /// Picks the executions of the latest fire of an invocation on an instance: with [`LAST_ATTEMPT`],
 /// the latest of all. So each condition looks at what is later only, however long the history
@@ -68,7 +74,7 @@ pub(super) const LATEST_ON_TARGET: &str = "SELECT l.id FROM fires lf INDEXED BY 
 /// All executions, for [`read`].
 pub(super) fn all() -> Query {
     Query {
-        columns: RESULT_COLUMNS.to_owned(),
+        columns: format!("{RESULT_COLUMNS}, {MAY_HAVE_MORE}"),
         tables: RESULT_TABLES.to_owned(),
         key: "e.id",
         ascending: false,
@@ -114,9 +120,10 @@ pub(crate) fn list(
 pub(crate) fn all_of(tx: Tx<'_>, invocation: i64) -> Result<Vec<InvocationResult>> {
     let mut known = Known::default();
     let mut query = if known.invocation(tx, invocation)?.runs_once {
+        // The numbers of its executions follow one another: they need no sorting.
         tx.prepare_cached(&format!(
-            "SELECT {RESULT_COLUMNS} FROM fires f INDEXED BY fires_by_invocation CROSS JOIN executions e
-                 JOIN invocations v ON v.id = f.invocation JOIN instances i ON i.id = e.instance
+            "SELECT {RESULT_COLUMNS}, {HAS_MORE} FROM fires f INDEXED BY fires_by_invocation CROSS JOIN executions e
+                 JOIN instances i ON i.id = e.instance
              WHERE f.invocation = ?1 AND +e.fire = f.id AND e.id BETWEEN
                  (SELECT min(id) FROM executions INDEXED BY executions_by_fire WHERE fire = f.id) AND
                  (SELECT max(id) FROM executions INDEXED BY executions_by_fire WHERE fire = f.id)
@@ -124,7 +131,7 @@ pub(crate) fn all_of(tx: Tx<'_>, invocation: i64) -> Result<Vec<InvocationResult
         ))?
     } else {
         tx.prepare_cached(&format!(
-            "SELECT {RESULT_COLUMNS} FROM {RESULT_TABLES}
+            "SELECT {RESULT_COLUMNS}, {HAS_MORE} FROM {RESULT_TABLES}
                  JOIN executions o INDEXED BY executions_by_fire
                      ON o.fire = e.fire AND o.instance = e.instance AND o.attempt = 1
              WHERE f.invocation = ?1 AND {OF_LATEST_FIRE} AND {LAST_ATTEMPT} ORDER BY o.id"
@@ -223,7 +230,7 @@ pub(super) fn read(
     let status = read_status(row, 4)?;
     let (start_time, finish_time) = (time(5)?, time(7)?);
     let duration = start_time.zip(finish_time).map(|(start, finish)| finish - start);
-    // Most have neither: to ask for each apart would take longer than to read the record.
+    // Most have neither, and to look for each takes as long as to read the record.
     let (has_result, has_output) = (row.get(21)?, row.get(22)?);
     let found = if has_result { results::get(tx, execution_id)? } else { None };
     let (result, result_error) = match found {

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::error::{Error, Result, StorageErrorKind};
 use crate::metrics::{Meters, tally};
 
-use super::{Tx, at, known, storage};
+use super::{Tx, at, known, storage, undo_to};
 
 /// Writes that wait for the thread; past this callers wait to be let in.
 const QUEUE_MAX: usize = 1_024;
@@ -246,9 +246,7 @@ fn write_apart(connection: &Connection, job: &mut dyn Job) -> Result<()> {
         if connection.is_autocommit() {
             return Err(undone(error));
         }
-        execute(connection, "ROLLBACK TO job")?;
-        tally::back_to(counted);
-        known::forget_all();
+        undo_to(connection, "job", counted)?;
     }
     execute(connection, "RELEASE job")
 }

@@ -1,5 +1,5 @@
-//! This engine. `fleets of 100`: invocations of 100 instances each; `one instance`: invocations of one,
-//! submitted by 64 tasks that each await their durable id. It runs what it has while it is asked for
+//! This engine. `fleets of 100`: invocations of 100 instances each, submitted by 16 tasks; `one instance`:
+//! invocations of one, by 64. Each task awaits the durable ids of its invocations. It runs what it has while it is asked for
 //! more, so its times are end to end.
 
 use std::process::ExitCode;
@@ -9,9 +9,10 @@ use adjutant::{ClosureExecutor, Durability, Engine, Instance, InvokeId, RunComma
 use harness::{EqualBy, Executed, Result, Setting, Times, Work};
 
 const INSTANCES: usize = 100;
-const SUBMITTERS: usize = 64;
+/// Tasks that submit or wait at a time.
+const TASKS: usize = 64;
 /// Executions at a time.
-const CONCURRENCY: usize = 1_000;
+const CONCURRENCY: usize = 10_000;
 
 fn main() -> ExitCode {
     harness::main(EqualBy::Engine, run)
@@ -38,14 +39,12 @@ async fn run(work: Work) -> Result<Times> {
     }
     let began = Instant::now();
     let invocations = match work.case.as_str() {
-        "fleets of 100" => store_for_fleet(&engine, work.jobs).await?,
-        "one instance" => store_singly(&engine, work.jobs).await?,
+        "fleets of 100" => store(&engine, work.jobs, INSTANCES, 16).await?,
+        "one instance" => store(&engine, work.jobs, 1, TASKS).await?,
         other => return Err(format!("no case is called {other}").into()),
     };
     let stored = began.elapsed();
-    for invoke_id in invocations {
-        engine.wait(&invoke_id).await?;
-    }
+    wait(&engine, invocations).await?;
     let executed = Executed::EndToEnd(began.elapsed());
     engine.shutdown(Duration::from_secs(5)).await;
     Ok(Times { stored, executed })
@@ -59,25 +58,21 @@ fn job(task: &Task) -> usize {
     first + instance
 }
 
-async fn store_for_fleet(engine: &Engine, jobs: usize) -> Result<Vec<InvokeId>> {
-    let mut invocations = Vec::new();
-    for first in (0..jobs).step_by(INSTANCES) {
-        let targets = (0..INSTANCES.min(jobs - first)).map(|n| n.to_string());
-        let request = RunCommand::shell(first.to_string()).on(targets);
-        invocations.push(engine.run_command(request).await?.invoke_id);
-    }
-    Ok(invocations)
-}
-
-async fn store_singly(engine: &Engine, jobs: usize) -> Result<Vec<InvokeId>> {
-    let submitters = (0..SUBMITTERS).map(|submitter| {
+/// Stores invocations of so many jobs each, the task's own after one another; their ids.
+async fn store(
+    engine: &Engine,
+    jobs: usize,
+    each: usize,
+    submitters: usize,
+) -> Result<Vec<InvokeId>> {
+    let submitters = (0..submitters).map(|submitter| {
         let engine = engine.clone();
         tokio::spawn(async move {
             let mut invocations = Vec::new();
-            for job in (submitter..jobs).step_by(SUBMITTERS) {
+            for job in (submitter * each..jobs).step_by(submitters * each) {
                 let instance = job % INSTANCES;
-                let first = job - instance;
-                let request = RunCommand::shell(first.to_string()).on([instance.to_string()]);
+                let targets = (instance..instance + each.min(jobs - job)).map(|n| n.to_string());
+                let request = RunCommand::shell((job - instance).to_string()).on(targets);
                 invocations.push(engine.run_command(request).await?.invoke_id);
             }
             Ok::<_, adjutant::Error>(invocations)
@@ -88,4 +83,20 @@ async fn store_singly(engine: &Engine, jobs: usize) -> Result<Vec<InvokeId>> {
         invocations.extend(submitter.await??);
     }
     Ok(invocations)
+}
+
+async fn wait(engine: &Engine, invocations: Vec<InvokeId>) -> Result<()> {
+    let waiting = invocations.chunks(invocations.len().div_ceil(TASKS)).map(|some| {
+        let (engine, some) = (engine.clone(), some.to_vec());
+        tokio::spawn(async move {
+            for invoke_id in some {
+                engine.wait(&invoke_id).await?;
+            }
+            Ok::<_, adjutant::Error>(())
+        })
+    });
+    for task in waiting.collect::<Vec<_>>() {
+        task.await??;
+    }
+    Ok(())
 }
