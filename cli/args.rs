@@ -153,7 +153,7 @@ pub(crate) enum Verb {
     Next(Next),
     /// Measure what this machine makes of very many runs, on a database of its own that is removed afterwards
     #[command(
-        after_help = "The database is beside that of --db, else in the current folder: its disk is what is measured."
+        after_help = "The database is beside that of --db or $ADJUTANT_DB, else in the current folder: its disk is what is measured."
     )]
     Load(Load),
     /// Print completions for a shell
@@ -340,6 +340,11 @@ fn timeout(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("want whole seconds, 1 to {}", LIMITS.timeout_s_max))
 }
 
+/// Numbers whose limits the engine knows, and says together with all else that is wrong.
+fn number(want: &'static str) -> impl Fn(&str) -> Result<u64, String> + Clone {
+    move |text| text.parse().map_err(|_| format!("want {want}"))
+}
+
 fn attempts(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("want a number, 1 to {}", LIMITS.retry_attempts_max))
 }
@@ -430,20 +435,23 @@ pub(crate) struct Rates {
     /// Start it on so many instances first, then on so many in all, and so on, such as 1,10%,100%
     #[arg(long, value_name = "SHARE", value_delimiter = ',')]
     pub waves: Vec<Share>,
-    /// Wait so long from the end of a wave to the next one
-    #[arg(long, value_name = "SECONDS", requires = "waves")]
+    /// Wait so long from the end of a wave to the next one, up to 604800
+    #[arg(long, value_name = "SECONDS", value_parser = number("whole seconds, 0 to 604800"),
+        allow_negative_numbers = true, requires = "waves")]
     pub wave_soak: Option<u64>,
-    /// How early its turn comes, 0 to 9 [default: 5]
-    #[arg(long, value_name = "N")]
+    /// How early its turn comes, 0 to 9, which is the first [default: 5]
+    #[arg(long, value_name = "N", value_parser = number("0 to 9"), allow_negative_numbers = true)]
     pub priority: Option<u64>,
-    /// Share a bound with all runs that have this key
-    #[arg(long = "key", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    /// Share a bound with all runs that have this key, 1 to 64 characters
+    #[arg(long = "key", value_name = "NAME")]
     pub concurrency_key: Option<String>,
-    /// Do not start it later than so long after it was due
-    #[arg(long, value_name = "SECONDS")]
+    /// Do not start it later than so long after it was due, 1 to 2592000
+    #[arg(long, value_name = "SECONDS", value_parser = number("whole seconds, 1 to 2592000"),
+        allow_negative_numbers = true)]
     pub start_deadline: Option<u64>,
-    /// End all of it so long after it was due
-    #[arg(long, value_name = "SECONDS")]
+    /// End all of it so long after it was due, 1 to 2592000
+    #[arg(long, value_name = "SECONDS", value_parser = number("whole seconds, 1 to 2592000"),
+        allow_negative_numbers = true)]
     pub deadline: Option<u64>,
 }
 

@@ -480,7 +480,7 @@ fn nothing() -> String {
 }
 
 /// A name, or else what the script does first, no longer than a table can bear.
-fn title(name: &str, script: &str) -> String {
+pub(crate) fn title(name: &str, script: &str) -> String {
     let text = if name.is_empty() { first_line(script) } else { name };
     let text = one_line(text);
     match text.char_indices().nth(TEXT_CHARS_MAX) {

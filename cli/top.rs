@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 
 use crate::control::{Client, DescribeFigures, Figures};
 use crate::failure::{Failure, one_line};
+use crate::render;
 
 use rates::{Meter, Rates};
 pub(crate) use view::View;
@@ -59,7 +60,7 @@ impl From<OverviewExecution> for Execution {
     fn from(one: OverviewExecution) -> Self {
         Self {
             run: one.invoke_id.to_string(),
-            name: one_line(&one.command_name),
+            name: render::title("", &one.command),
             instance: one_line(one.instance_id.as_str()),
             status: one.status,
             started: one.start_time,
@@ -72,7 +73,7 @@ impl From<OverviewTimer> for Timer {
     fn from(one: OverviewTimer) -> Self {
         Self {
             run: one.invoke_id.to_string(),
-            name: one_line(&one.command_name),
+            name: render::title("", &one.command),
             frequency: one_line(&one.frequency),
             at: one.due_time,
         }

@@ -30,8 +30,8 @@ pub struct OverviewExecution {
     pub execution_id: ExecutionId,
     /// Its invocation.
     pub invoke_id: InvokeId,
-    /// The name of the invocation's command; may be empty.
-    pub command_name: String,
+    /// The name of the invocation's command; if it has none, how its script begins.
+    pub command: String,
     /// Where it runs.
     pub instance_id: InstanceId,
     /// Where it stands.
@@ -48,8 +48,8 @@ pub struct OverviewExecution {
 pub struct OverviewTimer {
     /// The invocation that repeats.
     pub invoke_id: InvokeId,
-    /// The name of its command; may be empty.
-    pub command_name: String,
+    /// The name of its command; if it has none, how its script begins.
+    pub command: String,
     /// Its schedule.
     pub frequency: String,
     /// When it fires next, its place in the spread included.

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::builder::RangedU64ValueParser;
 use tempfile::TempDir;
 
 use super::{INTERRUPTED, NOT_ALL_SUCCEEDED};
@@ -28,23 +27,35 @@ const CONCURRENCY_OF_PROCESSES: usize = 64;
 pub(crate) struct Load {
     /// Runs to ask for, 1 to 1000000
     #[arg(long, value_name = "N", default_value_t = 10_000, allow_negative_numbers = true,
-        value_parser = RangedU64ValueParser::<u64>::new().range(1..=1_000_000))]
+        value_parser = up_to::<u64>(1_000_000))]
     invocations: u64,
     /// Instances that each run is on, 1 to 10000
     #[arg(long, value_name = "M", default_value_t = 1, allow_negative_numbers = true,
-        value_parser = RangedU64ValueParser::<u64>::new().range(1..=10_000))]
+        value_parser = up_to::<u64>(10_000))]
     instances: u64,
     /// Executions that may run at a time, 1 to 100000 [default: 1000, of sh 64]
     #[arg(long, value_name = "C", allow_negative_numbers = true,
-        value_parser = RangedU64ValueParser::<usize>::new().range(1..=100_000))]
+        value_parser = up_to::<usize>(100_000))]
     concurrency: Option<usize>,
     /// What an execution does: noop, sleep:MS for milliseconds, up to 60000, or sh for a process
     #[arg(long, value_name = "WHAT", default_value = "noop")]
     executor: Work,
     /// Tasks that ask for runs, each one after the other, 1 to 10000
     #[arg(long, value_name = "S", default_value_t = 64, allow_negative_numbers = true,
-        value_parser = RangedU64ValueParser::<usize>::new().range(1..=10_000))]
+        value_parser = up_to::<usize>(10_000))]
     submitters: usize,
+}
+
+/// A number of things, at least one.
+fn up_to<T>(most: u64) -> impl Fn(&str) -> Result<T, String> + Clone
+where
+    T: TryFrom<u64>,
+{
+    move |text| {
+        let number = text.parse().ok().filter(|number| (1..=most).contains(number));
+        let number = number.and_then(|number| T::try_from(number).ok());
+        number.ok_or_else(|| format!("want a whole number, 1 to {most}"))
+    }
 }
 
 impl FromStr for Work {

@@ -97,9 +97,9 @@ impl FromStr for Share {
             None => text.parse().ok().map(Count),
             Some(percent) => percent.parse().ok().filter(|it| *it <= ALL).map(Percent),
         };
-        amount
-            .map(Self)
-            .ok_or_else(|| "want a number or a percentage, such as 10 or 10%".to_owned())
+        amount.map(Self).ok_or_else(|| {
+            "want a number, or a percentage up to 100%, such as 10 or 10%".to_owned()
+        })
     }
 }
 
@@ -249,7 +249,7 @@ impl RateFields<'_> {
         });
         if let Some((larger, wave)) = shrinks {
             let message = format!(
-                "each wave counts those before it too; want no less than {larger} after it, it has {wave}"
+                "each wave counts those before it too; want none smaller than one before it, {wave} comes after {larger}"
             );
             found.push(Violation::new(CODE, 400, FIELD, message));
         }
@@ -278,9 +278,11 @@ impl RateFields<'_> {
     fn check_key(&self, found: &mut Vec<Violation>) -> Option<String> {
         let key = self.concurrency_key?;
         let chars = key.chars().count();
-        if !(1..=KEY_CHARS_MAX).contains(&chars) || key.chars().any(char::is_control) {
+        let is_control = key.chars().any(char::is_control);
+        if !(1..=KEY_CHARS_MAX).contains(&chars) || is_control {
+            let has = if is_control { "a control character".to_owned() } else { chars.to_string() };
             let message = format!(
-                "want 1 to {KEY_CHARS_MAX} characters, none a control character; it has {chars}"
+                "want 1 to {KEY_CHARS_MAX} characters, none a control character; it has {has}"
             );
             let (code, field) = ("InvalidParameter.ConcurrencyKey", "ConcurrencyKey");
             found.push(Violation::new(code, 400, field, message));
@@ -363,7 +365,7 @@ mod tests {
     fn other_texts_are_no_shares() {
         for text in ["", "%", "-1", "1.5", "101%", "256%", "-1%", "10 %%", "ten", "1e2", "0x10"] {
             let error = text.parse::<Share>().expect_err(text);
-            assert!(error.contains("a number or a percentage"), "{text}: {error}");
+            assert!(error.contains("a number, or a percentage up to 100%"), "{text}: {error}");
             serde_json::from_value::<Share>(json!(text)).expect_err(text);
         }
         for value in [json!(-1), json!(1.5), json!(true), json!(null), json!([1])] {
@@ -422,7 +424,7 @@ mod tests {
             let told: Vec<_> = found.iter().map(|violation| violation.message.as_str()).collect();
             let want = want.map(|(larger, wave)| {
                 format!(
-                    "each wave counts those before it too; want no less than {larger} after it, it has {wave}"
+                    "each wave counts those before it too; want none smaller than one before it, {wave} comes after {larger}"
                 )
             });
             assert_eq!(told, Vec::from_iter(want.as_deref()), "{waves:?}");

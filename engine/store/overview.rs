@@ -74,10 +74,11 @@ fn nearby(tx: Tx<'_>) -> Result<Vec<OverviewExecution>> {
         .query_row((), |row| row.get(0))?;
     let front = front(tx)?.unwrap_or(newest);
     let mut query = tx.prepare_cached(
-        "SELECT e.id, v.invoke_id, v.name, i.instance_id, e.status, e.started_at_ms, e.finished_at_ms
+        &format!("SELECT e.id, v.invoke_id, {COMMAND}, i.instance_id, e.status, e.started_at_ms, e.finished_at_ms
          FROM executions e CROSS JOIN fires f ON f.id = e.fire
-             CROSS JOIN invocations v ON v.id = f.invocation CROSS JOIN instances i ON i.id = e.instance
-         WHERE (e.id BETWEEN ?1 AND ?2 OR e.id > ?3) AND e.status NOT IN ('Pending', 'Scheduled')",
+             CROSS JOIN invocations v ON v.id = f.invocation CROSS JOIN contents c ON c.id = v.content
+             CROSS JOIN instances i ON i.id = e.instance
+         WHERE (e.id BETWEEN ?1 AND ?2 OR e.id > ?3) AND e.status NOT IN ('Pending', 'Scheduled')"),
     )?;
     let mut rows = query.query((front - BEFORE, front + BEHIND, newest - BEFORE))?;
     let mut found = Vec::new();
@@ -87,12 +88,22 @@ fn nearby(tx: Tx<'_>) -> Result<Vec<OverviewExecution>> {
     Ok(found)
 }
 
+/// For [`read_command`]: the name, or how the script begins.
+const COMMAND: &str =
+    "coalesce(nullif(CAST(v.name AS BLOB), x''), substr(CAST(c.bytes AS BLOB), 1, 256))";
+
+fn read_command(row: &Row<'_>, column: usize) -> Result<String> {
+    let bytes: Vec<u8> = row.get(column)?;
+    // A character may be cut in two.
+    Ok(String::from_utf8_lossy(&bytes).trim_end_matches(char::REPLACEMENT_CHARACTER).to_owned())
+}
+
 fn read(row: &Row<'_>) -> Result<OverviewExecution> {
     let time = |column| row.get::<_, Option<i64>>(column)?.map(read_time).transpose();
     Ok(OverviewExecution {
         execution_id: ExecutionId(row.get(0)?),
         invoke_id: InvokeId::from_bytes(row.get(1)?),
-        command_name: row.get(2)?,
+        command: read_command(row, 2)?,
         instance_id: row.get::<_, String>(3)?.into(),
         status: read_status(row, 4)?,
         start_time: time(5)?,
@@ -101,17 +112,18 @@ fn read(row: &Row<'_>) -> Result<OverviewExecution> {
 }
 
 fn due(tx: Tx<'_>, max: usize) -> Result<Vec<OverviewTimer>> {
-    let mut query = tx.prepare_cached(
-        "SELECT v.invoke_id, v.name, coalesce(v.frequency, ''), m.due_at_ms
-         FROM timers m INDEXED BY timers_due JOIN invocations v ON v.id = m.invocation
-         WHERE m.due_at_ms IS NOT NULL ORDER BY m.due_at_ms LIMIT ?1",
-    )?;
+    let mut query = tx.prepare_cached(&format!(
+        "SELECT v.invoke_id, {COMMAND}, coalesce(v.frequency, ''), m.due_at_ms
+         FROM timers m INDEXED BY timers_due CROSS JOIN invocations v ON v.id = m.invocation
+             CROSS JOIN contents c ON c.id = v.content
+         WHERE m.due_at_ms IS NOT NULL ORDER BY m.due_at_ms LIMIT ?1"
+    ))?;
     let mut rows = query.query([i64::try_from(max).unwrap_or(i64::MAX)])?;
     let mut due = Vec::new();
     while let Some(row) = rows.next()? {
         due.push(OverviewTimer {
             invoke_id: InvokeId::from_bytes(row.get(0)?),
-            command_name: row.get(1)?,
+            command: read_command(row, 1)?,
             frequency: row.get(2)?,
             due_time: read_time(row.get(3)?)?,
         });

@@ -192,13 +192,13 @@ async fn an_overview_shows_what_runs_what_ended_and_what_is_due() {
     let running: Vec<_> = seen.running.iter().map(|one| one.instance_id.as_str()).collect();
     assert_eq!(running, ["i-1", "i-2"]);
     assert!(
-        seen.running
-            .iter()
-            .all(|one| one.invoke_id == held.invoke_id && one.command_name == "held")
+        seen.running.iter().all(|one| one.invoke_id == held.invoke_id && one.command == "held")
     );
     let ended: Vec<_> = seen.ended.iter().map(|one| one.status).collect();
     assert_eq!(ended, [Failed, Failed, Failed, Success]);
-    let due: Vec<_> = seen.due.iter().map(|one| one.command_name.as_str()).collect();
+    let due: Vec<_> = seen.due.iter().map(|one| one.command.as_str()).collect();
     assert_eq!(due, ["sooner", "later"]);
+    // What has no name is told by its script.
+    assert_eq!(seen.ended[0].command, "exit:1");
     gate.let_go(3);
 }
