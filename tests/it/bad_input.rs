@@ -134,7 +134,7 @@ async fn what_is_no_share_of_the_targets() {
         check(serde_json::json!({field: number}), Some((code, field, &any(it)))).await;
     }
     let (code, field) = ("InvalidParameter.Waves", "Waves");
-    let message = "each wave counts those before it too; want no less than 10% after it, it has 9%";
+    let message = "each wave counts those before it too; want none smaller than one before it, 9% comes after 10%";
     check(serde_json::json!({field: ["10%", "9%"]}), Some((code, field, message))).await;
     // What was never text.
     let request = RunCommand::shell("exit:0").on(["i-1"]).max_errors(Share::percent(101));
