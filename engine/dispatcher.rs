@@ -17,7 +17,6 @@ mod trace;
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
@@ -182,34 +181,6 @@ struct Starting {
     committed: Option<Duration>,
 }
 
-/// Tells the loop how an execution ended, whatever becomes of its task.
-struct Ending {
-    id: ExecutionId,
-    outcome: Option<Outcome>,
-    endings: mpsc::UnboundedSender<(ExecutionId, Outcome)>,
-}
-
-impl Ending {
-    fn new(id: ExecutionId, endings: mpsc::UnboundedSender<(ExecutionId, Outcome)>) -> Self {
-        Self { id, outcome: None, endings }
-    }
-
-    fn tell(mut self, outcome: Outcome) {
-        self.outcome = Some(outcome);
-    }
-}
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        // A task that is dropped has not ended anything: what it watched over may go on.
-        let broke = thread::panicking()
-            .then(|| Outcome::Broke { info: "the executor panicked".to_owned() });
-        let Some(outcome) = self.outcome.take().or(broke) else { return };
-        // It fails only once the loop is gone.
-        let _ = self.endings.send((self.id, outcome));
-    }
-}
-
 impl Loop {
     async fn run(mut self, going_on: Vec<GoingOn>) {
         if self.orders.phase() == Phase::Working {
@@ -361,8 +332,8 @@ impl Loop {
             return false;
         }
         let mut plan = self.backlog.plan(room, now_ms(&*self.resources.clock));
-        // What ends lets others have its instance.
-        self.orders.free_places(plan.give_back(self.ended.len()));
+        // Each that ends may let another have its instance, which takes a place.
+        self.orders.free_places(plan.trim(self.ended.len()));
         if plan.is_empty() && self.ended.is_empty() {
             // Whatever waits, waits for something else than a place.
             self.give_up(&plan);
@@ -567,8 +538,8 @@ impl Loop {
         let work =
             run::run(Arc::clone(executor), admission, task, cx, Arc::clone(&running.stop), start);
         let work = work.instrument(trace::span(&running));
-        let ending = Ending::new(running.id, self.endings.clone());
-        let task = tokio::spawn(async move { ending.tell(run::contain(work).await) });
+        let ending = run::Ending::new(running.id, self.endings.clone());
+        let task = tokio::spawn(ending.follow(work));
         self.roster.add(Running { task: Some(task), ..running });
     }
 

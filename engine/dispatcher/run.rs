@@ -5,14 +5,16 @@ use std::future::{self, Future};
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::pin;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::admission::Admission;
 use super::trace::Start;
 use crate::execution::{Outcome, StopOrder, StopReason};
 use crate::executor::{DynExecutor, ExecutionContext, Task, ask_to_stop};
+use crate::id::ExecutionId;
 
 /// How much longer than the grace period an executor may take to see a stop through: to look for what
 /// it has to end, to wait up to 5 s for what was killed, twice that with a cgroup, to drain pipes for as long
@@ -58,8 +60,40 @@ pub(super) async fn run(
     }
 }
 
+/// Tells the loop how an execution ended, whatever becomes of its task.
+pub(super) struct Ending {
+    id: ExecutionId,
+    outcome: Option<Outcome>,
+    endings: mpsc::UnboundedSender<(ExecutionId, Outcome)>,
+}
+
+impl Ending {
+    pub(super) fn new(
+        id: ExecutionId,
+        endings: mpsc::UnboundedSender<(ExecutionId, Outcome)>,
+    ) -> Self {
+        Self { id, outcome: None, endings }
+    }
+
+    /// Follows the work to its end.
+    pub(super) async fn follow(mut self, work: impl Future<Output = Outcome>) {
+        self.outcome = Some(contain(work).await);
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // A task that is dropped has not ended anything: what it watched over may go on.
+        let broke = thread::panicking()
+            .then(|| Outcome::Broke { info: "the executor panicked".to_owned() });
+        let Some(outcome) = self.outcome.take().or(broke) else { return };
+        // It fails only once the loop is gone.
+        let _ = self.endings.send((self.id, outcome));
+    }
+}
+
 /// Lets an executor that panics end its execution, and nothing else.
-pub(super) async fn contain(work: impl Future<Output = Outcome>) -> Outcome {
+async fn contain(work: impl Future<Output = Outcome>) -> Outcome {
     let mut work = pin!(work);
     let ended = future::poll_fn(|cx| {
         let polled = panic::catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx)));

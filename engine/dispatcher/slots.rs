@@ -111,7 +111,7 @@ pub(super) struct Taken {
 
 /// A plan that is being carried out.
 #[derive(Debug)]
-struct UnderWay {
+struct PlanUnderWay {
     number: u64,
     level: u8,
     fires: usize,
@@ -158,7 +158,7 @@ pub(super) struct Backlog {
     /// Whether a plan that is being carried out looks for those: one at a time does.
     is_looking: bool,
     /// Plans for places that are being carried out.
-    under_way: Vec<UnderWay>,
+    under_way: Vec<PlanUnderWay>,
     plans_made: u64,
     /// Whether the last plan used its places: the fires have what they are taken for.
     sizes_hold: bool,
@@ -308,7 +308,7 @@ impl Backlog {
             };
             let wanted: usize = turn.iter().map(wants).sum();
             let is_short = wanted > room;
-            self.under_way.push(UnderWay { number, level, fires: turn.len(), is_short });
+            self.under_way.push(PlanUnderWay { number, level, fires: turn.len(), is_short });
         }
         Plan { turn, room, beside, number, looks }
     }
@@ -423,8 +423,8 @@ impl Plan {
         self.turn.is_empty() && self.looks.is_none()
     }
 
-    /// Keeps no more than so many places if it has no use for them itself; how many those are.
-    pub(super) fn give_back(&mut self, keep: usize) -> usize {
+    /// Keeps no more than so many places if it has no use for them itself; how many it lets go of.
+    pub(super) fn trim(&mut self, keep: usize) -> usize {
         let unused = if self.is_empty() { self.room.saturating_sub(keep) } else { 0 };
         self.room -= unused;
         unused
@@ -550,7 +550,7 @@ mod tests {
             let mut second = backlog.plan(8, NOW);
             assert_eq!((turn(&first), &turn(&second)[..]), (vec![1], want), "{size}");
             if want.is_empty() {
-                assert_eq!((second.give_back(3), second.room), (5, 3));
+                assert_eq!((second.trim(3), second.room), (5, 3));
             }
             backlog.apply(&first, Taken { claimed: vec![8], ..Taken::default() });
             backlog.give_up(&second);

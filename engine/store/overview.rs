@@ -74,7 +74,8 @@ fn nearby(tx: Tx<'_>) -> Result<Vec<OverviewExecution>> {
         .query_row((), |row| row.get(0))?;
     let front = front(tx)?.unwrap_or(newest);
     let mut query = tx.prepare_cached(
-        &format!("SELECT e.id, v.invoke_id, {COMMAND}, i.instance_id, e.status, e.started_at_ms, e.finished_at_ms
+        &format!("SELECT e.id, v.invoke_id, {COMMAND}, i.instance_id, e.status, e.started_at_ms,
+             e.finished_at_ms
          FROM executions e CROSS JOIN fires f ON f.id = e.fire
              CROSS JOIN invocations v ON v.id = f.invocation CROSS JOIN contents c ON c.id = v.content
              CROSS JOIN instances i ON i.id = e.instance
@@ -89,8 +90,7 @@ fn nearby(tx: Tx<'_>) -> Result<Vec<OverviewExecution>> {
 }
 
 /// For [`read_command`]: the name, or how the script begins.
-const COMMAND: &str =
-    "coalesce(nullif(CAST(v.name AS BLOB), x''), substr(CAST(c.bytes AS BLOB), 1, 256))";
+const COMMAND: &str = "coalesce(nullif(CAST(v.name AS BLOB), x''), substr(c.bytes, 1, 256))";
 
 fn read_command(row: &Row<'_>, column: usize) -> Result<String> {
     let bytes: Vec<u8> = row.get(column)?;
