@@ -16,11 +16,10 @@ mod sync;
 mod trace;
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 use crate::authorizer::DynAuthorizer;
@@ -30,9 +29,10 @@ use crate::command::template::{Facts, Template};
 use crate::config::Config;
 use crate::error::Error;
 use crate::event::{Change, Hub};
-use crate::execution::{Outcome, StopReason, Verdict};
-use crate::executor::{DynExecutor, ExecutionContext, Resumption, Scratch, Task, ask_to_stop};
+use crate::execution::{Outcome, StopOrder, StopReason, Verdict};
+use crate::executor::{DynExecutor, ExecutionContext, Resumption, Scratch, Task};
 use crate::id::{ExecutionId, InstanceId};
+use crate::instance::Instance;
 use crate::invocation::Job;
 use crate::metrics::Measured;
 use crate::output::{DeliveryStatus, WholeOutputs};
@@ -41,15 +41,15 @@ use crate::sink::Sinks;
 use crate::status::ExecutionStatus;
 use crate::store::claims::Claimed;
 use crate::store::executions::{self, Ended, Finished, GoingOn};
-use crate::store::fires::FireLimits;
+use crate::store::instances::Target;
 use crate::store::{Store, Tx};
 
 use admission::Admission;
 use claim::{ClaimedFire, ClaimedWork};
 use orders::{Berth, Errand, Orders, Phase};
-use roster::{Roster, Running};
+use roster::{Roster, Running, RunningFire};
 use slots::Backlog;
-use steps::{Step, Steps, Written};
+use steps::{Over, Step, Steps, Written};
 use trace::Start;
 
 pub(crate) use orders::{Launch, Line, Reservation};
@@ -107,7 +107,6 @@ impl Dispatcher {
             resources,
             endings,
             outcomes,
-            let_go: Vec::new(),
             roster: Roster::default(),
             ended: Vec::new(),
             steps,
@@ -155,11 +154,8 @@ struct Loop {
     endings: mpsc::UnboundedSender<(ExecutionId, Outcome)>,
     outcomes: mpsc::UnboundedReceiver<(ExecutionId, Outcome)>,
     roster: Roster,
-    /// Tasks that are being dropped, and until then hold folders and pipes: what they watched over goes on
-    /// without them.
-    let_go: Vec<JoinHandle<()>>,
     /// Ended, and on its way to no record yet.
-    ended: Vec<(Ended, Running)>,
+    ended: Vec<Over>,
     steps: Steps,
     /// Whether a claim by itself has failed: it is not tried for ever.
     claims_fail: bool,
@@ -167,17 +163,11 @@ struct Loop {
     _alive: watch::Sender<()>,
 }
 
-/// An execution that is to be started.
-struct Starting {
-    fire: i64,
-    job: Arc<Job>,
-    limits: Option<Arc<FireLimits>>,
-    claimed: Claimed,
-    berth: Option<Berth>,
-    /// When its fire was dealt with, and it was claimed.
-    dealt_at_ms: i64,
-    started_at_ms: i64,
-    /// When its claim came to disk, by the monotonic clock; none of what goes on from before.
+/// When executions that are to be started were claimed.
+#[derive(Clone, Copy)]
+struct ClaimedAt {
+    ms: i64,
+    /// When that came to disk, by the monotonic clock; none of what goes on from before.
     committed: Option<Duration>,
 }
 
@@ -198,9 +188,9 @@ impl Loop {
             }
             self.collect();
         }
-        for task in self.let_go {
-            let _ = task.await;
-        }
+        // What has been let go of holds folders and pipes until it is dropped, with its way to tell of an end.
+        drop(self.endings);
+        while self.outcomes.recv().await.is_some() {}
         self.resources.hub.close();
     }
 
@@ -234,7 +224,8 @@ impl Loop {
             }
         }
         if self.orders.phase() > Phase::Working {
-            self.let_go();
+            // The next engine takes them back.
+            self.roster.let_go_of_kept();
         }
         if self.orders.phase() == Phase::Stopping {
             self.roster.stop_all(&StopReason::Shutdown.into());
@@ -242,21 +233,16 @@ impl Loop {
     }
 
     fn launch(&mut self, launch: Launch) {
-        let Launch { fire, job, claimed, claimed_at_ms, committed } = launch;
+        let Launch { sole, job, claimed, claimed_at_ms, committed } = launch;
+        let fire = sole.fire;
         self.backlog.pass_over(fire);
         trace::tell_claim(claimed.len(), 1);
-        let executions = claimed.into_iter().map(|one| (one, None)).collect();
         // Nothing bounds it but its places, and it was dealt with and claimed at once.
-        let claimed =
-            ClaimedFire { fire, job, limits: None, dealt_at_ms: claimed_at_ms, executions };
-        self.start(claimed, claimed_at_ms, Some(committed));
-    }
-
-    /// Leaves to themselves those that go on without an engine: the next one takes them back.
-    fn let_go(&mut self) {
-        for task in self.roster.remove_kept().filter_map(|running| running.task) {
-            task.abort();
-            self.let_go.push(task);
+        let (sole, dealt_at_ms) = (Some(sole), claimed_at_ms);
+        let of = Arc::new(RunningFire { fire, job, limits: None, sole, dealt_at_ms });
+        let at = ClaimedAt { ms: claimed_at_ms, committed: Some(committed) };
+        for one in claimed {
+            self.begin(&of, one, None, at, false);
         }
     }
 
@@ -266,46 +252,42 @@ impl Loop {
         }
     }
 
-    fn end(&mut self, mut running: Running, outcome: Outcome) {
+    fn end(&mut self, mut running: Box<Running>, outcome: Outcome) {
         self.orders.free_places(1);
-        if let Some(limits) = &running.limits {
+        if let Some(limits) = &running.of.limits {
             self.backlog.vacate(limits);
         }
         // Free before its end is written, which lets another have it.
         let frees = running.berth.take().map(|berth| berth.instance);
-        let report =
-            std::mem::take(&mut *running.report.lock().unwrap_or_else(PoisonError::into_inner));
-        let asked = running.stop.borrow().clone();
+        let report = std::mem::take(&mut *running.contact.report());
+        let asked = running.contact.order();
         // Whoever watched over it in the engine's place may have been the first to end it.
-        let asked = match report.stopped_for {
-            Some(cause) if asked.as_ref().is_none_or(|order| order.cause != cause) => {
-                Some(cause.into())
-            }
-            _ => asked,
-        };
+        let theirs = report.stopped_for.filter(|cause| asked.is_none_or(|of| of.cause != *cause));
+        let theirs = theirs.map(StopOrder::from);
         // By the monotonic clock: a clock set during the run does not change how long it took.
         let took = self.resources.clock.monotonic().saturating_sub(running.started);
-        if running.task.is_some() {
+        if running.is_begun {
             self.resources.store.meters().time(Measured::Run, took);
         }
         let took_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
         let finished_at_ms = running.started_at_ms.saturating_add(took_ms);
         let mut verdict = match outcome {
             Outcome::Broke { info } if report.is_lost => Verdict::interrupted(info),
-            outcome => Verdict::new(outcome, asked.as_ref(), running.job.timeout_s),
+            outcome => Verdict::new(outcome, theirs.as_ref().or(asked), running.job().timeout_s),
         };
         if let Some(remark) = &report.remark {
             verdict.add(remark);
         }
-        let retry = running.job.retry.as_ref();
+        let retry = running.job().retry.as_ref();
         let delay_ms = retry.and_then(|retry| retry.delay_ms(verdict.cause, running.attempt));
         let output = running.output.close();
         let delivery = running.delivery(verdict.cause);
         let ended = Ended {
             id: running.id,
             attempt: running.attempt,
-            fire: running.fire,
-            lets_wait: running.job.lets_wait,
+            fire: running.of.fire,
+            sole: running.of.sole,
+            lets_wait: running.job().lets_wait,
             frees,
             verdict,
             output,
@@ -315,7 +297,7 @@ impl Loop {
             retry_at_ms: delay_ms
                 .map(|delay_ms| now_ms(&*self.resources.clock).saturating_add(delay_ms)),
         };
-        self.ended.push((ended, running));
+        self.ended.push(Over { ended, run: running });
     }
 
     /// Has what ended written down and what may start claimed, in one commit; whether there was anything
@@ -339,34 +321,31 @@ impl Loop {
             self.give_up(&plan);
             return false;
         }
-        // In the order of their numbers, which is that of their rows.
-        self.ended.sort_unstable_by_key(|(ended, _)| ended.id);
-        let (ended, runs) = self.ended.drain(..).unzip();
-        self.steps.begin(ended, runs, plan);
+        self.steps.begin(std::mem::take(&mut self.ended), plan);
         true
     }
 
     /// Acts on what a step came to.
     async fn conclude(&mut self, step: Step) {
-        let Step { ended, runs, plan, written, .. } = step;
+        let Step { over, plan, written, .. } = step;
         match written {
             Ok(Written { finished, work, claimed_at_ms, committed, .. }) => {
                 self.claims_fail = false;
                 match work {
                     Some(work) => {
-                        let committed = committed.into_inner();
-                        self.start_all(work, &plan, claimed_at_ms, committed);
+                        let at = ClaimedAt { ms: claimed_at_ms, committed: committed.into_inner() };
+                        self.start_all(work, &plan, at);
                     }
                     None => self.give_up(&plan),
                 }
-                self.act_on(&ended, &runs, finished);
+                self.act_on(&over, finished);
             }
             Err(error) => {
                 self.give_up(&plan);
                 if matches!(error, Error::Internal(_)) {
-                    self.write_apart(&ended, &runs).await;
+                    self.write_apart(&over).await;
                     // Without them the claim may go through; if not, it waits for news.
-                    self.claims_fail = ended.is_empty();
+                    self.claims_fail = over.is_empty();
                 }
             }
         }
@@ -382,58 +361,33 @@ impl Loop {
     }
 
     /// One record that contradicts its execution must not keep the others from being written.
-    async fn write_apart(&mut self, ended: &Arc<Vec<Ended>>, runs: &[Running]) {
-        for (n, run) in runs.iter().enumerate() {
-            let shared = Arc::clone(ended);
-            let op = move |tx: Tx<'_>| executions::finish(tx, std::slice::from_ref(&shared[n]));
+    async fn write_apart(&mut self, over: &Arc<Vec<Over>>) {
+        for (n, one) in over.iter().enumerate() {
+            let shared = Arc::clone(over);
+            let op = move |tx: Tx<'_>| executions::finish(tx, &[&shared[n].ended]);
             match self.resources.store.write(op).await {
-                Ok(finished) => {
-                    let (ended, run) = (std::slice::from_ref(&ended[n]), std::slice::from_ref(run));
-                    self.act_on(ended, run, finished);
-                }
+                Ok(finished) => self.act_on(std::slice::from_ref(one), finished),
                 Err(error) => tracing::error!(%error, "the end of an execution cannot be recorded"),
             }
         }
     }
 
     /// Tells of what has ended, and sees to what that has led to.
-    fn act_on(&mut self, ended: &[Ended], runs: &[Running], finished: Finished) {
-        self.tell(ended, runs, &finished);
+    fn act_on(&mut self, over: &[Over], finished: Finished) {
+        self.tell(over, &finished);
         self.backlog.release(finished.released);
         self.backlog.admit(finished.admitted);
     }
 
-    fn start_all(
-        &mut self,
-        work: ClaimedWork,
-        plan: &slots::Plan,
-        started_at_ms: i64,
-        committed: Option<Duration>,
-    ) {
+    fn start_all(&mut self, work: ClaimedWork, plan: &slots::Plan, at: ClaimedAt) {
         let used: usize = work.claimed.iter().map(|fire| fire.executions.len()).sum();
         trace::tell_claim(used, work.claimed.len());
         self.orders.free_places(plan.room.saturating_sub(used));
         self.backlog.apply(plan, work.taken);
-        for fire in work.claimed {
-            self.start(fire, started_at_ms, committed);
-        }
-    }
-
-    fn start(&mut self, claimed: ClaimedFire, started_at_ms: i64, committed: Option<Duration>) {
-        let ClaimedFire { fire, job, limits, dealt_at_ms, executions } = claimed;
-        for (claimed, berth) in executions {
-            let (job, limits) = (Arc::clone(&job), limits.clone());
-            let starting = Starting {
-                fire,
-                job,
-                limits,
-                claimed,
-                berth,
-                dealt_at_ms,
-                started_at_ms,
-                committed,
-            };
-            self.begin(starting, false);
+        for ClaimedFire { of, executions } in work.claimed {
+            for (claimed, berth) in executions {
+                self.begin(&of, claimed, berth, at, false);
+            }
         }
     }
 
@@ -445,32 +399,30 @@ impl Loop {
         if let Some(limits) = &limits {
             self.backlog.occupy(limits);
         }
-        let berth =
-            claimed.instance_max.and_then(|_| self.orders.berth(claimed.instance, u32::MAX));
-        let starting = Starting {
-            fire,
-            job,
-            limits,
-            claimed,
-            berth,
-            dealt_at_ms: started_at_ms,
-            started_at_ms,
-            committed: None,
-        };
-        self.begin(starting, true);
+        let Target { row, instance } = &*claimed.target;
+        let berth = instance.max_concurrency.and_then(|_| self.orders.berth(*row, u32::MAX));
+        let of = RunningFire { fire, job, limits, sole: None, dealt_at_ms: started_at_ms };
+        let at = ClaimedAt { ms: started_at_ms, committed: None };
+        self.begin(&Arc::new(of), claimed, berth, at, true);
         if let Some(running) = self.roster.get_mut(id) {
             let clock = &self.resources.clock;
             let ran = now_ms(&**clock).saturating_sub(started_at_ms).max(0).cast_unsigned();
             running.started = clock.monotonic().saturating_sub(Duration::from_millis(ran));
             if let Some(stop) = stop {
-                ask_to_stop(&running.stop, &stop);
+                running.contact.ask_to_stop(&stop);
             }
         }
     }
 
-    fn begin(&mut self, starting: Starting, resumes: bool) {
-        let Starting { fire, job, limits, claimed, berth, dealt_at_ms, started_at_ms, committed } =
-            starting;
+    fn begin(
+        &mut self,
+        of: &Arc<RunningFire>,
+        claimed: Claimed,
+        berth: Option<Berth>,
+        at: ClaimedAt,
+        resumes: bool,
+    ) {
+        let job = &of.job;
         let Resources {
             store, hub, config, clock, executors, scratch, sinks, whole_outputs, ..
         } = &self.resources;
@@ -485,85 +437,88 @@ impl Loop {
             }
             output.keep_whole(whole_outputs.begin(claimed.id));
         }
-        let (stop, stop_asked) = watch::channel(None);
-        let running = Running {
+        let mut running = Box::new(Running {
             id: claimed.id,
             attempt: claimed.attempt,
-            fire,
-            instance_id: claimed.instance_id.clone(),
-            job,
-            limits,
+            of: Arc::clone(of),
+            target: claimed.target,
             berth,
-            dealt_at_ms,
             output,
-            report: Arc::default(),
-            stop: Arc::new(stop),
-            started_at_ms,
+            contact: Arc::default(),
+            started_at_ms: at.ms,
             started: clock.monotonic(),
-            task: None,
+            is_begun: false,
+        });
+        hub.publish(invoke_id, || vec![running.change(ExecutionStatus::Running, at.ms)]);
+        let Instance { executor, name, shell, .. } = &running.target.instance;
+        let plugged_in = match resumes {
+            true => Some(Arc::new(Resumption) as Arc<dyn DynExecutor>),
+            false => executors.get(executor).map(Arc::clone),
         };
-        hub.publish(invoke_id, || vec![running.change(ExecutionStatus::Running, started_at_ms)]);
-        let resumption: Arc<dyn DynExecutor> = Arc::new(Resumption);
-        let executor = if resumes { Some(&resumption) } else { executors.get(&claimed.executor) };
-        let Some(executor) = executor else {
-            let info = format!("no executor `{}` is plugged in", claimed.executor);
+        let Some(executor) = plugged_in else {
+            let info = format!("no executor `{executor}` is plugged in");
             self.end(running, Outcome::Undeliverable { code: "ClientNotRunning", info });
             return;
         };
         let cx = ExecutionContext {
             output: Arc::clone(&running.output),
-            stop: stop_asked,
             stop_grace: config.stop_grace,
             clock: Arc::clone(clock),
             scratch: Arc::clone(scratch),
-            report: Arc::clone(&running.report),
+            contact: Arc::clone(&running.contact),
         };
-        let content = self.content(&running.job, &claimed);
+        let content = self.content(&running);
         // What was permitted to start is not asked for again.
         let admission = match resumes {
             true => None,
-            false => self.admission(&running.job, claimed.instance_name),
+            false => self.admission(job, name),
         };
         let task = Task {
             content,
             resolved: None,
             password: None,
-            shell: claimed.shell,
+            shell: shell.clone(),
             execution_id: running.id,
-            instance_id: running.instance_id.clone(),
+            instance_id: running.instance_id().clone(),
             attempt: running.attempt,
-            job: Arc::clone(&running.job),
+            job: Arc::clone(job),
         };
-        let start = Start::new(store.meters(), &running, committed);
-        let work =
-            run::run(Arc::clone(executor), admission, task, cx, Arc::clone(&running.stop), start);
+        let (start, timeout) = (Start::new(store.meters(), &running, at.committed), task.timeout());
+        let work = match admission {
+            None => executor.execute(task, cx.clone()),
+            Some(admission) => Box::pin(admission.execute(executor, task, cx.clone())),
+        };
+        let work = run::run(work, cx, timeout, start);
         let work = work.instrument(trace::span(&running));
         let ending = run::Ending::new(running.id, self.endings.clone());
-        let task = tokio::spawn(ending.follow(work));
-        self.roster.add(Running { task: Some(task), ..running });
+        // It is followed through its contact.
+        drop(tokio::spawn(ending.follow(work)));
+        running.is_begun = true;
+        self.roster.add(running);
     }
 
     /// The host's part in the start of an execution, if it has one.
-    fn admission(&self, job: &Job, instance_name: String) -> Option<Admission> {
+    fn admission(&self, job: &Job, instance_name: &str) -> Option<Box<Admission>> {
         let Resources { authorizer, secrets, config, .. } = &self.resources;
         if authorizer.is_none() && !job.has_secret_names() {
             return None;
         }
-        Some(Admission {
+        Some(Box::new(Admission {
             authorizer: authorizer.clone(),
             secrets: secrets.clone(),
             config: Arc::clone(config),
-            instance_name,
-        })
+            instance_name: instance_name.to_owned(),
+        }))
     }
 
     /// The script as it is for one instance.
-    fn content(&self, job: &Job, claimed: &Claimed) -> Content {
+    fn content(&self, running: &Running) -> Content {
+        let job = running.job();
         let Some(arguments) = &job.arguments else { return Arc::clone(&job.content) };
         let facts = Facts {
             names: &self.resources.config.names,
-            instance_id: &claimed.instance_id,
-            instance_name: &claimed.instance_name,
+            instance_id: running.instance_id(),
+            instance_name: &running.target.instance.name,
             invoke_id: job.invoke_id,
             command_id: job.command_id,
         };
@@ -571,17 +526,17 @@ impl Loop {
     }
 
     /// Tells the watchers, now that it is on disk.
-    fn tell(&self, ended: &[Ended], runs: &[Running], finished: &Finished) {
-        for (ended, run) in ended.iter().zip(runs) {
+    fn tell(&self, over: &[Over], finished: &Finished) {
+        for Over { ended, run } in over {
             let status = ended.verdict.cause.target();
             let end = || run.change(status, ended.finished_at_ms);
             let next = finished.retries.get(&ended.id).map(|next| {
-                let on = run.instance_id.clone();
+                let on = run.instance_id().clone();
                 Change::retry(next.id, on, ended.finished_at_ms, next.retry_at_ms)
             });
             self.resources
                 .hub
-                .publish(run.job.invoke_id, || std::iter::once(end()).chain(next).collect());
+                .publish(run.job().invoke_id, || std::iter::once(end()).chain(next).collect());
             trace::tell_end(run, ended);
             self.resources.hub.close_output(ended.id);
             if ended.report.is_kept {
@@ -598,11 +553,11 @@ impl Loop {
         if !finished.retries.is_empty() || finished.wave_ended {
             self.resources.scheduler.notify_one();
         }
-        let waits = |ended: &Ended| {
-            let delivery = ended.delivery.as_ref();
+        let waits = |over: &Over| {
+            let delivery = over.ended.delivery.as_ref();
             delivery.is_some_and(|delivery| delivery.status == DeliveryStatus::InProgress)
         };
-        if ended.iter().any(waits) {
+        if over.iter().any(waits) {
             self.resources.deliverer.notify_one();
         }
         for &(invoke_id, status) in &finished.invocations {

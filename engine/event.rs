@@ -4,6 +4,7 @@
 mod feed;
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use chrono::{DateTime, Utc};
@@ -138,6 +139,8 @@ const CHANGES_MAX: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Hub {
     state: Mutex<HubState>,
+    /// How many want to know of every change: mostly nobody, which is found out without the lock.
+    watchers: AtomicUsize,
     feeds: feed::Feeds,
     quota: OutputQuota,
     space: Arc<SpoolSpace>,
@@ -155,6 +158,7 @@ impl Hub {
     pub(crate) fn new(quota: OutputQuota) -> Self {
         Self {
             state: Mutex::default(),
+            watchers: AtomicUsize::new(0),
             feeds: feed::Feeds::default(),
             quota,
             space: SpoolSpace::new(quota.spool_bytes_max),
@@ -176,6 +180,10 @@ impl Hub {
         interest: Interest,
         invoke_id: InvokeId,
     ) -> Arc<Subscription> {
+        if interest == Interest::Everything {
+            // Before it looks at the records: what it is not told of is there.
+            self.watchers.fetch_add(1, Ordering::SeqCst);
+        }
         let mut state = self.state();
         let subscription = Arc::new(Subscription {
             hub: Arc::downgrade(self),
@@ -284,6 +292,9 @@ impl Hub {
 
     /// Those who want to know of every change.
     fn watchers(&self, invoke_id: InvokeId) -> Vec<Arc<Subscription>> {
+        if self.watchers.load(Ordering::SeqCst) == 0 {
+            return Vec::new();
+        }
         let mut watchers = self.subscriptions(invoke_id);
         watchers.retain(|subscription| subscription.interest == Interest::Everything);
         watchers
@@ -377,6 +388,9 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         if let Some(hub) = self.hub.upgrade() {
+            if self.interest == Interest::Everything {
+                hub.watchers.fetch_sub(1, Ordering::SeqCst);
+            }
             hub.tidy(self.invoke_id);
         }
     }

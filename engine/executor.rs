@@ -2,22 +2,21 @@
 //! processes of this machine and one for closures of the host; a host adds its own.
 
 mod closure;
+mod contact;
 mod process;
 mod scratch;
 
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
-
-use tokio::sync::watch;
 
 use crate::clock::{Clock, Sleep};
 use crate::command::CommandType;
 use crate::command::content::Content;
 use crate::command::parameters::Arguments;
-use crate::execution::{Outcome, Report, StopOrder, StopReason, Usage, checked_result};
+use crate::execution::{Outcome, Report, StopReason, Usage, checked_result};
 use crate::id::{CommandId, ExecutionId, InstanceId, InvokeId};
 use crate::invocation::resource_limits::ResourceLimits;
 use crate::invocation::{Job, TerminationMode};
@@ -25,6 +24,7 @@ use crate::output::{LiveOutput, Stream};
 use crate::secret::Secret;
 
 pub use closure::ClosureExecutor;
+pub(crate) use contact::Contact;
 pub use process::{ProcessExecutor, helper_main};
 pub(crate) use process::{Resumption, inherit, order_stop};
 pub(crate) use scratch::Scratch;
@@ -56,17 +56,17 @@ pub trait Executor: Send + Sync + 'static {
     fn execute(&self, task: Task, cx: ExecutionContext) -> impl Future<Output = Outcome> + Send;
 }
 
-/// A boxed [`Executor::execute`].
-pub(crate) type Execute<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
+/// A boxed [`Executor::execute`]. Nothing of it happens before it is polled.
+pub(crate) type Execute = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 /// [`Executor`] behind a pointer.
 pub(crate) trait DynExecutor: Send + Sync + 'static {
-    fn execute(&self, task: Task, cx: ExecutionContext) -> Execute<'_>;
+    fn execute(self: Arc<Self>, task: Task, cx: ExecutionContext) -> Execute;
 }
 
 impl<E: Executor> DynExecutor for E {
-    fn execute(&self, task: Task, cx: ExecutionContext) -> Execute<'_> {
-        Box::pin(Executor::execute(self, task, cx))
+    fn execute(self: Arc<Self>, task: Task, cx: ExecutionContext) -> Execute {
+        Box::pin(async move { Executor::execute(&*self, task, cx).await })
     }
 }
 
@@ -84,7 +84,7 @@ pub struct Task {
     /// The script as it is for this instance.
     pub(crate) content: Content,
     /// What came of the arguments once secrets were resolved, if any were.
-    pub(crate) resolved: Option<Arguments>,
+    pub(crate) resolved: Option<Box<Arguments>>,
     pub(crate) password: Option<Secret>,
     /// What the instance runs shell scripts with.
     pub(crate) shell: Option<String>,
@@ -125,7 +125,7 @@ impl Task {
 
     /// Variables to add to the script's environment: values of parameters that are passed so.
     pub fn variables(&self) -> Vec<(String, String)> {
-        let arguments = self.resolved.as_ref().or(self.job.arguments.as_ref());
+        let arguments = self.resolved.as_deref().or(self.job.arguments.as_ref());
         arguments.map(Arguments::variables).unwrap_or_default()
     }
 
@@ -195,20 +195,10 @@ impl Task {
 #[derive(Clone)]
 pub struct ExecutionContext {
     pub(crate) output: Arc<LiveOutput>,
-    pub(crate) stop: watch::Receiver<Option<StopOrder>>,
     pub(crate) stop_grace: Duration,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) scratch: Arc<Scratch>,
-    pub(crate) report: Arc<Mutex<Report>>,
-}
-
-/// Asks whoever has the other end to stop, once; the first order stays.
-pub(crate) fn ask_to_stop(stop: &watch::Sender<Option<StopOrder>>, order: &StopOrder) {
-    stop.send_if_modified(|asked| {
-        let first = asked.is_none();
-        asked.get_or_insert_with(|| order.clone());
-        first
-    });
+    pub(crate) contact: Arc<Contact>,
 }
 
 impl ExecutionContext {
@@ -219,12 +209,7 @@ impl ExecutionContext {
 
     /// Ends when the engine wants the task to end. Safe to drop and to call again.
     pub async fn stop_asked(&self) -> StopReason {
-        let mut stop = self.stop.clone();
-        match stop.wait_for(Option::is_some).await {
-            Ok(order) => order.as_ref().map_or(StopReason::Stopped, |order| order.cause),
-            // The engine no longer follows this task: it is gone or about to be.
-            Err(_) => StopReason::Shutdown,
-        }
+        self.contact.stop_asked().await
     }
 
     /// How long a task may take to end politely once it is asked to.
@@ -255,7 +240,7 @@ impl ExecutionContext {
     }
 
     pub(crate) fn report(&self, change: impl FnOnce(&mut Report)) {
-        change(&mut self.report.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.contact.report());
     }
 
     /// A folder that only this user can read; emptied when the engine opens.

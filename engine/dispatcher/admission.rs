@@ -23,7 +23,7 @@ pub(super) struct Admission {
 impl Admission {
     /// Carries out a task, if the host lets it.
     pub(super) async fn execute(
-        self,
+        self: Box<Self>,
         executor: Arc<dyn DynExecutor>,
         mut task: Task,
         cx: ExecutionContext,
@@ -88,7 +88,7 @@ impl Admission {
             info: violation.message,
         })?;
         task.content = arguments.render(&script, &facts).into();
-        task.resolved = Some(arguments);
+        task.resolved = Some(Box::new(arguments));
         Ok(())
     }
 }

@@ -4,12 +4,11 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::invocation::Job;
 use crate::store::claims::{self, Claim, Claimed};
-use crate::store::fires::FireLimits;
 use crate::store::{Tx, fires, invocations};
 
 use super::orders::{Berth, Orders};
+use super::roster::RunningFire;
 use super::slots::{Plan, Taken, Waiting, share};
 
 /// What a claim came to.
@@ -23,11 +22,7 @@ pub(super) struct ClaimedWork {
 /// What was claimed of a fire.
 #[derive(Debug)]
 pub(super) struct ClaimedFire {
-    pub fire: i64,
-    pub job: Arc<Job>,
-    pub limits: Option<Arc<FireLimits>>,
-    /// When it was dealt with.
-    pub dealt_at_ms: i64,
+    pub of: Arc<RunningFire>,
     /// Each with its place on its instance, if there are so many there.
     pub executions: Vec<(Claimed, Option<Berth>)>,
 }
@@ -142,11 +137,11 @@ impl ClaimedWork {
         };
         let mut berths = Vec::new();
         let found = claims::claim(tx, &claim, |one| {
-            let Some(max) = one.instance_max else {
+            let Some(max) = one.target.instance.max_concurrency else {
                 berths.push(None);
                 return true;
             };
-            let berth = orders.berth(one.instance, max);
+            let berth = orders.berth(one.target.row, max);
             let admitted = berth.is_some();
             berths.extend(berth.map(Some));
             admitted
@@ -155,8 +150,8 @@ impl ClaimedWork {
         if count > 0 {
             let executions = found.claimed.into_iter().zip(berths).collect();
             let dealt_at_ms = fire.terms.as_ref().map_or(now_ms, |terms| terms.since_ms);
-            let fire = ClaimedFire { fire: fire.fire, job, limits, dealt_at_ms, executions };
-            self.claimed.push(fire);
+            let of = RunningFire { fire: fire.fire, job, limits, sole: None, dealt_at_ms };
+            self.claimed.push(ClaimedFire { of: Arc::new(of), executions });
         }
         if let Some(after) = found.more_after {
             fire.after = after;

@@ -14,7 +14,7 @@ use loom::thread::{self, JoinHandle};
 use tokio::sync::{oneshot, watch};
 
 use super::Running;
-use super::roster::{Roster, UnderWay};
+use super::roster::{Roster, RunningFire, UnderWay};
 use super::run::run;
 use super::trace::Start;
 use crate::clock::{Clock, Sleep};
@@ -22,8 +22,9 @@ use crate::command::CommandType;
 use crate::command::settings::Settings;
 use crate::config::OutputQuota;
 use crate::execution::{Outcome, StopReason, Verdict};
-use crate::executor::{ExecutionContext, Executor, Scratch, Task};
+use crate::executor::{DynExecutor, ExecutionContext, Executor, Scratch, Task};
 use crate::id::{CommandId, ExecutionId, InvokeId};
+use crate::instance::Instance;
 use crate::invocation::container::Container;
 use crate::invocation::resource_limits::ResourceLimits;
 use crate::invocation::{Job, TerminationMode};
@@ -31,6 +32,8 @@ use crate::metrics::Meters;
 use crate::output::{LiveOutput, SpoolSpace};
 use crate::status::{Cause, ExecutionStatus};
 use crate::store::claims::Claimed;
+use crate::store::executions::SoleFire;
+use crate::store::instances::Target;
 
 use orders::{Errand, Launch, Line, Orders, Phase};
 
@@ -74,7 +77,8 @@ const ENDED: ExecutionId = ExecutionId(2);
 
 /// What all runs of a model share.
 struct World {
-    job: Arc<Job>,
+    fire: Arc<RunningFire>,
+    target: Arc<Target>,
     scratch: Arc<Scratch>,
     output: Arc<LiveOutput>,
 }
@@ -103,8 +107,11 @@ impl World {
         };
         let quota = OutputQuota::default();
         let space = SpoolSpace::new(quota.spool_bytes_max);
+        let job = Arc::new(job);
+        let fire = RunningFire { fire: 1, job, limits: None, sole: None, dealt_at_ms: 0 };
         Self {
-            job: Arc::new(job),
+            fire: Arc::new(fire),
+            target: Arc::new(Target { row: INSTANCE, instance: Instance::new("one") }),
             scratch: Arc::new(Scratch::temporary().expect("a folder")),
             output: LiveOutput::new(quota, space, Vec::new()),
         }
@@ -118,42 +125,30 @@ impl World {
     }
 
     fn launch(&self, count: usize) -> Launch {
-        let claimed = |_| Claimed {
-            id: EXECUTION,
-            attempt: 1,
-            instance: INSTANCE,
-            instance_id: "one".into(),
-            instance_name: String::new(),
-            executor: String::new(),
-            shell: None,
-            instance_max: None,
-        };
+        let claimed = |_| Claimed { id: EXECUTION, attempt: 1, target: Arc::clone(&self.target) };
+        let invoke_id = self.fire.job.invoke_id;
         Launch {
-            fire: 1,
-            job: Arc::clone(&self.job),
+            sole: SoleFire { fire: 1, invocation: 1, invoke_id, executions: count as u64 },
+            job: Arc::clone(&self.fire.job),
             claimed: (0..count).map(claimed).collect(),
             claimed_at_ms: 0,
             committed: Duration::ZERO,
         }
     }
 
-    fn running(&self, id: ExecutionId) -> Running {
-        Running {
+    fn running(&self, id: ExecutionId) -> Box<Running> {
+        Box::new(Running {
             id,
             attempt: 1,
-            fire: 1,
-            instance_id: "one".into(),
-            job: Arc::clone(&self.job),
-            limits: None,
+            of: Arc::clone(&self.fire),
+            target: Arc::clone(&self.target),
             berth: None,
-            dealt_at_ms: 0,
             output: Arc::clone(&self.output),
-            report: Arc::default(),
-            stop: Arc::new(watch::Sender::new(None)),
+            contact: Arc::default(),
             started_at_ms: 0,
             started: Duration::ZERO,
-            task: None,
-        }
+            is_begun: true,
+        })
     }
 }
 
@@ -208,7 +203,7 @@ impl<'a> Desk<'a> {
     /// Why one that runs is to stop.
     fn asked(&mut self, execution: ExecutionId) -> Option<StopReason> {
         let running = self.roster.get_mut(execution).expect("it runs");
-        running.stop.borrow().as_ref().map(|order| order.cause)
+        running.contact.order().map(|order| order.cause)
     }
 
     /// What runs has been asked to stop, what was cancelled has not started, and no order is left over.
@@ -511,27 +506,26 @@ impl Play {
         let running = world.running(EXECUTION);
         let cx = ExecutionContext {
             output: Arc::clone(&running.output),
-            stop: running.stop.subscribe(),
             stop_grace: Duration::ZERO,
             clock: Arc::new(Arc::new(alarms)),
             scratch: Arc::clone(&world.scratch),
-            report: Arc::clone(&running.report),
+            contact: Arc::clone(&running.contact),
         };
         let task = Task {
             execution_id: running.id,
-            instance_id: running.instance_id.clone(),
+            instance_id: running.instance_id().clone(),
             attempt: running.attempt,
-            job: Arc::clone(&running.job),
-            content: Arc::clone(&running.job.content),
+            job: Arc::clone(running.job()),
+            content: Arc::clone(&running.job().content),
             resolved: None,
             password: None,
             shell: None,
         };
         let start = Start::new(&Arc::new(Meters::default()), &running, None);
-        let stop = Arc::clone(&running.stop);
         let stage = Arc::clone(&touches);
-        let run = run(Arc::new(actor), None, task, cx, stop, start);
-        let run = spawn(move || stage.block_on(run));
+        let work = DynExecutor::execute(Arc::new(actor), task, cx.clone());
+        let run = run(work, cx, TIMEOUT, start);
+        let run = spawn(move || stage.block_on(run).expect("nobody lets go of it"));
         let mut roster = Roster::default();
         roster.add(running);
         let (end, timeout, patience) = (end.0, timeout.0, patience.0);
@@ -554,8 +548,7 @@ impl Play {
 fn judge(roster: &mut Roster, outcome: Outcome) -> Verdict {
     let running = roster.remove(EXECUTION).expect("it has not ended yet");
     assert!(roster.remove(EXECUTION).is_none(), "it has ended");
-    let asked = running.stop.borrow();
-    Verdict::new(outcome, asked.as_ref(), running.job.timeout_s)
+    Verdict::new(outcome, running.contact.order(), running.job().timeout_s)
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::executor::{self, Scratch};
 use crate::id::ExecutionId;
 use crate::invocation::Job;
 use crate::store::claims::Claimed;
+use crate::store::executions::SoleFire;
 
 use super::sync::{Mutex, MutexGuard, Notify};
 
@@ -27,7 +28,7 @@ pub(super) enum Phase {
 /// Executions of a fire that were stored as claimed, and are to be started.
 #[derive(Debug)]
 pub(crate) struct Launch {
-    pub fire: i64,
+    pub sole: SoleFire,
     pub job: Arc<Job>,
     pub claimed: Vec<Claimed>,
     pub claimed_at_ms: i64,

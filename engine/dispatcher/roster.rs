@@ -1,20 +1,19 @@
 //! What runs, and whom a stop is passed on to: one may overtake the news of the claim that it is about.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
-
 use crate::event::Change;
-use crate::execution::{Report, StopOrder};
-use crate::executor::ask_to_stop;
+use crate::execution::StopOrder;
+use crate::executor::Contact;
 use crate::id::{ExecutionId, InstanceId};
 use crate::invocation::Job;
 use crate::output::{Delivery, LiveOutput, WholeOutput};
 use crate::status::{Cause, ExecutionStatus};
+use crate::store::executions::SoleFire;
 use crate::store::fires::FireLimits;
+use crate::store::instances::Target;
 
 use super::orders::Berth;
 
@@ -47,36 +46,47 @@ impl UnderWay {
     }
 }
 
+/// What the executions of a fire have in common that run.
+#[derive(Debug)]
+pub(super) struct RunningFire {
+    pub fire: i64,
+    pub job: Arc<Job>,
+    /// What they count against, beside their places.
+    pub limits: Option<Arc<FireLimits>>,
+    /// It, if their ends are all that its end waits for.
+    pub sole: Option<SoleFire>,
+    /// When it was dealt with.
+    pub dealt_at_ms: i64,
+}
+
 /// What the loop keeps of an execution that runs.
 pub(super) struct Running {
     pub id: ExecutionId,
     pub attempt: u32,
-    pub fire: i64,
-    pub instance_id: InstanceId,
-    pub job: Arc<Job>,
-    /// What it counts against, beside its place.
-    pub limits: Option<Arc<FireLimits>>,
+    pub of: Arc<RunningFire>,
+    pub target: Arc<Target>,
     pub berth: Option<Berth>,
-    pub dealt_at_ms: i64,
     pub output: Arc<LiveOutput>,
-    pub report: Arc<Mutex<Report>>,
-    pub stop: Arc<watch::Sender<Option<StopOrder>>>,
+    pub contact: Arc<Contact>,
     pub started_at_ms: i64,
     pub started: Duration,
-    /// None until its executor has it.
-    pub task: Option<JoinHandle<()>>,
+    /// Whether its executor has had it.
+    pub is_begun: bool,
 }
 
 impl Running {
-    /// Whether it goes on without an engine.
-    fn is_kept(&self) -> bool {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner).is_kept
+    pub(super) fn job(&self) -> &Arc<Job> {
+        &self.of.job
+    }
+
+    pub(super) fn instance_id(&self) -> &InstanceId {
+        &self.target.instance.instance_id
     }
 
     pub(super) fn change(&self, status: ExecutionStatus, at_ms: i64) -> Change {
         Change {
             execution_id: self.id,
-            instance_id: self.instance_id.clone(),
+            instance_id: self.instance_id().clone(),
             status,
             at_ms,
             retry_at_ms: None,
@@ -86,7 +96,7 @@ impl Running {
 
     /// What becomes of the whole output, if it was to go anywhere. What has not run has none.
     pub(super) fn delivery(&self, cause: Cause) -> Option<Delivery> {
-        let to = self.job.settings.output_to.as_deref()?;
+        let to = self.job().settings.output_to.as_deref()?;
         let whole = self.output.take_whole();
         if matches!(cause, Cause::Unsuitable | Cause::Undeliverable) {
             if let Some(whole) = whole {
@@ -101,7 +111,7 @@ impl Running {
 /// The executions that run.
 #[derive(Default)]
 pub(super) struct Roster {
-    running: HashMap<ExecutionId, Running>,
+    running: HashMap<ExecutionId, Box<Running>>,
     /// Orders for executions that are not known here: a step that is under way may have claimed them. Each
     /// with the number of the last step that could have.
     early_stops: HashMap<ExecutionId, (u64, StopOrder)>,
@@ -109,9 +119,9 @@ pub(super) struct Roster {
 
 impl Roster {
     /// Adds one that has been started, perhaps with an order to stop that came before it.
-    pub(super) fn add(&mut self, running: Running) {
+    pub(super) fn add(&mut self, running: Box<Running>) {
         if let Some((_, order)) = self.early_stops.remove(&running.id) {
-            ask_to_stop(&running.stop, &order);
+            running.contact.ask_to_stop(&order);
         }
         self.running.insert(running.id, running);
     }
@@ -121,24 +131,27 @@ impl Roster {
     }
 
     pub(super) fn get_mut(&mut self, execution: ExecutionId) -> Option<&mut Running> {
-        self.running.get_mut(&execution)
+        self.running.get_mut(&execution).map(|running| &mut **running)
     }
 
     /// Removes one that has ended. None if it is not followed any longer: its end is not for this engine to
     /// record.
-    pub(super) fn remove(&mut self, execution: ExecutionId) -> Option<Running> {
+    pub(super) fn remove(&mut self, execution: ExecutionId) -> Option<Box<Running>> {
         self.running.remove(&execution)
     }
 
-    /// Removes those that go on without an engine.
-    pub(super) fn remove_kept(&mut self) -> impl Iterator<Item = Running> {
-        self.running.extract_if(|_, running| running.is_kept()).map(|(_, running)| running)
+    /// Leaves those to themselves that go on without an engine.
+    pub(super) fn let_go_of_kept(&mut self) {
+        let is_kept = |running: &Running| running.contact.report().is_kept;
+        for (_, running) in self.running.extract_if(|_, running| is_kept(running)) {
+            running.contact.let_go();
+        }
     }
 
     /// Asks one to stop, as soon as it is known here.
     pub(super) fn stop(&mut self, execution: ExecutionId, order: StopOrder, steps: &UnderWay) {
         if let Some(running) = self.running.get(&execution) {
-            ask_to_stop(&running.stop, &order);
+            running.contact.ask_to_stop(&order);
         } else if steps.count() > 0 {
             self.early_stops.entry(execution).or_insert((steps.begun, order));
         }
@@ -147,7 +160,7 @@ impl Roster {
     /// Asks all to stop.
     pub(super) fn stop_all(&self, order: &StopOrder) {
         for running in self.running.values() {
-            ask_to_stop(&running.stop, order);
+            running.contact.ask_to_stop(order);
         }
     }
 
@@ -160,8 +173,8 @@ impl Roster {
 impl Drop for Roster {
     /// Nothing runs on that nobody follows.
     fn drop(&mut self) {
-        for task in self.running.values().filter_map(|running| running.task.as_ref()) {
-            task.abort();
+        for running in self.running.values() {
+            running.contact.let_go();
         }
     }
 }

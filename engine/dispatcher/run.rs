@@ -5,15 +5,15 @@ use std::future::{self, Future};
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-use super::admission::Admission;
 use super::trace::Start;
-use crate::execution::{Outcome, StopOrder, StopReason};
-use crate::executor::{DynExecutor, ExecutionContext, Task, ask_to_stop};
+use crate::execution::{Outcome, StopReason};
+use crate::executor::{Contact, Execute, ExecutionContext};
 use crate::id::ExecutionId;
 
 /// How much longer than the grace period an executor may take to see a stop through: to look for what
@@ -21,42 +21,54 @@ use crate::id::ExecutionId;
 /// again, and to leave the cgroup.
 const STOP_MARGIN: Duration = Duration::from_secs(25);
 
-/// Carries out a task. If its time is up it is asked to stop; an executor that does not is dropped.
+/// Follows an executor's work, which has this context and so much time. Once that is up it is asked to stop;
+/// an executor that does not is dropped. No outcome: it has been let go of.
 pub(super) async fn run(
-    executor: Arc<dyn DynExecutor>,
-    admission: Option<Admission>,
-    task: Task,
+    work: Execute,
     cx: ExecutionContext,
-    stop: Arc<watch::Sender<Option<StopOrder>>>,
+    timeout: Duration,
     start: Start,
-) -> Outcome {
+) -> Option<Outcome> {
     start.tell(&*cx.clock);
-    let timeout = task.timeout();
-    let mut work = match admission {
-        None => executor.execute(task, cx.clone()),
-        Some(admission) => Box::pin(admission.execute(Arc::clone(&executor), task, cx.clone())),
-    };
+    // Dropped after the work.
+    let _end = End(Arc::clone(&cx.contact));
+    let mut work = work;
+    // Much is done at once, and needs no timer.
+    if let Poll::Ready(outcome) = future::poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
+        return Some(outcome);
+    }
     tokio::select! {
-        // What is done is done, even if its time is up in the same instant.
         biased;
-        outcome = &mut work => return outcome,
+        () = cx.contact.has_been_let_go() => return None,
+        // What is done is done, even if its time is up in the same instant.
+        outcome = &mut work => return Some(outcome),
         _ = cx.stop_asked() => {}
-        () = cx.sleep(timeout) => ask_to_stop(&stop, &StopReason::Timeout.into()),
+        () = cx.sleep(timeout) => cx.contact.ask_to_stop(&StopReason::Timeout.into()),
     }
     let patience = cx.stop_grace().saturating_add(STOP_MARGIN);
     tokio::select! {
         biased;
-        outcome = &mut work => outcome,
+        () = cx.contact.has_been_let_go() => None,
+        outcome = &mut work => Some(outcome),
         () = cx.sleep(patience) => {
             // What has a keeper goes on without its executor.
             cx.report(|report| report.is_lost = report.is_kept);
-            Outcome::Broke {
+            Some(Outcome::Broke {
                 info: format!(
                     "the executor was asked to stop and did not return within {} s; it was dropped",
                     patience.as_secs()
                 ),
-            }
+            })
         }
+    }
+}
+
+/// Says so when the executor's part ends, or is dropped.
+struct End(Arc<Contact>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
@@ -76,14 +88,14 @@ impl Ending {
     }
 
     /// Follows the work to its end.
-    pub(super) async fn follow(mut self, work: impl Future<Output = Outcome>) {
-        self.outcome = Some(contain(work).await);
+    pub(super) async fn follow(mut self, work: impl Future<Output = Option<Outcome>>) {
+        self.outcome = contain(work).await;
     }
 }
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        // A task that is dropped has not ended anything: what it watched over may go on.
+        // A task that is dropped, or let go of, has not ended anything: what it watched over may go on.
         let broke = thread::panicking()
             .then(|| Outcome::Broke { info: "the executor panicked".to_owned() });
         let Some(outcome) = self.outcome.take().or(broke) else { return };
@@ -93,13 +105,13 @@ impl Drop for Ending {
 }
 
 /// Lets an executor that panics end its execution, and nothing else.
-async fn contain(work: impl Future<Output = Outcome>) -> Outcome {
+async fn contain(work: impl Future<Output = Option<Outcome>>) -> Option<Outcome> {
     let mut work = pin!(work);
     let ended = future::poll_fn(|cx| {
         let polled = panic::catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx)));
         polled.map_or_else(|panic| Err(panic).into(), |polled| polled.map(Ok))
     });
-    ended.await.unwrap_or_else(|panic| Outcome::Broke { info: panic_message(&*panic) })
+    ended.await.unwrap_or_else(|panic| Some(Outcome::Broke { info: panic_message(&*panic) }))
 }
 
 fn panic_message(payload: &(dyn Any + Send)) -> String {

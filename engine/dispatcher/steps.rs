@@ -25,11 +25,15 @@ const STEPS_MAX: usize = 2;
 /// How long to wait before trying again to write to a database that refused.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// An execution that has ended.
+pub(super) struct Over {
+    pub ended: Ended,
+    pub run: Box<Running>,
+}
+
 /// What ended and what may start.
 pub(super) struct Step {
-    pub ended: Arc<Vec<Ended>>,
-    /// Those that ended.
-    pub runs: Vec<Running>,
+    pub over: Arc<Vec<Over>>,
     pub plan: Arc<Plan>,
     pub written: Result<Written>,
     number: u64,
@@ -92,12 +96,12 @@ impl Steps {
     }
 
     /// Sends a step on its way.
-    pub(super) fn begin(&mut self, ended: Vec<Ended>, runs: Vec<Running>, plan: Plan) {
+    pub(super) fn begin(&mut self, over: Vec<Over>, plan: Plan) {
         let (number, disk) = (self.under_way.begin(), self.disk.clone());
-        let (ended, plan) = (Arc::new(ended), Arc::new(plan));
+        let (over, plan) = (Arc::new(over), Arc::new(plan));
         self.tasks.spawn(async move {
-            let written = disk.write(&ended, &plan).await;
-            Step { ended, runs, plan, written, number }
+            let written = disk.write(&over, &plan).await;
+            Step { over, plan, written, number }
         });
     }
 
@@ -134,22 +138,26 @@ impl Disk {
     /// Writes a step until the database takes it: what has ended must not be forgotten because a disk is
     /// full. Gives up only when the engine is being stopped; the next one will find the executions
     /// running and say so in their records.
-    async fn write(&self, ended: &Arc<Vec<Ended>>, plan: &Arc<Plan>) -> Result<Written> {
+    async fn write(&self, over: &Arc<Vec<Over>>, plan: &Arc<Plan>) -> Result<Written> {
         loop {
-            let error = match self.try_write(Arc::clone(ended), Arc::clone(plan)).await {
+            let error = match self.try_write(Arc::clone(over), Arc::clone(plan)).await {
                 Ok(written) => return Ok(written),
                 Err(error) => error,
             };
-            tracing::error!(%error, waiting = ended.len(), "ends of executions are not on disk yet");
+            tracing::error!(%error, waiting = over.len(), "ends of executions are not on disk yet");
             if matches!(error, Error::Internal(_)) || self.orders.phase() == Phase::Stopping {
                 return Err(error);
             }
             self.clock.sleep(RETRY_AFTER).await;
         }
     }
-    async fn try_write(&self, ended: Arc<Vec<Ended>>, plan: Arc<Plan>) -> Result<Written> {
+
+    async fn try_write(&self, over: Arc<Vec<Over>>, plan: Arc<Plan>) -> Result<Written> {
         let (orders, clock) = (Arc::clone(&self.orders), Arc::clone(&self.clock));
         let write = move |tx: Tx<'_>| {
+            // In the order of their numbers, which is that of their rows.
+            let mut ended: Vec<_> = over.iter().map(|over| &over.ended).collect();
+            ended.sort_unstable_by_key(|ended| ended.id);
             let finished = executions::finish(tx, &ended)?;
             let mut written = Written {
                 finished,

@@ -14,9 +14,9 @@ use crate::store::executions::Ended;
 pub(super) fn span(running: &Running) -> Span {
     tracing::info_span!(
         "execution",
-        invoke_id = %running.job.invoke_id,
+        invoke_id = %running.job().invoke_id,
         execution_id = %running.id,
-        instance_id = %running.instance_id,
+        instance_id = %running.instance_id(),
         attempt = running.attempt,
     )
 }
@@ -31,7 +31,7 @@ pub(super) struct Start {
 impl Start {
     pub(super) fn new(meters: &Arc<Meters>, running: &Running, claimed: Option<Duration>) -> Self {
         if claimed.is_some() && running.attempt == 1 {
-            meters.time_between(Measured::Queue, running.dealt_at_ms, running.started_at_ms);
+            meters.time_between(Measured::Queue, running.of.dealt_at_ms, running.started_at_ms);
         }
         Self { meters: Arc::clone(meters), claimed }
     }
@@ -56,9 +56,9 @@ pub(super) fn tell_claim(count: usize, fires: usize) {
 /// The end of an execution is on disk.
 pub(super) fn tell_end(running: &Running, ended: &Ended) {
     tracing::debug!(
-        invoke_id = %running.job.invoke_id,
+        invoke_id = %running.job().invoke_id,
         execution_id = %running.id,
-        instance_id = %running.instance_id,
+        instance_id = %running.instance_id(),
         attempt = running.attempt,
         status = %ended.verdict.cause.target(),
         duration_ms = ended.finished_at_ms.saturating_sub(running.started_at_ms),

@@ -16,7 +16,7 @@ use crate::invocation::recurrence::Trigger;
 use crate::invocation::request::Targets;
 use crate::limits::Limits;
 use crate::schedule::Zone;
-use crate::store::claims::Claimed;
+use crate::store::claims::ClaimedAtOnce;
 use crate::store::commands::{Definition, NewCommand};
 use crate::store::instances::{self, Target};
 use crate::store::invocations::{self, FirstFire, NewInvocation, Start};
@@ -69,7 +69,7 @@ impl Planner {
         definition: &Definition,
         start: &Start,
         claimed_at_ms: Option<i64>,
-    ) -> Result<Option<(i64, Vec<Claimed>)>> {
+    ) -> Result<Option<ClaimedAtOnce>> {
         let now_ms = self.now.timestamp_millis();
         if let Some(command_id) = draft.keeps {
             let command = NewCommand {

@@ -25,6 +25,7 @@ use crate::invocation::{
 };
 use crate::operation::Operation;
 use crate::secret::{NO_STORE, SecretRequest};
+use crate::store::claims::ClaimedAtOnce;
 use crate::store::commands::Definition;
 use crate::store::invocations::{NewInvocation, Start};
 use crate::store::stop::{self, Stopped};
@@ -470,10 +471,11 @@ impl Engine {
             let claimed_at_ms = now_ms(&*clock);
             let claims = reservation.as_ref().map(|_| claimed_at_ms);
             let claimed = planner.store(tx, &draft, definition, start, claims)?;
-            let launch = reservation.zip(claimed).map(|(reservation, (fire, claimed))| {
+            let launch = reservation.zip(claimed).map(|(reservation, stored)| {
                 let job = Arc::new(draft.new.job(definition));
                 let committed = Duration::ZERO;
-                (reservation, Launch { fire, job, claimed, claimed_at_ms, committed })
+                let ClaimedAtOnce { sole, claimed } = stored;
+                (reservation, Launch { sole, job, claimed, claimed_at_ms, committed })
             });
             let waits = launch.is_none() && matches!(start, Start::Now { .. });
             let host = host.take().map(|host| host(tx, &answer)).transpose()?;

@@ -156,7 +156,7 @@ impl ProcessExecutor {
     /// lost sight of.
     async fn run(&self, task: &Task, cx: &ExecutionContext) -> Result<Outcome, Outcome> {
         check_type(task)?;
-        if cx.stop.borrow().is_some() {
+        if cx.contact.order().is_some() {
             return Ok(Outcome::Stopped { signal: None, exit_code: None, info: String::new() });
         }
         let brief = self.brief(task)?;

@@ -1,6 +1,8 @@
 //! Table `executions`: who may be claimed, and is; who waits for another on an instance or of an
 //! invocation, and lets the next go on.
 
+use std::sync::Arc;
+
 use rusqlite::OptionalExtension;
 
 use crate::error::{Error, Result};
@@ -8,7 +10,8 @@ use crate::id::{ExecutionId, InstanceId};
 use crate::metrics::{Counted, tally};
 use crate::status::Cause;
 
-use super::executions::expect_one;
+use super::executions::{SoleFire, expect_one};
+use super::instances::{self, Target};
 use super::{Tx, fires};
 
 /// An execution that has just been claimed.
@@ -16,13 +19,14 @@ use super::{Tx, fires};
 pub(crate) struct Claimed {
     pub id: ExecutionId,
     pub attempt: u32,
-    pub instance: i64,
-    pub instance_id: InstanceId,
-    pub instance_name: String,
-    pub executor: String,
-    pub shell: Option<String>,
-    /// How many executions run on its instance at a time, if that is limited.
-    pub instance_max: Option<u32>,
+    pub target: Arc<Target>,
+}
+
+/// An invocation that was stored as claimed.
+#[derive(Debug)]
+pub(crate) struct ClaimedAtOnce {
+    pub sole: SoleFire,
+    pub claimed: Vec<Claimed>,
 }
 
 /// Which executions of a fire are to be claimed.
@@ -57,8 +61,7 @@ pub(crate) fn claim(
 ) -> Result<ClaimedFrom> {
     let open_until = if of.has_waves { fires::open_until(tx, of.fire)? } else { None };
     let mut query = tx.prepare_cached(
-        "SELECT e.id, e.attempt, i.instance_id, i.executor, e.instance, i.name, i.shell, i.max_concurrency
-         FROM executions e INDEXED BY executions_by_fire JOIN instances i ON i.id = e.instance
+        "SELECT e.id, e.attempt, e.instance FROM executions e INDEXED BY executions_by_fire
          WHERE e.fire = ?1 AND e.instance > ?2 AND e.instance <= ?3 AND e.status = 'Pending'
              AND e.awaits_instance IS NULL AND (e.attempt > 1 OR (e.id <= ?5 AND NOT ?6))
          ORDER BY e.instance LIMIT ?4",
@@ -66,22 +69,15 @@ pub(crate) fn claim(
     let open_until = open_until.unwrap_or(i64::MAX);
     let limit = of.max as i64 + 1;
     let bounds = (of.fire, of.after, of.until, limit, open_until, of.is_late);
-    let waiting = query.query_map(bounds, |row| {
-        Ok(Claimed {
-            id: ExecutionId(row.get(0)?),
-            attempt: row.get(1)?,
-            instance: row.get(4)?,
-            instance_id: row.get::<_, String>(2)?.into(),
-            executor: row.get(3)?,
-            instance_name: row.get(5)?,
-            shell: row.get(6)?,
-            instance_max: row.get(7)?,
-        })
-    })?;
-    let mut found: Vec<Claimed> = waiting.collect::<rusqlite::Result<_>>()?;
+    let mut rows = query.query(bounds)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let target = instances::of_row(tx, row.get(2)?)?;
+        found.push(Claimed { id: ExecutionId(row.get(0)?), attempt: row.get(1)?, target });
+    }
     let more = found.len() > of.max;
     found.truncate(of.max);
-    let more_after = found.last().map(|last| last.instance).filter(|_| more);
+    let more_after = found.last().map(|last| last.target.row).filter(|_| more);
     let (claimed, held): (Vec<_>, Vec<_>) = found.into_iter().partition(&mut admit);
     let running = Cause::Claimed.target().as_str();
     let all = held.is_empty() && !of.has_waves && !of.is_late;
@@ -92,7 +88,7 @@ pub(crate) fn claim(
                  WHERE fire = ?1 AND instance > ?2 AND instance <= ?3 AND status = 'Pending'
                      AND awaits_instance IS NULL",
             )?
-            .execute((of.fire, of.after, last.instance, running, of.now_ms))?;
+            .execute((of.fire, of.after, last.target.row, running, of.now_ms))?;
         if changed != claimed.len() {
             let (fire, waited) = (of.fire, claimed.len());
             return Err(Error::Internal(format!(

@@ -8,16 +8,25 @@ use sha2::{Digest, Sha256};
 use crate::command::content::Content;
 use crate::error::Result;
 
-use super::Tx;
+use super::{Tx, known};
 
 /// The row of a script, new or not.
 pub(super) fn intern(tx: Tx<'_>, content: &Content) -> Result<i64> {
+    if let Some(id) = known::content(content) {
+        return Ok(id);
+    }
+    let id = intern_unknown(tx, content)?;
+    known::add_content(content, id);
+    Ok(id)
+}
+
+fn intern_unknown(tx: Tx<'_>, content: &Content) -> Result<i64> {
     let sha256 = Sha256::digest(content);
-    let known = tx
+    let stored = tx
         .prepare_cached("SELECT id FROM contents WHERE sha256 = ?1")?
         .query_row([sha256.as_slice()], |row| row.get(0))
         .optional()?;
-    if let Some(id) = known {
+    if let Some(id) = stored {
         return Ok(id);
     }
     tx.prepare_cached("INSERT INTO contents (sha256, bytes) VALUES (?1, ?2)")?

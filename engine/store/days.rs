@@ -4,17 +4,21 @@ use rusqlite::OptionalExtension;
 
 use crate::error::{Result, Violation};
 
-use super::Tx;
+use super::{Tx, known};
 
 const DAY_MS: i64 = 24 * 3600 * 1000;
 
 /// Counts one more invocation.
 pub(super) fn count_invocation(tx: Tx<'_>, now_ms: i64) -> Result<()> {
+    let day = now_ms.div_euclid(DAY_MS);
     tx.prepare_cached(
         "INSERT INTO days (id, invocations) VALUES (?1, 1)
          ON CONFLICT (id) DO UPDATE SET invocations = invocations + 1",
     )?
-    .execute([now_ms.div_euclid(DAY_MS)])?;
+    .execute([day])?;
+    if let Some(count) = known::invocations_on(day) {
+        known::set_invocations_on(day, count + 1);
+    }
     Ok(())
 }
 
@@ -32,9 +36,15 @@ pub(crate) fn beyond_quota(tx: Tx<'_>, now_ms: i64, max: u64) -> Result<Option<V
 
 /// How many invocations the day has had so far.
 pub(crate) fn invocations(tx: Tx<'_>, now_ms: i64) -> Result<u64> {
+    let day = now_ms.div_euclid(DAY_MS);
+    if let Some(count) = known::invocations_on(day) {
+        return Ok(count);
+    }
     let count = tx
         .prepare_cached("SELECT invocations FROM days WHERE id = ?1")?
-        .query_row([now_ms.div_euclid(DAY_MS)], |row| row.get(0))
-        .optional()?;
-    Ok(count.unwrap_or_default())
+        .query_row([day], |row| row.get(0))
+        .optional()?
+        .unwrap_or_default();
+    known::set_invocations_on(day, count);
+    Ok(count)
 }

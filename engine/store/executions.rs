@@ -19,7 +19,7 @@ use crate::status::{Cause, Ends, ExecutionStatus, InvocationStatus};
 use super::claims::{self, Claimed};
 use super::commands::read_json;
 use super::fires::FireLimits;
-use super::{Tx, deliveries, fires, invocations, outputs, parse, results, stop, waves};
+use super::{Tx, deliveries, fires, instances, invocations, outputs, parse, results, stop, waves};
 
 /// An execution that is about to be stored.
 #[derive(Debug)]
@@ -100,12 +100,23 @@ fn insert_alike(tx: Tx<'_>, fire: i64, alike: &[NewExecution<'_>], now_ms: i64) 
     Ok(())
 }
 
+/// The only fire that its invocation ever has, if all that its executions wait for is their ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SoleFire {
+    pub fire: i64,
+    pub invocation: i64,
+    pub invoke_id: InvokeId,
+    pub executions: u64,
+}
+
 /// An execution that has ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub id: ExecutionId,
     pub attempt: u32,
     pub fire: i64,
+    /// Its fire, if that is so simple.
+    pub sole: Option<SoleFire>,
     /// Whether another execution may wait for this one to end.
     pub lets_wait: bool,
     /// Its instance, if others may wait for one to end there.
@@ -146,12 +157,13 @@ pub(crate) struct Finished {
     pub retries: HashMap<ExecutionId, NextAttempt>,
 }
 
-/// Writes down how executions ended; says what ended with them, and what begins.
-pub(crate) fn finish(tx: Tx<'_>, ended: &[Ended]) -> Result<Finished> {
-    let mut fires = EndedByFire::new();
+/// Writes down how executions ended, in the order of their numbers; says what ended with them, and what
+/// begins.
+pub(crate) fn finish(tx: Tx<'_>, ended: &[&Ended]) -> Result<Finished> {
+    let mut fires = BTreeMap::<i64, (Ends, Option<SoleFire>)>::new();
     let mut last_ms = 0;
     let mut finished = Finished::default();
-    for alike in ended.chunk_by(Ended::goes_with) {
+    for alike in ended.chunk_by(|one, next| one.goes_with(next)) {
         finish_alike(tx, alike)?;
         for execution in alike {
             if let Some(instance) = execution.frees
@@ -168,12 +180,44 @@ pub(crate) fn finish(tx: Tx<'_>, ended: &[Ended]) -> Result<Finished> {
                 finished.released.extend(claims::release(tx, execution.id)?);
             }
             let status = execution.verdict.cause.target();
-            fires.entry(execution.fire).or_default().count(status);
+            let (ends, sole) = fires.entry(execution.fire).or_default();
+            ends.count(status);
+            *sole = execution.sole;
             last_ms = last_ms.max(execution.finished_at_ms);
         }
     }
-    finish_fires(tx, &fires, last_ms, &mut finished)?;
+    let (mut ended, mut others) = (Vec::new(), EndedByFire::new());
+    for (fire, (ends, sole)) in fires {
+        match sole.filter(|sole| sole.executions == ends.total()) {
+            Some(sole) => ended.push((sole, ends)),
+            None => drop(others.insert(fire, ends)),
+        }
+    }
+    finish_invocations(tx, &ended, last_ms, &mut finished)?;
+    finish_fires(tx, &others, last_ms, &mut finished)?;
     Ok(finished)
+}
+
+/// Writes down the ends of invocations with a single fire each, all of whose executions have just ended:
+/// those that ended alike and follow one another, as most do, in one statement a table.
+fn finish_invocations(
+    tx: Tx<'_>,
+    ended: &[(SoleFire, Ends)],
+    now_ms: i64,
+    finished: &mut Finished,
+) -> Result<()> {
+    let alike = |(one, ends): &(SoleFire, Ends), (next, others): &(SoleFire, Ends)| {
+        let follows = next.fire == one.fire + 1 && next.invocation == one.invocation + 1;
+        follows && ends == others
+    };
+    for alike in ended.chunk_by(alike) {
+        let ([(first, ends), ..], [.., (last, _)]) = (alike, alike) else { continue };
+        let status = ends.status();
+        fires::end(tx, first.fire..=last.fire, *ends)?;
+        invocations::end(tx, first.invocation..=last.invocation, status, now_ms)?;
+        finished.invocations.extend(alike.iter().map(|(one, _)| (one.invoke_id, status)));
+    }
+    Ok(())
 }
 
 /// Stores the attempt after one that has ended, if it is tried again: never after a stop, which may
@@ -219,7 +263,7 @@ impl Ended {
 }
 
 /// Writes down the end of executions that go with one another, or of any one.
-fn finish_alike(tx: Tx<'_>, alike: &[Ended]) -> Result<()> {
+fn finish_alike(tx: Tx<'_>, alike: &[&Ended]) -> Result<()> {
     let ([first, ..], [.., last]) = (alike, alike) else { return Ok(()) };
     let [from, or_from] = *first.verdict.cause.sources() else {
         return Err(Error::Internal(format!(
@@ -401,8 +445,8 @@ pub(crate) fn interrupt(
 ) -> Result<Interrupted> {
     let mut query = tx.prepare_cached(
         "SELECT e.id, e.attempt, e.fire, v.overlap_policy IS NOT NULL, v.invoke_id, i.instance_id, v.retry,
-             e.instance, i.name, i.executor, i.shell, e.started_at_ms, e.status = 'Stopping',
-             v.output_to IS NOT NULL, e.stop_cause, e.stopped_by, e.stop_reason, i.max_concurrency
+             e.instance, e.started_at_ms, e.status = 'Stopping', v.output_to IS NOT NULL, e.stop_cause,
+             e.stopped_by, e.stop_reason
          FROM fires f INDEXED BY fires_unfinished
              CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
              JOIN invocations v ON v.id = f.invocation JOIN instances i ON i.id = e.instance
@@ -418,19 +462,10 @@ pub(crate) fn interrupt(
             interrupted.going_on.push(GoingOn {
                 fire,
                 job: invocations::job_of_fire(tx, fire)?,
-                claimed: Claimed {
-                    id,
-                    attempt,
-                    instance: row.get(7)?,
-                    instance_id,
-                    instance_name: row.get(8)?,
-                    executor: row.get(9)?,
-                    shell: row.get(10)?,
-                    instance_max: row.get(17)?,
-                },
+                claimed: Claimed { id, attempt, target: instances::of_row(tx, row.get(7)?)? },
                 limits: fires::terms(tx, fire)?.and_then(|terms| terms.limits),
-                started_at_ms: row.get(11)?,
-                stop: if row.get(12)? { Some(read_stop(row, 14)?) } else { None },
+                started_at_ms: row.get(8)?,
+                stop: if row.get(9)? { Some(read_stop(row, 11)?) } else { None },
             });
             continue;
         };
@@ -441,19 +476,20 @@ pub(crate) fn interrupt(
             id,
             attempt,
             fire,
+            sole: None,
             lets_wait: row.get(3)?,
             frees: None,
             verdict: Verdict::interrupted(format!("{evidence}{ended}")),
             output,
             report: Report::default(),
             // What it printed until then may still be there.
-            delivery: row.get::<_, bool>(13)?.then(|| Delivery::in_progress(None)),
+            delivery: row.get::<_, bool>(10)?.then(|| Delivery::in_progress(None)),
             finished_at_ms: now_ms,
             retry_at_ms: delay_ms.map(|delay_ms| now_ms.saturating_add(delay_ms)),
         });
         interrupted.executions.push((InvokeId::from_bytes(row.get(4)?), id, instance_id));
     }
-    let finished = finish(tx, &left)?;
+    let finished = finish(tx, &left.iter().collect::<Vec<_>>())?;
     (interrupted.invocations, interrupted.retries) = (finished.invocations, finished.retries);
     Ok(interrupted)
 }

@@ -1,5 +1,6 @@
 //! Table `fires`: one row per nominal time, whatever became of it.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, Row};
@@ -303,6 +304,36 @@ pub(super) fn count_down(tx: Tx<'_>, fire: i64, ended: Ends) -> Result<Countdown
         counted.ended.stopped,
     ))?;
     Ok(counted)
+}
+
+/// Takes note that all executions of these fires have ended, of each so many in these ways.
+pub(super) fn end(tx: Tx<'_>, fires: RangeInclusive<i64>, ends: Ends) -> Result<()> {
+    let changed = tx
+        .prepare_cached(
+            "UPDATE fires SET unfinished = 0, succeeded = ?4, failed = ?5, stopped = ?6
+             WHERE id BETWEEN ?1 AND ?2 AND unfinished = ?3",
+        )?
+        .execute((
+            fires.start(),
+            fires.end(),
+            ends.total(),
+            ends.succeeded,
+            ends.failed,
+            ends.stopped,
+        ))?;
+    expect_all(changed, &fires, "fires")
+}
+
+/// Holds it against how many rows there are in a range that a statement was to change.
+pub(super) fn expect_all(changed: usize, rows: &RangeInclusive<i64>, what: &str) -> Result<()> {
+    match rows.end() - rows.start() + 1 == changed as i64 {
+        true => Ok(()),
+        false => Err(Error::Internal(format!(
+            "{changed} of the {what} {} to {} were in the state that they end from",
+            rows.start(),
+            rows.end()
+        ))),
+    }
 }
 
 const COLUMNS: &str =

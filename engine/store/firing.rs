@@ -13,9 +13,9 @@ use crate::invocation::rate_control::RateControl;
 use crate::invocation::recurrence::{Admission, Before, OverlapPolicy};
 use crate::status::{Cause, ExecutionStatus};
 
-use super::claims::Claimed;
+use super::claims::{Claimed, ClaimedAtOnce};
 use super::commands::read_time;
-use super::executions::{self, NewExecution};
+use super::executions::{self, NewExecution, SoleFire};
 use super::fires::{self, NewFire};
 use super::instances::Target;
 use super::stop::{Stopped, Stopping, Unfinished};
@@ -53,16 +53,16 @@ impl Fired {
     }
 }
 
-/// Fires an invocation that runs at once, and has no execution yet; if it is claimed, its fire and what
-/// is to be started.
+/// Fires an invocation that runs at once, and has no execution yet; if it is claimed, what is to be
+/// started.
 pub(super) fn at_once(
     tx: Tx<'_>,
-    invocation: i64,
+    (invocation, invoke_id): (i64, InvokeId),
     targets: &[Arc<Target>],
     rate_control: &RateControl,
     claimed_at_ms: Option<i64>,
     now_ms: i64,
-) -> Result<Option<(i64, Vec<Claimed>)>> {
+) -> Result<Option<ClaimedAtOnce>> {
     let bounds = rate_control.bounds(targets.len() as u64, now_ms);
     let fire = NewFire {
         invocation,
@@ -82,7 +82,11 @@ pub(super) fn at_once(
     open_first_wave(tx, fire, &bounds, first)?;
     let Some(first) = first.filter(|_| claimed_at_ms.is_some()) else { return Ok(None) };
     let ids = (first.0..).map(ExecutionId);
-    Ok(Some((fire, ids.zip(targets).map(|(id, target)| target.claimed(id)).collect())))
+    let claimed = ids.zip(targets);
+    let claimed =
+        claimed.map(|(id, target)| Claimed { id, attempt: 1, target: Arc::clone(target) });
+    let sole = SoleFire { fire, invocation, invoke_id, executions: targets.len() as u64 };
+    Ok(Some(ClaimedAtOnce { sole, claimed: claimed.collect() }))
 }
 
 /// Lets the first wave of a fire loose, if it has waves.

@@ -8,11 +8,11 @@ use rusqlite::{OptionalExtension, Row, params_from_iter, types::Value};
 use serde::Serialize;
 
 use crate::error::{Error, Result, Violation};
-use crate::id::{ExecutionId, InstanceId};
+use crate::id::InstanceId;
 use crate::instance::{AgentStatus, Instance};
 use crate::tag::Tag;
 
-use super::claims::{self, Claimed};
+use super::claims;
 use super::commands::{json_or_null, read_json};
 use super::selections::AgentNarrow;
 use super::tags::{self, Tagged};
@@ -24,22 +24,6 @@ pub(crate) struct Target {
     pub row: i64,
     /// As a target it has no tags and no attributes: no check before an invocation asks for them.
     pub instance: Instance,
-}
-
-impl Target {
-    /// An execution on it, the first of its fire, as it has just been claimed.
-    pub(super) fn claimed(&self, id: ExecutionId) -> Claimed {
-        Claimed {
-            id,
-            attempt: 1,
-            instance: self.row,
-            instance_id: self.instance.instance_id.clone(),
-            instance_name: self.instance.name.clone(),
-            executor: self.instance.executor.clone(),
-            shell: self.instance.shell.clone(),
-            instance_max: self.instance.max_concurrency,
-        }
-    }
 }
 
 /// What an instance is as a target; for [`read_target`].
@@ -130,7 +114,7 @@ pub(crate) fn find(tx: Tx<'_>, id: &InstanceId) -> Result<Option<Target>> {
 
 /// The instances of these names, in their order; none where there is none of a name.
 pub(crate) fn find_all(tx: Tx<'_>, ids: &[InstanceId]) -> Result<Vec<Option<Arc<Target>>>> {
-    let mut targets = known::get(ids);
+    let mut targets = known::instances(ids);
     let unknown = targets.iter().zip(ids).filter(|(target, _)| target.is_none());
     let found = look_up(tx, unknown.map(|(_, id)| id).collect())?;
     for (target, id) in targets.iter_mut().zip(ids) {
@@ -161,6 +145,22 @@ fn look_up(tx: Tx<'_>, ids: Vec<&InstanceId>) -> Result<HashMap<InstanceId, Arc<
         add(read_target(row)?);
     }
     Ok(found)
+}
+
+/// The instance of a row.
+pub(super) fn of_row(tx: Tx<'_>, row: i64) -> Result<Arc<Target>> {
+    if let Some(target) = known::instance(row) {
+        return Ok(target);
+    }
+    let mut query = tx.prepare_cached(&format!(
+        "SELECT {TARGET}, i.removed_at_ms IS NULL FROM instances i WHERE i.id = ?1"
+    ))?;
+    let found = query.query_row([row], |row| Ok((read_target(row), row.get(13)?)))?;
+    let (target, is_registered) = (Arc::new(found.0?), found.1);
+    if is_registered {
+        known::add(&target);
+    }
+    Ok(target)
 }
 
 /// So many are found faster one by one than by a JSON document.

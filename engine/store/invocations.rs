@@ -1,6 +1,7 @@
 //! Table `invocations`: what was asked for, and where it stands.
 
 use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ use crate::status::{ExecutionStatus, InvocationStatus, InvokeStatus, StatusCount
 use crate::tag::Tag;
 use crate::wire::{ContentEncoding, Encoded};
 
-use super::claims::Claimed;
+use super::claims::ClaimedAtOnce;
 use super::commands::{
     Definition, json_or_null, like, read_json, read_settings, read_time, read_type,
 };
@@ -32,7 +33,7 @@ use super::records::{LATEST_ON_TARGET, LATEST_STANDING};
 use super::tags::{self, Tagged};
 use super::timers::NewTimer;
 use super::{
-    Listing, Query, Slice, Tx, contents, days, firing, parse, standings, targets, timers,
+    Listing, Query, Slice, Tx, contents, days, fires, firing, parse, standings, targets, timers,
     unreadable,
 };
 
@@ -118,7 +119,7 @@ pub(crate) enum Start {
 }
 
 /// Stores an invocation, with an execution for each target or the timers that will make them. One that
-/// runs now is claimed if its executions have their places; then its fire, and what is to be started.
+/// runs now is claimed if its executions have their places; then what is to be started.
 pub(crate) fn insert(
     tx: Tx<'_>,
     new: &NewInvocation,
@@ -126,7 +127,7 @@ pub(crate) fn insert(
     start: &Start,
     claimed_at_ms: Option<i64>,
     now_ms: i64,
-) -> Result<Option<(i64, Vec<Claimed>)>> {
+) -> Result<Option<ClaimedAtOnce>> {
     days::count_invocation(tx, now_ms)?;
     tally::count(Counted::Invocation, 1);
     let content = contents::intern(tx, &definition.content)?;
@@ -193,7 +194,7 @@ pub(crate) fn insert(
         Start::Now { targets } => {
             return firing::at_once(
                 tx,
-                invocation,
+                (invocation, new.invoke_id),
                 targets,
                 &new.rate_control,
                 claimed_at_ms,
@@ -374,6 +375,23 @@ pub(super) fn set_finished(
     tx.prepare_cached("UPDATE invocations SET status = ?2, finished_at_ms = ?3 WHERE id = ?1")?
         .execute((invocation, status.as_str(), now_ms))?;
     Ok(())
+}
+
+/// Writes down how invocations have ended that follow one another, and ended alike.
+pub(super) fn end(
+    tx: Tx<'_>,
+    invocations: RangeInclusive<i64>,
+    status: InvocationStatus,
+    now_ms: i64,
+) -> Result<()> {
+    // By an index that the change takes rows out of SQLite would go through them twice.
+    let changed = tx
+        .prepare_cached(
+            "UPDATE invocations NOT INDEXED SET status = ?3, finished_at_ms = ?4
+             WHERE id BETWEEN ?1 AND ?2 AND finished_at_ms IS NULL",
+        )?
+        .execute((invocations.start(), invocations.end(), status.as_str(), now_ms))?;
+    fires::expect_all(changed, &invocations, "invocations")
 }
 
 /// Checks that an invocation can do what only one that will fire again can do; its policy.

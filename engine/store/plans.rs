@@ -25,9 +25,9 @@ use crate::status::{Cause, ExecutionStatus};
 use crate::tag::Tag;
 use crate::wire::ContentEncoding;
 
-use super::claims::{self, Claim, Claimed};
+use super::claims::{self, Claim, Claimed, ClaimedAtOnce};
 use super::commands::Definition;
-use super::executions::{self, Ended};
+use super::executions::{self, Ended, Finished};
 use super::fires::{self, Stretch};
 use super::invocations::{self, FirstFire, NewInvocation, Start};
 use super::records;
@@ -170,7 +170,7 @@ fn now() -> DateTime<Utc> {
 }
 
 /// Stores what a request asks for; its row, its fire and what is claimed of it.
-fn insert(tx: Tx<'_>, request: &RunCommand, claims: bool) -> (i64, Option<(i64, Vec<Claimed>)>) {
+fn insert(tx: Tx<'_>, request: &RunCommand, claims: bool) -> (i64, Option<ClaimedAtOnce>) {
     let mut found = Vec::new();
     let checked = request.check(&Limits::default(), &mut found);
     assert!(found.is_empty(), "{found:?}");
@@ -228,6 +228,7 @@ fn ended(fire: i64, claimed: &[Claimed]) -> Vec<Ended> {
         id: claimed.id,
         attempt: claimed.attempt,
         fire,
+        sole: None,
         lets_wait: false,
         frees: Some(1),
         verdict: Verdict {
@@ -245,6 +246,10 @@ fn ended(fire: i64, claimed: &[Claimed]) -> Vec<Ended> {
         retry_at_ms: None,
     };
     claimed.iter().map(end).collect()
+}
+
+fn finish(tx: Tx<'_>, ended: &[Ended]) -> Finished {
+    executions::finish(tx, &ended.iter().collect::<Vec<_>>()).expect("they ran")
 }
 
 fn claim(tx: Tx<'_>, fire: i64) -> Vec<Claimed> {
@@ -285,7 +290,7 @@ fn let_loose(traced: &mut Traced) {
     });
     assert_eq!(claimed.len(), 1);
     traced.step("finish, a wave", |tx| {
-        let finished = executions::finish(tx, &ended(fire, &claimed)).expect("it ran");
+        let finished = finish(tx, &ended(fire, &claimed));
         assert!(finished.wave_ended);
     });
     traced.step("let a wave loose", |tx| {
@@ -308,7 +313,7 @@ fn let_loose(traced: &mut Traced) {
     let mut failed = ended(fire, &claimed);
     failed[0].verdict.cause = Cause::Broke;
     traced.step("finish, too many have failed", |tx| {
-        executions::finish(tx, &failed).expect("it ran");
+        finish(tx, &failed);
     });
 }
 
@@ -346,19 +351,26 @@ fn claim_and_finish(traced: &mut Traced) {
         (fire, claimed)
     });
     traced.step("finish, nothing to say", |tx| {
-        let finished = executions::finish(tx, &ended(fire, &claimed)).expect("they ran");
+        let finished = finish(tx, &ended(fire, &claimed));
         assert_eq!(finished.invocations.len(), 1);
     });
-    let (_, claimed) = traced.write(|tx| insert(tx, &request, true));
-    let (fire, claimed) = claimed.expect("claimed");
-    let mut all = ended(fire, &claimed);
+    let (_, stored) = traced.write(|tx| insert(tx, &request, true));
+    let ClaimedAtOnce { sole, claimed } = stored.expect("claimed");
+    let mut all = ended(sole.fire, &claimed);
+    all.iter_mut().for_each(|ended| (ended.sole, ended.frees) = (Some(sole), None));
+    traced.step("finish, all of an invocation", |tx| {
+        assert_eq!(finish(tx, &all).invocations.len(), 1);
+    });
+    let (_, stored) = traced.write(|tx| insert(tx, &request, true));
+    let ClaimedAtOnce { sole, claimed } = stored.expect("claimed");
+    let mut all = ended(sole.fire, &claimed);
     let runs = Runs::from_bytes(&[1]).expect("a stretch of one byte");
     all[0].output = Output::from_parts(b"x".to_vec(), runs, None);
     all[0].report.result = Some(Ok(json!(1)));
     all[0].delivery = Some(Delivery::in_progress(Some(1)));
     all[1].retry_at_ms = Some(NOW_MS);
     traced.step("finish, all there can be", |tx| {
-        let finished = executions::finish(tx, &all).expect("they ran");
+        let finished = finish(tx, &all);
         assert_eq!(finished.retries.len(), 1);
     });
 }
@@ -421,7 +433,7 @@ fn finish_repeating(traced: &mut Traced, invocation: i64) {
         let claimed = traced.write(|tx| claim(tx, fire));
         let mut all = ended(fire, &claimed);
         all.iter_mut().for_each(|ended| ended.lets_wait = true);
-        let end = |tx: Tx<'_>| executions::finish(tx, &all).expect("they ran");
+        let end = |tx: Tx<'_>| finish(tx, &all);
         finished += traced.step("finish, others wait", end).invocations.len();
     }
     assert_eq!(finished, 1);
@@ -430,8 +442,9 @@ fn finish_repeating(traced: &mut Traced, invocation: i64) {
 fn wait_and_list(traced: &mut Traced) {
     let request = RunCommand::shell("true").on(INSTANCES).tag("a", "1");
     let (invocation, claimed) = traced.write(|tx| insert(tx, &request, true));
-    let (fire, claimed) = claimed.expect("claimed");
-    traced.write(|tx| executions::finish(tx, &ended(fire, &claimed)).expect("they ran"));
+    let ClaimedAtOnce { sole, claimed } = claimed.expect("claimed");
+    let fire = sole.fire;
+    traced.write(|tx| finish(tx, &ended(fire, &claimed)));
     let job = traced.write(|tx| invocations::job_of_fire(tx, fire).expect("readable"));
     traced.step("wait", |tx| {
         invocations::find(tx, job.invoke_id).expect("it is there");

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rusqlite::{OptionalExtension, Row};
+use rusqlite::{OptionalExtension, Row, Rows};
 
 use crate::command::settings::Settings;
 use crate::error::Result;
@@ -33,9 +33,9 @@ const RESULT_COLUMNS: &str =
     e.user_time_us, e.system_time_us, e.max_rss_bytes, e.memory_peak_bytes, e.stop_cause,
     e.stopped_by, e.stop_reason, e.retry_at_ms";
 
-/// After [`RESULT_COLUMNS`]: whether there is a result, and an output.
-const HAS_MORE: &str = "EXISTS (SELECT 1 FROM results WHERE execution = e.id),
-    EXISTS (SELECT 1 FROM outputs WHERE execution = e.id)";
+/// After [`RESULT_COLUMNS`]: whether there is a result, and an output, of those that may have some.
+const HAS_MORE: &str = "?2 AND EXISTS (SELECT 1 FROM results WHERE execution = e.id),
+    ?3 AND EXISTS (SELECT 1 FROM outputs WHERE execution = e.id)";
 
 /// In place of [`HAS_MORE`] where rows are sorted, of which few are read: there may be.
 const MAY_HAVE_MORE: &str = "TRUE, TRUE";
@@ -119,30 +119,71 @@ pub(crate) fn list(
 /// which is that of its request.
 pub(crate) fn all_of(tx: Tx<'_>, invocation: i64) -> Result<Vec<InvocationResult>> {
     let mut known = Known::default();
-    let mut query = if known.invocation(tx, invocation)?.runs_once {
-        // The numbers of its executions follow one another: they need no sorting.
-        tx.prepare_cached(&format!(
-            "SELECT {RESULT_COLUMNS}, {HAS_MORE} FROM fires f INDEXED BY fires_by_invocation CROSS JOIN executions e
+    let mut results = Vec::new();
+    let mut read_all = |mut rows: Rows<'_>| -> Result<()> {
+        while let Some(row) = rows.next()? {
+            results.push(read(tx, row, &mut known, Some(ContentEncoding::Base64))?);
+        }
+        Ok(())
+    };
+    if runs_once(tx, invocation)? {
+        // The numbers of its executions follow one another: they need no sorting, and to find out that none
+        // of them has more takes no look at each.
+        let Some(Range { fire, first, last }) = range_of(tx, invocation)? else {
+            return Ok(results);
+        };
+        let (any_result, any_output): (bool, bool) = tx
+            .prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM results WHERE execution BETWEEN ?1 AND ?2),
+                     EXISTS (SELECT 1 FROM outputs WHERE execution BETWEEN ?1 AND ?2)",
+            )?
+            .query_row((first, last), |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let mut query = tx.prepare_cached(&format!(
+            "SELECT {RESULT_COLUMNS}, {HAS_MORE} FROM fires f CROSS JOIN executions e
                  JOIN instances i ON i.id = e.instance
-             WHERE f.invocation = ?1 AND +e.fire = f.id AND e.id BETWEEN
-                 (SELECT min(id) FROM executions INDEXED BY executions_by_fire WHERE fire = f.id) AND
-                 (SELECT max(id) FROM executions INDEXED BY executions_by_fire WHERE fire = f.id)
-             ORDER BY f.id, e.id"
-        ))?
+             WHERE f.id = ?1 AND +e.fire = f.id AND e.id BETWEEN ?4 AND ?5 ORDER BY e.id"
+        ))?;
+        read_all(query.query((fire, any_result, any_output, first, last))?)?;
     } else {
-        tx.prepare_cached(&format!(
+        let mut query = tx.prepare_cached(&format!(
             "SELECT {RESULT_COLUMNS}, {HAS_MORE} FROM {RESULT_TABLES}
                  JOIN executions o INDEXED BY executions_by_fire
                      ON o.fire = e.fire AND o.instance = e.instance AND o.attempt = 1
              WHERE f.invocation = ?1 AND {OF_LATEST_FIRE} AND {LAST_ATTEMPT} ORDER BY o.id"
-        ))?
-    };
-    let mut rows = query.query([invocation])?;
-    let mut results = Vec::new();
-    while let Some(row) = rows.next()? {
-        results.push(read(tx, row, &mut known, Some(ContentEncoding::Base64))?);
+        ))?;
+        read_all(query.query((invocation, true, true))?)?;
     }
     Ok(results)
+}
+
+/// Whether an invocation has one fire, and one execution on each instance.
+fn runs_once(tx: Tx<'_>, invocation: i64) -> Result<bool> {
+    let mut query =
+        tx.prepare_cached(&format!("SELECT {RUNS_ONCE} FROM invocations v WHERE v.id = ?1"))?;
+    Ok(query.query_row([invocation], |row| row.get(0))?)
+}
+
+const RUNS_ONCE: &str = "v.repeat_mode = 'Once' AND v.retry IS NULL";
+
+/// The only fire of an invocation, and its executions, whose numbers follow one another.
+struct Range {
+    fire: i64,
+    first: i64,
+    last: i64,
+}
+
+fn range_of(tx: Tx<'_>, invocation: i64) -> Result<Option<Range>> {
+    let mut query = tx.prepare_cached(
+        "SELECT f.id, min(e.id), max(e.id) FROM fires f INDEXED BY fires_by_invocation
+             CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
+         WHERE f.invocation = ?1",
+    )?;
+    let found = query.query_row([invocation], |row| {
+        // Without any there is one row, of nothing.
+        let Some(fire) = row.get(0)? else { return Ok(None) };
+        Ok(Some(Range { fire, first: row.get(1)?, last: row.get(2)? }))
+    });
+    Ok(found?)
 }
 
 /// What the executions of a listing have in common, each looked up once.
@@ -174,7 +215,7 @@ impl Known {
             .prepare_cached(&format!(
                 "SELECT v.invoke_id, v.command_id, v.termination_mode, v.working_dir, v.username,
                      v.launcher, v.output_to, v.container_id, v.container_name,
-                     v.repeat_mode = 'Once' AND v.retry IS NULL, {}
+                     {RUNS_ONCE}, {}
                  FROM invocations v WHERE v.id = ?1",
                 Tagged::Invocation.column("v.id")
             ))?

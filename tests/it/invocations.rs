@@ -4,8 +4,9 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use adjutant::{
-    DescribeInvocationResults, DescribeInvocations, Engine, Error, ExecutionStatus,
-    InvocationStatus, InvokeCommand, ManualClock, Notice, RunCommand, StopInvocation,
+    ClosureExecutor, DescribeInvocationResults, DescribeInvocations, Engine, Error,
+    ExecutionStatus, InvocationStatus, InvokeCommand, ManualClock, Notice, RunCommand,
+    StopInvocation,
 };
 
 use crate::support::{Gate, Place, engine, register, run, wait, with_executors, within};
@@ -115,6 +116,73 @@ async fn a_timeout_ends_a_run_by_the_monotonic_clock() {
     assert_eq!(result.status, ExecutionStatus::Timeout);
     assert_eq!(result.error_code, "ExecutionTimeout");
     assert_eq!(result.duration_ms, Some(7_000));
+}
+
+/// What ends together is written down together, and each invocation as it ended.
+#[tokio::test]
+async fn ends_that_come_together_are_told_apart() {
+    let (gate, place) = (Gate::new(), Place::new());
+    let holds = gate.clone();
+    // Its script is the exit code; on `i-3` it ends at once.
+    let executor = ClosureExecutor::new(move |task: adjutant::Task, _cx| {
+        let gate = holds.clone();
+        let code = String::from_utf8_lossy(task.content()).parse().expect("an exit code");
+        async move {
+            if task.instance_id.as_str() != "i-3" {
+                gate.pass().await;
+            }
+            Ok::<i32, String>(code)
+        }
+    });
+    let clock = ManualClock::at("2026-01-01T00:00:00Z".parse().expect("a time"));
+    let builder = Engine::builder().path(place.database()).clock(clock).executor("code", executor);
+    let engine = builder.open().await.expect("an engine");
+    register(&engine, "code", 3).await;
+    let both = &["i-1", "i-2"][..];
+    let (one, early) = (&["i-1"][..], &["i-3", "i-1"][..]);
+    let runs = [
+        ("0", one),
+        ("0", one),
+        ("1", one),
+        ("0", both),
+        ("0", both),
+        ("2", both),
+        ("0", early),
+        ("1", early),
+        ("0", one),
+        ("1", one),
+        ("1", one),
+    ];
+    let mut begun = Vec::new();
+    for (code, on) in runs {
+        let request = RunCommand::shell(code).on(on.iter().copied());
+        begun.push(engine.run_command(request).await.expect("a sound request").invoke_id);
+    }
+    let held = runs.iter().flat_map(|(_, on)| on.iter()).filter(|on| **on != "i-3").count();
+    within(gate.arrivals(held as u32)).await;
+    gate.let_go(held);
+    for (invoke_id, (code, on)) in begun.iter().zip(runs) {
+        let finished = wait(&engine, invoke_id).await;
+        let want = match code {
+            "0" => (InvocationStatus::Success, ExecutionStatus::Success),
+            _ => (InvocationStatus::Failed, ExecutionStatus::Failed),
+        };
+        assert_eq!(finished.status, want.0, "{code} on {on:?}");
+        let found: Vec<_> =
+            finished.results.iter().map(|of| (of.instance_id.as_str(), of.status)).collect();
+        assert_eq!(found, on.iter().map(|on| (*on, want.1)).collect::<Vec<_>>(), "{code}");
+        assert_eq!(status(&engine, invoke_id).await, want.0, "{code} on {on:?}");
+    }
+    let metrics = engine.metrics();
+    assert_eq!((metrics.waiting, metrics.running), (0, 0));
+    // Nothing is left to be done, nor found by whoever opens the file.
+    engine.shutdown(Duration::from_secs(5)).await;
+    drop(engine);
+    let engine = place.open().await;
+    assert_eq!(engine.metrics().waiting + engine.metrics().running, 0);
+    let all = engine.describe_invocations(DescribeInvocations::default()).await;
+    let left = all.expect("readable").invocations;
+    assert!(left.iter().all(|of| of.status.is_final()), "{left:?}");
 }
 
 async fn status(engine: &Engine, invoke_id: &adjutant::InvokeId) -> InvocationStatus {

@@ -12,7 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -20,7 +20,7 @@ use rustix::process::{Pid, PidfdFlags};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use super::ExecutionContext;
 use super::census;
@@ -30,8 +30,8 @@ use super::run::{self, Brief, Place};
 use super::told::{End, Record, Told};
 use crate::clock::{SystemClock, boot_id, now_ms};
 use crate::config::OutputQuota;
-use crate::execution::{StopOrder, StopReason};
-use crate::executor::{Scratch, ask_to_stop};
+use crate::execution::StopReason;
+use crate::executor::{Contact, Scratch};
 use crate::output::{LiveOutput, Piece, Reader, SpoolSpace, Stream};
 
 /// What a keeper is told.
@@ -200,7 +200,6 @@ struct Keeper {
     charge: Charge,
     folder: PathBuf,
     cx: ExecutionContext,
-    stop: watch::Sender<Option<StopOrder>>,
     /// How much of the output the record has.
     saved: u64,
 }
@@ -210,17 +209,15 @@ type Listening = Pin<Box<dyn Future<Output = ()>>>;
 
 impl Keeper {
     fn new(charge: Charge, folder: PathBuf) -> crate::error::Result<Self> {
-        let (stop, stop_asked) = watch::channel(None);
         let space = SpoolSpace::new(charge.output.spool_bytes_max);
         let cx = ExecutionContext {
             output: LiveOutput::new(charge.output, space, Vec::new()),
-            stop: stop_asked,
             stop_grace: charge.stop_grace,
             clock: Arc::new(SystemClock::default()),
             scratch: Arc::new(Scratch::apart(PathBuf::from(&charge.scratch))?),
-            report: Arc::default(),
+            contact: Arc::default(),
         };
-        Ok(Self { charge, folder, cx, stop, saved: 0 })
+        Ok(Self { charge, folder, cx, saved: 0 })
     }
 
     async fn watch_over(mut self, listener: StdListener) -> io::Result<()> {
@@ -242,13 +239,13 @@ impl Keeper {
             tokio::select! {
                 biased;
                 outcome = &mut work => break outcome,
-                () = &mut timeout, if self.stop.borrow().is_none() => {
+                () = &mut timeout, if cx.contact.order().is_none() => {
                     self.ask_to_stop(StopReason::Timeout);
                 }
                 // The last to come is the one that runs the file now.
                 accepted = listener.accept(), if !deaf => match accepted {
                     Ok((stream, _)) => {
-                        let attending = attend(stream, cx.output.clone(), self.stop.clone());
+                        let attending = attend(stream, cx.output.clone(), Arc::clone(&cx.contact));
                         host = Some(Box::pin(attending));
                     }
                     // Most likely for want of descriptors, which others may give back.
@@ -286,13 +283,12 @@ impl Keeper {
     }
 
     fn ask_to_stop(&self, reason: StopReason) {
-        ask_to_stop(&self.stop, &reason.into());
+        self.cx.contact.ask_to_stop(&reason.into());
     }
 
     fn last_record(&self, told: Told) -> Record {
-        let mut report =
-            std::mem::take(&mut *self.cx.report.lock().unwrap_or_else(PoisonError::into_inner));
-        report.stopped_for = self.stop.borrow().as_ref().map(|order| order.cause);
+        let mut report = std::mem::take(&mut *self.cx.contact.report());
+        report.stopped_for = self.cx.contact.order().map(|order| order.cause);
         report.ended_at_ms = Some(now_ms(&*self.cx.clock));
         Record::new(&self.cx.output.snapshot().0, Some(End { told, report }))
     }
@@ -321,11 +317,7 @@ async fn gone(host: &mut Option<Listening>) {
 }
 
 /// Tells a host what is printed, from the offset that it begins with, and takes its orders.
-async fn attend(
-    mut stream: UnixStream,
-    output: Arc<LiveOutput>,
-    stop: watch::Sender<Option<StopOrder>>,
-) {
+async fn attend(mut stream: UnixStream, output: Arc<LiveOutput>, contact: Arc<Contact>) {
     let (mut orders, mut told) = stream.split();
     let Ok(offset) = orders.read_u64_le().await else { return };
     let news = Arc::new(Notify::new());
@@ -353,7 +345,7 @@ async fn attend(
         loop {
             let order = orders.read_u8().await?;
             if let Some(reason) = REASONS.get(usize::from(order)) {
-                ask_to_stop(&stop, &(*reason).into());
+                contact.ask_to_stop(&(*reason).into());
             }
         }
     };

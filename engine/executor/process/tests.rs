@@ -10,13 +10,13 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use super::*;
 use crate::clock::ManualClock;
 use crate::command::settings::Settings;
 use crate::config::OutputQuota;
-use crate::execution::{StopOrder, StopReason};
+use crate::execution::StopReason;
 use crate::executor::Scratch;
 use crate::id::{CommandId, ExecutionId, InvokeId};
 use crate::invocation::container::Container;
@@ -31,7 +31,6 @@ struct Run {
     executor: Arc<ProcessExecutor>,
     job: Arc<Job>,
     cx: ExecutionContext,
-    stop: watch::Sender<Option<StopOrder>>,
     clock: ManualClock,
     printed: Arc<Notify>,
     reader: Reader,
@@ -55,7 +54,6 @@ impl Run {
             SpoolSpace::new(quota.spool_bytes_max),
             vec![Arc::downgrade(&printed)],
         );
-        let (stop, stopped) = watch::channel(None);
         let invoke_id = InvokeId::new(now);
         Self {
             executor: Arc::new(ProcessExecutor::new()),
@@ -81,13 +79,11 @@ impl Run {
             reader: Reader::new(output.clone(), 0),
             cx: ExecutionContext {
                 output,
-                stop: stopped,
                 stop_grace: GRACE,
                 clock: Arc::new(clock.clone()),
                 scratch: Arc::clone(&scratch),
-                report: Arc::default(),
+                contact: Arc::default(),
             },
-            stop,
             clock,
             printed,
             text: String::new(),
@@ -147,7 +143,7 @@ impl Run {
     }
 
     fn ask_to_stop(&self) {
-        self.stop.send_replace(Some(StopReason::Stopped.into()));
+        self.cx.contact.ask_to_stop(&StopReason::Stopped.into());
     }
 
     /// Waits until a line that begins with `key=` was printed: the rest of the line.
@@ -344,9 +340,9 @@ async fn powershell_runs_where_there_is_one() {
 async fn a_run_leaves_a_result_and_what_it_used() {
     let check = async |script: &str, want: Result<serde_json::Value, &str>| {
         let run = Run::new(script);
-        let report = Arc::clone(&run.cx.report);
+        let contact = Arc::clone(&run.cx.contact);
         assert_eq!(run.finish().await.0, Outcome::Exited(0), "{script}");
-        let report = std::mem::take(&mut *report.lock().expect("nobody panicked"));
+        let report = std::mem::take(&mut *contact.report());
         assert!(report.usage.expect("it was counted").user_time < Duration::from_secs(60));
         match (report.result.expect("there was something"), want) {
             (Err(why), Err(want)) => assert!(why.contains(want), "{why}"),
@@ -368,9 +364,9 @@ async fn a_run_leaves_a_result_and_what_it_used() {
 async fn memory_is_known_where_it_is_more_than_was_lent() {
     let used = async |script: &str| {
         let run = Run::new(script);
-        let report = Arc::clone(&run.cx.report);
+        let contact = Arc::clone(&run.cx.contact);
         run.finish().await;
-        let usage = report.lock().expect("nobody panicked").usage;
+        let usage = contact.report().usage;
         usage.expect("it was counted").max_rss_bytes
     };
     // What a host of this size lends is more than a shell needs.
