@@ -140,39 +140,31 @@ async fn ends_that_come_together_are_told_apart() {
     register(&engine, "code", 3).await;
     let both = &["i-1", "i-2"][..];
     let (one, early) = (&["i-1"][..], &["i-3", "i-1"][..]);
-    let runs = [
-        ("0", one),
-        ("0", one),
-        ("1", one),
-        ("0", both),
-        ("0", both),
-        ("2", both),
-        ("0", early),
-        ("1", early),
-        ("0", one),
-        ("1", one),
-        ("1", one),
-    ];
-    let mut begun = Vec::new();
-    for (code, on) in runs {
-        let request = RunCommand::shell(code).on(on.iter().copied());
-        begun.push(engine.run_command(request).await.expect("a sound request").invoke_id);
-    }
-    let held = runs.iter().flat_map(|(_, on)| on.iter()).filter(|on| **on != "i-3").count();
-    within(gate.arrivals(held as u32)).await;
-    gate.let_go(held);
-    for (invoke_id, (code, on)) in begun.iter().zip(runs) {
-        let finished = wait(&engine, invoke_id).await;
-        let want = match code {
-            "0" => (InvocationStatus::Success, ExecutionStatus::Success),
-            _ => (InvocationStatus::Failed, ExecutionStatus::Failed),
-        };
-        assert_eq!(finished.status, want.0, "{code} on {on:?}");
-        let found: Vec<_> =
-            finished.results.iter().map(|of| (of.instance_id.as_str(), of.status)).collect();
-        assert_eq!(found, on.iter().map(|on| (*on, want.1)).collect::<Vec<_>>(), "{code}");
-        assert_eq!(status(&engine, invoke_id).await, want.0, "{code} on {on:?}");
-    }
+    let check = async |runs: &[(&str, &[&str])]| {
+        let mut begun = Vec::new();
+        for (code, on) in runs {
+            let request = RunCommand::shell(*code).on(on.iter().copied());
+            begun.push(engine.run_command(request).await.expect("a sound request").invoke_id);
+        }
+        let held = runs.iter().flat_map(|(_, on)| on.iter()).filter(|on| **on != "i-3").count();
+        within(gate.arrivals(held as u32)).await;
+        gate.let_go(held);
+        for (invoke_id, (code, on)) in begun.iter().zip(runs) {
+            let want = match *code {
+                "0" => (InvocationStatus::Success, ExecutionStatus::Success),
+                _ => (InvocationStatus::Failed, ExecutionStatus::Failed),
+            };
+            let finished = wait(&engine, invoke_id).await;
+            assert_eq!(finished.status, want.0, "{code} on {on:?}");
+            let found = finished.results.iter().map(|of| (of.instance_id.as_str(), of.status));
+            let wanted = on.iter().map(|on| (*on, want.1));
+            assert_eq!(found.collect::<Vec<_>>(), wanted.collect::<Vec<_>>(), "{code}");
+            assert_eq!(status(&engine, invoke_id).await, want.0, "{code} on {on:?}");
+        }
+    };
+    check(&[("0", one), ("0", one), ("1", one), ("1", one), ("0", one)]).await;
+    check(&[("0", both), ("0", both), ("2", both), ("0", one), ("1", both)]).await;
+    check(&[("0", early), ("1", early), ("0", one), ("0", early)]).await;
     let metrics = engine.metrics();
     assert_eq!((metrics.waiting, metrics.running), (0, 0));
     // Nothing is left to be done, nor found by whoever opens the file.
