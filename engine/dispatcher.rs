@@ -60,6 +60,9 @@ pub(crate) type Executors = HashMap<String, Arc<dyn DynExecutor>>;
 /// Executions claimed by one step: few enough for the next to be claimed while these start.
 const CLAIM_MAX: usize = 512;
 
+/// Ends that are taken in before a step is begun with them: while they are written, others come.
+const COLLECT_MAX: usize = 512;
+
 /// What the loop works with.
 pub(crate) struct Resources {
     pub store: Arc<Store>,
@@ -204,7 +207,8 @@ impl Loop {
     }
 
     fn collect(&mut self) {
-        while let Ok((execution, outcome)) = self.outcomes.try_recv() {
+        for _ in 0..COLLECT_MAX {
+            let Ok((execution, outcome)) = self.outcomes.try_recv() else { break };
             self.note_end(execution, outcome);
         }
     }

@@ -242,13 +242,15 @@ impl Engine {
 
     /// Waits until an invocation has ended, whoever asks.
     async fn ended(&self, invoke_id: InvokeId) -> Result<Finished> {
-        let subscription = self.inner.records.hub.subscribe_to_end(invoke_id);
+        let (subscription, mut may_have_ended) = self.inner.records.hub.subscribe_to_end(invoke_id);
         let mut sleep = None;
         loop {
-            let finished = self.read(move |tx| finished(tx, invoke_id)).await?;
-            if let Some(finished) = finished {
+            if may_have_ended
+                && let Some(finished) = self.read(move |tx| finished(tx, invoke_id)).await?
+            {
                 return Ok(finished);
             }
+            may_have_ended = true;
             loop {
                 let inbox = subscription.take();
                 if inbox.finished.is_some() {

@@ -3,7 +3,7 @@
 
 mod feed;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -151,6 +151,8 @@ struct HubState {
     /// Nothing more will come.
     closed: bool,
     watched: HashMap<InvokeId, Vec<Weak<Subscription>>>,
+    /// Invocations of which executions run since they were stored: their ends are to be told.
+    unended: HashSet<InvokeId>,
     outputs: HashMap<ExecutionId, Arc<LiveOutput>>,
 }
 
@@ -170,9 +172,20 @@ impl Hub {
         self.subscribe_to(Interest::Everything, invoke_id)
     }
 
-    /// Waits for the end of an invocation: it costs those nothing that run meanwhile.
-    pub(crate) fn subscribe_to_end(self: &Arc<Self>, invoke_id: InvokeId) -> Arc<Subscription> {
-        self.subscribe_to(Interest::End, invoke_id)
+    /// Waits for the end of an invocation: it costs those nothing that run meanwhile. And whether the
+    /// records need to be looked at for it: not of one whose end is sure to be told.
+    pub(crate) fn subscribe_to_end(
+        self: &Arc<Self>,
+        invoke_id: InvokeId,
+    ) -> (Arc<Subscription>, bool) {
+        let subscription = self.subscribe_to(Interest::End, invoke_id);
+        let may_have_ended = !self.state().unended.contains(&invoke_id);
+        (subscription, may_have_ended)
+    }
+
+    /// An invocation runs that has just been stored: its end will be told.
+    pub(crate) fn expect_end(&self, invoke_id: InvokeId) {
+        self.state().unended.insert(invoke_id);
     }
 
     fn subscribe_to(
@@ -254,6 +267,7 @@ impl Hub {
     /// Tells the watchers of an invocation that it has ended.
     pub(crate) fn finish(&self, invoke_id: InvokeId, status: InvocationStatus) {
         self.feeds.tell(|| Notice::Finished { invoke_id, status });
+        self.state().unended.remove(&invoke_id);
         for subscription in self.subscriptions(invoke_id) {
             subscription.inbox().finished = Some(status);
             subscription.wake.notify_one();
@@ -404,12 +418,15 @@ mod tests {
     fn whoever_waits_for_the_end_hears_of_nothing_else() {
         let hub = Arc::new(Hub::new(OutputQuota::default()));
         let invoke_id = InvokeId::new(Utc::now());
-        let (watcher, waiter) = (hub.subscribe(invoke_id), hub.subscribe_to_end(invoke_id));
+        let (watcher, (waiter, _)) = (hub.subscribe(invoke_id), hub.subscribe_to_end(invoke_id));
         let output = hub.open_output(invoke_id, ExecutionId(1));
         assert_eq!(output.watchers(), 1);
         let change = Change::retry(ExecutionId(1), InstanceId::from("i-1"), 0, 0);
         hub.publish(invoke_id, || vec![change]);
+        hub.expect_end(invoke_id);
+        assert!(!hub.subscribe_to_end(invoke_id).1);
         hub.finish(invoke_id, InvocationStatus::Success);
+        assert!(hub.subscribe_to_end(invoke_id).1);
         let (watched, waited) = (watcher.take(), waiter.take());
         assert_eq!([&watched, &waited].map(|inbox| inbox.changes.len()), [1, 0]);
         assert_eq!(watched.finished, Some(InvocationStatus::Success));

@@ -501,6 +501,7 @@ impl Engine {
             tracing::debug!(%operation, %invoke_id, "an invocation is stored");
             if let Some((reservation, mut launch)) = submitted.launch.take() {
                 launch.committed = told_by.monotonic();
+                announcer.hub.expect_end(invoke_id);
                 reservation.launch(launch);
             } else if submitted.waits {
                 announcer.new_work();

@@ -1,7 +1,7 @@
 //! What happens to all invocations, as it happens: for who shows or counts it. Nothing waits for a
 //! reader; one that is too slow is told how much it missed.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -75,13 +75,17 @@ pub enum Notice {
 /// Notices from now on, from [`Engine::follow`](crate::Engine::follow). On a file that is open for
 /// reading only there are none.
 #[derive(Debug)]
-pub struct Feed(Option<broadcast::Receiver<Notice>>);
+pub struct Feed {
+    notices: Option<broadcast::Receiver<Notice>>,
+    /// Counts those who follow.
+    _follows: Arc<()>,
+}
 
 impl Feed {
     /// The next notice; `None` once the engine has ended. May be dropped and called again without
     /// losing anything.
     pub async fn next(&mut self) -> Option<Notice> {
-        match self.0.as_mut()?.recv().await {
+        match self.notices.as_mut()?.recv().await {
             Ok(notice) => Some(notice),
             Err(RecvError::Lagged(count)) => Some(Notice::Lagged { count }),
             Err(RecvError::Closed) => None,
@@ -91,38 +95,43 @@ impl Feed {
 
 /// Those who follow everything.
 #[derive(Debug)]
-pub(super) struct Feeds(RwLock<Option<broadcast::Sender<Notice>>>);
+pub(super) struct Feeds {
+    sender: RwLock<Option<broadcast::Sender<Notice>>>,
+    /// Each of them has one, too: whether there are any takes no lock.
+    follows: Arc<()>,
+}
 
 impl Default for Feeds {
     fn default() -> Self {
-        Self(RwLock::new(Some(broadcast::Sender::new(NOTICES_MAX))))
+        let sender = RwLock::new(Some(broadcast::Sender::new(NOTICES_MAX)));
+        Self { sender, follows: Arc::default() }
     }
 }
 
 impl Feeds {
     pub(super) fn open(&self) -> Feed {
-        Feed(self.with_sender(broadcast::Sender::subscribe))
+        let follows = Arc::clone(&self.follows);
+        let notices = self.with_sender(broadcast::Sender::subscribe);
+        Feed { notices, _follows: follows }
     }
 
     pub(super) fn any(&self) -> bool {
-        self.with_sender(|sender| sender.receiver_count() > 0).unwrap_or_default()
+        Arc::strong_count(&self.follows) > 1
     }
 
     pub(super) fn tell(&self, notice: impl FnOnce() -> Notice) {
-        self.with_sender(|sender| {
-            if sender.receiver_count() > 0 {
-                // Whoever has left in between needs no notice.
-                let _ = sender.send(notice());
-            }
-        });
+        if self.any() {
+            // Whoever has left in between needs no notice.
+            self.with_sender(|sender| sender.send(notice()).is_ok());
+        }
     }
 
     /// Nothing more will come.
     pub(super) fn close(&self) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).take();
+        self.sender.write().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     fn with_sender<T>(&self, use_it: impl FnOnce(&broadcast::Sender<Notice>) -> T) -> Option<T> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(use_it)
+        self.sender.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(use_it)
     }
 }

@@ -25,6 +25,11 @@ pub(crate) fn count(what: Counted, times: usize) {
     TALLY.with_borrow_mut(|tally| tally.0[what.index()] += times as u64);
 }
 
+/// How often this has happened in this transaction.
+pub(crate) fn count_of(what: Counted) -> u64 {
+    TALLY.with_borrow(|tally| tally.0[what.index()])
+}
+
 /// What this transaction has done so far, to come [back to](back_to) when what follows is undone.
 pub(crate) fn so_far() -> Tally {
     TALLY.with_borrow(|tally| *tally)

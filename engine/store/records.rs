@@ -120,16 +120,10 @@ pub(crate) fn list(
 pub(crate) fn all_of(tx: Tx<'_>, invocation: i64) -> Result<Vec<InvocationResult>> {
     let mut known = Known::default();
     let mut results = Vec::new();
-    let mut read_all = |mut rows: Rows<'_>| -> Result<()> {
-        while let Some(row) = rows.next()? {
-            results.push(read(tx, row, &mut known, Some(ContentEncoding::Base64))?);
-        }
-        Ok(())
-    };
-    if runs_once(tx, invocation)? {
+    if known.invocation(tx, invocation)?.runs_once {
         // The numbers of its executions follow one another: they need no sorting, and to find out that none
         // of them has more takes no look at each.
-        let Some(Range { fire, first, last }) = range_of(tx, invocation)? else {
+        let Some(Range { fire, first, last, count }) = range_of(tx, invocation)? else {
             return Ok(results);
         };
         let (any_result, any_output): (bool, bool) = tx
@@ -143,7 +137,13 @@ pub(crate) fn all_of(tx: Tx<'_>, invocation: i64) -> Result<Vec<InvocationResult
                  JOIN instances i ON i.id = e.instance
              WHERE f.id = ?1 AND +e.fire = f.id AND e.id BETWEEN ?4 AND ?5 ORDER BY e.id"
         ))?;
-        read_all(query.query((fire, any_result, any_output, first, last))?)?;
+        results.reserve(count);
+        read_all(
+            tx,
+            &mut known,
+            &mut results,
+            query.query((fire, any_result, any_output, first, last))?,
+        )?;
     } else {
         let mut query = tx.prepare_cached(&format!(
             "SELECT {RESULT_COLUMNS}, {HAS_MORE} FROM {RESULT_TABLES}
@@ -151,37 +151,41 @@ pub(crate) fn all_of(tx: Tx<'_>, invocation: i64) -> Result<Vec<InvocationResult
                      ON o.fire = e.fire AND o.instance = e.instance AND o.attempt = 1
              WHERE f.invocation = ?1 AND {OF_LATEST_FIRE} AND {LAST_ATTEMPT} ORDER BY o.id"
         ))?;
-        read_all(query.query((invocation, true, true))?)?;
+        read_all(tx, &mut known, &mut results, query.query((invocation, true, true))?)?;
     }
     Ok(results)
 }
 
-/// Whether an invocation has one fire, and one execution on each instance.
-fn runs_once(tx: Tx<'_>, invocation: i64) -> Result<bool> {
-    let mut query =
-        tx.prepare_cached(&format!("SELECT {RUNS_ONCE} FROM invocations v WHERE v.id = ?1"))?;
-    Ok(query.query_row([invocation], |row| row.get(0))?)
+fn read_all(
+    tx: Tx<'_>,
+    known: &mut Known,
+    results: &mut Vec<InvocationResult>,
+    mut rows: Rows<'_>,
+) -> Result<()> {
+    while let Some(row) = rows.next()? {
+        results.push(read(tx, row, known, Some(ContentEncoding::Base64))?);
+    }
+    Ok(())
 }
-
-const RUNS_ONCE: &str = "v.repeat_mode = 'Once' AND v.retry IS NULL";
 
 /// The only fire of an invocation, and its executions, whose numbers follow one another.
 struct Range {
     fire: i64,
     first: i64,
     last: i64,
+    count: usize,
 }
 
 fn range_of(tx: Tx<'_>, invocation: i64) -> Result<Option<Range>> {
     let mut query = tx.prepare_cached(
-        "SELECT f.id, min(e.id), max(e.id) FROM fires f INDEXED BY fires_by_invocation
+        "SELECT f.id, min(e.id), max(e.id), count(*) FROM fires f INDEXED BY fires_by_invocation
              CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
          WHERE f.invocation = ?1",
     )?;
     let found = query.query_row([invocation], |row| {
         // Without any there is one row, of nothing.
         let Some(fire) = row.get(0)? else { return Ok(None) };
-        Ok(Some(Range { fire, first: row.get(1)?, last: row.get(2)? }))
+        Ok(Some(Range { fire, first: row.get(1)?, last: row.get(2)?, count: row.get(3)? }))
     });
     Ok(found?)
 }
@@ -215,7 +219,7 @@ impl Known {
             .prepare_cached(&format!(
                 "SELECT v.invoke_id, v.command_id, v.termination_mode, v.working_dir, v.username,
                      v.launcher, v.output_to, v.container_id, v.container_name,
-                     {RUNS_ONCE}, {}
+                     v.repeat_mode = 'Once' AND v.retry IS NULL, {}
                  FROM invocations v WHERE v.id = ?1",
                 Tagged::Invocation.column("v.id")
             ))?

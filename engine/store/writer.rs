@@ -16,7 +16,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Error, Result, StorageErrorKind};
-use crate::metrics::{Meters, tally};
+use crate::metrics::{Counted, Meters, tally};
 
 use super::{Tx, at, known, storage, undo_to};
 
@@ -26,6 +26,10 @@ const QUEUE_MAX: usize = 1_024;
 const BATCH_MAX: usize = 512;
 /// When a batch has taken this long it is committed, whoever else waits.
 const BATCH_TIME_MAX: Duration = Duration::from_millis(20);
+
+/// When so many executions wait for a commit to start, a batch takes no longer than commits do: those start
+/// while others are stored. So a slow disk has fewer commits.
+const BATCH_STARTS: u64 = 256;
 
 /// The handle of the thread.
 #[derive(Debug)]
@@ -171,10 +175,12 @@ fn run(
 ) {
     known::start();
     let mut batch = Vec::with_capacity(BATCH_MAX);
+    let mut commit_takes = Duration::ZERO;
     while let Some(first) = jobs.blocking_recv() {
-        let committed = write_batch(connection, first, &mut jobs, &mut batch);
+        let committed = write_batch(connection, first, &mut jobs, &mut batch, commit_takes);
         let tally = tally::take();
         if let Ok(took) = committed {
+            commit_takes = took;
             meters.committed(tally, batch.len(), took);
         }
         let lost = committed.err();
@@ -184,12 +190,13 @@ fn run(
     }
 }
 
-/// Writes what waits, in one commit; how long that took to come to disk.
+/// Writes what waits, in one commit; how long that took to come to disk, which took so long before.
 fn write_batch(
     connection: &Connection,
     first: Box<dyn Job>,
     jobs: &mut mpsc::Receiver<Box<dyn Job>>,
     batch: &mut Vec<Box<dyn Job>>,
+    commit_takes: Duration,
 ) -> Result<Duration> {
     let mut next = Some(first);
     if let Err(error) = execute(connection, "BEGIN IMMEDIATE") {
@@ -205,7 +212,9 @@ fn write_batch(
             roll_back(connection);
             return Err(error);
         }
-        let more = batch.len() < BATCH_MAX && began.elapsed() < BATCH_TIME_MAX;
+        let starts = tally::count_of(Counted::Started);
+        let time_max = if starts < BATCH_STARTS { BATCH_TIME_MAX } else { commit_takes };
+        let more = batch.len() < BATCH_MAX && began.elapsed() < time_max.min(BATCH_TIME_MAX);
         next = if more { jobs.try_recv().ok() } else { None };
     }
     let written = Instant::now();
