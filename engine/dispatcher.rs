@@ -297,7 +297,7 @@ impl Loop {
             output,
             delivery,
             finished_at_ms: report.ended_at_ms.unwrap_or(finished_at_ms),
-            report,
+            report: report.boxed(),
             retry_at_ms: delay_ms
                 .map(|delay_ms| now_ms(&*self.resources.clock).saturating_add(delay_ms)),
         };
@@ -542,12 +542,12 @@ impl Loop {
                 .hub
                 .publish(run.job().invoke_id, || std::iter::once(end()).chain(next).collect());
             trace::tell_end(run, ended);
-            self.resources.hub.close_output(ended.id);
-            if ended.report.is_kept {
+            if ended.report.as_ref().is_some_and(|report| report.is_kept) {
                 let name = Scratch::name(ended.id, ended.attempt);
                 self.resources.scratch.forget(name.as_ref());
             }
         }
+        self.resources.hub.close_outputs(over.iter().map(|over| over.ended.id));
         for (invoke_id, cancelled) in &finished.called_off {
             let (at_ms, status) = (now_ms(&*self.resources.clock), ExecutionStatus::Cancelled);
             let change =

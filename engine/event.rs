@@ -229,9 +229,12 @@ impl Hub {
         self.state().outputs.get(&execution_id).cloned()
     }
 
-    /// Forgets an output: from now on its record has it.
-    pub(crate) fn close_output(&self, execution_id: ExecutionId) {
-        self.state().outputs.remove(&execution_id);
+    /// Forgets outputs: from now on their records have them.
+    pub(crate) fn close_outputs(&self, executions: impl Iterator<Item = ExecutionId>) {
+        let mut state = self.state();
+        for execution_id in executions {
+            state.outputs.remove(&execution_id);
+        }
     }
 
     /// Follows everything from now on.

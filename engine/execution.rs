@@ -178,7 +178,7 @@ pub struct Usage {
 }
 
 /// What an executor has reported of a run beside its output.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub usage: Option<Usage>,
     /// What it left, or why that cannot be kept.
@@ -196,6 +196,13 @@ pub(crate) struct Report {
     /// Whether it goes on without the engine, and can be taken back.
     #[serde(skip)]
     pub is_kept: bool,
+}
+
+impl Report {
+    /// It, if it says anything.
+    pub(crate) fn boxed(self) -> Option<Box<Self>> {
+        (self != Self::default()).then(|| Box::new(self))
+    }
 }
 
 /// A result as a text in which it can be nested as deep as it is by itself.

@@ -123,7 +123,7 @@ pub(crate) struct Ended {
     pub frees: Option<i64>,
     pub verdict: Verdict,
     pub output: Output,
-    pub report: Report,
+    pub report: Option<Box<Report>>,
     /// What becomes of the whole output, if it was to go anywhere and something may have been printed.
     pub delivery: Option<Delivery>,
     pub finished_at_ms: i64,
@@ -257,8 +257,9 @@ impl Ended {
             &self.verdict;
         let said = signal.is_some() || !error_code.is_empty() || !error_info.is_empty();
         let left = !self.output.is_empty() || self.delivery.is_some();
-        let report = self.report.usage.is_some() || self.report.result.is_some();
-        !(said || left || report || stop_cause.is_some())
+        let reports = |report: &Report| report.usage.is_some() || report.result.is_some();
+        let reported = self.report.as_deref().is_some_and(reports);
+        !(said || left || reported || stop_cause.is_some())
     }
 }
 
@@ -306,7 +307,8 @@ fn finish_one(
     from: ExecutionStatus,
     or_from: ExecutionStatus,
 ) -> Result<()> {
-    let (verdict, usage) = (&ended.verdict, ended.report.usage);
+    let (verdict, report) = (&ended.verdict, ended.report.as_deref());
+    let usage = report.and_then(|report| report.usage);
     let changed = tx
         .prepare_cached(
             "UPDATE executions SET status = ?2, finished_at_ms = ?3, exit_code = ?4, signal = ?5,
@@ -335,7 +337,7 @@ fn finish_one(
     expect_one(changed, ended.id)?;
     tally::count(Counted::Ended(verdict.cause.target()), 1);
     tally::count(Counted::Lost, usize::from(verdict.cause == Cause::Interrupted));
-    if let Some(result) = &ended.report.result {
+    if let Some(result) = report.and_then(|report| report.result.as_ref()) {
         results::insert(tx, ended.id, result)?;
     }
     outputs::insert(tx, ended.id, &ended.output)?;
@@ -481,7 +483,7 @@ pub(crate) fn interrupt(
             frees: None,
             verdict: Verdict::interrupted(format!("{evidence}{ended}")),
             output,
-            report: Report::default(),
+            report: None,
             // What it printed until then may still be there.
             delivery: row.get::<_, bool>(10)?.then(|| Delivery::in_progress(None)),
             finished_at_ms: now_ms,
