@@ -116,6 +116,7 @@ pub(crate) async fn measure(
     close(running).await;
 
     let executions = plan.executions();
+    let succeeded = metrics.ended.get(ExecutionStatus::Success).min(executions);
     let commits = metrics.commits - before.commits;
     Ok(Report {
         invocations: plan.invocations,
@@ -124,9 +125,9 @@ pub(crate) async fn measure(
         executor: plan.work,
         concurrency: plan.concurrency,
         submitters: plan.submitters,
-        failed: executions.saturating_sub(metrics.ended.get(ExecutionStatus::Success)),
+        failed: executions - succeeded,
         seconds: took.as_secs_f64(),
-        executions_per_second: rate(executions, took),
+        executions_per_second: rate(succeeded, took),
         invocations_per_second: rate(plan.invocations, submitted.took),
         submit_ms: Latencies::of(submitted.waits),
         queue_ms: Latencies::of_histogram(&metrics.queue_time_us),

@@ -86,12 +86,14 @@ impl Load {
             Work::Sh => CONCURRENCY_OF_PROCESSES,
             Work::Noop | Work::Sleep(_) => CONCURRENCY,
         };
+        // No more than have something to ask for.
+        let submitters = usize::try_from(self.invocations).unwrap_or(usize::MAX);
         Ok(Plan {
             invocations: self.invocations,
             instances: self.instances,
             concurrency: self.concurrency.unwrap_or(concurrency),
             work: self.executor,
-            submitters: self.submitters,
+            submitters: self.submitters.min(submitters),
         })
     }
 }

@@ -141,7 +141,7 @@ pub(crate) struct RateControl {
     /// All executions with the same key share a bound that the host sets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency_key: Option<String>,
-    /// Seconds from when an execution was due; it does not start later.
+    /// Seconds from when an execution was due; it does not start later. At most the `deadline`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_deadline: Option<u64>,
     /// Seconds from when a fire was due; all of it has ended by then.
@@ -220,10 +220,7 @@ impl RateFields<'_> {
             wave_soak: self.check_wave_soak(found),
             priority: self.check_priority(found),
             concurrency_key: self.check_key(found),
-            start_deadline: {
-                let code = "InvalidParameter.StartDeadline";
-                seconds(self.start_deadline, 1..=DEADLINE_S_MAX, code, "StartDeadline", found)
-            },
+            start_deadline: self.check_start_deadline(found),
             deadline: {
                 let code = "InvalidParameter.Deadline";
                 seconds(self.deadline, 1..=DEADLINE_S_MAX, code, "Deadline", found)
@@ -264,6 +261,20 @@ impl RateFields<'_> {
             found.push(Violation::new(CODE, 400, FIELD, message));
         }
         seconds(self.wave_soak, 0..=WAVE_SOAK_S_MAX, CODE, FIELD, found)
+    }
+
+    fn check_start_deadline(&self, found: &mut Vec<Violation>) -> Option<u64> {
+        const CODE: &str = "InvalidParameter.StartDeadline";
+        const FIELD: &str = "StartDeadline";
+        let start = seconds(self.start_deadline, 1..=DEADLINE_S_MAX, CODE, FIELD, found)?;
+        if let Some(end) = self.deadline
+            && end < start
+            && start <= DEADLINE_S_MAX
+        {
+            let message = format!("want at most the Deadline, {end} s; it is {start} s");
+            found.push(Violation::new(CODE, 400, FIELD, message));
+        }
+        Some(start)
     }
 
     fn check_priority(&self, found: &mut Vec<Violation>) -> u8 {

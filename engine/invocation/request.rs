@@ -124,8 +124,8 @@ macro_rules! invocation_request {
             /// 64 characters, none a control character.
             #[serde(skip_serializing_if = "Option::is_none")]
             pub concurrency_key: Option<String>,
-            /// Seconds from when an execution is due, 1 to 2,592,000, which are 30 days: later it is not
-            /// started.
+            /// Seconds from when an execution is due, 1 to 2,592,000, which are 30 days, and no more than
+            /// the `Deadline`: later it is not started.
             #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
             pub start_deadline: Option<u64>,
             /// Seconds from when a fire is due, 1 to 2,592,000, which are 30 days: then what of it has

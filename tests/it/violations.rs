@@ -136,6 +136,25 @@ async fn everything_that_is_wrong_with_a_run_is_told_in_its_pages_order() {
 }
 
 #[tokio::test]
+async fn nothing_may_start_after_all_has_to_end() {
+    let engine = engine().await;
+    let request = |start: u64, end: u64| {
+        json!({
+            "Type": "RunShellScript", "CommandContent": "exit:0", "InstanceId": ["i-1"],
+            "StartDeadline": start, "Deadline": end,
+        })
+    };
+    let check = async |start: u64, want: &str| {
+        let found = violations(&engine, "RunCommand", request(start, 30)).await;
+        let found: Vec<_> = found.iter().map(|one| (one.code, one.message.as_str())).collect();
+        assert_eq!(found, [("InvalidParameter.StartDeadline", want)]);
+    };
+    check(60, "want at most the Deadline, 30 s; it is 60 s").await;
+    check(2_592_001, "want 1 to 2592000 seconds; it is 2592001").await;
+    ask(&engine, "RunCommand", request(30, 30)).await.expect("the one may be the other");
+}
+
+#[tokio::test]
 async fn everything_that_is_wrong_with_an_invocation_is_told_in_its_pages_order() {
     let (engine, kept) = spent().await;
     let request = json!({
