@@ -267,11 +267,9 @@ impl RateFields<'_> {
         const CODE: &str = "InvalidParameter.StartDeadline";
         const FIELD: &str = "StartDeadline";
         let start = seconds(self.start_deadline, 1..=DEADLINE_S_MAX, CODE, FIELD, found)?;
-        if let Some(end) = self.deadline
-            && end < start
-            && start <= DEADLINE_S_MAX
-        {
-            let message = format!("want at most the Deadline, {end} s; it is {start} s");
+        // Of a Deadline that is none itself nothing follows.
+        if let Some(end) = self.deadline.filter(|end| (1..start).contains(end)) {
+            let message = format!("want at most the Deadline, {end} seconds; it is {start}");
             found.push(Violation::new(CODE, 400, FIELD, message));
         }
         Some(start)

@@ -43,6 +43,7 @@ const REFUSED: &[(&[&str], i32, &str)] = &[
     (&["run", "--wave-soak", "5", "true"], USAGE, "were not provided: --waves <SHARE> (Usage)"),
     (&["run", "--max-concurrency", "0", "true"], FAILURE, "adjutant: MaxConcurrency (--max-concurrency): want a number from 1 on, or 1% to 100%; it is `0` (InvalidParameter.MaxConcurrency)"),
     (&["run", "--waves", "2,1", "true"], FAILURE, "adjutant: Waves (--waves): each wave counts those before it too"),
+    (&["run", "--start-deadline", "60", "--deadline", "30", "true"], FAILURE, "StartDeadline (--start-deadline): want at most the Deadline, 30 seconds; it is 60 (InvalidParameter.StartDeadline)"),
     (&["run", "--priority", "10", "--deadline", "0", "true"], FAILURE, "Priority (--priority): want 0 to 9; it is 10 (InvalidParameter.Priority); Deadline (--deadline): want 1 to 2592000 seconds; it is 0"),
     (&["instances", "add", "i-1", "--max-concurrency", "0"], FAILURE, "MaxConcurrency (--max-concurrency): want at least 1; it is 0"),
     (&["run", "--bogus"], USAGE, "adjutant: unexpected argument '--bogus' found (Usage)"),
