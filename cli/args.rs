@@ -445,7 +445,7 @@ pub(crate) struct Rates {
     /// Share a bound with all runs that have this key, 1 to 64 characters
     #[arg(long = "key", value_name = "NAME")]
     pub concurrency_key: Option<String>,
-    /// Do not start it later than so long after it was due, 1 to 2592000
+    /// Do not start it later than so long after it was due, 1 to 2592000, at most the --deadline
     #[arg(long, value_name = "SECONDS", value_parser = number("whole seconds, 1 to 2592000"),
         allow_negative_numbers = true)]
     pub start_deadline: Option<u64>,

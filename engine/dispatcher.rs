@@ -60,7 +60,7 @@ pub(crate) type Executors = HashMap<String, Arc<dyn DynExecutor>>;
 /// Executions claimed by one step: few enough for the next to be claimed while these start.
 const CLAIM_MAX: usize = 512;
 
-/// Ends that are taken in before a step is begun with them: while they are written, others come.
+/// Ends that are taken in at a time, before the loop looks whether a step can be begun with them.
 const COLLECT_MAX: usize = 512;
 
 /// What the loop works with.
@@ -368,7 +368,7 @@ impl Loop {
     async fn write_apart(&mut self, over: &Arc<Vec<Over>>) {
         for (n, one) in over.iter().enumerate() {
             let shared = Arc::clone(over);
-            let op = move |tx: Tx<'_>| executions::finish(tx, &[&shared[n].ended]);
+            let op = move |tx: Tx<'_>| executions::finish(tx, &[&shared[n].ended], true);
             match self.resources.store.write(op).await {
                 Ok(finished) => self.act_on(std::slice::from_ref(one), finished),
                 Err(error) => tracing::error!(%error, "the end of an execution cannot be recorded"),
@@ -453,6 +453,8 @@ impl Loop {
             started: clock.monotonic(),
             is_begun: false,
         });
+        // Known from the start: it must never be asked to stop for a shutdown.
+        running.contact.report().is_kept = resumes;
         hub.publish(invoke_id, || vec![running.change(ExecutionStatus::Running, at.ms)]);
         let Instance { executor, name, shell, .. } = &running.target.instance;
         let plugged_in = match resumes {

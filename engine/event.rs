@@ -151,7 +151,8 @@ struct HubState {
     /// Nothing more will come.
     closed: bool,
     watched: HashMap<InvokeId, Vec<Weak<Subscription>>>,
-    /// Invocations of which executions run since they were stored: their ends are to be told.
+    /// Invocations that were stored as claimed, and have not ended: that will be told. One each, as long as
+    /// its executions run or wait for another attempt.
     unended: HashSet<InvokeId>,
     outputs: HashMap<ExecutionId, Arc<LiveOutput>>,
 }
@@ -299,6 +300,7 @@ impl Hub {
         let watched = {
             let mut state = self.state();
             state.closed = true;
+            state.unended.clear();
             std::mem::take(&mut state.watched)
         };
         for watcher in watched.into_values().flatten().filter_map(|watcher| watcher.upgrade()) {

@@ -29,7 +29,10 @@ pub(super) async fn run(
     timeout: Duration,
     start: Start,
 ) -> Option<Outcome> {
-    start.tell(&*cx.clock);
+    if cx.contact.is_let_go() {
+        return None;
+    }
+    let began = start.tell(&*cx.clock);
     // Dropped after the work.
     let _end = End(Arc::clone(&cx.contact));
     let mut work = work;
@@ -37,13 +40,15 @@ pub(super) async fn run(
     if let Poll::Ready(outcome) = future::poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
         return Some(outcome);
     }
+    // That may have taken long.
+    let left = timeout.saturating_sub(cx.clock.monotonic().saturating_sub(began));
     tokio::select! {
         biased;
         () = cx.contact.has_been_let_go() => return None,
         // What is done is done, even if its time is up in the same instant.
         outcome = &mut work => return Some(outcome),
         _ = cx.stop_asked() => {}
-        () = cx.sleep(timeout) => cx.contact.ask_to_stop(&StopReason::Timeout.into()),
+        () = cx.sleep(left) => cx.contact.ask_to_stop(&StopReason::Timeout.into()),
     }
     let patience = cx.stop_grace().saturating_add(STOP_MARGIN);
     tokio::select! {

@@ -158,7 +158,7 @@ impl Disk {
             // In the order of their numbers, which is that of their rows.
             let mut ended: Vec<_> = over.iter().map(|over| &over.ended).collect();
             ended.sort_unstable_by_key(|ended| ended.id);
-            let finished = executions::finish(tx, &ended)?;
+            let finished = executions::finish(tx, &ended, false)?;
             let mut written = Written {
                 finished,
                 work: None,

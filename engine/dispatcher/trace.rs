@@ -36,13 +36,14 @@ impl Start {
         Self { meters: Arc::clone(meters), claimed }
     }
 
-    /// It is handed over now.
-    pub(super) fn tell(self, clock: &dyn Clock) {
+    /// It is handed over now, by the monotonic clock that this answers with.
+    pub(super) fn tell(self, clock: &dyn Clock) -> Duration {
+        let now = clock.monotonic();
         if let Some(claimed) = self.claimed {
-            let waited = clock.monotonic().saturating_sub(claimed);
-            self.meters.time(Measured::StartDelay, waited);
+            self.meters.time(Measured::StartDelay, now.saturating_sub(claimed));
         }
         tracing::debug!(resumed = self.claimed.is_none(), "the executor is called");
+        now
     }
 }
 

@@ -50,9 +50,14 @@ impl Contact {
         self.come_to(LET_GO);
     }
 
+    /// Whether the run has been let go of.
+    pub(crate) fn is_let_go(&self) -> bool {
+        self.has_come_to(LET_GO)
+    }
+
     /// Comes once the run has been let go of.
     pub(crate) async fn has_been_let_go(&self) {
-        self.wait_for(|| self.has_come_to(LET_GO).then_some(())).await;
+        self.wait_for(|| self.is_let_go().then_some(())).await;
     }
 
     /// The executor's part has ended, and what it has left behind is on its own.

@@ -72,7 +72,14 @@ pub(crate) fn claim(
     let mut rows = query.query(bounds)?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        let target = instances::of_row(tx, row.get(2)?)?;
+        let target = match instances::of_row(tx, row.get(2)?) {
+            // Before anything is changed: a record that cannot be read must be in nobody's way.
+            Err(error) if error.is_of_a_record() => {
+                tracing::error!(%error, fire = of.fire, "a fire cannot be claimed");
+                return Ok(ClaimedFrom { claimed: Vec::new(), more_after: None });
+            }
+            target => target?,
+        };
         found.push(Claimed { id: ExecutionId(row.get(0)?), attempt: row.get(1)?, target });
     }
     let more = found.len() > of.max;

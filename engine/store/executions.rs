@@ -158,8 +158,8 @@ pub(crate) struct Finished {
 }
 
 /// Writes down how executions ended, in the order of their numbers; says what ended with them, and what
-/// begins.
-pub(crate) fn finish(tx: Tx<'_>, ended: &[&Ended]) -> Result<Finished> {
+/// begins. Unless `apart`, invocations that are known to end with them are not read first.
+pub(crate) fn finish(tx: Tx<'_>, ended: &[&Ended], apart: bool) -> Result<Finished> {
     let mut fires = BTreeMap::<i64, (Ends, Option<SoleFire>)>::new();
     let mut last_ms = 0;
     let mut finished = Finished::default();
@@ -186,14 +186,14 @@ pub(crate) fn finish(tx: Tx<'_>, ended: &[&Ended]) -> Result<Finished> {
             last_ms = last_ms.max(execution.finished_at_ms);
         }
     }
-    let (mut ended, mut others) = (Vec::new(), EndedByFire::new());
+    let (mut known, mut others) = (Vec::new(), EndedByFire::new());
     for (fire, (ends, sole)) in fires {
-        match sole.filter(|sole| sole.executions == ends.total()) {
-            Some(sole) => ended.push((sole, ends)),
+        match sole.filter(|sole| !apart && sole.executions == ends.total()) {
+            Some(sole) => known.push((sole, ends)),
             None => drop(others.insert(fire, ends)),
         }
     }
-    finish_invocations(tx, &ended, last_ms, &mut finished)?;
+    finish_invocations(tx, &known, last_ms, &mut finished)?;
     finish_fires(tx, &others, last_ms, &mut finished)?;
     Ok(finished)
 }
@@ -491,7 +491,7 @@ pub(crate) fn interrupt(
         });
         interrupted.executions.push((InvokeId::from_bytes(row.get(4)?), id, instance_id));
     }
-    let finished = finish(tx, &left.iter().collect::<Vec<_>>())?;
+    let finished = finish(tx, &left.iter().collect::<Vec<_>>(), false)?;
     (interrupted.invocations, interrupted.retries) = (finished.invocations, finished.retries);
     Ok(interrupted)
 }

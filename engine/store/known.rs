@@ -1,6 +1,6 @@
 //! What the thread that writes has read of rows that most requests need again: instances, scripts, the
-//! count of the day. No other thread or process changes them; this one forgets those that it changes, and
-//! all of them whenever something is undone.
+//! count of the day. No other thread or process changes them; this one forgets instances that it changes,
+//! counts on, and forgets all whenever something is undone.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -150,7 +150,8 @@ mod tests {
             assert_eq!(state_of(tx)?, InstanceState::Stopped);
             Err::<(), _>(Error::Internal("undo it".to_owned()))
         });
-        assert!(fails.await.is_err());
+        let undone = |error: Error| assert!(error.to_string().contains("undo it"), "{error}");
+        undone(fails.await.expect_err("as told"));
         assert_eq!(store.write(state_of).await.expect("memory"), InstanceState::Running);
         let count_and_store = |tx: Tx<'_>| {
             days::count_invocation(tx, 0)?;
@@ -164,7 +165,7 @@ mod tests {
             contents::intern(tx, &other)?;
             Err::<(), _>(Error::Internal("undo it".to_owned()))
         });
-        assert!(fails.await.is_err());
+        undone(fails.await.expect_err("as told"));
         let again = store.write(move |tx: Tx<'_>| {
             let other: Content = b"false".as_slice().into();
             let row = contents::intern(tx, &other)?;
@@ -184,6 +185,8 @@ mod tests {
             instances(&["i-0".into(), last]).into_iter().map(|one| one.map(|t| t.row)).collect();
         assert_eq!(rows, [None, Some(newest)]);
         assert_eq!([0, newest].map(|row| instance(row).is_some()), [false, true]);
+        forget(&format!("i-{newest}").into());
+        assert!(instance(newest).is_none());
         let scripts: Vec<Content> =
             (0..=CONTENTS_MAX).map(|n| n.to_string().into_bytes().into()).collect();
         for (row, script) in scripts.iter().enumerate() {

@@ -249,7 +249,7 @@ fn ended(fire: i64, claimed: &[Claimed]) -> Vec<Ended> {
 }
 
 fn finish(tx: Tx<'_>, ended: &[Ended]) -> Finished {
-    executions::finish(tx, &ended.iter().collect::<Vec<_>>()).expect("they ran")
+    executions::finish(tx, &ended.iter().collect::<Vec<_>>(), false).expect("they ran")
 }
 
 fn claim(tx: Tx<'_>, fire: i64) -> Vec<Claimed> {

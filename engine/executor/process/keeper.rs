@@ -77,9 +77,16 @@ pub(super) const STDOUT: u8 = 1;
 pub(super) const STDERR: u8 = 2;
 pub(super) const GAP: u8 = 3;
 
-/// Orders to stop, by the byte that says so.
-const REASONS: [StopReason; 4] =
-    [StopReason::Timeout, StopReason::Stopped, StopReason::Replaced, StopReason::Shutdown];
+/// Orders to stop, by the byte that says so; new ones come last, for a keeper may be older than its host.
+const REASONS: [StopReason; 7] = [
+    StopReason::Timeout,
+    StopReason::Stopped,
+    StopReason::Replaced,
+    StopReason::Shutdown,
+    StopReason::Deadline,
+    StopReason::Errors,
+    StopReason::Gate,
+];
 
 /// The byte that orders a stop.
 pub(super) fn order_of(reason: StopReason) -> u8 {
@@ -353,4 +360,16 @@ async fn attend(mut stream: UnixStream, output: Arc<LiveOutput>, contact: Arc<Co
         told = tell => told,
         obeyed = obey => obeyed,
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keeper_understands_every_order() {
+        for reason in StopReason::ALL {
+            assert_eq!(REASONS.get(usize::from(order_of(*reason))), Some(reason));
+        }
+    }
 }
