@@ -36,6 +36,7 @@ pub(crate) mod timers;
 pub(crate) mod waves;
 mod writer;
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -440,6 +441,18 @@ impl Query {
         let next = cut_page(&mut entries, slice.size);
         let entries = entries.into_iter().map(|(_, entry)| entry).collect();
         Ok(Listing { entries, next, total })
+    }
+}
+
+/// Holds it against how many rows there are in a range that a statement was to change.
+fn expect_all(changed: usize, rows: &RangeInclusive<i64>, what: &str) -> Result<()> {
+    match rows.end() - rows.start() + 1 == changed as i64 {
+        true => Ok(()),
+        false => Err(Error::Internal(format!(
+            "{changed} of the {what} {} to {} were in the state that they end from",
+            rows.start(),
+            rows.end()
+        ))),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::status::Ends;
 
 use super::commands::read_time;
 use super::timers::Timer;
-use super::{Listing, Query, Slice, Tx, parse, unreadable};
+use super::{Listing, Query, Slice, Tx, expect_all, parse, unreadable};
 
 /// A fire that is about to be stored.
 #[derive(Debug)]
@@ -322,18 +322,6 @@ pub(super) fn end(tx: Tx<'_>, fires: RangeInclusive<i64>, ends: Ends) -> Result<
             ends.stopped,
         ))?;
     expect_all(changed, &fires, "fires")
-}
-
-/// Holds it against how many rows there are in a range that a statement was to change.
-pub(super) fn expect_all(changed: usize, rows: &RangeInclusive<i64>, what: &str) -> Result<()> {
-    match rows.end() - rows.start() + 1 == changed as i64 {
-        true => Ok(()),
-        false => Err(Error::Internal(format!(
-            "{changed} of the {what} {} to {} were in the state that they end from",
-            rows.start(),
-            rows.end()
-        ))),
-    }
 }
 
 const COLUMNS: &str =

@@ -33,8 +33,8 @@ use super::records::{LATEST_ON_TARGET, LATEST_STANDING};
 use super::tags::{self, Tagged};
 use super::timers::NewTimer;
 use super::{
-    Listing, Query, Slice, Tx, contents, days, fires, firing, parse, standings, targets, timers,
-    unreadable,
+    Listing, Query, Slice, Tx, contents, days, expect_all, firing, parse, standings, targets,
+    timers, unreadable,
 };
 
 /// An invocation that is about to be stored.
@@ -391,7 +391,7 @@ pub(super) fn end(
              WHERE id BETWEEN ?1 AND ?2 AND finished_at_ms IS NULL",
         )?
         .execute((invocations.start(), invocations.end(), status.as_str(), now_ms))?;
-    fires::expect_all(changed, &invocations, "invocations")
+    expect_all(changed, &invocations, "invocations")
 }
 
 /// Checks that an invocation can do what only one that will fire again can do; its policy.

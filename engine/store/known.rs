@@ -77,8 +77,7 @@ pub(super) fn forget(id: &InstanceId) {
 /// The row of a script, if it is remembered.
 pub(super) fn content(content: &Content) -> Option<i64> {
     with(|known| {
-        let is_it = |(one, _): &(Content, i64)| Arc::ptr_eq(one, content) || one == content;
-        let at = known.contents.iter().position(is_it)?;
+        let at = known.contents.iter().position(|(one, _)| one == content)?;
         let found = known.contents.remove(at)?;
         let row = found.1;
         known.contents.push_front(found);
