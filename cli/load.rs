@@ -220,7 +220,7 @@ async fn submit_all(engine: &Engine, plan: &Plan, began: Instant) -> Result<Subm
                 if n.is_multiple_of(sample_every) {
                     let engine = engine.clone();
                     ends.spawn(async move {
-                        engine.wait(&invoke_id).await?;
+                        engine.wait_status(&invoke_id).await?;
                         Ok(asked.elapsed())
                     });
                 }

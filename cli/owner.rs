@@ -139,7 +139,7 @@ impl Owner {
             // To stop these would end their schedules; only what runs of them is ended, at the close.
             let all = async {
                 for invoke_id in &once {
-                    engine.wait(invoke_id).await?;
+                    engine.wait_status(invoke_id).await?;
                 }
                 Ok(())
             };
@@ -188,7 +188,7 @@ async fn finish(engine: &Engine) -> Result<(), Failure> {
         for invocation in left {
             let invoke_id = invocation.invoke_id;
             match invocation.repeat_mode {
-                RepeatMode::Once => drop(engine.wait(&invoke_id).await?),
+                RepeatMode::Once => drop(engine.wait_status(&invoke_id).await?),
                 _ => finish_fire(engine, invoke_id).await?,
             }
         }

@@ -37,6 +37,7 @@ use crate::metrics::Metrics;
 use crate::operation::Operation;
 use crate::scheduler::{Scheduler, Vigil};
 use crate::secret::DynSecretResolver;
+use crate::status::InvocationStatus;
 use crate::store::{Store, Tx, invocations, records};
 
 use announcer::Announcer;
@@ -237,29 +238,47 @@ impl Engine {
     /// ends before it.
     pub async fn wait(&self, invoke_id: &InvokeId) -> Result<Finished> {
         self.authorize_of(Operation::DescribeInvocations, *invoke_id).await?;
+        self.finished(*invoke_id).await
+    }
+
+    /// Waits until an invocation has ended, and says how. It reads no results, which costs less than
+    /// [`wait`](Engine::wait) does where there are many.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`wait`](Engine::wait).
+    pub async fn wait_status(&self, invoke_id: &InvokeId) -> Result<InvocationStatus> {
+        self.authorize_of(Operation::DescribeInvocations, *invoke_id).await?;
         self.ended(*invoke_id).await
     }
 
-    /// Waits until an invocation has ended, whoever asks.
-    async fn ended(&self, invoke_id: InvokeId) -> Result<Finished> {
+    /// What became of an invocation, once it has ended, whoever asks.
+    async fn finished(&self, invoke_id: InvokeId) -> Result<Finished> {
+        let status = self.ended(invoke_id).await?;
+        let read = move |tx: Tx<'_>| records::all_of(tx, invocations::find(tx, invoke_id)?);
+        Ok(Finished { status, results: self.read(read).await? })
+    }
+
+    /// Waits until an invocation has ended.
+    async fn ended(&self, invoke_id: InvokeId) -> Result<InvocationStatus> {
         let (subscription, mut may_have_ended) = self.inner.records.hub.subscribe_to_end(invoke_id);
         let mut sleep = None;
         loop {
             if may_have_ended
-                && let Some(finished) = self.read(move |tx| finished(tx, invoke_id)).await?
+                && let Some(status) = self.read(move |tx| final_status(tx, invoke_id)).await?
             {
-                return Ok(finished);
+                return Ok(status);
             }
-            may_have_ended = true;
             loop {
                 let inbox = subscription.take();
-                if inbox.finished.is_some() {
-                    break;
+                if let Some(status) = inbox.finished {
+                    return Ok(status);
                 }
                 if inbox.closed {
                     return Err(Error::ShuttingDown);
                 }
-                if self.inner.records.wait(&subscription, &mut sleep).await {
+                may_have_ended = self.inner.records.wait(&subscription, &mut sleep).await;
+                if may_have_ended {
                     break;
                 }
             }
@@ -437,8 +456,6 @@ impl Engine {
     }
 }
 
-fn finished(tx: Tx<'_>, invoke_id: InvokeId) -> Result<Option<Finished>> {
-    let invocation = invocations::find(tx, invoke_id)?;
-    let Some(status) = invocations::final_status(tx, invocation)? else { return Ok(None) };
-    Ok(Some(Finished { status, results: records::all_of(tx, invocation)? }))
+fn final_status(tx: Tx<'_>, invoke_id: InvokeId) -> Result<Option<InvocationStatus>> {
+    invocations::final_status(tx, invocations::find(tx, invoke_id)?)
 }

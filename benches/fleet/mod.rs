@@ -41,7 +41,7 @@ pub async fn begin(engine: &Engine, instances: std::ops::Range<usize>) -> Invoke
 
 pub async fn end(engine: &Engine, invocations: Vec<InvokeId>) {
     for invoke_id in invocations {
-        engine.wait(&invoke_id).await.expect("the invocation ends");
+        engine.wait_status(&invoke_id).await.expect("the invocation ends");
     }
 }
 

@@ -46,7 +46,7 @@ impl Engine {
         run.container_name = Some(request.container_name);
         let (run, _) =
             self.submit_permitted(self.new_invoke_id(), run, None::<HostPart<_, ()>>).await?;
-        let finished = self.ended(run.invoke_id).await?;
+        let finished = self.finished(run.invoke_id).await?;
         let result = finished.results.into_iter().next();
         let result = result.ok_or_else(|| Error::Internal("a run without a record".to_owned()))?;
         if matches!(result.status, ExecutionStatus::Invalid | ExecutionStatus::Aborted) {

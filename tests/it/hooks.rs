@@ -118,6 +118,7 @@ async fn each_operation_is_asked_about_before_it_has_any_effect() {
     let list = DescribeInvocations::default();
     check(&world, Operation::DescribeInvocations, engine.describe_invocations(list)).await;
     check(&world, Operation::DescribeInvocations, engine.wait(&repeats)).await;
+    check(&world, Operation::DescribeInvocations, engine.wait_status(&repeats)).await;
     let watched = async { engine.watch(&repeats).await.map(drop) };
     check(&world, Operation::DescribeInvocations, watched).await;
     let list = engine.describe_invocation_results(DescribeInvocationResults::default());

@@ -204,7 +204,10 @@ pub async fn run(engine: &Engine, script: &str, on: &[&str]) -> Finished {
 
 /// Waits for the end of an invocation; a test that would hang fails instead.
 pub async fn wait(engine: &Engine, invoke_id: &InvokeId) -> Finished {
-    within(engine.wait(invoke_id)).await.expect("the invocation ends")
+    let status = within(engine.wait_status(invoke_id)).await.expect("the invocation ends");
+    let finished = within(engine.wait(invoke_id)).await.expect("it has ended");
+    assert_eq!(finished.status, status);
+    finished
 }
 
 /// Fails the test if `future` has not ended in half a minute.

@@ -90,7 +90,7 @@ async fn wait(engine: &Engine, invocations: Vec<InvokeId>) -> Result<()> {
         let (engine, some) = (engine.clone(), some.to_vec());
         tokio::spawn(async move {
             for invoke_id in some {
-                engine.wait(&invoke_id).await?;
+                engine.wait_status(&invoke_id).await?;
             }
             Ok::<_, adjutant::Error>(())
         })
