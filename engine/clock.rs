@@ -54,17 +54,13 @@ impl Clock for SystemClock {
     fn sleep(&self, duration: Duration) -> Sleep {
         // By tokio's own time, which a test of the host may have stopped.
         let began = tokio::time::Instant::now();
-        let coarse = tokio::time::sleep(duration.saturating_sub(FINISH));
+        let left = move || duration.saturating_sub(began.elapsed());
         Box::pin(async move {
-            coarse.await;
-            let left = duration.saturating_sub(began.elapsed()).min(FINISH);
-            if left.is_zero() {
-                return;
-            }
-            tokio::select! {
-                () = finish(left) => {}
-                // Should every thread that may block be taken.
-                () = tokio::time::sleep(left) => {}
+            tokio::time::sleep(left().saturating_sub(FINISH)).await;
+            let left = left().min(FINISH);
+            if !left.is_zero() {
+                // Apart: very many wait for their time, and few for its end.
+                Box::pin(finish(left)).await;
             }
         })
     }
@@ -76,8 +72,15 @@ const FINISH: Duration = Duration::from_millis(3);
 const FINISHING_MAX: usize = 4;
 static FINISHING: Semaphore = Semaphore::const_new(FINISHING_MAX);
 
-/// Waits exactly so long, in a thread that may block.
+/// Waits so long, as exactly as threads that may block are there for it.
 async fn finish(left: Duration) {
+    tokio::select! {
+        () = finish_in_thread(left) => {}
+        () = tokio::time::sleep(left) => {}
+    }
+}
+
+async fn finish_in_thread(left: Duration) {
     let Ok(place) = FINISHING.try_acquire() else { return pending().await };
     let wait = move || {
         std::thread::sleep(left);

@@ -30,7 +30,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::event::{Change, Hub};
 use crate::execution::{Outcome, StopOrder, StopReason, Verdict};
-use crate::executor::{DynExecutor, ExecutionContext, Resumption, Scratch, Task};
+use crate::executor::{DynExecutor, ExecutionContext, Resumption, Scratch, Surroundings, Task};
 use crate::id::{ExecutionId, InstanceId};
 use crate::instance::Instance;
 use crate::invocation::Job;
@@ -48,6 +48,7 @@ use admission::Admission;
 use claim::{ClaimedFire, ClaimedWork};
 use orders::{Berth, Errand, Orders, Phase};
 use roster::{Roster, Running, RunningFire};
+use run::{Followed, Run};
 use slots::Backlog;
 use steps::{Over, Step, Steps, Written};
 use trace::Start;
@@ -104,8 +105,14 @@ impl Dispatcher {
         let Resources { store, clock, .. } = &resources;
         let steps = Steps::new(Arc::clone(store), Arc::clone(&orders), Arc::clone(clock));
         let (endings, outcomes) = mpsc::unbounded_channel();
+        let surroundings = Arc::new(Surroundings {
+            stop_grace: resources.config.stop_grace,
+            clock: Arc::clone(clock),
+            scratch: Arc::clone(&resources.scratch),
+        });
         let work = Loop {
             orders: Arc::clone(&orders),
+            surroundings,
             backlog: Backlog::new(resources.config.concurrency_keys.clone()),
             resources,
             endings,
@@ -152,6 +159,8 @@ impl Dispatcher {
 struct Loop {
     orders: Arc<Orders>,
     resources: Resources,
+    /// Those of what runs.
+    surroundings: Arc<Surroundings>,
     backlog: Backlog,
     /// For what runs, to say how it ended: one message each, so there are no more than run.
     endings: mpsc::UnboundedSender<(ExecutionId, Outcome)>,
@@ -263,10 +272,11 @@ impl Loop {
         }
         // Free before its end is written, which lets another have it.
         let frees = running.berth.take().map(|berth| berth.instance);
-        let report = std::mem::take(&mut *running.contact.report());
+        let report = running.contact.take_report();
         let asked = running.contact.order();
         // Whoever watched over it in the engine's place may have been the first to end it.
-        let theirs = report.stopped_for.filter(|cause| asked.is_none_or(|of| of.cause != *cause));
+        let theirs = report.as_ref().and_then(|report| report.stopped_for);
+        let theirs = theirs.filter(|cause| asked.is_none_or(|of| of.cause != *cause));
         let theirs = theirs.map(StopOrder::from);
         // By the monotonic clock: a clock set during the run does not change how long it took.
         let took = self.resources.clock.monotonic().saturating_sub(running.started);
@@ -276,14 +286,17 @@ impl Loop {
         let took_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
         let finished_at_ms = running.started_at_ms.saturating_add(took_ms);
         let mut verdict = match outcome {
-            Outcome::Broke { info } if report.is_lost => Verdict::interrupted(info),
+            Outcome::Broke { info } if report.as_ref().is_some_and(|report| report.is_lost) => {
+                Verdict::interrupted(info)
+            }
             outcome => Verdict::new(outcome, theirs.as_ref().or(asked), running.job().timeout_s),
         };
-        if let Some(remark) = &report.remark {
+        if let Some(remark) = report.as_ref().and_then(|report| report.remark.as_ref()) {
             verdict.add(remark);
         }
         let retry = running.job().retry.as_ref();
         let delay_ms = retry.and_then(|retry| retry.delay_ms(verdict.cause, running.attempt));
+        let ended_at_ms = report.as_ref().and_then(|report| report.ended_at_ms);
         let output = running.output.close();
         let delivery = running.delivery(verdict.cause);
         let ended = Ended {
@@ -296,8 +309,8 @@ impl Loop {
             verdict,
             output,
             delivery,
-            finished_at_ms: report.ended_at_ms.unwrap_or(finished_at_ms),
-            report: report.boxed(),
+            finished_at_ms: ended_at_ms.unwrap_or(finished_at_ms),
+            report,
             retry_at_ms: delay_ms
                 .map(|delay_ms| now_ms(&*self.resources.clock).saturating_add(delay_ms)),
         };
@@ -427,9 +440,7 @@ impl Loop {
         resumes: bool,
     ) {
         let job = &of.job;
-        let Resources {
-            store, hub, config, clock, executors, scratch, sinks, whole_outputs, ..
-        } = &self.resources;
+        let Resources { store, hub, clock, executors, sinks, whole_outputs, .. } = &self.resources;
         let invoke_id = job.invoke_id;
         let output = hub.open_output(invoke_id, claimed.id);
         // What an engine with a sink for it began is kept for the next one that has one.
@@ -454,7 +465,9 @@ impl Loop {
             is_begun: false,
         });
         // Known from the start: it must never be asked to stop for a shutdown.
-        running.contact.report().is_kept = resumes;
+        if resumes {
+            running.contact.report(|report| report.is_kept = true);
+        }
         hub.publish(invoke_id, || vec![running.change(ExecutionStatus::Running, at.ms)]);
         let Instance { executor, name, shell, .. } = &running.target.instance;
         let plugged_in = match resumes {
@@ -468,10 +481,8 @@ impl Loop {
         };
         let cx = ExecutionContext {
             output: Arc::clone(&running.output),
-            stop_grace: config.stop_grace,
-            clock: Arc::clone(clock),
-            scratch: Arc::clone(scratch),
             contact: Arc::clone(&running.contact),
+            surroundings: Arc::clone(&self.surroundings),
         };
         let content = self.content(&running);
         // What was permitted to start is not asked for again.
@@ -482,8 +493,7 @@ impl Loop {
         let task = Task {
             content,
             resolved: None,
-            password: None,
-            shell: shell.clone(),
+            shell: shell.as_deref().map(Box::from),
             execution_id: running.id,
             instance_id: running.instance_id().clone(),
             attempt: running.attempt,
@@ -494,11 +504,9 @@ impl Loop {
             None => executor.execute(task, cx.clone()),
             Some(admission) => Box::pin(admission.execute(executor, task, cx.clone())),
         };
-        let work = run::run(work, cx, timeout, start);
-        let work = work.instrument(trace::span(&running));
-        let ending = run::Ending::new(running.id, self.endings.clone());
+        let run = Run::new(work, cx, timeout, start).instrument(trace::span(&running));
         // It is followed through its contact.
-        drop(tokio::spawn(ending.follow(work)));
+        drop(tokio::spawn(Followed { id: running.id, run, endings: self.endings.clone() }));
         running.is_begun = true;
         self.roster.add(running);
     }

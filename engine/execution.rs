@@ -198,13 +198,6 @@ pub(crate) struct Report {
     pub is_kept: bool,
 }
 
-impl Report {
-    /// It, if it says anything.
-    pub(crate) fn boxed(self) -> Option<Box<Self>> {
-        (self != Self::default()).then(|| Box::new(self))
-    }
-}
-
 /// A result as a text in which it can be nested as deep as it is by itself.
 mod as_text {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de};

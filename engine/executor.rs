@@ -83,11 +83,18 @@ pub struct Task {
     pub(crate) job: Arc<Job>,
     /// The script as it is for this instance.
     pub(crate) content: Content,
-    /// What came of the arguments once secrets were resolved, if any were.
-    pub(crate) resolved: Option<Box<Arguments>>,
-    pub(crate) password: Option<Secret>,
+    /// What secrets it names stand for, once they have been resolved.
+    pub(crate) resolved: Option<Box<Resolved>>,
     /// What the instance runs shell scripts with.
-    pub(crate) shell: Option<String>,
+    pub(crate) shell: Option<Box<str>>,
+}
+
+/// What the secrets that a task names stand for.
+#[derive(Clone, Default)]
+pub(crate) struct Resolved {
+    /// The arguments with them, if any of those was one.
+    pub arguments: Option<Arguments>,
+    pub password: Option<Secret>,
 }
 
 /// Without the script, in which values of parameters are filled in.
@@ -125,7 +132,8 @@ impl Task {
 
     /// Variables to add to the script's environment: values of parameters that are passed so.
     pub fn variables(&self) -> Vec<(String, String)> {
-        let arguments = self.resolved.as_deref().or(self.job.arguments.as_ref());
+        let resolved = self.resolved.as_ref().and_then(|resolved| resolved.arguments.as_ref());
+        let arguments = resolved.or(self.job.arguments.as_ref());
         arguments.map(Arguments::variables).unwrap_or_default()
     }
 
@@ -141,7 +149,7 @@ impl Task {
 
     /// The password of that user, if the request named one and the host has resolved it.
     pub fn password(&self) -> Option<&Secret> {
-        self.password.as_ref()
+        self.resolved.as_ref()?.password.as_ref()
     }
 
     /// What the script is to be given to; its shell if `None`.
@@ -195,10 +203,15 @@ impl Task {
 #[derive(Clone)]
 pub struct ExecutionContext {
     pub(crate) output: Arc<LiveOutput>,
-    pub(crate) stop_grace: Duration,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) scratch: Arc<Scratch>,
     pub(crate) contact: Arc<Contact>,
+    pub(crate) surroundings: Arc<Surroundings>,
+}
+
+/// What is the same for all that an engine runs.
+pub(crate) struct Surroundings {
+    pub stop_grace: Duration,
+    pub clock: Arc<dyn Clock>,
+    pub scratch: Arc<Scratch>,
 }
 
 impl ExecutionContext {
@@ -214,12 +227,12 @@ impl ExecutionContext {
 
     /// How long a task may take to end politely once it is asked to.
     pub fn stop_grace(&self) -> Duration {
-        self.stop_grace
+        self.surroundings.stop_grace
     }
 
     /// Ends once `duration` of the engine's monotonic time has passed.
     pub fn sleep(&self, duration: Duration) -> Sleep {
-        self.clock.sleep(duration)
+        self.surroundings.clock.sleep(duration)
     }
 
     /// Says what the task's processes have used, for its record. The last one counts.
@@ -240,11 +253,15 @@ impl ExecutionContext {
     }
 
     pub(crate) fn report(&self, change: impl FnOnce(&mut Report)) {
-        change(&mut self.contact.report());
+        self.contact.report(change);
     }
 
     /// A folder that only this user can read; emptied when the engine opens.
     pub fn scratch_dir(&self) -> &Path {
-        self.scratch.path()
+        self.scratch().path()
+    }
+
+    pub(crate) fn scratch(&self) -> &Scratch {
+        &self.surroundings.scratch
     }
 }

@@ -60,7 +60,8 @@ impl Admission {
             return Err(Outcome::Undeliverable { code: NO_STORE, info });
         };
         if let Some(name) = &task.job.windows_password_name {
-            task.password = Some(resolve(&**resolver, task, name, None).await?);
+            let password = resolve(&**resolver, task, name, None).await?;
+            task.resolved.get_or_insert_default().password = Some(password);
         }
         let Some(arguments) = &task.job.arguments else { return Ok(()) };
         let mut values = Vec::new();
@@ -88,7 +89,7 @@ impl Admission {
             info: violation.message,
         })?;
         task.content = arguments.render(&script, &facts).into();
-        task.resolved = Some(Box::new(arguments));
+        task.resolved.get_or_insert_default().arguments = Some(arguments);
         Ok(())
     }
 }

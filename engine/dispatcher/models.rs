@@ -15,14 +15,14 @@ use tokio::sync::{oneshot, watch};
 
 use super::Running;
 use super::roster::{Roster, RunningFire, UnderWay};
-use super::run::run;
+use super::run::Run;
 use super::trace::Start;
 use crate::clock::{Clock, Sleep};
 use crate::command::CommandType;
 use crate::command::settings::Settings;
 use crate::config::OutputQuota;
 use crate::execution::{Outcome, StopReason, Verdict};
-use crate::executor::{DynExecutor, ExecutionContext, Executor, Scratch, Task};
+use crate::executor::{DynExecutor, ExecutionContext, Executor, Scratch, Surroundings, Task};
 use crate::id::{CommandId, ExecutionId, InvokeId};
 use crate::instance::Instance;
 use crate::invocation::container::Container;
@@ -506,10 +506,12 @@ impl Play {
         let running = world.running(EXECUTION);
         let cx = ExecutionContext {
             output: Arc::clone(&running.output),
-            stop_grace: Duration::ZERO,
-            clock: Arc::new(Arc::new(alarms)),
-            scratch: Arc::clone(&world.scratch),
             contact: Arc::clone(&running.contact),
+            surroundings: Arc::new(Surroundings {
+                stop_grace: Duration::ZERO,
+                clock: Arc::new(Arc::new(alarms)),
+                scratch: Arc::clone(&world.scratch),
+            }),
         };
         let task = Task {
             execution_id: running.id,
@@ -518,13 +520,12 @@ impl Play {
             job: Arc::clone(running.job()),
             content: Arc::clone(&running.job().content),
             resolved: None,
-            password: None,
             shell: None,
         };
         let start = Start::new(&Arc::new(Meters::default()), &running, None);
         let stage = Arc::clone(&touches);
         let work = DynExecutor::execute(Arc::new(actor), task, cx.clone());
-        let run = run(work, cx, TIMEOUT, start);
+        let run = Run::new(work, cx, TIMEOUT, start);
         let run = spawn(move || stage.block_on(run).expect("nobody lets go of it"));
         let mut roster = Roster::default();
         roster.add(running);

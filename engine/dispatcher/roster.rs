@@ -142,8 +142,7 @@ impl Roster {
 
     /// Leaves those to themselves that go on without an engine.
     pub(super) fn let_go_of_kept(&mut self) {
-        let is_kept = |running: &Running| running.contact.report().is_kept;
-        for (_, running) in self.running.extract_if(|_, running| is_kept(running)) {
+        for (_, running) in self.running.extract_if(|_, running| running.contact.is_kept()) {
             running.contact.let_go();
         }
     }

@@ -2,20 +2,30 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Waker;
 
 use tokio::sync::Notify;
 
 use crate::execution::{Report, StopOrder, StopReason};
 
-/// The order to end a run, what it reports, and whether it is still followed.
+/// The order to end a run, what it reports, and whether it is still followed. As there is one for each that
+/// runs, what most never have is not a part of it.
 #[derive(Debug, Default)]
 pub(crate) struct Contact {
-    order: OnceLock<StopOrder>,
+    order: OnceLock<Box<StopOrder>>,
     /// How far it has come towards nobody's following it; one of those below.
     followed: AtomicU8,
-    /// Rung after each change of those two.
+    /// Rung when there is an order, and when the executor's part has ended.
     news: Notify,
-    report: Mutex<Report>,
+    desk: Mutex<Desk>,
+}
+
+#[derive(Debug, Default)]
+struct Desk {
+    /// Whom the run's part hears of news with.
+    waker: Option<Waker>,
+    /// What the run has reported so far.
+    report: Option<Box<Report>>,
 }
 
 /// It is to be left to itself: its executor's part is dropped, unasked.
@@ -26,28 +36,37 @@ const ENDED: u8 = 2;
 impl Contact {
     /// Asks the run to stop, once; the first order stays.
     pub(crate) fn ask_to_stop(&self, order: &StopOrder) {
-        if self.order.set(order.clone()).is_ok() {
+        if self.order.set(Box::new(order.clone())).is_ok() {
             self.news.notify_waiters();
+            self.wake();
         }
     }
 
     /// The order to stop, if there is one.
     pub(crate) fn order(&self) -> Option<&StopOrder> {
-        self.order.get()
+        self.order.get().map(|order| &**order)
     }
 
     /// Comes once the run is to stop, or nobody follows it any longer: what is left of it is to end.
     pub(super) async fn stop_asked(&self) -> StopReason {
-        self.wait_for(|| match self.order() {
-            Some(order) => Some(order.cause),
-            None => self.has_come_to(ENDED).then_some(StopReason::Shutdown),
-        })
-        .await
+        loop {
+            // Before the look: what comes after it is heard.
+            let news = self.news.notified();
+            if let Some(order) = self.order() {
+                return order.cause;
+            }
+            if self.has_come_to(ENDED) {
+                return StopReason::Shutdown;
+            }
+            news.await;
+        }
     }
 
     /// Has the run go on without whoever follows it.
     pub(crate) fn let_go(&self) {
-        self.come_to(LET_GO);
+        if self.come_to(LET_GO) {
+            self.wake();
+        }
     }
 
     /// Whether the run has been let go of.
@@ -55,40 +74,56 @@ impl Contact {
         self.has_come_to(LET_GO)
     }
 
-    /// Comes once the run has been let go of.
-    pub(crate) async fn has_been_let_go(&self) {
-        self.wait_for(|| self.is_let_go().then_some(())).await;
-    }
-
     /// The executor's part has ended, and what it has left behind is on its own.
     pub(crate) fn end(&self) {
-        self.come_to(ENDED);
-    }
-
-    fn come_to(&self, step: u8) {
-        if self.followed.fetch_max(step, Ordering::AcqRel) < step {
+        if self.come_to(ENDED) {
             self.news.notify_waiters();
         }
+    }
+
+    /// Whether it has not come so far before.
+    fn come_to(&self, step: u8) -> bool {
+        self.followed.fetch_max(step, Ordering::AcqRel) < step
     }
 
     fn has_come_to(&self, step: u8) -> bool {
         self.followed.load(Ordering::Acquire) >= step
     }
 
-    async fn wait_for<T>(&self, look: impl Fn() -> Option<T>) -> T {
-        loop {
-            // Before the look: what comes after it is heard.
-            let news = self.news.notified();
-            if let Some(found) = look() {
-                return found;
-            }
-            news.await;
+    /// Wakes whoever polls the run's part, and nobody else, when there is an order or it is let go of. To be
+    /// called before a look at them.
+    pub(crate) fn wake_with(&self, waker: &Waker) {
+        match &mut self.desk().waker {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
         }
     }
 
-    /// What the run has reported so far.
-    pub(crate) fn report(&self) -> MutexGuard<'_, Report> {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    fn wake(&self) {
+        // Woken without the lock, under which nothing of others is to run.
+        let waker = self.desk().waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Adds to what the run reports.
+    pub(crate) fn report(&self, change: impl FnOnce(&mut Report)) {
+        change(self.desk().report.get_or_insert_default());
+    }
+
+    /// Whether the run has reported that it goes on without the engine.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.desk().report.as_ref().is_some_and(|report| report.is_kept)
+    }
+
+    /// Takes what the run has reported, if that says anything.
+    pub(crate) fn take_report(&self) -> Option<Box<Report>> {
+        self.desk().report.take().filter(|report| **report != Report::default())
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -122,7 +157,6 @@ mod tests {
         let mut listener = tokio::spawn(async move { listens.stop_asked().await });
         tokio::task::yield_now().await;
         contact.let_go();
-        contact.has_been_let_go().await;
         tokio::task::yield_now().await;
         assert!(!listener.is_finished());
         contact.end();

@@ -160,8 +160,8 @@ impl ProcessExecutor {
             return Ok(Outcome::Stopped { signal: None, exit_code: None, info: String::new() });
         }
         let brief = self.brief(task)?;
-        let mark = Mark::new(cx.scratch.engine(), task.execution_id, task.attempt);
-        match cx.scratch.runs().filter(|_| task.survives_restarts()) {
+        let mark = Mark::new(cx.scratch().engine(), task.execution_id, task.attempt);
+        match cx.scratch().runs().filter(|_| task.survives_restarts()) {
             None => {
                 let place = Place { scratch: cx.scratch_dir(), mark, reaper: None };
                 run::carry_out(&brief, &self.user, place, cx).await
@@ -171,9 +171,9 @@ impl ProcessExecutor {
                     user: self.user.clone(),
                     mark,
                     folder: runs.join(&brief.name).into(),
-                    scratch: cx.scratch.kept(&brief.name).into(),
+                    scratch: cx.scratch().kept(&brief.name).into(),
                     timeout: task.timeout(),
-                    stop_grace: cx.stop_grace,
+                    stop_grace: cx.stop_grace(),
                     output: cx.output.quota(),
                     brief,
                 };

@@ -24,21 +24,29 @@ pub(crate) enum Piece {
     End,
 }
 
-/// The shared output of one execution.
+/// The shared output of one execution. As there is one for each that runs, what only those need that print
+/// comes with the first they print.
 #[derive(Debug)]
 pub(crate) struct LiveOutput {
+    quota: OutputQuota,
+    space: Arc<SpoolSpace>,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
+    printed: Option<Box<Printed>>,
+    watchers: Vec<Weak<Notify>>,
+    closed: bool,
+}
+
+/// What an execution has printed.
+#[derive(Debug)]
+struct Printed {
     buffer: OutputBuffer,
     spool: SpoolState,
-    space: Arc<SpoolSpace>,
-    watchers: Vec<Weak<Notify>>,
     /// All of it, if it is to be delivered.
     whole: Option<WholeOutput>,
-    closed: bool,
 }
 
 #[derive(Debug)]
@@ -58,20 +66,18 @@ impl LiveOutput {
         space: Arc<SpoolSpace>,
         watchers: Vec<Weak<Notify>>,
     ) -> Arc<Self> {
-        let buffer = OutputBuffer::new(quota);
-        let spool = SpoolState::Unused;
-        let state = State { buffer, spool, space, watchers, whole: None, closed: false };
-        Arc::new(Self { state: Mutex::new(state) })
+        let state = State { printed: None, watchers, closed: false };
+        Arc::new(Self { quota, space, state: Mutex::new(state) })
     }
 
     /// Has everything that comes from now on kept as well, until [`take_whole`](Self::take_whole).
     pub(crate) fn keep_whole(&self, whole: WholeOutput) {
-        self.state().whole = Some(whole);
+        self.state().printed(self.quota).whole = Some(whole);
     }
 
     /// What was kept so.
     pub(crate) fn take_whole(&self) -> Option<WholeOutput> {
-        self.state().whole.take()
+        self.state().printed.as_mut()?.whole.take()
     }
 
     /// Takes what the execution printed. Blocks no longer than a write to the page cache takes.
@@ -80,13 +86,19 @@ impl LiveOutput {
         if state.closed {
             return;
         }
-        if let Some(whole) = &mut state.whole {
+        let was_watched = !state.watchers.is_empty();
+        state.watchers.retain(|watcher| watcher.strong_count() > 0);
+        let is_watched = !state.watchers.is_empty();
+        let printed = state.printed(self.quota);
+        if let Some(whole) = &mut printed.whole {
             whole.append(bytes);
         }
-        if !state.watchers.is_empty() {
-            state.spool(stream, bytes);
+        if is_watched {
+            printed.spool(stream, bytes, &self.space);
+        } else if was_watched {
+            printed.spool = SpoolState::Unused;
         }
-        state.buffer.append(stream, bytes);
+        printed.buffer.append(stream, bytes);
         state.notify();
     }
 
@@ -96,27 +108,30 @@ impl LiveOutput {
         if state.closed || bytes == 0 {
             return;
         }
-        if let Some(whole) = &mut state.whole {
+        let printed = state.printed(self.quota);
+        if let Some(whole) = &mut printed.whole {
             whole.skip(bytes);
         }
-        let spool = std::mem::replace(&mut state.spool, SpoolState::Failed);
-        state.spool = match spool {
+        let spool = std::mem::replace(&mut printed.spool, SpoolState::Failed);
+        printed.spool = match spool {
             SpoolState::Open(spool) => SpoolState::Full(spool),
             other => other,
         };
-        state.buffer.skip(bytes);
+        printed.buffer.skip(bytes);
         state.notify();
     }
 
     /// How much of it the record keeps.
     pub(crate) fn quota(&self) -> OutputQuota {
-        self.state().buffer.quota
+        self.quota
     }
 
     /// What the record would have now, and how much was printed so far.
     pub(crate) fn snapshot(&self) -> (Output, u64) {
-        let state = self.state();
-        (state.buffer.to_output(), state.buffer.total)
+        match &self.state().printed {
+            Some(printed) => (printed.buffer.to_output(), printed.buffer.total),
+            None => (Output::default(), 0),
+        }
     }
 
     /// Lets `watcher` know of everything that comes from now on.
@@ -128,12 +143,12 @@ impl LiveOutput {
         }
     }
 
-    /// Ends the output: the record's share of it.
+    /// Ends the output: the record's share of it, if there is anything.
     pub(crate) fn close(&self) -> Output {
         let mut state = self.state();
         state.closed = true;
         state.notify();
-        state.buffer.to_output()
+        state.printed.as_ref().map(|printed| printed.buffer.to_output()).unwrap_or_default()
     }
 
     /// How many are told of what comes.
@@ -148,17 +163,29 @@ impl LiveOutput {
 }
 
 impl State {
-    /// Puts aside what the buffer is about to drop, as long as anybody watches.
-    fn spool(&mut self, stream: Stream, bytes: &[u8]) {
-        self.watchers.retain(|watcher| watcher.strong_count() > 0);
-        if self.watchers.is_empty() {
-            self.spool = SpoolState::Unused;
-            return;
+    fn printed(&mut self, quota: OutputQuota) -> &mut Printed {
+        self.printed.get_or_insert_with(|| {
+            let buffer = OutputBuffer::new(quota);
+            Box::new(Printed { buffer, spool: SpoolState::Unused, whole: None })
+        })
+    }
+
+    fn notify(&self) {
+        for watcher in &self.watchers {
+            if let Some(watcher) = watcher.upgrade() {
+                watcher.notify_one();
+            }
         }
+    }
+}
+
+impl Printed {
+    /// Puts aside what the buffer is about to drop.
+    fn spool(&mut self, stream: Stream, bytes: &[u8], space: &Arc<SpoolSpace>) {
         let spool = std::mem::replace(&mut self.spool, SpoolState::Failed);
         self.spool = match spool {
             SpoolState::Unused if self.buffer.would_drop(bytes.len()) => {
-                match self.spool_with_tail() {
+                match self.spool_with_tail(space) {
                     Ok(Some(spool)) => append_to(spool, stream, bytes),
                     Ok(None) => SpoolState::Failed,
                     Err(error) => failed(&error),
@@ -170,9 +197,9 @@ impl State {
     }
 
     /// A spool that begins with what the buffer's tail still holds.
-    fn spool_with_tail(&self) -> std::io::Result<Option<Spool>> {
+    fn spool_with_tail(&self, space: &Arc<SpoolSpace>) -> std::io::Result<Option<Spool>> {
         let buffer = &self.buffer;
-        let Some(mut spool) = Spool::new(buffer.tail_start(), &self.space)? else {
+        let Some(mut spool) = Spool::new(buffer.tail_start(), space)? else {
             return Ok(None);
         };
         let mut from = 0;
@@ -184,14 +211,6 @@ impl State {
             from += length;
         }
         Ok(Some(spool))
-    }
-
-    fn notify(&self) {
-        for watcher in &self.watchers {
-            if let Some(watcher) = watcher.upgrade() {
-                watcher.notify_one();
-            }
-        }
     }
 }
 
@@ -234,8 +253,11 @@ impl Reader {
 
     fn piece(&mut self, bytes_max: usize) -> Piece {
         let state = self.live.state();
-        let kept = state.buffer.piece_at(self.offset, bytes_max);
-        match (&kept, &state.spool) {
+        let Some(printed) = &state.printed else {
+            return if state.closed { Piece::End } else { Piece::Wait };
+        };
+        let kept = printed.buffer.piece_at(self.offset, bytes_max);
+        match (&kept, &printed.spool) {
             (Piece::End, _) if !state.closed => Piece::Wait,
             (Piece::Gap(gap), SpoolState::Open(spool) | SpoolState::Full(spool)) => {
                 if spool.holds(self.offset) {

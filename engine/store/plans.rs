@@ -366,7 +366,7 @@ fn claim_and_finish(traced: &mut Traced) {
     let mut all = ended(sole.fire, &claimed);
     let runs = Runs::from_bytes(&[1]).expect("a stretch of one byte");
     all[0].output = Output::from_parts(b"x".to_vec(), runs, None);
-    all[0].report = Report { result: Some(Ok(json!(1))), ..Report::default() }.boxed();
+    all[0].report = Some(Box::new(Report { result: Some(Ok(json!(1))), ..Report::default() }));
     all[0].delivery = Some(Delivery::in_progress(Some(1)));
     all[1].retry_at_ms = Some(NOW_MS);
     traced.step("finish, all there can be", |tx| {

@@ -31,7 +31,7 @@ use super::told::{End, Record, Told};
 use crate::clock::{SystemClock, boot_id, now_ms};
 use crate::config::OutputQuota;
 use crate::execution::StopReason;
-use crate::executor::{Contact, Scratch};
+use crate::executor::{Contact, Scratch, Surroundings};
 use crate::output::{LiveOutput, Piece, Reader, SpoolSpace, Stream};
 
 /// What a keeper is told.
@@ -219,10 +219,12 @@ impl Keeper {
         let space = SpoolSpace::new(charge.output.spool_bytes_max);
         let cx = ExecutionContext {
             output: LiveOutput::new(charge.output, space, Vec::new()),
-            stop_grace: charge.stop_grace,
-            clock: Arc::new(SystemClock::default()),
-            scratch: Arc::new(Scratch::apart(PathBuf::from(&charge.scratch))?),
             contact: Arc::default(),
+            surroundings: Arc::new(Surroundings {
+                stop_grace: charge.stop_grace,
+                clock: Arc::new(SystemClock::default()),
+                scratch: Arc::new(Scratch::apart(PathBuf::from(&charge.scratch))?),
+            }),
         };
         Ok(Self { charge, folder, cx, saved: 0 })
     }
@@ -294,9 +296,9 @@ impl Keeper {
     }
 
     fn last_record(&self, told: Told) -> Record {
-        let mut report = std::mem::take(&mut *self.cx.contact.report());
+        let mut report = self.cx.contact.take_report().map(|report| *report).unwrap_or_default();
         report.stopped_for = self.cx.contact.order().map(|order| order.cause);
-        report.ended_at_ms = Some(now_ms(&*self.cx.clock));
+        report.ended_at_ms = Some(now_ms(&*self.cx.surroundings.clock));
         Record::new(&self.cx.output.snapshot().0, Some(End { told, report }))
     }
 }

@@ -90,7 +90,7 @@ pub(crate) struct Resumption;
 
 impl Executor for Resumption {
     async fn execute(&self, task: Task, cx: ExecutionContext) -> Outcome {
-        let Some(runs) = cx.scratch.runs() else {
+        let Some(runs) = cx.scratch().runs() else {
             return Outcome::Broke { info: "the folder of surviving runs is gone".to_owned() };
         };
         let folder = runs.join(Scratch::name(task.execution_id, task.attempt));

@@ -17,7 +17,7 @@ use crate::clock::ManualClock;
 use crate::command::settings::Settings;
 use crate::config::OutputQuota;
 use crate::execution::StopReason;
-use crate::executor::Scratch;
+use crate::executor::{Scratch, Surroundings};
 use crate::id::{CommandId, ExecutionId, InvokeId};
 use crate::invocation::container::Container;
 use crate::invocation::resource_limits::ResourceLimits;
@@ -36,7 +36,7 @@ struct Run {
     reader: Reader,
     text: String,
     scratch: Arc<Scratch>,
-    shell: Option<String>,
+    shell: Option<Box<str>>,
 }
 
 impl Run {
@@ -79,10 +79,12 @@ impl Run {
             reader: Reader::new(output.clone(), 0),
             cx: ExecutionContext {
                 output,
-                stop_grace: GRACE,
-                clock: Arc::new(clock.clone()),
-                scratch: Arc::clone(&scratch),
                 contact: Arc::default(),
+                surroundings: Arc::new(Surroundings {
+                    stop_grace: GRACE,
+                    clock: Arc::new(clock.clone()),
+                    scratch: Arc::clone(&scratch),
+                }),
             },
             clock,
             printed,
@@ -123,7 +125,6 @@ impl Run {
             job,
             content,
             resolved: None,
-            password: None,
             shell: self.shell.clone(),
         };
         let (executor, cx) = (self.executor.clone(), self.cx.clone());
@@ -307,7 +308,7 @@ async fn the_host_chooses_the_shell() {
         let (_, output) = run.executor(ProcessExecutor::new().shell(shell)).finish().await;
         assert_eq!(text(&output), "bash\n");
         let mut run = Run::new("echo ${BASH_VERSION:+bash}");
-        run.shell = Some(shell.to_owned());
+        run.shell = Some(shell.into());
         assert_eq!(text(&run.finish().await.1), "bash\n", "the instance has a shell of its own");
     }
 }
@@ -342,7 +343,7 @@ async fn a_run_leaves_a_result_and_what_it_used() {
         let run = Run::new(script);
         let contact = Arc::clone(&run.cx.contact);
         assert_eq!(run.finish().await.0, Outcome::Exited(0), "{script}");
-        let report = std::mem::take(&mut *contact.report());
+        let report = contact.take_report().expect("it says something");
         assert!(report.usage.expect("it was counted").user_time < Duration::from_secs(60));
         match (report.result.expect("there was something"), want) {
             (Err(why), Err(want)) => assert!(why.contains(want), "{why}"),
@@ -366,7 +367,7 @@ async fn memory_is_known_where_it_is_more_than_was_lent() {
         let run = Run::new(script);
         let contact = Arc::clone(&run.cx.contact);
         run.finish().await;
-        let usage = contact.report().usage;
+        let usage = contact.take_report().and_then(|report| report.usage);
         usage.expect("it was counted").max_rss_bytes
     };
     // What a host of this size lends is more than a shell needs.
