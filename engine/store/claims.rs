@@ -91,7 +91,8 @@ pub(crate) fn claim(
     if let (Some(last), true) = (claimed.last(), all) {
         let changed = tx
             .prepare_cached(
-                "UPDATE executions INDEXED BY executions_by_fire SET status = ?4, started_at_ms = ?5
+                "UPDATE executions INDEXED BY executions_by_fire
+                 SET status = ?4, started_at_ms = ?5, room = zeroblob(6)
                  WHERE fire = ?1 AND instance > ?2 AND instance <= ?3 AND status = 'Pending'
                      AND awaits_instance IS NULL",
             )?
@@ -108,7 +109,7 @@ pub(crate) fn claim(
     for one in &claimed {
         let changed = tx
             .prepare_cached(
-                "UPDATE executions SET status = ?2, started_at_ms = ?3
+                "UPDATE executions SET status = ?2, started_at_ms = ?3, room = zeroblob(6)
                  WHERE id = ?1 AND status = 'Pending'",
             )?
             .execute((one.id.0, running, of.now_ms))?;

@@ -82,7 +82,7 @@ pub(crate) fn expire(tx: Tx<'_>, fire: i64, now_ms: i64) -> Result<Stopped> {
     let target = Cause::Expired.target();
     tx.prepare_cached(&format!(
         "UPDATE executions AS e INDEXED BY executions_by_fire
-         SET status = ?2, finished_at_ms = ?3, error_code = ?4, awaits_instance = NULL,
+         SET status = ?2, finished_at_ms = ?3, error_code = ?4, awaits_instance = NULL, room = NULL,
              error_info = 'it had not started when its start deadline was over'
          WHERE {WAITING} AND e.instance <= ?5"
     ))?

@@ -69,10 +69,10 @@ impl NewExecution<'_> {
 fn insert_alike(tx: Tx<'_>, fire: i64, alike: &[NewExecution<'_>], now_ms: i64) -> Result<()> {
     static SQL: LazyLock<[String; 2]> = LazyLock::new(|| {
         [1, MANY].map(|rows| {
-            let rows = (0..rows).map(|row| format!("(?1, ?{}, 1, ?2, ?3, ?4, ?5)", row + 6));
+            let rows = (0..rows).map(|row| format!("(?1, ?{}, 1, ?2, ?3, ?4, ?5, ?6)", row + 7));
             format!(
                 "INSERT INTO executions (fire, instance, attempt, status, started_at_ms, finished_at_ms,
-                     error_info) VALUES {}",
+                     error_info, room) VALUES {}",
                 rows.collect::<Vec<_>>().join(", ")
             )
         })
@@ -86,8 +86,9 @@ fn insert_alike(tx: Tx<'_>, fire: i64, alike: &[NewExecution<'_>], now_ms: i64) 
     insert.raw_bind_parameter(3, started_at_ms)?;
     insert.raw_bind_parameter(4, finished_at_ms)?;
     insert.raw_bind_parameter(5, Some(info).filter(|info| !info.is_empty()))?;
+    insert.raw_bind_parameter(6, room(status))?;
     for (number, one) in alike.iter().enumerate() {
-        insert.raw_bind_parameter(number + 6, one.instance)?;
+        insert.raw_bind_parameter(number + 7, one.instance)?;
     }
     insert.raw_execute()?;
     match status {
@@ -98,6 +99,15 @@ fn insert_alike(tx: Tx<'_>, fire: i64, alike: &[NewExecution<'_>], now_ms: i64) 
         tally::count(Counted::Started, alike.len());
     }
     Ok(())
+}
+
+/// What an execution keeps free in its row for the times it is to have yet.
+fn room(status: ExecutionStatus) -> Option<&'static [u8]> {
+    match status {
+        ExecutionStatus::Pending => Some(&[0; 12]),
+        ExecutionStatus::Running => Some(&[0; 6]),
+        _ => None,
+    }
 }
 
 /// The only fire that its invocation ever has, if all that its executions wait for is their ends.
@@ -277,7 +287,7 @@ fn finish_alike(tx: Tx<'_>, alike: &[&Ended]) -> Result<()> {
     }
     let changed = tx
         .prepare_cached(
-            "UPDATE executions SET status = ?4, finished_at_ms = ?5, exit_code = ?6
+            "UPDATE executions SET status = ?4, finished_at_ms = ?5, exit_code = ?6, room = NULL
              WHERE id BETWEEN ?1 AND ?2 AND attempt = ?3 AND (status = ?7 OR status = ?8)",
         )?
         .execute((
@@ -314,7 +324,7 @@ fn finish_one(
             "UPDATE executions SET status = ?2, finished_at_ms = ?3, exit_code = ?4, signal = ?5,
                  error_code = nullif(?6, ''), error_info = nullif(?7, ''), user_time_us = ?11,
                  system_time_us = ?12, max_rss_bytes = ?13, memory_peak_bytes = ?14,
-                 stop_cause = coalesce(?15, stop_cause)
+                 stop_cause = coalesce(?15, stop_cause), room = NULL
              WHERE id = ?1 AND attempt = ?8 AND (status = ?9 OR status = ?10)",
         )?
         .execute((

@@ -178,7 +178,7 @@ impl<'a> Stopping<'a> {
                 .prepare_cached(
                     "UPDATE executions SET status = ?2, stop_at_ms = ?3, finished_at_ms = ?3, error_info = ?5,
                          stop_cause = ?6, stopped_by = ?7, stop_reason = ?8, retry_at_ms = NULL,
-                         awaits_instance = NULL, error_code = nullif(?9, '')
+                         awaits_instance = NULL, error_code = nullif(?9, ''), room = NULL
                      WHERE id = ?1 AND status = ?4",
                 )?
                 .execute((
@@ -278,7 +278,8 @@ pub(super) fn cancel_waiting(
         .prepare_cached(&format!(
             "UPDATE executions AS e INDEXED BY executions_by_fire
              SET status = ?2, stop_at_ms = ?3, finished_at_ms = ?3, error_info = ?4, stop_cause = ?5,
-                 error_code = nullif(?6, ''), stop_reason = ?7, retry_at_ms = NULL, awaits_instance = NULL
+                 error_code = nullif(?6, ''), stop_reason = ?7, retry_at_ms = NULL, awaits_instance = NULL,
+                 room = NULL
              WHERE {WAITING}"
         ))?
         .execute((
