@@ -3,11 +3,12 @@
 
 mod feed;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use chrono::{DateTime, Utc};
+use foldhash::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 

@@ -84,7 +84,7 @@ struct State {
     /// Nothing waits for a place.
     is_quiet: bool,
     /// By instance: how many executions run there, where that is limited.
-    on_instances: HashMap<i64, u32>,
+    on_instances: foldhash::HashMap<i64, u32>,
 }
 
 impl Orders {
@@ -99,7 +99,7 @@ impl Orders {
             free: isize::try_from(places).unwrap_or(isize::MAX),
             reservations: 0,
             is_quiet: false,
-            on_instances: HashMap::new(),
+            on_instances: foldhash::HashMap::default(),
         };
         Self { state: Mutex::new(state), kept, scratch, wake: Notify::new() }
     }

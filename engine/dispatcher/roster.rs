@@ -1,8 +1,10 @@
 //! What runs, and whom a stop is passed on to: one may overtake the news of the claim that it is about.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+
+use foldhash::HashMap;
 
 use crate::event::Change;
 use crate::execution::StopOrder;

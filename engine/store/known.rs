@@ -3,8 +3,10 @@
 //! counts on, and forgets all whenever something is undone.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use crate::command::content::Content;
 use crate::id::InstanceId;
