@@ -118,6 +118,7 @@ impl Dispatcher {
             endings,
             outcomes,
             roster: Roster::default(),
+            starting: Vec::new(),
             ended: Vec::new(),
             steps,
             claims_fail: false,
@@ -166,6 +167,8 @@ struct Loop {
     endings: mpsc::UnboundedSender<(ExecutionId, Outcome)>,
     outcomes: mpsc::UnboundedReceiver<(ExecutionId, Outcome)>,
     roster: Roster,
+    /// Begun, and not started yet.
+    starting: Vec<Followed>,
     /// Ended, and on its way to no record yet.
     ended: Vec<Over>,
     steps: Steps,
@@ -187,6 +190,7 @@ impl Loop {
     async fn run(mut self, going_on: Vec<GoingOn>) {
         if self.orders.phase() == Phase::Working {
             going_on.into_iter().for_each(|one| self.resume(one));
+            self.start_begun();
         }
         loop {
             self.take_orders();
@@ -257,6 +261,11 @@ impl Loop {
         for one in claimed {
             self.begin(&of, one, None, at, false);
         }
+        self.start_begun();
+    }
+
+    fn start_begun(&mut self) {
+        run::start_all(std::mem::take(&mut self.starting), &self.resources.clock);
     }
 
     fn note_end(&mut self, execution: ExecutionId, outcome: Outcome) {
@@ -406,6 +415,7 @@ impl Loop {
                 self.begin(&of, claimed, berth, at, false);
             }
         }
+        self.start_begun();
     }
 
     /// Takes back what has survived the engine before.
@@ -505,8 +515,7 @@ impl Loop {
             Some(admission) => Box::pin(admission.execute(executor, task, cx.clone())),
         };
         let run = Run::new(work, cx, timeout, start).instrument(trace::span(&running));
-        // It is followed through its contact.
-        drop(tokio::spawn(Followed { id: running.id, run, endings: self.endings.clone() }));
+        self.starting.push(Followed { id: running.id, run, endings: self.endings.clone() });
         running.is_begun = true;
         self.roster.add(running);
     }
