@@ -37,15 +37,17 @@ const TABLES: &str = "
         status         TEXT NOT NULL,
         started_at_ms  INTEGER,
         finished_at_ms INTEGER,
-        exit_code      INTEGER
+        exit_code      INTEGER,
+        room           BLOB
     ) STRICT;
     CREATE INDEX executions_unfinished ON executions (id) WHERE finished_at_ms IS NULL;";
-const INSERT: &str =
-    "INSERT INTO executions (fire, instance, attempt, status) VALUES (?1, ?2, 1, 'Pending')";
-const START: &str = "UPDATE executions SET status = 'Running', started_at_ms = ?2
+const INSERT: &str = "INSERT INTO executions (fire, instance, attempt, status, room)
+    VALUES (?1, ?2, 1, 'Pending', zeroblob(12))";
+const START: &str =
+    "UPDATE executions SET status = 'Running', started_at_ms = ?2, room = zeroblob(6)
     WHERE id = ?1 AND status = 'Pending'";
-const FINISH: &str = "UPDATE executions SET status = 'Success', finished_at_ms = ?2, exit_code = 0
-    WHERE id = ?1 AND status = 'Running'";
+const FINISH: &str = "UPDATE executions SET status = 'Success', finished_at_ms = ?2, exit_code = 0,
+    room = NULL WHERE id = ?1 AND status = 'Running'";
 /// Any time.
 const NOW_MS: i64 = 1_700_000_000_000;
 

@@ -48,7 +48,7 @@ use admission::Admission;
 use claim::{ClaimedFire, ClaimedWork};
 use orders::{Berth, Errand, Orders, Phase};
 use roster::{Roster, Running, RunningFire};
-use run::{Followed, Run};
+use run::{Followed, Run, Starter};
 use slots::Backlog;
 use steps::{Over, Step, Steps, Written};
 use trace::Start;
@@ -110,6 +110,7 @@ impl Dispatcher {
             clock: Arc::clone(clock),
             scratch: Arc::clone(&resources.scratch),
         });
+        let starter = Arc::new(Starter::new(Arc::clone(clock)));
         let work = Loop {
             orders: Arc::clone(&orders),
             surroundings,
@@ -119,6 +120,7 @@ impl Dispatcher {
             outcomes,
             roster: Roster::default(),
             starting: Vec::new(),
+            starter,
             ended: Vec::new(),
             steps,
             claims_fail: false,
@@ -169,6 +171,7 @@ struct Loop {
     roster: Roster,
     /// Begun, and not started yet.
     starting: Vec<Followed>,
+    starter: Arc<Starter>,
     /// Ended, and on its way to no record yet.
     ended: Vec<Over>,
     steps: Steps,
@@ -265,7 +268,7 @@ impl Loop {
     }
 
     fn start_begun(&mut self) {
-        run::start_all(std::mem::take(&mut self.starting), &self.resources.clock);
+        self.starter.start(std::mem::take(&mut self.starting));
     }
 
     fn note_end(&mut self, execution: ExecutionId, outcome: Outcome) {
@@ -515,7 +518,7 @@ impl Loop {
             Some(admission) => Box::pin(admission.execute(executor, task, cx.clone())),
         };
         let run = Run::new(work, cx, timeout, start).instrument(trace::span(&running));
-        self.starting.push(Followed { id: running.id, run, endings: self.endings.clone() });
+        self.starting.push(Followed::new(running.id, run, self.endings.clone()));
         running.is_begun = true;
         self.roster.add(running);
     }

@@ -53,6 +53,9 @@ pub trait Executor: Send + Sync + 'static {
     ///
     /// An executor listens to [`ExecutionContext::stop_asked`] and returns soon after it; one that
     /// does not is dropped in mid-flight once the grace period is over.
+    ///
+    /// Like any future it must not block its thread, on which others wait for their turn: what blocks
+    /// belongs into [`spawn_blocking`](tokio::task::spawn_blocking).
     fn execute(&self, task: Task, cx: ExecutionContext) -> impl Future<Output = Outcome> + Send;
 }
 
@@ -92,7 +95,7 @@ pub struct Task {
 /// What the secrets that a task names stand for.
 #[derive(Clone, Default)]
 pub(crate) struct Resolved {
-    /// The arguments with them, if any of those was one.
+    /// The arguments with their secrets filled in, if there were any.
     pub arguments: Option<Arguments>,
     pub password: Option<Secret>,
 }

@@ -273,8 +273,9 @@ CREATE TABLE executions (
     retry_at_ms    INTEGER,
     -- Whether it waits for the end of another on its instance, which runs no more at a time.
     awaits_instance INTEGER CHECK (awaits_instance = 1),
-    -- As long as the times are that it is to have yet. A row that keeps its length is written over where it
-    -- stands; one that grows has its page split, and each commit looks through the cache for the pieces.
+    -- While it waits for its turn or runs: as long as the times are that it is to have yet. A row that keeps its
+    -- length is written over where it stands; one that grows has its full page split, and the commit then
+    -- looks through the whole cache.
     room           BLOB,
     -- What each status means for these two; those first that come most often.
     CHECK (CASE status

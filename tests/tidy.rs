@@ -133,6 +133,7 @@ fn things_have_their_place() {
             &["tokio::spawn", "JoinSet"],
             &[
                 "engine/dispatcher.rs",
+                "engine/dispatcher/run.rs",
                 "engine/dispatcher/steps.rs",
                 "engine/deliverer.rs",
                 "engine/engine.rs",

@@ -1,10 +1,11 @@
 //! One execution from its start to its end: the executor's work, against its timeout and a stop.
 
-use std::any::Any;
 use std::future::{self, Future};
+use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -22,18 +23,19 @@ use crate::id::ExecutionId;
 /// again, and to leave the cgroup.
 const STOP_MARGIN: Duration = Duration::from_secs(25);
 
-/// Executions that take turns in a task.
-const TURNS_MAX: usize = 32;
-/// How long they may: longer than what does next to nothing takes, shorter than anybody notices.
-const TURNS_TIME_MAX: Duration = Duration::from_micros(100);
+/// Executions that go together in one task.
+const TOGETHER_MAX: usize = 32;
+/// How long they may: longer than what does next to nothing takes.
+const TOGETHER_TIME_MAX: Duration = Duration::from_micros(100);
+/// How many are started apart once one has taken longer by itself: it may be of those that block.
+const APART_MAX: usize = 256;
 
 /// An executor's work, which has so much time. Once that is up it is asked to stop; an executor that does
 /// not is dropped. Without an outcome it has been let go of.
 ///
 /// Written out: thousands of these run at a time, and as an `async fn` each would be ten times as large.
 pub(super) struct Run {
-    /// None once it has ended.
-    work: Option<Execute>,
+    work: Execute,
     /// Its start, until that is told.
     start: Option<Start>,
     /// When that was, by the monotonic clock.
@@ -42,8 +44,18 @@ pub(super) struct Run {
     /// Until when it may work; once it has been asked to stop, until when it may take for that.
     time: Option<Sleep>,
     is_stopping: bool,
-    contact: Arc<Contact>,
     surroundings: Arc<Surroundings>,
+    /// Dropped after the work.
+    contact: Attended,
+}
+
+/// The contact of an executor's part that has not ended.
+struct Attended(Arc<Contact>);
+
+impl Drop for Attended {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 impl Run {
@@ -56,21 +68,21 @@ impl Run {
     ) -> Self {
         let ExecutionContext { contact, surroundings, .. } = cx;
         Self {
-            work: Some(work),
+            work,
             start: Some(start),
             began: Duration::ZERO,
             timeout,
             time: None,
             is_stopping: false,
-            contact,
             surroundings,
+            contact: Attended(contact),
         }
     }
 
     fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<Option<Outcome>> {
         let Surroundings { clock, stop_grace, .. } = &*self.surroundings;
-        let Some(work) = &mut self.work else { return Poll::Ready(None) };
-        if self.contact.is_let_go() {
+        let contact = &*self.contact.0;
+        if contact.is_let_go() {
             return Poll::Ready(None);
         }
         if let Some(start) = self.start.take() {
@@ -79,15 +91,15 @@ impl Run {
         let patience = stop_grace.saturating_add(STOP_MARGIN);
         loop {
             // What is done is done, even if its time is up in the same instant.
-            if let Poll::Ready(outcome) = work.as_mut().poll(cx) {
+            if let Poll::Ready(outcome) = self.work.as_mut().poll(cx) {
                 return Poll::Ready(Some(outcome));
             }
             // Before the looks: what comes after them is heard.
-            self.contact.wake_with(cx.waker());
-            if self.contact.is_let_go() {
+            contact.wake_with(cx.waker());
+            if contact.is_let_go() {
                 return Poll::Ready(None);
             }
-            if !self.is_stopping && self.contact.order().is_some() {
+            if !self.is_stopping && contact.order().is_some() {
                 self.is_stopping = true;
                 self.time = Some(clock.sleep(patience));
             }
@@ -100,10 +112,10 @@ impl Run {
             if self.is_stopping {
                 break;
             }
-            self.contact.ask_to_stop(&StopReason::Timeout.into());
+            contact.ask_to_stop(&StopReason::Timeout.into());
         }
         // What has a keeper goes on without its executor.
-        self.contact.report(|report| report.is_lost = report.is_kept);
+        contact.report(|report| report.is_lost = report.is_kept);
         Poll::Ready(Some(Outcome::Broke {
             info: format!(
                 "the executor was asked to stop and did not return within {} s; it was dropped",
@@ -111,58 +123,49 @@ impl Run {
             ),
         }))
     }
-
-    /// Drops the executor's part, and says that it has ended.
-    fn end(&mut self) {
-        // However the executor takes it.
-        let _end = End(&self.contact);
-        drop(self.work.take());
-    }
 }
 
 impl Future for Run {
     type Output = Option<Outcome>;
 
-    /// An executor that panics ends its execution, and nothing else.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Outcome>> {
-        let run = self.get_mut();
-        let polled = panic::catch_unwind(AssertUnwindSafe(|| run.go_on(cx)));
-        let outcome = ready!(polled.unwrap_or_else(|panic| Poll::Ready(Some(broke(&*panic)))));
-        let dropped = panic::catch_unwind(AssertUnwindSafe(|| run.end()));
-        Poll::Ready(dropped.map_or_else(|panic| Some(broke(&*panic)), |()| outcome))
-    }
-}
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        if self.work.is_some() {
-            self.end();
-        }
-    }
-}
-
-/// Says so when the executor's part has ended.
-struct End<'a>(&'a Contact);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.end();
+        self.get_mut().go_on(cx)
     }
 }
 
 /// Tells the loop how a run ended. One that is dropped, or let go of, has not ended anything: what it watched
 /// over may go on.
 pub(super) struct Followed {
-    pub id: ExecutionId,
-    pub run: Instrumented<Run>,
-    pub endings: mpsc::UnboundedSender<(ExecutionId, Outcome)>,
+    id: ExecutionId,
+    /// None once it has ended.
+    run: Option<Instrumented<Run>>,
+    endings: mpsc::UnboundedSender<(ExecutionId, Outcome)>,
+}
+
+impl Followed {
+    pub(super) fn new(
+        id: ExecutionId,
+        run: Instrumented<Run>,
+        endings: mpsc::UnboundedSender<(ExecutionId, Outcome)>,
+    ) -> Self {
+        Self { id, run: Some(run), endings }
+    }
 }
 
 impl Future for Followed {
     type Output = ();
 
+    /// An executor that panics ends its execution, and nothing else.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(outcome) = ready!(Pin::new(&mut self.run).poll(cx)) {
+        let Some(run) = &mut self.run else { return Poll::Ready(()) };
+        let outcome = match contain(|| Pin::new(run).poll(cx)) {
+            Ok(polled) => ready!(polled),
+            Err(broke) => Some(broke),
+        };
+        let run = self.run.take();
+        // Before it is told: its folders and pipes are free, and its span is closed.
+        let outcome = contain(|| drop(run)).err().or(outcome);
+        if let Some(outcome) = outcome {
             // It fails only once the loop is gone.
             let _ = self.endings.send((self.id, outcome));
         }
@@ -170,41 +173,220 @@ impl Future for Followed {
     }
 }
 
-/// Starts executions. Those that are done at once take turns in one task, which saves most of what a task
+/// Does what may panic in the executor's part; then, how that ends the execution.
+fn contain<T>(act: impl FnOnce() -> T) -> Result<T, Outcome> {
+    panic::catch_unwind(AssertUnwindSafe(act)).map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        let info = format!("the executor panicked: {}", text.unwrap_or("no message"));
+        // What it panicked with may do so again as it is dropped.
+        if let Err(again) = panic::catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+            mem::forget(again);
+        }
+        Outcome::Broke { info }
+    })
+}
+
+/// Starts executions. Those that are done at once go together in one task, which saves most of what a task
 /// costs; from the first on that is not, each has one of its own.
-pub(super) fn start_all(runs: Vec<Followed>, clock: &Arc<dyn Clock>) {
-    let mut runs = runs.into_iter();
-    while runs.len() > 0 {
+pub(super) struct Starter {
+    clock: Arc<dyn Clock>,
+    /// How many are to be started apart.
+    apart: AtomicUsize,
+}
+
+impl Starter {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, apart: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn start(self: &Arc<Self>, runs: Vec<Followed>) {
+        let mut runs = runs.into_iter();
+        let apart = self.apart.load(Ordering::Relaxed).max(usize::from(runs.len() == 1));
+        let apart = apart.min(runs.len());
         // What becomes of them comes through their contacts and their endings.
-        match runs.len() {
-            1 => runs.by_ref().for_each(|run| drop(tokio::spawn(run))),
-            _ => {
-                let some = runs.by_ref().take(TURNS_MAX).collect();
-                drop(tokio::spawn(take_turns(some, Arc::clone(clock))));
+        runs.by_ref().take(apart).for_each(|run| drop(tokio::spawn(run)));
+        // One that sets it meanwhile is heard by the next.
+        let less = |left: usize| Some(left.saturating_sub(apart));
+        let _ = self.apart.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        while runs.len() > 0 {
+            let some = runs.by_ref().take(TOGETHER_MAX).collect();
+            drop(tokio::spawn(Arc::clone(self).go_together(some)));
+        }
+    }
+
+    async fn go_together(self: Arc<Self>, runs: Vec<Followed>) {
+        let mut runs = runs.into_iter();
+        let began = self.clock.monotonic();
+        let mut before = began;
+        for mut run in runs.by_ref() {
+            let is_done = future::poll_fn(|cx| Poll::Ready(Pin::new(&mut run).poll(cx).is_ready()));
+            let is_done = is_done.await;
+            if !is_done {
+                drop(tokio::spawn(run));
             }
+            let now = self.clock.monotonic();
+            if now.saturating_sub(before) > TOGETHER_TIME_MAX {
+                self.apart.store(APART_MAX, Ordering::Relaxed);
+            }
+            if !is_done || now.saturating_sub(began) > TOGETHER_TIME_MAX {
+                break;
+            }
+            before = now;
         }
+        runs.for_each(|run| drop(tokio::spawn(run)));
     }
 }
 
-async fn take_turns(runs: Vec<Followed>, clock: Arc<dyn Clock>) {
-    let mut runs = runs.into_iter();
-    let began = clock.monotonic();
-    for mut run in runs.by_ref() {
-        let is_done = future::poll_fn(|cx| Poll::Ready(Pin::new(&mut run).poll(cx).is_ready()));
-        if !is_done.await {
-            drop(tokio::spawn(run));
-            break;
-        }
-        if clock.monotonic().saturating_sub(began) > TURNS_TIME_MAX {
-            break;
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::task;
+    use tracing::Span;
+    use tracing::instrument::Instrument;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::config::OutputQuota;
+    use crate::executor::Scratch;
+    use crate::output::{LiveOutput, SpoolSpace};
+
+    /// What an execution does when it is first polled.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum First {
+        Ends,
+        /// After so long.
+        Takes(Duration),
+        Waits,
+        Panics,
+        /// As its end is dropped.
+        PanicsDropped,
+        /// Nothing: it has been let go of.
+        IsLetGo,
+    }
+
+    struct PanicsDropped;
+
+    impl Drop for PanicsDropped {
+        fn drop(&mut self) {
+            panic!("dropped");
         }
     }
-    runs.for_each(|run| drop(tokio::spawn(run)));
-}
 
-/// The end of an executor that panicked.
-fn broke(payload: &(dyn Any + Send)) -> Outcome {
-    let text = payload.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    Outcome::Broke { info: format!("the executor panicked: {}", text.unwrap_or("no message")) }
+    /// An engine's part in it.
+    struct Stage {
+        clock: ManualClock,
+        starter: Arc<Starter>,
+        surroundings: Arc<Surroundings>,
+    }
+
+    impl Stage {
+        fn new() -> Self {
+            let clock = ManualClock::at("2026-01-01T00:00:00Z".parse().expect("a time"));
+            let surroundings = Surroundings {
+                stop_grace: Duration::ZERO,
+                clock: Arc::new(clock.clone()),
+                scratch: Arc::new(Scratch::temporary().expect("a folder")),
+            };
+            let starter = Arc::new(Starter::new(Arc::new(clock.clone())));
+            Self { clock, starter, surroundings: Arc::new(surroundings) }
+        }
+
+        /// Starts as many executions as there are of these. Their ends, in their order, and the tasks in which
+        /// they ended by themselves, in that order.
+        async fn start(&self, firsts: &[First]) -> (Vec<(i64, Outcome)>, Vec<task::Id>) {
+            let quota = OutputQuota { head_bytes_max: 0, tail_bytes_max: 0, spool_bytes_max: 0 };
+            let ids = Arc::new(Mutex::new(Vec::new()));
+            let (endings, mut ends) = mpsc::unbounded_channel();
+            let (mut runs, mut contexts) = (Vec::new(), Vec::new());
+            for (first, number) in firsts.iter().copied().zip(1..) {
+                let (clock, ids) = (self.clock.clone(), Arc::clone(&ids));
+                let mut work = Box::pin(async move {
+                    match first {
+                        First::Takes(time) => clock.advance(time),
+                        First::Waits => task::yield_now().await,
+                        First::Panics => panic!("polled"),
+                        First::Ends | First::PanicsDropped | First::IsLetGo => {}
+                    }
+                    ids.lock().expect("nobody panics").push(task::id());
+                    Outcome::Exited(0)
+                });
+                let held = (first == First::PanicsDropped).then(|| PanicsDropped);
+                let work = future::poll_fn(move |cx| {
+                    let _dropped_with_this = &held;
+                    work.as_mut().poll(cx)
+                });
+                let cx = ExecutionContext {
+                    output: LiveOutput::new(quota, SpoolSpace::new(0), Vec::new()),
+                    contact: Arc::default(),
+                    surroundings: Arc::clone(&self.surroundings),
+                };
+                if first == First::IsLetGo {
+                    cx.contact.let_go();
+                }
+                contexts.push(cx.clone());
+                let run = Run::new(Box::pin(work), cx, Duration::MAX, Start::default());
+                let run = run.instrument(Span::none());
+                runs.push(Followed::new(ExecutionId(number), run, endings.clone()));
+            }
+            drop(endings);
+            self.starter.start(runs);
+            let mut told = Vec::new();
+            while let Some((id, outcome)) = ends.recv().await {
+                told.push((id.0, outcome));
+            }
+            told.sort_unstable_by_key(|(number, _)| *number);
+            for cx in contexts {
+                // The executor's part is over.
+                assert_eq!(cx.stop_asked().await, StopReason::Shutdown);
+            }
+            let ids = mem::take(&mut *ids.lock().expect("nobody panics"));
+            (told, ids)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_done_at_once_goes_together() {
+        let check = async |stage: &Stage, firsts: &[First], tasks, in_first| {
+            let (_, mut ids) = stage.start(firsts).await;
+            let first = ids.iter().filter(|id| **id == ids[0]).count();
+            ids.sort_unstable_by_key(|id| id.to_string());
+            ids.dedup();
+            assert_eq!((ids.len(), first), (tasks, in_first), "{firsts:?}");
+        };
+        let stage = Stage::new();
+        check(&stage, &[First::Ends], 1, 1).await;
+        check(&stage, &[First::Ends; TOGETHER_MAX], 1, TOGETHER_MAX).await;
+        check(&stage, &[First::Ends; TOGETHER_MAX + 1], 2, TOGETHER_MAX).await;
+        check(&stage, &[First::Waits; 4], 4, 1).await;
+        check(&stage, &[First::Ends, First::Ends, First::Waits, First::Ends], 3, 2).await;
+        let quick = First::Takes(TOGETHER_TIME_MAX / 2);
+        check(&stage, &[quick; 5], 3, 3).await;
+        // One that may block: those behind it do not wait, and those to come are started apart for a while.
+        let slow = First::Takes(TOGETHER_TIME_MAX + Duration::from_nanos(1));
+        check(&stage, &[First::Ends, slow, First::Ends, First::Ends], 3, 2).await;
+        check(&stage, &[First::Ends; APART_MAX - 1], APART_MAX - 1, 1).await;
+        check(&stage, &[First::Ends; 4], 2, 1).await;
+        check(&stage, &[First::Ends; 4], 1, 4).await;
+    }
+
+    #[tokio::test]
+    async fn each_ends_whatever_becomes_of_those_with_it() {
+        let broke = |with: &str| Outcome::Broke { info: format!("the executor panicked: {with}") };
+        let done = Outcome::Exited(0);
+        let firsts = [
+            First::Panics,
+            First::Ends,
+            First::PanicsDropped,
+            First::IsLetGo,
+            First::Ends,
+            First::Waits,
+            First::PanicsDropped,
+        ];
+        let (told, _) = Stage::new().start(&firsts).await;
+        let ends =
+            [broke("polled"), done.clone(), broke("dropped"), done.clone(), done, broke("dropped")];
+        assert_eq!(told, [1, 2, 3, 5, 6, 7].into_iter().zip(ends).collect::<Vec<_>>());
+    }
 }

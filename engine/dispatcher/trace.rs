@@ -22,6 +22,7 @@ pub(super) fn span(running: &Running) -> Span {
 }
 
 /// The start of an execution that is about to be handed to its executor.
+#[derive(Default)]
 pub(super) struct Start {
     meters: Arc<Meters>,
     /// When its claim came to disk, by the monotonic clock; none of what goes on from before.

@@ -78,6 +78,8 @@ impl Contact {
     pub(crate) fn end(&self) {
         if self.come_to(ENDED) {
             self.news.notify_waiters();
+            // It keeps the task in memory.
+            drop(self.take_waker());
         }
     }
 
@@ -93,18 +95,24 @@ impl Contact {
     /// Wakes whoever polls the run's part, and nobody else, when there is an order or it is let go of. To be
     /// called before a look at them.
     pub(crate) fn wake_with(&self, waker: &Waker) {
-        match &mut self.desk().waker {
-            Some(known) => known.clone_from(waker),
-            none => *none = Some(waker.clone()),
+        let mut desk = self.desk();
+        if desk.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            return;
         }
+        let before = desk.waker.replace(waker.clone());
+        drop(desk);
+        drop(before);
     }
 
     fn wake(&self) {
-        // Woken without the lock, under which nothing of others is to run.
-        let waker = self.desk().waker.take();
-        if let Some(waker) = waker {
+        if let Some(waker) = self.take_waker() {
             waker.wake();
         }
+    }
+
+    /// For use without the lock, under which nothing of others is to run.
+    fn take_waker(&self) -> Option<Waker> {
+        self.desk().waker.take()
     }
 
     /// Adds to what the run reports.
@@ -130,6 +138,8 @@ impl Contact {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
 
     use super::*;
 
@@ -161,5 +171,37 @@ mod tests {
         assert!(!listener.is_finished());
         contact.end();
         assert_eq!((&mut listener).await.expect("it listens"), StopReason::Shutdown);
+    }
+
+    /// Counts how often it is called.
+    #[derive(Default)]
+    struct Bell(AtomicUsize);
+
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn whoever_polls_the_run_last_is_woken_by_orders_and_by_letting_go() {
+        let check = |act: fn(&Contact), wakes: usize| {
+            let contact = Contact::default();
+            let [before, last] = [(); 2].map(|()| Arc::new(Bell::default()));
+            for bell in [&before, &last, &last] {
+                contact.wake_with(&Waker::from(Arc::clone(bell)));
+            }
+            act(&contact);
+            act(&contact);
+            assert_eq!(before.0.load(Ordering::Relaxed), 0);
+            assert_eq!(last.0.load(Ordering::Relaxed), wakes);
+            // Nor is its task kept in memory.
+            contact.end();
+            assert_eq!(Arc::strong_count(&last), 1);
+        };
+        check(|contact| contact.ask_to_stop(&StopReason::Stopped.into()), 1);
+        check(Contact::let_go, 1);
+        check(Contact::end, 0);
+        check(|contact| contact.report(|report| report.is_kept = true), 0);
     }
 }

@@ -10,7 +10,7 @@ use crate::id::{ExecutionId, InstanceId};
 use crate::metrics::{Counted, tally};
 use crate::status::Cause;
 
-use super::executions::{SoleFire, expect_one};
+use super::executions::{self, SoleFire, expect_one};
 use super::instances::{self, Target};
 use super::{Tx, fires};
 
@@ -86,17 +86,18 @@ pub(crate) fn claim(
     found.truncate(of.max);
     let more_after = found.last().map(|last| last.target.row).filter(|_| more);
     let (claimed, held): (Vec<_>, Vec<_>) = found.into_iter().partition(&mut admit);
-    let running = Cause::Claimed.target().as_str();
+    let (running, room) = (Cause::Claimed.target(), executions::room(Cause::Claimed.target()));
+    let running = running.as_str();
     let all = held.is_empty() && !of.has_waves && !of.is_late;
     if let (Some(last), true) = (claimed.last(), all) {
         let changed = tx
             .prepare_cached(
                 "UPDATE executions INDEXED BY executions_by_fire
-                 SET status = ?4, started_at_ms = ?5, room = zeroblob(6)
+                 SET status = ?4, started_at_ms = ?5, room = ?6
                  WHERE fire = ?1 AND instance > ?2 AND instance <= ?3 AND status = 'Pending'
                      AND awaits_instance IS NULL",
             )?
-            .execute((of.fire, of.after, last.target.row, running, of.now_ms))?;
+            .execute((of.fire, of.after, last.target.row, running, of.now_ms, room))?;
         if changed != claimed.len() {
             let (fire, waited) = (of.fire, claimed.len());
             return Err(Error::Internal(format!(
@@ -109,10 +110,10 @@ pub(crate) fn claim(
     for one in &claimed {
         let changed = tx
             .prepare_cached(
-                "UPDATE executions SET status = ?2, started_at_ms = ?3, room = zeroblob(6)
+                "UPDATE executions SET status = ?2, started_at_ms = ?3, room = ?4
                  WHERE id = ?1 AND status = 'Pending'",
             )?
-            .execute((one.id.0, running, of.now_ms))?;
+            .execute((one.id.0, running, of.now_ms, room))?;
         expect_one(changed, one.id)?;
     }
     for one in held {

@@ -101,8 +101,9 @@ fn insert_alike(tx: Tx<'_>, fire: i64, alike: &[NewExecution<'_>], now_ms: i64) 
     Ok(())
 }
 
-/// What an execution keeps free in its row for the times it is to have yet.
-fn room(status: ExecutionStatus) -> Option<&'static [u8]> {
+/// What an execution keeps free in its row for the times it is to have yet. Whoever claims or ends one sets
+/// it anew.
+pub(super) fn room(status: ExecutionStatus) -> Option<&'static [u8]> {
     match status {
         ExecutionStatus::Pending => Some(&[0; 12]),
         ExecutionStatus::Running => Some(&[0; 6]),

@@ -177,6 +177,53 @@ async fn ends_that_come_together_are_told_apart() {
     assert!(left.iter().all(|of| of.status.is_final()), "{left:?}");
 }
 
+/// The row of an execution is as long from its first state to its last, so no page has to be split for it.
+#[tokio::test]
+async fn rows_of_executions_do_not_grow() {
+    const INSTANCES: usize = 100;
+    const RUNS: usize = 4;
+    let (gate, place) = (Gate::new(), Place::new());
+    let builder = Engine::builder().path(place.database()).max_concurrent(INSTANCES);
+    let engine = gate.plug_in(builder).open().await.expect("an engine");
+    register(&engine, "gate", INSTANCES).await;
+    let file = rusqlite::Connection::open(place.database()).expect("a database");
+    let count = |sql: &str| -> usize {
+        file.query_row(sql, (), |row| row.get::<_, u32>(0)).expect("a number") as usize
+    };
+    let pages = || count("SELECT count(*) FROM dbstat WHERE name = 'executions'");
+    let with_room = || count("SELECT count(*) FROM executions WHERE room IS NOT NULL");
+    let begin = async || {
+        let mut begun = Vec::new();
+        for _ in 0..RUNS {
+            let request = RunCommand::shell("x").on((1..=INSTANCES).map(|n| format!("i-{n}")));
+            begun.push(engine.run_command(request).await.expect("sound").invoke_id);
+        }
+        within(gate.arrivals(INSTANCES as u32)).await;
+        begun
+    };
+    // Some run, others wait.
+    let begun = begin().await;
+    let stored = pages();
+    assert!(stored > RUNS, "{stored} pages");
+    assert_eq!(with_room(), INSTANCES * RUNS);
+    gate.let_go(INSTANCES * RUNS);
+    for run in begun {
+        assert_eq!(wait(&engine, &run).await.status, InvocationStatus::Success);
+    }
+    assert_eq!((pages(), with_room()), (stored, 0));
+
+    // Nor do those keep anything that never ran.
+    within(gate.arrivals((INSTANCES * (RUNS - 1)) as u32)).await;
+    let begun = begin().await;
+    for run in begun.iter().rev() {
+        engine.stop_invocation(StopInvocation::new(*run)).await.expect("it goes on");
+    }
+    for run in begun {
+        assert_eq!(wait(&engine, &run).await.status, InvocationStatus::Stopped);
+    }
+    assert_eq!(with_room(), 0);
+}
+
 async fn status(engine: &Engine, invoke_id: &adjutant::InvokeId) -> InvocationStatus {
     let filter = DescribeInvocations { invoke_id: Some(*invoke_id), ..Default::default() };
     engine.describe_invocations(filter).await.expect("it exists").invocations[0].status
@@ -382,16 +429,31 @@ async fn an_executor_that_ignores_a_stop_is_dropped() {
     let builder = Engine::builder().executor("deaf", Deaf).clock(clock.clone());
     let engine = builder.open().await.expect("an engine");
     register(&engine, "deaf", 1).await;
-    let run =
-        engine.run_command(RunCommand::shell("x").on(["i-1"]).timeout(1)).await.expect("sound");
-    // The scheduler sleeps too.
-    within(clock.sleeping(2)).await;
-    clock.advance(Duration::from_secs(1));
-    within(clock.sleeping(2)).await;
-    clock.advance(Duration::from_secs(60));
-    let finished = wait(&engine, &run.invoke_id).await;
-    assert_eq!(finished.results[0].status, ExecutionStatus::Error);
-    assert!(finished.results[0].error_info.contains("was dropped"));
+    let check = async |timeout_s: u64, stop: bool| {
+        let request = RunCommand::shell("x").on(["i-1"]).timeout(timeout_s);
+        let run = engine.run_command(request).await.expect("sound").invoke_id;
+        // The scheduler sleeps too.
+        within(clock.sleeping(2)).await;
+        if stop {
+            engine.stop_invocation(StopInvocation::new(run)).await.expect("it runs");
+        }
+        let mut ended = std::pin::pin!(wait(&engine, &run));
+        let mut passed = 0;
+        let finished = loop {
+            tokio::select! {
+                biased;
+                finished = &mut ended => break finished,
+                () = clock.sleeping(2) => clock.advance(Duration::from_secs(1)),
+            }
+            passed += 1;
+            tokio::task::yield_now().await;
+        };
+        assert!(passed < 10_000, "{passed} s");
+        assert_eq!(finished.results[0].status, ExecutionStatus::Error);
+        assert!(finished.results[0].error_info.contains("was dropped"));
+    };
+    check(1, false).await;
+    check(86_400, true).await;
 }
 
 #[test]
