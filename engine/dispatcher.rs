@@ -243,6 +243,7 @@ impl Loop {
                 }
             }
         }
+        self.start_begun();
         if self.orders.phase() > Phase::Working {
             // The next engine takes them back.
             self.roster.let_go_of_kept();
@@ -264,7 +265,10 @@ impl Loop {
         for one in claimed {
             self.begin(&of, one, None, at, false);
         }
-        self.start_begun();
+        // Small ones go with those that have come with them.
+        if self.starting.len() >= run::TOGETHER_MAX {
+            self.start_begun();
+        }
     }
 
     fn start_begun(&mut self) {

@@ -146,6 +146,8 @@ CREATE TABLE invocations (
     status            TEXT CHECK (
         status = 'Success' OR status = 'Failed' OR status = 'PartialFailed' OR status = 'Stopped'),
     finished_at_ms    INTEGER,
+    -- Until it ends: as long as those two mostly are, as in executions.
+    room              BLOB,
     CHECK ((status IS NULL) = (finished_at_ms IS NULL)),
     CHECK ((repeat_mode = 'Period') = (frequency IS NOT NULL)),
     CHECK ((repeat_mode = 'Once') = (overlap_policy IS NULL))

@@ -24,7 +24,7 @@ use crate::id::ExecutionId;
 const STOP_MARGIN: Duration = Duration::from_secs(25);
 
 /// Executions that go together in one task.
-const TOGETHER_MAX: usize = 32;
+pub(super) const TOGETHER_MAX: usize = 32;
 /// How long they may: longer than what does next to nothing takes.
 const TOGETHER_TIME_MAX: Duration = Duration::from_micros(100);
 /// How many are started apart once one has taken longer by itself: it may be of those that block.

@@ -146,9 +146,9 @@ pub(crate) fn insert(
              spread_s, end_at_ms, fires_max, parameters, parameter_passing, username, launcher, output_to,
              windows_password_name, container_id, container_name, default_parameters, secret_parameters,
              resource_group_id, caller, secrets_are_names, content_bytes_max, resource_limits,
-             survive_restarts, retry, rate_control, retry_of)
+             survive_restarts, retry, rate_control, retry_of, room)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
-             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36)",
+             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, zeroblob(13))",
     )?
     .execute(params![
         new.invoke_id.as_bytes(),
@@ -372,8 +372,10 @@ pub(super) fn set_finished(
     status: InvocationStatus,
     now_ms: i64,
 ) -> Result<()> {
-    tx.prepare_cached("UPDATE invocations SET status = ?2, finished_at_ms = ?3 WHERE id = ?1")?
-        .execute((invocation, status.as_str(), now_ms))?;
+    tx.prepare_cached(
+        "UPDATE invocations SET status = ?2, finished_at_ms = ?3, room = NULL WHERE id = ?1",
+    )?
+    .execute((invocation, status.as_str(), now_ms))?;
     Ok(())
 }
 
@@ -387,7 +389,7 @@ pub(super) fn end(
     // By an index that the change takes rows out of SQLite would go through them twice.
     let changed = tx
         .prepare_cached(
-            "UPDATE invocations NOT INDEXED SET status = ?3, finished_at_ms = ?4
+            "UPDATE invocations NOT INDEXED SET status = ?3, finished_at_ms = ?4, room = NULL
              WHERE id BETWEEN ?1 AND ?2 AND finished_at_ms IS NULL",
         )?
         .execute((invocations.start(), invocations.end(), status.as_str(), now_ms))?;
