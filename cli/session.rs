@@ -25,9 +25,8 @@ const CROWD_PATIENCE: Duration = Duration::from_secs(60);
 /// together do not go on together.
 const OWNER_POLL: Duration = Duration::from_millis(20);
 
-/// How long a foreground process waits in the end for connections that do nothing: for less long than others
-/// wait for it, or they would take it for one that stays.
-const IDLE_MAX: Duration = Duration::from_secs(1);
+/// How long a foreground process waits in the end for connections that do nothing.
+const IDLE_MAX: Duration = Duration::from_secs(2);
 
 /// The most that a page holds.
 pub(crate) const PAGE_SIZE: usize = 50;

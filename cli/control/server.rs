@@ -21,8 +21,9 @@ const CONNECTIONS_MAX: usize = 256;
 /// The longest request line: far more than the largest script and 100 long instance names take.
 const REQUEST_BYTES_MAX: u64 = 4 << 20;
 
-/// How long a connection that does nothing is waited for at the end.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a connection that does nothing is waited for at the end: less than its other end waits for whoever
+/// has the file (`OWNER_PATIENCE`), as that may keep it open meanwhile.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// After the system refused a connection, most likely for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

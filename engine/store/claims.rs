@@ -86,8 +86,8 @@ pub(crate) fn claim(
     found.truncate(of.max);
     let more_after = found.last().map(|last| last.target.row).filter(|_| more);
     let (claimed, held): (Vec<_>, Vec<_>) = found.into_iter().partition(&mut admit);
-    let (running, room) = (Cause::Claimed.target(), executions::room(Cause::Claimed.target()));
-    let running = running.as_str();
+    let running = Cause::Claimed.target();
+    let (running, room) = (running.as_str(), executions::room(running));
     let all = held.is_empty() && !of.has_waves && !of.is_late;
     if let (Some(last), true) = (claimed.last(), all) {
         let changed = tx
