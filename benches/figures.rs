@@ -6,8 +6,8 @@
 //!     cargo bench --bench figures -- growth --rows 1000000  # a smaller file: 10,000,000 if not given
 //!
 //! `lone`: one invocation at a time, beside a commit of one row by SQLite alone. `sleeps`: 5,000 executions
-//! of 100 ms at a time. `pending`: 1,000,000 executions that wait for 64 places. `growth`: 10,000,000
-//! finished ones in the file. `bytes`: what a finished execution takes on disk.
+//! of 100 ms at a time, and 50,000 that wait for 5,000 places. `pending`: 1,000,000 that wait for 64 places.
+//! `growth`: 10,000,000 finished ones in the file. `bytes`: what a finished execution takes on disk.
 //!
 //! No criterion: what is compared takes turns, and what counts is the median.
 
@@ -184,32 +184,37 @@ async fn lone(runs: usize) {
     row("lone: request to final status, p99", format!("{p99:.2} ms"), ratio);
 }
 
-/// What very many executions at a time add to the time that each of them takes.
-async fn sleeps(executions: usize) {
+/// What very many executions at a time add to the time that each of them takes: all of them at once, and
+/// with ten times as many, which wait for places in turn.
+async fn sleeps(places: usize) {
     let folder = folder();
     let executor = ClosureExecutor::new(|_task, _cx| tokio::time::sleep(SLEEP));
-    let engine = builder(&folder.path().join("engine.db"), executions, executor);
-    let engine = open(engine, executions).await;
-    let (mut walls, mut cpus) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        let (began, before) = (Instant::now(), cpu_time());
-        let mut invocations = JoinSet::new();
-        for first in (0..executions).step_by(INSTANCES) {
-            let engine = engine.clone();
-            invocations.spawn(async move {
-                let invoke_id = begin(&engine, first..first + INSTANCES).await;
-                end(&engine, vec![invoke_id]).await;
-            });
+    let engine = builder(&folder.path().join("engine.db"), places, executor);
+    let engine = open(engine, places).await;
+    for turns in [1, 10] {
+        let (mut walls, mut cpus) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            let (began, before) = (Instant::now(), cpu_time());
+            let mut invocations = JoinSet::new();
+            for first in (0..places).step_by(INSTANCES).cycle().take(places / INSTANCES * turns) {
+                let engine = engine.clone();
+                invocations.spawn(async move {
+                    let invoke_id = begin(&engine, first..first + INSTANCES).await;
+                    end(&engine, vec![invoke_id]).await;
+                });
+            }
+            invocations.join_all().await;
+            walls.push(milliseconds(began.elapsed()));
+            let each = (cpu_time() - before).as_secs_f64() / (places * turns) as f64;
+            cpus.push(each * 1e6);
         }
-        invocations.join_all().await;
-        walls.push(milliseconds(began.elapsed()));
-        cpus.push((cpu_time() - before).as_secs_f64() * 1e6 / executions as f64);
+        let (executions, one) = (places * turns, milliseconds(SLEEP));
+        let (wall, ideal) = (median(&walls), one * turns as f64);
+        let name = format!("sleeps: {executions} of {one:.0} ms, {places} at a time");
+        row(&name, format!("{wall:.0} ms"), format!("{:.2} times the sleeps alone", wall / ideal));
+        row("sleeps: of a processor, each", format!("{:.0} µs", median(&cpus)), "");
     }
     close(engine).await;
-    let (wall, ideal) = (median(&walls), milliseconds(SLEEP));
-    let name = format!("sleeps: {executions} of {ideal:.0} ms at a time");
-    row(&name, format!("{wall:.0} ms"), format!("{:.2} times one of them", wall / ideal));
-    row("sleeps: of a processor, each", format!("{:.0} µs", median(&cpus)), "");
 }
 
 /// What all threads of this process have used.

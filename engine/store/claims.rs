@@ -92,7 +92,7 @@ pub(crate) fn claim(
     if let (Some(last), true) = (claimed.last(), all) {
         let changed = tx
             .prepare_cached(
-                "UPDATE executions INDEXED BY executions_by_fire
+                "UPDATE OR FAIL executions INDEXED BY executions_by_fire
                  SET status = ?4, started_at_ms = ?5, room = ?6
                  WHERE fire = ?1 AND instance > ?2 AND instance <= ?3 AND status = 'Pending'
                      AND awaits_instance IS NULL",

@@ -11,14 +11,14 @@ const DAY_MS: i64 = 24 * 3600 * 1000;
 /// Counts one more invocation.
 pub(super) fn count_invocation(tx: Tx<'_>, now_ms: i64) -> Result<()> {
     let day = now_ms.div_euclid(DAY_MS);
-    tx.prepare_cached(
-        "INSERT INTO days (id, invocations) VALUES (?1, 1)
-         ON CONFLICT (id) DO UPDATE SET invocations = invocations + 1",
-    )?
-    .execute([day])?;
-    if let Some(count) = known::invocations_on(day) {
-        known::set_invocations_on(day, count + 1);
-    }
+    let count = invocations(tx, now_ms)? + 1;
+    let sql = match count {
+        1 => "INSERT INTO days (id, invocations) VALUES (?1, ?2)",
+        // Half the work of an INSERT with ON CONFLICT.
+        _ => "UPDATE days SET invocations = ?2 WHERE id = ?1",
+    };
+    tx.prepare_cached(sql)?.execute((day, count))?;
+    known::set_invocations_on(day, count);
     Ok(())
 }
 

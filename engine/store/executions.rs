@@ -40,23 +40,20 @@ pub(super) fn insert(
 ) -> Result<Option<ExecutionId>> {
     let mut first = None;
     for alike in executions.chunk_by(NewExecution::goes_with) {
-        // Of several rows a statement stores each in half the time; a few statements do for any number.
         let mut rest = alike;
-        while let Some(some) = rest.get(..MANY) {
-            insert_alike(tx, fire, some, now_ms)?;
-            first.get_or_insert_with(|| tx.last_insert_rowid() - (MANY as i64 - 1));
-            rest = &rest[MANY..];
-        }
-        for one in rest {
-            insert_alike(tx, fire, std::slice::from_ref(one), now_ms)?;
-            first.get_or_insert_with(|| tx.last_insert_rowid());
+        for (statement, rows) in ROWS.into_iter().enumerate() {
+            while let Some((some, others)) = rest.split_at_checked(rows) {
+                insert_alike(tx, fire, statement, some, now_ms)?;
+                first.get_or_insert_with(|| tx.last_insert_rowid() - (rows as i64 - 1));
+                rest = others;
+            }
         }
     }
     Ok(first.map(ExecutionId))
 }
 
-/// Rows in one statement.
-const MANY: usize = 25;
+/// Rows in one statement: of many it stores each in half the time. A few statements do for any number.
+const ROWS: [usize; 4] = [100, 20, 5, 1];
 
 impl NewExecution<'_> {
     /// Whether the next one differs by its instance only.
@@ -65,20 +62,28 @@ impl NewExecution<'_> {
     }
 }
 
-/// Stores executions that differ by their instances only, [`MANY`] of them or one.
-fn insert_alike(tx: Tx<'_>, fire: i64, alike: &[NewExecution<'_>], now_ms: i64) -> Result<()> {
-    static SQL: LazyLock<[String; 2]> = LazyLock::new(|| {
-        [1, MANY].map(|rows| {
+/// Stores executions that differ by their instances only, as many as that statement of [`ROWS`] takes.
+fn insert_alike(
+    tx: Tx<'_>,
+    fire: i64,
+    statement: usize,
+    alike: &[NewExecution<'_>],
+    now_ms: i64,
+) -> Result<()> {
+    // OR FAIL, as whoever fails here has all undone that it did: for the statement to be undone by itself
+    // SQLite would copy each page before it is changed.
+    static SQL: LazyLock<[String; ROWS.len()]> = LazyLock::new(|| {
+        ROWS.map(|rows| {
             let rows = (0..rows).map(|row| format!("(?1, ?{}, 1, ?2, ?3, ?4, ?5, ?6)", row + 7));
             format!(
-                "INSERT INTO executions (fire, instance, attempt, status, started_at_ms, finished_at_ms,
-                     error_info, room) VALUES {}",
+                "INSERT OR FAIL INTO executions (fire, instance, attempt, status, started_at_ms,
+                     finished_at_ms, error_info, room) VALUES {}",
                 rows.collect::<Vec<_>>().join(", ")
             )
         })
     });
     let [NewExecution { status, info, .. }, ..] = *alike else { return Ok(()) };
-    let mut insert = tx.prepare_cached(&SQL[usize::from(alike.len() > 1)])?;
+    let mut insert = tx.prepare_cached(&SQL[statement])?;
     let started_at_ms = Some(now_ms).filter(|_| status == ExecutionStatus::Running);
     let finished_at_ms = Some(now_ms).filter(|_| status.is_final());
     insert.raw_bind_parameter(1, fire)?;
@@ -288,7 +293,7 @@ fn finish_alike(tx: Tx<'_>, alike: &[&Ended]) -> Result<()> {
     }
     let changed = tx
         .prepare_cached(
-            "UPDATE executions SET status = ?4, finished_at_ms = ?5, exit_code = ?6, room = NULL
+            "UPDATE OR FAIL executions SET status = ?4, finished_at_ms = ?5, exit_code = ?6, room = NULL
              WHERE id BETWEEN ?1 AND ?2 AND attempt = ?3 AND (status = ?7 OR status = ?8)",
         )?
         .execute((

@@ -310,7 +310,7 @@ pub(super) fn count_down(tx: Tx<'_>, fire: i64, ended: Ends) -> Result<Countdown
 pub(super) fn end(tx: Tx<'_>, fires: RangeInclusive<i64>, ends: Ends) -> Result<()> {
     let changed = tx
         .prepare_cached(
-            "UPDATE fires SET unfinished = 0, succeeded = ?4, failed = ?5, stopped = ?6
+            "UPDATE OR FAIL fires SET unfinished = 0, succeeded = ?4, failed = ?5, stopped = ?6
              WHERE id BETWEEN ?1 AND ?2 AND unfinished = ?3",
         )?
         .execute((

@@ -389,7 +389,7 @@ pub(super) fn end(
     // By an index that the change takes rows out of SQLite would go through them twice.
     let changed = tx
         .prepare_cached(
-            "UPDATE invocations NOT INDEXED SET status = ?3, finished_at_ms = ?4, room = NULL
+            "UPDATE OR FAIL invocations NOT INDEXED SET status = ?3, finished_at_ms = ?4, room = NULL
              WHERE id BETWEEN ?1 AND ?2 AND finished_at_ms IS NULL",
         )?
         .execute((invocations.start(), invocations.end(), status.as_str(), now_ms))?;

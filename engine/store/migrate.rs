@@ -155,6 +155,32 @@ mod tests {
         assert_eq!(tables(&connection), 1);
     }
 
+    /// Triggers see to it, in place of foreign keys.
+    #[test]
+    fn what_executions_point_to_stays_with_them() {
+        let mut connection = Connection::open_in_memory().expect("memory");
+        migrate(&mut connection).expect("an empty file");
+        // Their own foreign keys are not looked at here.
+        let rows = "PRAGMA foreign_keys = 0;
+             INSERT INTO instances (id, instance_id, name, os_type, state, executor, agent_status,
+                 agent_version, registered_at_ms, updated_at_ms)
+             VALUES (1, 'a', '', 'Linux', 'Running', '', 'Online', '', 0, 0),
+                 (2, 'b', '', 'Linux', 'Running', '', 'Online', '', 0, 0);
+             INSERT INTO fires (id, invocation, fire_at_ms, disposition, unfinished, dealt_at_ms)
+             VALUES (1, 1, 0, 'Started', 1, 0), (2, 1, 0, 'Started', 1, 0);
+             INSERT INTO executions (fire, instance, attempt, status)
+             VALUES (1, 1, 1, 'Pending'), (2, 1, 1, 'Pending')";
+        connection.execute_batch(rows).expect("sound rows");
+        let refused = connection.execute("DELETE FROM instances WHERE id = 1", ());
+        assert!(refused.expect_err("it has executions").to_string().contains("has executions"));
+        connection.execute("DELETE FROM instances WHERE id = 2", ()).expect("it has none");
+        connection.execute("DELETE FROM fires WHERE id = 1", ()).expect("not the newest");
+        let left = connection.query_row("SELECT group_concat(fire) FROM executions", (), |row| {
+            row.get::<_, String>(0)
+        });
+        assert_eq!(left.expect("one"), "2");
+    }
+
     fn tables(connection: &Connection) -> i64 {
         let count = "SELECT count(*) FROM sqlite_schema WHERE type = 'table'";
         connection.query_row(count, (), |row| row.get(0)).expect("readable")

@@ -29,7 +29,7 @@ const BATCH_TIME_MAX: Duration = Duration::from_millis(20);
 
 /// When so many executions wait for a commit to start, a batch takes no longer than commits do: those start
 /// while others are stored. So a slow disk has fewer commits.
-const BATCH_STARTS: u64 = 256;
+const BATCH_STARTS: u64 = 768;
 
 /// The handle of the thread.
 #[derive(Debug)]
