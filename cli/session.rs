@@ -163,7 +163,16 @@ impl Session {
     }
 
     /// Watches a run from its beginning after the process that ran it has ended, wherever it goes on.
-    pub(crate) async fn watch_again(&mut self, invoke_id: InvokeId) -> Result<Watching, Failure> {
+    pub(crate) async fn watch_again(
+        &mut self,
+        lost: Watching,
+        invoke_id: InvokeId,
+    ) -> Result<Watching, Failure> {
+        // That process waits for whoever still talks to it, and has the file until then.
+        drop(lost);
+        if let Role::Client(client) = &mut self.role {
+            client.hang_up().await;
+        }
         let patience = Patience::new();
         loop {
             // Who ends has given up the socket and not yet the file: that is waited for first.

@@ -33,7 +33,7 @@ pub(super) async fn attend<O: Watched>(
     on_interrupt: OnInterrupt,
 ) -> Result<u8, Failure> {
     let interrupted = context.interrupts.next();
-    let (response, mut watching) = session.watch(request.clone()).await?;
+    let (response, watching) = session.watch(request.clone()).await?;
     let invoke_id = request.invoke_id(&response);
     let screen = match instances {
         // Tags have selected them: the record says which.
@@ -50,8 +50,7 @@ pub(super) async fn attend<O: Watched>(
         }
         named => Screen::open(named, !context.json),
     };
-    let end =
-        follow(context, session, &mut watching, invoke_id, &screen, on_interrupt, interrupted);
+    let end = follow(context, session, watching, invoke_id, &screen, on_interrupt, interrupted);
     let end = end.await;
     if end.is_err() && on_interrupt == OnInterrupt::Stop {
         // It would go on with nobody to watch it and nothing to record its end.
@@ -83,7 +82,7 @@ enum End {
 async fn follow(
     context: &Context,
     session: &mut Session,
-    watching: &mut Watching,
+    mut watching: Watching,
     invoke_id: InvokeId,
     screen: &Screen,
     on_interrupt: OnInterrupt,
@@ -95,7 +94,7 @@ async fn follow(
     let mut told = false;
     loop {
         let end = {
-            let mut events = pin!(pass_on(watching, &mut seen, screen));
+            let mut events = pin!(pass_on(&mut watching, &mut seen, screen));
             loop {
                 let late = async {
                     match stopped_at {
@@ -123,7 +122,7 @@ async fn follow(
         if !std::mem::replace(&mut told, true) {
             screen.note("the process that ran it has ended; the records say how it goes on");
         }
-        *watching = session.watch_again(invoke_id).await?;
+        watching = session.watch_again(watching, invoke_id).await?;
         context.interrupts.guard(session.engine().cloned());
         if stopped_at.is_some() {
             stop(session, invoke_id).await?;

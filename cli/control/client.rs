@@ -56,6 +56,12 @@ impl Client {
         let response = connection.ask(request, true).await?;
         Ok((response, Events { connection, ended: false }))
     }
+
+    /// Ends the conversation, for which an owner that goes away would wait.
+    pub(crate) async fn hang_up(&mut self) {
+        // Where nobody is any more there is nobody to wait.
+        let _ = self.connection.writer.shutdown().await;
+    }
 }
 
 /// The events of a run in another process.
