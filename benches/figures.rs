@@ -6,7 +6,7 @@
 //!     cargo bench --bench figures -- growth --rows 1000000  # a smaller file: 10,000,000 if not given
 //!
 //! `lone`: one invocation at a time, beside a commit of one row by SQLite alone. `sleeps`: 5,000 executions
-//! of 100 ms at a time, and 50,000 that wait for 5,000 places. `pending`: 1,000,000 that wait for 64 places.
+//! of 100 ms at a time, and 50,000 that take turns at 5,000 places. `pending`: 1,000,000 that wait for 64 places.
 //! `growth`: 10,000,000 finished ones in the file. `bytes`: what a finished execution takes on disk.
 //!
 //! No criterion: what is compared takes turns, and what counts is the median.
@@ -212,7 +212,11 @@ async fn sleeps(places: usize) {
         let (wall, ideal) = (median(&walls), one * turns as f64);
         let name = format!("sleeps: {executions} of {one:.0} ms, {places} at a time");
         row(&name, format!("{wall:.0} ms"), format!("{:.2} times the sleeps alone", wall / ideal));
-        row("sleeps: of a processor, each", format!("{:.0} µs", median(&cpus)), "");
+        row(
+            format!("sleeps: of a processor, each of {executions}"),
+            format!("{:.0} µs", median(&cpus)),
+            "",
+        );
     }
     close(engine).await;
 }

@@ -170,11 +170,11 @@ impl Session {
     ) -> Result<Watching, Failure> {
         // That process waits for whoever still talks to it, and has the file until then.
         drop(lost);
-        if let Role::Client(client) = &mut self.role {
-            client.hang_up().await;
-        }
         let patience = Patience::new();
         loop {
+            if let Role::Client(client) = &mut self.role {
+                client.hang_up().await;
+            }
             // Who ends has given up the socket and not yet the file: that is waited for first.
             self.role = match Role::find(&self.database, Need::Run).await {
                 Ok(role) => role,

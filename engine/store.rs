@@ -253,6 +253,10 @@ pub(crate) fn trial<T>(tx: Tx<'_>, op: impl FnOnce() -> Result<T>) -> Result<T> 
     tx.prepare_cached("SAVEPOINT trial")?.execute(())?;
     let counted = tally::so_far();
     let done = op();
+    if done.is_err() && tx.is_autocommit() {
+        // All of the transaction has been undone, this with it.
+        return done;
+    }
     undo_to(tx, "trial", counted)?;
     tx.prepare_cached("RELEASE trial")?.execute(())?;
     done

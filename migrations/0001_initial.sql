@@ -248,7 +248,7 @@ CREATE INDEX fires_by_start ON fires (start_by_ms) WHERE start_by_ms IS NOT NULL
 CREATE INDEX fires_by_end ON fires (end_by_ms) WHERE end_by_ms IS NOT NULL AND unfinished > 0;
 
 -- To look for each row's fire and instance would take a third of the time in which it is stored. Who stores
--- it has just stored its fire and read its instance; the triggers below keep what it points to.
+-- it has just stored its fire and read its instance; the triggers below keep that from being deleted.
 CREATE TABLE executions (
     id             INTEGER PRIMARY KEY,
     fire           INTEGER NOT NULL, -- REFERENCES fires ON DELETE CASCADE

@@ -21,8 +21,8 @@ const CONNECTIONS_MAX: usize = 256;
 /// The longest request line: far more than the largest script and 100 long instance names take.
 const REQUEST_BYTES_MAX: u64 = 4 << 20;
 
-/// How long a connection that does nothing is waited for at the end: less than its other end waits for whoever
-/// has the file (`OWNER_PATIENCE`), as that may keep it open meanwhile.
+/// How long a connection that does nothing is waited for at the end: less than its other end would wait for
+/// whoever has the file (`OWNER_PATIENCE`), if it did not hang up before.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// After the system refused a connection, most likely for want of descriptors.

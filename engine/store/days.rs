@@ -2,7 +2,7 @@
 
 use rusqlite::OptionalExtension;
 
-use crate::error::{Result, Violation};
+use crate::error::{Error, Result, Violation};
 
 use super::{Tx, known};
 
@@ -13,11 +13,14 @@ pub(super) fn count_invocation(tx: Tx<'_>, now_ms: i64) -> Result<()> {
     let day = now_ms.div_euclid(DAY_MS);
     let count = invocations(tx, now_ms)? + 1;
     let sql = match count {
-        1 => "INSERT INTO days (id, invocations) VALUES (?1, ?2)",
+        1 => "INSERT INTO days (id, invocations) VALUES (?1, 1)",
         // Half the work of an INSERT with ON CONFLICT.
-        _ => "UPDATE days SET invocations = ?2 WHERE id = ?1",
+        _ => "UPDATE days SET invocations = invocations + 1 WHERE id = ?1",
     };
-    tx.prepare_cached(sql)?.execute((day, count))?;
+    let changed = tx.prepare_cached(sql)?.execute([day])?;
+    if changed != 1 {
+        return Err(Error::Internal(format!("day {day} has no count, and had {count}")));
+    }
     known::set_invocations_on(day, count);
     Ok(())
 }

@@ -160,25 +160,32 @@ mod tests {
     fn what_executions_point_to_stays_with_them() {
         let mut connection = Connection::open_in_memory().expect("memory");
         migrate(&mut connection).expect("an empty file");
-        // Their own foreign keys are not looked at here.
-        let rows = "PRAGMA foreign_keys = 0;
+        let rows = "INSERT INTO contents (id, sha256, bytes) VALUES (1, zeroblob(32), x'3a');
+             INSERT INTO invocations (id, invoke_id, name, description, type, content, timeout_s,
+                 termination_mode, survive_restarts, repeat_mode, secrets_are_names, content_bytes_max,
+                 parameter_passing, created_at_ms)
+             SELECT value, unhex(printf('%032x', value)), '', '', 'RunShellScript', 1, 1, 'Process', 0,
+                 'Once', 0, 1, 'Text', 0
+             FROM json_each('[1, 2]');
              INSERT INTO instances (id, instance_id, name, os_type, state, executor, agent_status,
                  agent_version, registered_at_ms, updated_at_ms)
              VALUES (1, 'a', '', 'Linux', 'Running', '', 'Online', '', 0, 0),
                  (2, 'b', '', 'Linux', 'Running', '', 'Online', '', 0, 0);
              INSERT INTO fires (id, invocation, fire_at_ms, disposition, unfinished, dealt_at_ms)
-             VALUES (1, 1, 0, 'Started', 1, 0), (2, 1, 0, 'Started', 1, 0);
-             INSERT INTO executions (fire, instance, attempt, status)
-             VALUES (1, 1, 1, 'Pending'), (2, 1, 1, 'Pending')";
+             VALUES (1, 1, 0, 'Started', 1, 0), (2, 2, 0, 'Started', 1, 0);
+             INSERT INTO executions (id, fire, instance, attempt, status)
+             VALUES (1, 1, 1, 1, 'Pending'), (2, 2, 1, 1, 'Pending');
+             INSERT INTO outputs (execution, bytes, runs) VALUES (1, x'61', x'01'), (2, x'61', x'01')";
         connection.execute_batch(rows).expect("sound rows");
         let refused = connection.execute("DELETE FROM instances WHERE id = 1", ());
         assert!(refused.expect_err("it has executions").to_string().contains("has executions"));
         connection.execute("DELETE FROM instances WHERE id = 2", ()).expect("it has none");
-        connection.execute("DELETE FROM fires WHERE id = 1", ()).expect("not the newest");
-        let left = connection.query_row("SELECT group_concat(fire) FROM executions", (), |row| {
-            row.get::<_, String>(0)
-        });
-        assert_eq!(left.expect("one"), "2");
+        connection.execute("DELETE FROM invocations WHERE id = 1", ()).expect("not the newest");
+        let left = "SELECT (SELECT group_concat(fire) FROM executions), group_concat(execution) FROM outputs";
+        let left: (String, String) = connection
+            .query_row(left, (), |row| Ok((row.get(0)?, row.get(1)?)))
+            .expect("what is left");
+        assert_eq!(left, ("2".to_owned(), "2".to_owned()));
     }
 
     fn tables(connection: &Connection) -> i64 {

@@ -26,9 +26,9 @@ pub const CASES: [Case; 7] = [
     Case { engine: "adjutant", package: "adjutant", name: "one instance", one_of: 1 },
     Case { engine: "honker", package: "honker", name: "bare loop", one_of: 1 },
     Case { engine: "effectum", package: "effectum", name: "one worker", one_of: 1 },
-    Case { engine: "apalis", package: "apalis-sqlite", name: "one worker", one_of: 5 },
-    Case { engine: "fang", package: "fang", name: "1 worker", one_of: 50 },
-    Case { engine: "fang", package: "fang", name: "8 workers", one_of: 50 },
+    Case { engine: "apalis", package: "apalis-sqlite", name: "one worker", one_of: 50 },
+    Case { engine: "fang", package: "fang", name: "1 worker", one_of: 500 },
+    Case { engine: "fang", package: "fang", name: "8 workers", one_of: 500 },
 ];
 
 impl Case {

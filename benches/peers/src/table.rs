@@ -32,7 +32,7 @@ impl Line {
         }
     }
 
-    fn cells(&self) -> [String; 7] {
+    fn cells(&self) -> [String; 8] {
         let version = self.version.as_deref().unwrap_or("?");
         [
             format!("{} {version}, {}", self.engine, self.case),
@@ -40,7 +40,8 @@ impl Line {
             thousands(self.jobs),
             self.durability(),
             rates(self.jobs, self.runs.iter().map(|run| run.stored_seconds)),
-            rates(self.jobs, self.runs.iter().map(|run| run.executed_seconds)),
+            rates(self.jobs, self.runs.iter().filter_map(executed_alone)),
+            rates(self.jobs, self.runs.iter().map(end_to_end)),
             self.notes(),
         ]
     }
@@ -68,9 +69,6 @@ impl Line {
 
     fn notes(&self) -> String {
         let mut notes = Vec::new();
-        if self.runs.iter().any(|run| run.end_to_end) {
-            notes.push("executed: end to end".to_owned());
-        }
         let twice: Vec<usize> = self.runs.iter().map(|run| run.ran_twice).collect();
         if twice.iter().any(|&jobs| jobs > 0) {
             let twice: Vec<String> = twice.iter().map(usize::to_string).collect();
@@ -82,7 +80,16 @@ impl Line {
 }
 
 pub fn print(lines: &[Line]) {
-    let head = ["engine", "setting", "jobs", "journal, synchronous", "stored/s", "executed/s", ""];
+    let head = [
+        "engine",
+        "setting",
+        "jobs",
+        "journal, synchronous",
+        "stored/s",
+        "executed/s",
+        "end to end/s",
+        "",
+    ];
     let mut table = vec![head.map(str::to_owned)];
     table.extend(lines.iter().map(Line::cells));
     let width = |column: usize| table.iter().map(|row| row[column].chars().count()).max();
@@ -95,6 +102,16 @@ pub fn print(lines: &[Line]) {
             println!("|{}|", rules.collect::<Vec<_>>().join("|"));
         }
     }
+}
+
+/// From the start of the workers, where that can be told.
+fn executed_alone(run: &Report) -> Option<f64> {
+    (!run.end_to_end).then_some(run.executed_seconds)
+}
+
+/// From the first job asked for to the last end on record.
+fn end_to_end(run: &Report) -> f64 {
+    run.executed_seconds + if run.end_to_end { 0.0 } else { run.stored_seconds }
 }
 
 /// The median, and the range where there is one.

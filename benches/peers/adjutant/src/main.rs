@@ -12,7 +12,7 @@ const INSTANCES: usize = 100;
 /// Tasks that submit or wait at a time.
 const TASKS: usize = 64;
 /// Executions at a time.
-const CONCURRENCY: usize = 10_000;
+const CONCURRENCY: usize = 100_000;
 
 fn main() -> ExitCode {
     harness::main(EqualBy::Engine, run)
