@@ -234,31 +234,26 @@ impl Store {
 
 /// Does something within a transaction, and undoes all of it if it fails.
 pub(crate) fn apart<T>(tx: Tx<'_>, op: impl FnOnce() -> Result<T>) -> Result<T> {
-    tx.prepare_cached("SAVEPOINT apart")?.execute(())?;
-    let counted = tally::so_far();
-    let done = op();
-    if done.is_err() {
-        if tx.is_autocommit() {
-            // All of the transaction has been undone, this with it.
-            return done;
-        }
-        undo_to(tx, "apart", counted)?;
-    }
-    tx.prepare_cached("RELEASE apart")?.execute(())?;
-    done
+    in_savepoint(tx, op, false)
 }
 
 /// Does something within a transaction, and undoes all of it.
 pub(crate) fn trial<T>(tx: Tx<'_>, op: impl FnOnce() -> Result<T>) -> Result<T> {
-    tx.prepare_cached("SAVEPOINT trial")?.execute(())?;
+    in_savepoint(tx, op, true)
+}
+
+fn in_savepoint<T>(tx: Tx<'_>, op: impl FnOnce() -> Result<T>, is_trial: bool) -> Result<T> {
+    tx.prepare_cached("SAVEPOINT apart")?.execute(())?;
     let counted = tally::so_far();
     let done = op();
     if done.is_err() && tx.is_autocommit() {
         // All of the transaction has been undone, this with it.
         return done;
     }
-    undo_to(tx, "trial", counted)?;
-    tx.prepare_cached("RELEASE trial")?.execute(())?;
+    if done.is_err() || is_trial {
+        undo_to(tx, "apart", counted)?;
+    }
+    tx.prepare_cached("RELEASE apart")?.execute(())?;
     done
 }
 

@@ -14,7 +14,7 @@ pub(super) fn count_invocation(tx: Tx<'_>, now_ms: i64) -> Result<()> {
     let count = invocations(tx, now_ms)? + 1;
     let sql = match count {
         1 => "INSERT INTO days (id, invocations) VALUES (?1, 1)",
-        // Half the work of an INSERT with ON CONFLICT.
+        // Less work than an INSERT with ON CONFLICT.
         _ => "UPDATE days SET invocations = invocations + 1 WHERE id = ?1",
     };
     let changed = tx.prepare_cached(sql)?.execute([day])?;

@@ -11,7 +11,7 @@ use harness::{EqualBy, Executed, Result, Setting, Times, Work};
 const INSTANCES: usize = 100;
 /// Tasks that submit or wait at a time.
 const TASKS: usize = 64;
-/// Executions at a time.
+/// Executions at a time: as many as there are jobs.
 const CONCURRENCY: usize = 100_000;
 
 fn main() -> ExitCode {
