@@ -7,13 +7,14 @@ mod usage;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use adjutant::{
     ClosureExecutor, Engine, EngineBuilder, Error, ExecutionStatus, Instance, InstanceId, LOCAL,
-    Limits, RunCommand,
+    Limits, Metrics, RunCommand,
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::task::JoinSet;
@@ -90,55 +91,102 @@ impl Plan {
     }
 }
 
-/// Carries a plan out in a folder. The engine is in `running` for as long as it runs, for whoever does not
-/// wait for the end.
+/// Carries a plan out in a folder; none if that is interrupted.
 pub(crate) async fn measure(
     plan: &Plan,
     folder: &Path,
-    running: &mut Option<Engine>,
-) -> Result<Report, Failure> {
+    interrupted: impl Future<Output = ()>,
+) -> Result<Option<Report>, Failure> {
     let database = folder.join("load.db");
-    let engine = running.insert(plan.builder(&database).open().await?);
-    register(engine, plan).await?;
-    close(running).await;
+    let mut interrupted = pin!(interrupted);
+
+    let registering = async |engine: Engine| register(&engine, plan).await;
+    if in_engine(plan, &database, interrupted.as_mut(), registering).await?.is_none() {
+        return Ok(None);
+    }
     let empty = size(&database)?;
+    let loading = async |engine: Engine| Loaded::of(&engine, plan).await;
+    let Some(loaded) = in_engine(plan, &database, interrupted, loading).await? else {
+        return Ok(None);
+    };
+    Ok(Some(loaded.report(plan, size(&database)?.saturating_sub(empty))))
+}
 
-    let engine = running.insert(plan.builder(&database).open().await?);
-    let (before, used) = (engine.metrics(), Usage::now()?);
-    let began = Instant::now();
-    let bar = bar(plan.executions());
-    let runs = submit_all(engine, plan, began);
-    let (submitted, took) = tokio::try_join!(runs, all_ended(engine, plan, began, &bar))?;
-    let used = Usage::now()?.since(&used);
-    bar.finish_and_clear();
-    let metrics = engine.metrics();
-    let end_to_end = submitted.ends.collect().await?;
-    close(running).await;
+/// Does something in an engine that runs for as long as it takes; none if it is interrupted. An opening is
+/// waited for all the same: left half way it would still make files.
+async fn in_engine<T>(
+    plan: &Plan,
+    database: &Path,
+    interrupted: impl Future<Output = ()>,
+    work: impl AsyncFnOnce(Engine) -> Result<T, Failure>,
+) -> Result<Option<T>, Failure> {
+    let engine = plan.builder(database).open().await?;
+    let done = tokio::select! {
+        done = work(engine.clone()) => Some(done),
+        () = interrupted => None,
+    };
+    engine.shutdown(Duration::ZERO).await;
+    done.transpose()
+}
 
-    let executions = plan.executions();
-    let succeeded = metrics.ended.get(ExecutionStatus::Success).min(executions);
-    let commits = metrics.commits - before.commits;
-    Ok(Report {
-        invocations: plan.invocations,
-        instances: plan.instances,
-        executions,
-        executor: plan.work,
-        concurrency: plan.concurrency,
-        submitters: plan.submitters,
-        failed: executions - succeeded,
-        seconds: took.as_secs_f64(),
-        executions_per_second: rate(succeeded, took),
-        invocations_per_second: rate(plan.invocations, submitted.took),
-        submit_ms: Latencies::of(submitted.waits),
-        queue_ms: Latencies::of_histogram(&metrics.queue_time_us),
-        end_to_end_ms: Sampled::of(end_to_end),
-        commits,
-        writes_per_commit: (metrics.writes - before.writes) as f64 / commits.max(1) as f64,
-        database_bytes_per_execution: size(&database)?.saturating_sub(empty) as f64
-            / executions as f64,
-        peak_rss_bytes: used.peak_rss_bytes,
-        cpu_seconds: used.cpu.as_secs_f64(),
-    })
+/// What there is to tell of all runs.
+struct Loaded {
+    took: Duration,
+    submits: Vec<Duration>,
+    submits_took: Duration,
+    ends: Vec<Duration>,
+    used: Usage,
+    before: Metrics,
+    after: Metrics,
+}
+
+impl Loaded {
+    async fn of(engine: &Engine, plan: &Plan) -> Result<Self, Failure> {
+        let (before, used) = (engine.metrics(), Usage::now()?);
+        let began = Instant::now();
+        let bar = bar(plan.executions());
+        let runs = submit_all(engine, plan, began);
+        let (submitted, took) = tokio::try_join!(runs, all_ended(engine, plan, began, &bar))?;
+        let used = Usage::now()?.since(&used);
+        bar.finish_and_clear();
+        let after = engine.metrics();
+        Ok(Self {
+            took,
+            submits: submitted.waits,
+            submits_took: submitted.took,
+            ends: submitted.ends.collect().await?,
+            used,
+            before,
+            after,
+        })
+    }
+
+    fn report(self, plan: &Plan, database_bytes: u64) -> Report {
+        let executions = plan.executions();
+        let succeeded = self.after.ended.get(ExecutionStatus::Success).min(executions);
+        let commits = self.after.commits - self.before.commits;
+        let writes = self.after.writes - self.before.writes;
+        Report {
+            invocations: plan.invocations,
+            instances: plan.instances,
+            executions,
+            executor: plan.work,
+            concurrency: plan.concurrency,
+            submitters: plan.submitters,
+            failed: executions - succeeded,
+            seconds: self.took.as_secs_f64(),
+            executions_per_second: rate(succeeded, self.took),
+            invocations_per_second: rate(plan.invocations, self.submits_took),
+            submit_ms: Latencies::of(self.submits),
+            queue_ms: Latencies::of_histogram(&self.after.queue_time_us),
+            end_to_end_ms: Sampled::of(self.ends),
+            commits,
+            writes_per_commit: writes as f64 / commits.max(1) as f64,
+            database_bytes_per_execution: database_bytes as f64 / executions as f64,
+            peak_rss_bytes: self.used.peak_rss_bytes,
+            cpu_seconds: self.used.cpu.as_secs_f64(),
+        }
+    }
 }
 
 fn rate(count: u64, time: Duration) -> f64 {
@@ -254,14 +302,6 @@ async fn all_ended(
             return Ok(began.elapsed());
         }
     }
-}
-
-/// Ends the engine; what SQLite still had in its log is in the file then.
-async fn close(running: &mut Option<Engine>) {
-    if let Some(engine) = running {
-        engine.shutdown(Duration::ZERO).await;
-    }
-    running.take();
 }
 
 /// The size of the database, with what is not in its file yet.

@@ -104,21 +104,15 @@ pub(super) async fn load(db: Option<PathBuf>, load: Load, json: bool) -> Result<
     let interrupts = Interrupts::catch()?;
     let interrupted = interrupts.next();
     let folder = temporary(&beside(db)?)?;
-    let mut engine = None;
-    let measured = tokio::select! {
-        measured = load::measure(&plan, folder.path(), &mut engine) => Some(measured),
-        () = interrupted => None,
-    };
-    if let Some(engine) = engine.take() {
-        engine.shutdown(Duration::ZERO).await;
-    }
+    let measured = load::measure(&plan, folder.path(), interrupted).await;
     let place = folder.path().to_owned();
     let removed = folder.close();
-    let Some(report) = measured.transpose()? else {
+    let report = measured?;
+    removed.map_err(|error| Failure::system(format_args!("remove {}", place.display()), &error))?;
+    let Some(report) = report else {
         ui::note("interrupted; nothing of it is kept");
         return Ok(INTERRUPTED);
     };
-    removed.map_err(|error| Failure::system(format_args!("remove {}", place.display()), &error))?;
     tell(&report, json)
 }
 

@@ -204,7 +204,8 @@ impl EngineBuilder {
         self
     }
 
-    /// Opens the engine on the tokio runtime that this is called on.
+    /// Opens the engine on the tokio runtime that this is called on. If the future is dropped before it
+    /// is ready, what it was doing to the file goes on in the background and is closed then.
     ///
     /// # Errors
     ///

@@ -92,19 +92,24 @@ fn it_works_beside_the_database_that_is_named() {
 
 #[test]
 fn an_interrupted_one_leaves_nothing() {
-    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+    // How far it has come: its folder, then files of an engine that is being opened.
+    for (signal, reached) in [Signal::INT, Signal::TERM, Signal::HUP]
+        .into_iter()
+        .flat_map(|signal| ["", "load.db", "load.db-wal", "load.db-shm"].map(|file| (signal, file)))
+    {
         let place = Place::new();
         let load = place.start(&["load", "--invocations", "1", "--executor", "sleep:60000"]);
-        while left(&place).is_empty() {
+        while !left(&place).iter().any(|folder| place.path(folder).join(reached).exists()) {
             std::thread::yield_now();
         }
         load.signal(signal);
         let done = load.end();
-        assert_eq!(done.code, Some(130), "{}", done.err);
+        assert_eq!(done.code, Some(130), "{reached}: {}", done.err);
         assert_eq!(
             (done.err.as_str(), done.out.as_str()),
-            ("adjutant: interrupted; nothing of it is kept\n", "")
+            ("adjutant: interrupted; nothing of it is kept\n", ""),
+            "{reached}"
         );
-        assert_eq!(left(&place), [""; 0]);
+        assert_eq!(left(&place), [""; 0], "{reached}");
     }
 }
