@@ -330,3 +330,20 @@ fn bar(executions: u64) -> ProgressBar {
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Left half way it would make files in a folder that is being removed.
+    #[tokio::test]
+    async fn an_opening_is_waited_for_however_early_it_is_interrupted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let work = Work::Noop;
+        let plan = Plan { invocations: 1, instances: 1, concurrency: 1, work, submitters: 1 };
+        let measured = measure(&plan, folder.path(), std::future::ready(())).await;
+        assert!(measured.expect("a new file").is_none());
+        assert!(folder.path().join("load.db").exists());
+        folder.close().expect("nobody uses it");
+    }
+}

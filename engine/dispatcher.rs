@@ -27,7 +27,6 @@ use crate::clock::{Clock, now_ms};
 use crate::command::content::Content;
 use crate::command::template::{Facts, Template};
 use crate::config::Config;
-use crate::error::Error;
 use crate::event::{Change, Hub};
 use crate::execution::{Outcome, StopOrder, StopReason, Verdict};
 use crate::executor::{DynExecutor, ExecutionContext, Resumption, Scratch, Surroundings, Task};
@@ -39,10 +38,10 @@ use crate::output::{DeliveryStatus, WholeOutputs};
 use crate::secret::DynSecretResolver;
 use crate::sink::Sinks;
 use crate::status::ExecutionStatus;
+use crate::store::Store;
 use crate::store::claims::Claimed;
-use crate::store::executions::{self, Ended, Finished, GoingOn};
+use crate::store::executions::{Ended, Finished, GoingOn};
 use crate::store::instances::Target;
-use crate::store::{Store, Tx};
 
 use admission::Admission;
 use claim::{ClaimedFire, ClaimedWork};
@@ -375,7 +374,7 @@ impl Loop {
             }
             Err(error) => {
                 self.give_up(&plan);
-                if matches!(error, Error::Internal(_)) {
+                if error.is_of_a_record() {
                     self.write_apart(&over).await;
                     // Without them the claim may go through; if not, it waits for news.
                     self.claims_fail = over.is_empty();
@@ -396,11 +395,17 @@ impl Loop {
     /// One record that contradicts its execution must not keep the others from being written.
     async fn write_apart(&mut self, over: &Arc<Vec<Over>>) {
         for (n, one) in over.iter().enumerate() {
-            let shared = Arc::clone(over);
-            let op = move |tx: Tx<'_>| executions::finish(tx, &[&shared[n].ended], true);
-            match self.resources.store.write(op).await {
+            match self.steps.write_apart(over, n).await {
                 Ok(finished) => self.act_on(std::slice::from_ref(one), finished),
-                Err(error) => tracing::error!(%error, "the end of an execution cannot be recorded"),
+                Err(error) => {
+                    tracing::error!(%error, "the end of an execution cannot be recorded");
+                    // It has ended all the same.
+                    self.resources.hub.close_outputs(std::iter::once(one.ended.id));
+                    match self.steps.give_way(over, n).await {
+                        Ok(released) => self.backlog.release(released),
+                        Err(error) => tracing::error!(%error, "what waited for it goes on waiting"),
+                    }
+                }
             }
         }
     }
@@ -408,8 +413,7 @@ impl Loop {
     /// Tells of what has ended, and sees to what that has led to.
     fn act_on(&mut self, over: &[Over], finished: Finished) {
         self.tell(over, &finished);
-        self.backlog.release(finished.released);
-        self.backlog.admit(finished.admitted);
+        self.backlog.release(finished.released.into_iter().chain(finished.admitted));
     }
 
     fn start_all(&mut self, work: ClaimedWork, plan: &slots::Plan, at: ClaimedAt) {

@@ -291,8 +291,15 @@ impl From<rusqlite::Error> for Error {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StorageErrorKind::Corrupt,
             Some(ErrorCode::SystemIoFailure) => StorageErrorKind::Io,
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StorageErrorKind::Busy,
-            Some(ErrorCode::ConstraintViolation) => StorageErrorKind::Record,
-            _ => StorageErrorKind::Other,
+            Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig) => StorageErrorKind::Record,
+            Some(_) => StorageErrorKind::Other,
+            None => match error {
+                rusqlite::Error::FromSqlConversionFailure(..)
+                | rusqlite::Error::IntegralValueOutOfRange(..)
+                | rusqlite::Error::InvalidColumnType(..)
+                | rusqlite::Error::Utf8Error(..) => StorageErrorKind::Record,
+                _ => StorageErrorKind::Other,
+            },
         };
         storage(kind, error.to_string())
     }

@@ -106,7 +106,10 @@ pub(super) async fn load(db: Option<PathBuf>, load: Load, json: bool) -> Result<
     let folder = temporary(&beside(db)?)?;
     let measured = load::measure(&plan, folder.path(), interrupted).await;
     let place = folder.path().to_owned();
+    // A signal that came now would leave some of it.
+    let removing = interrupts.next();
     let removed = folder.close();
+    drop(removing);
     let report = measured?;
     removed.map_err(|error| Failure::system(format_args!("remove {}", place.display()), &error))?;
     let Some(report) = report else {

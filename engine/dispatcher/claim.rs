@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::store::claims::{self, Claim, Claimed};
+use crate::store::claims::{self, Claim, Claimed, Released};
 use crate::store::{Tx, fires, invocations};
 
 use super::orders::{Berth, Orders};
@@ -31,14 +31,13 @@ pub(super) struct ClaimedFire {
 pub(super) fn claim(
     tx: Tx<'_>,
     plan: &Plan,
-    admitted: Vec<(i64, i64)>,
+    admitted: Vec<Released>,
     orders: &Arc<Orders>,
     now_ms: i64,
 ) -> Result<ClaimedWork> {
     let mut work = ClaimedWork::default();
     let mut left = plan.room;
-    for (fire, instance) in admitted {
-        let waiting = Waiting::released(fire, Some(instance));
+    for waiting in admitted.into_iter().map(Waiting::released) {
         match left {
             0 => work.taken.unserved.push(waiting),
             _ => left -= work.serve(tx, waiting, 1, orders, now_ms)?,

@@ -9,7 +9,7 @@ use crate::execution::{StopOrder, Unended};
 use crate::executor::{self, Scratch};
 use crate::id::ExecutionId;
 use crate::invocation::Job;
-use crate::store::claims::Claimed;
+use crate::store::claims::{Claimed, Released};
 use crate::store::executions::SoleFire;
 
 use super::sync::{Mutex, MutexGuard, Notify};
@@ -41,8 +41,8 @@ pub(crate) struct Launch {
 pub(super) struct Mail {
     launches: Vec<Launch>,
     stops: Vec<(ExecutionId, StopOrder)>,
-    /// Fires of which executions wait for a place again.
-    pub released: Vec<i64>,
+    /// What waits for a place again.
+    pub released: Vec<Released>,
     /// New executions that wait have been stored.
     pub new_work: bool,
 }
@@ -199,9 +199,9 @@ impl Line {
         self.0.wake.notify_one();
     }
 
-    /// Executions of these fires are to be tried again now.
-    pub(crate) fn release(&self, fires: impl IntoIterator<Item = i64>) {
-        self.0.state().mail.released.extend(fires);
+    /// Executions may be claimed that could not before.
+    pub(crate) fn release(&self, released: impl IntoIterator<Item = Released>) {
+        self.0.state().mail.released.extend(released);
         self.0.wake.notify_one();
     }
 

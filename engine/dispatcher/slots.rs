@@ -3,10 +3,12 @@
 //! stay in the database.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crate::invocation::Job;
 use crate::invocation::rate_control::{PRIORITY, PRIORITY_MAX};
+use crate::store::claims::Released;
 use crate::store::fires::{FireLimits, Terms};
 
 /// Fires that are known here at a time, of those that go before most others and of those that do not;
@@ -32,6 +34,11 @@ pub(super) struct Waiting {
     pub terms: Option<Terms>,
 }
 
+/// The rows of the instances it may be on.
+fn instances_of(released: Released) -> RangeInclusive<i64> {
+    released.instance.map_or(1..=i64::MAX, |one| one..=one)
+}
+
 /// The priority of what waits, with its age.
 fn level(terms: &Terms, now_ms: i64) -> u8 {
     let levels = now_ms.saturating_sub(terms.since_ms).max(0) / AGEING_MS;
@@ -45,10 +52,14 @@ impl Waiting {
         Self { fire, after: 0, until: i64::MAX, job: None, terms: Some(terms) }
     }
 
-    /// All of a fire, or what it has on one instance, of which no more is known.
-    pub(super) fn released(fire: i64, instance: Option<i64>) -> Self {
-        let (after, until) = instance.map_or((0, i64::MAX), |only| (only - 1, only));
-        Self { fire, after, until, job: None, terms: None }
+    /// What a fire has on these instances, of which no more is known.
+    fn on(fire: i64, instances: RangeInclusive<i64>) -> Self {
+        let (first, last) = instances.into_inner();
+        Self { fire, after: first - 1, until: last, job: None, terms: None }
+    }
+
+    pub(super) fn released(released: Released) -> Self {
+        Self::on(released.fire, instances_of(released))
     }
 
     pub(super) fn limits(&self) -> Option<&Arc<FireLimits>> {
@@ -187,17 +198,17 @@ impl Backlog {
         self.may_have_new = true;
     }
 
-    /// Fires that were served have executions to claim again.
-    pub(super) fn release(&mut self, fires: impl IntoIterator<Item = i64>) {
-        let released = fires.into_iter().map(|fire| Waiting::released(fire, None));
-        self.turn.entry(PRIORITY).or_default().extend(released);
-    }
-
-    /// Fires have an execution to claim again on an instance.
-    pub(super) fn admit(&mut self, fires: impl IntoIterator<Item = (i64, i64)>) {
-        let admitted =
-            fires.into_iter().map(|(fire, instance)| Waiting::released(fire, Some(instance)));
-        self.turn.entry(PRIORITY).or_default().extend(admitted);
+    /// Fires have executions to claim again. Each has one turn for all that have come together, however many
+    /// those are, and is looked through from the first of their instances to the last.
+    pub(super) fn release(&mut self, released: impl IntoIterator<Item = Released>) {
+        let mut fires = BTreeMap::<i64, RangeInclusive<i64>>::new();
+        for one in released {
+            let (first, last) = instances_of(one).into_inner();
+            let all = fires.entry(one.fire).or_insert(first..=last);
+            *all = first.min(*all.start())..=last.max(*all.end());
+        }
+        let waiting = fires.into_iter().map(|(fire, instances)| Waiting::on(fire, instances));
+        self.turn.entry(PRIORITY).or_default().extend(waiting);
     }
 
     /// An execution within these limits runs, whether or not there was room for it.
@@ -636,6 +647,18 @@ mod tests {
         backlog.expect_new();
         backlog.pass_over(6);
         assert_eq!(after(&backlog.plan(1, NOW)), Some([5; 2]));
+    }
+
+    /// Each would have its own share, be looked up for itself, and keep others from being looked for.
+    #[test]
+    fn what_a_fire_has_to_claim_again_has_one_turn() {
+        let on = |fire, instance| Released { fire, instance };
+        let mut backlog = empty();
+        backlog.release([on(2, Some(7)), on(1, Some(9)), on(1, Some(3)), on(2, None)]);
+        backlog.release([on(1, Some(4))]);
+        let turn = backlog.plan(8, NOW).turn;
+        let turn: Vec<_> = turn.iter().map(|(one, _)| (one.fire, one.after, one.until)).collect();
+        assert_eq!(turn, [(1, 2, 9), (2, 0, i64::MAX), (1, 3, 4)]);
     }
 
     #[test]

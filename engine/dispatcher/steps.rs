@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::clock::{Clock, now_ms};
 use crate::error::{Error, Result};
+use crate::store::claims::Released;
 use crate::store::executions::{self, Ended, Finished};
 use crate::store::{Store, Tx};
 
@@ -105,6 +106,20 @@ impl Steps {
         });
     }
 
+    /// Writes down one of the ends that could not be written together.
+    pub(super) async fn write_apart(&self, over: &Arc<Vec<Over>>, one: usize) -> Result<Finished> {
+        self.disk.write_one(over, one, |tx, ended| executions::finish(tx, &[ended], true)).await
+    }
+
+    /// Lets go on what waited for an execution whose end cannot be written down.
+    pub(super) async fn give_way(
+        &self,
+        over: &Arc<Vec<Over>>,
+        one: usize,
+    ) -> Result<Vec<Released>> {
+        self.disk.write_one(over, one, executions::give_way).await
+    }
+
     /// The next step to act on, in the order in which they came to disk: nothing is told of an invocation
     /// after its end. None if none is under way; may be dropped and called again without losing one.
     pub(super) async fn next(&mut self) -> Option<Step> {
@@ -135,21 +150,42 @@ impl Steps {
 }
 
 impl Disk {
-    /// Writes a step until the database takes it: what has ended must not be forgotten because a disk is
-    /// full. Gives up only when the engine is being stopped; the next one will find the executions
-    /// running and say so in their records.
+    /// Writes until the database takes it.
     async fn write(&self, over: &Arc<Vec<Over>>, plan: &Arc<Plan>) -> Result<Written> {
         loop {
-            let error = match self.try_write(Arc::clone(over), Arc::clone(plan)).await {
-                Ok(written) => return Ok(written),
-                Err(error) => error,
-            };
-            tracing::error!(%error, waiting = over.len(), "ends of executions are not on disk yet");
-            if matches!(error, Error::Internal(_)) || self.orders.phase() == Phase::Stopping {
-                return Err(error);
+            match self.try_write(Arc::clone(over), Arc::clone(plan)).await {
+                Err(error) if self.is_to_try_again(&error).await => {}
+                written => return written,
             }
-            self.clock.sleep(RETRY_AFTER).await;
         }
+    }
+
+    async fn write_one<T: Send + 'static>(
+        &self,
+        over: &Arc<Vec<Over>>,
+        one: usize,
+        write: fn(Tx<'_>, &Ended) -> Result<T>,
+    ) -> Result<T> {
+        loop {
+            let over = Arc::clone(over);
+            let write = move |tx: Tx<'_>| write(tx, &over[one].ended);
+            match self.store.write(write).await {
+                Err(error) if self.is_to_try_again(&error).await => {}
+                written => return written,
+            }
+        }
+    }
+
+    /// Waits for another try: what has ended must not be forgotten because a disk is full. There is none if
+    /// a record is to blame, or when the engine is being stopped; the next one will find the executions
+    /// running and say so in their records.
+    async fn is_to_try_again(&self, error: &Error) -> bool {
+        if error.is_of_a_record() || self.orders.phase() == Phase::Stopping {
+            return false;
+        }
+        tracing::error!(%error, "ends of executions are not on disk yet");
+        self.clock.sleep(RETRY_AFTER).await;
+        true
     }
 
     async fn try_write(&self, over: Arc<Vec<Over>>, plan: Arc<Plan>) -> Result<Written> {

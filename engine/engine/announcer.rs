@@ -46,8 +46,8 @@ impl Announcer {
             self.new_work();
             self.wake_scheduler();
         }
-        if let Some(dispatcher) = self.dispatcher.as_ref().filter(|_| !step.retried.is_empty()) {
-            dispatcher.release(step.retried.iter().copied());
+        if let Some(dispatcher) = self.dispatcher.as_ref().filter(|_| !step.released.is_empty()) {
+            dispatcher.release(step.released.iter().copied());
         }
         for late_ms in &step.late_ms {
             self.meters.time_between(Measured::FireLateness, 0, *late_ms);

@@ -70,7 +70,7 @@ impl Engine {
         self.write_step(move |tx| {
             check(tx, &instance)?;
             let before = instances::find(tx, &instance.instance_id)?;
-            let retried = instances::upsert(tx, &instance, now_ms)?.into_iter().collect();
+            let released = instances::upsert(tx, &instance, now_ms)?;
             let was_local = before.is_some_and(|before| before.instance.executor == LOCAL);
             let booted = match &boot_id {
                 None => Step::default(),
@@ -82,7 +82,7 @@ impl Engine {
                     Step::default()
                 }
             };
-            Ok(Step { retried, ..booted })
+            Ok(Step { released, ..booted })
         })
         .await
         .map(drop)

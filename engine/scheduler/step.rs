@@ -1,14 +1,12 @@
 //! The parts of the scheduler that run inside a transaction: what is due becomes fires, and timers
 //! move on to their next nominal time in the same commit.
 
-use std::collections::BTreeSet;
-
 use crate::error::{Error, Result};
 use crate::execution::StopReason;
 use crate::gate::WaveDecision;
 use crate::id::InvokeId;
 use crate::invocation::fire::{Fire, FireDisposition, PAUSED};
-use crate::store::claims;
+use crate::store::claims::{self, Released};
 use crate::store::executions::FinishedInvocations;
 use crate::store::fires;
 use crate::store::firing::{self, Fired};
@@ -41,8 +39,8 @@ pub(crate) struct Step {
     /// Executions that had to make room for later ones, or whose time was over.
     pub stopped: Vec<(InvokeId, StopReason, Stopped)>,
     pub finished: FinishedInvocations,
-    /// Fires of which executions are to be tried again now, or have been let loose.
-    pub retried: BTreeSet<i64>,
+    /// What may be claimed now: it is tried again, or has been let loose.
+    pub released: Vec<Released>,
     /// A wave that somebody has to decide about.
     pub wave: Option<DueWave>,
     /// How late the timers were that fired.
@@ -90,7 +88,7 @@ impl Step {
         })?;
         let retried = claims::release_due(tx, now_ms, RETRIES_MAX)?;
         step.more |= retried.len() == RETRIES_MAX;
-        step.retried = retried.into_iter().collect();
+        step.released.extend(retried);
         step.keep_deadlines(tx, now_ms)?;
         let next_wave_ms = step.let_waves_loose(tx, gate, now_ms)?;
         let next_due = [
@@ -145,7 +143,7 @@ impl Step {
 
     fn open(&mut self, tx: Tx<'_>, due: &DueWave) -> Result<()> {
         if deal_apart(tx, due.fire, || waves::open(tx, due))?.unwrap_or_default() {
-            self.retried.insert(due.fire);
+            self.released.push(Released { fire: due.fire, instance: None });
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::OptionalExtension;
+use rusqlite::{OptionalExtension, Row};
 
 use crate::error::{Error, Result};
 use crate::id::{ExecutionId, InstanceId};
@@ -128,6 +128,13 @@ pub(crate) fn claim(
     Ok(ClaimedFrom { claimed, more_after })
 }
 
+/// Executions of a fire that may be claimed now: on one instance, or on any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Released {
+    pub fire: i64,
+    pub instance: Option<i64>,
+}
+
 /// An execution that has ended before it started.
 #[derive(Debug)]
 pub(super) struct EndedEarly {
@@ -139,44 +146,43 @@ pub(super) struct EndedEarly {
 }
 
 /// Lets those go on that waited for executions which have ended before they started: others on their
-/// instances, and others of their invocation; the fires of all of these.
-pub(super) fn make_way(tx: Tx<'_>, fire: i64, ended: &[EndedEarly]) -> Result<Vec<i64>> {
-    let mut fires = Vec::new();
+/// instances, and others of their invocation.
+pub(super) fn make_way(tx: Tx<'_>, fire: i64, ended: &[EndedEarly]) -> Result<Vec<Released>> {
+    let mut released = Vec::new();
     for one in ended {
-        fires.extend(admit_next(tx, one.instance)?);
+        released.extend(admit_next(tx, one.instance)?);
     }
-    fires.extend(release_behind(tx, fire, ended)?);
-    Ok(fires)
+    released.extend(release_behind(tx, fire, ended)?);
+    Ok(released)
 }
 
-/// Lets those of their invocation go on that waited for executions which have ended before they started;
-/// their fires.
-pub(super) fn release_behind(tx: Tx<'_>, fire: i64, ended: &[EndedEarly]) -> Result<Vec<i64>> {
+/// Lets those of their invocation go on that waited for executions which have ended before they started.
+pub(super) fn release_behind(tx: Tx<'_>, fire: i64, ended: &[EndedEarly]) -> Result<Vec<Released>> {
     let repeats: bool = tx
         .prepare_cached(
             "SELECT v.overlap_policy IS NOT NULL FROM fires f JOIN invocations v ON v.id = f.invocation
              WHERE f.id = ?1",
         )?
         .query_row([fire], |row| row.get(0))?;
-    let mut fires = Vec::new();
+    let mut released = Vec::new();
     for one in ended.iter().filter(|one| repeats && one.was_next) {
-        fires.extend(release(tx, one.id)?);
+        released.extend(release(tx, one.id)?);
     }
-    Ok(fires)
+    Ok(released)
 }
 
 /// Lets all executions be claimed that wait for the end of one on an instance: it may run more at a time
-/// now; their fires.
-pub(crate) fn admit_on(tx: Tx<'_>, instance: i64) -> Result<Vec<i64>> {
-    let mut fires = Vec::new();
-    while let Some(fire) = admit_next(tx, instance)? {
-        fires.push(fire);
+/// now.
+pub(crate) fn admit_on(tx: Tx<'_>, instance: i64) -> Result<Vec<Released>> {
+    let mut released = Vec::new();
+    while let Some(next) = admit_next(tx, instance)? {
+        released.push(next);
     }
-    Ok(fires)
+    Ok(released)
 }
 
-/// Lets the oldest of the executions be claimed that wait for the end of one on an instance; its fire.
-pub(super) fn admit_next(tx: Tx<'_>, instance: i64) -> Result<Option<i64>> {
+/// Lets the oldest of the executions be claimed that wait for the end of one on an instance.
+pub(super) fn admit_next(tx: Tx<'_>, instance: i64) -> Result<Option<Released>> {
     let next = tx
         .prepare_cached(
             "SELECT id, fire FROM executions INDEXED BY executions_awaiting
@@ -187,7 +193,7 @@ pub(super) fn admit_next(tx: Tx<'_>, instance: i64) -> Result<Option<i64>> {
     let Some((id, fire)): Option<(i64, i64)> = next else { return Ok(None) };
     tx.prepare_cached("UPDATE executions SET awaits_instance = NULL WHERE id = ?1")?
         .execute([id])?;
-    Ok(Some(fire))
+    Ok(Some(Released { fire, instance: Some(instance) }))
 }
 
 /// Lets all executions be claimed that wait for the end of one on their instance: the dispatcher will see
@@ -202,17 +208,17 @@ pub(crate) fn admit_all(tx: Tx<'_>) -> Result<()> {
 }
 
 /// Lets up to `max` executions be claimed whose time to be tried again has come, those first that
-/// have waited longest; the fire of each.
-pub(crate) fn release_due(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<i64>> {
+/// have waited longest.
+pub(crate) fn release_due(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<Released>> {
     let mut update = tx.prepare_cached(
         "UPDATE executions SET status = ?3, retry_at_ms = NULL WHERE status = 'Scheduled' AND id IN (
              SELECT id FROM executions INDEXED BY executions_by_retry
              WHERE retry_at_ms <= ?1 ORDER BY retry_at_ms, id LIMIT ?2)
-         RETURNING fire",
+         RETURNING fire, instance",
     )?;
     let target = Cause::Released.target().as_str();
-    let fires = update.query_map((now_ms, max as i64, target), |row| row.get(0))?;
-    Ok(fires.collect::<rusqlite::Result<_>>()?)
+    let released = update.query_map((now_ms, max as i64, target), read_released)?;
+    Ok(released.collect::<rusqlite::Result<_>>()?)
 }
 
 /// When the next execution is tried again.
@@ -226,9 +232,9 @@ pub(crate) fn next_retry_ms(tx: Tx<'_>) -> Result<Option<i64>> {
     Ok(next)
 }
 
-/// Lets the execution that waited for the end of this one be claimed; its fire.
-pub(super) fn release(tx: Tx<'_>, ended: ExecutionId) -> Result<Option<i64>> {
-    let fire = tx
+/// Lets the execution that waited for the end of this one be claimed.
+pub(super) fn release(tx: Tx<'_>, ended: ExecutionId) -> Result<Option<Released>> {
+    let released = tx
         .prepare_cached(
             "UPDATE executions SET status = ?2 WHERE status = 'Scheduled' AND id = (
                  SELECT w.id FROM executions e JOIN fires f ON f.id = e.fire
@@ -238,9 +244,13 @@ pub(super) fn release(tx: Tx<'_>, ended: ExecutionId) -> Result<Option<i64>> {
                      AND w.fire = wf.id AND w.instance = e.instance AND w.status = 'Scheduled'
                      AND w.retry_at_ms IS NULL
                  ORDER BY wf.id LIMIT 1)
-             RETURNING fire",
+             RETURNING fire, instance",
         )?
-        .query_row((ended.0, Cause::Released.target().as_str()), |row| row.get(0))
+        .query_row((ended.0, Cause::Released.target().as_str()), read_released)
         .optional()?;
-    Ok(fire)
+    Ok(released)
+}
+
+fn read_released(row: &Row<'_>) -> rusqlite::Result<Released> {
+    Ok(Released { fire: row.get(0)?, instance: Some(row.get(1)?) })
 }

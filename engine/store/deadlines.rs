@@ -1,6 +1,6 @@
 //! Times until which the executions of a fire may start, and have to end.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::execution::{START_DEADLINE_EXCEEDED, StopOrder, StopReason};
 use crate::id::InvokeId;
 use crate::metrics::{Counted, tally};
@@ -80,20 +80,26 @@ pub(crate) fn expire(tx: Tx<'_>, fire: i64, now_ms: i64) -> Result<Stopped> {
         return Ok(Stopped::default());
     };
     let target = Cause::Expired.target();
-    tx.prepare_cached(&format!(
-        "UPDATE executions AS e INDEXED BY executions_by_fire
-         SET status = ?2, finished_at_ms = ?3, error_code = ?4, awaits_instance = NULL, room = NULL,
-             error_info = 'it had not started when its start deadline was over'
-         WHERE {WAITING} AND e.instance <= ?5"
-    ))?
-    .execute((fire, target.as_str(), now_ms, START_DEADLINE_EXCEEDED, last))?;
+    let changed = tx
+        .prepare_cached(&format!(
+            "UPDATE executions AS e INDEXED BY executions_by_fire
+             SET status = ?2, finished_at_ms = ?3, error_code = ?4, awaits_instance = NULL, room = NULL,
+                 error_info = 'it had not started when its start deadline was over'
+             WHERE {WAITING} AND e.instance <= ?5"
+        ))?
+        .execute((fire, target.as_str(), now_ms, START_DEADLINE_EXCEEDED, last))?;
+    if changed != expired.len() {
+        return Err(Error::Internal(format!(
+            "{changed} executions of fire {fire} were not started"
+        )));
+    }
     tally::count(Counted::Ended(target), expired.len());
     tally::count(Counted::Expired, expired.len());
     let mut tally = Ends::default();
     expired.iter().for_each(|_| tally.count(target));
     let released = claims::make_way(tx, fire, &expired)?;
     let mut finished = executions::Finished { released, ..Default::default() };
-    executions::finish_fires(tx, &[(fire, tally)].into(), now_ms, &mut finished)?;
+    executions::finish_fire(tx, fire, tally, now_ms, &mut finished)?;
     let called_off = finished.called_off.into_iter().flat_map(|(_, cancelled)| cancelled);
     Ok(Stopped {
         expired: expired.into_iter().map(|one| (one.id, one.instance_id)).collect(),

@@ -16,7 +16,7 @@ use crate::metrics::{Counted, tally};
 use crate::output::{Delivery, Output};
 use crate::status::{Cause, Ends, ExecutionStatus, InvocationStatus};
 
-use super::claims::{self, Claimed};
+use super::claims::{self, Claimed, Released};
 use super::commands::read_json;
 use super::fires::FireLimits;
 use super::{Tx, deliveries, fires, instances, invocations, outputs, parse, results, stop, waves};
@@ -161,10 +161,10 @@ pub(crate) type FinishedInvocations = Vec<(InvokeId, InvocationStatus)>;
 #[derive(Debug, Default)]
 pub(crate) struct Finished {
     pub invocations: FinishedInvocations,
-    /// Fires with an execution that waited for one of these, and is pending now.
-    pub released: Vec<i64>,
-    /// Fires with one that waited for its instance, and may be claimed there now.
-    pub admitted: Vec<(i64, i64)>,
+    /// What waited for one of these, and is pending now.
+    pub released: Vec<Released>,
+    /// What waited for its instance, and may be claimed there now.
+    pub admitted: Vec<Released>,
     /// Of fires that were called off, because too much of them had failed: what waited.
     pub called_off: Vec<(InvokeId, Vec<(ExecutionId, InstanceId)>)>,
     /// Whether a wave has ended that another follows.
@@ -176,16 +176,13 @@ pub(crate) struct Finished {
 /// Writes down how executions ended, in the order of their numbers; says what ended with them, and what
 /// begins. Unless `apart`, invocations that are known to end with them are not read first.
 pub(crate) fn finish(tx: Tx<'_>, ended: &[&Ended], apart: bool) -> Result<Finished> {
-    let mut fires = BTreeMap::<i64, (Ends, Option<SoleFire>)>::new();
-    let mut last_ms = 0;
+    let mut fires = BTreeMap::<i64, EndedOfFire>::new();
     let mut finished = Finished::default();
     for alike in ended.chunk_by(|one, next| one.goes_with(next)) {
         finish_alike(tx, alike)?;
         for execution in alike {
-            if let Some(instance) = execution.frees
-                && let Some(fire) = claims::admit_next(tx, instance)?
-            {
-                finished.admitted.push((fire, instance));
+            if let Some(instance) = execution.frees {
+                finished.admitted.extend(claims::admit_next(tx, instance)?);
             }
             if let Some(next) = insert_next_attempt(tx, execution)? {
                 // In the place of this one: its fire has not ended, and what waits for it goes on waiting.
@@ -195,45 +192,67 @@ pub(crate) fn finish(tx: Tx<'_>, ended: &[&Ended], apart: bool) -> Result<Finish
             if execution.lets_wait {
                 finished.released.extend(claims::release(tx, execution.id)?);
             }
-            let status = execution.verdict.cause.target();
-            let (ends, sole) = fires.entry(execution.fire).or_default();
-            ends.count(status);
-            *sole = execution.sole;
-            last_ms = last_ms.max(execution.finished_at_ms);
+            let of = fires.entry(execution.fire).or_default();
+            of.ends.count(execution.verdict.cause.target());
+            of.last_ms = of.last_ms.max(execution.finished_at_ms);
+            of.sole = execution.sole;
         }
     }
-    let (mut known, mut others) = (Vec::new(), EndedByFire::new());
-    for (fire, (ends, sole)) in fires {
-        match sole.filter(|sole| !apart && sole.executions == ends.total()) {
-            Some(sole) => known.push((sole, ends)),
-            None => drop(others.insert(fire, ends)),
-        }
+    let is_known =
+        |of: &EndedOfFire| !apart && of.sole.is_some_and(|sole| sole.executions == of.ends.total());
+    let known: Vec<_> = fires.values().copied().filter(is_known).collect();
+    finish_invocations(tx, &known, &mut finished)?;
+    for (&fire, of) in fires.iter().filter(|(_, of)| !is_known(of)) {
+        finish_fire(tx, fire, of.ends, of.last_ms, &mut finished)?;
     }
-    finish_invocations(tx, &known, last_ms, &mut finished)?;
-    finish_fires(tx, &others, last_ms, &mut finished)?;
     Ok(finished)
+}
+
+/// What of a fire has ended together.
+#[derive(Debug, Clone, Copy, Default)]
+struct EndedOfFire {
+    ends: Ends,
+    /// When the last of it did.
+    last_ms: i64,
+    sole: Option<SoleFire>,
+}
+
+/// Lets go on what waited for an execution whose end cannot be written down.
+pub(crate) fn give_way(tx: Tx<'_>, ended: &Ended) -> Result<Vec<Released>> {
+    let mut released = Vec::new();
+    if let Some(instance) = ended.frees {
+        released.extend(claims::admit_next(tx, instance)?);
+    }
+    if ended.lets_wait {
+        released.extend(claims::release(tx, ended.id)?);
+    }
+    Ok(released)
 }
 
 /// Writes down the ends of invocations with a single fire each, all of whose executions have just ended:
 /// those that ended alike and follow one another, as most do, in one statement a table.
-fn finish_invocations(
-    tx: Tx<'_>,
-    ended: &[(SoleFire, Ends)],
-    now_ms: i64,
-    finished: &mut Finished,
-) -> Result<()> {
-    let alike = |(one, ends): &(SoleFire, Ends), (next, others): &(SoleFire, Ends)| {
-        let follows = next.fire == one.fire + 1 && next.invocation == one.invocation + 1;
-        follows && ends == others
-    };
-    for alike in ended.chunk_by(alike) {
-        let ([(first, ends), ..], [.., (last, _)]) = (alike, alike) else { continue };
-        let status = ends.status();
-        fires::end(tx, first.fire..=last.fire, *ends)?;
-        invocations::end(tx, first.invocation..=last.invocation, status, now_ms)?;
-        finished.invocations.extend(alike.iter().map(|(one, _)| (one.invoke_id, status)));
+fn finish_invocations(tx: Tx<'_>, ended: &[EndedOfFire], finished: &mut Finished) -> Result<()> {
+    for alike in ended.chunk_by(EndedOfFire::goes_with) {
+        let ([first, ..], [.., last]) = (alike, alike) else { continue };
+        let (Some(from), Some(to)) = (first.sole, last.sole) else { continue };
+        let status = first.ends.status();
+        fires::end(tx, from.fire..=to.fire, first.ends)?;
+        invocations::end(tx, from.invocation..=to.invocation, status, first.last_ms)?;
+        let ids = alike.iter().filter_map(|of| of.sole).map(|sole| sole.invoke_id);
+        finished.invocations.extend(ids.map(|invoke_id| (invoke_id, status)));
     }
     Ok(())
+}
+
+impl EndedOfFire {
+    /// Whether the invocation after this one ended in the very same way, in the same millisecond.
+    fn goes_with(&self, next: &Self) -> bool {
+        let follows = |(one, next): (SoleFire, SoleFire)| {
+            next.fire == one.fire + 1 && next.invocation == one.invocation + 1
+        };
+        self.sole.zip(next.sole).is_some_and(follows)
+            && (self.ends, self.last_ms) == (next.ends, next.last_ms)
+    }
 }
 
 /// Stores the attempt after one that has ended, if it is tried again: never after a stop, which may
@@ -372,47 +391,40 @@ fn stored(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// How executions of each fire have ended.
-pub(super) type EndedByFire = BTreeMap<i64, Ends>;
-
-/// Counts what has ended of fires, and does what follows from it.
-pub(super) fn finish_fires(
+/// Counts what has ended of a fire, and does what follows from it.
+pub(super) fn finish_fire(
     tx: Tx<'_>,
-    fires: &EndedByFire,
+    fire: i64,
+    ended: Ends,
     now_ms: i64,
     finished: &mut Finished,
 ) -> Result<()> {
-    for (&fire, &ended) in fires {
-        let mut counted = fires::count_down(tx, fire, ended)?;
-        if counted.has_failed_with(ended) {
-            let order = StopOrder::from(StopReason::Errors);
-            let cancelled = stop::cancel_waiting(tx, fire, &order, now_ms)?;
-            if !cancelled.is_empty() {
-                let stopped = Ends { stopped: cancelled.len() as u64, ..Ends::default() };
-                counted = fires::count_down(tx, fire, stopped)?;
-                finished.released.extend(claims::make_way(tx, fire, &cancelled)?);
-                let off: HashSet<_> = cancelled.iter().map(|one| one.id).collect();
-                finished.retries.retain(|_, next| !off.contains(&next.id));
-                let cancelled = cancelled.into_iter().map(|one| (one.id, one.instance_id));
-                finished.called_off.push((counted.invoke_id, cancelled.collect()));
-            }
-        } else if counted.may_await_wave() {
-            finished.wave_ended |= waves::look(tx, fire, counted.invocation, now_ms)?;
+    let mut counted = fires::count_down(tx, fire, ended)?;
+    if counted.has_failed_with(ended) {
+        let order = StopOrder::from(StopReason::Errors);
+        let cancelled = stop::cancel_waiting(tx, fire, &order, now_ms)?;
+        if !cancelled.is_empty() {
+            let stopped = Ends { stopped: cancelled.len() as u64, ..Ends::default() };
+            counted = fires::count_down(tx, fire, stopped)?;
+            finished.released.extend(claims::make_way(tx, fire, &cancelled)?);
+            let off: HashSet<_> = cancelled.iter().map(|one| one.id).collect();
+            finished.retries.retain(|_, next| !off.contains(&next.id));
+            let cancelled = cancelled.into_iter().map(|one| (one.id, one.instance_id));
+            finished.called_off.push((counted.invoke_id, cancelled.collect()));
         }
-        if counted.unfinished > 0 {
-            continue;
-        }
-        if counted.is_only {
-            let status = counted.ended.status();
-            invocations::set_finished(tx, counted.invocation, status, now_ms)?;
-            finished.invocations.push((counted.invoke_id, status));
-        } else {
-            finished.invocations.extend(invocations::finish_if_done(
-                tx,
-                counted.invocation,
-                now_ms,
-            )?);
-        }
+    } else if counted.may_await_wave() {
+        finished.wave_ended |= waves::look(tx, fire, counted.invocation, now_ms)?;
+    }
+    if counted.unfinished > 0 {
+        return Ok(());
+    }
+    if counted.is_only {
+        let status = counted.ended.status();
+        invocations::set_finished(tx, counted.invocation, status, now_ms)?;
+        finished.invocations.push((counted.invoke_id, status));
+    } else {
+        let done = invocations::finish_if_done(tx, counted.invocation, now_ms)?;
+        finished.invocations.extend(done);
     }
     Ok(())
 }
@@ -529,4 +541,56 @@ pub(super) fn expect_one(changed: usize, id: ExecutionId) -> Result<()> {
 
 fn not_so(id: ExecutionId) -> Error {
     Error::Internal(format!("execution {id} was not in the state this change starts from"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Durability, Location, Store, StoreOptions};
+
+    #[tokio::test]
+    async fn executions_are_stored_in_their_order_however_many() {
+        let options = StoreOptions {
+            location: Location::Memory,
+            read_only: false,
+            durability: Durability::Full,
+            readers_max: 1,
+        };
+        let store = Store::open(&options).expect("memory");
+        // So many, of which each so-manieth is skipped.
+        let check = async |count: usize, skipped: usize| {
+            let op = move |tx: Tx<'_>| {
+                let new = |n: usize| match n % skipped {
+                    0 => (ExecutionStatus::Skipped, "why"),
+                    _ => (ExecutionStatus::Running, ""),
+                };
+                let all: Vec<_> = (1..=count)
+                    .map(|n| {
+                        let (status, info) = new(n);
+                        NewExecution { instance: n as i64, status, info }
+                    })
+                    .collect();
+                let fire = (1_000 * skipped + count) as i64;
+                let first = insert(tx, fire, &all, 7)?.expect("there is a first");
+                let mut stored = tx.prepare(
+                    "SELECT id, instance, status FROM executions WHERE fire = ?1 ORDER BY id",
+                )?;
+                let stored = stored.query_map([fire], |row| {
+                    Ok((row.get(0)?, row.get(1)?, row.get::<_, String>(2)?))
+                })?;
+                let wanted: Vec<(i64, i64, String)> = (first.0..)
+                    .zip(&all)
+                    .map(|(id, one)| (id, one.instance, one.status.as_str().to_owned()))
+                    .collect();
+                assert_eq!(stored.collect::<rusqlite::Result<Vec<_>>>()?, wanted, "{count}");
+                Ok(())
+            };
+            store.write(op).await.expect("memory");
+        };
+        for count in [1, 4, 5, 6, 19, 20, 99, 100, 126, 226] {
+            check(count, 1_000).await;
+        }
+        check(7, 3).await;
+        check(226, 50).await;
+    }
 }

@@ -12,7 +12,7 @@ use crate::id::InstanceId;
 use crate::instance::{AgentStatus, Instance};
 use crate::tag::Tag;
 
-use super::claims;
+use super::claims::{self, Released};
 use super::commands::{json_or_null, read_json};
 use super::selections::AgentNarrow;
 use super::tags::{self, Tagged};
@@ -30,9 +30,9 @@ pub(crate) struct Target {
 const TARGET: &str = "i.id, i.instance_id, i.name, i.os_type, i.state, i.executor, i.time_zone,
     i.resource_group_id, i.agent_status, i.agent_version, i.kind, i.shell, i.max_concurrency";
 
-/// Registers an instance, or changes the one of that name; fires of which executions waited for it to
-/// run fewer, which it may do now.
-pub(crate) fn upsert(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Result<Vec<i64>> {
+/// Registers an instance, or changes the one of that name; the executions that waited for it to run fewer,
+/// which it may do now.
+pub(crate) fn upsert(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Result<Vec<Released>> {
     known::forget(&instance.instance_id);
     let row: i64 = tx.prepare_cached(
         "INSERT INTO instances (instance_id, name, os_type, state, executor, time_zone, resource_group_id,

@@ -8,10 +8,10 @@ use crate::error::{Error, Result, Violation};
 use crate::execution::StopOrder;
 use crate::id::{ExecutionId, InstanceId};
 use crate::metrics::{Counted, tally};
-use crate::status::{Cause, ExecutionStatus};
+use crate::status::{Cause, Ends, ExecutionStatus};
 
-use super::claims::{self, EndedEarly};
-use super::executions::{self, EndedByFire, Finished, FinishedInvocations, expect_one};
+use super::claims::{self, EndedEarly, Released};
+use super::executions::{self, Finished, FinishedInvocations, expect_one};
 use super::invocations::{self, read_status};
 use super::{Tx, targets, unreadable};
 
@@ -137,8 +137,8 @@ pub(crate) struct Stopped {
     /// Run, and are to be ended.
     pub stopping: Vec<(ExecutionId, InstanceId)>,
     pub finished: FinishedInvocations,
-    /// Fires of which executions may be claimed now.
-    pub released: Vec<i64>,
+    /// What may be claimed now.
+    pub released: Vec<Released>,
     /// Whether a wave has ended that another follows.
     pub wave_ended: bool,
     /// Where to go on, if there is more to stop than one commit takes.
@@ -163,7 +163,8 @@ pub(super) struct Stopping<'a> {
     now_ms: i64,
     order: &'a StopOrder,
     stopped: Stopped,
-    fires: EndedByFire,
+    /// How executions of each fire have ended by it.
+    fires: BTreeMap<i64, Ends>,
 }
 
 impl<'a> Stopping<'a> {
@@ -225,7 +226,9 @@ impl<'a> Stopping<'a> {
     /// Counts what ended by it.
     pub(super) fn done(mut self, tx: Tx<'_>) -> Result<Stopped> {
         let mut finished = Finished::default();
-        executions::finish_fires(tx, &self.fires, self.now_ms, &mut finished)?;
+        for (&fire, &ended) in &self.fires {
+            executions::finish_fire(tx, fire, ended, self.now_ms, &mut finished)?;
+        }
         self.stopped.wave_ended = finished.wave_ended;
         self.stopped.finished = finished.invocations;
         self.stopped.released.extend(finished.released);

@@ -123,7 +123,7 @@ pub(crate) fn halt(tx: Tx<'_>, due: &DueWave, why: &str, now_ms: i64) -> Result<
     let released = claims::make_way(tx, due.fire, &cancelled)?;
     if !cancelled.is_empty() {
         let tally = Ends { stopped: cancelled.len() as u64, ..Ends::default() };
-        executions::finish_fires(tx, &[(due.fire, tally)].into(), now_ms, &mut finished)?;
+        executions::finish_fire(tx, due.fire, tally, now_ms, &mut finished)?;
     }
     let cancelled = cancelled.into_iter().map(|one| (one.id, one.instance_id)).collect();
     let finished = finished.invocations;

@@ -5,6 +5,7 @@ mod codes;
 mod commands;
 mod documents;
 mod durability;
+mod ends;
 mod explain;
 mod hooks;
 mod host_tables;
