@@ -27,7 +27,7 @@ const COMMITS: usize = 100;
 /// Rounds in which each has its turn, unless `ROUNDS` says otherwise.
 const ROUNDS: usize = 11;
 
-/// Columns and index as the engine has them for what most executions need.
+/// The columns that most executions need, and an index of those that have not ended.
 const TABLES: &str = "
     CREATE TABLE executions (
         id             INTEGER PRIMARY KEY,

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use adjutant::schedule::Zone;
 use adjutant::tencent::Tencent;
@@ -341,7 +342,7 @@ fn timeout(text: &str) -> Result<u64, String> {
 }
 
 /// Numbers whose limits the engine knows, and says together with all else that is wrong.
-fn number(want: &'static str) -> impl Fn(&str) -> Result<u64, String> + Clone {
+fn number<N: FromStr>(want: &'static str) -> impl Fn(&str) -> Result<N, String> + Clone {
     move |text| text.parse().map_err(|_| format!("want {want}"))
 }
 
@@ -427,30 +428,30 @@ impl From<Outcome> for RetryOn {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Rates {
     /// Run it on so many instances at a time, or on such a part of them, such as 10 or 10%
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub max_concurrency: Option<Share>,
     /// Cancel what waits once it did not succeed on more instances than this, such as 5 or 10%
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub max_errors: Option<Share>,
     /// Start it on so many instances first, then on so many in all, and so on, such as 1,10%,100%
-    #[arg(long, value_name = "SHARE", value_delimiter = ',')]
+    #[arg(long, value_name = "SHARE", value_delimiter = ',', allow_negative_numbers = true)]
     pub waves: Vec<Share>,
     /// Wait so long from the end of a wave to the next one, up to 604800
-    #[arg(long, value_name = "SECONDS", value_parser = number("whole seconds, 0 to 604800"),
+    #[arg(long, value_name = "SECONDS", value_parser = number::<u64>("whole seconds, 0 to 604800"),
         allow_negative_numbers = true, requires = "waves")]
     pub wave_soak: Option<u64>,
     /// How early its turn comes, 0 to 9, which is the first [default: 5]
-    #[arg(long, value_name = "N", value_parser = number("0 to 9"), allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = number::<u64>("0 to 9"), allow_negative_numbers = true)]
     pub priority: Option<u64>,
     /// Share a bound with all runs that have this key, 1 to 64 characters
     #[arg(long = "key", value_name = "NAME")]
     pub concurrency_key: Option<String>,
     /// Do not start it later than so long after it was due, 1 to 2592000, at most the --deadline
-    #[arg(long, value_name = "SECONDS", value_parser = number("whole seconds, 1 to 2592000"),
+    #[arg(long, value_name = "SECONDS", value_parser = number::<u64>("whole seconds, 1 to 2592000"),
         allow_negative_numbers = true)]
     pub start_deadline: Option<u64>,
     /// End all of it so long after it was due, 1 to 2592000
-    #[arg(long, value_name = "SECONDS", value_parser = number("whole seconds, 1 to 2592000"),
+    #[arg(long, value_name = "SECONDS", value_parser = number::<u64>("whole seconds, 1 to 2592000"),
         allow_negative_numbers = true)]
     pub deadline: Option<u64>,
 }
@@ -472,13 +473,15 @@ pub(crate) struct Repeat {
     #[arg(long, value_name = "WHICH", default_value = "skip", value_parser = missed_policy, requires = "frequency", conflicts_with = "on_reboot")]
     pub missed: MissedPolicy,
     /// Fire later than the schedule says, by a time of its own that is less than this
-    #[arg(long, value_name = "SECONDS", requires = "frequency", conflicts_with = "on_reboot")]
+    #[arg(long, value_name = "SECONDS", value_parser = number::<u64>("whole seconds"),
+        allow_negative_numbers = true, requires = "frequency", conflicts_with = "on_reboot")]
     pub spread: Option<u64>,
     /// Fire for the last time at or before this instant (RFC 3339)
     #[arg(long, value_name = "RFC3339", value_parser = instant, requires = "frequency", conflicts_with = "on_reboot")]
     pub until: Option<DateTime<Utc>>,
     /// End after so many fires
-    #[arg(long, value_name = "N", requires = "frequency", conflicts_with = "on_reboot")]
+    #[arg(long, value_name = "N", value_parser = number::<u64>("a whole number"),
+        allow_negative_numbers = true, requires = "frequency", conflicts_with = "on_reboot")]
     pub times: Option<u64>,
 }
 
@@ -598,7 +601,8 @@ pub(crate) struct Ps {
     #[arg(long, short)]
     pub all: bool,
     /// List this many, and older ones only if they have not ended
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 20, conflicts_with = "all")]
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20, conflicts_with = "all",
+        value_parser = number::<usize>("a whole number"), allow_negative_numbers = true)]
     pub limit: usize,
 }
 
@@ -786,7 +790,8 @@ pub(crate) enum Instances {
         #[arg(long, value_name = "SHELL")]
         shell: Option<String>,
         /// Run at most so many executions on each at a time
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = number::<u32>("a whole number, 1 to 4294967295"),
+            allow_negative_numbers = true)]
         max_concurrency: Option<u32>,
     },
     /// List instances

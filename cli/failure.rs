@@ -13,7 +13,7 @@ use crate::args::Profile;
 const USAGE: &str = "Usage";
 
 /// The library's code for a file that another process runs.
-const IN_USE: &str = "Storage.InUse";
+pub(crate) const IN_USE: &str = "Storage.InUse";
 
 /// The code of a conversation that the other side broke off.
 const LOST: &str = "Control.Lost";

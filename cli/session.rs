@@ -222,7 +222,12 @@ impl Session {
     pub(crate) async fn close(self, interrupts: &Interrupts) -> Result<(), Failure> {
         match self.role {
             Role::Owner(owner) => owner.close(IDLE_MAX, interrupts).await,
-            Role::Client(_) | Role::Reader(_) => Ok(()),
+            Role::Client(_) => Ok(()),
+            Role::Reader(engine) => {
+                // One on nothing has a folder of its own, which goes with its last task.
+                engine.shutdown(Duration::ZERO).await;
+                Ok(())
+            }
         }
     }
 }

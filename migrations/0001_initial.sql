@@ -247,12 +247,13 @@ CREATE INDEX fires_by_wave ON fires (wave_at_ms) WHERE wave_at_ms IS NOT NULL AN
 CREATE INDEX fires_by_start ON fires (start_by_ms) WHERE start_by_ms IS NOT NULL AND unfinished > 0;
 CREATE INDEX fires_by_end ON fires (end_by_ms) WHERE end_by_ms IS NOT NULL AND unfinished > 0;
 
--- To look for each row's fire and instance would take a third of the time in which it is stored. Who stores
--- it has just stored its fire and read its instance; the triggers below keep that from being deleted.
+-- Without foreign keys: to look for each row's fire and instance would take a third of the time in which it is
+-- stored. Who stores it has just stored its fire and read its instance; of the triggers below one deletes the
+-- executions of a fire with it, the other keeps an instance that has any.
 CREATE TABLE executions (
     id             INTEGER PRIMARY KEY,
-    fire           INTEGER NOT NULL, -- REFERENCES fires ON DELETE CASCADE
-    instance       INTEGER NOT NULL, -- REFERENCES instances
+    fire           INTEGER NOT NULL,
+    instance       INTEGER NOT NULL,
     attempt        INTEGER NOT NULL CHECK (attempt > 0),
     status         TEXT NOT NULL,
     started_at_ms  INTEGER,

@@ -31,7 +31,7 @@ pub(crate) struct Next {
     #[arg(long, value_name = "RFC3339", value_parser = instant)]
     from: Option<DateTime<Utc>>,
     /// How many fires to list
-    #[arg(long, default_value_t = COUNT_DEFAULT, value_parser = parse_count)]
+    #[arg(long, default_value_t = COUNT_DEFAULT, value_parser = parse_count, allow_negative_numbers = true)]
     count: usize,
     /// The instance's zone, for a cron expression that names none [default: this machine's]
     #[arg(long)]
@@ -76,6 +76,7 @@ struct Question {
 
 /// One line of a batch.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Line {
     expr: String,
     zone: Option<String>,
@@ -137,9 +138,9 @@ fn answer_lines(input: impl BufRead, output: impl Write) -> io::Result<()> {
     let mut output = BufWriter::new(output);
     let local = Zone::local();
     let now = Utc::now();
-    for line in input.lines() {
+    for line in input.split(b'\n') {
         let line = line?;
-        if line.trim().is_empty() {
+        if line.trim_ascii().is_empty() {
             continue;
         }
         let answer = match read_line(&line, local, now) {
@@ -152,14 +153,14 @@ fn answer_lines(input: impl BufRead, output: impl Write) -> io::Result<()> {
     output.flush()
 }
 
-fn read_line(line: &str, local: Zone, now: DateTime<Utc>) -> Result<Question, Problem> {
+fn read_line(line: &[u8], local: Zone, now: DateTime<Utc>) -> Result<Question, Problem> {
     let malformed = |message: String, offset| Problem {
         code: "InvalidParameter",
         message,
         offset,
         suggestion: None,
     };
-    let line: Line = serde_json::from_str(line)
+    let line: Line = serde_json::from_slice(line)
         .map_err(|error| malformed(error.to_string(), error.column().saturating_sub(1)))?;
     let count = line.count.unwrap_or(COUNT_DEFAULT);
     if count > COUNT_MAX {

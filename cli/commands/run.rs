@@ -163,10 +163,11 @@ async fn plan<O: Watched>(context: &Context, request: O) -> Result<u8, Failure> 
     Ok(0)
 }
 
-/// When a run that has just been stored runs first. Who runs the file now is not there any more
-/// after a reboot of this machine.
+/// When a run that has just been stored runs first. Who runs the file now may be there for a run only, and is
+/// not there any more after a reboot of this machine.
 fn first_run(invocation: &Invocation, nobody_else: bool) -> Option<String> {
     const IF_SERVED: &str = ", if `adjutant serve` runs then";
+    const IF_STILL: &str = ", if what runs the database now still does then";
     match (invocation.repeat_mode, invocation.next_fire_time) {
         (RepeatMode::NextRebootOnly, _) => {
             Some(format!("runs at the next reboot of each instance{IF_SERVED}"))
@@ -176,7 +177,8 @@ fn first_run(invocation: &Invocation, nobody_else: bool) -> Option<String> {
         }
         (_, Some(next)) => {
             let when = next.to_rfc3339_opts(SecondsFormat::Secs, true);
-            Some(format!("fires next at {when}{}", if nobody_else { IF_SERVED } else { "" }))
+            let condition = if nobody_else { IF_SERVED } else { IF_STILL };
+            Some(format!("fires next at {when}{condition}"))
         }
         _ => None,
     }

@@ -1,5 +1,6 @@
 //! `serve`: runs schedules, and what others ask for, until it is told to end.
 
+use std::path::Path;
 use std::time::Duration;
 
 use adjutant::{Engine, Error, Feed, Fire, FireDisposition, InvokeId, Notice};
@@ -8,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::Context;
-use crate::failure::{Failure, one_line};
+use crate::failure::{Failure, IN_USE, one_line};
 use crate::owner::Owner;
 use crate::session::{OWNER_PATIENCE, called_by_user, running};
 use crate::ui;
@@ -53,12 +54,24 @@ async fn open(context: &Context) -> Result<(Engine, Feed), Failure> {
             Err(Error::InUse { .. }) if Instant::now() < deadline => {
                 tokio::time::sleep(OWNER_POLL).await;
             }
+            Err(Error::InUse { path, pid }) => return Err(in_use(&path, pid)),
             opened => {
                 let (engine, feed) = opened?;
                 return Ok((called_by_user(&engine), feed));
             }
         }
     }
+}
+
+/// What there is to do about a file that somebody has: it may be for the sake of a single run.
+fn in_use(path: &Path, pid: Option<u32>) -> Failure {
+    let owner = pid.map_or("another process".to_owned(), |pid| format!("pid {pid}"));
+    let message = format!(
+        "{} is in use by {owner}; it is being served already, or a run goes on in it; wait for that to end, \
+         or end it with `adjutant stop`",
+        path.display()
+    );
+    Failure::new(IN_USE, 503, message)
 }
 
 /// Prints what happens until the engine has ended, on a thread of its own: a reader that is too

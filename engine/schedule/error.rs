@@ -119,6 +119,8 @@ pub enum Refusal {
         interval: Duration,
         /// The timeout of one run.
         timeout: Duration,
+        /// The longest timeout that would do.
+        timeout_max: Duration,
     },
     /// An `at` whose instant is not after now.
     Past {
@@ -157,11 +159,12 @@ impl fmt::Display for Refusal {
                 interval.as_secs(),
                 max.as_secs()
             ),
-            Refusal::WithinTimeout { interval, timeout } => write!(
+            Refusal::WithinTimeout { interval, timeout, timeout_max } => write!(
                 f,
-                "the interval of {} s is too short for a timeout of {} s",
+                "the interval of {} s is too short for a timeout of {} s; want a timeout of at most {} s",
                 interval.as_secs(),
-                timeout.as_secs()
+                timeout.as_secs(),
+                timeout_max.as_secs()
             ),
             Refusal::Past { at, now } => {
                 write!(f, "{} is not after now, {}", text(at), text(now))

@@ -143,7 +143,8 @@ impl<'a> Timetable<'a> {
                     return Err(Refusal::TooRare { interval, max: rate_max });
                 }
                 if interval <= timeout {
-                    return Err(Refusal::WithinTimeout { interval, timeout });
+                    let timeout_max = interval.saturating_sub(Duration::from_secs(1));
+                    return Err(Refusal::WithinTimeout { interval, timeout, timeout_max });
                 }
             }
             Fires::At { instant } => {
@@ -158,7 +159,8 @@ impl<'a> Timetable<'a> {
                         return Err(Refusal::TooFrequent { interval, min: cron_min });
                     }
                     if interval < timeout {
-                        return Err(Refusal::WithinTimeout { interval, timeout });
+                        let timeout_max = interval;
+                        return Err(Refusal::WithinTimeout { interval, timeout, timeout_max });
                     }
                 }
                 if self.next_after(now).is_none() {

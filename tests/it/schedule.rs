@@ -375,13 +375,14 @@ fn limits_of_the_host() {
     let too_frequent = |interval, min| {
         Err(Refusal::TooFrequent { interval: seconds(interval), min: seconds(min) })
     };
-    let within = |interval, timeout| {
-        Err(Refusal::WithinTimeout { interval: seconds(interval), timeout: seconds(timeout) })
+    let within = |interval, timeout, timeout_max| {
+        let [interval, timeout, timeout_max] = [interval, timeout, timeout_max].map(seconds);
+        Err(Refusal::WithinTimeout { interval, timeout, timeout_max })
     };
     let past = |at| Err(Refusal::Past { at, now });
     let cases = [
         ("rate(60s)", 59, Ok(())),
-        ("rate(60s)", 60, within(60, 60)),
+        ("rate(60s)", 60, within(60, 60, 59)),
         ("rate(59s)", 5, too_frequent(59, 60)),
         ("rate(7d)", 60, Ok(())),
         (
@@ -390,7 +391,7 @@ fn limits_of_the_host() {
             Err(Refusal::TooRare { interval: seconds(169 * 3600), max: seconds(168 * 3600) }),
         ),
         ("*/10 * * * * ?", 10, Ok(())),
-        ("*/10 * * * * ?", 11, within(10, 11)),
+        ("*/10 * * * * ?", 11, within(10, 11, 10)),
         ("*/9 * * * * ?", 5, too_frequent(6, 10)),
         // The first distances are long enough, those across midnight are not.
         ("0,55 59,0 0,23 * * ?", 5, too_frequent(5, 10)),

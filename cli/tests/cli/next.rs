@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 /// Runs `adjutant next` and gives its exit code, output and errors.
-fn next(args: &[&str], input: &str) -> (i32, String, String) {
+fn next(args: &[&str], input: impl AsRef<[u8]>) -> (i32, String, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_adjutant"))
         .arg("next")
         .args(args)
@@ -13,7 +13,7 @@ fn next(args: &[&str], input: &str) -> (i32, String, String) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.stdin.take().unwrap().write_all(input.as_ref()).unwrap();
     let output = child.wait_with_output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
@@ -97,11 +97,15 @@ fn batch() {
         (r#"{"expr":"0 0 8 * * ?","zone":"EST"}"#, r#""suggestion":"America/New_York""#),
         (r#"{"expr":"0 0 8 * * ?","count":1000000}"#, r#""code":"InvalidParameter""#),
         ("nonsense", r#""code":"InvalidParameter""#),
+        (r#"{"expr":"\xff"}"#, "invalid unicode code point"),
+        (r#"{"expr":"rate(1h)","form":"2022-01-01T00:00:00Z"}"#, "unknown field `form`"),
         ("", ""),
         (r#"{"expr":"0 0 8 * * ? UTC"}"#, r#""finished":false"#),
     ];
-    let input: Vec<&str> = lines.iter().map(|line| line.0).collect();
-    let (code, output, _) = next(&["--batch"], &input.join("\n"));
+    // `\xff` stands for that byte.
+    let input = lines.map(|line| line.0).join("\n");
+    let input: Vec<&[u8]> = input.split("\\xff").map(str::as_bytes).collect();
+    let (code, output, _) = next(&["--batch"], input.join(&0xff));
     assert_eq!(code, 0);
     let answers: Vec<&str> = output.lines().collect();
     let expected: Vec<&str> =

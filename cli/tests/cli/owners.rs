@@ -240,6 +240,7 @@ fn a_host_without_a_socket_is_named() {
         &["pause", &id],
         &["instances", "add", "i-1"],
         &["stop", &id],
+        &["serve"],
     ] {
         let done = place.run(words);
         assert_eq!((done.code, done.out.as_str()), (Some(1), ""), "{words:?}");

@@ -11,8 +11,6 @@ use harness::{EqualBy, Executed, Result, Setting, Times, Work};
 const INSTANCES: usize = 100;
 /// Tasks that submit or wait at a time.
 const TASKS: usize = 64;
-/// Executions at a time: as many as there are jobs.
-const CONCURRENCY: usize = 100_000;
 
 fn main() -> ExitCode {
     harness::main(EqualBy::Engine, run)
@@ -30,7 +28,7 @@ async fn run(work: Work) -> Result<Times> {
     let engine = Engine::builder()
         .path(&work.file)
         .durability(durability)
-        .max_concurrent(CONCURRENCY)
+        .max_concurrent(work.jobs)
         .executor("count", count)
         .open()
         .await?;
