@@ -123,14 +123,23 @@ pub(crate) fn details(results: &[InvocationResult], target: Target) -> String {
 
 /// Why an execution was asked to end, by whom and what for.
 fn stop(result: &InvocationResult) -> Option<String> {
-    let mut text = result.stop_cause?.to_string();
-    for (before, words) in [(" by ", &result.stopped_by), (": ", &result.stop_reason)] {
+    let cause = result.stop_cause?.to_string();
+    Some(asked(cause, &result.stopped_by, &result.stop_reason))
+}
+
+/// When somebody asked to stop a run, who and what for.
+fn stopped(at: DateTime<Utc>, invocation: &Invocation) -> String {
+    asked(time(&at), &invocation.stopped_by, &invocation.stop_reason)
+}
+
+fn asked(mut text: String, by: &str, reason: &str) -> String {
+    for (before, words) in [(" by ", by), (": ", reason)] {
         if !words.is_empty() {
             text.push_str(before);
             text.push_str(&one_line(words));
         }
     }
-    Some(text)
+    text
 }
 
 /// What an execution left beside its output.
@@ -317,6 +326,7 @@ pub(crate) fn invocation(invocation: &Invocation) -> String {
         ("Limits", limits::spelled(&invocation.resource_limits)),
         ("Survives", if invocation.survive_restarts { "restarts" } else { "" }.to_owned()),
         ("Created", time(&invocation.creation_time)),
+        ("Stopped", invocation.stop_time.map(|at| stopped(at, invocation)).unwrap_or_default()),
         ("Ended", given(invocation.finish_time)),
     ])
 }

@@ -277,6 +277,15 @@ pub struct Invocation {
     /// When its last execution ended, if it has.
     #[serde(with = "wire::time::optional")]
     pub finish_time: Option<DateTime<Utc>>,
+    /// When somebody first asked to stop all of it, before it had ended.
+    #[serde(with = "wire::time::optional", skip_serializing_if = "Option::is_none", default)]
+    pub stop_time: Option<DateTime<Utc>>,
+    /// Who that was, if the host said so; else empty.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub stopped_by: String,
+    /// What for, in the words of the request; empty if it had none.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub stop_reason: String,
     /// The invocation that it is another run of, where that did not succeed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub retry_of: Option<InvokeId>,

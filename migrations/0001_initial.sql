@@ -141,6 +141,10 @@ CREATE TABLE invocations (
     caller            TEXT,
     -- The one that it is another run of, where that did not succeed.
     retry_of          INTEGER REFERENCES invocations,
+    -- When somebody first asked to stop all of it, who as far as the host says, and what for in their words.
+    stop_at_ms        INTEGER,
+    stopped_by        TEXT,
+    stop_reason       TEXT,
     created_at_ms     INTEGER NOT NULL,
     -- The roll-up, once no execution and no timer is left; computed from them until then.
     status            TEXT CHECK (

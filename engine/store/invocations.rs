@@ -10,6 +10,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use crate::command::parameters::{Arguments, Parameters, SecretNames};
 use crate::error::{Error, Result, Violation};
+use crate::execution::StopOrder;
 use crate::given::Given;
 use crate::id::{CommandId, InvokeId};
 use crate::invocation::container::Container;
@@ -396,6 +397,16 @@ pub(super) fn end(
     expect_all(changed, &invocations, "invocations")
 }
 
+/// Takes note of the first request to stop all of an invocation, unless it has ended.
+pub(super) fn note_stop(tx: Tx<'_>, invocation: i64, order: &StopOrder, now_ms: i64) -> Result<()> {
+    tx.prepare_cached(
+        "UPDATE invocations SET stop_at_ms = ?2, stopped_by = ?3, stop_reason = ?4
+         WHERE id = ?1 AND stop_at_ms IS NULL AND finished_at_ms IS NULL",
+    )?
+    .execute((invocation, now_ms, &order.by, &order.reason))?;
+    Ok(())
+}
+
 /// Checks that an invocation can do what only one that will fire again can do; its policy.
 pub(crate) fn check_repeats(tx: Tx<'_>, invocation: i64) -> Result<OverlapPolicy> {
     let (invoke_id, overlap) = tx
@@ -505,7 +516,8 @@ pub(super) fn all() -> Query {
              v.username, v.launcher, v.output_to, v.container_id, v.container_name,
              v.windows_password_name, v.resource_group_id, v.caller, v.resource_limits,
              v.survive_restarts, v.retry, {}, v.rate_control,
-             (SELECT r.invoke_id FROM invocations r WHERE r.id = v.retry_of)",
+             (SELECT r.invoke_id FROM invocations r WHERE r.id = v.retry_of), v.stop_at_ms, v.stopped_by,
+             v.stop_reason",
             Tagged::Invocation.column("v.id")
         ),
         tables: "invocations v".to_owned(),
@@ -655,6 +667,9 @@ pub(super) fn read(
         deadline: rate_control.deadline,
         tags: tags::read(row, 35)?,
         retry_of: row.get::<_, Option<_>>(37)?.map(InvokeId::from_bytes),
+        stop_time: time(38)?,
+        stopped_by: text(39)?,
+        stop_reason: text(40)?,
         instance_count: instance_count(tx, id)?,
         invoke_instances,
     })

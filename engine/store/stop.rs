@@ -318,6 +318,7 @@ pub(crate) fn invocation(
     }
     // First, so that it ends with the last execution that is cancelled here.
     if only.is_empty() {
+        invocations::note_stop(tx, invocation, order, now_ms)?;
         targets::end_all(tx, invocation)?;
     } else {
         targets::remove(tx, invocation, only)?;

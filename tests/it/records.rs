@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use adjutant::tencent::Tencent;
 use adjutant::{
-    ClosureExecutor, CreateCommand, DescribeInvocationResults, Engine, ExecutionContext, Instance,
-    Invocation, InvocationResult, InvokeId, OverlapPolicy, ResourceLimits, RunCommand, Share,
-    StopInvocation, StopReason, Task, Usage,
+    ClosureExecutor, CreateCommand, DescribeInvocationResults, DescribeInvocations, Engine,
+    ExecutionContext, Instance, Invocation, InvocationResult, InvokeId, OverlapPolicy,
+    ResourceLimits, RunCommand, Share, StopInvocation, StopReason, Task, Usage,
 };
 use serde_json::{Value, json};
 
@@ -301,6 +301,32 @@ async fn the_first_who_stops_it_is_on_record() {
     let results = wait(&engine, &invoke_id).await.results;
     let by: Vec<_> = results.iter().map(|one| (&*one.stopped_by, &*one.stop_reason)).collect();
     assert_eq!(by, [("ann", "first"), ("bob", "second")]);
+}
+
+/// One that repeats may have nothing else to put it on record with.
+#[tokio::test]
+async fn a_stop_of_all_of_an_invocation_is_on_its_own_record() {
+    let engine = engine().await;
+    let once = one_runs_one_waits().await;
+    let timed = RunCommand::shell("exit:0").on(["i-1"]).frequency("rate(1h)");
+    let timed = engine.run_command(timed).await.expect("sound").invoke_id;
+    for (engine, invoke_id) in [once, (engine, timed)] {
+        let stop = |reason| StopInvocation::new(invoke_id).reason(reason);
+        let record = async || {
+            let filter = DescribeInvocations { invoke_id: Some(invoke_id), ..Default::default() };
+            let page = engine.describe_invocations(filter).await.expect("it exists");
+            let one = page.invocations[0].clone();
+            (one.stop_time.is_some(), one.stopped_by, one.stop_reason)
+        };
+        let elsewhere = engine.stop_invocation(stop("elsewhere").on(["i-1"]));
+        if invoke_id != timed {
+            elsewhere.await.expect("it runs");
+        }
+        assert_eq!(record().await, (false, String::new(), String::new()));
+        engine.called_by("ann").stop_invocation(stop("enough")).await.expect("it goes on");
+        engine.called_by("bob").stop_invocation(stop("too late")).await.expect("it exists");
+        assert_eq!(record().await, (true, "ann".to_owned(), "enough".to_owned()));
+    }
 }
 
 #[tokio::test]

@@ -22,8 +22,10 @@ fn a_run_on_a_schedule_is_stored_and_not_waited_for() {
     assert!(shown.contains("Frequency rate(60s)\n"), "{shown}");
     // Somebody else's schedule is nothing to wait for.
     assert_eq!(place.ok(&["run", "echo once"]), "once\n");
-    place.ok(&["stop", id]);
-    assert!(place.ok(&["show", id]).contains("Status    S"));
+    place.ok(&["stop", id, "--reason", "enough is enough"]);
+    let shown = place.ok(&["show", id]);
+    assert!(shown.contains("Status    S") && shown.contains("Z by "), "{shown}");
+    assert!(shown.contains(": enough is enough\n"), "{shown}");
 }
 
 #[test]
