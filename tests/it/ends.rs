@@ -76,7 +76,8 @@ async fn invocations_that_end_in_one_commit_have_their_own_times() {
     let writing = tokio::spawn(async move {
         let hold = move |_: &adjutant::HostTransaction<'_>| {
             begun.send(()).expect("the test waits");
-            Ok(is_let_go.recv().expect("the test lets go"))
+            is_let_go.recv().expect("the test lets go");
+            Ok(())
         };
         writer.write(hold).await
     });
