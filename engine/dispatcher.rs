@@ -397,14 +397,20 @@ impl Loop {
         for (n, one) in over.iter().enumerate() {
             match self.steps.write_apart(over, n).await {
                 Ok(finished) => self.act_on(std::slice::from_ref(one), finished),
-                Err(error) => {
-                    tracing::error!(%error, "the end of an execution cannot be recorded");
-                    // It has ended all the same.
-                    self.resources.hub.close_outputs(std::iter::once(one.ended.id));
+                Err(error) if error.is_of_a_record() => {
+                    let (id, invoke_id) = (one.ended.id, one.run.job().invoke_id);
+                    tracing::error!(%error, %id, %invoke_id, "the end of an execution cannot be recorded");
+                    // It has ended all the same; what it printed is lost.
+                    self.resources.hub.close_outputs(std::iter::once(id));
                     match self.steps.give_way(over, n).await {
                         Ok(released) => self.backlog.release(released),
                         Err(error) => tracing::error!(%error, "what waited for it goes on waiting"),
                     }
+                }
+                // The engine is being stopped, and the disk takes nothing.
+                Err(error) => {
+                    tracing::error!(%error, "ends of executions are left to the next engine");
+                    return;
                 }
             }
         }

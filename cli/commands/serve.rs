@@ -67,8 +67,8 @@ async fn open(context: &Context) -> Result<(Engine, Feed), Failure> {
 fn in_use(path: &Path, pid: Option<u32>) -> Failure {
     let owner = pid.map_or("another process".to_owned(), |pid| format!("pid {pid}"));
     let message = format!(
-        "{} is in use by {owner}; it is being served already, or a run goes on in it; wait for that to end, \
-         or end it with `adjutant stop`",
+        "{} is in use by {owner}; it is being served already, or a run goes on in it, which `adjutant ps` \
+         shows; wait for its end, or end that process",
         path.display()
     );
     Failure::new(IN_USE, 503, message)

@@ -1,7 +1,7 @@
 //! Steps of the dispatcher on their way to the disk: what ended and what may start, written down in one
 //! commit. While one is written, the next gets ready.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -70,6 +70,8 @@ pub(super) struct Steps {
     under_way: UnderWay,
     /// Those heard of before one that was committed earlier, by the numbers of their commits.
     committed: BTreeMap<u64, Step>,
+    /// Those that were not, until nothing else is under way: their ends are written and told after it.
+    failed: VecDeque<Step>,
     next_commit: u64,
 }
 
@@ -80,6 +82,7 @@ impl Steps {
             tasks: JoinSet::new(),
             under_way: UnderWay::default(),
             committed: BTreeMap::new(),
+            failed: VecDeque::new(),
             next_commit: 0,
         }
     }
@@ -128,7 +131,8 @@ impl Steps {
                 self.next_commit += 1;
                 break step;
             }
-            let step = match self.tasks.join_next().await? {
+            let Some(joined) = self.tasks.join_next().await else { break self.failed.pop_front()? };
+            let step = match joined {
                 Ok(step) => step,
                 Err(error) => match error.try_into_panic() {
                     Ok(panic) => panic::resume_unwind(panic),
@@ -141,7 +145,7 @@ impl Steps {
                     let commit = written.commit.load(Ordering::Acquire);
                     self.committed.insert(commit, step);
                 }
-                Err(_) => break step,
+                Err(_) => self.failed.push_back(step),
             }
         };
         self.under_way.end(step.number);

@@ -82,7 +82,7 @@ impl Engine {
                     Step::default()
                 }
             };
-            Ok(Step { released, ..booted })
+            Ok(Step { released: [released, booted.released].concat(), ..booted })
         })
         .await
         .map(drop)

@@ -129,7 +129,7 @@ pub(crate) fn claim(
 }
 
 /// Executions of a fire that may be claimed now: on one instance, or on any.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Released {
     pub fire: i64,
     pub instance: Option<i64>,

@@ -413,7 +413,13 @@ pub(super) fn finish_fire(
             finished.called_off.push((counted.invoke_id, cancelled.collect()));
         }
     } else if counted.may_await_wave() {
-        finished.wave_ended |= waves::look(tx, fire, counted.invocation, now_ms)?;
+        match waves::look(tx, fire, counted.invocation, now_ms) {
+            // What has ended has. What waits for the next wave waits until somebody stops it.
+            Err(error) if error.is_of_a_record() => {
+                tracing::error!(%error, fire, "no other wave can follow");
+            }
+            looked => finished.wave_ended |= looked?,
+        }
     }
     if counted.unfinished > 0 {
         return Ok(());

@@ -3,7 +3,11 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use adjutant::{DescribeInvocations, Engine, Instance, InvocationStatus, InvokeId, RunCommand};
+use adjutant::{
+    ClosureExecutor, DescribeInvocationResults, DescribeInvocations, Engine, ExecutionContext,
+    HostTransaction, Instance, InvocationStatus, InvokeId, RunCommand, Stream,
+};
+use tokio::task::JoinHandle;
 
 use crate::recurrence::clock;
 use crate::support::{Gate, Place, register, wait, within};
@@ -24,34 +28,126 @@ async fn run(engine: &Engine, gate: &Gate, request: RunCommand) -> InvokeId {
     run.invoke_id
 }
 
+/// Instances that run one at a time.
+const NARROW: [&str; 2] = ["narrow-1", "narrow-2"];
+
+/// An engine on a file whose instances print a word each and are held then.
+async fn printing(place: &Place, gate: &Gate) -> Engine {
+    let gate = gate.clone();
+    let print = ClosureExecutor::new(move |_, cx: ExecutionContext| {
+        let gate = gate.clone();
+        async move {
+            cx.print(Stream::Stdout, b"word");
+            gate.pass().await
+        }
+    });
+    let builder = Engine::builder().path(place.database()).clock(clock()).executor("gate", print);
+    let engine = builder.open().await.expect("the file opens");
+    register(&engine, "gate", 3).await;
+    for name in NARROW {
+        let narrow = Instance::new(name).executor("gate").max_concurrency(1);
+        engine.register_instance(narrow).await.expect("a sound instance");
+    }
+    engine
+}
+
+/// Has SQLite refuse what is printed by the three that run elsewhere than on `i-3`.
+fn spoil(place: &Place) {
+    let file = rusqlite::Connection::open(place.database()).expect("a database");
+    let sql = "INSERT INTO outputs (execution, bytes, runs) SELECT e.id, x'00', x'01'
+        FROM executions e JOIN instances i ON i.id = e.instance
+        WHERE e.started_at_ms IS NOT NULL AND i.instance_id <> 'i-3'";
+    assert_eq!(file.execute(sql, ()).expect("sound SQL"), 3);
+}
+
+/// Holds the thread that writes until it is let go of.
+async fn hold(engine: &Engine) -> (mpsc::Sender<()>, JoinHandle<()>) {
+    let (begun, has_begun) = mpsc::channel();
+    let (let_go, is_let_go) = mpsc::channel::<()>();
+    let engine = engine.clone();
+    let writing = tokio::spawn(async move {
+        let hold = move |_: &HostTransaction<'_>| {
+            begun.send(()).expect("the test waits");
+            is_let_go.recv().expect("the test lets go");
+            Ok(())
+        };
+        engine.write(hold).await.expect("written");
+    });
+    tokio::task::spawn_blocking(move || has_begun.recv()).await.expect("no panic").expect("begun");
+    (let_go, writing)
+}
+
 #[tokio::test]
 async fn an_end_that_cannot_be_recorded_holds_up_nobody() {
     let (place, gate) = (Place::new(), Gate::new());
-    let builder = gate.plug_in(Engine::builder().path(place.database()).clock(clock()));
-    let engine = builder.open().await.expect("a new file");
-    register(&engine, "gate", 3).await;
-    let narrow = Instance::new("narrow").executor("gate").max_concurrency(1);
-    engine.register_instance(narrow).await.expect("a sound instance");
-    let request = |on: [&'static str; 2]| RunCommand::shell("x").on(on).waves([1, 1]);
-    run(&engine, &gate, request(["narrow", "i-1"])).await;
-    run(&engine, &gate, request(["i-2", "i-3"])).await;
-    let behind = engine.run_command(RunCommand::shell("x").on(["narrow"])).await.expect("sound");
-    // At the end of a wave they are read again.
-    let file = rusqlite::Connection::open(place.database()).expect("a database");
-    let damage = "UPDATE invocations SET rate_control = 'x' WHERE rate_control IS NOT NULL";
-    assert_eq!(file.execute(damage, ()).expect("sound SQL"), 2);
+    let engine = printing(&place, &gate).await;
+    let request = |on: &'static str| RunCommand::shell("x").on([on]);
+    let mut sound = Vec::new();
+    for on in [NARROW[0], NARROW[1], "i-3", "i-3", "i-2"] {
+        let invoke_id = run(&engine, &gate, request(on)).await;
+        sound.extend((on == "i-3").then_some(invoke_id));
+    }
+    for behind in NARROW {
+        sound.push(engine.run_command(request(behind)).await.expect("sound").invoke_id);
+    }
+    // Claimed after those have been found to wait for their instances.
+    sound.push(run(&engine, &gate, request("i-3")).await);
+    spoil(&place);
     // As many steps as are under way at a time.
     for ends in [1, 2] {
         gate.let_go(1);
         heard_of(&engine, ends).await;
     }
-    within(gate.arrivals(1)).await;
-    gate.let_go(1);
-    assert_eq!(wait(&engine, &behind.invoke_id).await.status, InvocationStatus::Success);
-    let another = run(&engine, &gate, RunCommand::shell("x").on(["i-1"])).await;
+    within(gate.arrivals(2)).await;
+    let (let_go, writing) = hold(&engine).await;
+    // The first two have a step each; the third that cannot be recorded shares the next with a sound one.
+    for (ends, heard) in [(1, 3), (1, 4), (2, 6)] {
+        gate.let_go(ends);
+        heard_of(&engine, heard).await;
+    }
+    let_go.send(()).expect("it is held");
+    writing.await.expect("no panic");
+    gate.let_go(2);
+    for invoke_id in sound {
+        assert_eq!(wait(&engine, &invoke_id).await.status, InvocationStatus::Success);
+    }
+    within(engine.shutdown(Duration::ZERO)).await;
+    drop(engine);
+    let engine = printing(&place, &gate).await;
+    let another = run(&engine, &gate, request(NARROW[0])).await;
     gate.let_go(1);
     assert_eq!(wait(&engine, &another).await.status, InvocationStatus::Success);
+}
+
+/// Each time that the file was opened its end failed again.
+#[tokio::test]
+async fn a_wave_ends_though_what_follows_it_cannot_be_read() {
+    let (place, gate) = (Place::new(), Gate::new());
+    let engine = printing(&place, &gate).await;
+    let mut waves = Vec::new();
+    for on in [["i-1", "i-2"], ["i-3", NARROW[0]]] {
+        waves.push(run(&engine, &gate, RunCommand::shell("x").on(on).waves([1, 1])).await);
+    }
+    let file = rusqlite::Connection::open(place.database()).expect("a database");
+    let damage = "UPDATE invocations SET rate_control = 'x' WHERE rate_control IS NOT NULL";
+    assert_eq!(file.execute(damage, ()).expect("sound SQL"), 2);
+    let is_recorded = async |engine: &Engine, wave: usize| {
+        let filter =
+            DescribeInvocationResults { invoke_id: Some(waves[wave]), ..Default::default() };
+        let page = engine.describe_invocation_results(filter).await.expect("readable");
+        page.invocation.results.iter().any(|result| result.status.is_final())
+    };
+    gate.let_go(1);
+    let recorded = async {
+        while !is_recorded(&engine, 0).await {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(recorded).await;
     within(engine.shutdown(Duration::ZERO)).await;
+    drop(engine);
+    let engine = printing(&place, &gate).await;
+    assert!(is_recorded(&engine, 1).await);
 }
 
 #[tokio::test]
@@ -70,25 +166,14 @@ async fn invocations_that_end_in_one_commit_have_their_own_times() {
     clock.set_realtime("2025-12-31T23:00:00Z".parse().expect("a time"));
     let after = run(&engine, &gate, request()).await;
 
-    let (begun, has_begun) = mpsc::channel();
-    let (let_go, is_let_go) = mpsc::channel::<()>();
-    let writer = engine.clone();
-    let writing = tokio::spawn(async move {
-        let hold = move |_: &adjutant::HostTransaction<'_>| {
-            begun.send(()).expect("the test waits");
-            is_let_go.recv().expect("the test lets go");
-            Ok(())
-        };
-        writer.write(hold).await
-    });
-    tokio::task::spawn_blocking(move || has_begun.recv()).await.expect("no panic").expect("begun");
+    let (let_go, writing) = hold(&engine).await;
     // Each of the first two has a step of its own; the others share one.
     for (ends, heard) in [(1, 1), (1, 2), (4, 6)] {
         gate.let_go(ends);
         heard_of(&engine, heard).await;
     }
     let_go.send(()).expect("it is held");
-    writing.await.expect("no panic").expect("written");
+    writing.await.expect("no panic");
     for (invoke_id, end) in [
         (before, "2026-01-01T00:00:00Z"),
         (two, "2026-01-01T00:00:00Z"),
