@@ -67,8 +67,8 @@ impl Default for Config {
     }
 }
 
-/// How much of an execution's output its record keeps: the first bytes and the last ones. Both together come to
-/// less than 1 GB: SQLite takes no more as one value, and the end could not be recorded.
+/// How much of an execution's output its record keeps: the first bytes and the last ones. Both together have
+/// to come to less than 1 GB: SQLite takes no more as one value, and the end could not be recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputQuota {
     /// Bytes kept from the beginning.

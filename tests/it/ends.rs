@@ -7,7 +7,6 @@ use adjutant::{
     ClosureExecutor, DescribeInvocationResults, DescribeInvocations, Engine, ExecutionContext,
     HostTransaction, Instance, InvocationStatus, InvokeId, RunCommand, Stream,
 };
-use tokio::task::JoinHandle;
 
 use crate::recurrence::clock;
 use crate::support::{Gate, Place, register, wait, within};
@@ -60,21 +59,29 @@ fn spoil(place: &Place) {
     assert_eq!(file.execute(sql, ()).expect("sound SQL"), 3);
 }
 
-/// Holds the thread that writes until it is let go of.
-async fn hold(engine: &Engine) -> (mpsc::Sender<()>, JoinHandle<()>) {
+/// Has the next two executions end, then so many that share a step: the thread that writes is held until the
+/// engine has heard of all of them, and the first two fill the steps that are under way at a time.
+async fn end_together(engine: &Engine, gate: &Gate, count: usize) {
     let (begun, has_begun) = mpsc::channel();
     let (let_go, is_let_go) = mpsc::channel::<()>();
-    let engine = engine.clone();
+    let writer = engine.clone();
     let writing = tokio::spawn(async move {
         let hold = move |_: &HostTransaction<'_>| {
             begun.send(()).expect("the test waits");
             is_let_go.recv().expect("the test lets go");
             Ok(())
         };
-        engine.write(hold).await.expect("written");
+        writer.write(hold).await.expect("written");
     });
     tokio::task::spawn_blocking(move || has_begun.recv()).await.expect("no panic").expect("begun");
-    (let_go, writing)
+    let mut heard = engine.metrics().run_time_us.count;
+    for ends in [1, 1, count] {
+        gate.let_go(ends);
+        heard += ends as u64;
+        heard_of(engine, heard).await;
+    }
+    let_go.send(()).expect("it is held");
+    writing.await.expect("no panic");
 }
 
 #[tokio::test]
@@ -99,14 +106,8 @@ async fn an_end_that_cannot_be_recorded_holds_up_nobody() {
         heard_of(&engine, ends).await;
     }
     within(gate.arrivals(2)).await;
-    let (let_go, writing) = hold(&engine).await;
-    // The first two have a step each; the third that cannot be recorded shares the next with a sound one.
-    for (ends, heard) in [(1, 3), (1, 4), (2, 6)] {
-        gate.let_go(ends);
-        heard_of(&engine, heard).await;
-    }
-    let_go.send(()).expect("it is held");
-    writing.await.expect("no panic");
+    // The third that cannot be recorded with a sound one.
+    end_together(&engine, &gate, 2).await;
     gate.let_go(2);
     for invoke_id in sound {
         assert_eq!(wait(&engine, &invoke_id).await.status, InvocationStatus::Success);
@@ -166,14 +167,7 @@ async fn invocations_that_end_in_one_commit_have_their_own_times() {
     clock.set_realtime("2025-12-31T23:00:00Z".parse().expect("a time"));
     let after = run(&engine, &gate, request()).await;
 
-    let (let_go, writing) = hold(&engine).await;
-    // Each of the first two has a step of its own; the others share one.
-    for (ends, heard) in [(1, 1), (1, 2), (4, 6)] {
-        gate.let_go(ends);
-        heard_of(&engine, heard).await;
-    }
-    let_go.send(()).expect("it is held");
-    writing.await.expect("no panic");
+    end_together(&engine, &gate, 4).await;
     for (invoke_id, end) in [
         (before, "2026-01-01T00:00:00Z"),
         (two, "2026-01-01T00:00:00Z"),
