@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::clock::Clock;
 use crate::error::{Error, Result};
@@ -37,40 +37,25 @@ pub(crate) struct Resources {
     pub sources: watch::Receiver<()>,
 }
 
-/// The handle of the loop. It ends when nothing can come any more and everything is delivered.
-#[derive(Debug)]
-pub(crate) struct Deliverer {
-    task: JoinHandle<()>,
-    /// Closed when the loop has ended.
-    alive: watch::Receiver<()>,
-}
-
-impl Deliverer {
-    pub(crate) fn start(resources: Resources) -> Self {
-        let (still_alive, alive) = watch::channel(());
-        let work = Loop {
-            resources,
-            tasks: JoinSet::new(),
-            on_their_way: HashMap::new(),
-            ended: Vec::new(),
-            last: 0,
-            _alive: still_alive,
-        };
-        Self { task: tokio::spawn(work.run()), alive }
-    }
-
-    /// Waits for what is to be delivered until `deadline`; what is not delivered then is left for the
-    /// next engine.
-    pub(crate) async fn shut_down(&self, deadline: Duration, clock: &dyn Clock) {
-        let mut alive = self.alive.clone();
+/// Starts the loop. It ends when nothing can come any more and everything is delivered, or when what runs
+/// is to be ended: what is not delivered then is left for the next engine.
+pub(crate) fn start(resources: Resources) {
+    let ending = Arc::clone(resources.store.ending());
+    let overdue = Arc::clone(&ending).overdue(Arc::clone(&resources.clock));
+    let work = Loop {
+        resources,
+        tasks: JoinSet::new(),
+        on_their_way: HashMap::new(),
+        ended: Vec::new(),
+        last: 0,
+    };
+    let work = async move {
         tokio::select! {
-            biased;
-            // Nothing is ever sent: it changes only by ending.
-            _ = alive.changed() => return,
-            () = clock.sleep(deadline) => self.task.abort(),
+            () = work.run() => {}
+            () = overdue => {}
         }
-        let _ = alive.changed().await;
-    }
+    };
+    tokio::spawn(ending.part("the deliverer", work));
 }
 
 struct Loop {
@@ -81,8 +66,6 @@ struct Loop {
     ended: Vec<(Waiting, Delivery)>,
     /// The number of the last one that was taken.
     last: i64,
-    /// The last to be dropped: who waits for the end of the loop finds the store released.
-    _alive: watch::Sender<()>,
 }
 
 impl Loop {

@@ -27,6 +27,7 @@ use crate::clock::{Clock, now_ms};
 use crate::command::content::Content;
 use crate::command::template::{Facts, Template};
 use crate::config::Config;
+use crate::ending::Ending;
 use crate::event::{Change, Hub};
 use crate::execution::{Outcome, StopOrder, StopReason, Verdict};
 use crate::executor::{DynExecutor, ExecutionContext, Resumption, Scratch, Surroundings, Task};
@@ -62,6 +63,12 @@ const CLAIM_MAX: usize = 512;
 
 /// Ends that are taken in at a time, before the loop looks whether a step can be begun with them.
 const COLLECT_MAX: usize = 512;
+
+/// How long executors have to heed the order to stop that the deadline of a shutdown is. Together with
+/// [`DROP_TIME_MAX`] it is how much longer than its deadline a shutdown takes at most, but for the disk.
+const LET_GO_AFTER: Duration = Duration::from_millis(100);
+/// How long executors that are let go of are waited for until they have been dropped.
+const DROP_TIME_MAX: Duration = Duration::from_millis(50);
 
 /// What the loop works with.
 pub(crate) struct Resources {
@@ -101,7 +108,10 @@ impl Dispatcher {
             orders.advance(Phase::Draining);
         }
         let (still_alive, alive) = watch::channel(());
-        let Resources { store, clock, .. } = &resources;
+        let Resources { store, hub, clock, .. } = &resources;
+        let ending = Arc::clone(store.ending());
+        let ends = end_what_runs(Arc::clone(&ending), Arc::clone(&orders), Arc::clone(clock));
+        let presence = Presence { orders: Arc::clone(&orders), hub: Arc::clone(hub) };
         let steps = Steps::new(Arc::clone(store), Arc::clone(&orders), Arc::clone(clock));
         let (endings, outcomes) = mpsc::unbounded_channel();
         let surroundings = Arc::new(Surroundings {
@@ -123,9 +133,18 @@ impl Dispatcher {
             ended: Vec::new(),
             steps,
             claims_fail: false,
+            _presence: presence,
             _alive: still_alive,
         };
-        tokio::spawn(work.run(going_on));
+        let work = async move {
+            tokio::select! {
+                biased;
+                () = work.run(going_on) => {}
+                // Beside the loop, which may be waiting for the disk.
+                () = ends => {}
+            }
+        };
+        tokio::spawn(ending.part("the dispatcher", work));
         Self { orders, alive }
     }
 
@@ -143,18 +162,28 @@ impl Dispatcher {
     pub(crate) fn drain(&self) {
         self.orders.advance(Phase::Draining);
     }
+}
 
-    /// Starts nothing more, waits for what runs until `deadline`, then ends it.
-    pub(crate) async fn shut_down(&self, deadline: Duration, clock: &dyn Clock) {
-        self.drain();
-        let mut alive = self.alive.clone();
-        tokio::select! {
-            biased;
-            // Nothing is ever sent: it changes only by ending.
-            _ = alive.changed() => return,
-            () = clock.sleep(deadline) => self.orders.advance(Phase::Stopping),
-        }
-        let _ = alive.changed().await;
+/// Has the loop end what runs when that is due; does not end itself.
+async fn end_what_runs(ending: Arc<Ending>, orders: Arc<Orders>, clock: Arc<dyn Clock>) {
+    ending.overdue(Arc::clone(&clock)).await;
+    orders.advance(Phase::Stopping);
+    clock.sleep(LET_GO_AFTER).await;
+    orders.advance(Phase::LettingGo);
+    std::future::pending().await
+}
+
+/// Says that the loop is gone, whatever has ended it: nothing is handed to it any longer, and whoever waits for
+/// the end of an invocation is told that none will come.
+struct Presence {
+    orders: Arc<Orders>,
+    hub: Arc<Hub>,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.orders.advance(Phase::Gone);
+        self.hub.close();
     }
 }
 
@@ -176,6 +205,7 @@ struct Loop {
     steps: Steps,
     /// Whether a claim by itself has failed: it is not tried for ever.
     claims_fail: bool,
+    _presence: Presence,
     /// The last to be dropped: who waits for the end of the loop finds the store released.
     _alive: watch::Sender<()>,
 }
@@ -208,8 +238,18 @@ impl Loop {
         }
         // What has been let go of holds folders and pipes until it is dropped, with its way to tell of an end.
         drop(self.endings);
-        while self.outcomes.recv().await.is_some() {}
-        self.resources.hub.close();
+        let clock = &self.resources.clock;
+        tokio::select! {
+            biased;
+            () = async { while self.outcomes.recv().await.is_some() {} } => {}
+            // An executor that blocks its thread cannot be dropped, and is not waited for.
+            () = async {
+                while self.orders.phase() < Phase::LettingGo {
+                    self.orders.wake.notified().await;
+                }
+                clock.sleep(DROP_TIME_MAX).await;
+            } => {}
+        }
     }
 
     /// Waits for a step, an end or an order.
@@ -247,8 +287,20 @@ impl Loop {
             // The next engine takes them back.
             self.roster.let_go_of_kept();
         }
-        if self.orders.phase() == Phase::Stopping {
+        if self.orders.phase() >= Phase::Stopping {
             self.roster.stop_all(&StopReason::Shutdown.into());
+        }
+        if self.orders.phase() >= Phase::LettingGo {
+            self.let_go_of_all();
+        }
+    }
+
+    /// Ends what has not heeded its order to stop, without waiting for it.
+    fn let_go_of_all(&mut self) {
+        for running in self.roster.take_all() {
+            running.contact.let_go();
+            let info = "the executor did not stop in time and was dropped".to_owned();
+            self.end(running, Outcome::Stopped { signal: None, exit_code: None, info });
         }
     }
 

@@ -20,17 +20,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
-use tokio::task::JoinHandle;
 
 use crate::authorizer::{Action, DynAuthorizer, forbidden};
 use crate::clock::{Clock, Sleep, now_ms};
 use crate::config::Config;
-use crate::deliverer::Deliverer;
 use crate::dispatcher::Dispatcher;
-use crate::error::{Error, Result};
+use crate::ending::Ending;
+use crate::error::{EngineEnd, Error, Result};
 use crate::event::{Feed, Hub, Subscription};
 use crate::execution::Finished;
-use crate::gate::DynWaveGate;
 use crate::id::{InstanceId, InvokeId};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -86,11 +84,8 @@ struct Inner {
     secrets: Option<Arc<dyn DynSecretResolver>>,
     /// None if the file is open for reading only.
     dispatcher: Option<Dispatcher>,
-    /// None if nothing is started here.
-    deliverer: Option<Deliverer>,
-    /// None if nothing is started here.
-    scheduler: Option<Scheduling>,
-    closing: std::sync::atomic::AtomicBool,
+    /// Wakes the scheduler; none if nothing is started here.
+    scheduler: Option<Arc<Notify>>,
 }
 
 /// What reading and watching need; does not keep the engine going.
@@ -127,57 +122,23 @@ impl Records {
     }
 }
 
-/// The scheduler at work; ends with this.
-struct Scheduling {
-    wake: Arc<Notify>,
-    task: JoinHandle<()>,
-    /// Closed when it has ended.
-    alive: tokio::sync::watch::Receiver<()>,
-}
-
-impl Scheduling {
-    fn start(
-        store: &Arc<Store>,
-        clock: &Arc<dyn Clock>,
-        vigil: &Arc<Vigil>,
-        gate: Option<Arc<dyn DynWaveGate>>,
-        wake: Arc<Notify>,
-        announcer: Announcer,
-    ) -> Self {
-        let told_by = Arc::clone(clock);
-        let (still_alive, alive) = tokio::sync::watch::channel(());
-        let scheduler = Scheduler {
-            store: Arc::clone(store),
-            clock: Arc::clone(clock),
-            vigil: Arc::clone(vigil),
-            gate,
-            wake: Arc::clone(&wake),
-            announce: Arc::new(move |step| announcer.step(step, now_ms(&*told_by))),
-            _alive: still_alive,
-        };
-        Self { wake, task: tokio::spawn(scheduler.run()), alive }
-    }
-
-    /// Waits until it has ended. What it was writing is written.
-    async fn ended(&self) {
-        // Nothing is ever sent: it changes only by ending.
-        let _ = self.alive.clone().changed().await;
-    }
-}
-
-impl Drop for Scheduling {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 impl Drop for Inner {
     fn drop(&mut self) {
-        match &self.dispatcher {
-            // The loop closes the hub when the last run has ended and been told of.
-            Some(dispatcher) => dispatcher.drain(),
-            None => self.records.hub.close(),
+        self.close();
+    }
+}
+
+impl Inner {
+    /// Takes no new executions.
+    fn close(&self) {
+        if let Some(dispatcher) = &self.dispatcher {
+            dispatcher.drain();
         }
+        self.ending().close();
+    }
+
+    fn ending(&self) -> &Arc<Ending> {
+        self.records.store.ending()
     }
 }
 
@@ -275,7 +236,7 @@ impl Engine {
                     return Ok(status);
                 }
                 if inbox.closed {
-                    return Err(Error::ShuttingDown);
+                    return Err(self.inner.ending().error());
                 }
                 may_have_ended = self.inner.records.wait(&subscription, &mut sleep).await;
                 if may_have_ended {
@@ -347,39 +308,62 @@ impl Engine {
         self.inner.records.store.meters().snapshot()
     }
 
-    /// Takes no new work, waits up to `deadline` for what runs, then ends that too, and so with whole
-    /// outputs that are to be delivered. Runs that survive restarts are left alone, and not waited for. When
-    /// this returns nothing of the engine runs any longer; what waited stays for the next one, as do
+    /// Takes no new executions, waits up to `deadline` for those that run, then ends them too, and so with
+    /// whole outputs that are to be delivered. Runs that survive restarts are left alone, and not waited for.
+    /// When this returns nothing of the engine runs any longer; what waited stays for the next one, as do
     /// outputs that were not delivered yet.
+    ///
+    /// The deadline holds even if this future is dropped; of several deadlines the earliest does. An execution
+    /// that has not ended 100 ms after the deadline is dropped, and recorded as interrupted. While
+    /// executions run, everything may be called but what makes new executions.
     pub async fn shutdown(&self, deadline: Duration) {
-        self.inner.closing.store(true, std::sync::atomic::Ordering::Relaxed);
-        if let Some(scheduler) = &self.inner.scheduler {
-            scheduler.task.abort();
+        let deadline = self.inner.clock.monotonic().saturating_add(deadline);
+        self.inner.close();
+        self.inner.ending().close_by(deadline);
+        self.inner.ending().ended().await;
+        if self.inner.scheduler.is_some() {
+            // What the scheduler had asked to be written comes before this.
+            let _ = self.inner.records.store.write_first(|_| Ok(()), |()| {}).await;
         }
-        let clock = &*self.inner.clock;
-        let began = clock.monotonic();
-        if let Some(dispatcher) = &self.inner.dispatcher {
-            dispatcher.shut_down(deadline, clock).await;
-        }
-        if let Some(deliverer) = &self.inner.deliverer {
-            let took = clock.monotonic().saturating_sub(began);
-            deliverer.shut_down(deadline.saturating_sub(took), clock).await;
-        }
-        if let Some(scheduler) = &self.inner.scheduler {
-            scheduler.ended().await;
-            // What it had asked to be written comes before this.
-            let _ = self.inner.records.store.write(|_| Ok(())).await;
-        }
+    }
+
+    /// Returns why the engine has ended, once it has and nothing of it runs any longer. The future does not
+    /// keep the engine open, and may be polled on any runtime.
+    ///
+    /// An engine ends by [`shutdown`](Engine::shutdown) or when its last handle is dropped. It also ends by
+    /// itself when it cannot go on: then every call that would change something fails with
+    /// [`Error::Ended`], whoever waits is told, and a supervisor may open the file again.
+    ///
+    /// # A supervisor that opens the file again
+    ///
+    /// ```
+    /// use adjutant::{Engine, EngineEnd};
+    /// use std::time::Duration;
+    ///
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    /// # runtime.block_on(async {
+    /// let engine = Engine::open_in_memory().await?;
+    /// let closed = engine.closed();
+    /// engine.shutdown(Duration::from_secs(5)).await;
+    /// match closed.await {
+    ///     EngineEnd::ShutDown => println!("as asked"),
+    ///     end => println!("the engine has to be opened again: {end}"),
+    /// }
+    /// # Ok::<(), adjutant::Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn closed(&self) -> impl Future<Output = EngineEnd> + Send + Sync + use<> {
+        let ending = Arc::clone(self.inner.ending());
+        async move { ending.ended().await }
     }
 
     fn announcer(&self) -> Announcer {
         let Records { store, hub, .. } = &self.inner.records;
-        let scheduler = self.inner.scheduler.as_ref();
         Announcer {
             hub: Arc::clone(hub),
             meters: Arc::clone(store.meters()),
             dispatcher: self.inner.dispatcher.as_ref().map(Dispatcher::line),
-            scheduler: scheduler.map(|scheduler| Arc::clone(&scheduler.wake)),
+            scheduler: self.inner.scheduler.clone(),
         }
     }
 
@@ -440,8 +424,20 @@ impl Engine {
         self.inner.records.store.write_once(op, then).await
     }
 
+    /// # Errors
+    ///
+    /// Those of [`Ending::check`]. While an engine drains, everything may be written but what makes new
+    /// executions.
     fn check_open(&self) -> Result<()> {
-        match self.inner.closing.load(std::sync::atomic::Ordering::Relaxed) {
+        self.inner.ending().check()
+    }
+
+    /// # Errors
+    ///
+    /// [`Error::ShuttingDown`] as soon as nothing new is to be executed.
+    fn check_takes_work(&self) -> Result<()> {
+        self.check_open()?;
+        match self.inner.ending().is_closing() {
             true => Err(Error::ShuttingDown),
             false => Ok(()),
         }
@@ -454,6 +450,11 @@ impl Engine {
     {
         self.inner.records.read(op).await
     }
+}
+
+/// Starts the scheduler.
+fn start(store: &Store, scheduler: Scheduler) {
+    tokio::spawn(store.ending().part("the scheduler", scheduler.run()));
 }
 
 fn final_status(tx: Tx<'_>, invoke_id: InvokeId) -> Result<Option<InvocationStatus>> {

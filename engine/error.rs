@@ -1,11 +1,14 @@
 //! Errors, sorted by what the caller can do about them.
 
+mod end;
 mod pages;
 
 use std::fmt;
 use std::path::PathBuf;
 
 use crate::operation::Operation;
+
+pub use end::EngineEnd;
 
 /// The result of everything that can fail here.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -55,6 +58,10 @@ pub enum Error {
     #[error("the engine is shutting down and takes no new work")]
     ShuttingDown,
 
+    /// The engine has ended although nobody shut it down: drop it, and open the file again.
+    #[error("the engine has ended: {0}")]
+    Ended(EngineEnd),
+
     /// A defect of this library. Please report it.
     #[error("internal error: {0}")]
     Internal(String),
@@ -90,7 +97,7 @@ impl Error {
             Error::Storage(error) => error.kind.code(),
             Error::Host(_) => "Host.Failed",
             Error::Busy { .. } => "Throttling",
-            Error::ShuttingDown => "ServiceUnavailable",
+            Error::ShuttingDown | Error::Ended(_) => "ServiceUnavailable",
             Error::Internal(_) => "InternalError",
         }
     }
@@ -100,7 +107,8 @@ impl Error {
         match self {
             Error::Invalid(violations) => violations.first().map_or(400, |v| v.http_status),
             Error::Conflict { .. } => 403,
-            Error::InUse { .. } | Error::Busy { .. } | Error::ShuttingDown => 503,
+            Error::InUse { .. } | Error::Busy { .. } => 503,
+            Error::ShuttingDown | Error::Ended(_) => 503,
             Error::Storage(_) | Error::Host(_) | Error::Internal(_) => 500,
         }
     }

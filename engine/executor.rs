@@ -202,6 +202,10 @@ impl Task {
     }
 }
 
+/// How long a task may take to end politely once the deadline of a shutdown has passed: the shutdown itself was
+/// the time to end.
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(50);
+
 /// What an executor works with: where output goes, when to stop, what time it is.
 #[derive(Clone)]
 pub struct ExecutionContext {
@@ -228,9 +232,14 @@ impl ExecutionContext {
         self.contact.stop_asked().await
     }
 
-    /// How long a task may take to end politely once it is asked to.
+    /// Returns how long a task may take to end politely once it is asked to: what the host has set, or at most
+    /// 50 ms once the deadline of a shutdown has passed.
     pub fn stop_grace(&self) -> Duration {
-        self.surroundings.stop_grace
+        let stop_grace = self.surroundings.stop_grace;
+        match self.contact.order() {
+            Some(order) if order.cause == StopReason::Shutdown => stop_grace.min(SHUTDOWN_GRACE),
+            _ => stop_grace,
+        }
     }
 
     /// Ends once `duration` of the engine's monotonic time has passed.

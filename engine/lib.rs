@@ -52,6 +52,7 @@
 mod clock;
 mod id;
 mod operation;
+mod panics;
 pub mod schedule;
 mod status;
 
@@ -61,6 +62,7 @@ mod metrics;
 mod wire;
 
 mod config;
+mod ending;
 mod given;
 
 mod command;
@@ -100,7 +102,7 @@ pub use command::{
 };
 pub use config::{Durability, OutputQuota};
 pub use engine::{Engine, EngineBuilder, Position, Watch};
-pub use error::{Error, Result, StorageError, StorageErrorKind, Violation};
+pub use error::{EngineEnd, Error, Result, StorageError, StorageErrorKind, Violation};
 pub use event::{Event, Feed, Notice};
 pub use execution::{
     DescribeInvocationResults, DescribeInvocationResultsResponse, Finished, InvocationResult,

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::clock::{Clock, now_ms};
 use crate::error::Result;
@@ -42,13 +42,20 @@ pub(crate) struct Scheduler {
     pub wake: Arc<Notify>,
     /// Called with what each step did, right after its commit.
     pub announce: Arc<dyn Fn(&Step) + Send + Sync>,
-    /// The last to be dropped: who waits for the end of the loop finds the store released.
-    pub _alive: watch::Sender<()>,
 }
 
 impl Scheduler {
-    /// Works until it is dropped.
+    /// Works until nothing new is to be executed. What is being written then is written.
     pub(crate) async fn run(self) {
+        let ending = Arc::clone(self.store.ending());
+        tokio::select! {
+            biased;
+            () = ending.closing() => {}
+            () = self.work() => {}
+        }
+    }
+
+    async fn work(&self) {
         let mut asked: Option<Asked> = None;
         loop {
             let wait = match self.step(asked.is_some()).await {

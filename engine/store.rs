@@ -45,13 +45,14 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter};
 
 use crate::config::Durability;
+use crate::ending::Ending;
 use crate::error::{Error, Result, StorageError, StorageErrorKind, Violation};
 use crate::metrics::Meters;
 use crate::metrics::tally::{self, Tally};
 use connection::Access;
 pub use host::{HostError, HostTransaction};
 use lock::Lock;
-use writer::Writer;
+use writer::{Lane, Writer};
 
 /// What closures of [`Store::read`] and [`Store::write`] work on.
 pub(crate) type Tx<'a> = &'a Connection;
@@ -79,6 +80,7 @@ pub(crate) struct Store {
     readers: Option<r2d2::Pool<SqliteConnectionManager>>,
     writer: Option<Writer>,
     meters: Arc<Meters>,
+    ending: Arc<Ending>,
     _lock: Option<Lock>,
 }
 
@@ -91,8 +93,11 @@ impl Store {
                 connection::set_up_memory(&connection)?;
                 migrate::migrate(&mut connection)?;
                 let meters = Arc::new(Meters::beginning_with(0));
-                let writer = Writer::start(connection, None, Arc::clone(&meters))?;
-                Ok(Self { path: None, readers: None, writer: Some(writer), meters, _lock: None })
+                let ending = Arc::<Ending>::default();
+                let writer =
+                    Writer::start(connection, None, Arc::clone(&meters), Arc::clone(&ending))?;
+                let writer = Some(writer);
+                Ok(Self { path: None, readers: None, writer, meters, ending, _lock: None })
             }
             Location::File(path) => {
                 let path: Arc<Path> =
@@ -109,12 +114,14 @@ impl Store {
 
     fn open_owner(path: &Arc<Path>, options: &StoreOptions) -> Result<Self> {
         let lock = Lock::take(path)?;
-        match Self::open_locked(path, options) {
+        let ending = Arc::<Ending>::default();
+        match Self::open_locked(path, options, &ending) {
             Ok((readers, writer, meters)) => Ok(Self {
                 path: Some(Arc::clone(path)),
                 readers: Some(readers),
                 writer: Some(writer),
                 meters,
+                ending,
                 _lock: Some(lock),
             }),
             Err(error) => {
@@ -127,6 +134,7 @@ impl Store {
     fn open_locked(
         path: &Arc<Path>,
         options: &StoreOptions,
+        ending: &Arc<Ending>,
     ) -> Result<(r2d2::Pool<SqliteConnectionManager>, Writer, Arc<Meters>)> {
         lock::create_private(path)?;
         lock::check_links(path)?;
@@ -138,7 +146,8 @@ impl Store {
         migrate::migrate(&mut connection)?;
         let readers = connection::readers(path, Access::Shared, options.readers_max);
         let meters = Arc::new(Meters::beginning_with(fires::unended(&connection)?));
-        let writer = Writer::start(connection, Some(Arc::clone(path)), Arc::clone(&meters))?;
+        let (counts, ending) = (Arc::clone(&meters), Arc::clone(ending));
+        let writer = Writer::start(connection, Some(Arc::clone(path)), counts, ending)?;
         Ok((readers, writer, meters))
     }
 
@@ -152,6 +161,7 @@ impl Store {
             readers: Some(readers),
             writer: None,
             meters: Arc::default(),
+            ending: Arc::default(),
             _lock: None,
         })
     }
@@ -159,6 +169,11 @@ impl Store {
     /// Where what is written is counted.
     pub(crate) fn meters(&self) -> &Arc<Meters> {
         &self.meters
+    }
+
+    /// Returns what ends the engine, and who is told of it.
+    pub(crate) fn ending(&self) -> &Arc<Ending> {
+        &self.ending
     }
 
     /// The database file, if there is one.
@@ -185,7 +200,17 @@ impl Store {
         F: FnMut(Tx<'_>) -> Result<T> + Send + 'static,
         G: FnOnce(&mut T) + Send + 'static,
     {
-        self.writer()?.write(op, then).await
+        self.writer()?.write(Lane::Requests, op, then).await
+    }
+
+    /// Does the same ahead of the requests that wait: for the loops of the engine, and for stops.
+    pub(crate) async fn write_first<T, F, G>(&self, op: F, then: G) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(Tx<'_>) -> Result<T> + Send + 'static,
+        G: FnOnce(&mut T) + Send + 'static,
+    {
+        self.writer()?.write(Lane::First, op, then).await
     }
 
     /// Does the same with what can be run only once, at the price of a savepoint.

@@ -9,9 +9,9 @@ use sha2::{Digest, Sha256};
 
 /// The modules of the library, layer by layer. A module imports from layers below its own only.
 const LAYERS: [&[&str]; 8] = [
-    &["id", "clock", "operation", "schedule", "status"],
+    &["id", "clock", "operation", "panics", "schedule", "status"],
     &["limits", "error", "metrics", "wire"],
-    &["config", "given"],
+    &["config", "ending", "given"],
     &["instance", "command", "invocation", "execution", "output", "overview", "secret", "tag"],
     &["authorizer", "store", "executor", "gate", "sink", "event"],
     &["dispatcher", "deliverer", "recovery", "scheduler"],

@@ -23,6 +23,10 @@ pub(super) enum Phase {
     Draining,
     /// What runs is being ended.
     Stopping,
+    /// What runs has not ended, and is let go of.
+    LettingGo,
+    /// There is no loop any longer, and nobody opens its mail.
+    Gone,
 }
 
 /// Executions of a fire that were stored as claimed, and are to be started.
@@ -245,9 +249,16 @@ pub(crate) struct Reservation {
 impl Reservation {
     /// Has the loop start what these places were for. It is on disk.
     pub(crate) fn launch(mut self, launch: Launch) {
+        let taken = launch.claimed.len();
+        let mut state = self.orders.state();
+        if state.phase == Phase::Gone {
+            // The engine has ended, and the next one finds the executions cut off.
+            return;
+        }
+        state.mail.launches.push(launch);
+        drop(state);
         // The loop gives a place back for each that ends.
-        self.places -= launch.claimed.len().min(self.places);
-        self.orders.state().mail.launches.push(launch);
+        self.places -= taken.min(self.places);
     }
 }
 

@@ -158,6 +158,11 @@ impl Roster {
         }
     }
 
+    /// Takes all that run.
+    pub(super) fn take_all(&mut self) -> Vec<Box<Running>> {
+        self.running.drain().map(|(_, running)| running).collect()
+    }
+
     /// Asks all to stop.
     pub(super) fn stop_all(&self, order: &StopOrder) {
         for running in self.running.values() {

@@ -184,7 +184,7 @@ impl Disk {
     /// a record is to blame, or when the engine is being stopped; the next one will find the executions
     /// running and say so in their records.
     async fn is_to_try_again(&self, error: &Error) -> bool {
-        if error.is_of_a_record() || self.orders.phase() == Phase::Stopping {
+        if error.is_of_a_record() || self.orders.phase() >= Phase::Stopping {
             return false;
         }
         tracing::error!(%error, "ends of executions are not on disk yet");

@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 
 use super::schedules::boot;
-use super::{Announcer, Engine, Inner, Records, Scheduling};
+use super::{Announcer, Engine, Inner, Records};
 use crate::authorizer::{Authorizer, DynAuthorizer};
 use crate::clock::{Clock, SystemClock, boot_id, now_ms};
 use crate::config::{Config, Durability, OutputQuota};
-use crate::deliverer::{self, Deliverer};
+use crate::deliverer;
 use crate::dispatcher::{Dispatcher, Executors, Resources};
 use crate::error::{Error, Result};
 use crate::event::{Feed, Hub};
@@ -24,7 +24,7 @@ use crate::instance::{Instance, LOCAL};
 use crate::limits::Limits;
 use crate::output::WholeOutputs;
 use crate::recovery;
-use crate::scheduler::{Step, Vigil};
+use crate::scheduler::{Scheduler, Step, Vigil};
 use crate::secret::{DynSecretResolver, SecretResolver};
 use crate::sink::{OutputSink, Sinks};
 use crate::store::executions::Interrupted;
@@ -180,7 +180,8 @@ impl EngineBuilder {
         self
     }
 
-    /// The time between asking a process to end and ending it; 5 s by default.
+    /// The time between asking a process to end and ending it; 5 s by default, and 50 ms once the deadline of a
+    /// shutdown has passed.
     pub fn stop_grace(mut self, grace: Duration) -> Self {
         self.config.stop_grace = grace;
         self
@@ -252,6 +253,9 @@ impl EngineBuilder {
         let config = Arc::new(config);
         let hub = Arc::new(Hub::new(config.output));
         let feed = hub.follow();
+        // Whoever waits or watches is told of the end, whatever brings it about.
+        let told = Arc::clone(&hub);
+        store.ending().on_end(move || told.close());
         let vigil = Arc::new(Vigil::begin(Arc::clone(&clock)));
         let boot_id = boot_id();
         let mut executor_names: Vec<String> = executors.keys().cloned().collect();
@@ -265,7 +269,6 @@ impl EngineBuilder {
         };
         let wake_scheduler = Arc::new(Notify::new());
         let mut dispatcher = None;
-        let mut deliverer = None;
         if let Some(scratch) = scratch {
             let now_ms = now_ms(&*clock);
             let lost = recovery::look_after(&store, &scratch).await?;
@@ -301,14 +304,26 @@ impl EngineBuilder {
                 wake: deliver,
                 sources: started.alive(),
             };
-            deliverer = (!idle).then(|| Deliverer::start(resources));
+            if !idle {
+                deliverer::start(resources);
+            }
             announcer(started).interrupted(&interrupted, now_ms);
             announcer(started).step(&booted, now_ms);
         }
         let scheduler = dispatcher.as_ref().filter(|_| !idle).map(|dispatcher| {
             let announcer = announcer(dispatcher);
             announcer.new_work();
-            Scheduling::start(&store, &clock, &vigil, gate, wake_scheduler, announcer)
+            let told_by = Arc::clone(&clock);
+            let scheduler = Scheduler {
+                store: Arc::clone(&store),
+                clock: Arc::clone(&clock),
+                vigil: Arc::clone(&vigil),
+                gate,
+                wake: Arc::clone(&wake_scheduler),
+                announce: Arc::new(move |step| announcer.step(step, now_ms(&*told_by))),
+            };
+            super::start(&store, scheduler);
+            wake_scheduler
         });
         let poll = dispatcher.is_none().then(|| Arc::clone(&clock));
         let limits = Arc::new(config.limits.clone());
@@ -324,9 +339,7 @@ impl EngineBuilder {
             authorizer,
             secrets,
             dispatcher,
-            deliverer,
             scheduler,
-            closing: false.into(),
         };
         Ok((Engine { inner: Arc::new(inner), limits, caller: None }, feed))
     }

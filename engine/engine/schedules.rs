@@ -40,7 +40,7 @@ impl Engine {
     /// As [`pause_invocation`](Engine::pause_invocation).
     pub async fn resume_invocation(&self, invoke_id: &InvokeId) -> Result<()> {
         self.authorize_of(Operation::ResumeInvocation, *invoke_id).await?;
-        let wake = self.inner.scheduler.as_ref().map(|scheduler| Arc::clone(&scheduler.wake));
+        let wake = self.inner.scheduler.clone();
         let resume = move |tx: Tx<'_>, invocation| {
             invocations::check_repeats(tx, invocation)?;
             invocations::resume(tx, invocation)
@@ -61,6 +61,7 @@ impl Engine {
     /// As [`pause_invocation`](Engine::pause_invocation).
     pub async fn run_now(&self, invoke_id: &InvokeId) -> Result<Fire> {
         self.authorize_of(Operation::RunNow, *invoke_id).await?;
+        self.check_takes_work()?;
         let (invoke_id, now_ms) = (*invoke_id, self.now_ms());
         let fire = move |tx: Tx<'_>| {
             let invocation = invocations::find(tx, invoke_id)?;
@@ -84,7 +85,8 @@ impl Engine {
     /// # Errors
     ///
     /// [`Error::Invalid`] if there is no such instance, it is this machine, or the boot id is empty
-    /// or longer than 128 characters.
+    /// or longer than 128 characters. [`Error::ShuttingDown`] if something waits for the boot and the engine
+    /// takes no new executions: the host tells the next engine of the boot.
     pub async fn instance_booted(
         &self,
         instance_id: &InstanceId,
@@ -103,7 +105,7 @@ impl Engine {
             )));
         }
         self.authorize_on(Operation::ReportInstance, &instance_id).await?;
-        let now_ms = self.now_ms();
+        let (now_ms, ending) = (self.now_ms(), Arc::clone(self.inner.ending()));
         let op = move |tx: Tx<'_>| {
             let target = instances::find(tx, &instance_id)?;
             if target.is_some_and(|target| target.instance.executor == LOCAL) {
@@ -115,7 +117,12 @@ impl Engine {
                 )));
             }
             instances::set_seen(tx, &instance_id, AgentStatus::Online, now_ms)?;
-            boot(tx, std::slice::from_ref(&instance_id), &boot_id, now_ms)
+            let step = boot(tx, std::slice::from_ref(&instance_id), &boot_id, now_ms)?;
+            // The next engine is told of the boot again, and fires what waits for it.
+            if !step.fires.is_empty() && ending.is_closing() {
+                return Err(Error::ShuttingDown);
+            }
+            Ok(step)
         };
         self.write_step(op).await.map(drop)
     }

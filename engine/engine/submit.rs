@@ -443,6 +443,7 @@ impl Engine {
             });
             return Err(Error::all(operation, all.await?));
         }
+        self.check_takes_work()?;
         let Ok(_waits) = self.inner.submissions.try_acquire() else {
             self.inner.records.store.meters().refused();
             return Err(Error::Busy { waiting: self.inner.config.submissions_max });
@@ -493,8 +494,7 @@ impl Engine {
             let checked = move |tx: Tx<'_>| trial(tx, || store(tx));
             return Ok((self.write_records(checked).await?.0, None));
         }
-        let scheduler = self.inner.scheduler.as_ref().filter(|_| is_timed);
-        let wake_scheduler = scheduler.map(|scheduler| Arc::clone(&scheduler.wake));
+        let wake_scheduler = self.inner.scheduler.clone().filter(|_| is_timed);
         let told_by = Arc::clone(&self.inner.clock);
         let then = move |(_, submitted): &mut (R, Option<Submitted<T>>)| {
             let Some(submitted) = submitted else { return };

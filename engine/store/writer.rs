@@ -5,23 +5,31 @@
 //! A savepoint for each closure would have SQLite copy every page that it touches. So there is none
 //! until one fails having changed something: then all is undone and done again, each in a savepoint
 //! of its own. A closure that cannot be repeated has one from the start, and so has what follows it.
+//!
+//! Closures, their values and what follows a commit are the host's in part, and may panic. Each panic is
+//! contained where it happens; one that gets past that ends the engine, and not this thread alone.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::ending::Ending;
 use crate::error::{Error, Result, StorageErrorKind};
 use crate::metrics::{Counted, Meters, tally};
+use crate::panics::contain;
 
 use super::{Tx, at, known, storage, undo_to};
 
 /// Writes that wait for the thread; past this callers wait to be let in.
 const QUEUE_MAX: usize = 1_024;
+/// Writes of the first lane that are written before one of the other, if that has any: a flood of stops
+/// holds up no request for ever.
+const FIRST_IN_A_ROW_MAX: usize = 8;
 /// Writes that share a commit. More would gain little and keep the first of them waiting.
 const BATCH_MAX: usize = 512;
 /// When a batch has taken this long it is committed, whoever else waits.
@@ -32,11 +40,22 @@ const BATCH_TIME_MAX: Duration = Duration::from_millis(20);
 /// gained; with more the first wait for the last.
 const BATCH_STARTS: u64 = 768;
 
+/// How far ahead a write is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Written before the requests that wait: what the engine's loops write, and stops. Otherwise a flood of
+    /// requests would keep executions from ending and from being stopped.
+    First,
+    Requests,
+}
+
 /// The handle of the thread.
 #[derive(Debug)]
 pub(super) struct Writer {
-    queue: Option<mpsc::Sender<Box<dyn Job>>>,
+    first: Option<mpsc::Sender<Box<dyn Job>>>,
+    requests: Option<mpsc::Sender<Box<dyn Job>>>,
     thread: Option<JoinHandle<()>>,
+    ending: Arc<Ending>,
 }
 
 impl Writer {
@@ -44,24 +63,28 @@ impl Writer {
         connection: Connection,
         path: Option<Arc<Path>>,
         meters: Arc<Meters>,
+        ending: Arc<Ending>,
     ) -> Result<Self> {
-        let (queue, jobs) = mpsc::channel(QUEUE_MAX);
+        let (first, of_first) = mpsc::channel(QUEUE_MAX);
+        let (requests, of_requests) = mpsc::channel(QUEUE_MAX);
+        let lanes = Lanes { first: of_first, requests: of_requests, in_a_row: 0 };
+        let work = Work { connection, path, meters, ending: Arc::clone(&ending) };
         let thread = thread::Builder::new()
             .name("adjutant-writer".to_owned())
-            .spawn(move || run(&connection, jobs, path.as_deref(), &meters))
+            .spawn(move || work.run_until_closed(lanes))
             .map_err(|error| Error::Internal(format!("no thread for writing: {error}")))?;
-        Ok(Self { queue: Some(queue), thread: Some(thread) })
+        Ok(Self { first: Some(first), requests: Some(requests), thread: Some(thread), ending })
     }
 
     /// Runs `op` in a transaction, and `then` once that is committed, whether or not anybody still
     /// waits for the answer. What `op` did may be undone before that, and `op` run again.
-    pub(super) async fn write<T, F, G>(&self, op: F, then: G) -> Result<T>
+    pub(super) async fn write<T, F, G>(&self, lane: Lane, op: F, then: G) -> Result<T>
     where
         T: Send + 'static,
         F: FnMut(Tx<'_>) -> Result<T> + Send + 'static,
         G: FnOnce(&mut T) + Send + 'static,
     {
-        self.queue(op, then, true).await
+        self.queue(lane, op, then, true).await
     }
 
     /// Does the same with what can be run only once.
@@ -76,10 +99,10 @@ impl Writer {
             Some(op) => op(tx),
             None => Err(Error::Internal("a write was to be done twice".to_owned())),
         };
-        self.queue(op, then, false).await
+        self.queue(Lane::Requests, op, then, false).await
     }
 
-    async fn queue<T, F, G>(&self, op: F, then: G, is_repeatable: bool) -> Result<T>
+    async fn queue<T, F, G>(&self, lane: Lane, op: F, then: G, is_repeatable: bool) -> Result<T>
     where
         T: Send + 'static,
         F: FnMut(Tx<'_>) -> Result<T> + Send + 'static,
@@ -87,27 +110,88 @@ impl Writer {
     {
         let (reply, answer) = oneshot::channel();
         let job = Box::new(TypedJob { op, then, is_repeatable, result: None, reply });
-        let queue = self.queue.as_ref().expect("taken only when dropped");
-        queue.send(job).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+        let queue = match lane {
+            Lane::First => &self.first,
+            Lane::Requests => &self.requests,
+        };
+        let queue = queue.as_ref().expect("taken only when dropped");
+        // The thread ends before its handle only with the engine, whose end has its cause by then.
+        queue.send(job).await.map_err(|_| self.ending.error())?;
+        answer.await.map_err(|_| self.ending.error())?
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
         // The thread finishes what is queued and ends; the file must not be unlocked before.
-        drop(self.queue.take());
+        drop((self.first.take(), self.requests.take()));
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-fn gone() -> Error {
-    Error::Internal("the writing thread has ended".to_owned())
+/// What waits for the thread.
+struct Lanes {
+    first: mpsc::Receiver<Box<dyn Job>>,
+    requests: mpsc::Receiver<Box<dyn Job>>,
+    /// Writes of the first lane since the last of the other.
+    in_a_row: usize,
 }
 
-/// A write with its type forgotten.
+impl Lanes {
+    /// Takes no more writes.
+    fn close(&mut self) {
+        self.first.close();
+        self.requests.close();
+    }
+
+    /// Returns the next write, if one waits.
+    fn try_next(&mut self) -> Option<Box<dyn Job>> {
+        let first = match self.in_a_row < FIRST_IN_A_ROW_MAX {
+            true => self.first.try_recv().ok(),
+            false => None,
+        };
+        if first.is_some() {
+            self.in_a_row += 1;
+            return first;
+        }
+        self.in_a_row = 0;
+        self.requests.try_recv().or_else(|_| self.first.try_recv()).ok()
+    }
+
+    /// Returns the next write; none once nothing can come any more. Blocks.
+    fn next(&mut self, waker: &Waker) -> Option<Box<dyn Job>> {
+        let mut cx = Context::from_waker(waker);
+        loop {
+            if let Some(job) = self.try_next() {
+                return Some(job);
+            }
+            let first = self.first.poll_recv(&mut cx);
+            if let Poll::Ready(Some(job)) = first {
+                return Some(job);
+            }
+            let request = self.requests.poll_recv(&mut cx);
+            if let Poll::Ready(Some(job)) = request {
+                return Some(job);
+            }
+            if first.is_ready() && request.is_ready() {
+                return None;
+            }
+            thread::park();
+        }
+    }
+}
+/// Wakes the thread from its sleep.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// A write with its type forgotten. None of these calls panics, whatever the write does.
 trait Job: Send {
     /// Does the work; the error if it failed and nothing of it may stay.
     fn run(&mut self, tx: Tx<'_>) -> Option<Error>;
@@ -116,7 +200,7 @@ trait Job: Send {
     /// Whether it can be run again after what it did has been undone.
     fn is_repeatable(&self) -> bool;
     /// Answers the caller; `lost` if the work was done and its commit failed.
-    fn answer(self: Box<Self>, lost: Option<&Error>, path: Option<&Path>);
+    fn answer(self: Box<Self>, lost: Option<&Error>, work: &Work);
 }
 
 struct TypedJob<T, F, G> {
@@ -134,59 +218,93 @@ where
     G: FnOnce(&mut T) + Send,
 {
     fn run(&mut self, tx: Tx<'_>) -> Option<Error> {
-        let result = catch_unwind(AssertUnwindSafe(|| (self.op)(tx)))
-            .unwrap_or_else(|_| Err(Error::Internal("a write panicked".to_owned())));
+        let result = contain(|| (self.op)(tx))
+            .unwrap_or_else(|message| Err(Error::Internal(format!("a write panicked: {message}"))));
         let error = result.as_ref().err().cloned();
         self.result = Some(result);
         error
     }
 
     fn forget(&mut self) {
-        self.result = None;
+        let result = self.result.take();
+        drop_contained(result);
     }
 
     fn is_repeatable(&self) -> bool {
         self.is_repeatable
     }
 
-    fn answer(self: Box<Self>, lost: Option<&Error>, path: Option<&Path>) {
-        let result = match (self.result, lost) {
+    fn answer(self: Box<Self>, lost: Option<&Error>, work: &Work) {
+        let Self { op, then, result, reply, .. } = *self;
+        drop_contained(op);
+        let result = match (result, lost) {
             (Some(Err(error)), _) => Err(error),
-            (_, Some(error)) => Err(error.clone()),
+            (result, Some(error)) => {
+                drop_contained(result);
+                Err(error.clone())
+            }
             (Some(Ok(mut value)), None) => {
-                (self.then)(&mut value);
+                if let Err(message) = contain(|| then(&mut value)) {
+                    // It is on disk, and nobody acts on it: the next engine does.
+                    work.ending.panicked("what follows a commit", message);
+                }
                 Ok(value)
             }
-            (None, None) => Err(gone()),
+            (None, None) => Err(Error::Internal("a write was not done".to_owned())),
         };
-        let result = result.map_err(|error| match path {
+        let result = result.map_err(|error| match &work.path {
             Some(path) => at(error, path),
             None => error,
         });
         // A caller that no longer waits has no use for the answer.
-        let _ = self.reply.send(result);
+        drop_contained(reply.send(result));
     }
 }
 
-fn run(
-    connection: &Connection,
-    mut jobs: mpsc::Receiver<Box<dyn Job>>,
-    path: Option<&Path>,
-    meters: &Meters,
-) {
-    known::start();
-    let mut batch = Vec::with_capacity(BATCH_MAX);
-    let mut commit_takes = Duration::ZERO;
-    while let Some(first) = jobs.blocking_recv() {
-        let committed = write_batch(connection, first, &mut jobs, &mut batch, commit_takes);
-        let tally = tally::take();
-        if let Ok(took) = committed {
-            commit_takes = took;
-            meters.committed(tally, batch.len(), took);
+/// Drops a value of the host's, whose drop may panic.
+fn drop_contained<T>(value: T) {
+    if let Err(message) = contain(|| drop(value)) {
+        let _ = contain(|| {
+            tracing::error!(message, "what a write has left panicked as it was dropped")
+        });
+    }
+}
+
+/// What the thread works with.
+struct Work {
+    connection: Connection,
+    path: Option<Arc<Path>>,
+    meters: Arc<Meters>,
+    ending: Arc<Ending>,
+}
+
+impl Work {
+    fn run_until_closed(self, mut lanes: Lanes) {
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        if let Err(message) = contain(|| self.run(&mut lanes, &mut batch)) {
+            self.ending.panicked("the writing thread", message);
         }
-        let lost = committed.err();
-        for job in batch.drain(..) {
-            job.answer(lost.as_ref(), path);
+        // None of these is answered but by the end of the engine.
+        lanes.close();
+        let left = std::iter::from_fn(|| lanes.try_next());
+        batch.into_iter().chain(left).for_each(drop_contained);
+    }
+
+    fn run(&self, lanes: &mut Lanes, batch: &mut Vec<Box<dyn Job>>) {
+        known::start();
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut commit_takes = Duration::ZERO;
+        while let Some(first) = lanes.next(&waker) {
+            let committed = write_batch(&self.connection, first, lanes, batch, commit_takes);
+            let tally = tally::take();
+            if let Ok(took) = committed {
+                commit_takes = took;
+                self.meters.committed(tally, batch.len(), took);
+            }
+            let lost = committed.err();
+            for job in batch.drain(..) {
+                job.answer(lost.as_ref(), self);
+            }
         }
     }
 }
@@ -195,7 +313,7 @@ fn run(
 fn write_batch(
     connection: &Connection,
     first: Box<dyn Job>,
-    jobs: &mut mpsc::Receiver<Box<dyn Job>>,
+    lanes: &mut Lanes,
     batch: &mut Vec<Box<dyn Job>>,
     commit_takes: Duration,
 ) -> Result<Duration> {
@@ -216,7 +334,7 @@ fn write_batch(
         let starts = tally::count_of(Counted::Started);
         let time_max = if starts < BATCH_STARTS { BATCH_TIME_MAX } else { commit_takes };
         let more = batch.len() < BATCH_MAX && began.elapsed() < time_max.min(BATCH_TIME_MAX);
-        next = if more { jobs.try_recv().ok() } else { None };
+        next = if more { lanes.try_next() } else { None };
     }
     let written = Instant::now();
     execute(connection, "COMMIT").inspect_err(|_| roll_back(connection))?;
@@ -309,7 +427,8 @@ mod tests {
             let table = "CREATE TABLE numbers (n INTEGER PRIMARY KEY) STRICT";
             connection.execute_batch(table).expect("sound SQL");
             let meters = Arc::new(Meters::default());
-            let writer = Writer::start(connection, None, Arc::clone(&meters)).expect("a thread");
+            let writer = Writer::start(connection, None, Arc::clone(&meters), Arc::default())
+                .expect("a thread");
             // Held until there is nobody that could let go.
             let (let_go, held) = std::sync::mpsc::channel();
             let hold = move |_: Tx<'_>| {
@@ -319,17 +438,17 @@ mod tests {
             let sound = execute_and_count("INSERT INTO numbers VALUES (1)");
             let next = execute_and_count("INSERT INTO numbers VALUES (2)");
             let (held, first, failed, last, ()) = tokio::join!(
-                writer.write(hold, |()| {}),
-                writer.write(sound, |_| {}),
-                writer.write(execute_and_count(fails), |_| {}),
-                writer.write(next, |_| {}),
+                writer.write(Lane::Requests, hold, |()| {}),
+                writer.write(Lane::Requests, sound, |_| {}),
+                writer.write(Lane::Requests, execute_and_count(fails), |_| {}),
+                writer.write(Lane::Requests, next, |_| {}),
                 async { drop(let_go) },
             );
             held.expect("nothing is wrong with it");
             assert_eq!((first.expect("sound"), last.expect("sound")), (1, 2), "{fails}");
             let error = failed.expect_err("as told").to_string();
             assert!(error.contains(why), "{fails}: {error}");
-            let stored = writer.write(count, |_| {}).await.expect("readable");
+            let stored = writer.write(Lane::Requests, count, |_| {}).await.expect("readable");
             let metrics = meters.snapshot();
             assert_eq!((stored, metrics.started), (2, 2), "{fails}");
         };

@@ -1,0 +1,329 @@
+//! The end of an engine, whatever brings it about. The loops, the writing thread and the store share one
+//! [`Ending`]; its first cause is the one that everybody is told. A shutdown gives its deadline to the
+//! [`Ending`] too, so the deadline stays whatever becomes of the caller.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+use crate::error::{EngineEnd, Error, Result};
+use crate::panics::contain;
+
+/// Whether an engine has ended, and why.
+#[derive(Default)]
+pub(crate) struct Ending {
+    cause: OnceLock<EngineEnd>,
+    is_closing: AtomicBool,
+    state: Mutex<State>,
+    /// Notified by each change of any of these.
+    news: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// Loops that have not ended.
+    parts: usize,
+    /// When what runs is to be ended, by the monotonic clock.
+    deadline: Option<Duration>,
+    /// Called once, when the cause is known.
+    hooks: Vec<Hook>,
+}
+
+type Hook = Box<dyn FnOnce() + Send>;
+
+impl Ending {
+    /// Ends the engine. The first cause stays; a later one changes nothing.
+    pub(crate) fn end(&self, cause: EngineEnd) {
+        let hooks = {
+            let mut state = self.state();
+            if self.cause.set(cause).is_err() {
+                return;
+            }
+            std::mem::take(&mut state.hooks)
+        };
+        if let Some(cause) = self.cause().filter(|cause| **cause != EngineEnd::ShutDown) {
+            // The subscriber is the host's, and may be what has panicked.
+            let _ = contain(|| tracing::error!(%cause, "the engine ends"));
+        }
+        for hook in hooks {
+            // A hook wakes futures of the host.
+            let _ = contain(hook);
+        }
+        self.news.notify_waiters();
+    }
+
+    /// Ends the engine because of a panic in `part`, named with its article.
+    pub(crate) fn panicked(&self, part: &'static str, message: String) {
+        self.end(EngineEnd::Panicked { part, message });
+    }
+
+    /// Has the engine take no new executions; once its last part has ended, it has been shut down.
+    pub(crate) fn close(&self) {
+        let state = self.state();
+        self.is_closing.store(true, Ordering::Release);
+        let is_last = state.parts == 0;
+        drop(state);
+        if is_last {
+            self.end(EngineEnd::ShutDown);
+        }
+        self.news.notify_waiters();
+    }
+
+    /// Has what runs be ended at `deadline`, by the monotonic clock. The earliest deadline holds.
+    pub(crate) fn close_by(&self, deadline: Duration) {
+        let mut state = self.state();
+        state.deadline = Some(state.deadline.map_or(deadline, |known| known.min(deadline)));
+        drop(state);
+        self.close();
+    }
+
+    /// Returns whether the engine has been told to close: nothing new is to be executed.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Acquire)
+    }
+
+    /// Waits until nothing new is to be executed.
+    pub(crate) async fn closing(&self) {
+        self.until(|| (self.is_closing() || self.cause().is_some()).then_some(())).await;
+    }
+
+    /// Waits until what runs is to be ended: because the deadline has passed, or because the engine has ended
+    /// by itself.
+    pub(crate) async fn overdue(self: Arc<Self>, clock: Arc<dyn Clock>) {
+        let mut known = None;
+        loop {
+            let earlier = self.until(|| {
+                if self.cause().is_some() {
+                    return Some(None);
+                }
+                let deadline = self.state().deadline?;
+                known.is_none_or(|known| deadline < known).then_some(Some(deadline))
+            });
+            let left = known.map(|known: Duration| known.saturating_sub(clock.monotonic()));
+            let passed = async {
+                match left {
+                    Some(left) => clock.sleep(left).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                earlier = earlier => match earlier {
+                    Some(deadline) => known = Some(deadline),
+                    None => return,
+                },
+                () = passed => return,
+            }
+        }
+    }
+
+    /// Returns why the engine has ended, if it has.
+    pub(crate) fn cause(&self) -> Option<&EngineEnd> {
+        self.cause.get()
+    }
+
+    /// Returns the error of a call that comes after the end.
+    pub(crate) fn error(&self) -> Error {
+        self.cause().cloned().unwrap_or(EngineEnd::ShutDown).into()
+    }
+
+    /// # Errors
+    ///
+    /// [`Error::Ended`] or [`Error::ShuttingDown`] if the engine has ended.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.cause() {
+            None => Ok(()),
+            Some(_) => Err(self.error()),
+        }
+    }
+
+    /// Waits until there is a cause and no part is left.
+    pub(crate) async fn ended(&self) -> EngineEnd {
+        self.until(|| self.cause().filter(|_| self.state().parts == 0).cloned()).await
+    }
+
+    async fn until<T>(&self, look: impl Fn() -> Option<T>) -> T {
+        loop {
+            let mut news = std::pin::pin!(self.news.notified());
+            // Before the look: what comes after it is heard.
+            news.as_mut().enable();
+            if let Some(found) = look() {
+                return found;
+            }
+            news.await;
+        }
+    }
+
+    /// Calls `hook` when there is a cause: now, if there is one already. A hook must not block.
+    pub(crate) fn on_end(&self, hook: impl FnOnce() + Send + 'static) {
+        let mut state = self.state();
+        if self.cause().is_none() {
+            state.hooks.push(Box::new(hook));
+            return;
+        }
+        drop(state);
+        hook();
+    }
+
+    /// Makes `work` a part of the engine, named with its article. The part ends without a cause only by
+    /// coming to its end: a panic in it, or a drop before its end, ends the engine.
+    pub(crate) fn part<F: Future<Output = ()>>(
+        self: &Arc<Self>,
+        name: &'static str,
+        work: F,
+    ) -> Part<F> {
+        self.state().parts += 1;
+        Part { work: Some(Box::pin(work)), name, ending: Arc::clone(self) }
+    }
+
+    fn part_ended(&self) {
+        let mut state = self.state();
+        state.parts -= 1;
+        let is_last = state.parts == 0;
+        drop(state);
+        if is_last && self.is_closing() {
+            self.end(EngineEnd::ShutDown);
+        }
+        self.news.notify_waiters();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Ending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Ending").field(&self.cause()).finish()
+    }
+}
+
+/// A loop of the engine.
+pub(crate) struct Part<F> {
+    /// None once it has ended.
+    work: Option<Pin<Box<F>>>,
+    name: &'static str,
+    ending: Arc<Ending>,
+}
+
+impl<F: Future<Output = ()>> Future for Part<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(work) = &mut self.work {
+            if let Err(message) = ready!(contained(work.as_mut(), cx)) {
+                // Before the drop: the host is told, even if that takes long.
+                self.ending.panicked(self.name, message);
+            }
+            self.leave();
+        }
+        Poll::Ready(())
+    }
+}
+
+fn contained<F: Future<Output = ()>>(
+    work: Pin<&mut F>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), String>> {
+    match contain(|| work.poll(cx)) {
+        Ok(polled) => polled.map(Ok),
+        Err(message) => Poll::Ready(Err(message)),
+    }
+}
+
+impl<F> Part<F> {
+    fn leave(&mut self) {
+        let Some(work) = self.work.take() else { return };
+        if let Err(message) = contain(|| drop(work)) {
+            self.ending.panicked(self.name, message);
+        }
+        self.ending.part_ended();
+    }
+}
+
+impl<F> Drop for Part<F> {
+    fn drop(&mut self) {
+        if self.work.is_some() {
+            self.ending.end(EngineEnd::RuntimeGone);
+            self.leave();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    fn panicked(part: &'static str, message: &str) -> EngineEnd {
+        EngineEnd::Panicked { part, message: message.to_owned() }
+    }
+
+    #[tokio::test]
+    async fn the_first_cause_is_the_one_that_everybody_is_told() {
+        let ending = Arc::new(Ending::default());
+        let calls = Arc::new(AtomicUsize::new(0));
+        let hook = |calls: &Arc<AtomicUsize>| {
+            let calls = Arc::clone(calls);
+            move || {
+                calls.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        ending.on_end(|| panic!("a waker of the host's"));
+        ending.on_end(hook(&calls));
+        ending.check().expect("it has not ended");
+        let waits = tokio::spawn({
+            let ending = Arc::clone(&ending);
+            async move { ending.ended().await }
+        });
+        yield_now().await;
+        ending.panicked("the scheduler", "first".to_owned());
+        ending.end(EngineEnd::RuntimeGone);
+        ending.close();
+        ending.on_end(hook(&calls));
+        assert_eq!(calls.load(Ordering::Relaxed), 2);
+        assert_eq!(waits.await.expect("it waits"), panicked("the scheduler", "first"));
+        let error = ending.check().expect_err("it has ended").to_string();
+        assert_eq!(error, "the engine has ended: the scheduler panicked: first");
+    }
+
+    #[tokio::test]
+    async fn a_part_that_ends_unasked_ends_the_engine() {
+        struct PanicsDropped;
+        impl Drop for PanicsDropped {
+            fn drop(&mut self) {
+                panic!("dropped");
+            }
+        }
+        let check = async |work: Pin<Box<dyn Future<Output = ()> + Send>>, want: EngineEnd| {
+            let ending = Arc::new(Ending::default());
+            let other = tokio::spawn(ending.part("the deliverer", yield_now()));
+            let part = tokio::spawn(ending.part("the scheduler", work));
+            // More often than any of these needs to come to its end.
+            for _ in 0..8 {
+                yield_now().await;
+            }
+            part.abort();
+            let _ = part.await;
+            other.await.expect("nothing is wrong with it");
+            ending.close();
+            assert_eq!(ending.ended().await, want);
+        };
+        check(Box::pin(yield_now()), EngineEnd::ShutDown).await;
+        check(Box::pin(pending()), EngineEnd::RuntimeGone).await;
+        check(Box::pin(async { panic!("polled") }), panicked("the scheduler", "polled")).await;
+        let held = PanicsDropped;
+        let work = async move {
+            let _dropped_at_its_end = held;
+        };
+        check(Box::pin(work), panicked("the scheduler", "dropped")).await;
+    }
+}
