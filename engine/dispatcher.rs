@@ -48,7 +48,7 @@ use admission::Admission;
 use claim::{ClaimedFire, ClaimedWork};
 use orders::{Berth, Errand, Orders, Phase};
 use roster::{Roster, Running, RunningFire};
-use run::{Followed, Run, Starter};
+use run::{Followed, Foreknowledge, Run, Starter};
 use slots::Backlog;
 use steps::{Over, Step, Steps, Written};
 use trace::Start;
@@ -282,7 +282,6 @@ impl Loop {
                 }
             }
         }
-        self.start_begun();
         if self.orders.phase() > Phase::Working {
             // The next engine takes them back.
             self.roster.let_go_of_kept();
@@ -293,6 +292,7 @@ impl Loop {
         if self.orders.phase() >= Phase::LettingGo {
             self.let_go_of_all();
         }
+        self.start_begun();
     }
 
     /// Ends what has not heeded its order to stop, without waiting for it.
@@ -583,7 +583,9 @@ impl Loop {
             None => executor.execute(task, cx.clone()),
             Some(admission) => Box::pin(admission.execute(executor, task, cx.clone())),
         };
-        let run = Run::new(work, cx, timeout, start).instrument(trace::span(&running));
+        let orders = Arc::clone(&self.orders) as Arc<dyn Foreknowledge>;
+        let run = Run::new((running.id, work), orders, cx, timeout, start);
+        let run = run.instrument(trace::span(&running));
         self.starting.push(Followed::new(running.id, run, self.endings.clone()));
         running.is_begun = true;
         self.roster.add(running);
@@ -600,6 +602,7 @@ impl Loop {
             secrets: secrets.clone(),
             config: Arc::clone(config),
             instance_name: instance_name.to_owned(),
+            orders: Arc::clone(&self.orders) as Arc<dyn Foreknowledge>,
         }))
     }
 

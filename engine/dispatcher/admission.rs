@@ -12,12 +12,15 @@ use crate::executor::{DynExecutor, ExecutionContext, Task};
 use crate::operation::Operation;
 use crate::secret::{DynSecretResolver, NO_STORE, Secret, SecretRequest};
 
+use super::run::{Foreknowledge, is_called_off, not_started};
+
 /// The host's part in the start of one execution.
 pub(super) struct Admission {
     pub authorizer: Option<Arc<dyn DynAuthorizer>>,
     pub secrets: Option<Arc<dyn DynSecretResolver>>,
     pub config: Arc<Config>,
     pub instance_name: String,
+    pub orders: Arc<dyn Foreknowledge>,
 }
 
 impl Admission {
@@ -32,9 +35,11 @@ impl Admission {
             biased;
             admitted = self.admit(&mut task) => admitted,
             // The host's hooks know nothing of stops.
-            _ = cx.stop_asked() => Err(Outcome::Stopped { signal: None, exit_code: None, info: String::new() }),
+            _ = cx.stop_asked() => Err(not_started()),
         };
         match admitted {
+            // A stop that came while the hooks were asked.
+            Ok(()) if is_called_off(task.execution_id, &cx.contact, &*self.orders) => not_started(),
             Ok(()) => executor.execute(task, cx).await,
             Err(outcome) => outcome,
         }

@@ -15,13 +15,13 @@ use tokio::sync::{oneshot, watch};
 
 use super::Running;
 use super::roster::{Roster, RunningFire, UnderWay};
-use super::run::Run;
+use super::run::{self, Foreknowledge, Run, is_called_off};
 use super::trace::Start;
 use crate::clock::{Clock, Sleep};
 use crate::command::CommandType;
 use crate::command::settings::Settings;
 use crate::config::OutputQuota;
-use crate::execution::{Outcome, StopReason, Verdict};
+use crate::execution::{Outcome, StopOrder, StopReason, Verdict};
 use crate::executor::{DynExecutor, ExecutionContext, Executor, Scratch, Surroundings, Task};
 use crate::id::{CommandId, ExecutionId, InvokeId};
 use crate::instance::Instance;
@@ -44,6 +44,7 @@ mod orders;
 
 /// Loom's kind of what the orders are shared with.
 mod sync {
+    pub(super) use loom::sync::atomic::{AtomicBool, Ordering};
     pub(super) use loom::sync::{Mutex, MutexGuard};
 
     #[derive(Debug)]
@@ -280,6 +281,44 @@ fn a_stop_may_overtake_the_news_of_a_claim() {
     });
 }
 
+/// A claim is known to the loop, and its execution about to be polled; meanwhile its stop comes to disk, or the
+/// engine ends what runs, and the loop passes on what it has been told.
+#[test]
+fn nothing_is_polled_whose_stop_is_on_disk() {
+    let check = |stop: fn(&Record, &Line)| {
+        explore(move |world| {
+            let mut desk = Desk::new(world);
+            let (record, on_disk) = (waiting(), Arc::new(AtomicBool::new(false)));
+            assert!(claim(&record), "it waits");
+            let line = Line(Arc::clone(&desk.orders));
+            let stopper = {
+                let on_disk = Arc::clone(&on_disk);
+                spawn(move || {
+                    stop(&record, &line);
+                    on_disk.store(true, Ordering::Release);
+                })
+            };
+            let running = world.running(EXECUTION);
+            let contact = Arc::clone(&running.contact);
+            desk.roster.add(running);
+            let starter = {
+                let (orders, on_disk) = (Arc::clone(&desk.orders), Arc::clone(&on_disk));
+                spawn(move || {
+                    let is_on_disk = on_disk.load(Ordering::Acquire);
+                    let is_polled = !is_called_off(EXECUTION, &contact, &*orders);
+                    assert!(!(is_on_disk && is_polled), "polled after its stop");
+                })
+            };
+            desk.take_orders();
+            desk.take_orders();
+            starter.join().expect("no poll after the stop");
+            stopper.join().expect("a stop");
+        });
+    };
+    check(|record, line| drop(cancel(record, line)));
+    check(|_, line| line.0.advance(Phase::Stopping));
+}
+
 #[test]
 fn a_stop_finds_what_was_claimed_as_it_was_stored() {
     explore(|world| {
@@ -479,6 +518,15 @@ impl Clock for Arc<Alarms> {
     }
 }
 
+/// No order is on its way.
+struct Silence;
+
+impl Foreknowledge for Silence {
+    fn order_for(&self, _: ExecutionId) -> Option<StopOrder> {
+        None
+    }
+}
+
 /// An execution that runs, and what may befall it.
 struct Play {
     touches: Arc<Touches>,
@@ -525,7 +573,7 @@ impl Play {
         let start = Start::new(&Arc::new(Meters::default()), &running, None);
         let stage = Arc::clone(&touches);
         let work = DynExecutor::execute(Arc::new(actor), task, cx.clone());
-        let run = Run::new(work, cx, TIMEOUT, start);
+        let run = Run::new((EXECUTION, work), Arc::new(Silence), cx, TIMEOUT, start);
         let run = spawn(move || stage.block_on(run).expect("nobody lets go of it"));
         let mut roster = Roster::default();
         roster.add(running);

@@ -5,14 +5,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use crate::execution::{StopOrder, Unended};
+use crate::execution::{StopOrder, StopReason, Unended};
 use crate::executor::{self, Scratch};
 use crate::id::ExecutionId;
 use crate::invocation::Job;
 use crate::store::claims::{Claimed, Released};
 use crate::store::executions::SoleFire;
 
-use super::sync::{Mutex, MutexGuard, Notify};
+use super::run::Foreknowledge;
+use super::sync::{AtomicBool, Mutex, MutexGuard, Notify, Ordering};
 
 /// How far the engine has shut down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -44,12 +45,15 @@ pub(crate) struct Launch {
 #[derive(Debug, Default)]
 pub(super) struct Mail {
     launches: Vec<Launch>,
-    stops: Vec<(ExecutionId, StopOrder)>,
+    stops: Option<Arc<Stops>>,
     /// What waits for a place again.
     pub released: Vec<Released>,
     /// New executions that wait have been stored.
     pub new_work: bool,
 }
+
+/// Orders to stop, by the executions that they are for.
+type Stops = foldhash::HashMap<ExecutionId, StopOrder>;
 
 /// Something for the loop to do.
 #[derive(Debug)]
@@ -62,7 +66,9 @@ impl Mail {
     /// What to do, in that order: a stop may be for something that is launched.
     pub(super) fn errands(self) -> impl Iterator<Item = Errand> {
         let launches = self.launches.into_iter().map(Errand::Launch);
-        let stops = self.stops.into_iter().map(|(execution, order)| Errand::Stop(execution, order));
+        let stops = self.stops.iter().flat_map(|stops| stops.iter());
+        let stops: Vec<_> =
+            stops.map(|(execution, order)| Errand::Stop(*execution, order.clone())).collect();
         launches.chain(stops)
     }
 }
@@ -74,12 +80,17 @@ pub(super) struct Orders {
     /// What goes on, and is not followed here.
     kept: HashMap<ExecutionId, u32>,
     scratch: Arc<Scratch>,
+    /// Whether there may be an order to stop that the loop has not passed on. Each start looks here, and takes
+    /// the lock only if there may be one.
+    has_stops: AtomicBool,
     pub wake: Notify,
 }
 
 #[derive(Debug)]
 struct State {
     mail: Mail,
+    /// The orders to stop that the loop has taken last, and may still be passing on.
+    passing_on: Option<Arc<Stops>>,
     phase: Phase,
     /// Places that nobody has. Below zero if more goes on from before than the bound allows.
     free: isize,
@@ -99,13 +110,15 @@ impl Orders {
     ) -> Self {
         let state = State {
             mail: Mail::default(),
+            passing_on: None,
             phase: Phase::Working,
             free: isize::try_from(places).unwrap_or(isize::MAX),
             reservations: 0,
             is_quiet: false,
             on_instances: foldhash::HashMap::default(),
         };
-        Self { state: Mutex::new(state), kept, scratch, wake: Notify::new() }
+        let has_stops = AtomicBool::new(false);
+        Self { state: Mutex::new(state), kept, scratch, has_stops, wake: Notify::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -115,6 +128,9 @@ impl Orders {
     pub(super) fn advance(&self, to: Phase) {
         let mut state = self.state();
         state.phase = to.max(state.phase);
+        if state.phase >= Phase::Stopping {
+            self.has_stops.store(true, Ordering::Release);
+        }
         drop(state);
         self.wake.notify_one();
     }
@@ -127,7 +143,12 @@ impl Orders {
     pub(super) fn take_mail(&self) -> Mail {
         let mut state = self.state();
         state.is_quiet &= !state.mail.new_work;
-        std::mem::take(&mut state.mail)
+        let mail = std::mem::take(&mut state.mail);
+        // The orders taken before these have been passed on.
+        state.passing_on.clone_from(&mail.stops);
+        let has_stops = state.passing_on.is_some() || state.phase >= Phase::Stopping;
+        self.has_stops.store(has_stops, Ordering::Release);
+        mail
     }
 
     /// Says that nothing waits for a place, as far as the loop has been told.
@@ -170,6 +191,18 @@ impl Orders {
         *taken += 1;
         drop(state);
         Some(Berth { orders: Arc::clone(self), instance })
+    }
+}
+
+impl Foreknowledge for Orders {
+    fn order_for(&self, execution: ExecutionId) -> Option<StopOrder> {
+        if !self.has_stops.load(Ordering::Acquire) {
+            return None;
+        }
+        let state = self.state();
+        let stops = [&state.mail.stops, &state.passing_on].into_iter().flatten();
+        let order = stops.filter_map(|stops| stops.get(&execution)).next().cloned();
+        order.or_else(|| (state.phase >= Phase::Stopping).then(|| StopReason::Shutdown.into()))
     }
 }
 
@@ -217,8 +250,16 @@ impl Line {
                 executor::order_stop(&self.0.scratch, Unended { id: *id, attempt }, order.cause);
             }
         }
-        let stops = executions.into_iter().map(|execution| (execution, order.clone()));
-        self.0.state().mail.stops.extend(stops);
+        if executions.is_empty() {
+            return;
+        }
+        let mut state = self.0.state();
+        let stops = Arc::make_mut(state.mail.stops.get_or_insert_default());
+        for execution in executions {
+            stops.entry(execution).or_insert_with(|| order.clone());
+        }
+        self.0.has_stops.store(true, Ordering::Release);
+        drop(state);
         self.0.wake.notify_one();
     }
 

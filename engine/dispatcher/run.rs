@@ -14,7 +14,7 @@ use tracing::instrument::Instrumented;
 
 use super::trace::Start;
 use crate::clock::{Clock, Sleep};
-use crate::execution::{Outcome, StopReason};
+use crate::execution::{Outcome, StopOrder, StopReason};
 use crate::executor::{Contact, Execute, ExecutionContext, Surroundings};
 use crate::id::ExecutionId;
 
@@ -30,12 +30,42 @@ const TOGETHER_TIME_MAX: Duration = Duration::from_micros(100);
 /// How many are started apart once one has taken longer by itself: it may be of those that block.
 const APART_MAX: usize = 256;
 
+/// How an execution ended that was called off between its claim and its start.
+pub(super) fn not_started() -> Outcome {
+    let info = "it had not been started".to_owned();
+    Outcome::Stopped { signal: None, exit_code: None, info }
+}
+
+/// What is known of orders to stop before the loop passes them on. Whoever gave the order may have had the answer
+/// that it is on disk.
+pub(super) trait Foreknowledge: Send + Sync {
+    /// The order to stop an execution that is about to start, if there is one.
+    fn order_for(&self, execution: ExecutionId) -> Option<StopOrder>;
+}
+
+/// Whether an execution that is about to start is to stop, or nothing starts any more.
+pub(super) fn is_called_off(
+    execution: ExecutionId,
+    contact: &Contact,
+    orders: &dyn Foreknowledge,
+) -> bool {
+    if let Some(order) = orders.order_for(execution)
+        && !contact.is_kept()
+    {
+        contact.ask_to_stop(&order);
+    }
+    // The execution that goes on from before has started, and its end needs its executor.
+    contact.order().is_some() && !contact.is_kept()
+}
+
 /// An executor's work, which has so much time. Once that is up it is asked to stop; an executor that does
 /// not is dropped. Without an outcome it has been let go of.
 ///
 /// Written out: thousands of these run at a time, and as an `async fn` each would be ten times as large.
 pub(super) struct Run {
     work: Execute,
+    id: ExecutionId,
+    orders: Arc<dyn Foreknowledge>,
     /// Its start, until that is told.
     start: Option<Start>,
     /// When that was, by the monotonic clock.
@@ -61,7 +91,8 @@ impl Drop for Attended {
 impl Run {
     /// Nothing happens before it is polled.
     pub(super) fn new(
-        work: Execute,
+        (id, work): (ExecutionId, Execute),
+        orders: Arc<dyn Foreknowledge>,
         cx: ExecutionContext,
         timeout: Duration,
         start: Start,
@@ -69,6 +100,8 @@ impl Run {
         let ExecutionContext { contact, surroundings, .. } = cx;
         Self {
             work,
+            id,
+            orders,
             start: Some(start),
             began: Duration::ZERO,
             timeout,
@@ -86,6 +119,9 @@ impl Run {
             return Poll::Ready(None);
         }
         if let Some(start) = self.start.take() {
+            if is_called_off(self.id, contact, &*self.orders) {
+                return Poll::Ready(Some(not_started()));
+            }
             self.began = start.tell(&**clock);
         }
         let patience = stop_grace.saturating_add(STOP_MARGIN);
@@ -264,6 +300,8 @@ mod tests {
         PanicsDropped,
         /// Nothing: it has been let go of.
         IsLetGo,
+        /// Nothing: the order to stop it came first.
+        IsCalledOff,
     }
 
     struct PanicsDropped;
@@ -274,8 +312,20 @@ mod tests {
         }
     }
 
+    /// Orders to stop that the loop has not passed on.
+    #[derive(Default)]
+    struct Mailed(Mutex<Vec<ExecutionId>>);
+
+    impl Foreknowledge for Mailed {
+        fn order_for(&self, execution: ExecutionId) -> Option<StopOrder> {
+            let stopped = self.0.lock().expect("nobody panics").contains(&execution);
+            stopped.then(|| StopReason::Stopped.into())
+        }
+    }
+
     /// An engine's part in it.
     struct Stage {
+        orders: Arc<Mailed>,
         clock: ManualClock,
         starter: Arc<Starter>,
         surroundings: Arc<Surroundings>,
@@ -290,7 +340,8 @@ mod tests {
                 scratch: Arc::new(Scratch::temporary().expect("a folder")),
             };
             let starter = Arc::new(Starter::new(Arc::new(clock.clone())));
-            Self { clock, starter, surroundings: Arc::new(surroundings) }
+            let orders = Arc::default();
+            Self { orders, clock, starter, surroundings: Arc::new(surroundings) }
         }
 
         /// Starts as many executions as there are of these. Their ends, in their order, and the tasks in which
@@ -307,6 +358,7 @@ mod tests {
                         First::Takes(time) => clock.advance(time),
                         First::Waits => task::yield_now().await,
                         First::Panics => panic!("polled"),
+                        First::IsCalledOff => panic!("polled after its stop"),
                         First::Ends | First::PanicsDropped | First::IsLetGo => {}
                     }
                     ids.lock().expect("nobody panics").push(task::id());
@@ -322,11 +374,18 @@ mod tests {
                     contact: Arc::default(),
                     surroundings: Arc::clone(&self.surroundings),
                 };
-                if first == First::IsLetGo {
-                    cx.contact.let_go();
+                match first {
+                    First::IsLetGo => cx.contact.let_go(),
+                    First::IsCalledOff => {
+                        let mut mailed = self.orders.0.lock().expect("nobody panics");
+                        mailed.push(ExecutionId(number));
+                    }
+                    _ => {}
                 }
                 contexts.push(cx.clone());
-                let run = Run::new(Box::pin(work), cx, Duration::MAX, Start::default());
+                let work = (ExecutionId(number), Box::pin(work) as Execute);
+                let orders = Arc::clone(&self.orders) as Arc<dyn Foreknowledge>;
+                let run = Run::new(work, orders, cx, Duration::MAX, Start::default());
                 let run = run.instrument(Span::none());
                 runs.push(Followed::new(ExecutionId(number), run, endings.clone()));
             }
@@ -337,9 +396,11 @@ mod tests {
                 told.push((id.0, outcome));
             }
             told.sort_unstable_by_key(|(number, _)| *number);
-            for cx in contexts {
+            for (cx, first) in contexts.into_iter().zip(firsts) {
                 // The executor's part is over.
-                assert_eq!(cx.stop_asked().await, StopReason::Shutdown);
+                let is_called_off = *first == First::IsCalledOff;
+                let why = if is_called_off { StopReason::Stopped } else { StopReason::Shutdown };
+                assert_eq!(cx.stop_asked().await, why);
             }
             let ids = mem::take(&mut *ids.lock().expect("nobody panics"));
             (told, ids)
@@ -383,10 +444,18 @@ mod tests {
             First::Ends,
             First::Waits,
             First::PanicsDropped,
+            First::IsCalledOff,
         ];
         let (told, _) = Stage::new().start(&firsts).await;
-        let ends =
-            [broke("polled"), done.clone(), broke("dropped"), done.clone(), done, broke("dropped")];
-        assert_eq!(told, [1, 2, 3, 5, 6, 7].into_iter().zip(ends).collect::<Vec<_>>());
+        let ends = [
+            broke("polled"),
+            done.clone(),
+            broke("dropped"),
+            done.clone(),
+            done,
+            broke("dropped"),
+            not_started(),
+        ];
+        assert_eq!(told, [1, 2, 3, 5, 6, 7, 8].into_iter().zip(ends).collect::<Vec<_>>());
     }
 }

@@ -109,6 +109,7 @@ impl Writer {
         G: FnOnce(&mut T) + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
+        let then = Some(then);
         let job = Box::new(TypedJob { op, then, is_repeatable, result: None, reply });
         let queue = match lane {
             Lane::First => &self.first,
@@ -199,13 +200,16 @@ trait Job: Send {
     fn forget(&mut self);
     /// Whether it can be run again after what it did has been undone.
     fn is_repeatable(&self) -> bool;
+    /// Does what has to follow the commit.
+    fn follow(&mut self, work: &Work);
     /// Answers the caller; `lost` if the work was done and its commit failed.
     fn answer(self: Box<Self>, lost: Option<&Error>, work: &Work);
 }
 
 struct TypedJob<T, F, G> {
     op: F,
-    then: G,
+    /// None once it has been done.
+    then: Option<G>,
     is_repeatable: bool,
     result: Option<Result<T>>,
     reply: oneshot::Sender<Result<T>>,
@@ -234,22 +238,24 @@ where
         self.is_repeatable
     }
 
+    fn follow(&mut self, work: &Work) {
+        let (Some(Ok(value)), Some(then)) = (&mut self.result, self.then.take()) else { return };
+        if let Err(message) = contain(|| then(value)) {
+            // It is on disk, and nobody acts on it: the next engine does.
+            work.ending.panicked("what follows a commit", message);
+        }
+    }
+
     fn answer(self: Box<Self>, lost: Option<&Error>, work: &Work) {
         let Self { op, then, result, reply, .. } = *self;
-        drop_contained(op);
+        drop_contained((op, then));
         let result = match (result, lost) {
             (Some(Err(error)), _) => Err(error),
             (result, Some(error)) => {
                 drop_contained(result);
                 Err(error.clone())
             }
-            (Some(Ok(mut value)), None) => {
-                if let Err(message) = contain(|| then(&mut value)) {
-                    // It is on disk, and nobody acts on it: the next engine does.
-                    work.ending.panicked("what follows a commit", message);
-                }
-                Ok(value)
-            }
+            (Some(Ok(value)), None) => Ok(value),
             (None, None) => Err(Error::Internal("a write was not done".to_owned())),
         };
         let result = result.map_err(|error| match &work.path {
@@ -302,6 +308,11 @@ impl Work {
                 self.meters.committed(tally, batch.len(), took);
             }
             let lost = committed.err();
+            if lost.is_none() {
+                // All of them before any answer: whoever is answered must not overtake what has to follow another
+                // write of the same commit, such as the order to stop what this one has claimed.
+                batch.iter_mut().for_each(|job| job.follow(self));
+            }
             for job in batch.drain(..) {
                 job.answer(lost.as_ref(), self);
             }

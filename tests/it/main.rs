@@ -3,6 +3,7 @@
 mod bad_input;
 mod codes;
 mod commands;
+mod dispatching;
 mod documents;
 mod durability;
 mod ends;

@@ -78,6 +78,11 @@ pub(super) async fn carry_out(
         broke(&format!("the script cannot be written in `{}`", scratch.display()), &error)
     })?;
     let (group, limits) = group::make(brief, mark, reaper.is_some()).await?;
+    if cx.contact.order().is_some() {
+        // The stop came while the cgroup was made.
+        let info = "it had not been started".to_owned();
+        return Err(Outcome::Stopped { signal: None, exit_code: None, info });
+    }
     let kin = Kin { mark, reaper, group: group.clone() };
     let own = environment::variables_of_run(files.result(), mark);
     let order = Order {
