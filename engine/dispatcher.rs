@@ -4,6 +4,7 @@
 //! of free places the loop hands out.
 
 mod admission;
+mod bounds;
 mod claim;
 #[cfg(test)]
 mod models;
@@ -41,12 +42,13 @@ use crate::sink::Sinks;
 use crate::status::ExecutionStatus;
 use crate::store::Store;
 use crate::store::claims::Claimed;
-use crate::store::executions::{Ended, Finished, GoingOn};
+use crate::store::executions::{Aborted, Ended, Finished, GoingOn, Recorded};
 use crate::store::instances::Target;
 
 use admission::Admission;
+use bounds::{Bounds, Within};
 use claim::{ClaimedFire, ClaimedWork};
-use orders::{Berth, Errand, Orders, Phase};
+use orders::{Berth, Errand, Orders, Phase, Places};
 use roster::{Roster, Running, RunningFire};
 use run::{Followed, Foreknowledge, Run, Starter};
 use slots::Backlog;
@@ -112,7 +114,9 @@ impl Dispatcher {
         let ending = Arc::clone(store.ending());
         let ends = end_what_runs(Arc::clone(&ending), Arc::clone(&orders), Arc::clone(clock));
         let presence = Presence { orders: Arc::clone(&orders), hub: Arc::clone(hub) };
-        let steps = Steps::new(Arc::clone(store), Arc::clone(&orders), Arc::clone(clock));
+        let bounds = Arc::new(Bounds::new(resources.config.concurrency_keys.clone()));
+        let shared = (Arc::clone(&orders), Arc::clone(&bounds));
+        let steps = Steps::new(Arc::clone(store), shared, Arc::clone(clock));
         let (endings, outcomes) = mpsc::unbounded_channel();
         let surroundings = Arc::new(Surroundings {
             stop_grace: resources.config.stop_grace,
@@ -123,7 +127,8 @@ impl Dispatcher {
         let work = Loop {
             orders: Arc::clone(&orders),
             surroundings,
-            backlog: Backlog::new(resources.config.concurrency_keys.clone()),
+            backlog: Backlog::new(Arc::clone(&bounds)),
+            bounds,
             resources,
             endings,
             outcomes,
@@ -193,6 +198,7 @@ struct Loop {
     /// Those of what runs.
     surroundings: Arc<Surroundings>,
     backlog: Backlog,
+    bounds: Arc<Bounds>,
     /// For what runs, to say how it ended: one message each, so there are no more than run.
     endings: mpsc::UnboundedSender<(ExecutionId, Outcome)>,
     outcomes: mpsc::UnboundedReceiver<(ExecutionId, Outcome)>,
@@ -332,13 +338,7 @@ impl Loop {
         }
     }
 
-    fn end(&mut self, mut running: Box<Running>, outcome: Outcome) {
-        self.orders.free_places(1);
-        if let Some(limits) = &running.of.limits {
-            self.backlog.vacate(limits);
-        }
-        // Free before its end is written, which lets another have it.
-        let frees = running.berth.take().map(|berth| berth.instance);
+    fn end(&mut self, running: Box<Running>, outcome: Outcome) {
         let report = running.contact.take_report();
         let asked = running.contact.order();
         // Whoever watched over it in the engine's place may have been the first to end it.
@@ -372,7 +372,6 @@ impl Loop {
             fire: running.of.fire,
             sole: running.of.sole,
             lets_wait: running.job().lets_wait,
-            frees,
             verdict,
             output,
             delivery,
@@ -381,7 +380,7 @@ impl Loop {
             retry_at_ms: delay_ms
                 .map(|delay_ms| now_ms(&*self.resources.clock).saturating_add(delay_ms)),
         };
-        self.ended.push(Over { ended, run: running });
+        self.ended.push(Over::new(ended, running));
     }
 
     /// Has what ended written down and what may start claimed, in one commit; whether there was anything
@@ -393,45 +392,69 @@ impl Loop {
         let claims = self.orders.phase() == Phase::Working
             && self.backlog.may_have_work()
             && !(self.claims_fail && self.ended.is_empty());
-        let room = if claims { self.orders.take_places(CLAIM_MAX) } else { 0 };
-        if room == 0 && self.ended.is_empty() {
+        // Who waits for an instance that becomes free is claimed in the same commit.
+        let frees = self.ended.iter().any(|one| one.frees.is_some());
+        let max = match (claims, frees && self.orders.phase() == Phase::Working) {
+            (true, _) => CLAIM_MAX,
+            (false, true) => self.ended.len().min(CLAIM_MAX),
+            (false, false) => 0,
+        };
+        let mut places = self.orders.take_places(self.ended.len(), max);
+        if places.room == 0 && self.ended.is_empty() {
             return false;
         }
-        let mut plan = self.backlog.plan(room, now_ms(&*self.resources.clock));
+        let over = std::mem::take(&mut self.ended);
+        let limits = || over.iter().filter_map(|one| one.run.of.limits.as_ref());
+        limits().for_each(|limits| self.backlog.vacate(limits));
+        let mut plan = self.backlog.plan(places.room, now_ms(&*self.resources.clock));
+        // This plan may use what they leave, others only once that is on disk.
+        limits().for_each(|limits| self.bounds.leave(limits));
         // Each that ends may let another have its instance, which takes a place.
-        self.orders.free_places(plan.trim(self.ended.len()));
-        if plan.is_empty() && self.ended.is_empty() {
+        let unused = plan.trim(over.len());
+        self.orders.free_places(places.let_go(unused));
+        if plan.is_empty() && over.is_empty() {
             // Whatever waits, waits for something else than a place.
-            self.give_up(&plan);
+            self.give_up(&plan, places);
             return false;
         }
-        self.steps.begin(std::mem::take(&mut self.ended), plan);
+        self.steps.begin(over, plan, places);
         true
     }
 
     /// Acts on what a step came to.
     async fn conclude(&mut self, step: Step) {
-        let Step { over, plan, written, .. } = step;
+        let Step { over, plan, places, written, .. } = step;
         match written {
             Ok(Written { finished, work, claimed_at_ms, committed, .. }) => {
                 self.claims_fail = false;
                 match work {
                     Some(work) => {
                         let at = ClaimedAt { ms: claimed_at_ms, committed: committed.into_inner() };
-                        self.start_all(work, &plan, at);
+                        self.start_all(work, &plan, places, at);
                     }
-                    None => self.give_up(&plan),
+                    None => {
+                        self.orders.free_places(places.after(0));
+                        self.backlog.give_up(&plan);
+                    }
                 }
                 self.act_on(&over, finished);
             }
             Err(error) => {
-                self.give_up(&plan);
-                if error.is_of_a_record() {
+                self.give_up(&plan, places);
+                if error.is_lasting() {
                     self.write_apart(&over).await;
-                    // Without them the claim may go through; if not, it waits for news.
-                    self.claims_fail = over.is_empty();
+                    // Without them the claim may go through; if not, whatever cannot be claimed is looked for, and
+                    // if that fails too, it waits for news.
+                    self.claims_fail = over.is_empty() && plan.is_careful;
+                    if over.is_empty() {
+                        self.backlog.be_careful();
+                    }
                 }
             }
+        }
+        // What others had to leave to these.
+        for limits in over.iter().filter_map(|one| one.run.of.limits.as_ref()) {
+            self.backlog.rouse(limits);
         }
         self.roster.forget_stops(self.steps.under_way());
         if self.backlog.is_idle() {
@@ -439,47 +462,80 @@ impl Loop {
         }
     }
 
-    fn give_up(&mut self, plan: &slots::Plan) {
-        self.orders.free_places(plan.room);
+    fn give_up(&mut self, plan: &slots::Plan, places: Places) {
+        self.orders.free_places(places.unused());
         self.backlog.give_up(plan);
     }
 
     /// One record that contradicts its execution must not keep the others from being written.
     async fn write_apart(&mut self, over: &Arc<Vec<Over>>) {
         for (n, one) in over.iter().enumerate() {
-            match self.steps.write_apart(over, n).await {
-                Ok(finished) => self.act_on(std::slice::from_ref(one), finished),
-                Err(error) if error.is_of_a_record() => {
-                    let (id, invoke_id) = (one.ended.id, one.run.job().invoke_id);
-                    tracing::error!(%error, %id, %invoke_id, "the end of an execution cannot be recorded");
-                    // It has ended all the same; what it printed is lost.
-                    self.resources.hub.close_outputs(std::iter::once(id));
-                    match self.steps.give_way(over, n).await {
-                        Ok(released) => self.backlog.release(released),
-                        Err(error) => tracing::error!(%error, "what waited for it goes on waiting"),
-                    }
+            let (id, invoke_id) = (one.ended.id, one.run.job().invoke_id);
+            let (released, error) = match self.steps.write_apart(over, n).await {
+                Ok(Recorded::Whole(finished)) => {
+                    self.free_one(one);
+                    self.act_on(std::slice::from_ref(one), finished);
+                    continue;
                 }
+                Ok(Recorded::Least(finished, error)) => {
+                    tracing::error!(%error, %id, %invoke_id, "the end of an execution cannot be recorded whole");
+                    self.free_one(one);
+                    self.act_on(std::slice::from_ref(one), finished);
+                    continue;
+                }
+                Ok(Recorded::Nothing(released, error)) => (released, error),
+                Err(error) if error.is_lasting() => (Vec::new(), error),
                 // The engine is being stopped, and the disk takes nothing.
                 Err(error) => {
                     tracing::error!(%error, "ends of executions are left to the next engine");
                     return;
                 }
-            }
+            };
+            tracing::error!(%error, %id, %invoke_id, "the end of an execution cannot be recorded");
+            // It has ended all the same; what it printed is lost, and whoever waits for it is told why.
+            self.free_one(one);
+            self.backlog.release(released);
+            self.resources.hub.close_outputs(std::iter::once(id));
+            self.resources.hub.fail(invoke_id, &error);
         }
+    }
+
+    /// An execution has ended whose end is written apart: its place is free, and its instance.
+    fn free_one(&mut self, one: &Over) {
+        self.orders.free_places(1);
+        self.backlog.open(one.frees);
     }
 
     /// Tells of what has ended, and sees to what that has led to.
     fn act_on(&mut self, over: &[Over], finished: Finished) {
         self.tell(over, &finished);
-        self.backlog.release(finished.released.into_iter().chain(finished.admitted));
+        self.backlog.release(finished.released);
     }
 
-    fn start_all(&mut self, work: ClaimedWork, plan: &slots::Plan, at: ClaimedAt) {
+    /// Tells of executions that could not start, and have ended.
+    fn tell_aborted(&mut self, aborted: Aborted, at_ms: i64) {
+        let Aborted { invoke_id, executions, finished } = aborted;
+        let change = |(id, on): (ExecutionId, InstanceId)| {
+            Change::of(id, on, ExecutionStatus::Aborted, at_ms)
+        };
+        self.resources.hub.publish(invoke_id, || executions.into_iter().map(change).collect());
+        self.act_on(&[], finished);
+    }
+
+    fn start_all(&mut self, work: ClaimedWork, plan: &slots::Plan, places: Places, at: ClaimedAt) {
         let used: usize = work.claimed.iter().map(|fire| fire.executions.len()).sum();
         trace::tell_claim(used, work.claimed.len());
-        self.orders.free_places(plan.room.saturating_sub(used));
+        self.orders.free_places(places.after(used));
         self.backlog.apply(plan, work.taken);
-        for ClaimedFire { of, executions } in work.claimed {
+        for aborted in work.aborted {
+            self.tell_aborted(aborted, at.ms);
+        }
+        for (invoke_id, error) in &work.stuck {
+            self.resources.hub.fail(*invoke_id, error);
+        }
+        for ClaimedFire { of, executions, within } in work.claimed {
+            // Its end gives the place back.
+            within.into_iter().for_each(Within::keep);
             for (claimed, berth) in executions {
                 self.begin(&of, claimed, berth, at, false);
             }
@@ -622,7 +678,7 @@ impl Loop {
 
     /// Tells the watchers, now that it is on disk.
     fn tell(&self, over: &[Over], finished: &Finished) {
-        for Over { ended, run } in over {
+        for Over { ended, run, .. } in over {
             let status = ended.verdict.cause.target();
             let end = || run.change(status, ended.finished_at_ms);
             let next = finished.retries.get(&ended.id).map(|next| {

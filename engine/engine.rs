@@ -235,6 +235,9 @@ impl Engine {
                 if let Some(status) = inbox.finished {
                     return Ok(status);
                 }
+                if let Some(error) = inbox.failed {
+                    return Err(error);
+                }
                 if inbox.closed {
                     return Err(self.inner.ending().error());
                 }

@@ -88,6 +88,18 @@ impl Error {
         }
     }
 
+    /// Whether trying again does not help: a record is to blame, or the file itself, and not the disk.
+    pub(crate) fn is_lasting(&self) -> bool {
+        use StorageErrorKind as Kind;
+        match self {
+            Error::Storage(error) => matches!(
+                error.kind,
+                Kind::Corrupt | Kind::Record | Kind::Foreign | Kind::Version | Kind::Other
+            ),
+            other => other.is_of_a_record(),
+        }
+    }
+
     /// The code of the API page, or of this library where the pages have none. Stable.
     pub fn code(&self) -> &str {
         match self {
@@ -190,7 +202,7 @@ pub enum StorageErrorKind {
     Linked,
     /// The file was written by a newer version of this library, or by another build of this one.
     Version,
-    /// Another program holds the file, or too many reads wait already.
+    /// Another program holds the file, too many reads wait already, or memory is short.
     Busy,
     /// The system refused a read or a write.
     Io,

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::config::OutputQuota;
+use crate::error::Error;
 use crate::id::{ExecutionId, InstanceId, InvokeId};
 use crate::invocation::fire::Fire;
 use crate::output::{Delivery, LiveOutput, SpoolSpace, Stream};
@@ -136,6 +137,9 @@ impl Change {
 /// Changes that wait for one watcher. Past this many it reads the records instead.
 const CHANGES_MAX: usize = 1024;
 
+/// Invocations of which it is remembered that their end cannot be told: more than a damaged page has.
+const FAILED_MAX: usize = 1_024;
+
 /// Who watches what, and the outputs of what runs.
 #[derive(Debug)]
 pub(crate) struct Hub {
@@ -155,6 +159,8 @@ struct HubState {
     /// Invocations that were stored as claimed, and have not ended: that will be told. One each, as long as
     /// its executions run or wait for another attempt.
     unended: HashSet<InvokeId>,
+    /// Invocations that never will end on record, and why: a record of theirs cannot be read or written.
+    failed: HashMap<InvokeId, Error>,
     outputs: HashMap<ExecutionId, Arc<LiveOutput>>,
 }
 
@@ -204,7 +210,11 @@ impl Hub {
             hub: Arc::downgrade(self),
             invoke_id,
             interest,
-            inbox: Mutex::new(Inbox { closed: state.closed, ..Inbox::default() }),
+            inbox: Mutex::new(Inbox {
+                closed: state.closed,
+                failed: state.failed.get(&invoke_id).cloned(),
+                ..Inbox::default()
+            }),
             wake: Arc::default(),
         });
         state.watched.entry(invoke_id).or_default().push(Arc::downgrade(&subscription));
@@ -275,6 +285,20 @@ impl Hub {
         self.state().unended.remove(&invoke_id);
         for subscription in self.subscriptions(invoke_id) {
             subscription.inbox().finished = Some(status);
+            subscription.wake.notify_one();
+        }
+    }
+
+    /// Tells whoever watches an invocation, now or later, that its end cannot be told, for the file is damaged.
+    pub(crate) fn fail(&self, invoke_id: InvokeId, error: &Error) {
+        let mut state = self.state();
+        state.unended.remove(&invoke_id);
+        if state.failed.len() < FAILED_MAX {
+            state.failed.entry(invoke_id).or_insert_with(|| error.clone());
+        }
+        drop(state);
+        for subscription in self.subscriptions(invoke_id) {
+            subscription.inbox().failed = Some(error.clone());
             subscription.wake.notify_one();
         }
     }
@@ -368,6 +392,8 @@ pub(crate) struct Inbox {
     /// Changes were left out: the records know better.
     pub lagged: bool,
     pub finished: Option<InvocationStatus>,
+    /// Its end cannot be told, and this is why.
+    pub failed: Option<Error>,
     /// The engine is gone.
     pub closed: bool,
 }
@@ -385,6 +411,7 @@ impl Subscription {
             changes: std::mem::take(&mut inbox.changes),
             lagged: std::mem::take(&mut inbox.lagged),
             finished: inbox.finished,
+            failed: inbox.failed.clone(),
             closed: inbox.closed,
         }
     }

@@ -130,6 +130,8 @@ pub enum Cause {
     Stopped,
     /// It had not started when the time for that was over.
     Expired,
+    /// What it needs to start is in a record that cannot be read.
+    Unreadable,
     /// The command does not suit the instance.
     Unsuitable,
     /// Nobody could take it to the instance.
@@ -148,7 +150,7 @@ impl Cause {
             Cause::Released => &[Scheduled],
             Cause::Claimed => &[Pending],
             Cause::StopAsked => &[Running],
-            Cause::StopAskedEarly | Cause::Expired => &[Pending, Scheduled],
+            Cause::StopAskedEarly | Cause::Expired | Cause::Unreadable => &[Pending, Scheduled],
             Cause::ExitedZero
             | Cause::ExitedNonzero
             | Cause::TimedOut
@@ -172,7 +174,7 @@ impl Cause {
             Cause::TimedOut => ExecutionStatus::Timeout,
             Cause::Stopped => ExecutionStatus::Terminated,
             Cause::Unsuitable => ExecutionStatus::Invalid,
-            Cause::Undeliverable | Cause::Expired => ExecutionStatus::Aborted,
+            Cause::Undeliverable | Cause::Expired | Cause::Unreadable => ExecutionStatus::Aborted,
             Cause::Broke | Cause::Interrupted => ExecutionStatus::Error,
         }
     }
@@ -416,12 +418,13 @@ mod tests {
     use super::ExecutionStatus as E;
     use super::*;
 
-    const CAUSES: [Cause; 13] = [
+    const CAUSES: [Cause; 14] = [
         Cause::Released,
         Cause::Claimed,
         Cause::StopAsked,
         Cause::StopAskedEarly,
         Cause::Expired,
+        Cause::Unreadable,
         Cause::ExitedZero,
         Cause::ExitedNonzero,
         Cause::TimedOut,
@@ -452,6 +455,8 @@ mod tests {
         check(E::Pending, Cause::StopAsked, None);
         check(E::Scheduled, Cause::Expired, Some(E::Aborted));
         check(E::Running, Cause::Expired, None);
+        check(E::Pending, Cause::Unreadable, Some(E::Aborted));
+        check(E::Running, Cause::Unreadable, None);
         check(E::Running, Cause::StopAsked, Some(E::Stopping));
         check(E::Stopping, Cause::Stopped, Some(E::Terminated));
         check(E::Stopping, Cause::ExitedZero, Some(E::Success));

@@ -315,7 +315,12 @@ impl From<rusqlite::Error> for Error {
             Some(ErrorCode::DiskFull) => StorageErrorKind::Full,
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StorageErrorKind::Corrupt,
             Some(ErrorCode::SystemIoFailure) => StorageErrorKind::Io,
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StorageErrorKind::Busy,
+            Some(
+                ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::OutOfMemory
+                | ErrorCode::OperationInterrupted,
+            ) => StorageErrorKind::Busy,
             Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig) => StorageErrorKind::Record,
             Some(_) => StorageErrorKind::Other,
             None => match error {

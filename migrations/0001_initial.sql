@@ -242,11 +242,9 @@ CREATE TABLE fires (
 ) STRICT;
 CREATE INDEX fires_by_invocation ON fires (invocation);
 CREATE UNIQUE INDEX fires_by_timer ON fires (timer, fire_at_ms) WHERE timer IS NOT NULL;
--- The queue: what is finished costs it nothing.
-CREATE INDEX fires_unfinished ON fires (id) WHERE unfinished > 0;
+-- The queue, by priority: what is finished costs it nothing.
+CREATE INDEX fires_unfinished ON fires (priority, id) WHERE unfinished > 0;
 CREATE INDEX fires_unfinished_by_invocation ON fires (invocation) WHERE unfinished > 0;
--- Those that go before others are found however many others there are.
-CREATE INDEX fires_urgent ON fires (id) WHERE unfinished > 0 AND priority > 5;
 CREATE INDEX fires_by_wave ON fires (wave_at_ms) WHERE wave_at_ms IS NOT NULL AND unfinished > 0;
 CREATE INDEX fires_by_start ON fires (start_by_ms) WHERE start_by_ms IS NOT NULL AND unfinished > 0;
 CREATE INDEX fires_by_end ON fires (end_by_ms) WHERE end_by_ms IS NOT NULL AND unfinished > 0;
@@ -280,8 +278,9 @@ CREATE TABLE executions (
     memory_peak_bytes INTEGER,
     -- When it is to be tried, if it waits for that and not for another on its instance.
     retry_at_ms    INTEGER,
-    -- Whether it waits for the end of another on its instance, which runs no more at a time.
-    awaits_instance INTEGER CHECK (awaits_instance = 1),
+    -- While it waits for the end of another on its instance, which runs no more at a time: its place in that
+    -- line. Those with lower numbers come first, which are of higher priority or have waited longer.
+    awaits_instance INTEGER,
     -- While it waits for its turn or runs: as long as the times are that it is to have yet. A row that keeps its
     -- length is written over where it stands; one that grows has its full page split, and the commit then
     -- looks through the whole cache.
@@ -306,7 +305,7 @@ CREATE TABLE executions (
     CHECK (retry_at_ms IS NULL OR (status = 'Scheduled' AND attempt > 1))
 ) STRICT;
 CREATE UNIQUE INDEX executions_by_fire ON executions (fire, instance, attempt);
-CREATE INDEX executions_awaiting ON executions (instance, id) WHERE awaits_instance IS NOT NULL;
+CREATE INDEX executions_awaiting ON executions (instance, awaits_instance, id) WHERE awaits_instance IS NOT NULL;
 CREATE INDEX executions_by_retry ON executions (retry_at_ms) WHERE retry_at_ms IS NOT NULL;
 CREATE TRIGGER executions_go_with_their_fire AFTER DELETE ON fires
 BEGIN DELETE FROM executions WHERE fire = old.id; END;

@@ -3,13 +3,21 @@
 
 use std::sync::Arc;
 
-use crate::error::Result;
-use crate::store::claims::{self, Claim, Claimed, Released};
-use crate::store::{Tx, fires, invocations};
+use crate::error::{Error, Result};
+use crate::id::InvokeId;
+use crate::store::claims::{self, Awaiting, Claim, Claimed};
+use crate::store::executions::{self, Aborted};
+use crate::store::fires::Terms;
+use crate::store::{self, Tx, fires, instances, invocations};
 
+use super::bounds::{Bounds, Within};
 use super::orders::{Berth, Orders};
 use super::roster::RunningFire;
-use super::slots::{Plan, Taken, Waiting, share};
+use super::slots::{LEVELS, Plan, Subject, Taken, Waiting, share};
+
+/// Executions of one instance that are passed by in one step, as something else holds them back. The others have
+/// their turn in the next one.
+const PASSED_BY_MAX: usize = 256;
 
 /// What a claim came to.
 #[derive(Debug, Default)]
@@ -17,6 +25,10 @@ pub(super) struct ClaimedWork {
     /// By fire: what to start.
     pub claimed: Vec<ClaimedFire>,
     pub taken: Taken,
+    /// What could not start, and has ended.
+    pub aborted: Vec<Aborted>,
+    /// Invocations with executions that can neither start nor end.
+    pub stuck: Vec<(InvokeId, Error)>,
 }
 
 /// What was claimed of a fire.
@@ -25,122 +37,194 @@ pub(super) struct ClaimedFire {
     pub of: Arc<RunningFire>,
     /// Each with its place on its instance, if there are so many there.
     pub executions: Vec<(Claimed, Option<Berth>)>,
+    /// Its place within its bounds, if the plan has not taken one.
+    pub within: Option<Within>,
 }
 
-/// Claims what the plan allows, after what has just been `admitted` to its instance: nobody overtakes that.
+/// A claim that is being made.
+struct Claiming<'a> {
+    tx: Tx<'a>,
+    orders: &'a Arc<Orders>,
+    bounds: &'a Arc<Bounds>,
+    now_ms: i64,
+    is_careful: bool,
+    /// The level of those whose turn it is.
+    top: u8,
+    work: ClaimedWork,
+}
+
+/// Claims what the plan allows, after what waits for the instances that have just been `freed`: nobody of the same
+/// priority overtakes that.
 pub(super) fn claim(
     tx: Tx<'_>,
     plan: &Plan,
-    admitted: Vec<Released>,
+    freed: Vec<i64>,
     orders: &Arc<Orders>,
+    bounds: &Arc<Bounds>,
     now_ms: i64,
 ) -> Result<ClaimedWork> {
-    let mut work = ClaimedWork::default();
+    let (work, is_careful) = (ClaimedWork::default(), plan.is_careful);
+    let mut claiming = Claiming { tx, orders, bounds, now_ms, is_careful, top: 0, work };
     let mut left = plan.room;
-    for waiting in admitted.into_iter().map(Waiting::released) {
-        match left {
-            0 => work.taken.unserved.push(waiting),
-            _ => left -= work.serve(tx, waiting, 1, orders, now_ms)?,
-        }
-    }
-    let new = work.look(tx, plan)?;
+    let new = claiming.look(plan)?;
     // What came with a plan has been counted against its limits, what is new has not.
     let (new, limited): (Vec<_>, Vec<_>) =
         new.into_iter().partition(|waiting| waiting.limits().is_none());
-    work.taken.unserved.extend(limited);
+    claiming.work.taken.unserved.extend(limited);
     let planned = plan.turn.iter().cloned();
     let turn: Vec<_> = planned.chain(new.into_iter().map(|one| (one, plan.room))).collect();
     let levels: Vec<_> = turn.iter().map(|(waiting, _)| waiting.level(now_ms)).collect();
     let top = levels.iter().copied().max().unwrap_or_default();
+    claiming.top = top;
+    for instance in freed {
+        left -= claiming.open_apart(instance, left)?;
+    }
     let served = levels.iter().filter(|level| **level == top).count();
     let share = share(plan.room, served + plan.beside);
     for (number, ((waiting, most), level)) in turn.into_iter().zip(levels).enumerate() {
         let is_planned = number < plan.turn.len();
         let max = if level == top { share.min(most).min(left) } else { 0 };
-        let claimed = match max {
-            0 if is_planned => {
-                work.taken.passed_over.push(waiting);
+        let claimed = match (max, waiting.subject) {
+            (0, _) if is_planned => {
+                claiming.work.taken.passed_over.push(waiting);
                 0
             }
-            0 => {
-                work.taken.unserved.push(waiting);
+            (0, _) => {
+                claiming.work.taken.unserved.push(waiting);
                 0
             }
-            max => work.serve(tx, waiting, max, orders, now_ms)?,
+            (max, Subject::Opening(instance)) => claiming.open_apart(instance, max)?,
+            (max, Subject::Fire(fire)) => claiming.serve_apart(fire, waiting, max)?,
         };
         left -= claimed;
         if is_planned {
-            work.taken.claimed.push(claimed);
+            claiming.work.taken.claimed.push(claimed);
         }
     }
-    Ok(work)
+    Ok(claiming.work)
 }
 
-impl ClaimedWork {
-    /// Looks for new fires.
-    fn look(&mut self, tx: Tx<'_>, plan: &Plan) -> Result<Vec<Waiting>> {
+impl Claiming<'_> {
+    /// Looks for new fires, those of the highest priority first.
+    fn look(&mut self, plan: &Plan) -> Result<Vec<Waiting>> {
         let mut new = Vec::new();
         let Some(looks) = plan.looks else { return Ok(new) };
-        for ((look, found), urgent) in looks.iter().zip(&mut self.taken.found).zip([true, false]) {
-            if look.max == 0 {
+        let mut below = LEVELS as u8;
+        while let Some(priority) = fires::priority_below(self.tx, below)? {
+            below = priority;
+            let at = usize::from(priority);
+            let (after, max) = (looks.after[at], looks.max[at]);
+            let found = &mut self.work.taken.found[at];
+            if max == 0 {
                 // There are so many that nobody has looked.
                 found.1 = true;
                 continue;
             }
-            let queued = fires::queue(tx, look.after, look.max, urgent)?;
-            *found = (queued.last().map(|(fire, _)| *fire), queued.len() == look.max);
-            new.extend(queued.into_iter().map(Waiting::all));
+            let queued = fires::queue(self.tx, priority, after, max)?;
+            *found = (queued.last().map(|(fire, _)| *fire), queued.len() == max);
+            for (fire, terms) in queued {
+                match terms {
+                    Ok(terms) => new.push(Waiting::all((fire, terms))),
+                    Err(error) => self.give_up(fire, None, &error)?,
+                }
+            }
         }
         Ok(new)
     }
 
+    /// Serves a fire; one that cannot be served is in nobody's way.
+    fn serve_apart(&mut self, fire: i64, waiting: Waiting, max: usize) -> Result<usize> {
+        if !self.is_careful {
+            return self.serve(fire, waiting, max);
+        }
+        let served = self.apart(|claiming| claiming.serve(fire, waiting, max))?;
+        served.or_else(|error| self.give_up(fire, None, &error).map(|()| 0))
+    }
+
+    fn open_apart(&mut self, instance: i64, max: usize) -> Result<usize> {
+        if !self.is_careful {
+            return self.open(instance, max);
+        }
+        let opened = self.apart(|claiming| claiming.open(instance, max))?;
+        Ok(opened.unwrap_or_else(|error| {
+            tracing::error!(%error, instance, "what waits for an instance cannot be claimed");
+            0
+        }))
+    }
+
+    /// Does something that leaves nothing behind if a record keeps it from being done.
+    fn apart<T>(&mut self, act: impl FnOnce(&mut Self) -> Result<T>) -> Result<Result<T>> {
+        let (tx, before) = (self.tx, std::mem::take(&mut self.work));
+        let done = store::apart(tx, || act(self));
+        let own = std::mem::replace(&mut self.work, before);
+        match done {
+            Err(error) if error.is_lasting() => Ok(Err(error)),
+            done => {
+                let done = done?;
+                self.work.add(own);
+                Ok(Ok(done))
+            }
+        }
+    }
+
+    /// Ends what of a fire a record keeps from starting: on one instance, or all. If not even that can be written
+    /// down, the fire is set aside.
+    fn give_up(&mut self, fire: i64, on: Option<i64>, why: &Error) -> Result<()> {
+        tracing::error!(error = %why, fire, "executions cannot start");
+        let (tx, now_ms) = (self.tx, self.now_ms);
+        match store::apart(tx, || executions::abort(tx, fire, on, why, now_ms)) {
+            Ok(aborted) => self.work.aborted.push(aborted),
+            Err(error) if error.is_lasting() => {
+                tracing::error!(%error, fire, "neither can they end: they are set aside");
+                self.work.taken.set_aside.push(fire);
+                let invoke_id = invocations::invoke_id_of_fire(tx, fire).ok();
+                self.work.stuck.extend(invoke_id.map(|invoke_id| (invoke_id, why.clone())));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     /// Claims up to `max` executions of a fire; how many that were.
-    fn serve(
-        &mut self,
-        tx: Tx<'_>,
-        mut fire: Waiting,
-        max: usize,
-        orders: &Arc<Orders>,
-        now_ms: i64,
-    ) -> Result<usize> {
-        if fire.terms.is_none() {
-            let Some(terms) = fires::terms(tx, fire.fire)? else { return Ok(0) };
-            fire.terms = Some(terms);
-            if fire.limits().is_some() {
-                self.taken.unserved.push(fire);
+    fn serve(&mut self, fire: i64, mut waiting: Waiting, max: usize) -> Result<usize> {
+        if waiting.terms.is_none() {
+            let Some(terms) = fires::terms(self.tx, fire)? else { return Ok(0) };
+            waiting.terms = Some(terms);
+            if waiting.limits().is_some() {
+                self.work.taken.unserved.push(waiting);
                 return Ok(0);
             }
         }
-        let limits = fire.limits().map(Arc::clone);
+        let limits = waiting.limits().map(Arc::clone);
         let start_by_ms = limits.as_ref().and_then(|of| of.start_by_ms);
         // Before anything is changed: a record that cannot be read must be in nobody's way.
-        let job = match &fire.job {
+        let job = match &waiting.job {
             Some(job) => Arc::clone(job),
-            None => match invocations::job_of_fire(tx, fire.fire) {
-                Err(error) if error.is_of_a_record() => {
-                    tracing::error!(%error, fire = fire.fire, "a fire cannot be claimed");
-                    return Ok(0);
+            None => match invocations::job_of_fire(self.tx, fire) {
+                Err(error) if error.is_lasting() => {
+                    return self.give_up(fire, None, &error).map(|()| 0);
                 }
                 job => job?,
             },
         };
-        fire.job = Some(Arc::clone(&job));
+        waiting.job = Some(Arc::clone(&job));
         let claim = Claim {
-            fire: fire.fire,
-            after: fire.after,
-            until: fire.until,
+            fire,
+            after: waiting.after,
+            until: waiting.until,
             max,
             has_waves: limits.as_ref().is_some_and(|of| of.has_waves),
-            is_late: start_by_ms.is_some_and(|by_ms| now_ms > by_ms),
-            now_ms,
+            is_late: start_by_ms.is_some_and(|by_ms| self.now_ms > by_ms),
+            standing: waiting.standing,
+            now_ms: self.now_ms,
         };
         let mut berths = Vec::new();
-        let found = claims::claim(tx, &claim, |one| {
+        let found = claims::claim(self.tx, &claim, |one| {
             let Some(max) = one.target.instance.max_concurrency else {
                 berths.push(None);
                 return true;
             };
-            let berth = orders.berth(one.target.row, max);
+            let berth = self.orders.berth(one.target.row, max);
             let admitted = berth.is_some();
             berths.extend(berth.map(Some));
             admitted
@@ -148,17 +232,112 @@ impl ClaimedWork {
         let count = found.claimed.len();
         if count > 0 {
             let executions = found.claimed.into_iter().zip(berths).collect();
-            let dealt_at_ms = fire.terms.as_ref().map_or(now_ms, |terms| terms.since_ms);
-            let of = RunningFire { fire: fire.fire, job, limits, sole: None, dealt_at_ms };
-            self.claimed.push(ClaimedFire { of: Arc::new(of), executions });
+            let dealt_at_ms = waiting.terms.as_ref().map_or(self.now_ms, |terms| terms.dealt_at_ms);
+            let of = Arc::new(RunningFire { fire, job, limits, sole: None, dealt_at_ms });
+            self.work.claimed.push(ClaimedFire { of, executions, within: None });
+            // It has had a share.
+            waiting.standing.since_ms = self.now_ms;
+        }
+        for (instance, error) in found.unreadable {
+            self.give_up(fire, Some(instance), &error)?;
         }
         if let Some(after) = found.more_after {
-            fire.after = after;
-            if let Some(terms) = &mut fire.terms {
+            waiting.after = after;
+            if let Some(terms) = &mut waiting.terms {
                 terms.unfinished = terms.unfinished.saturating_sub(count);
             }
-            self.taken.served.push(fire);
+            self.work.taken.served.push(waiting);
         }
         Ok(count)
+    }
+
+    /// Claims up to `max` of the executions that wait for an instance, in their order; how many that were. One that
+    /// something else holds back waits for that instead: it lets the next have the instance in the same transaction.
+    fn open(&mut self, instance: i64, max: usize) -> Result<usize> {
+        let (mut claimed, mut passed_by) = (0, 0);
+        while let Some(next) = claims::next_awaiting(self.tx, instance)? {
+            let berth = match self.berth(instance, &next)? {
+                Ok(berth) => berth,
+                Err(ended) if ended => continue,
+                Err(_) => break,
+            };
+            let is_due = next.standing.level(self.now_ms) >= self.top;
+            if claimed == max || passed_by == PASSED_BY_MAX || !is_due {
+                self.work.taken.unserved.push(Waiting::opening(instance, next.standing));
+                break;
+            }
+            match self.admit(instance, &next, berth)? {
+                true => claimed += 1,
+                false => passed_by += 1,
+            }
+        }
+        Ok(claimed)
+    }
+
+    /// A place on an instance for what waits there, if it has so many only. None if they are taken; whether, instead,
+    /// that has ended for the instance cannot be read.
+    fn berth(&mut self, row: i64, next: &Awaiting) -> Result<Result<Option<Berth>, bool>> {
+        let target = match instances::of_row(self.tx, row) {
+            Err(error) if error.is_lasting() => {
+                claims::pass_by(self.tx, next)?;
+                self.give_up(next.fire, Some(row), &error)?;
+                return Ok(Err(true));
+            }
+            target => target?,
+        };
+        let Some(max) = target.instance.max_concurrency else { return Ok(Ok(None)) };
+        Ok(self.orders.berth(row, max).map(Some).ok_or(false))
+    }
+
+    /// Claims an execution that has waited for its instance, if nothing else holds it back.
+    fn admit(&mut self, instance: i64, next: &Awaiting, berth: Option<Berth>) -> Result<bool> {
+        let Some(terms) = fires::terms(self.tx, next.fire)? else {
+            claims::pass_by(self.tx, next)?;
+            return Ok(false);
+        };
+        let job = match invocations::job_of_fire(self.tx, next.fire) {
+            Err(error) if error.is_lasting() => {
+                claims::pass_by(self.tx, next)?;
+                self.give_up(next.fire, None, &error)?;
+                return Ok(false);
+            }
+            job => job?,
+        };
+        let mut within = None;
+        if let Some(limits) = &terms.limits {
+            let is_late = limits.start_by_ms.is_some_and(|by_ms| self.now_ms > by_ms);
+            if is_late && next.attempt == 1 {
+                // The scheduler is about to end it.
+                claims::pass_by(self.tx, next)?;
+                return Ok(false);
+            }
+            within = self.bounds.enter(limits);
+            if within.is_none() {
+                claims::pass_by(self.tx, next)?;
+                let waiting = Waiting::one(next.fire, instance, terms, next.standing);
+                self.work.taken.unserved.push(waiting);
+                return Ok(false);
+            }
+        }
+        claims::claim_awaiting(self.tx, next, self.now_ms)?;
+        let Terms { limits, dealt_at_ms, .. } = terms;
+        let target = instances::of_row(self.tx, instance)?;
+        let claimed = Claimed { id: next.id, attempt: next.attempt, target };
+        let of = RunningFire { fire: next.fire, job, limits, sole: None, dealt_at_ms };
+        let executions = vec![(claimed, berth)];
+        self.work.claimed.push(ClaimedFire { of: Arc::new(of), executions, within });
+        Ok(true)
+    }
+}
+
+impl ClaimedWork {
+    /// Adds what a part of the plan came to.
+    fn add(&mut self, part: Self) {
+        self.claimed.extend(part.claimed);
+        self.aborted.extend(part.aborted);
+        self.stuck.extend(part.stuck);
+        self.taken.unserved.extend(part.taken.unserved);
+        self.taken.served.extend(part.taken.served);
+        self.taken.set_aside.extend(part.taken.set_aside);
     }
 }

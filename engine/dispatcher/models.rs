@@ -33,9 +33,16 @@ use crate::output::{LiveOutput, SpoolSpace};
 use crate::status::{Cause, ExecutionStatus};
 use crate::store::claims::Claimed;
 use crate::store::executions::SoleFire;
+use crate::store::fires::FireLimits;
 use crate::store::instances::Target;
 
+use bounds::{Bounds, Within};
 use orders::{Errand, Launch, Line, Orders, Phase};
+
+/// The same file once more, as below.
+#[expect(dead_code, clippy::duplicate_mod, reason = "on purpose, and no model needs all of it")]
+#[path = "bounds.rs"]
+mod bounds;
 
 /// The same file once more, for which `super::sync` is the one below.
 #[expect(dead_code, clippy::duplicate_mod, reason = "on purpose, and no model needs all of it")]
@@ -315,7 +322,9 @@ fn nothing_is_polled_whose_stop_is_on_disk() {
             stopper.join().expect("a stop");
         });
     };
-    check(|record, line| drop(cancel(record, line)));
+    check(|record, line| {
+        cancel(record, line);
+    });
     check(|_, line| line.0.advance(Phase::Stopping));
 }
 
@@ -386,7 +395,7 @@ fn a_shutdown_leaves_nothing_claimed_behind_and_no_place_taken() {
             }
             let stored = submitters.map(|one| one.join().expect("an answer"));
             assert_eq!(started, stored.iter().sum::<usize>(), "started, and stored as claimed");
-            assert_eq!(orders.take_places(usize::MAX), PLACES);
+            assert_eq!(orders.take_places(0, usize::MAX).room, PLACES);
         });
     };
     check(Some(2));
@@ -410,6 +419,79 @@ fn a_place_on_an_instance_is_had_by_one_at_a_time() {
         });
         visitors.into_iter().for_each(|one| one.join().expect("no two"));
         assert!(orders.berth(INSTANCE, 1).is_some(), "it is free again");
+    });
+}
+
+fn one_at_a_time() -> (Arc<Bounds>, Arc<FireLimits>) {
+    let limits = FireLimits {
+        invocation: 1,
+        concurrency_max: Some(1),
+        concurrency_key: None,
+        start_by_ms: None,
+        has_waves: false,
+    };
+    (Arc::new(Bounds::new([].into())), Arc::new(limits))
+}
+
+/// An execution is admitted to its instance in a transaction, which is undone or not, while the loop plans for
+/// another within the same bound.
+#[test]
+fn a_place_within_a_bound_is_had_by_one_and_lost_by_none() {
+    let check = |is_undone: bool| {
+        explore(move |_| {
+            let (bounds, limits) = one_at_a_time();
+            let admission = {
+                let (bounds, limits) = (Arc::clone(&bounds), Arc::clone(&limits));
+                spawn(move || {
+                    let within = bounds.enter(&limits);
+                    let is_admitted = within.is_some() && !is_undone;
+                    within.into_iter().filter(|_| !is_undone).for_each(Within::keep);
+                    is_admitted
+                })
+            };
+            let is_granted = bounds.take(&limits, 1).is_ok();
+            let is_admitted = admission.join().expect("an answer");
+            assert!(!(is_granted && is_admitted), "two have one place");
+            // The step has come to an end: who waits within the bound is called.
+            let is_called = !bounds.take_undone().is_empty() && bounds.take(&limits, 1).is_ok();
+            assert!(
+                is_granted || is_admitted || is_called,
+                "a place that nobody has, and one waits"
+            );
+        });
+    };
+    check(false);
+    check(true);
+}
+
+/// The step that writes down the end of an execution lets the next have its place; so may another step.
+#[test]
+fn the_file_has_no_more_within_a_bound_than_may_be() {
+    explore(|_| {
+        let (bounds, limits) = one_at_a_time();
+        bounds.occupy(&limits);
+        let file = Arc::new(Mutex::new(1));
+        // The loop hears of the end.
+        bounds.give_back(&limits, 1);
+        bounds.leave(&limits);
+        let steps = [true, false].map(|is_own| {
+            let (bounds, limits, file) =
+                (Arc::clone(&bounds), Arc::clone(&limits), Arc::clone(&file));
+            spawn(move || {
+                let mut running = file.lock().expect("not poisoned");
+                if is_own {
+                    *running -= 1;
+                    bounds.left(&limits);
+                }
+                if let Some(within) = bounds.enter(&limits) {
+                    within.keep();
+                    *running += 1;
+                }
+                assert!(*running <= 1, "{} run within a bound of one", *running);
+            })
+        });
+        steps.into_iter().for_each(|step| step.join().expect("no more than may be"));
+        assert_eq!(*file.lock().expect("not poisoned"), 1, "nobody has the place");
     });
 }
 
@@ -610,9 +692,12 @@ fn an_end_a_timeout_and_a_stop_come_to_one_verdict() {
         let order = StopReason::Stopped.into();
         touches.touch(|| roster.stop(EXECUTION, order, &UnderWay::default()));
         let outcome = run.join().expect("an outcome");
+        let is_not_started = outcome == run::not_started();
         let verdict = judge(&mut roster, outcome);
         let heard = *heard.borrow();
         match heard {
+            // The stop may have come before the first poll.
+            None if is_not_started => assert_eq!(verdict.cause, Cause::Stopped),
             None => assert_eq!(verdict.cause, Cause::ExitedZero),
             Some(reason) => {
                 let timed_out = reason == StopReason::Timeout;

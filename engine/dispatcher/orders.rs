@@ -92,7 +92,8 @@ struct State {
     /// The orders to stop that the loop has taken last, and may still be passing on.
     passing_on: Option<Arc<Stops>>,
     phase: Phase,
-    /// Places that nobody has. Below zero if more goes on from before than the bound allows.
+    /// Places that nobody has, as the database says too: that of an execution which has ended becomes free as its
+    /// end comes to disk. Below zero if more goes on from before than the bound allows.
     free: isize,
     /// Reservations that have come to nothing yet, neither to a launch.
     reservations: usize,
@@ -163,12 +164,15 @@ impl Orders {
         state.phase > Phase::Working && state.reservations == 0 && state.mail.launches.is_empty()
     }
 
-    /// Takes up to `max` places.
-    pub(super) fn take_places(&self, max: usize) -> usize {
+    /// Takes up to `max` places for a step: first those of the `ended` executions whose ends it writes down, which
+    /// nobody else may have before that.
+    pub(super) fn take_places(&self, ended: usize, max: usize) -> Places {
         let mut state = self.state();
-        let taken = usize::try_from(state.free).unwrap_or_default().min(max);
-        state.free -= taken.cast_signed();
-        taken
+        let all = state.free.saturating_add(ended.cast_signed());
+        let room = usize::try_from(all).unwrap_or_default().min(max);
+        let from_ended = room.min(ended);
+        state.free -= (room - from_ended).cast_signed();
+        Places { room, from_ended, ended }
     }
 
     /// Takes a place, whether or not there is one: for what runs already.
@@ -222,6 +226,37 @@ impl Drop for Berth {
                 state.on_instances.remove(&self.instance);
             }
         }
+    }
+}
+
+/// The places of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Places {
+    /// For what it claims.
+    pub room: usize,
+    /// So many of those are of executions whose ends it writes down.
+    from_ended: usize,
+    /// So many executions it ends.
+    ended: usize,
+}
+
+impl Places {
+    /// Gives up places for what it claims; how many are free at once.
+    pub(super) fn let_go(&mut self, places: usize) -> usize {
+        let now = places.min(self.room - self.from_ended);
+        self.room -= places;
+        self.from_ended -= places - now;
+        now
+    }
+
+    /// How many are free now that it is on disk, and has claimed so many executions.
+    pub(super) fn after(self, claimed: usize) -> usize {
+        (self.ended - self.from_ended) + self.room.saturating_sub(claimed)
+    }
+
+    /// How many are free as it has come to nothing: those of what it was to end are not.
+    pub(super) fn unused(self) -> usize {
+        self.room - self.from_ended
     }
 }
 

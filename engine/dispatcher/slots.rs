@@ -2,72 +2,74 @@
 //! places, those of the highest priority first. Pure accounting; the waiting executions themselves
 //! stay in the database.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crate::invocation::Job;
-use crate::invocation::rate_control::{PRIORITY, PRIORITY_MAX};
-use crate::store::claims::Released;
+use crate::invocation::rate_control::PRIORITY_MAX;
+use crate::store::claims::{Released, Standing};
 use crate::store::fires::{FireLimits, Terms};
 
-/// Fires that are known here at a time, of those that go before most others and of those that do not;
-/// the rest wait in the database too.
+use super::bounds::{Bound, Bounds};
+
+/// Fires of each priority that are known here at a time; the rest wait in the database too. Two steps claim up
+/// to twice as many executions as one, and a fire may have no more than one.
 const FIRES_MAX: usize = 1_024;
-/// What waits this long has the priority above its own: nothing waits for ever.
-const AGEING_MS: i64 = 10_000;
 /// How often ages are looked at.
 const AGED_EVERY_MS: i64 = 1_000;
-/// From here on a fire goes before most others; `fires_urgent` has those.
-const URGENT: u8 = PRIORITY + 1;
+/// How many priorities there are.
+pub(super) const LEVELS: usize = PRIORITY_MAX as usize + 1;
 
-/// A fire that has, or may have, executions to run.
+/// What has, or may have, executions to run.
 #[derive(Debug, Clone)]
 pub(super) struct Waiting {
-    pub fire: i64,
+    pub subject: Subject,
     /// Executions on instances after this one, up to that one.
     pub after: i64,
     pub until: i64,
+    /// Its priority, and since when it has had no share.
+    pub standing: Standing,
     /// Loaded with the first claim.
     pub job: Option<Arc<Job>>,
     /// None: it has to be looked up first.
     pub terms: Option<Terms>,
 }
 
-/// The rows of the instances it may be on.
-fn instances_of(released: Released) -> RangeInclusive<i64> {
-    released.instance.map_or(1..=i64::MAX, |one| one..=one)
-}
-
-/// The priority of what waits, with its age.
-fn level(terms: &Terms, now_ms: i64) -> u8 {
-    let levels = now_ms.saturating_sub(terms.since_ms).max(0) / AGEING_MS;
-    let aged = u8::try_from(levels).unwrap_or(u8::MAX).saturating_add(terms.priority);
-    aged.min(PRIORITY_MAX)
+/// What a turn is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Subject {
+    Fire(i64),
+    /// Whichever of those is next that wait for the end of an execution on this instance.
+    Opening(i64),
 }
 
 impl Waiting {
     /// All of a fire that has been found.
     pub(super) fn all((fire, terms): (i64, Terms)) -> Self {
-        Self { fire, after: 0, until: i64::MAX, job: None, terms: Some(terms) }
+        let standing = Standing { priority: terms.priority, since_ms: terms.dealt_at_ms };
+        Self { terms: Some(terms), ..Self::on(Subject::Fire(fire), 1..=i64::MAX, standing) }
     }
 
-    /// What a fire has on these instances, of which no more is known.
-    fn on(fire: i64, instances: RangeInclusive<i64>) -> Self {
+    /// What a fire, of which no more is known, has on these instances.
+    fn on(subject: Subject, instances: RangeInclusive<i64>, standing: Standing) -> Self {
         let (first, last) = instances.into_inner();
-        Self { fire, after: first - 1, until: last, job: None, terms: None }
+        Self { subject, after: first - 1, until: last, standing, job: None, terms: None }
     }
 
-    pub(super) fn released(released: Released) -> Self {
-        Self::on(released.fire, instances_of(released))
+    /// One execution of a fire, on this instance.
+    pub(super) fn one(fire: i64, instance: i64, terms: Terms, standing: Standing) -> Self {
+        let one = Self::on(Subject::Fire(fire), instance..=instance, standing);
+        Self { terms: Some(Terms { unfinished: 1, ..terms }), ..one }
+    }
+
+    /// An instance may have room for the executions that wait for it.
+    pub(super) fn opening(instance: i64, standing: Standing) -> Self {
+        Self::on(Subject::Opening(instance), instance..=instance, standing)
     }
 
     pub(super) fn limits(&self) -> Option<&Arc<FireLimits>> {
         self.terms.as_ref().and_then(|terms| terms.limits.as_ref())
-    }
-
-    fn is_urgent(&self) -> bool {
-        self.terms.as_ref().is_some_and(|terms| terms.priority >= URGENT)
     }
 
     /// How many of its executions wait, as far as is known. What has to be looked up is taken for one: no
@@ -77,17 +79,15 @@ impl Waiting {
     }
 
     pub(super) fn level(&self, now_ms: i64) -> u8 {
-        // What has to be looked up is taken for what most are.
-        self.terms.as_ref().map_or(PRIORITY, |terms| level(terms, now_ms))
+        self.standing.level(now_ms)
     }
 }
 
-/// A look for new fires.
+/// Where new fires are looked for: by priority, those after which one, and at most how many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Look {
-    /// Those after this one; at most so many.
-    pub after: i64,
-    pub max: usize,
+pub(super) struct Looks {
+    pub after: [i64; LEVELS],
+    pub max: [usize; LEVELS],
 }
 
 /// What to claim, worked out before the transaction that does it.
@@ -100,15 +100,16 @@ pub(super) struct Plan {
     /// Fires of the same level in other plans, which are to have no less.
     pub beside: usize,
     number: u64,
-    /// Where new fires are looked for: urgent ones, and others.
-    pub looks: Option<[Look; 2]>,
+    pub looks: Option<Looks>,
+    /// Whether each fire is to be dealt with apart, as one cannot be.
+    pub is_careful: bool,
 }
 
 /// What a plan came to.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
-    /// Fires that were not served: new ones that there was no room for yet, or whose limits have to be
-    /// counted first.
+    /// What was not served: new fires that there was no room for yet, or whose limits have to be counted first;
+    /// instances whose turn has not come.
     pub unserved: Vec<Waiting>,
     /// Fires of the plan's turn that nothing was left for.
     pub passed_over: Vec<Waiting>,
@@ -117,7 +118,9 @@ pub(super) struct Taken {
     /// Of each fire of the plan's turn, how many executions were claimed.
     pub claimed: Vec<usize>,
     /// Of each look, the newest fire found, and whether there may be newer ones still.
-    pub found: [(Option<i64>, bool); 2],
+    pub found: [(Option<i64>, bool); LEVELS],
+    /// Fires that cannot be dealt with.
+    pub set_aside: Vec<i64>,
 }
 
 /// A plan that is being carried out.
@@ -130,40 +133,156 @@ struct PlanUnderWay {
     is_short: bool,
 }
 
-/// What several fires may have to share.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Bound {
-    Invocation(i64),
-    Key(Arc<str>),
+/// Those whose turn it is, by level.
+#[derive(Debug, Default)]
+struct Turn {
+    levels: BTreeMap<u8, VecDeque<Waiting>>,
+    /// How many of each priority there are.
+    known: [usize; LEVELS],
 }
 
-/// The bounds of a fire, each with how many executions run within it at most.
-fn bounds<'a>(
-    limits: &'a FireLimits,
-    widths: &'a HashMap<String, usize>,
-) -> impl Iterator<Item = (Bound, usize)> + 'a {
-    let own = limits.concurrency_max.map(|max| (Bound::Invocation(limits.invocation), max));
-    let shared = limits.concurrency_key.as_ref().map(|key| {
-        // A key that nobody has said anything of is for one at a time.
-        (Bound::Key(Arc::clone(key)), widths.get(&**key).copied().unwrap_or(1))
-    });
-    own.into_iter().chain(shared)
+impl Turn {
+    fn count(&mut self, one: &Waiting) -> &mut usize {
+        &mut self.known[usize::from(one.standing.priority.min(PRIORITY_MAX))]
+    }
+
+    fn push(&mut self, level: u8, one: Waiting) {
+        *self.count(&one) += 1;
+        self.levels.entry(level).or_default().push_back(one);
+    }
+
+    fn push_first(&mut self, level: u8, one: Waiting) {
+        *self.count(&one) += 1;
+        self.levels.entry(level).or_default().push_front(one);
+    }
+
+    fn pop(&mut self, level: u8) -> Option<Waiting> {
+        let queue = self.levels.get_mut(&level)?;
+        let one = queue.pop_front();
+        if queue.is_empty() {
+            self.levels.remove(&level);
+        }
+        if let Some(one) = &one {
+            *self.count(one) -= 1;
+        }
+        one
+    }
+
+    fn top(&self) -> Option<u8> {
+        self.levels.last_key_value().map(|(level, _)| *level)
+    }
+}
+
+/// What fires have in common that wait for the same bounds to have room.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Class {
+    /// Its number and its bound, if it has one.
+    invocation: Option<(i64, usize)>,
+    key: Option<Arc<str>>,
+}
+
+impl Class {
+    fn of(limits: &FireLimits) -> Self {
+        let invocation = limits.concurrency_max.map(|max| (limits.invocation, max));
+        Self { invocation, key: limits.concurrency_key.clone() }
+    }
+}
+
+/// A place in a line: by priority and age, then by arrival.
+type Rank = (i64, u64);
+
+/// The fires of a class.
+#[derive(Debug)]
+struct Line {
+    limits: Arc<FireLimits>,
+    /// The bound that had no room for the first of them.
+    under: Bound,
+    fires: BTreeMap<Rank, Waiting>,
+}
+
+/// Fires that wait for room within a bound. Each class waits for one of its bounds; when that has room and another
+/// has none, for the other. For each bound with room and a class that waits for it a fire with that bound is in
+/// turn, or in a plan: whatever becomes of that fire, the next is called.
+#[derive(Debug, Default)]
+struct Parked {
+    lines: HashMap<Class, Line>,
+    by_bound: HashMap<Bound, BTreeSet<(Rank, Class)>>,
+    arrivals: u64,
+}
+
+impl Parked {
+    fn park(&mut self, under: Bound, limits: &Arc<FireLimits>, waiting: Waiting) {
+        self.arrivals += 1;
+        let rank = (waiting.standing.rank(), self.arrivals);
+        let class = Class::of(limits);
+        let mut line = self.take(&class).unwrap_or_else(|| Line {
+            limits: Arc::clone(limits),
+            under: under.clone(),
+            fires: BTreeMap::new(),
+        });
+        line.under = under;
+        line.fires.insert(rank, waiting);
+        self.put(class, line);
+    }
+
+    /// Takes the line of a class out.
+    fn take(&mut self, class: &Class) -> Option<Line> {
+        let line = self.lines.remove(class)?;
+        if let (Some(lines), Some(first)) = (self.by_bound.get_mut(&line.under), line.first()) {
+            lines.remove(&(first, class.clone()));
+            if lines.is_empty() {
+                self.by_bound.remove(&line.under);
+            }
+        }
+        Some(line)
+    }
+
+    fn put(&mut self, class: Class, line: Line) {
+        let Some(first) = line.first() else { return };
+        self.by_bound.entry(line.under.clone()).or_default().insert((first, class.clone()));
+        self.lines.insert(class, line);
+    }
+
+    /// The next fire that waits for a bound, and that all of its bounds have room for.
+    fn call(&mut self, bound: &Bound, bounds: &Bounds) -> Option<Waiting> {
+        let mut kept = 0;
+        loop {
+            let (_, class) = self.by_bound.get(bound)?.iter().nth(kept)?;
+            let class = class.clone();
+            match bounds.room(&self.lines.get(&class)?.limits) {
+                Ok(_) => {
+                    let mut line = self.take(&class)?;
+                    let (_, first) = line.fires.pop_first()?;
+                    self.put(class, line);
+                    return Some(first);
+                }
+                // The share of this one is used up, and another of the same invocation may have a larger one.
+                Err(full) if full == *bound => kept += 1,
+                Err(full) => {
+                    let mut line = self.take(&class)?;
+                    line.under = full;
+                    self.put(class, line);
+                }
+            }
+        }
+    }
+}
+
+impl Line {
+    fn first(&self) -> Option<Rank> {
+        self.fires.first_key_value().map(|(rank, _)| *rank)
+    }
 }
 
 /// The fires in turn.
 #[derive(Debug)]
 pub(super) struct Backlog {
-    /// By level.
-    turn: BTreeMap<u8, VecDeque<Waiting>>,
-    /// How many executions run, or may be claimed by plans being carried out, within each bound.
-    in_use: HashMap<Bound, usize>,
-    /// Fires that wait for the end of an execution within a bound, which runs.
-    parked: HashMap<Bound, BTreeMap<u8, VecDeque<Waiting>>>,
-    /// How many executions run at a time under each key.
-    widths: HashMap<String, usize>,
+    turn: Turn,
+    bounds: Arc<Bounds>,
+    parked: Parked,
     aged_at_ms: i64,
-    /// The newest fires seen, urgent ones and others. Later ones have higher numbers.
-    newest: [i64; 2],
+    /// The newest fires seen, by priority. Later ones have higher numbers.
+    newest: [i64; LEVELS],
     /// Whether the database may hold fires newer than those.
     may_have_new: bool,
     /// Whether a plan that is being carried out looks for those: one at a time does.
@@ -173,23 +292,28 @@ pub(super) struct Backlog {
     plans_made: u64,
     /// Whether the last plan used its places: the fires have what they are taken for.
     sizes_hold: bool,
+    /// Whether the last plan could not be carried out for a record, which is to be found.
+    is_careful: bool,
+    /// Fires that cannot be dealt with: nobody waits for them.
+    set_aside: HashSet<i64>,
 }
 
 impl Backlog {
     /// A backlog that has yet to look into the database.
-    pub(super) fn new(widths: HashMap<String, usize>) -> Self {
+    pub(super) fn new(bounds: Arc<Bounds>) -> Self {
         Self {
-            turn: BTreeMap::new(),
-            in_use: HashMap::new(),
-            parked: HashMap::new(),
-            widths,
+            turn: Turn::default(),
+            bounds,
+            parked: Parked::default(),
             aged_at_ms: i64::MIN,
-            newest: [0; 2],
+            newest: [0; LEVELS],
             may_have_new: true,
             is_looking: false,
             under_way: Vec::new(),
             plans_made: 0,
             sizes_hold: true,
+            is_careful: false,
+            set_aside: HashSet::new(),
         }
     }
 
@@ -201,21 +325,35 @@ impl Backlog {
     /// Fires have executions to claim again. Each has one turn for all that have come together, however many
     /// those are, and is looked through from the first of their instances to the last.
     pub(super) fn release(&mut self, released: impl IntoIterator<Item = Released>) {
-        let mut fires = BTreeMap::<i64, RangeInclusive<i64>>::new();
+        let mut fires = BTreeMap::<i64, (RangeInclusive<i64>, Standing)>::new();
         for one in released {
-            let (first, last) = instances_of(one).into_inner();
-            let all = fires.entry(one.fire).or_insert(first..=last);
+            let (fire, on, since) = match one {
+                Released::Fire { fire, instance, standing } => (fire, instance, standing),
+                Released::Instance(instance) => {
+                    self.open([instance]);
+                    continue;
+                }
+            };
+            let (first, last) = on.map_or((1, i64::MAX), |one| (one, one));
+            let (all, standing) = fires.entry(fire).or_insert((first..=last, since));
             *all = first.min(*all.start())..=last.max(*all.end());
+            standing.since_ms = standing.since_ms.min(since.since_ms);
         }
-        let waiting = fires.into_iter().map(|(fire, instances)| Waiting::on(fire, instances));
-        self.turn.entry(PRIORITY).or_default().extend(waiting);
+        let waiting = fires.into_iter().map(|(fire, (instances, standing))| {
+            Waiting::on(Subject::Fire(fire), instances, standing)
+        });
+        self.join(waiting);
+    }
+
+    /// Instances may have room for executions that wait for it. Which those are is looked up first of all.
+    pub(super) fn open(&mut self, instances: impl IntoIterator<Item = i64>) {
+        let standing = Standing { priority: PRIORITY_MAX, since_ms: self.aged_at_ms };
+        self.join(instances.into_iter().map(|one| Waiting::opening(one, standing)));
     }
 
     /// An execution within these limits runs, whether or not there was room for it.
     pub(super) fn occupy(&mut self, limits: &FireLimits) {
-        for (bound, _) in bounds(limits, &self.widths) {
-            *self.in_use.entry(bound).or_default() += 1;
-        }
+        self.bounds.occupy(limits);
     }
 
     /// An execution within these limits has ended.
@@ -224,50 +362,46 @@ impl Backlog {
     }
 
     fn give_back(&mut self, limits: &FireLimits, count: usize) {
-        let shared: Vec<_> = bounds(limits, &self.widths).collect();
-        for (bound, max) in shared {
-            let left = self.in_use.get(&bound).copied().unwrap_or_default().saturating_sub(count);
-            match left {
-                0 => self.in_use.remove(&bound),
-                left => self.in_use.insert(bound.clone(), left),
-            };
-            if left < max {
-                self.rouse(&bound);
-            }
+        if count > 0 {
+            self.bounds.give_back(limits, count);
         }
+        self.rouse(limits);
     }
 
-    /// Has the next of those that wait within a bound try. If it has nothing left, or leaves room, the one
-    /// after it has its turn when that is known.
-    fn rouse(&mut self, bound: &Bound) {
-        let Some(parked) = self.parked.get_mut(bound) else { return };
-        let mut next = None;
-        if let Some(mut level) = parked.last_entry() {
-            next = level.get_mut().pop_front();
-            if level.get().is_empty() {
-                level.remove();
-            }
+    /// Has the next of those try that wait within each of these bounds. If it has nothing left, or leaves room,
+    /// the one after it has its turn when that is known.
+    pub(super) fn rouse(&mut self, limits: &FireLimits) {
+        if self.parked.lines.is_empty() {
+            return;
         }
-        if parked.is_empty() {
-            self.parked.remove(bound);
+        let bounds = Arc::clone(&self.bounds);
+        for (bound, _) in bounds.of(limits) {
+            let next = self.parked.call(&bound, &bounds);
+            self.join(next);
         }
-        self.join(next);
     }
 
     fn join(&mut self, waiting: impl IntoIterator<Item = Waiting>) {
         for one in waiting {
-            let level = one.level(self.aged_at_ms);
-            self.turn.entry(level).or_default().push_back(one);
+            if !self.is_set_aside(&one) {
+                self.turn.push(one.level(self.aged_at_ms), one);
+            }
         }
     }
 
     fn put_first(&mut self, waiting: Waiting) {
-        let level = waiting.level(self.aged_at_ms);
-        self.turn.entry(level).or_default().push_front(waiting);
+        if !self.is_set_aside(&waiting) {
+            self.turn.push_first(waiting.level(self.aged_at_ms), waiting);
+        }
+    }
+
+    fn is_set_aside(&self, one: &Waiting) -> bool {
+        let Subject::Fire(fire) = one.subject else { return false };
+        !self.set_aside.is_empty() && self.set_aside.contains(&fire)
     }
 
     fn has_turn(&self) -> bool {
-        self.turn.values().any(|queue| !queue.is_empty())
+        !self.turn.levels.is_empty()
     }
 
     /// Whether a claim could find anything.
@@ -287,13 +421,18 @@ impl Backlog {
         }
     }
 
+    /// A plan could not be carried out for a record: the next finds out which it is.
+    pub(super) fn be_careful(&mut self) {
+        self.is_careful = true;
+    }
+
     /// Whose turn it is for `room` places: those of the highest level known. Until the plan is
     /// [applied](Self::apply) or [given up](Self::give_up), others are made without those.
     pub(super) fn plan(&mut self, room: usize, now_ms: i64) -> Plan {
         self.age(now_ms);
         let (mut turn, mut level) = (Vec::new(), 0);
         while turn.is_empty() && room > 0 {
-            let Some((&top, _)) = self.turn.last_key_value() else { break };
+            let Some(top) = self.turn.top() else { break };
             // What a plan of a higher level leaves over comes first.
             if self.under_way.iter().any(|other| other.is_short && other.level > top) {
                 break;
@@ -302,7 +441,7 @@ impl Backlog {
             turn = self.take_turn(level, room);
         }
         let looks = (room > 0 && self.may_have_new && !self.is_looking).then(|| self.looks());
-        let looks = looks.filter(|looks| looks.iter().any(|look| look.max > 0));
+        let looks = looks.filter(|looks| looks.max.iter().any(|max| *max > 0));
         if looks.is_some() {
             // What comes from now on is news again.
             (self.may_have_new, self.is_looking) = (false, true);
@@ -321,7 +460,8 @@ impl Backlog {
             let is_short = wanted > room;
             self.under_way.push(PlanUnderWay { number, level, fires: turn.len(), is_short });
         }
-        Plan { turn, room, beside, number, looks }
+        let is_careful = self.is_careful;
+        Plan { turn, room, beside, number, looks, is_careful }
     }
 
     /// Takes fires of a level, until what they have uses up `room` places; the others are left for the next
@@ -329,11 +469,7 @@ impl Backlog {
     fn take_turn(&mut self, level: u8, room: usize) -> Vec<(Waiting, usize)> {
         let (mut turn, mut left) = (Vec::new(), room);
         while left > 0 {
-            let next = self.turn.get_mut(&level).and_then(VecDeque::pop_front);
-            let Some(waiting) = next else {
-                self.turn.remove(&level);
-                break;
-            };
+            let Some(waiting) = self.turn.pop(level) else { break };
             let Some((waiting, most)) = self.grant(waiting, room) else { continue };
             let size = if self.sizes_hold { waiting.size().min(most).min(SHARE_MIN) } else { 1 };
             left = left.saturating_sub(size.max(1));
@@ -342,36 +478,28 @@ impl Backlog {
         turn
     }
 
-    fn looks(&self) -> [Look; 2] {
-        // By what they were given, as the database has it, and not by what they have come to.
-        let known = |urgent: bool| {
-            let all = self.turn.values().flatten();
-            all.filter(|waiting| waiting.is_urgent() == urgent).count()
-        };
-        [true, false].map(|urgent| Look {
-            after: self.newest[usize::from(!urgent)],
-            max: FIRES_MAX.saturating_sub(known(urgent)),
-        })
+    fn looks(&self) -> Looks {
+        Looks {
+            after: self.newest,
+            max: self.turn.known.map(|known| FIRES_MAX.saturating_sub(known)),
+        }
     }
 
-    /// Lets a fire have what its limits leave of `room`; none: it has to wait for them.
+    /// Lets a fire have what its limits leave of `room`; none: it has to wait for them. Whoever waits within one of
+    /// its bounds that has room all the same is called.
     fn grant(&mut self, waiting: Waiting, room: usize) -> Option<(Waiting, usize)> {
         let Some(limits) = waiting.limits().map(Arc::clone) else { return Some((waiting, room)) };
-        let bounds: Vec<_> = bounds(&limits, &self.widths).collect();
-        let mut most = room;
-        for (bound, max) in &bounds {
-            let left = max.saturating_sub(self.in_use.get(bound).copied().unwrap_or_default());
-            if left == 0 {
-                let parked = self.parked.entry(bound.clone()).or_default();
-                parked.entry(waiting.level(self.aged_at_ms)).or_default().push_back(waiting);
-                return None;
+        // No more than wait of it: others within its bounds start in the same plan.
+        let most = room.min(waiting.size().max(1));
+        let granted = match self.bounds.take(&limits, most) {
+            Ok(most) => Some((waiting, most)),
+            Err(full) => {
+                self.parked.park(full, &limits, waiting);
+                None
             }
-            most = most.min(left);
-        }
-        for (bound, _) in bounds {
-            *self.in_use.entry(bound).or_default() += most;
-        }
-        Some((waiting, most))
+        };
+        self.rouse(&limits);
+        granted
     }
 
     /// Gives those that have waited long a higher level.
@@ -383,13 +511,15 @@ impl Backlog {
         self.aged_at_ms = now_ms;
         let all = std::mem::take(&mut self.turn);
         // Those that had more before go before those that have as much now.
-        self.join(all.into_values().rev().flatten());
+        self.join(all.levels.into_values().rev().flatten());
     }
 
     /// Takes note of what a plan came to: fires that were not served join the turn, those that were go
     /// behind them, those with nothing left are gone.
     pub(super) fn apply(&mut self, plan: &Plan, taken: Taken) {
         self.under_way.retain(|one| one.number != plan.number);
+        self.is_careful &= !plan.is_careful;
+        self.set_aside.extend(taken.set_aside);
         if !plan.turn.is_empty() {
             self.sizes_hold = taken.claimed.iter().sum::<usize>() >= plan.room / 2;
         }
@@ -411,6 +541,7 @@ impl Backlog {
             }
             self.is_looking = false;
         }
+        self.rouse_undone();
     }
 
     /// Forgets a plan that came to nothing: all is as it was before.
@@ -424,6 +555,14 @@ impl Backlog {
         }
         if plan.looks.is_some() {
             (self.may_have_new, self.is_looking) = (true, false);
+        }
+        self.rouse_undone();
+    }
+
+    /// Calls those that found a bound used up by what has been undone since.
+    fn rouse_undone(&mut self) {
+        for limits in self.bounds.take_undone() {
+            self.rouse(&limits);
         }
     }
 }
@@ -455,10 +594,12 @@ const SHARE_MIN: usize = 16;
 mod tests {
     use super::*;
 
+    use crate::invocation::rate_control::PRIORITY;
+
     const NOW: i64 = 1_000_000;
 
     fn terms(priority: u8) -> Terms {
-        Terms { priority, since_ms: NOW, unfinished: 1, limits: None }
+        Terms { priority, dealt_at_ms: NOW, unfinished: 1, limits: None }
     }
 
     fn waiting(fire: i64) -> Waiting {
@@ -477,8 +618,14 @@ mod tests {
         Waiting::all((fire, Terms { limits, ..terms(PRIORITY) }))
     }
 
+    /// With so many executions.
+    fn sized(waiting: Waiting, unfinished: usize) -> Waiting {
+        let terms = waiting.terms.map(|terms| Terms { unfinished, ..terms });
+        Waiting { terms, ..waiting }
+    }
+
     fn empty() -> Backlog {
-        Backlog::new([("wide".to_owned(), 3)].into())
+        Backlog::new(Arc::new(Bounds::new([("wide".to_owned(), 3)].into())))
     }
 
     /// One that has looked, and found these.
@@ -490,15 +637,27 @@ mod tests {
     }
 
     fn turn(plan: &Plan) -> Vec<i64> {
-        plan.turn.iter().map(|(waiting, _)| waiting.fire).collect()
+        plan.turn.iter().map(|(waiting, _)| fire_of(waiting)).collect()
     }
 
-    fn found(fires: std::ops::RangeInclusive<i64>, more_new: bool) -> Taken {
-        Taken {
-            found: [(None, false), (Some(*fires.end()), more_new)],
-            unserved: fires.map(waiting).collect(),
-            ..Taken::default()
+    fn fire_of(waiting: &Waiting) -> i64 {
+        match waiting.subject {
+            Subject::Fire(fire) => fire,
+            Subject::Opening(instance) => panic!("an opening of instance {instance}"),
         }
+    }
+
+    /// What a look came to that found these fires, all of the same priority.
+    fn found(fires: std::ops::RangeInclusive<i64>, more_new: bool) -> Taken {
+        let mut found = [(None, false); LEVELS];
+        found[usize::from(PRIORITY)] = (Some(*fires.end()), more_new);
+        Taken { found, unserved: fires.map(waiting).collect(), ..Taken::default() }
+    }
+
+    /// A look for at most as many fires of each priority as this says.
+    fn looks_for(max: impl Fn(u8) -> usize) -> [usize; LEVELS] {
+        let mut all = (0..).map(max);
+        [(); LEVELS].map(|()| all.next().expect("without end"))
     }
 
     #[test]
@@ -528,11 +687,7 @@ mod tests {
     /// Sixty places would wait for the four that are used.
     #[test]
     fn a_fire_uses_up_no_more_than_its_limits_let_it_have() {
-        let narrow = |fire, max| {
-            let waiting = limited(fire, fire, max, None);
-            let terms = waiting.terms.map(|terms| Terms { unfinished: 100, ..terms });
-            Waiting { terms, ..waiting }
-        };
+        let narrow = |fire, max| sized(limited(fire, fire, max, None), 100);
         let mut backlog = with((1..=40).map(|fire| narrow(fire, Some(1))));
         assert_eq!(backlog.plan(64, NOW).turn.len(), 40);
         let mut backlog = with((1..=40).map(|fire| narrow(fire, None)));
@@ -586,8 +741,8 @@ mod tests {
     fn every_fire_has_its_turn() {
         let mut backlog = empty();
         let plan = backlog.plan(4, NOW);
-        let all = Some([Look { after: 0, max: FIRES_MAX }; 2]);
-        assert_eq!((plan.turn.len(), plan.looks), (0, all));
+        let all = Looks { after: [0; LEVELS], max: [FIRES_MAX; LEVELS] };
+        assert_eq!((plan.turn.len(), plan.looks), (0, Some(all)));
         backlog.apply(&plan, found(1..=5, false));
         let mut order = Vec::new();
         for _ in 0..4 {
@@ -595,7 +750,7 @@ mod tests {
             assert_eq!(plan.looks, None);
             order.extend(turn(&plan));
             // Fire 1 has nothing left after its first turn.
-            let served = plan.turn.iter().map(|(one, _)| one.clone()).filter(|w| w.fire != 1);
+            let served = plan.turn.iter().map(|(one, _)| one.clone()).filter(|w| fire_of(w) != 1);
             backlog.apply(&plan, Taken { served: served.collect(), ..Taken::default() });
         }
         assert_eq!(order, [1, 2, 3, 4, 5, 2, 3, 4]);
@@ -634,45 +789,51 @@ mod tests {
 
     #[test]
     fn what_starts_at_once_is_not_looked_for() {
-        let after = |plan: &Plan| plan.looks.map(|looks| looks.map(|look| look.after));
+        let after = |plan: &Plan| plan.looks.map(|looks| looks.after);
         let mut backlog = empty();
         backlog.pass_over(3);
         assert!(!backlog.is_idle());
         let plan = backlog.plan(1, NOW);
-        assert_eq!(after(&plan), Some([0; 2]), "others may have come before it");
+        assert_eq!(after(&plan), Some([0; LEVELS]), "others may have come before it");
         backlog.pass_over(4);
         backlog.apply(&plan, Taken::default());
         assert!(backlog.is_idle());
         backlog.pass_over(5);
         backlog.expect_new();
         backlog.pass_over(6);
-        assert_eq!(after(&backlog.plan(1, NOW)), Some([5; 2]));
+        assert_eq!(after(&backlog.plan(1, NOW)), Some([5; LEVELS]));
     }
 
     /// Each would have its own share, be looked up for itself, and keep others from being looked for.
     #[test]
     fn what_a_fire_has_to_claim_again_has_one_turn() {
-        let on = |fire, instance| Released { fire, instance };
+        let standing = Standing { priority: PRIORITY, since_ms: NOW };
+        let on = |fire, instance| Released::Fire { fire, instance, standing };
         let mut backlog = empty();
         backlog.release([on(2, Some(7)), on(1, Some(9)), on(1, Some(3)), on(2, None)]);
         backlog.release([on(1, Some(4))]);
         let turn = backlog.plan(8, NOW).turn;
-        let turn: Vec<_> = turn.iter().map(|(one, _)| (one.fire, one.after, one.until)).collect();
+        let turn: Vec<_> =
+            turn.iter().map(|(one, _)| (fire_of(one), one.after, one.until)).collect();
         assert_eq!(turn, [(1, 2, 9), (2, 0, i64::MAX), (1, 3, 4)]);
     }
 
+    /// A thousand invocations of the lowest priority would hide one of the next.
     #[test]
-    fn a_full_house_looks_for_urgent_fires_only() {
+    fn fires_of_one_priority_hide_none_of_another() {
+        let full = looks_for(|priority| if priority == PRIORITY { 1 } else { FIRES_MAX });
         let mut backlog = empty();
         let plan = backlog.plan(1, NOW);
         backlog.apply(&plan, found(1..=FIRES_MAX as i64, true));
         let plan = backlog.plan(1, NOW);
-        let looks = plan.looks.expect("urgent ones may have come");
-        assert_eq!(looks.map(|look| look.max), [FIRES_MAX, 1]);
-        backlog.apply(&plan, Taken { found: [(None, false), (None, true)], ..Taken::default() });
+        assert_eq!(plan.looks.map(|looks| looks.max), Some(full), "one is being served");
+        let mut found = [(None, false); LEVELS];
+        found[usize::from(PRIORITY)].1 = true;
+        backlog.apply(&plan, Taken { found, ..Taken::default() });
         assert!(backlog.may_have_work());
         let plan = backlog.plan(FIRES_MAX, NOW);
-        assert_eq!(plan.looks.map(|looks| looks[1].after), Some(FIRES_MAX as i64));
+        let after = plan.looks.map(|looks| looks.after[usize::from(PRIORITY)]);
+        assert_eq!(after, Some(FIRES_MAX as i64));
     }
 
     /// They would all come into memory, and none that is urgent would be looked for.
@@ -683,15 +844,16 @@ mod tests {
         backlog.apply(&plan, found(1..=FIRES_MAX as i64, true));
         let plan = backlog.plan(1, NOW + 60_000);
         // One is being served.
-        assert_eq!(plan.looks.map(|looks| looks.map(|look| look.max)), Some([FIRES_MAX, 1]));
+        let full = looks_for(|priority| if priority == PRIORITY { 1 } else { FIRES_MAX });
+        assert_eq!(plan.looks.map(|looks| looks.max), Some(full));
     }
 
     #[test]
     fn the_highest_priority_comes_first_and_age_counts() {
         let check = |fires: &[(i64, u8, i64)], now_ms, want: &[i64]| {
             let fires = fires.iter().map(|&(fire, priority, waited_s)| {
-                let since_ms = now_ms - 1_000 * waited_s;
-                Waiting::all((fire, Terms { since_ms, ..terms(priority) }))
+                let dealt_at_ms = now_ms - 1_000 * waited_s;
+                Waiting::all((fire, Terms { dealt_at_ms, ..terms(priority) }))
             });
             let mut backlog = with(fires);
             assert_eq!(turn(&backlog.plan(2, now_ms)), want);
@@ -708,12 +870,12 @@ mod tests {
     #[test]
     fn limits_hold_and_are_used_up() {
         let check = |waits: Vec<Waiting>, want: &[(i64, usize)]| {
-            let mut backlog = with(waits);
+            let mut backlog = with(waits.into_iter().map(|one| sized(one, 8)));
             let mut had = Vec::new();
             // All that is granted is taken, and goes on running.
             while backlog.has_turn() {
                 let plan = backlog.plan(2, NOW);
-                had.extend(plan.turn.iter().map(|(waiting, most)| (waiting.fire, *most)));
+                had.extend(plan.turn.iter().map(|(waiting, most)| (fire_of(waiting), *most)));
                 let claimed = plan.turn.iter().map(|(_, most)| *most).collect();
                 let served = plan.turn.iter().map(|(waiting, _)| waiting.clone()).collect();
                 backlog.apply(&plan, Taken { claimed, served, ..Taken::default() });
@@ -748,5 +910,79 @@ mod tests {
         assert_eq!(turn(&third), [3]);
         backlog.give_up(&third);
         assert_eq!(turn(&backlog.plan(3, NOW)), [3]);
+    }
+
+    #[test]
+    fn what_has_a_share_is_as_old_as_if_it_had_just_come() {
+        let mut backlog = with([waiting(1)]);
+        let plan = backlog.plan(1, NOW + 40_000);
+        let (mut served, _) = plan.turn[0].clone();
+        assert_eq!(served.level(NOW + 40_000), PRIORITY + 4);
+        served.standing.since_ms = NOW + 40_000;
+        backlog.apply(&plan, Taken { served: vec![served], ..Taken::default() });
+        let plan = backlog.plan(1, NOW + 45_000);
+        assert_eq!(plan.turn[0].0.level(NOW + 45_000), PRIORITY);
+    }
+
+    #[test]
+    fn what_is_claimed_again_keeps_its_priority() {
+        let on = |fire, priority| {
+            let standing = Standing { priority, since_ms: NOW };
+            Released::Fire { fire, instance: None, standing }
+        };
+        let mut backlog = with([waiting(1)]);
+        backlog.release([on(2, PRIORITY + 1), on(3, PRIORITY - 1)]);
+        let order = [(); 3].map(|()| {
+            let plan = backlog.plan(1, NOW);
+            backlog.apply(&plan, Taken { claimed: vec![1], ..Taken::default() });
+            turn(&plan)
+        });
+        assert_eq!(order, [[2], [1], [3]]);
+    }
+
+    /// Two fires of one invocation, which runs one execution at a time, and one of another wait for a key.
+    #[test]
+    fn a_bound_that_has_room_is_used_whatever_holds_back_the_first_in_line() {
+        let wide = |fire, invocation, max| limited(fire, invocation, max, Some("wide"));
+        let mut backlog = with([wide(1, 1, None), wide(2, 2, Some(1)), wide(3, 3, None)]);
+        let first = backlog.plan(3, NOW);
+        assert_eq!(turn(&first), [1, 2, 3]);
+        backlog.apply(&first, Taken { claimed: vec![1; 3], ..Taken::default() });
+        // All three places are taken: the next wait for the key.
+        let later = [wide(4, 2, Some(1)), wide(5, 2, Some(1)), wide(6, 6, None)];
+        backlog.join(later);
+        assert!(backlog.plan(3, NOW).turn.is_empty());
+        let ends = |backlog: &mut Backlog, one: usize| {
+            let limits = first.turn[one].0.limits().map(Arc::clone).expect("it has some");
+            backlog.vacate(&limits);
+        };
+        // Those before it in the line may not run two at a time.
+        ends(&mut backlog, 0);
+        let second = backlog.plan(3, NOW);
+        assert_eq!(turn(&second), [6]);
+        backlog.apply(&second, Taken { claimed: vec![1], ..Taken::default() });
+        ends(&mut backlog, 1);
+        assert_eq!(turn(&backlog.plan(3, NOW)), [4]);
+    }
+
+    /// The share of an invocation's targets comes to another number for each fire.
+    #[test]
+    fn a_fire_is_held_to_its_own_share_and_not_to_that_of_another() {
+        let mut backlog = with([limited(1, 7, Some(1), None)]);
+        let first = backlog.plan(4, NOW);
+        backlog.apply(&first, Taken { claimed: vec![1], ..Taken::default() });
+        backlog.join([limited(2, 7, Some(1), None), sized(limited(3, 7, Some(3), None), 2)]);
+        let second = backlog.plan(4, NOW);
+        assert_eq!(
+            second.turn.iter().map(|(one, most)| (fire_of(one), *most)).collect::<Vec<_>>(),
+            [(3, 2)]
+        );
+        backlog.apply(&second, Taken { claimed: vec![2], ..Taken::default() });
+        let limits = |plan: &Plan| plan.turn[0].0.limits().map(Arc::clone).expect("it has some");
+        // One of three places, of which the fire of a smaller share may have none.
+        backlog.vacate(&limits(&first));
+        assert!(backlog.plan(4, NOW).turn.is_empty());
+        (0..2).for_each(|_| backlog.vacate(&limits(&second)));
+        assert_eq!(turn(&backlog.plan(4, NOW)), [2]);
     }
 }

@@ -4,20 +4,21 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::panic;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 
 use crate::clock::{Clock, now_ms};
 use crate::error::{Error, Result};
-use crate::store::claims::Released;
-use crate::store::executions::{self, Ended, Finished};
+use crate::store::executions::{self, Ended, Finished, Recorded};
+use crate::store::fires::FireLimits;
 use crate::store::{Store, Tx};
 
 use super::Running;
+use super::bounds::Bounds;
 use super::claim::{self, ClaimedWork};
-use super::orders::{Orders, Phase};
+use super::orders::{Berth, Orders, Phase, Places};
 use super::roster::UnderWay;
 use super::slots::Plan;
 
@@ -30,12 +31,44 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Over {
     pub ended: Ended,
     pub run: Box<Running>,
+    /// What it leaves to others as its end is written; none, once it has.
+    leaves: Mutex<Option<Leaves>>,
+    /// Its instance, if others may wait for one to end there.
+    pub frees: Option<i64>,
+}
+
+/// What an execution has that others may wait for, beside its place.
+struct Leaves {
+    berth: Option<Berth>,
+    limits: Option<Arc<FireLimits>>,
+}
+
+impl Over {
+    pub(super) fn new(ended: Ended, mut run: Box<Running>) -> Self {
+        let (berth, limits) = (run.berth.take(), run.of.limits.clone());
+        let frees = berth.as_ref().map(|berth| berth.instance);
+        let any = berth.is_some() || limits.is_some();
+        Self { ended, run, leaves: Mutex::new(any.then(|| Leaves { berth, limits })), frees }
+    }
+
+    /// Leaves what it has to those that are claimed after it: in the order of the writes, so that the file never
+    /// says that more run than may.
+    fn leave(&self, bounds: &Bounds) {
+        let leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Leaves { berth, limits }) = leaves {
+            drop(berth);
+            if let Some(limits) = limits {
+                bounds.left(&limits);
+            }
+        }
+    }
 }
 
 /// What ended and what may start.
 pub(super) struct Step {
     pub over: Arc<Vec<Over>>,
     pub plan: Arc<Plan>,
+    pub places: Places,
     pub written: Result<Written>,
     number: u64,
 }
@@ -58,6 +91,7 @@ struct Disk {
     /// Not for what runs in the thread that writes, which must not be the last to let go of it.
     store: Arc<Store>,
     orders: Arc<Orders>,
+    bounds: Arc<Bounds>,
     clock: Arc<dyn Clock>,
     /// Counted in that thread.
     commits: Arc<AtomicU64>,
@@ -76,9 +110,13 @@ pub(super) struct Steps {
 }
 
 impl Steps {
-    pub(super) fn new(store: Arc<Store>, orders: Arc<Orders>, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(
+        store: Arc<Store>,
+        (orders, bounds): (Arc<Orders>, Arc<Bounds>),
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self {
-            disk: Disk { store, orders, clock, commits: Arc::default() },
+            disk: Disk { store, orders, bounds, clock, commits: Arc::default() },
             tasks: JoinSet::new(),
             under_way: UnderWay::default(),
             committed: BTreeMap::new(),
@@ -91,8 +129,9 @@ impl Steps {
         self.under_way.count() == 0
     }
 
+    /// Whether no other is to begin: there are enough, or one that has failed waits for those that are under way.
     pub(super) fn is_full(&self) -> bool {
-        self.under_way.count() >= STEPS_MAX
+        self.under_way.count() >= STEPS_MAX || !self.failed.is_empty()
     }
 
     pub(super) fn under_way(&self) -> &UnderWay {
@@ -100,27 +139,18 @@ impl Steps {
     }
 
     /// Sends a step on its way.
-    pub(super) fn begin(&mut self, over: Vec<Over>, plan: Plan) {
+    pub(super) fn begin(&mut self, over: Vec<Over>, plan: Plan, places: Places) {
         let (number, disk) = (self.under_way.begin(), self.disk.clone());
         let (over, plan) = (Arc::new(over), Arc::new(plan));
         self.tasks.spawn(async move {
             let written = disk.write(&over, &plan).await;
-            Step { over, plan, written, number }
+            Step { over, plan, places, written, number }
         });
     }
 
-    /// Writes down one of the ends that could not be written together.
-    pub(super) async fn write_apart(&self, over: &Arc<Vec<Over>>, one: usize) -> Result<Finished> {
-        self.disk.write_one(over, one, |tx, ended| executions::finish(tx, &[ended], true)).await
-    }
-
-    /// Lets go on what waited for an execution whose end cannot be written down.
-    pub(super) async fn give_way(
-        &self,
-        over: &Arc<Vec<Over>>,
-        one: usize,
-    ) -> Result<Vec<Released>> {
-        self.disk.write_one(over, one, executions::give_way).await
+    /// Writes down one of the ends that could not be written together, as much of it as can be.
+    pub(super) async fn write_apart(&self, over: &Arc<Vec<Over>>, one: usize) -> Result<Recorded> {
+        self.disk.write_one(over, one).await
     }
 
     /// The next step to act on, in the order in which they came to disk: nothing is told of an invocation
@@ -164,15 +194,13 @@ impl Disk {
         }
     }
 
-    async fn write_one<T: Send + 'static>(
-        &self,
-        over: &Arc<Vec<Over>>,
-        one: usize,
-        write: fn(Tx<'_>, &Ended) -> Result<T>,
-    ) -> Result<T> {
+    async fn write_one(&self, over: &Arc<Vec<Over>>, one: usize) -> Result<Recorded> {
         loop {
-            let over = Arc::clone(over);
-            let write = move |tx: Tx<'_>| write(tx, &over[one].ended);
+            let (over, bounds) = (Arc::clone(over), Arc::clone(&self.bounds));
+            let write = move |tx: Tx<'_>| {
+                over[one].leave(&bounds);
+                executions::finish_apart(tx, &over[one].ended)
+            };
             match self.store.write(write).await {
                 Err(error) if self.is_to_try_again(&error).await => {}
                 written => return written,
@@ -181,10 +209,10 @@ impl Disk {
     }
 
     /// Waits for another try: what has ended must not be forgotten because a disk is full. There is none if
-    /// a record is to blame, or when the engine is being stopped; the next one will find the executions
+    /// a record or the file is to blame, or when the engine is being stopped; the next one will find the executions
     /// running and say so in their records.
     async fn is_to_try_again(&self, error: &Error) -> bool {
-        if error.is_of_a_record() || self.orders.phase() >= Phase::Stopping {
+        if error.is_lasting() || self.orders.phase() >= Phase::Stopping {
             return false;
         }
         tracing::error!(%error, "ends of executions are not on disk yet");
@@ -194,7 +222,9 @@ impl Disk {
 
     async fn try_write(&self, over: Arc<Vec<Over>>, plan: Arc<Plan>) -> Result<Written> {
         let (orders, clock) = (Arc::clone(&self.orders), Arc::clone(&self.clock));
+        let bounds = Arc::clone(&self.bounds);
         let write = move |tx: Tx<'_>| {
+            over.iter().for_each(|one| one.leave(&bounds));
             // In the order of their numbers, which is that of their rows.
             let mut ended: Vec<_> = over.iter().map(|over| &over.ended).collect();
             ended.sort_unstable_by_key(|ended| ended.id);
@@ -209,10 +239,11 @@ impl Disk {
             // Looked at here: the write may have waited long for the disk, and a shutdown come since.
             if orders.phase() == Phase::Working {
                 written.claimed_at_ms = now_ms(&*clock);
-                written.work = Some({
-                    let admitted = std::mem::take(&mut written.finished.admitted);
-                    claim::claim(tx, &plan, admitted, &orders, written.claimed_at_ms)?
-                });
+                let mut freed: Vec<_> = over.iter().filter_map(|one| one.frees).collect();
+                freed.sort_unstable();
+                freed.dedup();
+                let now_ms = written.claimed_at_ms;
+                written.work = Some(claim::claim(tx, &plan, freed, &orders, &bounds, now_ms)?);
             }
             Ok(written)
         };

@@ -82,7 +82,8 @@ impl Engine {
                     Step::default()
                 }
             };
-            Ok(Step { released: [released, booted.released].concat(), ..booted })
+            let released = released.into_iter().chain(booted.released).collect();
+            Ok(Step { released, ..booted })
         })
         .await
         .map(drop)

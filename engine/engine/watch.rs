@@ -116,10 +116,14 @@ impl Watch {
                 return Ok(Some(Event::Finished { status }));
             }
             let inbox = self.subscription.take();
+            let failed = inbox.failed.clone();
             if self.receive(inbox) {
                 continue;
             }
             if self.in_sync {
+                if let Some(error) = failed {
+                    return Err(error);
+                }
                 self.in_sync = !self.records.wait(&self.subscription, &mut self.sleep).await;
                 self.queue_live();
             } else {

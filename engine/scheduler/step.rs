@@ -133,7 +133,7 @@ impl Step {
                 let due = waves::due(tx, now_ms, LATE_MAX)?;
                 self.more |= due.len() == LATE_MAX;
                 for due in due {
-                    self.open(tx, &due)?;
+                    self.open(tx, &due, now_ms)?;
                 }
             }
         }
@@ -141,9 +141,9 @@ impl Step {
         if self.wave.is_some() { Ok(None) } else { waves::next_ms(tx) }
     }
 
-    fn open(&mut self, tx: Tx<'_>, due: &DueWave) -> Result<()> {
+    fn open(&mut self, tx: Tx<'_>, due: &DueWave, now_ms: i64) -> Result<()> {
         if deal_apart(tx, due.fire, || waves::open(tx, due))?.unwrap_or_default() {
-            self.released.push(Released { fire: due.fire, instance: None });
+            self.released.push(Released::all_of(tx, due.fire, now_ms)?);
         }
         Ok(())
     }
@@ -157,7 +157,7 @@ impl Step {
     ) -> Result<Self> {
         let mut step = Self::default();
         match decision {
-            WaveDecision::Proceed => step.open(tx, due)?,
+            WaveDecision::Proceed => step.open(tx, due, now_ms)?,
             WaveDecision::Wait(time) => {
                 let time_ms = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
                 waves::put_off(tx, due, now_ms.saturating_add(time_ms.max(WAIT_MS_MIN)))?;

@@ -7,8 +7,9 @@ use rusqlite::{OptionalExtension, Row};
 
 use crate::error::{Error, Result};
 use crate::id::{ExecutionId, InstanceId};
+use crate::invocation::rate_control::PRIORITY_MAX;
 use crate::metrics::{Counted, tally};
-use crate::status::Cause;
+use crate::status::{Cause, ExecutionStatus};
 
 use super::executions::{self, SoleFire, expect_one};
 use super::instances::{self, Target};
@@ -41,6 +42,8 @@ pub(crate) struct Claim {
     pub has_waves: bool,
     /// Whether no first attempt starts any more.
     pub is_late: bool,
+    /// That of those that have to wait for their instance.
+    pub standing: Standing,
     pub now_ms: i64,
 }
 
@@ -48,12 +51,44 @@ pub(crate) struct Claim {
 #[derive(Debug)]
 pub(crate) struct ClaimedFrom {
     pub claimed: Vec<Claimed>,
+    /// Instances that executions wait on and that cannot be read, and why not.
+    pub unreadable: Vec<(i64, Error)>,
     /// The instance to go on after, if others wait behind them.
     pub more_after: Option<i64>,
 }
 
+/// Where something stands among what waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub priority: u8,
+    /// Since when it has had no share of the places.
+    pub since_ms: i64,
+}
+
+/// What waits this long has the priority above its own: nothing waits for ever.
+const AGEING_MS: i64 = 10_000;
+
+impl Standing {
+    /// The priority, with its age.
+    pub(crate) fn level(self, now_ms: i64) -> u8 {
+        let levels = now_ms.saturating_sub(self.since_ms).max(0) / AGEING_MS;
+        let aged = u8::try_from(levels).unwrap_or(u8::MAX).saturating_add(self.priority);
+        aged.min(PRIORITY_MAX)
+    }
+
+    /// A number by which all that wait are in one order, at whatever time: the lower, the sooner.
+    pub(crate) fn rank(self) -> i64 {
+        self.since_ms.saturating_sub(AGEING_MS * i64::from(self.priority))
+    }
+
+    /// That of which these are the priority and the rank.
+    fn of_rank(priority: u8, rank: i64) -> Self {
+        Self { priority, since_ms: rank.saturating_add(AGEING_MS * i64::from(priority)) }
+    }
+}
+
 /// Claims waiting executions of a fire, unless `admit` says that their instance has too many: those wait
-/// for the end of one there.
+/// for the end of one there. Executions whose instances cannot be read stay as they are.
 pub(crate) fn claim(
     tx: Tx<'_>,
     of: &Claim,
@@ -70,25 +105,28 @@ pub(crate) fn claim(
     let limit = of.max as i64 + 1;
     let bounds = (of.fire, of.after, of.until, limit, open_until, of.is_late);
     let mut rows = query.query(bounds)?;
-    let mut found = Vec::new();
+    let (mut found, mut unreadable) = (Vec::new(), Vec::new());
+    let (mut count, mut last, mut more_after) = (0, of.after, None);
     while let Some(row) = rows.next()? {
-        let target = match instances::of_row(tx, row.get(2)?) {
-            // Before anything is changed: a record that cannot be read must be in nobody's way.
-            Err(error) if error.is_of_a_record() => {
-                tracing::error!(%error, fire = of.fire, "a fire cannot be claimed");
-                return Ok(ClaimedFrom { claimed: Vec::new(), more_after: None });
-            }
-            target => target?,
-        };
-        found.push(Claimed { id: ExecutionId(row.get(0)?), attempt: row.get(1)?, target });
+        if count == of.max {
+            more_after = Some(last);
+            break;
+        }
+        (count, last) = (count + 1, row.get(2)?);
+        match instances::of_row(tx, last) {
+            Err(error) if error.is_lasting() => unreadable.push((last, error)),
+            target => found.push(Claimed {
+                id: ExecutionId(row.get(0)?),
+                attempt: row.get(1)?,
+                target: target?,
+            }),
+        }
     }
-    let more = found.len() > of.max;
-    found.truncate(of.max);
-    let more_after = found.last().map(|last| last.target.row).filter(|_| more);
+    drop(rows);
     let (claimed, held): (Vec<_>, Vec<_>) = found.into_iter().partition(&mut admit);
     let running = Cause::Claimed.target();
     let (running, room) = (running.as_str(), executions::room(running));
-    let all = held.is_empty() && !of.has_waves && !of.is_late;
+    let all = held.is_empty() && unreadable.is_empty() && !of.has_waves && !of.is_late;
     if let (Some(last), true) = (claimed.last(), all) {
         let changed = tx
             .prepare_cached(
@@ -105,7 +143,7 @@ pub(crate) fn claim(
             )));
         }
         tally::count(Counted::Started, claimed.len());
-        return Ok(ClaimedFrom { claimed, more_after });
+        return Ok(ClaimedFrom { claimed, unreadable, more_after });
     }
     for one in &claimed {
         let changed = tx
@@ -119,20 +157,90 @@ pub(crate) fn claim(
     for one in held {
         let changed = tx
             .prepare_cached(
-                "UPDATE executions SET awaits_instance = 1 WHERE id = ?1 AND status = 'Pending'",
+                "UPDATE executions SET awaits_instance = ?2, room = ?3
+                 WHERE id = ?1 AND status = 'Pending'",
             )?
-            .execute([one.id.0])?;
+            // The rank is as long as the time of its start will be.
+            .execute((one.id.0, of.standing.rank(), room))?;
         expect_one(changed, one.id)?;
     }
     tally::count(Counted::Started, claimed.len());
-    Ok(ClaimedFrom { claimed, more_after })
+    Ok(ClaimedFrom { claimed, unreadable, more_after })
 }
 
-/// Executions of a fire that may be claimed now: on one instance, or on any.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Released {
+/// An execution that waits for the end of another on its instance.
+#[derive(Debug)]
+pub(crate) struct Awaiting {
+    pub id: ExecutionId,
+    pub attempt: u32,
     pub fire: i64,
-    pub instance: Option<i64>,
+    pub standing: Standing,
+}
+
+/// The next of those that wait for the end of an execution on an instance.
+pub(crate) fn next_awaiting(tx: Tx<'_>, instance: i64) -> Result<Option<Awaiting>> {
+    let next = tx
+        .prepare_cached(
+            "SELECT id, attempt, fire, awaits_instance FROM executions INDEXED BY executions_awaiting
+             WHERE awaits_instance IS NOT NULL AND instance = ?1 ORDER BY awaits_instance, id LIMIT 1",
+        )?
+        .query_row([instance], |row| {
+            Ok((ExecutionId(row.get(0)?), row.get(1)?, row.get(2)?, row.get(3)?))
+        })
+        .optional()?;
+    let Some((id, attempt, fire, rank)) = next else { return Ok(None) };
+    let standing = Standing::of_rank(fires::priority(tx, fire)?, rank);
+    Ok(Some(Awaiting { id, attempt, fire, standing }))
+}
+
+/// Claims an execution that has waited for its instance.
+pub(crate) fn claim_awaiting(tx: Tx<'_>, of: &Awaiting, now_ms: i64) -> Result<()> {
+    let running = Cause::Claimed.target();
+    let changed = tx
+        .prepare_cached(
+            "UPDATE executions SET status = ?2, started_at_ms = ?3, room = ?4, awaits_instance = NULL
+             WHERE id = ?1 AND status = 'Pending'",
+        )?
+        .execute((of.id.0, running.as_str(), now_ms, executions::room(running)))?;
+    expect_one(changed, of.id)?;
+    tally::count(Counted::Started, 1);
+    Ok(())
+}
+
+/// Has an execution wait for something else than its instance.
+pub(crate) fn pass_by(tx: Tx<'_>, of: &Awaiting) -> Result<()> {
+    let room = executions::room(ExecutionStatus::Pending);
+    tx.prepare_cached("UPDATE executions SET awaits_instance = NULL, room = ?2 WHERE id = ?1")?
+        .execute((of.id.0, room))?;
+    Ok(())
+}
+
+/// Whether an execution waits for the end of another on an instance.
+pub(super) fn any_awaits(tx: Tx<'_>, instance: i64) -> Result<bool> {
+    let any = tx
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM executions INDEXED BY executions_awaiting
+                 WHERE awaits_instance IS NOT NULL AND instance = ?1)",
+        )?
+        .query_row([instance], |row| row.get(0))?;
+    Ok(any)
+}
+
+/// What may be claimed now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Released {
+    /// Executions of a fire: on one instance, or on any.
+    Fire { fire: i64, instance: Option<i64>, standing: Standing },
+    /// Those that wait for the end of one on this instance, as many as it has room for.
+    Instance(i64),
+}
+
+impl Released {
+    /// All that may start of a fire, from now on.
+    pub(crate) fn all_of(tx: Tx<'_>, fire: i64, now_ms: i64) -> Result<Self> {
+        let standing = Standing { priority: fires::priority(tx, fire)?, since_ms: now_ms };
+        Ok(Self::Fire { fire, instance: None, standing })
+    }
 }
 
 /// An execution that has ended before it started.
@@ -143,17 +251,6 @@ pub(super) struct EndedEarly {
     pub instance_id: InstanceId,
     /// It did not wait for another of its invocation; others may have waited for it.
     pub was_next: bool,
-}
-
-/// Lets those go on that waited for executions which have ended before they started: others on their
-/// instances, and others of their invocation.
-pub(super) fn make_way(tx: Tx<'_>, fire: i64, ended: &[EndedEarly]) -> Result<Vec<Released>> {
-    let mut released = Vec::new();
-    for one in ended {
-        released.extend(admit_next(tx, one.instance)?);
-    }
-    released.extend(release_behind(tx, fire, ended)?);
-    Ok(released)
 }
 
 /// Lets those of their invocation go on that waited for executions which have ended before they started.
@@ -171,39 +268,14 @@ pub(super) fn release_behind(tx: Tx<'_>, fire: i64, ended: &[EndedEarly]) -> Res
     Ok(released)
 }
 
-/// Lets all executions be claimed that wait for the end of one on an instance: it may run more at a time
-/// now.
-pub(crate) fn admit_on(tx: Tx<'_>, instance: i64) -> Result<Vec<Released>> {
-    let mut released = Vec::new();
-    while let Some(next) = admit_next(tx, instance)? {
-        released.push(next);
-    }
-    Ok(released)
-}
-
-/// Lets the oldest of the executions be claimed that wait for the end of one on an instance.
-pub(super) fn admit_next(tx: Tx<'_>, instance: i64) -> Result<Option<Released>> {
-    let next = tx
-        .prepare_cached(
-            "SELECT id, fire FROM executions INDEXED BY executions_awaiting
-             WHERE awaits_instance IS NOT NULL AND instance = ?1 ORDER BY id LIMIT 1",
-        )?
-        .query_row([instance], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    let Some((id, fire)): Option<(i64, i64)> = next else { return Ok(None) };
-    tx.prepare_cached("UPDATE executions SET awaits_instance = NULL WHERE id = ?1")?
-        .execute([id])?;
-    Ok(Some(Released { fire, instance: Some(instance) }))
-}
-
 /// Lets all executions be claimed that wait for the end of one on their instance: the dispatcher will see
 /// how many run there.
 pub(crate) fn admit_all(tx: Tx<'_>) -> Result<()> {
     tx.prepare_cached(
-        "UPDATE executions SET awaits_instance = NULL WHERE id IN (
+        "UPDATE executions SET awaits_instance = NULL, room = ?1 WHERE id IN (
              SELECT id FROM executions INDEXED BY executions_awaiting WHERE awaits_instance IS NOT NULL)",
     )?
-    .execute(())?;
+    .execute([executions::room(ExecutionStatus::Pending)])?;
     Ok(())
 }
 
@@ -214,7 +286,7 @@ pub(crate) fn release_due(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<Rel
         "UPDATE executions SET status = ?3, retry_at_ms = NULL WHERE status = 'Scheduled' AND id IN (
              SELECT id FROM executions INDEXED BY executions_by_retry
              WHERE retry_at_ms <= ?1 ORDER BY retry_at_ms, id LIMIT ?2)
-         RETURNING fire, instance",
+         RETURNING fire, instance, (SELECT f.priority FROM fires f WHERE f.id = fire), ?1",
     )?;
     let target = Cause::Released.target().as_str();
     let released = update.query_map((now_ms, max as i64, target), read_released)?;
@@ -244,7 +316,8 @@ pub(super) fn release(tx: Tx<'_>, ended: ExecutionId) -> Result<Option<Released>
                      AND w.fire = wf.id AND w.instance = e.instance AND w.status = 'Scheduled'
                      AND w.retry_at_ms IS NULL
                  ORDER BY wf.id LIMIT 1)
-             RETURNING fire, instance",
+             RETURNING fire, instance, (SELECT f.priority FROM fires f WHERE f.id = fire),
+                 (SELECT f.dealt_at_ms FROM fires f WHERE f.id = fire)",
         )?
         .query_row((ended.0, Cause::Released.target().as_str()), read_released)
         .optional()?;
@@ -252,5 +325,6 @@ pub(super) fn release(tx: Tx<'_>, ended: ExecutionId) -> Result<Option<Released>
 }
 
 fn read_released(row: &Row<'_>) -> rusqlite::Result<Released> {
-    Ok(Released { fire: row.get(0)?, instance: Some(row.get(1)?) })
+    let standing = Standing { priority: row.get(2)?, since_ms: row.get(3)? };
+    Ok(Released::Fire { fire: row.get(0)?, instance: Some(row.get(1)?), standing })
 }

@@ -97,7 +97,7 @@ pub(crate) fn expire(tx: Tx<'_>, fire: i64, now_ms: i64) -> Result<Stopped> {
     tally::count(Counted::Expired, expired.len());
     let mut tally = Ends::default();
     expired.iter().for_each(|_| tally.count(target));
-    let released = claims::make_way(tx, fire, &expired)?;
+    let released = claims::release_behind(tx, fire, &expired)?;
     let mut finished = executions::Finished { released, ..Default::default() };
     executions::finish_fire(tx, fire, tally, now_ms, &mut finished)?;
     let called_off = finished.called_off.into_iter().flat_map(|(_, cancelled)| cancelled);

@@ -20,6 +20,7 @@ use super::claims::{self, Claimed, Released};
 use super::commands::read_json;
 use super::fires::FireLimits;
 use super::{Tx, deliveries, fires, instances, invocations, outputs, parse, results, stop, waves};
+use crate::store;
 
 /// An execution that is about to be stored.
 #[derive(Debug)]
@@ -135,8 +136,6 @@ pub(crate) struct Ended {
     pub sole: Option<SoleFire>,
     /// Whether another execution may wait for this one to end.
     pub lets_wait: bool,
-    /// Its instance, if others may wait for one to end there.
-    pub frees: Option<i64>,
     pub verdict: Verdict,
     pub output: Output,
     pub report: Option<Box<Report>>,
@@ -163,8 +162,6 @@ pub(crate) struct Finished {
     pub invocations: FinishedInvocations,
     /// What waited for one of these, and is pending now.
     pub released: Vec<Released>,
-    /// What waited for its instance, and may be claimed there now.
-    pub admitted: Vec<Released>,
     /// Of fires that were called off, because too much of them had failed: what waited.
     pub called_off: Vec<(InvokeId, Vec<(ExecutionId, InstanceId)>)>,
     /// Whether a wave has ended that another follows.
@@ -181,9 +178,6 @@ pub(crate) fn finish(tx: Tx<'_>, ended: &[&Ended], apart: bool) -> Result<Finish
     for alike in ended.chunk_by(|one, next| one.goes_with(next)) {
         finish_alike(tx, alike)?;
         for execution in alike {
-            if let Some(instance) = execution.frees {
-                finished.admitted.extend(claims::admit_next(tx, instance)?);
-            }
             if let Some(next) = insert_next_attempt(tx, execution)? {
                 // In the place of this one: its fire has not ended, and what waits for it goes on waiting.
                 finished.retries.insert(execution.id, next);
@@ -217,16 +211,62 @@ struct EndedOfFire {
     sole: Option<SoleFire>,
 }
 
-/// Lets go on what waited for an execution whose end cannot be written down.
-pub(crate) fn give_way(tx: Tx<'_>, ended: &Ended) -> Result<Vec<Released>> {
-    let mut released = Vec::new();
-    if let Some(instance) = ended.frees {
-        released.extend(claims::admit_next(tx, instance)?);
+/// How much is kept of what is said of an end that cannot be written down whole, in bytes.
+const LEAST_INFO_BYTES_MAX: usize = 1_024;
+
+/// How much of the end of an execution could be written down.
+#[derive(Debug)]
+pub(crate) enum Recorded {
+    Whole(Finished),
+    /// How it ended, and not all that it left behind.
+    Least(Finished, Error),
+    /// Nothing; what waited for it goes on all the same.
+    Nothing(Vec<Released>, Error),
+}
+
+/// Writes down as much of the end of an execution as can be: above all how it ended.
+///
+/// # Errors
+///
+/// If the disk takes nothing.
+pub(crate) fn finish_apart(tx: Tx<'_>, ended: &Ended) -> Result<Recorded> {
+    let error = match lasting(store::apart(tx, || finish(tx, &[ended], true)))? {
+        Ok(finished) => return Ok(Recorded::Whole(finished)),
+        Err(error) => error,
+    };
+    let mut lost = Vec::new();
+    let mut keep = |what: &str, keep: &dyn Fn() -> Result<()>| {
+        lasting(store::apart(tx, keep)).map(|kept| {
+            lost.extend(kept.err().map(|error| format!("its {what} cannot be kept: {error}")));
+        })
+    };
+    keep("output", &|| outputs::insert(tx, ended.id, &ended.output))?;
+    if let Some(result) = ended.report.as_ref().and_then(|report| report.result.as_ref()) {
+        keep("result", &|| results::insert(tx, ended.id, result))?;
     }
-    if ended.lets_wait {
-        released.extend(claims::release(tx, ended.id)?);
+    if let Some(delivery) = &ended.delivery {
+        keep("delivery", &|| deliveries::insert(tx, ended.id, delivery))?;
     }
-    Ok(released)
+    if lost.is_empty() {
+        lost.push(format!("not all of its end can be kept: {error}"));
+    }
+    let least = ended.least(&lost.join("; "));
+    match lasting(store::apart(tx, || finish(tx, &[&least], true)))? {
+        Ok(finished) => Ok(Recorded::Least(finished, error)),
+        Err(error) => {
+            let let_go = store::apart(tx, || claims::release(tx, ended.id));
+            let released = if ended.lets_wait { lasting(let_go)?.ok().flatten() } else { None };
+            Ok(Recorded::Nothing(released.into_iter().collect(), error))
+        }
+    }
+}
+
+/// Sorts out the errors that another try may not have.
+fn lasting<T>(done: Result<T>) -> Result<Result<T>> {
+    match done {
+        Err(error) if !error.is_lasting() => Err(error),
+        done => Ok(done),
+    }
 }
 
 /// Writes down the ends of invocations with a single fire each, all of whose executions have just ended:
@@ -274,6 +314,15 @@ fn insert_next_attempt(tx: Tx<'_>, ended: &Ended) -> Result<Option<NextAttempt>>
 }
 
 impl Ended {
+    /// How it ended and nothing else, with a remark on what is left out.
+    fn least(&self, remark: &str) -> Self {
+        let mut verdict = self.verdict.clone();
+        let info = &mut verdict.error_info;
+        info.truncate(info.floor_char_boundary(LEAST_INFO_BYTES_MAX));
+        verdict.add(remark);
+        Self { verdict, output: Output::default(), report: None, delivery: None, ..*self }
+    }
+
     /// Whether the one after this, by its number, ended in the very same way and left nothing else
     /// behind: then one statement writes both down.
     fn goes_with(&self, next: &Self) -> bool {
@@ -406,7 +455,7 @@ pub(super) fn finish_fire(
         if !cancelled.is_empty() {
             let stopped = Ends { stopped: cancelled.len() as u64, ..Ends::default() };
             counted = fires::count_down(tx, fire, stopped)?;
-            finished.released.extend(claims::make_way(tx, fire, &cancelled)?);
+            finished.released.extend(claims::release_behind(tx, fire, &cancelled)?);
             let off: HashSet<_> = cancelled.iter().map(|one| one.id).collect();
             finished.retries.retain(|_, next| !off.contains(&next.id));
             let cancelled = cancelled.into_iter().map(|one| (one.id, one.instance_id));
@@ -433,6 +482,69 @@ pub(super) fn finish_fire(
         finished.invocations.extend(done);
     }
     Ok(())
+}
+
+/// Executions that cannot start.
+#[derive(Debug)]
+pub(crate) struct Aborted {
+    pub invoke_id: InvokeId,
+    pub executions: Vec<(ExecutionId, InstanceId)>,
+    pub finished: Finished,
+}
+
+/// Ends those that wait of a fire and that a record keeps from starting: those on one instance, or all. What it
+/// says may be unreadable, not the names.
+pub(crate) fn abort(
+    tx: Tx<'_>,
+    fire: i64,
+    on: Option<i64>,
+    why: &Error,
+    now_ms: i64,
+) -> Result<Aborted> {
+    const WAITING: &str = "e.fire = ?1 AND e.instance BETWEEN ?2 AND ?3
+        AND e.status IN ('Pending', 'Scheduled')";
+    let (first, last) = on.map_or((i64::MIN, i64::MAX), |one| (one, one));
+    let aborted: Vec<_> = tx
+        .prepare_cached(&format!(
+            "SELECT e.id, coalesce(i.instance_id, '?'), e.instance, e.status = 'Pending' OR e.attempt > 1
+             FROM executions e INDEXED BY executions_by_fire
+                 LEFT JOIN instances i ON i.id = e.instance WHERE {WAITING}"
+        ))?
+        .query_map((fire, first, last), stop::read_early)?
+        .collect::<rusqlite::Result<_>>()?;
+    let (target, what) = match on {
+        Some(_) => (Cause::Unreadable.target(), "instance"),
+        None => (Cause::Unreadable.target(), "invocation"),
+    };
+    let changed = tx
+        .prepare_cached(&format!(
+            "UPDATE executions AS e INDEXED BY executions_by_fire
+             SET status = ?4, finished_at_ms = ?5, error_code = ?6, error_info = ?7, retry_at_ms = NULL,
+                 awaits_instance = NULL, room = NULL
+             WHERE {WAITING}"
+        ))?
+        .execute((
+            fire,
+            first,
+            last,
+            target.as_str(),
+            now_ms,
+            why.code(),
+            format!("it could not start, for the record of its {what} cannot be read: {why}"),
+        ))?;
+    if changed != aborted.len() {
+        return Err(Error::Internal(format!("{changed} executions of fire {fire} were aborted")));
+    }
+    tally::count(Counted::Ended(target), changed);
+    let mut ends = Ends::default();
+    aborted.iter().for_each(|_| ends.count(target));
+    let released = claims::release_behind(tx, fire, &aborted)?;
+    let mut finished = Finished { released, ..Finished::default() };
+    if changed > 0 {
+        finish_fire(tx, fire, ends, now_ms, &mut finished)?;
+    }
+    let executions = aborted.into_iter().map(|one| (one.id, one.instance_id)).collect();
+    Ok(Aborted { invoke_id: invocations::invoke_id_of_fire(tx, fire)?, executions, finished })
 }
 
 /// What an engine left running when it ended.
@@ -514,7 +626,6 @@ pub(crate) fn interrupt(
             fire,
             sole: None,
             lets_wait: row.get(3)?,
-            frees: None,
             verdict: Verdict::interrupted(format!("{evidence}{ended}")),
             output,
             report: None,

@@ -75,8 +75,7 @@ pub(super) fn open_wave(tx: Tx<'_>, fire: i64, opened: u64, until: ExecutionId) 
 #[derive(Debug, Clone)]
 pub(crate) struct Terms {
     pub priority: u8,
-    /// When it was dealt with.
-    pub since_ms: i64,
+    pub dealt_at_ms: i64,
     /// Its executions that had not ended when this was read: no more of them wait.
     pub unfinished: usize,
     /// None if nothing holds its executions back but the free places.
@@ -112,7 +111,7 @@ fn read_terms(row: &Row<'_>) -> rusqlite::Result<Terms> {
         || limits.has_waves;
     Ok(Terms {
         priority: row.get(1)?,
-        since_ms: row.get(2)?,
+        dealt_at_ms: row.get(2)?,
         unfinished: row.get(8)?,
         limits: limited.then(|| Arc::new(limits)),
     })
@@ -127,19 +126,41 @@ pub(crate) fn terms(tx: Tx<'_>, fire: i64) -> Result<Option<Terms>> {
     Ok(terms)
 }
 
-/// Fires after `after` with executions that have not ended, oldest first: those that go before most
-/// others, or the others.
-pub(crate) fn queue(tx: Tx<'_>, after: i64, max: usize, urgent: bool) -> Result<Vec<(i64, Terms)>> {
-    let (index, which) = match urgent {
-        true => ("fires_urgent", "priority > 5"),
-        false => ("fires_unfinished", "priority <= 5"),
-    };
+/// The highest priority below this one of a fire with executions that have not ended.
+pub(crate) fn priority_below(tx: Tx<'_>, below: u8) -> Result<Option<u8>> {
+    let priority = tx
+        .prepare_cached(
+            "SELECT max(priority) FROM fires INDEXED BY fires_unfinished
+             WHERE unfinished > 0 AND priority < ?1",
+        )?
+        .query_row([below], |row| row.get(0))?;
+    Ok(priority)
+}
+
+/// Fires of a priority after `after` with executions that have not ended, oldest first. Each with its terms, if
+/// those can be read.
+pub(crate) fn queue(
+    tx: Tx<'_>,
+    priority: u8,
+    after: i64,
+    max: usize,
+) -> Result<Vec<(i64, Result<Terms>)>> {
     let mut query = tx.prepare_cached(&format!(
-        "SELECT {TERMS} FROM fires INDEXED BY {index}
-         WHERE unfinished > 0 AND {which} AND id > ?1 ORDER BY id LIMIT ?2"
+        "SELECT {TERMS} FROM fires INDEXED BY fires_unfinished
+         WHERE unfinished > 0 AND priority = ?1 AND id > ?2 ORDER BY id LIMIT ?3"
     ))?;
-    let fires = query.query_map((after, max as i64), |row| Ok((row.get(0)?, read_terms(row)?)))?;
+    let fires = query.query_map((priority, after, max as i64), |row| {
+        Ok((row.get(0)?, read_terms(row).map_err(Error::from)))
+    })?;
     Ok(fires.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The priority of a fire.
+pub(super) fn priority(tx: Tx<'_>, fire: i64) -> Result<u8> {
+    let priority = tx
+        .prepare_cached("SELECT priority FROM fires WHERE id = ?1")?
+        .query_row([fire], |row| row.get(0))?;
+    Ok(priority)
 }
 
 /// Up to which execution a fire may start them; none if it has no waves.

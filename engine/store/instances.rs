@@ -30,9 +30,9 @@ pub(crate) struct Target {
 const TARGET: &str = "i.id, i.instance_id, i.name, i.os_type, i.state, i.executor, i.time_zone,
     i.resource_group_id, i.agent_status, i.agent_version, i.kind, i.shell, i.max_concurrency";
 
-/// Registers an instance, or changes the one of that name; the executions that waited for it to run fewer,
-/// which it may do now.
-pub(crate) fn upsert(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Result<Vec<Released>> {
+/// Registers an instance, or changes the one of that name; it, if executions wait for it to run fewer, of which it
+/// may run more now.
+pub(crate) fn upsert(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Result<Option<Released>> {
     known::forget(&instance.instance_id);
     let row: i64 = tx.prepare_cached(
         "INSERT INTO instances (instance_id, name, os_type, state, executor, time_zone, resource_group_id,
@@ -65,7 +65,7 @@ pub(crate) fn upsert(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Result<Vec
     ), |row| row.get(0))?;
     Tagged::Instance.clear(tx, row)?;
     Tagged::Instance.insert(tx, row, &instance.tags)?;
-    claims::admit_on(tx, row)
+    Ok(claims::any_awaits(tx, row)?.then_some(Released::Instance(row)))
 }
 
 /// Registers an instance unless one of that name is, or was, registered.
@@ -148,7 +148,7 @@ fn look_up(tx: Tx<'_>, ids: Vec<&InstanceId>) -> Result<HashMap<InstanceId, Arc<
 }
 
 /// The instance of a row.
-pub(super) fn of_row(tx: Tx<'_>, row: i64) -> Result<Arc<Target>> {
+pub(crate) fn of_row(tx: Tx<'_>, row: i64) -> Result<Arc<Target>> {
     if let Some(target) = known::instance(row) {
         return Ok(target);
     }

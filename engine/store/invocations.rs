@@ -243,6 +243,16 @@ pub(super) const JOB: &str =
     v.container_name, v.windows_password_name, v.caller, v.secrets_are_names, v.content_bytes_max,
     v.resource_limits, v.survive_restarts, v.retry";
 
+/// The invocation of a fire.
+pub(crate) fn invoke_id_of_fire(tx: Tx<'_>, fire: i64) -> Result<InvokeId> {
+    let invoke_id = tx
+        .prepare_cached(
+            "SELECT v.invoke_id FROM fires f JOIN invocations v ON v.id = f.invocation WHERE f.id = ?1",
+        )?
+        .query_row([fire], |row| row.get(0))?;
+    Ok(InvokeId::from_bytes(invoke_id))
+}
+
 /// What the executions of a fire have in common.
 pub(crate) fn job_of_fire(tx: Tx<'_>, fire: i64) -> Result<Arc<Job>> {
     tx.prepare_cached(&format!(

@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use serde_json::json;
 
+use crate::error::Error;
 use crate::execution::{DescribeInvocationResults, Report, Verdict};
 use crate::id::InvokeId;
 use crate::instance::Instance;
@@ -25,7 +26,7 @@ use crate::status::{Cause, ExecutionStatus};
 use crate::tag::Tag;
 use crate::wire::ContentEncoding;
 
-use super::claims::{self, Claim, Claimed, ClaimedAtOnce};
+use super::claims::{self, Claim, Claimed, ClaimedAtOnce, Released, Standing};
 use super::commands::Definition;
 use super::executions::{self, Ended, Finished};
 use super::fires::{self, Stretch};
@@ -230,7 +231,6 @@ fn ended(fire: i64, claimed: &[Claimed]) -> Vec<Ended> {
         fire,
         sole: None,
         lets_wait: false,
-        frees: Some(1),
         verdict: Verdict {
             cause: Cause::ExitedZero,
             exit_code: Some(0),
@@ -261,17 +261,21 @@ fn claim(tx: Tx<'_>, fire: i64) -> Vec<Claimed> {
         max,
         has_waves: false,
         is_late: false,
+        standing: STANDING,
         now_ms: NOW_MS,
     };
     claims::claim(tx, &all, |_| true).expect("readable").claimed
 }
+
+/// What waits by all that is inserted here.
+const STANDING: Standing = Standing { priority: 5, since_ms: NOW_MS };
 
 /// Fires whose executions are let loose by and by.
 fn let_loose(traced: &mut Traced) {
     let request = RunCommand::shell("true").on(INSTANCES).waves([1]).max_errors(0);
     let request = request.start_deadline(1).deadline(1).max_concurrency(1);
     let newest = |tx: Tx<'_>| {
-        let queue = fires::queue(tx, 0, 100, false).expect("readable");
+        let queue = fires::queue(tx, STANDING.priority, 0, 100).expect("readable");
         queue.last().expect("a fire").0
     };
     traced.step("submit, with all bounds", |tx| insert(tx, &request, false));
@@ -284,6 +288,7 @@ fn let_loose(traced: &mut Traced) {
             max: 9,
             has_waves: true,
             is_late: false,
+            standing: STANDING,
             now_ms: NOW_MS,
         };
         claims::claim(tx, &first, |_| true).expect("readable").claimed
@@ -337,12 +342,49 @@ fn submit(traced: &mut Traced) {
     });
 }
 
+/// Executions that wait for the end of one on their instance, and those that a record keeps from starting.
+fn hold_and_admit(traced: &mut Traced) {
+    let request = RunCommand::shell("true").on(INSTANCES);
+    traced.write(|tx| insert(tx, &request, false));
+    let fire = traced.write(|tx| {
+        let queue = fires::queue(tx, STANDING.priority, 0, 100).expect("readable");
+        queue.last().expect("a fire").0
+    });
+    let all = Claim {
+        fire,
+        after: 0,
+        until: i64::MAX,
+        max: INSTANCES.len(),
+        has_waves: false,
+        is_late: false,
+        standing: STANDING,
+        now_ms: NOW_MS,
+    };
+    traced.step("hold", |tx| {
+        assert!(claims::claim(tx, &all, |_| false).expect("readable").claimed.is_empty());
+    });
+    traced.step("admit", |tx| {
+        let next = claims::next_awaiting(tx, 1).expect("readable").expect("one waits");
+        assert_eq!(next.standing, STANDING);
+        claims::pass_by(tx, &next).expect("it waits");
+        let next = claims::next_awaiting(tx, 2).expect("readable").expect("one waits");
+        claims::claim_awaiting(tx, &next, NOW_MS).expect("it waits");
+        let released = instances::upsert(tx, &Instance::new(INSTANCES[2]), NOW_MS);
+        assert_eq!(released.expect("a sound instance"), Some(Released::Instance(3)));
+    });
+    traced.step("abort", |tx| {
+        let why = Error::Internal("a record".to_owned());
+        let aborted = executions::abort(tx, fire, None, &why, NOW_MS).expect("they wait");
+        assert_eq!(aborted.executions.len(), INSTANCES.len() - 1);
+    });
+}
+
 fn claim_and_finish(traced: &mut Traced) {
     let request = RunCommand::shell("true").on(INSTANCES);
     traced.write(|tx| insert(tx, &request, false));
     let (fire, claimed) = traced.step("claim", |tx| {
-        assert!(fires::queue(tx, 0, 10, true).expect("readable").is_empty());
-        let queue = fires::queue(tx, 0, 10, false).expect("readable");
+        let priority = fires::priority_below(tx, 10).expect("readable").expect("one waits");
+        let queue = fires::queue(tx, priority, 0, 10).expect("readable");
         let fire = queue.last().expect("a fire").0;
         assert!(fires::terms(tx, fire).expect("readable").is_some());
         let claimed = claim(tx, fire);
@@ -357,7 +399,7 @@ fn claim_and_finish(traced: &mut Traced) {
     let (_, stored) = traced.write(|tx| insert(tx, &request, true));
     let ClaimedAtOnce { sole, claimed } = stored.expect("claimed");
     let mut all = ended(sole.fire, &claimed);
-    all.iter_mut().for_each(|ended| (ended.sole, ended.frees) = (Some(sole), None));
+    all.iter_mut().for_each(|ended| ended.sole = Some(sole));
     traced.step("finish, all of an invocation", |tx| {
         assert_eq!(finish(tx, &all).invocations.len(), 1);
     });
@@ -422,7 +464,7 @@ fn look(traced: &mut Traced) {
 
 /// Ends the executions of an invocation that waited for one another, and with the last of them itself.
 fn finish_repeating(traced: &mut Traced, invocation: i64) {
-    let newest = traced.write(|tx| fires::queue(tx, 0, 100, false).expect("readable"));
+    let newest = traced.write(|tx| fires::queue(tx, STANDING.priority, 0, 100).expect("readable"));
     let mut finished = 0;
     for (fire, _) in newest {
         let job = traced.write(|tx| invocations::job_of_fire(tx, fire).expect("readable"));
@@ -528,6 +570,7 @@ fn hot_statements_are_carried_out_as_planned() {
     look(&mut traced);
     let_loose(&mut traced);
     wait_and_list(&mut traced);
+    hold_and_admit(&mut traced);
     let (plans, refused) = explain(&traced);
     assert!(refused.is_empty(), "these read all of a table, or sort: {refused:#?}");
     assert!(

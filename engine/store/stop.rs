@@ -10,7 +10,7 @@ use crate::id::{ExecutionId, InstanceId};
 use crate::metrics::{Counted, tally};
 use crate::status::{Cause, Ends, ExecutionStatus};
 
-use super::claims::{self, EndedEarly, Released};
+use super::claims::{EndedEarly, Released};
 use super::executions::{self, Finished, FinishedInvocations, expect_one};
 use super::invocations::{self, read_status};
 use super::{Tx, targets, unreadable};
@@ -195,7 +195,6 @@ impl<'a> Stopping<'a> {
                 ))?;
             expect_one(changed, one.id)?;
             tally::count(Counted::Ended(cancelled), 1);
-            self.stopped.released.extend(claims::admit_next(tx, one.instance)?);
             self.stopped.cancelled.push(entry);
             self.fires.entry(one.fire).or_default().count(cancelled);
         } else if let Some(stopping) = one.status.on(Cause::StopAsked) {

@@ -120,7 +120,7 @@ pub(crate) fn halt(tx: Tx<'_>, due: &DueWave, why: &str, now_ms: i64) -> Result<
     let order = StopOrder { reason: Some(why.into()), ..StopReason::Gate.into() };
     let cancelled = stop::cancel_waiting(tx, due.fire, &order, now_ms)?;
     let mut finished = Finished::default();
-    let released = claims::make_way(tx, due.fire, &cancelled)?;
+    let released = claims::release_behind(tx, due.fire, &cancelled)?;
     if !cancelled.is_empty() {
         let tally = Ends { stopped: cancelled.len() as u64, ..Ends::default() };
         executions::finish_fire(tx, due.fire, tally, now_ms, &mut finished)?;
