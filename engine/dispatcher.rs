@@ -440,12 +440,20 @@ impl Loop {
                 self.act_on(&over, finished);
             }
             Err(error) => {
+                let suspects = self.steps.take_suspects();
+                let any_suspect = !suspects.is_empty();
+                for suspect in suspects {
+                    self.backlog.set_aside(suspect.subject);
+                    if let Some(invoke_id) = suspect.invoke_id {
+                        self.resources.hub.fail(invoke_id, &suspect.error);
+                    }
+                }
                 self.give_up(&plan, places);
                 if error.is_lasting() {
                     self.write_apart(&over).await;
                     // Without them the claim may go through; if not, whatever cannot be claimed is looked for, and
-                    // if that fails too, it waits for news.
-                    self.claims_fail = over.is_empty() && plan.is_careful;
+                    // if nothing is found, it waits for news.
+                    self.claims_fail = over.is_empty() && plan.is_careful && !any_suspect;
                     if over.is_empty() {
                         self.backlog.be_careful();
                     }

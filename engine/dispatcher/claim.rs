@@ -1,7 +1,7 @@
 //! The part of a step that runs inside its transaction: claims what the plan allows, and looks for
 //! work that is new.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::id::InvokeId;
@@ -41,13 +41,26 @@ pub(super) struct ClaimedFire {
     pub within: Option<Within>,
 }
 
+/// Something that damage keeps from being claimed: nothing of the transaction that found it out is committed.
+#[derive(Debug)]
+pub(super) struct Suspect {
+    pub subject: Subject,
+    /// Whose executions can neither start nor end.
+    pub invoke_id: Option<InvokeId>,
+    pub error: Error,
+}
+
+/// Where a careful claim leaves what it finds.
+pub(super) type Suspects = Mutex<Vec<Suspect>>;
+
 /// A claim that is being made.
 struct Claiming<'a> {
     tx: Tx<'a>,
     orders: &'a Arc<Orders>,
     bounds: &'a Arc<Bounds>,
     now_ms: i64,
-    is_careful: bool,
+    /// Where to say what damage keeps from being claimed, if that is to be found out.
+    suspects: Option<&'a Suspects>,
     /// The level of those whose turn it is.
     top: u8,
     work: ClaimedWork,
@@ -61,10 +74,11 @@ pub(super) fn claim(
     freed: Vec<i64>,
     orders: &Arc<Orders>,
     bounds: &Arc<Bounds>,
+    suspects: &Suspects,
     now_ms: i64,
 ) -> Result<ClaimedWork> {
-    let (work, is_careful) = (ClaimedWork::default(), plan.is_careful);
-    let mut claiming = Claiming { tx, orders, bounds, now_ms, is_careful, top: 0, work };
+    let (work, suspects) = (ClaimedWork::default(), plan.is_careful.then_some(suspects));
+    let mut claiming = Claiming { tx, orders, bounds, now_ms, suspects, top: 0, work };
     let mut left = plan.room;
     let new = claiming.look(plan)?;
     // What came with a plan has been counted against its limits, what is new has not.
@@ -134,22 +148,49 @@ impl Claiming<'_> {
 
     /// Serves a fire; one that cannot be served is in nobody's way.
     fn serve_apart(&mut self, fire: i64, waiting: Waiting, max: usize) -> Result<usize> {
-        if !self.is_careful {
+        if self.suspects.is_none() {
             return self.serve(fire, waiting, max);
         }
-        let served = self.apart(|claiming| claiming.serve(fire, waiting, max))?;
-        served.or_else(|error| self.give_up(fire, None, &error).map(|()| 0))
+        let invoke_id = invocations::invoke_id_of_fire(self.tx, fire).ok();
+        let served = self.apart(|claiming| claiming.serve(fire, waiting, max));
+        let served = match served {
+            Ok(Err(error)) => self.give_up(fire, None, &error).map(|()| Ok(0)),
+            served => served,
+        };
+        self.suspect(served, Subject::Fire(fire), invoke_id)
     }
 
     fn open_apart(&mut self, instance: i64, max: usize) -> Result<usize> {
-        if !self.is_careful {
+        if self.suspects.is_none() {
             return self.open(instance, max);
         }
-        let opened = self.apart(|claiming| claiming.open(instance, max))?;
-        Ok(opened.unwrap_or_else(|error| {
-            tracing::error!(%error, instance, "what waits for an instance cannot be claimed");
-            0
-        }))
+        let next = claims::next_awaiting(self.tx, instance).ok().flatten();
+        let invoke_id =
+            next.and_then(|next| invocations::invoke_id_of_fire(self.tx, next.fire).ok());
+        let opened = self.apart(|claiming| claiming.open(instance, max));
+        let opened = match opened {
+            Ok(Err(error)) => Err(error),
+            opened => opened,
+        };
+        self.suspect(opened, Subject::Opening(instance), invoke_id)
+    }
+
+    /// Says what damage keeps from being claimed.
+    fn suspect(
+        &self,
+        done: Result<Result<usize>>,
+        subject: Subject,
+        invoke_id: Option<InvokeId>,
+    ) -> Result<usize> {
+        match (done, self.suspects) {
+            (Err(error), Some(suspects)) if error.is_lasting() => {
+                tracing::error!(%error, ?subject, "executions can neither start nor end");
+                let suspect = Suspect { subject, invoke_id, error: error.clone() };
+                suspects.lock().unwrap_or_else(PoisonError::into_inner).push(suspect);
+                Err(error)
+            }
+            (done, _) => done?,
+        }
     }
 
     /// Does something that leaves nothing behind if a record keeps it from being done.
@@ -174,7 +215,7 @@ impl Claiming<'_> {
         let (tx, now_ms) = (self.tx, self.now_ms);
         match store::apart(tx, || executions::abort(tx, fire, on, why, now_ms)) {
             Ok(aborted) => self.work.aborted.push(aborted),
-            Err(error) if error.is_lasting() => {
+            Err(error) if error.is_lasting() && !error.is_damage() => {
                 tracing::error!(%error, fire, "neither can they end: they are set aside");
                 self.work.taken.set_aside.push(fire);
                 let invoke_id = invocations::invoke_id_of_fire(tx, fire).ok();

@@ -37,7 +37,7 @@ pub(super) struct Waiting {
 }
 
 /// What a turn is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Subject {
     Fire(i64),
     /// Whichever of those is next that wait for the end of an execution on this instance.
@@ -294,8 +294,8 @@ pub(super) struct Backlog {
     sizes_hold: bool,
     /// Whether the last plan could not be carried out for a record, which is to be found.
     is_careful: bool,
-    /// Fires that cannot be dealt with: nobody waits for them.
-    set_aside: HashSet<i64>,
+    /// What cannot be dealt with: nobody waits for it.
+    set_aside: HashSet<Subject>,
 }
 
 impl Backlog {
@@ -396,8 +396,7 @@ impl Backlog {
     }
 
     fn is_set_aside(&self, one: &Waiting) -> bool {
-        let Subject::Fire(fire) = one.subject else { return false };
-        !self.set_aside.is_empty() && self.set_aside.contains(&fire)
+        !self.set_aside.is_empty() && self.set_aside.contains(&one.subject)
     }
 
     fn has_turn(&self) -> bool {
@@ -419,6 +418,11 @@ impl Backlog {
         if !self.may_have_new && !self.is_looking {
             self.newest = self.newest.map(|newest| newest.max(fire));
         }
+    }
+
+    /// This has nothing that can be claimed, as the file is damaged.
+    pub(super) fn set_aside(&mut self, subject: Subject) {
+        self.set_aside.insert(subject);
     }
 
     /// A plan could not be carried out for a record: the next finds out which it is.
@@ -519,7 +523,7 @@ impl Backlog {
     pub(super) fn apply(&mut self, plan: &Plan, taken: Taken) {
         self.under_way.retain(|one| one.number != plan.number);
         self.is_careful &= !plan.is_careful;
-        self.set_aside.extend(taken.set_aside);
+        self.set_aside.extend(taken.set_aside.into_iter().map(Subject::Fire));
         if !plan.turn.is_empty() {
             self.sizes_hold = taken.claimed.iter().sum::<usize>() >= plan.room / 2;
         }

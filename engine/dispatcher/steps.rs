@@ -17,7 +17,7 @@ use crate::store::{Store, Tx};
 
 use super::Running;
 use super::bounds::Bounds;
-use super::claim::{self, ClaimedWork};
+use super::claim::{self, ClaimedWork, Suspect, Suspects};
 use super::orders::{Berth, Orders, Phase, Places};
 use super::roster::UnderWay;
 use super::slots::Plan;
@@ -73,6 +73,9 @@ pub(super) struct Step {
     number: u64,
 }
 
+/// What is written for an execution whose end cannot be, for an error.
+type WriteInstead = fn(Tx<'_>, &Ended, &Error) -> Result<Recorded>;
+
 /// What a step came to on disk.
 pub(super) struct Written {
     pub finished: Finished,
@@ -95,6 +98,8 @@ struct Disk {
     clock: Arc<dyn Clock>,
     /// Counted in that thread.
     commits: Arc<AtomicU64>,
+    /// What careful plans have found, and nobody has looked at.
+    suspects: Arc<Suspects>,
 }
 
 /// The steps under way.
@@ -116,7 +121,14 @@ impl Steps {
         clock: Arc<dyn Clock>,
     ) -> Self {
         Self {
-            disk: Disk { store, orders, bounds, clock, commits: Arc::default() },
+            disk: Disk {
+                store,
+                orders,
+                bounds,
+                clock,
+                commits: Arc::default(),
+                suspects: Arc::default(),
+            },
             tasks: JoinSet::new(),
             under_way: UnderWay::default(),
             committed: BTreeMap::new(),
@@ -150,7 +162,22 @@ impl Steps {
 
     /// Writes down one of the ends that could not be written together, as much of it as can be.
     pub(super) async fn write_apart(&self, over: &Arc<Vec<Over>>, one: usize) -> Result<Recorded> {
-        self.disk.write_one(over, one).await
+        let mut recorded = self.disk.write_one(over, one, None).await;
+        // Each in a transaction of its own: of one that has met with damage nothing is committed.
+        for write in [executions::finish_barely as WriteInstead, executions::give_way] {
+            match recorded {
+                Err(error) if error.is_lasting() => {
+                    recorded = self.disk.write_one(over, one, Some((write, error))).await;
+                }
+                recorded => return recorded,
+            }
+        }
+        recorded
+    }
+
+    /// Takes what careful plans have found that cannot be claimed.
+    pub(super) fn take_suspects(&self) -> Vec<Suspect> {
+        std::mem::take(&mut *self.disk.suspects.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The next step to act on, in the order in which they came to disk: nothing is told of an invocation
@@ -194,12 +221,22 @@ impl Disk {
         }
     }
 
-    async fn write_one(&self, over: &Arc<Vec<Over>>, one: usize) -> Result<Recorded> {
+    /// Writes down an end, with what is done about the error of another way to do it.
+    async fn write_one(
+        &self,
+        over: &Arc<Vec<Over>>,
+        one: usize,
+        instead: Option<(WriteInstead, Error)>,
+    ) -> Result<Recorded> {
         loop {
             let (over, bounds) = (Arc::clone(over), Arc::clone(&self.bounds));
+            let instead = instead.clone();
             let write = move |tx: Tx<'_>| {
                 over[one].leave(&bounds);
-                executions::finish_apart(tx, &over[one].ended)
+                match &instead {
+                    None => executions::finish_apart(tx, &over[one].ended),
+                    Some((write, error)) => write(tx, &over[one].ended, error),
+                }
             };
             match self.store.write(write).await {
                 Err(error) if self.is_to_try_again(&error).await => {}
@@ -222,7 +259,7 @@ impl Disk {
 
     async fn try_write(&self, over: Arc<Vec<Over>>, plan: Arc<Plan>) -> Result<Written> {
         let (orders, clock) = (Arc::clone(&self.orders), Arc::clone(&self.clock));
-        let bounds = Arc::clone(&self.bounds);
+        let (bounds, suspects) = (Arc::clone(&self.bounds), Arc::clone(&self.suspects));
         let write = move |tx: Tx<'_>| {
             over.iter().for_each(|one| one.leave(&bounds));
             // In the order of their numbers, which is that of their rows.
@@ -243,7 +280,8 @@ impl Disk {
                 freed.sort_unstable();
                 freed.dedup();
                 let now_ms = written.claimed_at_ms;
-                written.work = Some(claim::claim(tx, &plan, freed, &orders, &bounds, now_ms)?);
+                let work = claim::claim(tx, &plan, freed, &orders, &bounds, &suspects, now_ms)?;
+                written.work = Some(work);
             }
             Ok(written)
         };

@@ -228,7 +228,8 @@ pub(crate) enum Recorded {
 ///
 /// # Errors
 ///
-/// If the disk takes nothing.
+/// If not even that can be written, or the file is damaged: of a transaction that has met with damage SQLite commits
+/// nothing.
 pub(crate) fn finish_apart(tx: Tx<'_>, ended: &Ended) -> Result<Recorded> {
     let error = match lasting(store::apart(tx, || finish(tx, &[ended], true)))? {
         Ok(finished) => return Ok(Recorded::Whole(finished)),
@@ -251,14 +252,21 @@ pub(crate) fn finish_apart(tx: Tx<'_>, ended: &Ended) -> Result<Recorded> {
         lost.push(format!("not all of its end can be kept: {error}"));
     }
     let least = ended.least(&lost.join("; "));
-    match lasting(store::apart(tx, || finish(tx, &[&least], true)))? {
-        Ok(finished) => Ok(Recorded::Least(finished, error)),
-        Err(error) => {
-            let let_go = store::apart(tx, || claims::release(tx, ended.id));
-            let released = if ended.lets_wait { lasting(let_go)?.ok().flatten() } else { None };
-            Ok(Recorded::Nothing(released.into_iter().collect(), error))
-        }
-    }
+    let finished = finish(tx, &[&least], true)?;
+    Ok(Recorded::Least(finished, error))
+}
+
+/// Writes down how an execution ended and nothing else, for this error keeps the rest from being kept.
+pub(crate) fn finish_barely(tx: Tx<'_>, ended: &Ended, error: &Error) -> Result<Recorded> {
+    let least = ended.least(&format!("not all of its end can be kept: {error}"));
+    let finished = finish(tx, &[&least], true)?;
+    Ok(Recorded::Least(finished, error.clone()))
+}
+
+/// Lets go on what waited for an execution whose end cannot be written down, for this error.
+pub(crate) fn give_way(tx: Tx<'_>, ended: &Ended, error: &Error) -> Result<Recorded> {
+    let released = if ended.lets_wait { claims::release(tx, ended.id)? } else { None };
+    Ok(Recorded::Nothing(released.into_iter().collect(), error.clone()))
 }
 
 /// Sorts out the errors that another try may not have.

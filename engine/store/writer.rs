@@ -356,7 +356,10 @@ fn write_batch(
 fn write_last(connection: &Connection, batch: &mut [Box<dyn Job>], apart: &mut bool) -> Result<()> {
     let Some((last, _)) = batch.split_last_mut() else { return Ok(()) };
     if *apart {
-        return write_apart(connection, last.as_mut());
+        return match write_apart(connection, last.as_mut())? {
+            None => Ok(()),
+            Some(damage) => do_again_without_last(connection, batch, damage),
+        };
     }
     let (changes, counted) = (connection.total_changes(), tally::so_far());
     let Some(error) = last.run(connection) else { return Ok(()) };
@@ -371,26 +374,56 @@ fn write_last(connection: &Connection, batch: &mut [Box<dyn Job>], apart: &mut b
         return Ok(());
     }
     *apart = true;
+    if error.is_damage() {
+        return do_again_without_last(connection, batch, error);
+    }
+    do_again(connection, batch)
+}
+
+/// Does the jobs of a batch again, each in a savepoint.
+fn do_again(connection: &Connection, batch: &mut [Box<dyn Job>]) -> Result<()> {
     execute(connection, "ROLLBACK")?;
     tally::take();
     known::forget_all();
     // All of it before any of it is done again: what one holds another may need.
     batch.iter_mut().for_each(|job| job.forget());
     execute(connection, "BEGIN IMMEDIATE")?;
-    batch.iter_mut().try_for_each(|job| write_apart(connection, job.as_mut()))
+    batch.iter_mut().try_for_each(|job| match write_apart(connection, job.as_mut())? {
+        None => Ok(()),
+        Some(damage) => Err(damage),
+    })
 }
 
-/// Runs one job in a savepoint; an error here is one of the whole batch.
-fn write_apart(connection: &Connection, job: &mut dyn Job) -> Result<()> {
+/// Does the jobs of a batch again but for the last, which has met with damage: SQLite commits nothing of a
+/// transaction that has.
+fn do_again_without_last(
+    connection: &Connection,
+    batch: &mut [Box<dyn Job>],
+    damage: Error,
+) -> Result<()> {
+    match batch.split_last_mut() {
+        Some((_, others)) if others.iter().all(|job| job.is_repeatable()) => {
+            do_again(connection, others)
+        }
+        _ => Err(damage),
+    }
+}
+
+/// Runs one job in a savepoint; an error here is one of the whole batch. The damage that the job has met with, if
+/// any has kept it from being done.
+fn write_apart(connection: &Connection, job: &mut dyn Job) -> Result<Option<Error>> {
     execute(connection, "SAVEPOINT job")?;
     let counted = tally::so_far();
     if let Some(error) = job.run(connection) {
         if connection.is_autocommit() {
             return Err(undone(error));
         }
+        if error.is_damage() {
+            return Ok(Some(error));
+        }
         undo_to(connection, "job", counted)?;
     }
-    execute(connection, "RELEASE job")
+    execute(connection, "RELEASE job").map(|()| None)
 }
 
 /// A full disk or an I/O error, or the host's part, has ended the whole transaction.
