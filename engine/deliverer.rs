@@ -9,16 +9,26 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Sleep};
 use crate::error::{Error, Result};
 use crate::event::Hub;
 use crate::output::{Delivery, INTERRUPTED, TIMED_OUT, WholeOutputs};
+use crate::panics::tell;
 use crate::sink::{OutputDelivery, Route, Sinks};
 use crate::store::deliveries::{self, Waiting};
 use crate::store::{Store, Tx};
 
-/// Outputs on their way at a time: a few fill a line, and each part of one is held in memory.
+/// Outputs on their way to a sink at a time, that have just begun: a few fill a line, and each part of one is held
+/// in memory.
 const DELIVERIES_MAX: usize = 4;
+/// How long one may take until others are begun beside it: a sink that hangs must not hold up the rest.
+const OVERTAKEN_AFTER: Duration = Duration::from_secs(10);
+/// Outputs on their way to a sink at a time, however long they take.
+const LASTING_DELIVERIES_MAX: usize = 16;
+/// Ends that wait to be written down before more outputs are given up.
+const ENDS_MAX: usize = 512;
+/// Records that are looked at in one read.
+const PAGE: usize = 32;
 /// How long one may take: a large one over a slow line does; one that hangs must not for ever.
 const DELIVERY_TIME_MAX: Duration = Duration::from_secs(3_600);
 /// How long to wait before trying again to use a database that refused.
@@ -43,11 +53,12 @@ pub(crate) fn start(resources: Resources) {
     let ending = Arc::clone(resources.store.ending());
     let overdue = Arc::clone(&ending).overdue(Arc::clone(&resources.clock));
     let work = Loop {
+        lanes: vec![Lane::default(); resources.sinks.count() + 1],
         resources,
         tasks: JoinSet::new(),
         on_their_way: HashMap::new(),
         ended: Vec::new(),
-        last: 0,
+        pause: None,
     };
     let work = async move {
         tokio::select! {
@@ -61,10 +72,30 @@ pub(crate) fn start(resources: Resources) {
 struct Loop {
     resources: Resources,
     tasks: JoinSet<Delivery>,
-    on_their_way: HashMap<Id, Waiting>,
+    on_their_way: HashMap<Id, OnItsWay>,
     /// Ended, and not yet written down.
-    ended: Vec<(Waiting, Delivery)>,
-    /// The number of the last one that was taken.
+    ended: Vec<Ended>,
+    /// One for each sink, and the last for places that no sink serves.
+    lanes: Vec<Lane>,
+    /// Until when the database is left alone, which has refused.
+    pause: Option<Sleep>,
+}
+
+/// What came of a delivery.
+type Ended = Arc<(Waiting, Delivery)>;
+
+/// An output that its sink has.
+struct OnItsWay {
+    waiting: Waiting,
+    lane: usize,
+    /// By the monotonic clock.
+    began: Duration,
+}
+
+/// The outputs of one sink. Each has places of its own, so one that hangs holds up no other.
+#[derive(Clone, Copy, Default)]
+struct Lane {
+    /// The number of the last record that was looked at.
     last: i64,
 }
 
@@ -73,18 +104,22 @@ impl Loop {
         loop {
             // Before it looks: what came last is found then.
             let closing = self.is_closing();
-            let all_taken = match self.take().await {
-                Ok(all_taken) => all_taken,
-                Err(_) if closing => break,
-                Err(error) => {
-                    tracing::error!(%error, "outputs that wait to be delivered cannot be found");
-                    self.resources.clock.sleep(RETRY_AFTER).await;
-                    continue;
+            let mut all_taken = false;
+            if self.pause.is_none() {
+                match self.take().await {
+                    Ok(taken) => all_taken = taken,
+                    Err(_) if closing => break,
+                    Err(error) => {
+                        tell(
+                            || tracing::error!(%error, "outputs that wait to be delivered cannot be found"),
+                        );
+                        self.leave_alone();
+                    }
                 }
-            };
-            if !self.ended.is_empty() {
-                self.record().await;
-            } else if closing && all_taken && self.tasks.is_empty() {
+            }
+            if !self.ended.is_empty() && self.pause.is_none() {
+                self.record(closing).await;
+            } else if closing && all_taken && self.tasks.is_empty() && self.ended.is_empty() {
                 break;
             } else {
                 self.wait(closing).await;
@@ -98,40 +133,98 @@ impl Loop {
         self.resources.sources.has_changed().is_err()
     }
 
+    fn leave_alone(&mut self) {
+        self.pause = Some(self.resources.clock.sleep(RETRY_AFTER));
+    }
+
     /// Starts as many as may be on their way; whether that is all there are.
     async fn take(&mut self) -> Result<bool> {
-        // Again, as long as some are not started.
-        loop {
-            let room = DELIVERIES_MAX - self.tasks.len();
-            if room == 0 {
-                return Ok(false);
+        let mut all_taken = true;
+        for lane in 0..self.lanes.len() {
+            all_taken &= self.take_of(lane).await?;
+        }
+        Ok(all_taken)
+    }
+
+    /// Does so with the outputs of one sink.
+    async fn take_of(&mut self, lane: usize) -> Result<bool> {
+        let mut room = self.room(lane);
+        while room > 0 {
+            let last = self.lanes[lane].last;
+            let read = move |tx: Tx<'_>| deliveries::waiting(tx, last, PAGE);
+            let found = self.resources.store.read(read).await?;
+            let all_found = found.len() < PAGE;
+            for (id, waiting) in found {
+                if room == 0 {
+                    return Ok(false);
+                }
+                self.lanes[lane].last = id;
+                match waiting {
+                    Ok(waiting) if self.lane(&waiting) == lane => {
+                        self.start(waiting, lane);
+                        room = self.room(lane);
+                    }
+                    Err(error) if lane == self.unserved() => {
+                        tell(|| tracing::error!(%error, id, "a delivery is left out"));
+                    }
+                    Ok(_) | Err(_) => {}
+                }
             }
-            let last = self.last;
-            let found =
-                self.resources.store.read(move |tx| deliveries::waiting(tx, last, room)).await?;
-            let all_taken = found.len() < room;
-            for waiting in found {
-                self.last = waiting.id;
-                self.start(waiting);
-            }
-            if all_taken {
+            if all_found {
                 return Ok(true);
             }
         }
+        Ok(false)
     }
 
-    fn start(&mut self, waiting: Waiting) {
+    /// The lane of what no sink serves.
+    fn unserved(&self) -> usize {
+        self.lanes.len() - 1
+    }
+
+    fn lane(&self, waiting: &Waiting) -> usize {
+        self.resources.sinks.number(&waiting.to).unwrap_or(self.unserved())
+    }
+
+    /// Returns how many more may be begun.
+    fn room(&self, lane: usize) -> usize {
+        if lane == self.unserved() {
+            return ENDS_MAX.saturating_sub(self.ended.len());
+        }
+        let now = self.resources.clock.monotonic();
+        let (mut all, mut fresh) = (0, 0);
+        for one in self.on_their_way.values().filter(|one| one.lane == lane) {
+            all += 1;
+            fresh += usize::from(now.saturating_sub(one.began) < OVERTAKEN_AFTER);
+        }
+        (DELIVERIES_MAX - fresh.min(DELIVERIES_MAX)).min(LASTING_DELIVERIES_MAX - all)
+    }
+
+    /// Returns when the next may be begun though none ends; none if that is not to be waited for.
+    fn next_overtaken(&self) -> Option<Duration> {
+        let now = self.resources.clock.monotonic();
+        let full = |lane: &usize| *lane != self.unserved() && self.room(*lane) == 0;
+        let begun_in = |lane: usize| {
+            let of_lane = self.on_their_way.values().filter(move |one| one.lane == lane);
+            of_lane.map(|one| (one.began + OVERTAKEN_AFTER).saturating_sub(now))
+        };
+        (0..self.lanes.len()).filter(full).flat_map(begun_in).filter(|left| !left.is_zero()).min()
+    }
+
+    fn start(&mut self, waiting: Waiting, lane: usize) {
         let Resources { sinks, outputs, clock, .. } = &self.resources;
         let Some(route) = sinks.route(&waiting.to, waiting.invoke_id, waiting.execution_id) else {
             let (to, execution) = (&waiting.to, waiting.execution_id);
             if outputs.has(execution) {
                 // An earlier engine had one, and a later one may: what was printed is not thrown away
                 // because another program has the file open for a while.
-                tracing::warn!(%execution, to, "its output waits for an engine with a sink for that place");
+                tell(
+                    || tracing::warn!(%execution, to, "its output waits for an engine with a sink for that place"),
+                );
                 return;
             }
             let delivery = Delivery::not_plugged_in(to);
-            self.ended.push((waiting, delivery));
+            self.ended.push(Arc::new((waiting, delivery)));
             return;
         };
         let output = OutputDelivery {
@@ -141,18 +234,35 @@ impl Loop {
             path: outputs.path(waiting.execution_id),
             bytes: waiting.bytes.unwrap_or_default(),
         };
+        let began = clock.monotonic();
         let work = deliver(route, output, waiting.bytes, Arc::clone(clock));
         let id = self.tasks.spawn(work).id();
-        self.on_their_way.insert(id, waiting);
+        self.on_their_way.insert(id, OnItsWay { waiting, lane, began });
     }
 
-    /// Waits for an end, for more, or for the close if that has not come.
+    /// Waits for an end, for more, for room, or for the close if that has not come.
     async fn wait(&mut self, closing: bool) {
+        let overtaken = self.next_overtaken();
+        let clock = Arc::clone(&self.resources.clock);
+        let overtaken = async {
+            match overtaken {
+                Some(left) => clock.sleep(left).await,
+                None => std::future::pending().await,
+            }
+        };
+        let pause = async {
+            match &mut self.pause {
+                Some(pause) => pause.await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
                 self.note_end(ended);
             }
             () = self.resources.wake.notified() => {}
+            () = overtaken => {}
+            () = pause => self.pause = None,
             _ = self.resources.sources.changed(), if !closing => {}
         }
         while let Some(ended) = self.tasks.try_join_next_with_id() {
@@ -168,38 +278,59 @@ impl Loop {
                 (error.id(), Delivery::failed("OutputSink.Failed", info))
             }
         };
-        let waiting = self.on_their_way.remove(&id);
-        self.ended.extend(waiting.map(|waiting| (waiting, delivery)));
+        let one = self.on_their_way.remove(&id);
+        self.ended.extend(one.map(|one| Arc::new((one.waiting, delivery))));
     }
 
     /// Writes down what has ended, then lets go of the files: in this order, so that nothing is lost.
-    async fn record(&mut self) {
-        let ended = Arc::new(std::mem::take(&mut self.ended));
-        if let Err(error) = self.write(&ended).await {
-            // The files stay, and the next engine delivers them again.
-            tracing::error!(%error, "the ends of deliveries cannot be recorded");
-            return;
-        }
-        for (waiting, delivery) in ended.iter() {
-            self.resources.outputs.remove(waiting.execution_id);
-            let (invoke_id, execution_id) = (waiting.invoke_id, waiting.execution_id);
-            self.resources.hub.publish_delivery(invoke_id, execution_id, delivery);
+    async fn record(&mut self, closing: bool) {
+        let ended = std::mem::take(&mut self.ended);
+        match self.write(&ended).await {
+            Ok(()) => ended.iter().for_each(|one| self.let_go(one)),
+            Err(error) if error.is_of_a_record() => self.record_apart(ended, closing).await,
+            Err(error) => self.put_off(ended, &error, closing),
         }
     }
 
-    /// Writes until the database takes it, or the engine is being shut down.
-    async fn write(&self, ended: &Arc<Vec<(Waiting, Delivery)>>) -> Result<()> {
-        let Resources { store, clock, .. } = &self.resources;
-        loop {
-            let shared = Arc::clone(ended);
-            let write = move |tx: Tx<'_>| deliveries::finish(tx, &shared);
-            let Err(error) = store.write(write).await else { return Ok(()) };
-            if matches!(error, Error::Internal(_)) || self.is_closing() {
-                return Err(error);
+    /// Does so one by one, as one of them cannot be recorded.
+    async fn record_apart(&mut self, ended: Vec<Ended>, closing: bool) {
+        for one in ended {
+            match self.write(std::slice::from_ref(&one)).await {
+                Ok(()) => self.let_go(&one),
+                Err(error) if error.is_of_a_record() => {
+                    // Its file stays, and the next engine delivers it again.
+                    let execution = one.0.execution_id;
+                    tell(
+                        || tracing::error!(%error, %execution, "the end of a delivery cannot be recorded"),
+                    );
+                }
+                Err(error) => self.put_off(vec![one], &error, closing),
             }
-            tracing::warn!(%error, "the ends of deliveries are not on disk yet");
-            clock.sleep(RETRY_AFTER).await;
         }
+    }
+
+    /// Keeps what has ended until the database is better, or leaves it to the next engine.
+    fn put_off(&mut self, mut ended: Vec<Ended>, error: &Error, closing: bool) {
+        if closing {
+            tell(|| tracing::error!(%error, "the ends of deliveries cannot be recorded"));
+            return;
+        }
+        tell(|| tracing::warn!(%error, "the ends of deliveries are not on disk yet"));
+        self.ended.append(&mut ended);
+        self.leave_alone();
+    }
+
+    async fn write(&mut self, ended: &[Ended]) -> Result<()> {
+        let ended = ended.to_vec();
+        let write = move |tx: Tx<'_>| deliveries::finish(tx, ended.iter().map(|one| &**one));
+        self.resources.store.write_first(write, |()| {}).await
+    }
+
+    fn let_go(&self, ended: &Ended) {
+        let (waiting, delivery) = &**ended;
+        self.resources.outputs.remove(waiting.execution_id);
+        let (invoke_id, execution_id) = (waiting.invoke_id, waiting.execution_id);
+        self.resources.hub.publish_delivery(invoke_id, execution_id, delivery);
     }
 }
 

@@ -37,6 +37,7 @@ use crate::instance::Instance;
 use crate::invocation::Job;
 use crate::metrics::Measured;
 use crate::output::{DeliveryStatus, WholeOutputs};
+use crate::panics::tell;
 use crate::secret::DynSecretResolver;
 use crate::sink::Sinks;
 use crate::status::ExecutionStatus;
@@ -486,7 +487,9 @@ impl Loop {
                     continue;
                 }
                 Ok(Recorded::Least(finished, error)) => {
-                    tracing::error!(%error, %id, %invoke_id, "the end of an execution cannot be recorded whole");
+                    tell(
+                        || tracing::error!(%error, %id, %invoke_id, "the end of an execution cannot be recorded whole"),
+                    );
                     self.free_one(one);
                     self.act_on(std::slice::from_ref(one), finished);
                     continue;
@@ -495,11 +498,15 @@ impl Loop {
                 Err(error) if error.is_lasting() => (Vec::new(), error),
                 // The engine is being stopped, and the disk takes nothing.
                 Err(error) => {
-                    tracing::error!(%error, "ends of executions are left to the next engine");
+                    tell(
+                        || tracing::error!(%error, "ends of executions are left to the next engine"),
+                    );
                     return;
                 }
             };
-            tracing::error!(%error, %id, %invoke_id, "the end of an execution cannot be recorded");
+            tell(
+                || tracing::error!(%error, %id, %invoke_id, "the end of an execution cannot be recorded"),
+            );
             // It has ended all the same; what it printed is lost, and whoever waits for it is told why.
             self.free_one(one);
             self.backlog.release(released);

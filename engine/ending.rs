@@ -2,6 +2,8 @@
 //! [`Ending`]; its first cause is the one that everybody is told. A shutdown gives its deadline to the
 //! [`Ending`] too, so the deadline stays whatever becomes of the caller.
 
+mod clock;
+
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -12,7 +14,9 @@ use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::error::{EngineEnd, Error, Result};
-use crate::panics::contain;
+use crate::panics::{contain, tell};
+
+pub(crate) use clock::ContainedClock;
 
 /// Whether an engine has ended, and why.
 #[derive(Default)]
@@ -46,9 +50,12 @@ impl Ending {
             }
             std::mem::take(&mut state.hooks)
         };
-        if let Some(cause) = self.cause().filter(|cause| **cause != EngineEnd::ShutDown) {
-            // The subscriber is the host's, and may be what has panicked.
-            let _ = contain(|| tracing::error!(%cause, "the engine ends"));
+        let is_expected = match self.cause() {
+            Some(EngineEnd::RuntimeGone) => self.is_closing(),
+            cause => cause.is_none_or(|cause| *cause == EngineEnd::ShutDown),
+        };
+        if let Some(cause) = self.cause().filter(|_| !is_expected) {
+            tell(|| tracing::error!(%cause, "the engine ends"));
         }
         for hook in hooks {
             // A hook wakes futures of the host.

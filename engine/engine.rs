@@ -10,6 +10,7 @@ mod page;
 mod planner;
 mod registry;
 mod retry_failed;
+mod runtime;
 mod schedules;
 mod select;
 mod submit;
@@ -33,6 +34,7 @@ use crate::id::{InstanceId, InvokeId};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::operation::Operation;
+use crate::panics::Contained;
 use crate::scheduler::{Scheduler, Vigil};
 use crate::secret::DynSecretResolver;
 use crate::status::InvocationStatus;
@@ -116,8 +118,11 @@ impl Records {
             subscription.wake.notified().await;
             return false;
         };
-        sleep.get_or_insert_with(|| clock.sleep(POLL_EVERY)).await;
-        *sleep = None;
+        tokio::select! {
+            () = sleep.get_or_insert_with(|| clock.sleep(POLL_EVERY)) => *sleep = None,
+            // The reader is being shut down.
+            () = subscription.wake.notified() => {}
+        }
         true
     }
 }
@@ -149,7 +154,8 @@ impl Engine {
     /// # Errors
     ///
     /// [`Error::InUse`] if another process runs the file, [`Error::Storage`] if it cannot be opened,
-    /// is damaged or was written by a newer version.
+    /// is damaged or was written by a newer version, [`Error::Runtime`] if this is called outside of a tokio
+    /// runtime or that lacks time or I/O.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::builder().path(path).open().await
     }
@@ -382,7 +388,10 @@ impl Engine {
     async fn authorize(&self, action: Action) -> Result<()> {
         let Some(authorizer) = &self.inner.authorizer else { return Ok(()) };
         let operation = action.operation;
-        authorizer.authorize(action).await.map_err(|why| forbidden(operation, &why))
+        let asked = Contained::new(async { authorizer.authorize(action).await }).await;
+        let asked =
+            asked.map_err(|message| Error::Host(format!("the Authorizer panicked: {message}")))?;
+        asked.map_err(|why| forbidden(operation, &why))
     }
 
     async fn authorize_of(&self, operation: Operation, invoke_id: InvokeId) -> Result<()> {
@@ -414,6 +423,17 @@ impl Engine {
     {
         self.check_open()?;
         self.inner.records.store.write_then(op, then).await
+    }
+
+    /// Does the same ahead of the requests that wait.
+    async fn write_first<T, F, G>(&self, op: F, then: G) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(Tx<'_>) -> Result<T> + Send + 'static,
+        G: FnOnce(&mut T) + Send + 'static,
+    {
+        self.check_open()?;
+        self.inner.records.store.write_first(op, then).await
     }
 
     /// Does the same with what can be run only once.

@@ -54,6 +54,10 @@ pub enum Error {
         waiting: usize,
     },
 
+    /// The engine cannot be opened where it is called: change how the host starts its tokio runtime.
+    #[error("the engine cannot be opened here: {0}")]
+    Runtime(&'static str),
+
     /// The engine has been shut down.
     #[error("the engine is shutting down and takes no new work")]
     ShuttingDown,
@@ -114,6 +118,7 @@ impl Error {
             Error::Storage(error) => error.kind.code(),
             Error::Host(_) => "Host.Failed",
             Error::Busy { .. } => "Throttling",
+            Error::Runtime(_) => "Host.Runtime",
             Error::ShuttingDown | Error::Ended(_) => "ServiceUnavailable",
             Error::Internal(_) => "InternalError",
         }
@@ -126,7 +131,7 @@ impl Error {
             Error::Conflict { .. } => 403,
             Error::InUse { .. } | Error::Busy { .. } => 503,
             Error::ShuttingDown | Error::Ended(_) => 503,
-            Error::Storage(_) | Error::Host(_) | Error::Internal(_) => 500,
+            Error::Storage(_) | Error::Host(_) | Error::Runtime(_) | Error::Internal(_) => 500,
         }
     }
 

@@ -7,6 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::id::InvokeId;
+use crate::panics::tell;
 
 /// A wave that has ended, with those before it, and what is left of its fire.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +94,7 @@ pub(crate) async fn ask(gate: Arc<dyn DynWaveGate>, wave: EndedWave) -> WaveDeci
         polled.map_or(Poll::Ready(None), |polled| polled.map(Some))
     });
     asked.await.unwrap_or_else(|| {
-        tracing::error!(%invoke_id, "the gate of its waves panicked");
+        tell(|| tracing::error!(%invoke_id, "the gate of its waves panicked"));
         WaveDecision::Wait(AFTER_PANIC)
     })
 }

@@ -3,6 +3,8 @@
 use std::any::Any;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 /// Calls `act`, which may run code of the host.
 ///
@@ -11,6 +13,47 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// Returns the message of the panic if `act` panics.
 pub(crate) fn contain<T>(act: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(act)).map_err(message)
+}
+
+/// Sends an event to the subscriber of the host, which may panic: then the event is lost, and nothing else.
+pub(crate) fn tell(event: impl FnOnce()) {
+    let _ = contain(event);
+}
+
+/// A future of the host's, polled and dropped without letting a panic through. Returns the message of the panic
+/// if there is one.
+pub(crate) struct Contained<F: Future>(Option<Pin<Box<F>>>);
+
+impl<F: Future> Contained<F> {
+    pub(crate) fn new(work: F) -> Self {
+        Self(Some(Box::pin(work)))
+    }
+
+    fn end(&mut self) -> Result<(), String> {
+        let work = self.0.take();
+        contain(|| drop(work))
+    }
+}
+
+impl<F: Future> Future for Contained<F> {
+    type Output = Result<F::Output, String>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(work) = &mut self.0 else { return Poll::Pending };
+        let polled = contain(|| work.as_mut().poll(cx));
+        let output = match polled {
+            Ok(polled) => Ok(ready!(polled)),
+            Err(message) => Err(message),
+        };
+        Poll::Ready(self.end().and(output))
+    }
+}
+
+impl<F: Future> Drop for Contained<F> {
+    fn drop(&mut self) {
+        // Whoever has dropped this waits for no answer.
+        let _ = self.end();
+    }
 }
 
 /// Returns the message of a panic, and drops its payload.
@@ -33,6 +76,10 @@ mod tests {
 
     struct PanicsDropped;
 
+    impl PanicsDropped {
+        fn held(&self) {}
+    }
+
     impl Drop for PanicsDropped {
         fn drop(&mut self) {
             panic_any(PanicsDropped);
@@ -49,5 +96,23 @@ mod tests {
         check(|| panic!("{}", "formatted"), Err("formatted"));
         check(|| panic_any(7), Err("no message"));
         check(|| panic_any(PanicsDropped), Err("no message"));
+    }
+
+    #[tokio::test]
+    async fn a_future_that_panics_comes_to_its_message_polled_and_dropped() {
+        let held = PanicsDropped;
+        assert_eq!(Contained::new(async { 1 }).await, Ok(1));
+        assert_eq!(
+            Contained::<_>::new(async { panic!("polled") }).await,
+            Err::<(), _>("polled".into())
+        );
+        let dropped_at_its_end = Contained::new(async move { held.held() });
+        assert_eq!(dropped_at_its_end.await, Err("no message".to_owned()));
+        let held = PanicsDropped;
+        let pending = async move {
+            std::future::pending::<()>().await;
+            held.held();
+        };
+        drop(Contained::new(pending));
     }
 }

@@ -8,6 +8,7 @@ use crate::execution::Lost;
 use crate::executor::{self, Scratch};
 use crate::id::ExecutionId;
 use crate::output::WholeOutputs;
+use crate::panics::tell;
 use crate::schedule::Zone;
 use crate::store::claims;
 use crate::store::executions::Interrupted;
@@ -53,7 +54,7 @@ pub(crate) fn take_over(
 /// record said so and before the file was gone. Blocks on the disk for a moment.
 pub(crate) async fn tidy_outputs(store: &Store, outputs: &WholeOutputs) -> Result<()> {
     let left = outputs.all().unwrap_or_else(|error| {
-        tracing::warn!(%error, "whole outputs that the last engine left cannot be found");
+        tell(|| tracing::warn!(%error, "whole outputs that the last engine left cannot be found"));
         Vec::new()
     });
     if left.is_empty() {
@@ -88,7 +89,13 @@ pub(crate) async fn replan(store: &Store, now_ms: i64) -> Result<()> {
     store.write(|tx| meta::set(tx, ZONE_DATA, Zone::DATA_VERSION)).await?;
     if let Some(before) = planned_with {
         let now = Zone::DATA_VERSION;
-        tracing::info!(before, now, "the zone data has changed; fires to come are planned with it");
+        tell(|| {
+            tracing::info!(
+                before,
+                now,
+                "the zone data has changed; fires to come are planned with it"
+            )
+        });
     }
     Ok(())
 }

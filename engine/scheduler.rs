@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use crate::clock::{Clock, now_ms};
 use crate::error::Result;
 use crate::gate::{self, DynWaveGate, EndedWave, WaveDecision};
+use crate::panics::tell;
 use crate::store::waves::DueWave;
 use crate::store::{Store, Tx};
 use step::Gate;
@@ -69,7 +70,7 @@ impl Scheduler {
                     self.until(step.next_due_ms)
                 }
                 Err(error) => {
-                    tracing::error!(%error, "what is due is not on disk yet");
+                    tell(|| tracing::error!(%error, "what is due is not on disk yet"));
                     RETRY_AFTER
                 }
             };
@@ -79,7 +80,7 @@ impl Scheduler {
                 (due, decision) = answer(&mut asked), if asked.is_some() => {
                     asked = None;
                     if let Err(error) = self.decide(due, decision).await {
-                        tracing::error!(%error, "a decision about a wave is not on disk");
+                        tell(|| tracing::error!(%error, "a decision about a wave is not on disk"));
                         self.clock.sleep(RETRY_AFTER).await;
                     }
                 }
@@ -97,14 +98,14 @@ impl Scheduler {
         };
         let announce = Arc::clone(&self.announce);
         let fire = move |tx: Tx<'_>| Step::fire_due(tx, watchful, gate);
-        self.store.write_then(fire, move |step| announce(step)).await
+        self.store.write_first(fire, move |step| announce(step)).await
     }
 
     /// Carries out what was decided about a wave.
     async fn decide(&self, due: DueWave, decision: WaveDecision) -> Result<()> {
         let (announce, now_ms) = (Arc::clone(&self.announce), now_ms(&*self.clock));
         let decide = move |tx: Tx<'_>| Step::decide(tx, &due, &decision, now_ms);
-        self.store.write_then(decide, move |step| announce(step)).await.map(drop)
+        self.store.write_first(decide, move |step| announce(step)).await.map(drop)
     }
 
     fn until(&self, next_due_ms: Option<i64>) -> Duration {

@@ -144,6 +144,17 @@ impl Sinks {
         self.0.push((place, sink));
     }
 
+    /// Returns how many sinks there are.
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns which of the sinks serves a place, from 0 on; none if none does.
+    pub(crate) fn number(&self, to: &str) -> Option<usize> {
+        let (serving, _) = self.closest(to)?;
+        self.0.iter().position(|(_, sink)| Arc::ptr_eq(sink, serving))
+    }
+
     /// Whether there is a sink for a place.
     pub(crate) fn serve(&self, to: &str) -> bool {
         self.closest(to).is_some()

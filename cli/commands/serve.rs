@@ -27,6 +27,7 @@ pub(super) async fn serve(context: &Context) -> Result<u8, Failure> {
     let (engine, feed) = open(context).await?;
     context.database.announce();
     context.interrupts.guard(Some(engine.clone()));
+    let closed = engine.closed();
     let mut owner = Owner::new(engine);
     owner.listen();
     let printer = tokio::task::spawn_blocking({
@@ -34,7 +35,10 @@ pub(super) async fn serve(context: &Context) -> Result<u8, Failure> {
         move || print(feed, &runtime, json)
     });
     ui::note(&format!("serving {}; Ctrl-C ends it", context.database.path().display()));
-    interrupted.await;
+    let ended = tokio::select! {
+        () = interrupted => None,
+        end = closed => Some(end),
+    };
     match owner.busy().await {
         Ok(0) | Err(_) => {}
         Ok(busy) => ui::note(&format!("ending; {busy} not ended yet; Ctrl-C again leaves at once")),
@@ -43,7 +47,11 @@ pub(super) async fn serve(context: &Context) -> Result<u8, Failure> {
     let _ = tokio::time::timeout(LAST_LINES_MAX, printer).await;
     context.interrupts.unless_leaving().await;
     context.interrupts.guard(None);
-    Ok(0)
+    match ended {
+        None => Ok(0),
+        // A supervisor starts it again.
+        Some(end) => Err(Error::from(end).into()),
+    }
 }
 
 /// Opens the file, if nobody else has it for longer than a look at it takes.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::id::InvokeId;
+use crate::panics::tell;
 use crate::store::claims::{self, Awaiting, Claim, Claimed};
 use crate::store::executions::{self, Aborted};
 use crate::store::fires::Terms;
@@ -184,7 +185,7 @@ impl Claiming<'_> {
     ) -> Result<usize> {
         match (done, self.suspects) {
             (Err(error), Some(suspects)) if error.is_lasting() => {
-                tracing::error!(%error, ?subject, "executions can neither start nor end");
+                tell(|| tracing::error!(%error, ?subject, "executions can neither start nor end"));
                 let suspect = Suspect { subject, invoke_id, error: error.clone() };
                 suspects.lock().unwrap_or_else(PoisonError::into_inner).push(suspect);
                 Err(error)
@@ -211,12 +212,12 @@ impl Claiming<'_> {
     /// Ends what of a fire a record keeps from starting: on one instance, or all. If not even that can be written
     /// down, the fire is set aside.
     fn give_up(&mut self, fire: i64, on: Option<i64>, why: &Error) -> Result<()> {
-        tracing::error!(error = %why, fire, "executions cannot start");
+        tell(|| tracing::error!(error = %why, fire, "executions cannot start"));
         let (tx, now_ms) = (self.tx, self.now_ms);
         match store::apart(tx, || executions::abort(tx, fire, on, why, now_ms)) {
             Ok(aborted) => self.work.aborted.push(aborted),
             Err(error) if error.is_lasting() && !error.is_damage() => {
-                tracing::error!(%error, fire, "neither can they end: they are set aside");
+                tell(|| tracing::error!(%error, fire, "neither can they end: they are set aside"));
                 self.work.taken.set_aside.push(fire);
                 let invoke_id = invocations::invoke_id_of_fire(tx, fire).ok();
                 self.work.stuck.extend(invoke_id.map(|invoke_id| (invoke_id, why.clone())));

@@ -1,8 +1,6 @@
 //! One execution from its start to its end: the executor's work, against its timeout and a stop.
 
 use std::future::{self, Future};
-use std::mem;
-use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,6 +15,7 @@ use crate::clock::{Clock, Sleep};
 use crate::execution::{Outcome, StopOrder, StopReason};
 use crate::executor::{Contact, Execute, ExecutionContext, Surroundings};
 use crate::id::ExecutionId;
+use crate::panics;
 
 /// How much longer than the grace period an executor may take to see a stop through: to look for what
 /// it has to end, to wait up to 5 s for what was killed, twice that with a cgroup, to drain pipes for as long
@@ -211,16 +210,8 @@ impl Future for Followed {
 
 /// Does what may panic in the executor's part; then, how that ends the execution.
 fn contain<T>(act: impl FnOnce() -> T) -> Result<T, Outcome> {
-    panic::catch_unwind(AssertUnwindSafe(act)).map_err(|panic| {
-        let text = panic.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        let info = format!("the executor panicked: {}", text.unwrap_or("no message"));
-        // What it panicked with may do so again as it is dropped.
-        if let Err(again) = panic::catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-            mem::forget(again);
-        }
-        Outcome::Broke { info }
-    })
+    panics::contain(act)
+        .map_err(|message| Outcome::Broke { info: format!("the executor panicked: {message}") })
 }
 
 /// Starts executions. Those that are done at once go together in one task, which saves most of what a task
@@ -276,6 +267,7 @@ impl Starter {
 
 #[cfg(test)]
 mod tests {
+    use std::mem;
     use std::sync::Mutex;
 
     use tokio::task;

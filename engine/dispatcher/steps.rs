@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::clock::{Clock, now_ms};
 use crate::error::{Error, Result};
+use crate::panics::tell;
 use crate::store::executions::{self, Ended, Finished, Recorded};
 use crate::store::fires::FireLimits;
 use crate::store::{Store, Tx};
@@ -238,7 +239,7 @@ impl Disk {
                     Some((write, error)) => write(tx, &over[one].ended, error),
                 }
             };
-            match self.store.write(write).await {
+            match self.store.write_first(write, |_| {}).await {
                 Err(error) if self.is_to_try_again(&error).await => {}
                 written => return written,
             }
@@ -252,7 +253,7 @@ impl Disk {
         if error.is_lasting() || self.orders.phase() >= Phase::Stopping {
             return false;
         }
-        tracing::error!(%error, "ends of executions are not on disk yet");
+        tell(|| tracing::error!(%error, "ends of executions are not on disk yet"));
         self.clock.sleep(RETRY_AFTER).await;
         true
     }
@@ -291,6 +292,6 @@ impl Disk {
             let commit = commits.fetch_add(1, Ordering::AcqRel);
             written.commit.store(commit, Ordering::Release);
         };
-        self.store.write_then(write, count).await
+        self.store.write_first(write, count).await
     }
 }

@@ -8,17 +8,21 @@ use tracing::Span;
 use super::Running;
 use crate::clock::Clock;
 use crate::metrics::{Measured, Meters};
+use crate::panics::{contain, tell};
 use crate::store::executions::Ended;
 
 /// The span of an execution, in which its executor works.
 pub(super) fn span(running: &Running) -> Span {
-    tracing::info_span!(
-        "execution",
-        invoke_id = %running.job().invoke_id,
-        execution_id = %running.id,
-        instance_id = %running.instance_id(),
-        attempt = running.attempt,
-    )
+    let span = contain(|| {
+        tracing::info_span!(
+            "execution",
+            invoke_id = %running.job().invoke_id,
+            execution_id = %running.id,
+            instance_id = %running.instance_id(),
+            attempt = running.attempt,
+        )
+    });
+    span.unwrap_or_else(|_| Span::none())
 }
 
 /// The start of an execution that is about to be handed to its executor.
@@ -43,7 +47,7 @@ impl Start {
         if let Some(claimed) = self.claimed {
             self.meters.time(Measured::StartDelay, now.saturating_sub(claimed));
         }
-        tracing::debug!(resumed = self.claimed.is_none(), "the executor is called");
+        tell(|| tracing::debug!(resumed = self.claimed.is_none(), "the executor is called"));
         now
     }
 }
@@ -51,19 +55,21 @@ impl Start {
 /// Claims are on disk: of so many executions, and of so many fires.
 pub(super) fn tell_claim(count: usize, fires: usize) {
     if count > 0 {
-        tracing::debug!(count, fires, "executions are claimed");
+        tell(|| tracing::debug!(count, fires, "executions are claimed"));
     }
 }
 
 /// The end of an execution is on disk.
 pub(super) fn tell_end(running: &Running, ended: &Ended) {
-    tracing::debug!(
-        invoke_id = %running.job().invoke_id,
-        execution_id = %running.id,
-        instance_id = %running.instance_id(),
-        attempt = running.attempt,
-        status = %ended.verdict.cause.target(),
-        duration_ms = ended.finished_at_ms.saturating_sub(running.started_at_ms),
-        "an execution has ended"
-    );
+    tell(|| {
+        tracing::debug!(
+            invoke_id = %running.job().invoke_id,
+            execution_id = %running.id,
+            instance_id = %running.instance_id(),
+            attempt = running.attempt,
+            status = %ended.verdict.cause.target(),
+            duration_ms = ended.finished_at_ms.saturating_sub(running.started_at_ms),
+            "an execution has ended"
+        )
+    });
 }

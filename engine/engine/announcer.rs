@@ -10,6 +10,7 @@ use crate::execution::StopOrder;
 use crate::id::{ExecutionId, InstanceId, InvokeId};
 use crate::invocation::fire::Fire;
 use crate::metrics::{Measured, Meters};
+use crate::panics::tell;
 use crate::scheduler::Step;
 use crate::status::ExecutionStatus;
 use crate::store::executions::Interrupted;
@@ -111,12 +112,14 @@ impl Announcer {
 }
 
 fn tell_fire(invoke_id: InvokeId, fire: &Fire) {
-    tracing::debug!(
-        %invoke_id,
-        time = %fire.time,
-        disposition = %fire.disposition,
-        count = fire.count,
-        reason = fire.reason,
-        "a nominal time has been dealt with"
-    );
+    tell(|| {
+        tracing::debug!(
+            %invoke_id,
+            time = %fire.time,
+            disposition = %fire.disposition,
+            count = fire.count,
+            reason = fire.reason,
+            "a nominal time has been dealt with"
+        )
+    });
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
 
+use super::runtime;
 use super::schedules::boot;
 use super::{Announcer, Engine, Inner, Records};
 use crate::authorizer::{Authorizer, DynAuthorizer};
@@ -14,6 +15,7 @@ use crate::clock::{Clock, SystemClock, boot_id, now_ms};
 use crate::config::{Config, Durability, OutputQuota};
 use crate::deliverer;
 use crate::dispatcher::{Dispatcher, Executors, Resources};
+use crate::ending::ContainedClock;
 use crate::error::{Error, Result};
 use crate::event::{Feed, Hub};
 use crate::execution::Lost;
@@ -23,6 +25,7 @@ use crate::id::ExecutionId;
 use crate::instance::{Instance, LOCAL};
 use crate::limits::Limits;
 use crate::output::WholeOutputs;
+use crate::panics::tell;
 use crate::recovery;
 use crate::scheduler::{Scheduler, Step, Vigil};
 use crate::secret::{DynSecretResolver, SecretResolver};
@@ -57,7 +60,8 @@ pub struct EngineBuilder {
     read_only: bool,
     idle: bool,
     config: Config,
-    clock: Arc<dyn Clock>,
+    /// None for that of the system.
+    clock: Option<Arc<dyn Clock>>,
     executors: Executors,
     authorizer: Option<Arc<dyn DynAuthorizer>>,
     secrets: Option<Arc<dyn DynSecretResolver>>,
@@ -72,7 +76,7 @@ impl EngineBuilder {
             read_only: false,
             idle: false,
             config: Config::default(),
-            clock: Arc::new(SystemClock::default()),
+            clock: None,
             executors: Executors::new(),
             authorizer: None,
             secrets: None,
@@ -164,7 +168,7 @@ impl EngineBuilder {
 
     /// Takes time from this clock.
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(clock);
+        self.clock = Some(Arc::new(clock));
         self
     }
 
@@ -205,7 +209,7 @@ impl EngineBuilder {
         self
     }
 
-    /// Opens the engine on the tokio runtime that this is called on. If the future is dropped before it
+    /// Opens the engine on the tokio runtime that this is called on, which needs time and I/O. If the future is dropped before it
     /// is ready, what it was doing to the file goes on in the background and is closed then.
     ///
     /// # Errors
@@ -222,6 +226,7 @@ impl EngineBuilder {
     ///
     /// As [`Engine::open`].
     pub async fn open_and_follow(mut self) -> Result<(Engine, Feed)> {
+        runtime::check().await?;
         self.executors.entry(LOCAL.to_owned()).or_insert_with(|| Arc::new(ProcessExecutor::new()));
         let options = StoreOptions {
             location: self.location.clone(),
@@ -250,6 +255,10 @@ impl EngineBuilder {
         scratch: Option<Arc<Scratch>>,
     ) -> Result<(Engine, Feed)> {
         let Self { config, clock, executors, idle, authorizer, secrets, sinks, gate, .. } = self;
+        let clock: Arc<dyn Clock> = match clock {
+            None => Arc::new(SystemClock::default()),
+            Some(hosts) => Arc::new(ContainedClock::new(hosts, Arc::clone(store.ending()))?),
+        };
         let config = Arc::new(config);
         let hub = Arc::new(Hub::new(config.output));
         let feed = hub.follow();
@@ -365,7 +374,7 @@ impl EngineBuilder {
         let (interrupted, booted) = store.write_once(take_over, |_| {}).await?;
         let count = interrupted.executions.len();
         if count > 0 {
-            tracing::warn!(count, "executions were cut off by the end of their engine");
+            tell(|| tracing::warn!(count, "executions were cut off by the end of their engine"));
         }
         Ok((interrupted, booted))
     }

@@ -171,7 +171,7 @@ impl Engine {
                     then(done);
                 }
             };
-            if let (_, Some(done)) = self.write_then(write, announce).await? {
+            if let (_, Some(done)) = self.write_first(write, announce).await? {
                 return done;
             }
         }

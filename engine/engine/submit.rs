@@ -24,6 +24,7 @@ use crate::invocation::{
     StopInvocationResponse,
 };
 use crate::operation::Operation;
+use crate::panics::{Contained, tell};
 use crate::secret::{NO_STORE, SecretRequest};
 use crate::store::claims::ClaimedAtOnce;
 use crate::store::commands::Definition;
@@ -409,7 +410,11 @@ impl Engine {
             request.caller.clone_from(&self.caller);
             request.command_id = command_id;
             let (what, field) = (request.what(), parameter.map_or(PASSWORD, |_| "Parameters"));
-            if let Err(error) = resolver.resolve(request).await {
+            let resolved = Contained::new(async { resolver.resolve(request).await }).await;
+            let resolved = resolved.map_err(|message| {
+                Error::Host(format!("the SecretResolver panicked: {message}"))
+            })?;
+            if let Err(error) = resolved {
                 let message = format!("{what} cannot be resolved: {error}");
                 found.push(Violation::new(error.code(), 403, field, message));
             }
@@ -498,7 +503,7 @@ impl Engine {
         let told_by = Arc::clone(&self.inner.clock);
         let then = move |(_, submitted): &mut (R, Option<Submitted<T>>)| {
             let Some(submitted) = submitted else { return };
-            tracing::debug!(%operation, %invoke_id, "an invocation is stored");
+            tell(|| tracing::debug!(%operation, %invoke_id, "an invocation is stored"));
             if let Some((reservation, mut launch)) = submitted.launch.take() {
                 launch.committed = told_by.monotonic();
                 announcer.hub.expect_end(invoke_id);

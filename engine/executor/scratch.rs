@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result, StorageError, StorageErrorKind};
 use crate::id::ExecutionId;
+use crate::panics::tell;
 
 /// Where Linux keeps files in memory.
 const IN_MEMORY: &str = "/dev/shm";
@@ -47,7 +48,9 @@ impl Scratch {
             engine_before = engine_before.or(engine_in(place));
             // What a run of another user has left may not let itself be removed; it is in nobody's way.
             if let Err(error) = sweep(place) {
-                tracing::warn!(%error, path = %place.display(), "files of earlier runs stay behind");
+                tell(
+                    || tracing::warn!(%error, path = %place.display(), "files of earlier runs stay behind"),
+                );
             }
         }
         let mut refused = Vec::new();

@@ -1,11 +1,13 @@
 //! The same through the facade of the crate `metrics`, to whatever the host has installed. Looked up each
-//! time, for a host may install it late; where nothing is, that is one look at a flag.
+//! time, for a host may install it late; where nothing is, that is one look at a flag. A recorder that panics
+//! loses that figure, and nothing else.
 
 use ::metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
 use super::{Counted, Measured};
+use crate::panics::tell;
 
 const EXECUTIONS_RUNNING: &str = "adjutant_executions_running";
 const EXECUTIONS_WAITING: &str = "adjutant_executions_waiting";
@@ -95,42 +97,52 @@ impl Measured {
 
 /// Says what each name stands for.
 pub(super) fn describe() {
-    for what in Counted::all() {
-        describe_counter!(what.name(), Unit::Count, what.description());
-    }
-    describe_counter!(COMMITS, Unit::Count, "Commits to the database");
-    describe_counter!(WRITES, Unit::Count, "Writes in these commits");
-    describe_counter!(BUSY, Unit::Count, "Requests refused, for too many were waiting");
-    describe_gauge!(EXECUTIONS_RUNNING, Unit::Count, "Executions that run");
-    describe_gauge!(EXECUTIONS_WAITING, Unit::Count, "Executions that wait");
-    for what in Measured::ALL {
-        describe_histogram!(what.name(), what.unit(), what.description());
-    }
+    tell(|| {
+        for what in Counted::all() {
+            describe_counter!(what.name(), Unit::Count, what.description());
+        }
+        describe_counter!(COMMITS, Unit::Count, "Commits to the database");
+        describe_counter!(WRITES, Unit::Count, "Writes in these commits");
+        describe_counter!(BUSY, Unit::Count, "Requests refused, for too many were waiting");
+        describe_gauge!(EXECUTIONS_RUNNING, Unit::Count, "Executions that run");
+        describe_gauge!(EXECUTIONS_WAITING, Unit::Count, "Executions that wait");
+        for what in Measured::ALL {
+            describe_histogram!(what.name(), what.unit(), what.description());
+        }
+    });
 }
 
 pub(super) fn counted(what: Counted, times: u64) {
-    let counter = match what.label() {
-        None => counter!(what.name()),
-        Some((key, value)) => counter!(what.name(), key => value),
-    };
-    counter.increment(times);
+    tell(|| {
+        let counter = match what.label() {
+            None => counter!(what.name()),
+            Some((key, value)) => counter!(what.name(), key => value),
+        };
+        counter.increment(times);
+    });
 }
 
 pub(super) fn refused() {
-    counter!(BUSY).increment(1);
+    tell(|| {
+        counter!(BUSY).increment(1);
+    });
 }
 
 pub(super) fn committed(writes: usize, running: u64, waiting: u64) {
-    counter!(COMMITS).increment(1);
-    counter!(WRITES).increment(writes as u64);
-    gauge!(EXECUTIONS_RUNNING).set(running as f64);
-    gauge!(EXECUTIONS_WAITING).set(waiting as f64);
+    tell(|| {
+        counter!(COMMITS).increment(1);
+        counter!(WRITES).increment(writes as u64);
+        gauge!(EXECUTIONS_RUNNING).set(running as f64);
+        gauge!(EXECUTIONS_WAITING).set(waiting as f64);
+    });
 }
 
 pub(super) fn measured(what: Measured, value: u64) {
-    let value = match what.unit() {
-        Unit::Seconds => value as f64 / 1_000_000.0,
-        _ => value as f64,
-    };
-    histogram!(what.name()).record(value);
+    tell(|| {
+        let value = match what.unit() {
+            Unit::Seconds => value as f64 / 1_000_000.0,
+            _ => value as f64,
+        };
+        histogram!(what.name()).record(value);
+    });
 }

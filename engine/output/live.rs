@@ -10,6 +10,7 @@ use super::spool::{Cursor, Spool, SpoolSpace};
 use super::whole::WholeOutput;
 use super::{Output, OutputBuffer, Stream};
 use crate::config::OutputQuota;
+use crate::panics::tell;
 
 /// What a reader finds at its offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -223,7 +224,9 @@ fn append_to(mut spool: Spool, stream: Stream, bytes: &[u8]) -> SpoolState {
 }
 
 fn failed(error: &std::io::Error) -> SpoolState {
-    tracing::warn!(%error, "watched output cannot be spooled; slow watchers will see gaps");
+    tell(
+        || tracing::warn!(%error, "watched output cannot be spooled; slow watchers will see gaps"),
+    );
     SpoolState::Failed
 }
 
@@ -264,7 +267,7 @@ impl Reader {
                     return match spool.read(self.offset, bytes_max, &mut self.cursor) {
                         Ok((stream, bytes)) => Piece::Bytes { stream, bytes },
                         Err(error) => {
-                            tracing::warn!(%error, "spooled output cannot be read");
+                            tell(|| tracing::warn!(%error, "spooled output cannot be read"));
                             kept
                         }
                     };

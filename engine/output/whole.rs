@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::delivery::{Delivery, INCOMPLETE, SPOOL_FAILED, TOO_LARGE};
 use crate::id::ExecutionId;
+use crate::panics::tell;
 
 /// Where whole outputs wait: a folder that only this user can enter, made when the first comes.
 #[derive(Debug)]
@@ -153,7 +154,9 @@ fn remove(path: &Path) {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             // The next engine on the file tries again.
-            tracing::warn!(%error, path = %path.display(), "a whole output cannot be removed");
+            tell(
+                || tracing::warn!(%error, path = %path.display(), "a whole output cannot be removed"),
+            );
         }
         _ => {}
     }

@@ -6,6 +6,7 @@ use crate::execution::StopReason;
 use crate::gate::WaveDecision;
 use crate::id::InvokeId;
 use crate::invocation::fire::{Fire, FireDisposition, PAUSED};
+use crate::panics::tell;
 use crate::store::claims::{self, Released};
 use crate::store::executions::FinishedInvocations;
 use crate::store::fires;
@@ -252,7 +253,9 @@ impl Step {
         error: &Error,
         now_ms: i64,
     ) -> Result<()> {
-        tracing::error!(%error, %invoke_id, "a schedule ends, for its timer cannot be dealt with");
+        tell(
+            || tracing::error!(%error, %invoke_id, "a schedule ends, for its timer cannot be dealt with"),
+        );
         let why = format!("its schedule ends here, for it cannot be carried out: {error}");
         self.fires.extend(fires::give_up(tx, timer, &why, now_ms)?.map(|fire| (invoke_id, fire)));
         timers::end(tx, timer)?;
@@ -336,7 +339,7 @@ impl Step {
 fn deal_apart<T>(tx: Tx<'_>, fire: i64, deal: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
     match store::apart(tx, deal) {
         Err(error) if error.is_of_a_record() => {
-            tracing::error!(%error, fire, "the times of a fire are given up");
+            tell(|| tracing::error!(%error, fire, "the times of a fire are given up"));
             deadlines::give_up(tx, fire).map(|()| None)
         }
         dealt => dealt.map(Some),

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
 use crate::clock::Clock;
+use crate::panics::tell;
 
 /// The two clocks may drift apart by this much between two looks without one having been set.
 const DRIFT_MAX: TimeDelta = TimeDelta::milliseconds(500);
@@ -43,15 +44,17 @@ impl Vigil {
         let step = ahead - state.ahead;
         state.ahead = ahead;
         if step > DRIFT_MAX {
-            tracing::warn!(
-                seconds = step.num_seconds(),
-                "the clock was set forward, or the machine slept"
-            );
+            tell(|| {
+                tracing::warn!(
+                    seconds = step.num_seconds(),
+                    "the clock was set forward, or the machine slept"
+                )
+            });
             // Where in between it leapt nobody saw: perhaps at once.
             state.leap = Some((state.seen, now));
         } else if step < -DRIFT_MAX {
             let seconds = -step.num_seconds();
-            tracing::warn!(seconds, "the clock was set back; no nominal time fires twice");
+            tell(|| tracing::warn!(seconds, "the clock was set back; no nominal time fires twice"));
             state.began = state.began.min(now);
         }
         state.seen = now;

@@ -40,8 +40,9 @@ pub(crate) struct Waiting {
     pub bytes: Option<u64>,
 }
 
-/// Up to `max` outputs that wait to be delivered, in the order they came, those after `after`.
-pub(crate) fn waiting(tx: Tx<'_>, after: i64, max: usize) -> Result<Vec<Waiting>> {
+/// Returns up to `max` outputs that wait to be delivered, in the order they came, those after `after`; each with
+/// the number of its record. A record that cannot be read hides no other.
+pub(crate) fn waiting(tx: Tx<'_>, after: i64, max: usize) -> Result<Vec<(i64, Result<Waiting>)>> {
     let mut query = tx.prepare_cached(
         "SELECT d.id, d.execution, v.invoke_id, v.output_to, d.bytes
          FROM deliveries d INDEXED BY deliveries_unfinished
@@ -49,14 +50,18 @@ pub(crate) fn waiting(tx: Tx<'_>, after: i64, max: usize) -> Result<Vec<Waiting>
              JOIN fires f ON f.id = e.fire JOIN invocations v ON v.id = f.invocation
          WHERE d.status = 'InProgress' AND d.id > ?1 ORDER BY d.id LIMIT ?2",
     )?;
-    let waiting = query.query_map((after, max as i64), |row| {
+    let read = |row: &Row<'_>, id: i64| -> Result<Waiting> {
         Ok(Waiting {
-            id: row.get(0)?,
+            id,
             execution_id: ExecutionId(row.get(1)?),
             invoke_id: InvokeId::from_bytes(row.get(2)?),
             to: row.get(3)?,
             bytes: row.get(4)?,
         })
+    };
+    let waiting = query.query_map((after, max as i64), |row| {
+        let id = row.get(0)?;
+        Ok((id, read(row, id)))
     })?;
     Ok(waiting.collect::<rusqlite::Result<_>>()?)
 }
@@ -70,7 +75,10 @@ pub(crate) fn waits(tx: Tx<'_>, id: ExecutionId) -> Result<bool> {
 }
 
 /// Records how deliveries ended.
-pub(crate) fn finish(tx: Tx<'_>, ended: &[(Waiting, Delivery)]) -> Result<()> {
+pub(crate) fn finish<'a>(
+    tx: Tx<'_>,
+    ended: impl IntoIterator<Item = &'a (Waiting, Delivery)>,
+) -> Result<()> {
     let mut update = tx.prepare_cached(
         "UPDATE deliveries SET status = ?2, uri = nullif(?3, ''), error_code = nullif(?4, ''),
              error_info = nullif(?5, '')

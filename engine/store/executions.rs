@@ -14,6 +14,7 @@ use crate::invocation::Job;
 use crate::invocation::retry::Retry;
 use crate::metrics::{Counted, tally};
 use crate::output::{Delivery, Output};
+use crate::panics::tell;
 use crate::status::{Cause, Ends, ExecutionStatus, InvocationStatus};
 
 use super::claims::{self, Claimed, Released};
@@ -473,7 +474,7 @@ pub(super) fn finish_fire(
         match waves::look(tx, fire, counted.invocation, now_ms) {
             // What has ended has. What waits for the next wave waits until somebody stops it.
             Err(error) if error.is_of_a_record() => {
-                tracing::error!(%error, fire, "no other wave can follow");
+                tell(|| tracing::error!(%error, fire, "no other wave can follow"));
             }
             looked => finished.wave_ended |= looked?,
         }

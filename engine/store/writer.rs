@@ -22,6 +22,7 @@ use crate::ending::Ending;
 use crate::error::{Error, Result, StorageErrorKind};
 use crate::metrics::{Counted, Meters, tally};
 use crate::panics::contain;
+use crate::panics::tell;
 
 use super::{Tx, at, known, storage, undo_to};
 
@@ -271,7 +272,7 @@ where
 fn drop_contained<T>(value: T) {
     if let Err(message) = contain(|| drop(value)) {
         let _ = contain(|| {
-            tracing::error!(message, "what a write has left panicked as it was dropped")
+            tell(|| tracing::error!(message, "what a write has left panicked as it was dropped"))
         });
     }
 }
@@ -501,5 +502,70 @@ mod tests {
         check("INSERT OR FAIL INTO numbers VALUES (10), (11), ('x')", "datatype").await;
         check("UPDATE OR FAIL numbers SET n = n / 0", "mismatch").await;
         check("no SQL", "syntax").await;
+    }
+
+    /// A writer, and what ends with it.
+    fn writer() -> (Writer, Arc<Ending>) {
+        let connection = Connection::open_in_memory().expect("memory");
+        let table = "CREATE TABLE numbers (n INTEGER PRIMARY KEY) STRICT";
+        connection.execute_batch(table).expect("sound SQL");
+        let ending = Arc::<Ending>::default();
+        let writer = Writer::start(connection, None, Arc::default(), Arc::clone(&ending));
+        (writer.expect("a thread"), ending)
+    }
+
+    #[tokio::test]
+    async fn loops_and_stops_are_written_before_requests_and_hold_up_none_for_ever() {
+        let (writer, _) = writer();
+        let (let_go, held) = std::sync::mpsc::channel::<()>();
+        let (has_it, had) = oneshot::channel();
+        let mut has_it = Some(has_it);
+        let hold = move |_: Tx<'_>| {
+            let _ = has_it.take().map(|has_it| has_it.send(()));
+            let _ = held.recv();
+            Ok(())
+        };
+        let written = Arc::new(std::sync::Mutex::new(String::new()));
+        let mut writes: Vec<std::pin::Pin<Box<dyn Future<Output = Result<()>> + '_>>> = Vec::new();
+        writes.push(Box::pin(writer.write(Lane::Requests, hold, |()| {})));
+        let mut had = std::pin::pin!(had);
+        std::future::poll_fn(|cx| {
+            let _ = writes[0].as_mut().poll(cx);
+            had.as_mut().poll(cx)
+        })
+        .await
+        .expect("the thread has it");
+        for (lane, name) in [(Lane::Requests, 'r'), (Lane::First, 'f')] {
+            for _ in 0..20 {
+                let written = Arc::clone(&written);
+                let write = move |_: Tx<'_>| {
+                    written.lock().expect("no panic").push(name);
+                    Ok(())
+                };
+                let mut write = Box::pin(writer.write(lane, write, |()| {}));
+                // Now it waits for the thread.
+                let mut cx = Context::from_waker(Waker::noop());
+                assert!(write.as_mut().poll(&mut cx).is_pending());
+                writes.push(write);
+            }
+        }
+        drop(let_go);
+        for write in writes {
+            write.await.expect("nothing is wrong with it");
+        }
+        let want = ["ffffffff", "r", "ffffffff", "r", "ffff", &"r".repeat(18)].concat();
+        assert_eq!(*written.lock().expect("no panic"), want);
+    }
+
+    #[tokio::test]
+    async fn an_engine_ends_if_nobody_acts_on_what_it_has_written() {
+        let (writer, ending) = writer();
+        let insert = execute_and_count("INSERT INTO numbers VALUES (1)");
+        let written = writer.write(Lane::Requests, insert, |_| panic!("as told")).await;
+        assert_eq!(written.expect("it is on disk"), 1);
+        let error = ending.check().expect_err("it has ended").to_string();
+        assert_eq!(error, "the engine has ended: what follows a commit panicked: as told");
+        // Whoever winds up the engine can still write.
+        assert_eq!(writer.write(Lane::First, count, |_| {}).await.expect("readable"), 1);
     }
 }

@@ -6,6 +6,7 @@ mod commands;
 mod dispatching;
 mod documents;
 mod durability;
+mod endings;
 mod ends;
 mod explain;
 mod hooks;

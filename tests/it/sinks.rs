@@ -564,3 +564,82 @@ mod object_store {
         check("404 Not Found", ("Failed", "OutputSink.NotFound")).await;
     }
 }
+
+#[tokio::test]
+async fn outputs_that_hang_in_their_sink_hold_up_no_others() {
+    let (clock, hangs, goes_on) = (clock(), Held::new(), Held::new());
+    goes_on.leave.add_permits(1);
+    let builder = with_executors(Engine::builder()).clock(clock.clone());
+    let builder = builder.output_sink("oss://a", hangs.clone());
+    let (engine, mut feed) = opened(builder.output_sink("oss://b", goes_on)).await;
+    for _ in 0..5 {
+        let id = run_to(&engine, "oss://a", "out:x").await;
+        wait(&engine, &id).await;
+    }
+    hangs.arrivals(4).await;
+    // Neither one of another sink,
+    run_to(&engine, "oss://b", "out:x").await;
+    assert_eq!(delivered(&mut feed).await, DeliveryStatus::Finished);
+    assert_eq!(hangs.arrived.available_permits(), 0);
+    // nor, for long, one of the same. The sleeps are those of the scheduler, of each delivery, and for the next.
+    within(clock.sleeping(6)).await;
+    clock.advance(Duration::from_secs(10));
+    hangs.arrivals(1).await;
+}
+
+#[tokio::test]
+async fn a_delivery_that_cannot_be_recorded_holds_up_no_other() {
+    let (place, sink) = (Place::new(), Held::new());
+    let (engine, mut feed) = opened(place.builder().output_sink("oss://b", sink.clone())).await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let id = run_to(&engine, "oss://b", "out:x").await;
+        wait(&engine, &id).await;
+        ids.push(id);
+    }
+    sink.arrivals(3).await;
+    let refused = result(&engine, ids[0]).await.execution_id;
+    let file = rusqlite::Connection::open(place.database()).expect("a database");
+    let refuse = format!(
+        "CREATE TRIGGER refuses BEFORE UPDATE ON deliveries WHEN old.execution = {refused}
+         BEGIN SELECT RAISE(ABORT, 'as told'); END"
+    );
+    file.execute_batch(&refuse).expect("sound SQL");
+    sink.leave.add_permits(3);
+    for _ in &ids[1..] {
+        assert_eq!(delivered(&mut feed).await, DeliveryStatus::Finished);
+    }
+    // What is left of it is the next engine's.
+    within(engine.shutdown(Duration::from_secs(3_600))).await;
+    drop(engine);
+    file.execute_batch("DROP TRIGGER refuses").expect("sound SQL");
+    let again = Held::new();
+    again.leave.add_permits(1);
+    let (_engine, mut feed) = opened(place.builder().output_sink("oss://b", again)).await;
+    assert_eq!(delivered(&mut feed).await, DeliveryStatus::Finished);
+    assert_eq!(left(&place), 0);
+}
+
+#[tokio::test]
+async fn a_delivery_that_cannot_be_read_holds_up_no_other() {
+    let (place, sink) = (Place::new(), Held::new());
+    let (engine, _) = opened(place.builder().output_sink("oss://b", sink.clone())).await;
+    for _ in 0..2 {
+        let id = run_to(&engine, "oss://b", "out:x").await;
+        wait(&engine, &id).await;
+    }
+    sink.arrivals(2).await;
+    within(engine.shutdown(Duration::ZERO)).await;
+    drop(engine);
+    let file = rusqlite::Connection::open(place.database()).expect("a database");
+    let damage = "UPDATE invocations SET output_to = CAST(x'ff' AS TEXT) WHERE id = 1";
+    assert_eq!(file.execute(damage, ()).expect("sound SQL"), 1);
+    drop(file);
+    let again = Held::new();
+    again.leave.add_permits(1);
+    let builder = place.builder().output_sink("oss://b", again.clone());
+    let (engine, mut feed) = opened(builder).await;
+    assert_eq!(delivered(&mut feed).await, DeliveryStatus::Finished);
+    within(engine.shutdown(Duration::from_secs(3_600))).await;
+    assert_eq!((again.given().len(), left(&place)), (1, 1));
+}

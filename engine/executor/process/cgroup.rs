@@ -31,6 +31,7 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 use super::errno;
+use crate::panics::tell;
 use group::{Group, Kill};
 use place::{Hierarchy, Place};
 
@@ -295,7 +296,7 @@ impl Drop for Cgroup {
         let group = self.group.clone();
         let end = move || {
             if let Err(error) = group.end() {
-                tracing::warn!(%error, "a cgroup stays behind");
+                tell(|| tracing::warn!(%error, "a cgroup stays behind"));
             }
         };
         // Not on this thread, which may be one of the runtime's; and the runtime may be just shutting down.

@@ -20,6 +20,7 @@ use super::errno;
 use super::family::{Family, Kin, Named, Watch, listed};
 use super::kernel::{self, Rusage};
 use crate::invocation::TerminationMode;
+use crate::panics::tell;
 
 /// How a process came to its end.
 #[derive(Debug, PartialEq, Eq)]
@@ -326,7 +327,7 @@ impl Drop for Group {
         // Fails if the host reaped it, and if it runs as somebody else by now, as `sudo` does; that
         // one has to be waited for all the same.
         if let Err(error) = self.signal(Signal::KILL) {
-            tracing::warn!(%error, pid = %self.id, "a process is left to itself");
+            tell(|| tracing::warn!(%error, pid = %self.id, "a process is left to itself"));
         }
         if matches!(kernel::try_wait(self.id), Ok(None)) {
             reap_aside(self.id);
@@ -340,7 +341,7 @@ pub(super) fn reap_aside(pid: Pid) {
     const STACK_BYTES: usize = 64 * 1024;
     let reap = move || {
         if let Err(error) = rustix::process::waitpid(Some(pid), WaitOptions::empty()) {
-            tracing::warn!(%error, %pid, "a process cannot be reaped");
+            tell(|| tracing::warn!(%error, %pid, "a process cannot be reaped"));
         }
     };
     let reaper = std::thread::Builder::new().name("adjutant-reaper".into()).stack_size(STACK_BYTES);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 
 use crate::execution::RESULT_BYTES_MAX;
+use crate::panics::tell;
 
 /// Gone when dropped.
 #[derive(Debug)]
@@ -155,7 +156,7 @@ fn note(path: &Path, removed: io::Result<()>) {
     match removed {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             // What stays is swept when the engine opens again.
-            tracing::warn!(%error, path = %path.display(), "a file of a run stays behind");
+            tell(|| tracing::warn!(%error, path = %path.display(), "a file of a run stays behind"));
         }
         // A script may well remove itself.
         Ok(()) | Err(_) => {}

@@ -12,6 +12,7 @@ use super::run::Brief;
 use crate::execution::Outcome;
 use crate::invocation::TerminationMode;
 use crate::invocation::resource_limits::ResourceLimits;
+use crate::panics::tell;
 
 /// What the names of groups begin with that are not to be swept, for their runs go on.
 const KEPT: &str = "kept-";
@@ -73,7 +74,7 @@ pub(super) async fn leave(
         Err(error) => (Report::default(), Err(error)),
     };
     if let Err(error) = left {
-        tracing::warn!(%error, "a cgroup stays behind");
+        tell(|| tracing::warn!(%error, "a cgroup stays behind"));
     }
     if report.oom_killed {
         let remark = "the kernel killed a process of it for want of memory";
@@ -92,7 +93,7 @@ pub(super) async fn sweep(prefix: String) {
     // Where none can be made there are none.
     let sweep = move || Cgroups::find().map_or(Ok(0), |groups| groups.sweep(&prefix));
     if let Err(error) = blocking(sweep).await {
-        tracing::warn!(%error, "a cgroup stays behind");
+        tell(|| tracing::warn!(%error, "a cgroup stays behind"));
     }
 }
 

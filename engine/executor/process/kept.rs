@@ -20,6 +20,7 @@ use super::{ExecutionContext, Executor, Scratch, Task};
 use super::{broke, group, helper, inheritance, kernel};
 use crate::execution::{Outcome, Report, StopReason, Unended};
 use crate::output::{Output, Piece, Stream};
+use crate::panics::tell;
 
 /// A keeper that this host has started. Dropped, it goes on.
 struct Child {
@@ -110,7 +111,9 @@ pub(crate) fn order_stop(scratch: &Scratch, run: Unended, reason: StopReason) {
     };
     if let Err(error) = order() {
         // The next engine that runs the file gives it again.
-        tracing::warn!(%error, execution = %run.id, "a surviving run does not take the order to stop");
+        tell(
+            || tracing::warn!(%error, execution = %run.id, "a surviving run does not take the order to stop"),
+        );
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::time::Sleep;
 
 use super::{ExecutionContext, kernel};
 use crate::output::Stream;
+use crate::panics::tell;
 
 /// Bytes taken in one read: all that a pipe of the usual size holds.
 const READ_BYTES_MAX: usize = 64 * 1024;
@@ -240,7 +241,7 @@ impl Pipe {
     /// The bytes that a read brought. Closes a pipe that has ended.
     fn account(&mut self, read: io::Result<usize>) -> usize {
         let bytes = read.unwrap_or_else(|error| {
-            tracing::warn!(%error, stream = ?self.stream, "output cannot be read on");
+            tell(|| tracing::warn!(%error, stream = ?self.stream, "output cannot be read on"));
             0
         });
         if bytes == 0 {

@@ -1,0 +1,97 @@
+//! The clock of the host, which may panic.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::Ending;
+use crate::clock::{Clock, Sleep, SystemClock};
+use crate::error::{EngineEnd, Result};
+use crate::panics::{Contained, contain};
+
+/// A clock of the host. A panic of it ends the engine; for its last moments, in which what has ended is
+/// written down, the time is that of the system.
+pub(crate) struct ContainedClock {
+    host: Arc<dyn Clock>,
+    system: SystemClock,
+    /// The monotonic time of the host's clock when that of the system was 0.
+    origin: Duration,
+    trouble: Arc<Trouble>,
+}
+
+struct Trouble {
+    has_panicked: AtomicBool,
+    ending: Arc<Ending>,
+}
+
+const CLOCK: &str = "the host's clock";
+
+impl Trouble {
+    fn note(&self, message: String) {
+        self.has_panicked.store(true, Ordering::Relaxed);
+        self.ending.panicked(CLOCK, message);
+    }
+}
+
+impl ContainedClock {
+    /// # Errors
+    ///
+    /// Returns the panic if the clock panics already.
+    pub(crate) fn new(host: Arc<dyn Clock>, ending: Arc<Ending>) -> Result<Self> {
+        let origin = contain(|| host.monotonic())
+            .map_err(|message| EngineEnd::Panicked { part: CLOCK, message })?;
+        let trouble = Arc::new(Trouble { has_panicked: AtomicBool::new(false), ending });
+        Ok(Self { host, system: SystemClock::default(), origin, trouble })
+    }
+
+    /// Returns what the host's clock says; none if it panics.
+    fn ask<T>(&self, question: impl FnOnce(&dyn Clock) -> T) -> Option<T> {
+        if self.trouble.has_panicked.load(Ordering::Relaxed) {
+            return None;
+        }
+        contain(|| question(&*self.host)).map_err(|message| self.trouble.note(message)).ok()
+    }
+}
+
+impl Clock for ContainedClock {
+    fn realtime(&self) -> DateTime<Utc> {
+        self.ask(|host| host.realtime()).unwrap_or_else(|| self.system.realtime())
+    }
+
+    fn monotonic(&self) -> Duration {
+        let system = || self.origin.saturating_add(self.system.monotonic());
+        self.ask(|host| host.monotonic()).unwrap_or_else(system)
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep {
+        let Some(sleep) = self.ask(|host| host.sleep(duration)) else {
+            return self.system.sleep(duration);
+        };
+        Box::pin(ContainedSleep {
+            sleep: Contained::new(sleep),
+            trouble: Arc::clone(&self.trouble),
+        })
+    }
+}
+
+/// A sleep of the host's clock. It ends at once if it panics: the engine does, too.
+struct ContainedSleep {
+    sleep: Contained<Sleep>,
+    trouble: Arc<Trouble>,
+}
+
+impl Future for ContainedSleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let slept = std::task::ready!(Pin::new(&mut self.sleep).poll(cx));
+        if let Err(message) = slept {
+            self.trouble.note(message);
+        }
+        Poll::Ready(())
+    }
+}
