@@ -148,6 +148,16 @@ impl Ending {
         }
     }
 
+    /// # Errors
+    ///
+    /// [`Error::Ended`] if the engine has ended although nobody shut it down.
+    pub(crate) fn check_cut_off(&self) -> Result<()> {
+        match self.cause() {
+            None | Some(EngineEnd::ShutDown) => Ok(()),
+            Some(_) => Err(self.error()),
+        }
+    }
+
     /// Waits until there is a cause and no part is left.
     pub(crate) async fn ended(&self) -> EngineEnd {
         self.until(|| self.cause().filter(|_| self.state().parts == 0).cloned()).await

@@ -106,6 +106,7 @@ impl Watch {
     /// # Errors
     ///
     /// [`Error::Storage`](crate::Error::Storage) if the records cannot be read; calling again tries again.
+    /// [`Error::Ended`](crate::Error::Ended) if the engine has ended although nobody shut it down.
     pub async fn next(&mut self) -> Result<Option<Event>> {
         while !self.ended {
             if let Some(event) = self.ready_event().await? {
@@ -129,6 +130,9 @@ impl Watch {
             } else {
                 self.sync().await?;
             }
+        }
+        if self.outcome.is_none() {
+            self.records.store.ending().check_cut_off()?;
         }
         Ok(None)
     }

@@ -78,9 +78,20 @@ fn an_engine_whose_runtime_is_gone_refuses_requests_and_tells_who_waits() {
         async move { engine.wait(&invoke_id).await }
     });
     let closed = second.spawn(engine.closed());
+    let mut watch = second.block_on(engine.watch(&invoke_id)).expect("it exists");
+    let watches = second.spawn(async move {
+        loop {
+            match watch.next().await {
+                Ok(Some(_)) => {}
+                ended => return ended,
+            }
+        }
+    });
     first.shutdown_timeout(SOON);
     second.block_on(async {
         let told = within(waits).await.expect("no panic").expect_err("it is cut off");
+        assert!(matches!(told, Error::Ended(EngineEnd::RuntimeGone)), "{told}");
+        let told = within(watches).await.expect("no panic").expect_err("it is cut off");
         assert!(matches!(told, Error::Ended(EngineEnd::RuntimeGone)), "{told}");
         assert_eq!(within(closed).await.expect("no panic"), EngineEnd::RuntimeGone);
         has_ended(&engine, &invoke_id, &EngineEnd::RuntimeGone).await;
