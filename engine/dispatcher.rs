@@ -51,7 +51,7 @@ use bounds::{Bounds, Within};
 use claim::{ClaimedFire, ClaimedWork};
 use orders::{Berth, Errand, Orders, Phase, Places};
 use roster::{Roster, Running, RunningFire};
-use run::{Followed, Foreknowledge, Run, Starter};
+use run::{Followed, PendingStops, Run, Starter};
 use slots::Backlog;
 use steps::{Over, Step, Steps, Written};
 use trace::Start;
@@ -393,7 +393,7 @@ impl Loop {
         let claims = self.orders.phase() == Phase::Working
             && self.backlog.may_have_work()
             && !(self.claims_fail && self.ended.is_empty());
-        // Who waits for an instance that becomes free is claimed in the same commit.
+        // An execution that waits for an instance is claimed in the commit that frees the instance.
         let frees = self.ended.iter().any(|one| one.frees.is_some());
         let max = match (claims, frees && self.orders.phase() == Phase::Working) {
             (true, _) => CLAIM_MAX,
@@ -408,7 +408,7 @@ impl Loop {
         let limits = || over.iter().filter_map(|one| one.run.of.limits.as_ref());
         limits().for_each(|limits| self.backlog.vacate(limits));
         let mut plan = self.backlog.plan(places.room, now_ms(&*self.resources.clock));
-        // This plan may use what they leave, others only once that is on disk.
+        // This plan may use the places that they leave; other plans may once the ends are on disk.
         limits().for_each(|limits| self.bounds.leave(limits));
         // Each that ends may let another have its instance, which takes a place.
         let unused = plan.trim(over.len());
@@ -452,8 +452,8 @@ impl Loop {
                 self.give_up(&plan, places);
                 if error.is_lasting() {
                     self.write_apart(&over).await;
-                    // Without them the claim may go through; if not, whatever cannot be claimed is looked for, and
-                    // if nothing is found, it waits for news.
+                    // Without the ends the claim may succeed. If it fails too, a careful plan looks for the fire that
+                    // makes it fail; if that finds none, the loop waits for news.
                     self.claims_fail = over.is_empty() && plan.is_careful && !any_suspect;
                     if over.is_empty() {
                         self.backlog.be_careful();
@@ -461,7 +461,7 @@ impl Loop {
                 }
             }
         }
-        // What others had to leave to these.
+        // Their places within bounds were reserved for this step until now.
         for limits in over.iter().filter_map(|one| one.run.of.limits.as_ref()) {
             self.backlog.rouse(limits);
         }
@@ -507,7 +507,7 @@ impl Loop {
             tell(
                 || tracing::error!(%error, %id, %invoke_id, "the end of an execution cannot be recorded"),
             );
-            // It has ended all the same; what it printed is lost, and whoever waits for it is told why.
+            // The execution has ended all the same. Its output is lost, and waiters of its invocation get the error.
             self.free_one(one);
             self.backlog.release(released);
             self.resources.hub.close_outputs(std::iter::once(id));
@@ -515,7 +515,7 @@ impl Loop {
         }
     }
 
-    /// An execution has ended whose end is written apart: its place is free, and its instance.
+    /// Frees the places of an execution whose end is written by itself.
     fn free_one(&mut self, one: &Over) {
         self.orders.free_places(1);
         self.backlog.open(one.frees);
@@ -527,7 +527,7 @@ impl Loop {
         self.backlog.release(finished.released);
     }
 
-    /// Tells of executions that could not start, and have ended.
+    /// Tells watchers of executions that cannot start and have ended.
     fn tell_aborted(&mut self, aborted: Aborted, at_ms: i64) {
         let Aborted { invoke_id, executions, finished } = aborted;
         let change = |(id, on): (ExecutionId, InstanceId)| {
@@ -549,7 +549,7 @@ impl Loop {
             self.resources.hub.fail(*invoke_id, error);
         }
         for ClaimedFire { of, executions, within } in work.claimed {
-            // Its end gives the place back.
+            // The end of the execution frees the place.
             within.into_iter().for_each(Within::keep);
             for (claimed, berth) in executions {
                 self.begin(&of, claimed, berth, at, false);
@@ -654,7 +654,7 @@ impl Loop {
             None => executor.execute(task, cx.clone()),
             Some(admission) => Box::pin(admission.execute(executor, task, cx.clone())),
         };
-        let orders = Arc::clone(&self.orders) as Arc<dyn Foreknowledge>;
+        let orders = Arc::clone(&self.orders) as Arc<dyn PendingStops>;
         let run = Run::new((running.id, work), orders, cx, timeout, start);
         let run = run.instrument(trace::span(&running));
         self.starting.push(Followed::new(running.id, run, self.endings.clone()));
@@ -673,7 +673,7 @@ impl Loop {
             secrets: secrets.clone(),
             config: Arc::clone(config),
             instance_name: instance_name.to_owned(),
-            orders: Arc::clone(&self.orders) as Arc<dyn Foreknowledge>,
+            orders: Arc::clone(&self.orders) as Arc<dyn PendingStops>,
         }))
     }
 

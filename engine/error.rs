@@ -92,12 +92,12 @@ impl Error {
         }
     }
 
-    /// Whether SQLite has found the file damaged: of the transaction in which it has, nothing can be committed.
+    /// Returns whether SQLite has met a damaged page: it commits nothing of such a transaction.
     pub(crate) fn is_damage(&self) -> bool {
         matches!(self, Error::Storage(error) if error.kind == StorageErrorKind::Corrupt)
     }
 
-    /// Whether trying again does not help: a record is to blame, or the file itself, and not the disk.
+    /// Returns whether another try would fail too, because a record or the file is to blame and not the disk.
     pub(crate) fn is_lasting(&self) -> bool {
         use StorageErrorKind as Kind;
         match self {

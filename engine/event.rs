@@ -137,7 +137,7 @@ impl Change {
 /// Changes that wait for one watcher. Past this many it reads the records instead.
 const CHANGES_MAX: usize = 1024;
 
-/// Invocations of which it is remembered that their end cannot be told: more than a damaged page has.
+/// How many invocations whose end cannot be recorded are remembered: more than a damaged page holds.
 const FAILED_MAX: usize = 1_024;
 
 /// Who watches what, and the outputs of what runs.
@@ -159,7 +159,7 @@ struct HubState {
     /// Invocations that were stored as claimed, and have not ended: that will be told. One each, as long as
     /// its executions run or wait for another attempt.
     unended: HashSet<InvokeId>,
-    /// Invocations that never will end on record, and why: a record of theirs cannot be read or written.
+    /// Invocations whose end cannot be recorded, each with the error.
     failed: HashMap<InvokeId, Error>,
     outputs: HashMap<ExecutionId, Arc<LiveOutput>>,
 }
@@ -289,7 +289,7 @@ impl Hub {
         }
     }
 
-    /// Tells whoever watches an invocation, now or later, that its end cannot be told, for the file is damaged.
+    /// Gives the error to all that watch or wait for an invocation, now or later, because its end cannot be recorded.
     pub(crate) fn fail(&self, invoke_id: InvokeId, error: &Error) {
         let mut state = self.state();
         state.unended.remove(&invoke_id);
@@ -392,7 +392,7 @@ pub(crate) struct Inbox {
     /// Changes were left out: the records know better.
     pub lagged: bool,
     pub finished: Option<InvocationStatus>,
-    /// Its end cannot be told, and this is why.
+    /// The error that keeps its end from being recorded.
     pub failed: Option<Error>,
     /// The engine is gone.
     pub closed: bool,

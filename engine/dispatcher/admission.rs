@@ -12,7 +12,7 @@ use crate::executor::{DynExecutor, ExecutionContext, Task};
 use crate::operation::Operation;
 use crate::secret::{DynSecretResolver, NO_STORE, Secret, SecretRequest};
 
-use super::run::{Foreknowledge, is_called_off, not_started};
+use super::run::{PendingStops, is_stopped_early, not_started};
 
 /// The host's part in the start of one execution.
 pub(super) struct Admission {
@@ -20,7 +20,7 @@ pub(super) struct Admission {
     pub secrets: Option<Arc<dyn DynSecretResolver>>,
     pub config: Arc<Config>,
     pub instance_name: String,
-    pub orders: Arc<dyn Foreknowledge>,
+    pub orders: Arc<dyn PendingStops>,
 }
 
 impl Admission {
@@ -38,8 +38,10 @@ impl Admission {
             _ = cx.stop_asked() => Err(not_started()),
         };
         match admitted {
-            // A stop that came while the hooks were asked.
-            Ok(()) if is_called_off(task.execution_id, &cx.contact, &*self.orders) => not_started(),
+            // The hooks may have taken long, and a stop may have come meanwhile.
+            Ok(()) if is_stopped_early(task.execution_id, &cx.contact, &*self.orders) => {
+                not_started()
+            }
             Ok(()) => executor.execute(task, cx).await,
             Err(outcome) => outcome,
         }

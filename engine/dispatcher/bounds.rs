@@ -1,5 +1,5 @@
-//! How many executions run within the bounds that fires share: that of their invocation, and that of a key. The
-//! loop takes places within them as it plans; the transaction that admits an execution to its instance does too.
+//! The bounds that fires share: the bound of an invocation and the bound of a key. The loop takes places within
+//! bounds as it plans. A transaction takes a place when it claims an execution that has waited for its instance.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
@@ -8,7 +8,7 @@ use crate::store::fires::FireLimits;
 
 use super::sync::{Mutex, MutexGuard};
 
-/// What several fires may have to share.
+/// A bound that several fires may share.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Bound {
     Invocation(i64),
@@ -18,10 +18,9 @@ pub(super) enum Bound {
 /// How the places within a bound are used.
 #[derive(Debug, Default)]
 struct Use {
-    /// By executions that run, and by plans that may claim so many.
+    /// Places of executions that run, and of plans that may claim so many.
     taken: usize,
-    /// By executions that have ended, the step with whose ends has not come to its turn in the thread that writes:
-    /// nobody but that step has these.
+    /// Places of ended executions whose step has not begun to write. Until then only that step may use them.
     leaving: usize,
 }
 
@@ -35,7 +34,7 @@ pub(super) struct Bounds {
 #[derive(Debug, Default)]
 struct State {
     uses: HashMap<Bound, Use>,
-    /// Limits within which places have been given back by a transaction that was undone.
+    /// The limits of places that a transaction took before it was undone.
     undone: Vec<Arc<FireLimits>>,
 }
 
@@ -48,20 +47,20 @@ impl Bounds {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The bounds of a fire, each with how many executions run within it at most.
+    /// Returns the bounds of a fire, each with how many executions may run within it.
     pub(super) fn of<'a>(
         &'a self,
         limits: &'a FireLimits,
     ) -> impl Iterator<Item = (Bound, usize)> + 'a {
         let own = limits.concurrency_max.map(|max| (Bound::Invocation(limits.invocation), max));
         let shared = limits.concurrency_key.as_ref().map(|key| {
-            // A key that nobody has said anything of is for one at a time.
+            // A key without a configured width admits one execution at a time.
             (Bound::Key(Arc::clone(key)), self.widths.get(&**key).copied().unwrap_or(1))
         });
         own.into_iter().chain(shared)
     }
 
-    /// How many more executions of a fire may run; the bound that is used up if none may.
+    /// Returns how many more executions of a fire may run. The error is the bound that is full.
     pub(super) fn room(&self, limits: &FireLimits) -> Result<usize, Bound> {
         self.room_in(&self.state(), limits)
     }
@@ -78,7 +77,8 @@ impl Bounds {
         Ok(room)
     }
 
-    /// Takes places for up to `most` executions of a fire, which is at least one; how many.
+    /// Takes places for up to `most` executions of a fire. Returns how many, at least 1. The error is the bound that
+    /// is full.
     pub(super) fn take(&self, limits: &FireLimits, most: usize) -> Result<usize, Bound> {
         let mut state = self.state();
         let taken = self.room_in(&state, limits)?.min(most);
@@ -86,37 +86,37 @@ impl Bounds {
         Ok(taken)
     }
 
-    /// Takes a place for one execution of a fire in a transaction, which may be undone.
+    /// Takes a place for one execution of a fire, in a transaction that may be undone.
     pub(super) fn enter(self: &Arc<Self>, limits: &Arc<FireLimits>) -> Option<Within> {
         self.take(limits, 1).ok()?;
         Some(Within { bounds: Arc::clone(self), limits: Some(Arc::clone(limits)) })
     }
 
-    /// An execution within these limits runs, whether or not there was room for it.
+    /// Counts an execution that runs, even if a bound is full.
     pub(super) fn occupy(&self, limits: &FireLimits) {
         self.change(&mut self.state(), limits, |used| used.taken += 1);
     }
 
+    /// Frees places for so many executions.
     pub(super) fn give_back(&self, limits: &FireLimits, count: usize) {
         self.change(&mut self.state(), limits, |used| {
             used.taken = used.taken.saturating_sub(count);
         });
     }
 
-    /// The end of an execution within these limits is about to be written: other steps have its places only after
-    /// that.
+    /// Reserves the place of an ended execution for the step that writes its end.
     pub(super) fn leave(&self, limits: &FireLimits) {
         self.change(&mut self.state(), limits, |used| used.leaving += 1);
     }
 
-    /// The end of an execution that was leaving is being written.
+    /// Frees the place that [`leave`](Self::leave) has reserved, as the step writes.
     pub(super) fn left(&self, limits: &FireLimits) {
         self.change(&mut self.state(), limits, |used| {
             used.leaving = used.leaving.saturating_sub(1);
         });
     }
 
-    /// Takes the limits within which a transaction that was undone has given places back.
+    /// Takes the limits of places that undone transactions have given back since the last call.
     pub(super) fn take_undone(&self) -> Vec<Arc<FireLimits>> {
         std::mem::take(&mut self.state().undone)
     }
@@ -132,7 +132,7 @@ impl Bounds {
     }
 }
 
-/// A place within the bounds of a fire, given back when this is dropped without having been kept.
+/// A place within the bounds of a fire. Dropping it frees the place, unless it is kept.
 #[derive(Debug)]
 pub(super) struct Within {
     bounds: Arc<Bounds>,
@@ -140,7 +140,7 @@ pub(super) struct Within {
 }
 
 impl Within {
-    /// The claim is on disk: the end of the execution gives the place back.
+    /// Keeps the place, because the claim is on disk: the end of the execution frees it.
     pub(super) fn keep(mut self) {
         self.limits = None;
     }

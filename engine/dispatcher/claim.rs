@@ -16,9 +16,9 @@ use super::orders::{Berth, Orders};
 use super::roster::RunningFire;
 use super::slots::{LEVELS, Plan, Subject, Taken, Waiting, share};
 
-/// Executions of one instance that are passed by in one step, as something else holds them back. The others have
-/// their turn in the next one.
-const PASSED_BY_MAX: usize = 256;
+/// Executions of one instance that one step may unmark because another bound holds them back. The next step goes on
+/// with the rest, so that no step is long.
+const UNMARKED_MAX: usize = 256;
 
 /// What a claim came to.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ pub(super) struct ClaimedWork {
     /// By fire: what to start.
     pub claimed: Vec<ClaimedFire>,
     pub taken: Taken,
-    /// What could not start, and has ended.
+    /// Executions that cannot start and have ended.
     pub aborted: Vec<Aborted>,
     /// Invocations with executions that can neither start nor end.
     pub stuck: Vec<(InvokeId, Error)>,
@@ -38,20 +38,21 @@ pub(super) struct ClaimedFire {
     pub of: Arc<RunningFire>,
     /// Each with its place on its instance, if there are so many there.
     pub executions: Vec<(Claimed, Option<Berth>)>,
-    /// Its place within its bounds, if the plan has not taken one.
+    /// The place within the bounds of the fire, if the transaction and not the plan has taken it.
     pub within: Option<Within>,
 }
 
-/// Something that damage keeps from being claimed: nothing of the transaction that found it out is committed.
+/// A fire or an instance that a damaged page keeps from being claimed. SQLite commits nothing of the transaction that
+/// has found it, so a suspect is told beside the transaction.
 #[derive(Debug)]
 pub(super) struct Suspect {
     pub subject: Subject,
-    /// Whose executions can neither start nor end.
+    /// The invocation whose executions can neither start nor end.
     pub invoke_id: Option<InvokeId>,
     pub error: Error,
 }
 
-/// Where a careful claim leaves what it finds.
+/// The suspects that careful plans have found.
 pub(super) type Suspects = Mutex<Vec<Suspect>>;
 
 /// A claim that is being made.
@@ -60,15 +61,15 @@ struct Claiming<'a> {
     orders: &'a Arc<Orders>,
     bounds: &'a Arc<Bounds>,
     now_ms: i64,
-    /// Where to say what damage keeps from being claimed, if that is to be found out.
+    /// Where a careful plan puts its suspects. None for other plans.
     suspects: Option<&'a Suspects>,
-    /// The level of those whose turn it is.
+    /// The level of the fires whose turn it is.
     top: u8,
     work: ClaimedWork,
 }
 
-/// Claims what the plan allows, after what waits for the instances that have just been `freed`: nobody of the same
-/// priority overtakes that.
+/// Claims executions as the plan allows. Executions that wait for the `freed` instances come first, so that no fire
+/// of the same level overtakes them.
 pub(super) fn claim(
     tx: Tx<'_>,
     plan: &Plan,
@@ -147,7 +148,7 @@ impl Claiming<'_> {
         Ok(new)
     }
 
-    /// Serves a fire; one that cannot be served is in nobody's way.
+    /// Serves a fire. In a careful plan a fire that cannot be served keeps no other from being served.
     fn serve_apart(&mut self, fire: i64, waiting: Waiting, max: usize) -> Result<usize> {
         if self.suspects.is_none() {
             return self.serve(fire, waiting, max);
@@ -176,7 +177,7 @@ impl Claiming<'_> {
         self.suspect(opened, Subject::Opening(instance), invoke_id)
     }
 
-    /// Says what damage keeps from being claimed.
+    /// Adds a suspect if this has failed for good.
     fn suspect(
         &self,
         done: Result<Result<usize>>,
@@ -194,7 +195,7 @@ impl Claiming<'_> {
         }
     }
 
-    /// Does something that leaves nothing behind if a record keeps it from being done.
+    /// Does something in a savepoint, which leaves nothing behind if a record makes it fail.
     fn apart<T>(&mut self, act: impl FnOnce(&mut Self) -> Result<T>) -> Result<Result<T>> {
         let (tx, before) = (self.tx, std::mem::take(&mut self.work));
         let done = store::apart(tx, || act(self));
@@ -209,8 +210,8 @@ impl Claiming<'_> {
         }
     }
 
-    /// Ends what of a fire a record keeps from starting: on one instance, or all. If not even that can be written
-    /// down, the fire is set aside.
+    /// Ends the executions of a fire that cannot start because of a record: on one instance, or all of them. If their
+    /// ends cannot be written either, the fire is set aside.
     fn give_up(&mut self, fire: i64, on: Option<i64>, why: &Error) -> Result<()> {
         tell(|| tracing::error!(error = %why, fire, "executions cannot start"));
         let (tx, now_ms) = (self.tx, self.now_ms);
@@ -277,7 +278,7 @@ impl Claiming<'_> {
             let dealt_at_ms = waiting.terms.as_ref().map_or(self.now_ms, |terms| terms.dealt_at_ms);
             let of = Arc::new(RunningFire { fire, job, limits, sole: None, dealt_at_ms });
             self.work.claimed.push(ClaimedFire { of, executions, within: None });
-            // It has had a share.
+            // The fire has had a share, so its age begins anew.
             waiting.standing.since_ms = self.now_ms;
         }
         for (instance, error) in found.unreadable {
@@ -293,10 +294,11 @@ impl Claiming<'_> {
         Ok(count)
     }
 
-    /// Claims up to `max` of the executions that wait for an instance, in their order; how many that were. One that
-    /// something else holds back waits for that instead: it lets the next have the instance in the same transaction.
+    /// Claims up to `max` of the executions that wait for an instance, in their order. Returns how many. An execution
+    /// that another bound holds back waits for that bound instead, and the next execution has the instance in the same
+    /// transaction.
     fn open(&mut self, instance: i64, max: usize) -> Result<usize> {
-        let (mut claimed, mut passed_by) = (0, 0);
+        let (mut claimed, mut unmarked) = (0, 0);
         while let Some(next) = claims::next_awaiting(self.tx, instance)? {
             let berth = match self.berth(instance, &next)? {
                 Ok(berth) => berth,
@@ -304,24 +306,24 @@ impl Claiming<'_> {
                 Err(_) => break,
             };
             let is_due = next.standing.level(self.now_ms) >= self.top;
-            if claimed == max || passed_by == PASSED_BY_MAX || !is_due {
+            if claimed == max || unmarked == UNMARKED_MAX || !is_due {
                 self.work.taken.unserved.push(Waiting::opening(instance, next.standing));
                 break;
             }
             match self.admit(instance, &next, berth)? {
                 true => claimed += 1,
-                false => passed_by += 1,
+                false => unmarked += 1,
             }
         }
         Ok(claimed)
     }
 
-    /// A place on an instance for what waits there, if it has so many only. None if they are taken; whether, instead,
-    /// that has ended for the instance cannot be read.
+    /// Returns a place on an instance, if the instance is bounded. The error says that there is none: false if all are
+    /// taken, true if the instance cannot be read and the execution has therefore ended.
     fn berth(&mut self, row: i64, next: &Awaiting) -> Result<Result<Option<Berth>, bool>> {
         let target = match instances::of_row(self.tx, row) {
             Err(error) if error.is_lasting() => {
-                claims::pass_by(self.tx, next)?;
+                claims::unmark_awaiting(self.tx, next)?;
                 self.give_up(next.fire, Some(row), &error)?;
                 return Ok(Err(true));
             }
@@ -331,15 +333,15 @@ impl Claiming<'_> {
         Ok(self.orders.berth(row, max).map(Some).ok_or(false))
     }
 
-    /// Claims an execution that has waited for its instance, if nothing else holds it back.
+    /// Claims an execution that has waited for its instance. Returns false if another bound holds it back.
     fn admit(&mut self, instance: i64, next: &Awaiting, berth: Option<Berth>) -> Result<bool> {
         let Some(terms) = fires::terms(self.tx, next.fire)? else {
-            claims::pass_by(self.tx, next)?;
+            claims::unmark_awaiting(self.tx, next)?;
             return Ok(false);
         };
         let job = match invocations::job_of_fire(self.tx, next.fire) {
             Err(error) if error.is_lasting() => {
-                claims::pass_by(self.tx, next)?;
+                claims::unmark_awaiting(self.tx, next)?;
                 self.give_up(next.fire, None, &error)?;
                 return Ok(false);
             }
@@ -349,13 +351,13 @@ impl Claiming<'_> {
         if let Some(limits) = &terms.limits {
             let is_late = limits.start_by_ms.is_some_and(|by_ms| self.now_ms > by_ms);
             if is_late && next.attempt == 1 {
-                // The scheduler is about to end it.
-                claims::pass_by(self.tx, next)?;
+                // The scheduler ends executions that are too late to start.
+                claims::unmark_awaiting(self.tx, next)?;
                 return Ok(false);
             }
             within = self.bounds.enter(limits);
             if within.is_none() {
-                claims::pass_by(self.tx, next)?;
+                claims::unmark_awaiting(self.tx, next)?;
                 let waiting = Waiting::one(next.fire, instance, terms, next.standing);
                 self.work.taken.unserved.push(waiting);
                 return Ok(false);
@@ -373,7 +375,7 @@ impl Claiming<'_> {
 }
 
 impl ClaimedWork {
-    /// Adds what a part of the plan came to.
+    /// Adds the work of a part of the plan.
     fn add(&mut self, part: Self) {
         self.claimed.extend(part.claimed);
         self.aborted.extend(part.aborted);

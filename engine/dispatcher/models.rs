@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::Running;
 use super::roster::{Roster, RunningFire, UnderWay};
-use super::run::{self, Foreknowledge, Run, is_called_off};
+use super::run::{self, PendingStops, Run, is_stopped_early};
 use super::trace::Start;
 use crate::clock::{Clock, Sleep};
 use crate::command::CommandType;
@@ -312,7 +312,7 @@ fn nothing_is_polled_whose_stop_is_on_disk() {
                 let (orders, on_disk) = (Arc::clone(&desk.orders), Arc::clone(&on_disk));
                 spawn(move || {
                     let is_on_disk = on_disk.load(Ordering::Acquire);
-                    let is_polled = !is_called_off(EXECUTION, &contact, &*orders);
+                    let is_polled = !is_stopped_early(EXECUTION, &contact, &*orders);
                     assert!(!(is_on_disk && is_polled), "polled after its stop");
                 })
             };
@@ -603,8 +603,8 @@ impl Clock for Arc<Alarms> {
 /// No order is on its way.
 struct Silence;
 
-impl Foreknowledge for Silence {
-    fn order_for(&self, _: ExecutionId) -> Option<StopOrder> {
+impl PendingStops for Silence {
+    fn pending_stop(&self, _: ExecutionId) -> Option<StopOrder> {
         None
     }
 }

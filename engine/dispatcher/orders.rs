@@ -12,7 +12,7 @@ use crate::invocation::Job;
 use crate::store::claims::{Claimed, Released};
 use crate::store::executions::SoleFire;
 
-use super::run::Foreknowledge;
+use super::run::PendingStops;
 use super::sync::{AtomicBool, Mutex, MutexGuard, Notify, Ordering};
 
 /// How far the engine has shut down.
@@ -80,8 +80,8 @@ pub(super) struct Orders {
     /// What goes on, and is not followed here.
     kept: HashMap<ExecutionId, u32>,
     scratch: Arc<Scratch>,
-    /// Whether there may be an order to stop that the loop has not passed on. Each start looks here, and takes
-    /// the lock only if there may be one.
+    /// Whether the loop may have orders to stop yet to pass on. Because each start reads this, it is an atomic:
+    /// a start takes the lock only if there may be an order.
     has_stops: AtomicBool,
     pub wake: Notify,
 }
@@ -89,11 +89,11 @@ pub(super) struct Orders {
 #[derive(Debug)]
 struct State {
     mail: Mail,
-    /// The orders to stop that the loop has taken last, and may still be passing on.
+    /// The orders to stop of the mail that the loop took last. The loop may still be passing them on.
     passing_on: Option<Arc<Stops>>,
     phase: Phase,
-    /// Places that nobody has, as the database says too: that of an execution which has ended becomes free as its
-    /// end comes to disk. Below zero if more goes on from before than the bound allows.
+    /// Places that are free in the database too: an ended execution keeps its place until its end is on disk.
+    /// Below zero if more executions have survived the engine before than the bound allows.
     free: isize,
     /// Reservations that have come to nothing yet, neither to a launch.
     reservations: usize,
@@ -145,7 +145,7 @@ impl Orders {
         let mut state = self.state();
         state.is_quiet &= !state.mail.new_work;
         let mail = std::mem::take(&mut state.mail);
-        // The orders taken before these have been passed on.
+        // The loop has passed on the orders of the mail before this one.
         state.passing_on.clone_from(&mail.stops);
         let has_stops = state.passing_on.is_some() || state.phase >= Phase::Stopping;
         self.has_stops.store(has_stops, Ordering::Release);
@@ -164,8 +164,8 @@ impl Orders {
         state.phase > Phase::Working && state.reservations == 0 && state.mail.launches.is_empty()
     }
 
-    /// Takes up to `max` places for a step: first those of the `ended` executions whose ends it writes down, which
-    /// nobody else may have before that.
+    /// Takes up to `max` places for a step, first the places of the `ended` executions whose ends the step writes:
+    /// no other step may use these before the ends are on disk.
     pub(super) fn take_places(&self, ended: usize, max: usize) -> Places {
         let mut state = self.state();
         let all = state.free.saturating_add(ended.cast_signed());
@@ -198,8 +198,8 @@ impl Orders {
     }
 }
 
-impl Foreknowledge for Orders {
-    fn order_for(&self, execution: ExecutionId) -> Option<StopOrder> {
+impl PendingStops for Orders {
+    fn pending_stop(&self, execution: ExecutionId) -> Option<StopOrder> {
         if !self.has_stops.load(Ordering::Acquire) {
             return None;
         }
@@ -232,16 +232,16 @@ impl Drop for Berth {
 /// The places of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Places {
-    /// For what it claims.
+    /// Places for the executions that the step claims.
     pub room: usize,
-    /// So many of those are of executions whose ends it writes down.
+    /// How many places of `room` belong to executions whose ends the step writes.
     from_ended: usize,
-    /// So many executions it ends.
+    /// How many ends the step writes.
     ended: usize,
 }
 
 impl Places {
-    /// Gives up places for what it claims; how many are free at once.
+    /// Gives up so many places of `room`. Returns how many of them are free at once.
     pub(super) fn let_go(&mut self, places: usize) -> usize {
         let now = places.min(self.room - self.from_ended);
         self.room -= places;
@@ -249,12 +249,12 @@ impl Places {
         now
     }
 
-    /// How many are free now that it is on disk, and has claimed so many executions.
+    /// Returns how many places the commit of the step frees, if the step has claimed so many executions.
     pub(super) fn after(self, claimed: usize) -> usize {
         (self.ended - self.from_ended) + self.room.saturating_sub(claimed)
     }
 
-    /// How many are free as it has come to nothing: those of what it was to end are not.
+    /// Returns how many places a step that has failed frees. The executions whose ends it was to write keep theirs.
     pub(super) fn unused(self) -> usize {
         self.room - self.from_ended
     }

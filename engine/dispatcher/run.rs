@@ -29,31 +29,31 @@ const TOGETHER_TIME_MAX: Duration = Duration::from_micros(100);
 /// How many are started apart once one has taken longer by itself: it may be of those that block.
 const APART_MAX: usize = 256;
 
-/// How an execution ended that was called off between its claim and its start.
+/// Returns the outcome of an execution that was stopped after its claim and before its start.
 pub(super) fn not_started() -> Outcome {
     let info = "it had not been started".to_owned();
     Outcome::Stopped { signal: None, exit_code: None, info }
 }
 
-/// What is known of orders to stop before the loop passes them on. Whoever gave the order may have had the answer
-/// that it is on disk.
-pub(super) trait Foreknowledge: Send + Sync {
-    /// The order to stop an execution that is about to start, if there is one.
-    fn order_for(&self, execution: ExecutionId) -> Option<StopOrder>;
+/// The orders to stop that are on disk and that the loop has not passed on yet.
+pub(super) trait PendingStops: Send + Sync {
+    /// Returns the order to stop an execution that is about to start, if there is an order.
+    fn pending_stop(&self, execution: ExecutionId) -> Option<StopOrder>;
 }
 
-/// Whether an execution that is about to start is to stop, or nothing starts any more.
-pub(super) fn is_called_off(
+/// Returns whether an execution that is about to start must not start: its stop, or the end of the engine, is
+/// ordered.
+pub(super) fn is_stopped_early(
     execution: ExecutionId,
     contact: &Contact,
-    orders: &dyn Foreknowledge,
+    orders: &dyn PendingStops,
 ) -> bool {
-    if let Some(order) = orders.order_for(execution)
+    if let Some(order) = orders.pending_stop(execution)
         && !contact.is_kept()
     {
         contact.ask_to_stop(&order);
     }
-    // The execution that goes on from before has started, and its end needs its executor.
+    // A run that has survived its engine has started already, and only its executor can end it.
     contact.order().is_some() && !contact.is_kept()
 }
 
@@ -64,7 +64,7 @@ pub(super) fn is_called_off(
 pub(super) struct Run {
     work: Execute,
     id: ExecutionId,
-    orders: Arc<dyn Foreknowledge>,
+    orders: Arc<dyn PendingStops>,
     /// Its start, until that is told.
     start: Option<Start>,
     /// When that was, by the monotonic clock.
@@ -91,7 +91,7 @@ impl Run {
     /// Nothing happens before it is polled.
     pub(super) fn new(
         (id, work): (ExecutionId, Execute),
-        orders: Arc<dyn Foreknowledge>,
+        orders: Arc<dyn PendingStops>,
         cx: ExecutionContext,
         timeout: Duration,
         start: Start,
@@ -118,7 +118,7 @@ impl Run {
             return Poll::Ready(None);
         }
         if let Some(start) = self.start.take() {
-            if is_called_off(self.id, contact, &*self.orders) {
+            if is_stopped_early(self.id, contact, &*self.orders) {
                 return Poll::Ready(Some(not_started()));
             }
             self.began = start.tell(&**clock);
@@ -308,8 +308,8 @@ mod tests {
     #[derive(Default)]
     struct Mailed(Mutex<Vec<ExecutionId>>);
 
-    impl Foreknowledge for Mailed {
-        fn order_for(&self, execution: ExecutionId) -> Option<StopOrder> {
+    impl PendingStops for Mailed {
+        fn pending_stop(&self, execution: ExecutionId) -> Option<StopOrder> {
             let stopped = self.0.lock().expect("nobody panics").contains(&execution);
             stopped.then(|| StopReason::Stopped.into())
         }
@@ -376,7 +376,7 @@ mod tests {
                 }
                 contexts.push(cx.clone());
                 let work = (ExecutionId(number), Box::pin(work) as Execute);
-                let orders = Arc::clone(&self.orders) as Arc<dyn Foreknowledge>;
+                let orders = Arc::clone(&self.orders) as Arc<dyn PendingStops>;
                 let run = Run::new(work, orders, cx, Duration::MAX, Start::default());
                 let run = run.instrument(Span::none());
                 runs.push(Followed::new(ExecutionId(number), run, endings.clone()));

@@ -13,22 +13,22 @@ use crate::store::fires::{FireLimits, Terms};
 
 use super::bounds::{Bound, Bounds};
 
-/// Fires of each priority that are known here at a time; the rest wait in the database too. Two steps claim up
-/// to twice as many executions as one, and a fire may have no more than one.
+/// Fires of each priority that are in memory at a time; the others wait in the database. Two steps under way claim up
+/// to 1,024 executions, and each may be of another fire.
 const FIRES_MAX: usize = 1_024;
 /// How often ages are looked at.
 const AGED_EVERY_MS: i64 = 1_000;
 /// How many priorities there are.
 pub(super) const LEVELS: usize = PRIORITY_MAX as usize + 1;
 
-/// What has, or may have, executions to run.
+/// A fire or an instance that may have executions to claim.
 #[derive(Debug, Clone)]
 pub(super) struct Waiting {
     pub subject: Subject,
     /// Executions on instances after this one, up to that one.
     pub after: i64,
     pub until: i64,
-    /// Its priority, and since when it has had no share.
+    /// The priority, and since when the fire has waited without a share.
     pub standing: Standing,
     /// Loaded with the first claim.
     pub job: Option<Arc<Job>>,
@@ -36,11 +36,11 @@ pub(super) struct Waiting {
     pub terms: Option<Terms>,
 }
 
-/// What a turn is for.
+/// The subject of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Subject {
     Fire(i64),
-    /// Whichever of those is next that wait for the end of an execution on this instance.
+    /// The executions that wait for this instance, in their order.
     Opening(i64),
 }
 
@@ -57,13 +57,13 @@ impl Waiting {
         Self { subject, after: first - 1, until: last, standing, job: None, terms: None }
     }
 
-    /// One execution of a fire, on this instance.
+    /// Returns the turn of one execution of a fire.
     pub(super) fn one(fire: i64, instance: i64, terms: Terms, standing: Standing) -> Self {
         let one = Self::on(Subject::Fire(fire), instance..=instance, standing);
         Self { terms: Some(Terms { unfinished: 1, ..terms }), ..one }
     }
 
-    /// An instance may have room for the executions that wait for it.
+    /// Returns the turn of an instance that may have room for executions that wait for it.
     pub(super) fn opening(instance: i64, standing: Standing) -> Self {
         Self::on(Subject::Opening(instance), instance..=instance, standing)
     }
@@ -83,7 +83,7 @@ impl Waiting {
     }
 }
 
-/// Where new fires are looked for: by priority, those after which one, and at most how many.
+/// A look for new fires. For each priority: the fire after which it begins, and how many fires it takes at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Looks {
     pub after: [i64; LEVELS],
@@ -101,15 +101,15 @@ pub(super) struct Plan {
     pub beside: usize,
     number: u64,
     pub looks: Option<Looks>,
-    /// Whether each fire is to be dealt with apart, as one cannot be.
+    /// Whether each fire is served in a savepoint, because one of them cannot be served.
     pub is_careful: bool,
 }
 
 /// What a plan came to.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
-    /// What was not served: new fires that there was no room for yet, or whose limits have to be counted first;
-    /// instances whose turn has not come.
+    /// Turns that were not served: new fires without room, or with limits that have to be counted first; instances
+    /// whose turn has not come.
     pub unserved: Vec<Waiting>,
     /// Fires of the plan's turn that nothing was left for.
     pub passed_over: Vec<Waiting>,
@@ -133,11 +133,11 @@ struct PlanUnderWay {
     is_short: bool,
 }
 
-/// Those whose turn it is, by level.
+/// The turns, by level.
 #[derive(Debug, Default)]
 struct Turn {
     levels: BTreeMap<u8, VecDeque<Waiting>>,
-    /// How many of each priority there are.
+    /// How many turns of each priority there are.
     known: [usize; LEVELS],
 }
 
@@ -173,10 +173,10 @@ impl Turn {
     }
 }
 
-/// What fires have in common that wait for the same bounds to have room.
+/// The bounds that fires have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Class {
-    /// Its number and its bound, if it has one.
+    /// The invocation and its bound, if it has one.
     invocation: Option<(i64, usize)>,
     key: Option<Arc<str>>,
 }
@@ -188,21 +188,22 @@ impl Class {
     }
 }
 
-/// A place in a line: by priority and age, then by arrival.
+/// The place of a fire in a line: by priority and age, then by arrival.
 type Rank = (i64, u64);
 
 /// The fires of a class.
 #[derive(Debug)]
 struct Line {
     limits: Arc<FireLimits>,
-    /// The bound that had no room for the first of them.
+    /// The bound that had no room for the first fire of the line.
     under: Bound,
     fires: BTreeMap<Rank, Waiting>,
 }
 
-/// Fires that wait for room within a bound. Each class waits for one of its bounds; when that has room and another
-/// has none, for the other. For each bound with room and a class that waits for it a fire with that bound is in
-/// turn, or in a plan: whatever becomes of that fire, the next is called.
+/// Fires that wait for room within a bound. Each class waits for one bound at a time: if that bound has room and
+/// another bound of the class has none, the class waits for the other. Invariant: if a bound has room and a class waits
+/// for it, a fire with that bound has its turn, or is in a plan. Whatever becomes of that fire calls the next, so no
+/// fire waits while all of its bounds have room.
 #[derive(Debug, Default)]
 struct Parked {
     lines: HashMap<Class, Line>,
@@ -243,7 +244,7 @@ impl Parked {
         self.lines.insert(class, line);
     }
 
-    /// The next fire that waits for a bound, and that all of its bounds have room for.
+    /// Takes the next fire that waits for a bound and for which all of its bounds have room.
     fn call(&mut self, bound: &Bound, bounds: &Bounds) -> Option<Waiting> {
         let mut kept = 0;
         loop {
@@ -256,7 +257,7 @@ impl Parked {
                     self.put(class, line);
                     return Some(first);
                 }
-                // The share of this one is used up, and another of the same invocation may have a larger one.
+                // A percentage comes to another number for each fire: another class may have a larger share.
                 Err(full) if full == *bound => kept += 1,
                 Err(full) => {
                     let mut line = self.take(&class)?;
@@ -292,9 +293,9 @@ pub(super) struct Backlog {
     plans_made: u64,
     /// Whether the last plan used its places: the fires have what they are taken for.
     sizes_hold: bool,
-    /// Whether the last plan could not be carried out for a record, which is to be found.
+    /// Whether the next plan is to find the record that made the last one fail.
     is_careful: bool,
-    /// What cannot be dealt with: nobody waits for it.
+    /// Fires and instances that cannot be served. They have no turn any more.
     set_aside: HashSet<Subject>,
 }
 
@@ -345,7 +346,8 @@ impl Backlog {
         self.join(waiting);
     }
 
-    /// Instances may have room for executions that wait for it. Which those are is looked up first of all.
+    /// Gives a turn to instances that may have room for executions that wait. Because the level of these is not known,
+    /// the turn is of the highest one.
     pub(super) fn open(&mut self, instances: impl IntoIterator<Item = i64>) {
         let standing = Standing { priority: PRIORITY_MAX, since_ms: self.aged_at_ms };
         self.join(instances.into_iter().map(|one| Waiting::opening(one, standing)));
@@ -420,12 +422,12 @@ impl Backlog {
         }
     }
 
-    /// This has nothing that can be claimed, as the file is damaged.
+    /// Takes the turn from a fire or an instance that a damaged page keeps from being served.
     pub(super) fn set_aside(&mut self, subject: Subject) {
         self.set_aside.insert(subject);
     }
 
-    /// A plan could not be carried out for a record: the next finds out which it is.
+    /// Has the next plan find the record that made the last one fail.
     pub(super) fn be_careful(&mut self) {
         self.is_careful = true;
     }
@@ -489,11 +491,11 @@ impl Backlog {
         }
     }
 
-    /// Lets a fire have what its limits leave of `room`; none: it has to wait for them. Whoever waits within one of
-    /// its bounds that has room all the same is called.
+    /// Takes places within the bounds of a fire, as many as they leave of `room`. Returns none if a bound is full: the
+    /// fire is then parked. In both cases the next fire is called within each bound that has room left.
     fn grant(&mut self, waiting: Waiting, room: usize) -> Option<(Waiting, usize)> {
         let Some(limits) = waiting.limits().map(Arc::clone) else { return Some((waiting, room)) };
-        // No more than wait of it: others within its bounds start in the same plan.
+        // No more places than executions: other fires within the same bounds then start in the same plan.
         let most = room.min(waiting.size().max(1));
         let granted = match self.bounds.take(&limits, most) {
             Ok(most) => Some((waiting, most)),
@@ -563,7 +565,7 @@ impl Backlog {
         self.rouse_undone();
     }
 
-    /// Calls those that found a bound used up by what has been undone since.
+    /// Calls fires that found a bound full because of a place that an undone transaction has given back.
     fn rouse_undone(&mut self) {
         for limits in self.bounds.take_undone() {
             self.rouse(&limits);

@@ -32,13 +32,13 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Over {
     pub ended: Ended,
     pub run: Box<Running>,
-    /// What it leaves to others as its end is written; none, once it has.
+    /// The places that it leaves as its end is written. None once it has left them.
     leaves: Mutex<Option<Leaves>>,
-    /// Its instance, if others may wait for one to end there.
+    /// The instance, if other executions may wait for it.
     pub frees: Option<i64>,
 }
 
-/// What an execution has that others may wait for, beside its place.
+/// The places of an execution on its instance and within its bounds.
 struct Leaves {
     berth: Option<Berth>,
     limits: Option<Arc<FireLimits>>,
@@ -52,8 +52,8 @@ impl Over {
         Self { ended, run, leaves: Mutex::new(any.then(|| Leaves { berth, limits })), frees }
     }
 
-    /// Leaves what it has to those that are claimed after it: in the order of the writes, so that the file never
-    /// says that more run than may.
+    /// Frees the places for the claims that are written after it. Because this follows the order of the writes, the file
+    /// never says that more executions run than may.
     fn leave(&self, bounds: &Bounds) {
         let leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(Leaves { berth, limits }) = leaves {
@@ -74,7 +74,7 @@ pub(super) struct Step {
     number: u64,
 }
 
-/// What is written for an execution whose end cannot be, for an error.
+/// A write that stands in for the end of an execution, which has failed with the error.
 type WriteInstead = fn(Tx<'_>, &Ended, &Error) -> Result<Recorded>;
 
 /// What a step came to on disk.
@@ -99,7 +99,7 @@ struct Disk {
     clock: Arc<dyn Clock>,
     /// Counted in that thread.
     commits: Arc<AtomicU64>,
-    /// What careful plans have found, and nobody has looked at.
+    /// The suspects that careful plans have found and the loop has not taken.
     suspects: Arc<Suspects>,
 }
 
@@ -142,7 +142,7 @@ impl Steps {
         self.under_way.count() == 0
     }
 
-    /// Whether no other is to begin: there are enough, or one that has failed waits for those that are under way.
+    /// Returns whether no other step may begin: enough are under way, or a failed step waits for those under way.
     pub(super) fn is_full(&self) -> bool {
         self.under_way.count() >= STEPS_MAX || !self.failed.is_empty()
     }
@@ -164,8 +164,10 @@ impl Steps {
     /// Writes down one of the ends that could not be written together, as much of it as can be.
     pub(super) async fn write_apart(&self, over: &Arc<Vec<Over>>, one: usize) -> Result<Recorded> {
         let mut recorded = self.disk.write_one(over, one, None).await;
-        // Each in a transaction of its own: of one that has met with damage nothing is committed.
-        for write in [executions::finish_barely as WriteInstead, executions::give_way] {
+        // Each try has its own transaction, because SQLite commits nothing of one that has met a damaged page.
+        for write in
+            [executions::finish_least as WriteInstead, executions::release_after_unrecorded_end]
+        {
             match recorded {
                 Err(error) if error.is_lasting() => {
                     recorded = self.disk.write_one(over, one, Some((write, error))).await;
@@ -176,7 +178,7 @@ impl Steps {
         recorded
     }
 
-    /// Takes what careful plans have found that cannot be claimed.
+    /// Takes the suspects that careful plans have found.
     pub(super) fn take_suspects(&self) -> Vec<Suspect> {
         std::mem::take(&mut *self.disk.suspects.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -222,7 +224,7 @@ impl Disk {
         }
     }
 
-    /// Writes down an end, with what is done about the error of another way to do it.
+    /// Writes down the end of an execution, or the write that stands in for it.
     async fn write_one(
         &self,
         over: &Arc<Vec<Over>>,
@@ -235,7 +237,7 @@ impl Disk {
             let write = move |tx: Tx<'_>| {
                 over[one].leave(&bounds);
                 match &instead {
-                    None => executions::finish_apart(tx, &over[one].ended),
+                    None => executions::finish_as_far_as_possible(tx, &over[one].ended),
                     Some((write, error)) => write(tx, &over[one].ended, error),
                 }
             };

@@ -42,7 +42,7 @@ pub(crate) struct Claim {
     pub has_waves: bool,
     /// Whether no first attempt starts any more.
     pub is_late: bool,
-    /// That of those that have to wait for their instance.
+    /// The standing of the executions that have to wait for their instance.
     pub standing: Standing,
     pub now_ms: i64,
 }
@@ -51,37 +51,37 @@ pub(crate) struct Claim {
 #[derive(Debug)]
 pub(crate) struct ClaimedFrom {
     pub claimed: Vec<Claimed>,
-    /// Instances that executions wait on and that cannot be read, and why not.
+    /// Instances that cannot be read, each with the error.
     pub unreadable: Vec<(i64, Error)>,
     /// The instance to go on after, if others wait behind them.
     pub more_after: Option<i64>,
 }
 
-/// Where something stands among what waits.
+/// The standing of an execution or a fire among all that wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Standing {
     pub priority: u8,
-    /// Since when it has had no share of the places.
+    /// Since when it has waited without a share of the places.
     pub since_ms: i64,
 }
 
-/// What waits this long has the priority above its own: nothing waits for ever.
+/// After so long a wait the level is one above the priority: so no execution waits for ever.
 const AGEING_MS: i64 = 10_000;
 
 impl Standing {
-    /// The priority, with its age.
+    /// Returns the priority plus the age.
     pub(crate) fn level(self, now_ms: i64) -> u8 {
         let levels = now_ms.saturating_sub(self.since_ms).max(0) / AGEING_MS;
         let aged = u8::try_from(levels).unwrap_or(u8::MAX).saturating_add(self.priority);
         aged.min(PRIORITY_MAX)
     }
 
-    /// A number by which all that wait are in one order, at whatever time: the lower, the sooner.
+    /// Returns a number that orders all that wait, the lowest first. It does not change with time.
     pub(crate) fn rank(self) -> i64 {
         self.since_ms.saturating_sub(AGEING_MS * i64::from(self.priority))
     }
 
-    /// That of which these are the priority and the rank.
+    /// Returns the standing with this priority and rank.
     fn of_rank(priority: u8, rank: i64) -> Self {
         Self { priority, since_ms: rank.saturating_add(AGEING_MS * i64::from(priority)) }
     }
@@ -160,7 +160,7 @@ pub(crate) fn claim(
                 "UPDATE executions SET awaits_instance = ?2, room = ?3
                  WHERE id = ?1 AND status = 'Pending'",
             )?
-            // The rank is as long as the time of its start will be.
+            // The rank takes as many bytes as the time of the start will.
             .execute((one.id.0, of.standing.rank(), room))?;
         expect_one(changed, one.id)?;
     }
@@ -168,7 +168,7 @@ pub(crate) fn claim(
     Ok(ClaimedFrom { claimed, unreadable, more_after })
 }
 
-/// An execution that waits for the end of another on its instance.
+/// An execution that waits for a place on its instance.
 #[derive(Debug)]
 pub(crate) struct Awaiting {
     pub id: ExecutionId,
@@ -177,7 +177,7 @@ pub(crate) struct Awaiting {
     pub standing: Standing,
 }
 
-/// The next of those that wait for the end of an execution on an instance.
+/// Returns the next execution that waits for a place on an instance.
 pub(crate) fn next_awaiting(tx: Tx<'_>, instance: i64) -> Result<Option<Awaiting>> {
     let next = tx
         .prepare_cached(
@@ -193,7 +193,7 @@ pub(crate) fn next_awaiting(tx: Tx<'_>, instance: i64) -> Result<Option<Awaiting
     Ok(Some(Awaiting { id, attempt, fire, standing }))
 }
 
-/// Claims an execution that has waited for its instance.
+/// Claims an execution that has waited for a place on its instance.
 pub(crate) fn claim_awaiting(tx: Tx<'_>, of: &Awaiting, now_ms: i64) -> Result<()> {
     let running = Cause::Claimed.target();
     let changed = tx
@@ -207,15 +207,15 @@ pub(crate) fn claim_awaiting(tx: Tx<'_>, of: &Awaiting, now_ms: i64) -> Result<(
     Ok(())
 }
 
-/// Has an execution wait for something else than its instance.
-pub(crate) fn pass_by(tx: Tx<'_>, of: &Awaiting) -> Result<()> {
+/// Unmarks an execution that waits for a place on its instance: it waits for another bound now.
+pub(crate) fn unmark_awaiting(tx: Tx<'_>, of: &Awaiting) -> Result<()> {
     let room = executions::room(ExecutionStatus::Pending);
     tx.prepare_cached("UPDATE executions SET awaits_instance = NULL, room = ?2 WHERE id = ?1")?
         .execute((of.id.0, room))?;
     Ok(())
 }
 
-/// Whether an execution waits for the end of another on an instance.
+/// Returns whether an execution waits for a place on an instance.
 pub(super) fn any_awaits(tx: Tx<'_>, instance: i64) -> Result<bool> {
     let any = tx
         .prepare_cached(
@@ -226,17 +226,17 @@ pub(super) fn any_awaits(tx: Tx<'_>, instance: i64) -> Result<bool> {
     Ok(any)
 }
 
-/// What may be claimed now.
+/// Executions that may be claimed now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Released {
-    /// Executions of a fire: on one instance, or on any.
+    /// Executions of a fire, on one instance or on all.
     Fire { fire: i64, instance: Option<i64>, standing: Standing },
-    /// Those that wait for the end of one on this instance, as many as it has room for.
+    /// Executions that wait for a place on this instance, as many as it has room for.
     Instance(i64),
 }
 
 impl Released {
-    /// All that may start of a fire, from now on.
+    /// Returns all executions of a fire, which begin to wait now.
     pub(crate) fn all_of(tx: Tx<'_>, fire: i64, now_ms: i64) -> Result<Self> {
         let standing = Standing { priority: fires::priority(tx, fire)?, since_ms: now_ms };
         Ok(Self::Fire { fire, instance: None, standing })

@@ -212,26 +212,26 @@ struct EndedOfFire {
     sole: Option<SoleFire>,
 }
 
-/// How much is kept of what is said of an end that cannot be written down whole, in bytes.
+/// How much of the `ErrorInfo` of an end is kept if the end cannot be written down whole, in bytes.
 const LEAST_INFO_BYTES_MAX: usize = 1_024;
 
 /// How much of the end of an execution could be written down.
 #[derive(Debug)]
 pub(crate) enum Recorded {
     Whole(Finished),
-    /// How it ended, and not all that it left behind.
+    /// The status, and not all of the output, the result and the delivery.
     Least(Finished, Error),
-    /// Nothing; what waited for it goes on all the same.
+    /// Nothing. The execution that waited for it is released all the same.
     Nothing(Vec<Released>, Error),
 }
 
-/// Writes down as much of the end of an execution as can be: above all how it ended.
+/// Writes down the end of an execution: whole, or without the parts that cannot be written.
 ///
 /// # Errors
 ///
-/// If not even that can be written, or the file is damaged: of a transaction that has met with damage SQLite commits
-/// nothing.
-pub(crate) fn finish_apart(tx: Tx<'_>, ended: &Ended) -> Result<Recorded> {
+/// If the status cannot be written either, or a page is damaged: SQLite commits nothing of a transaction that has met
+/// one.
+pub(crate) fn finish_as_far_as_possible(tx: Tx<'_>, ended: &Ended) -> Result<Recorded> {
     let error = match lasting(store::apart(tx, || finish(tx, &[ended], true)))? {
         Ok(finished) => return Ok(Recorded::Whole(finished)),
         Err(error) => error,
@@ -257,20 +257,24 @@ pub(crate) fn finish_apart(tx: Tx<'_>, ended: &Ended) -> Result<Recorded> {
     Ok(Recorded::Least(finished, error))
 }
 
-/// Writes down how an execution ended and nothing else, for this error keeps the rest from being kept.
-pub(crate) fn finish_barely(tx: Tx<'_>, ended: &Ended, error: &Error) -> Result<Recorded> {
+/// Writes down the status of an execution and nothing else, because of the error.
+pub(crate) fn finish_least(tx: Tx<'_>, ended: &Ended, error: &Error) -> Result<Recorded> {
     let least = ended.least(&format!("not all of its end can be kept: {error}"));
     let finished = finish(tx, &[&least], true)?;
     Ok(Recorded::Least(finished, error.clone()))
 }
 
-/// Lets go on what waited for an execution whose end cannot be written down, for this error.
-pub(crate) fn give_way(tx: Tx<'_>, ended: &Ended, error: &Error) -> Result<Recorded> {
+/// Releases the execution that waited for one whose end cannot be written down because of the error.
+pub(crate) fn release_after_unrecorded_end(
+    tx: Tx<'_>,
+    ended: &Ended,
+    error: &Error,
+) -> Result<Recorded> {
     let released = if ended.lets_wait { claims::release(tx, ended.id)? } else { None };
     Ok(Recorded::Nothing(released.into_iter().collect(), error.clone()))
 }
 
-/// Sorts out the errors that another try may not have.
+/// Returns errors that another try may not have as errors, and the others as values.
 fn lasting<T>(done: Result<T>) -> Result<Result<T>> {
     match done {
         Err(error) if !error.is_lasting() => Err(error),
@@ -323,7 +327,7 @@ fn insert_next_attempt(tx: Tx<'_>, ended: &Ended) -> Result<Option<NextAttempt>>
 }
 
 impl Ended {
-    /// How it ended and nothing else, with a remark on what is left out.
+    /// Returns the end without output, result and delivery, with a remark.
     fn least(&self, remark: &str) -> Self {
         let mut verdict = self.verdict.clone();
         let info = &mut verdict.error_info;
@@ -501,8 +505,7 @@ pub(crate) struct Aborted {
     pub finished: Finished,
 }
 
-/// Ends those that wait of a fire and that a record keeps from starting: those on one instance, or all. What it
-/// says may be unreadable, not the names.
+/// Ends the executions of a fire that wait and cannot start because of a record: on one instance, or all of them.
 pub(crate) fn abort(
     tx: Tx<'_>,
     fire: i64,

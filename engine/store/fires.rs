@@ -126,7 +126,7 @@ pub(crate) fn terms(tx: Tx<'_>, fire: i64) -> Result<Option<Terms>> {
     Ok(terms)
 }
 
-/// The highest priority below this one of a fire with executions that have not ended.
+/// Returns the highest priority below this one that a fire has with executions that have not ended.
 pub(crate) fn priority_below(tx: Tx<'_>, below: u8) -> Result<Option<u8>> {
     let priority = tx
         .prepare_cached(
@@ -137,8 +137,8 @@ pub(crate) fn priority_below(tx: Tx<'_>, below: u8) -> Result<Option<u8>> {
     Ok(priority)
 }
 
-/// Fires of a priority after `after` with executions that have not ended, oldest first. Each with its terms, if
-/// those can be read.
+/// Returns the fires of a priority after `after` with executions that have not ended, oldest first, each with its
+/// terms if these can be read.
 pub(crate) fn queue(
     tx: Tx<'_>,
     priority: u8,
@@ -155,7 +155,7 @@ pub(crate) fn queue(
     Ok(fires.collect::<rusqlite::Result<_>>()?)
 }
 
-/// The priority of a fire.
+/// Returns the priority of a fire.
 pub(super) fn priority(tx: Tx<'_>, fire: i64) -> Result<u8> {
     let priority = tx
         .prepare_cached("SELECT priority FROM fires WHERE id = ?1")?

@@ -366,7 +366,7 @@ fn hold_and_admit(traced: &mut Traced) {
     traced.step("admit", |tx| {
         let next = claims::next_awaiting(tx, 1).expect("readable").expect("one waits");
         assert_eq!(next.standing, STANDING);
-        claims::pass_by(tx, &next).expect("it waits");
+        claims::unmark_awaiting(tx, &next).expect("it waits");
         let next = claims::next_awaiting(tx, 2).expect("readable").expect("one waits");
         claims::claim_awaiting(tx, &next, NOW_MS).expect("it waits");
         let released = instances::upsert(tx, &Instance::new(INSTANCES[2]), NOW_MS);

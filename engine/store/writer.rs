@@ -310,8 +310,8 @@ impl Work {
             }
             let lost = committed.err();
             if lost.is_none() {
-                // All of them before any answer: whoever is answered must not overtake what has to follow another
-                // write of the same commit, such as the order to stop what this one has claimed.
+                // All of them before any answer. Otherwise a caller that has claimed an execution could start it before
+                // the stop of the same commit has told the dispatcher.
                 batch.iter_mut().for_each(|job| job.follow(self));
             }
             for job in batch.drain(..) {
@@ -395,8 +395,8 @@ fn do_again(connection: &Connection, batch: &mut [Box<dyn Job>]) -> Result<()> {
     })
 }
 
-/// Does the jobs of a batch again but for the last, which has met with damage: SQLite commits nothing of a
-/// transaction that has.
+/// Does the jobs of a batch again without the last, which has met a damaged page: SQLite commits nothing of such a
+/// transaction.
 fn do_again_without_last(
     connection: &Connection,
     batch: &mut [Box<dyn Job>],
@@ -410,8 +410,8 @@ fn do_again_without_last(
     }
 }
 
-/// Runs one job in a savepoint; an error here is one of the whole batch. The damage that the job has met with, if
-/// any has kept it from being done.
+/// Runs one job in a savepoint. Returns its error if the job has met a damaged page, after which SQLite commits
+/// nothing. An `Err` is an error of the whole batch.
 fn write_apart(connection: &Connection, job: &mut dyn Job) -> Result<Option<Error>> {
     execute(connection, "SAVEPOINT job")?;
     let counted = tally::so_far();
