@@ -25,17 +25,23 @@ async fn settle() {
     }
 }
 
-/// The claim of an execution and its stop wait for the disk together, in this order. The executor counts how
-/// often it is polled.
+/// The claim of an execution and its stop wait for the disk together, in this order. Each time that the executor is
+/// polled, it looks into the file for the stop.
 #[tokio::test]
 async fn nothing_is_polled_whose_stop_is_on_disk() {
     let (gate, polled) = (Gate::new(), Arc::new(AtomicUsize::new(0)));
-    let counts = Arc::clone(&polled);
-    let counting = ClosureExecutor::new(move |_task, _cx| {
-        counts.fetch_add(1, Ordering::AcqRel);
+    let place = Place::new();
+    Place::open(&place).await.shutdown(Duration::ZERO).await;
+    let file = rusqlite::Connection::open(place.database()).expect("a database");
+    let (file, counts) = (Mutex::new(file), Arc::clone(&polled));
+    let counting = ClosureExecutor::new(move |task: Task, _cx| {
+        let file = file.lock().expect("nobody panics");
+        let status = "SELECT status FROM executions WHERE id = ?1";
+        let id: i64 = task.execution_id.to_string().parse().expect("a number");
+        let status: String = file.query_row(status, [id], |row| row.get(0)).expect("readable");
+        counts.fetch_add(usize::from(status != "Running"), Ordering::AcqRel);
         async { Ok::<_, String>(0) }
     });
-    let place = Place::new();
     let builder = gate.plug_in(Engine::builder().path(place.database()));
     let builder = builder.executor("counts", counting).max_concurrent(1);
     let engine = builder.open().await.expect("the file opens");
