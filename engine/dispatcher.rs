@@ -106,7 +106,7 @@ impl Dispatcher {
         let kept = going_on.iter().map(|one| (one.claimed.id, one.claimed.attempt));
         let kept = if idle { kept.collect() } else { HashMap::new() };
         let (places, scratch) = (resources.config.concurrency_max, Arc::clone(&resources.scratch));
-        let orders = Arc::new(Orders::new(places, scratch, kept));
+        let orders = Arc::new(Orders::new(places, scratch, kept, resources.store.gate()));
         if idle {
             orders.advance(Phase::Draining);
         }

@@ -7,6 +7,7 @@
 pub(crate) mod claims;
 pub(crate) mod client_tokens;
 pub(crate) mod commands;
+pub(crate) mod commit_gate;
 mod connection;
 mod contents;
 pub(crate) mod days;
@@ -49,6 +50,7 @@ use crate::ending::Ending;
 use crate::error::{Error, Result, StorageError, StorageErrorKind, Violation};
 use crate::metrics::Meters;
 use crate::metrics::tally::{self, Tally};
+use commit_gate::CommitGate;
 use connection::Access;
 pub use host::{HostError, HostTransaction};
 use lock::Lock;
@@ -169,6 +171,11 @@ impl Store {
     /// Where what is written is counted.
     pub(crate) fn meters(&self) -> &Arc<Meters> {
         &self.meters
+    }
+
+    /// Returns the gate that the starts of executions pass.
+    pub(crate) fn gate(&self) -> Arc<CommitGate> {
+        self.writer.as_ref().map_or_else(Arc::default, |writer| Arc::clone(writer.gate()))
     }
 
     /// Returns what ends the engine, and who is told of it.

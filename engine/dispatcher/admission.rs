@@ -1,6 +1,7 @@
 //! What comes between the claim of an execution and its executor, where the host has a say: whether
 //! it may start, and what its secrets are.
 
+use std::future;
 use std::sync::Arc;
 
 use crate::authorizer::{Action, DynAuthorizer, FORBIDDEN};
@@ -37,6 +38,7 @@ impl Admission {
             // The host's hooks know nothing of stops.
             _ = cx.stop_asked() => Err(not_started()),
         };
+        future::poll_fn(|cx| self.orders.poll_settled(cx)).await;
         match admitted {
             // The hooks may have taken long, and a stop may have come meanwhile.
             Ok(()) if is_stopped_early(task.execution_id, &cx.contact, &*self.orders) => {

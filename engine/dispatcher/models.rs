@@ -127,7 +127,7 @@ impl World {
 
     /// Orders of an engine to which nothing has come yet.
     fn orders(&self) -> Arc<Orders> {
-        let orders = Orders::new(PLACES, Arc::clone(&self.scratch), [].into());
+        let orders = Orders::new(PLACES, Arc::clone(&self.scratch), [].into(), Arc::default());
         orders.be_quiet();
         Arc::new(orders)
     }
@@ -606,6 +606,10 @@ struct Silence;
 impl PendingStops for Silence {
     fn pending_stop(&self, _: ExecutionId) -> Option<StopOrder> {
         None
+    }
+
+    fn poll_settled(&self, _: &Context<'_>) -> Poll<()> {
+        Poll::Ready(())
     }
 }
 

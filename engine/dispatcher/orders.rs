@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::execution::{StopOrder, StopReason, Unended};
@@ -10,6 +11,7 @@ use crate::executor::{self, Scratch};
 use crate::id::ExecutionId;
 use crate::invocation::Job;
 use crate::store::claims::{Claimed, Released};
+use crate::store::commit_gate::CommitGate;
 use crate::store::executions::SoleFire;
 
 use super::run::PendingStops;
@@ -83,6 +85,7 @@ pub(super) struct Orders {
     /// Whether the loop may have orders to stop yet to pass on. Because each start reads this, it is an atomic:
     /// a start takes the lock only if there may be an order.
     has_stops: AtomicBool,
+    gate: Arc<CommitGate>,
     pub wake: Notify,
 }
 
@@ -108,6 +111,7 @@ impl Orders {
         places: usize,
         scratch: Arc<Scratch>,
         kept: HashMap<ExecutionId, u32>,
+        gate: Arc<CommitGate>,
     ) -> Self {
         let state = State {
             mail: Mail::default(),
@@ -119,7 +123,7 @@ impl Orders {
             on_instances: foldhash::HashMap::default(),
         };
         let has_stops = AtomicBool::new(false);
-        Self { state: Mutex::new(state), kept, scratch, has_stops, wake: Notify::new() }
+        Self { state: Mutex::new(state), kept, scratch, has_stops, gate, wake: Notify::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -207,6 +211,10 @@ impl PendingStops for Orders {
         let stops = [&state.mail.stops, &state.passing_on].into_iter().flatten();
         let order = stops.filter_map(|stops| stops.get(&execution)).next().cloned();
         order.or_else(|| (state.phase >= Phase::Stopping).then(|| StopReason::Shutdown.into()))
+    }
+
+    fn poll_settled(&self, cx: &Context<'_>) -> Poll<()> {
+        self.gate.poll_open(cx)
     }
 }
 

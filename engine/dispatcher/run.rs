@@ -39,6 +39,9 @@ pub(super) fn not_started() -> Outcome {
 pub(super) trait PendingStops: Send + Sync {
     /// Returns the order to stop an execution that is about to start, if there is an order.
     fn pending_stop(&self, execution: ExecutionId) -> Option<StopOrder>;
+
+    /// Returns `Ready` if no stop is coming to disk of which the dispatcher has not heard.
+    fn poll_settled(&self, cx: &Context<'_>) -> Poll<()>;
 }
 
 /// Returns whether an execution that is about to start must not start: its stop, or the end of the engine, is
@@ -116,6 +119,9 @@ impl Run {
         let contact = &*self.contact.0;
         if contact.is_let_go() {
             return Poll::Ready(None);
+        }
+        if self.start.is_some() {
+            ready!(self.orders.poll_settled(cx));
         }
         if let Some(start) = self.start.take() {
             if is_stopped_early(self.id, contact, &*self.orders) {
@@ -312,6 +318,10 @@ mod tests {
         fn pending_stop(&self, execution: ExecutionId) -> Option<StopOrder> {
             let stopped = self.0.lock().expect("nobody panics").contains(&execution);
             stopped.then(|| StopReason::Stopped.into())
+        }
+
+        fn poll_settled(&self, _: &Context<'_>) -> Poll<()> {
+            Poll::Ready(())
         }
     }
 

@@ -13,7 +13,7 @@ use crate::status::{Cause, Ends, ExecutionStatus};
 use super::claims::{EndedEarly, Released};
 use super::executions::{self, Finished, FinishedInvocations, expect_one};
 use super::invocations::{self, read_status};
-use super::{Tx, targets, unreadable};
+use super::{Tx, commit_gate, targets, unreadable};
 
 /// An execution that has not ended.
 #[derive(Debug)]
@@ -214,6 +214,7 @@ impl<'a> Stopping<'a> {
                     &self.order.reason,
                 ))?;
             expect_one(changed, one.id)?;
+            commit_gate::note_stop();
             self.stopped.stopping.push(entry);
         } else if one.status == ExecutionStatus::Stopping {
             // Asked before; whoever asked may have been cut off before it came through.

@@ -24,6 +24,7 @@ use crate::metrics::{Counted, Meters, tally};
 use crate::panics::contain;
 use crate::panics::tell;
 
+use super::commit_gate::CommitGate;
 use super::{Tx, at, known, storage, undo_to};
 
 /// Writes that wait for the thread; past this callers wait to be let in.
@@ -57,6 +58,7 @@ pub(super) struct Writer {
     requests: Option<mpsc::Sender<Box<dyn Job>>>,
     thread: Option<JoinHandle<()>>,
     ending: Arc<Ending>,
+    gate: Arc<CommitGate>,
 }
 
 impl Writer {
@@ -66,15 +68,23 @@ impl Writer {
         meters: Arc<Meters>,
         ending: Arc<Ending>,
     ) -> Result<Self> {
+        let gate = Arc::new(CommitGate::default());
         let (first, of_first) = mpsc::channel(QUEUE_MAX);
         let (requests, of_requests) = mpsc::channel(QUEUE_MAX);
         let lanes = Lanes { first: of_first, requests: of_requests, in_a_row: 0 };
-        let work = Work { connection, path, meters, ending: Arc::clone(&ending) };
+        let work =
+            Work { connection, path, meters, ending: Arc::clone(&ending), gate: Arc::clone(&gate) };
         let thread = thread::Builder::new()
             .name("adjutant-writer".to_owned())
             .spawn(move || work.run_until_closed(lanes))
             .map_err(|error| Error::Internal(format!("no thread for writing: {error}")))?;
-        Ok(Self { first: Some(first), requests: Some(requests), thread: Some(thread), ending })
+        let (first, requests, thread) = (Some(first), Some(requests), Some(thread));
+        Ok(Self { first, requests, thread, ending, gate })
+    }
+
+    /// Returns the gate that the starts of executions pass.
+    pub(super) fn gate(&self) -> &Arc<CommitGate> {
+        &self.gate
     }
 
     /// Runs `op` in a transaction, and `then` once that is committed, whether or not anybody still
@@ -283,6 +293,7 @@ struct Work {
     path: Option<Arc<Path>>,
     meters: Arc<Meters>,
     ending: Arc<Ending>,
+    gate: Arc<CommitGate>,
 }
 
 impl Work {
@@ -291,6 +302,7 @@ impl Work {
         if let Err(message) = contain(|| self.run(&mut lanes, &mut batch)) {
             self.ending.panicked("the writing thread", message);
         }
+        self.gate.open();
         // None of these is answered but by the end of the engine.
         lanes.close();
         let left = std::iter::from_fn(|| lanes.try_next());
@@ -302,7 +314,8 @@ impl Work {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut commit_takes = Duration::ZERO;
         while let Some(first) = lanes.next(&waker) {
-            let committed = write_batch(&self.connection, first, lanes, batch, commit_takes);
+            let committed =
+                write_batch((&self.connection, &self.gate), first, lanes, batch, commit_takes);
             let tally = tally::take();
             if let Ok(took) = committed {
                 commit_takes = took;
@@ -314,6 +327,7 @@ impl Work {
                 // the stop of the same commit has told the dispatcher.
                 batch.iter_mut().for_each(|job| job.follow(self));
             }
+            self.gate.open();
             for job in batch.drain(..) {
                 job.answer(lost.as_ref(), self);
             }
@@ -323,7 +337,7 @@ impl Work {
 
 /// Writes what waits, in one commit; how long that took to come to disk, which took so long before.
 fn write_batch(
-    connection: &Connection,
+    (connection, gate): (&Connection, &CommitGate),
     first: Box<dyn Job>,
     lanes: &mut Lanes,
     batch: &mut Vec<Box<dyn Job>>,
@@ -349,6 +363,7 @@ fn write_batch(
         next = if more { lanes.try_next() } else { None };
     }
     let written = Instant::now();
+    gate.close_for_stops();
     execute(connection, "COMMIT").inspect_err(|_| roll_back(connection))?;
     Ok(written.elapsed())
 }
