@@ -716,7 +716,7 @@ impl Loop {
                 |(id, on): &(ExecutionId, InstanceId)| Change::of(*id, on.clone(), status, at_ms);
             self.resources.hub.publish(*invoke_id, || cancelled.iter().map(change).collect());
         }
-        if !finished.retries.is_empty() || finished.wave_ended {
+        if !finished.retries.is_empty() || finished.wave_ended || finished.more_to_stop {
             self.resources.scheduler.notify_one();
         }
         let waits = |over: &Over| {

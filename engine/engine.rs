@@ -40,7 +40,7 @@ use crate::secret::DynSecretResolver;
 use crate::status::InvocationStatus;
 use crate::store::{Store, Tx, invocations, records};
 
-use announcer::Announcer;
+use announcer::{Announcer, UnderWay};
 
 pub use builder::EngineBuilder;
 pub(crate) use select::{Agent, Stretch};
@@ -88,6 +88,8 @@ struct Inner {
     dispatcher: Option<Dispatcher>,
     /// Wakes the scheduler; none if nothing is started here.
     scheduler: Option<Arc<Notify>>,
+    /// What requests have begun and later commits carry out.
+    under_way: Arc<UnderWay>,
 }
 
 /// What reading and watching need; does not keep the engine going.
@@ -373,6 +375,7 @@ impl Engine {
             meters: Arc::clone(store.meters()),
             dispatcher: self.inner.dispatcher.as_ref().map(Dispatcher::line),
             scheduler: self.inner.scheduler.clone(),
+            under_way: Arc::clone(&self.inner.under_way),
         }
     }
 

@@ -1,10 +1,10 @@
 //! What the last engine on this file left behind. Whoever opens a file holds its lock, so every
 //! execution that the file calls running belongs to an engine that has ended.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::error::Result;
-use crate::execution::Lost;
+use crate::execution::{Lost, Unended};
 use crate::executor::{self, Scratch};
 use crate::id::ExecutionId;
 use crate::output::WholeOutputs;
@@ -13,7 +13,7 @@ use crate::schedule::Zone;
 use crate::store::claims;
 use crate::store::executions::Interrupted;
 use crate::store::timers::{self, Timer};
-use crate::store::{Store, Tx, deliveries, executions, fires, invocations, meta};
+use crate::store::{Store, Tx, apart, deliveries, executions, fires, invocations, meta};
 
 /// The key under which an engine leaves its number.
 const OWNER: &str = "owner";
@@ -22,31 +22,58 @@ const OWNER: &str = "owner";
 const ZONE_DATA: &str = "zone_data";
 /// Timers planned again in one commit.
 const TIMERS_MAX: usize = 1_024;
+/// Executions in one commit whose end is not known: each may leave an output and another attempt.
+const LOST_MAX: usize = 1_024;
+/// Executions in one commit that no longer wait for others on their instances.
+const ADMITTED_MAX: usize = 2_048;
 
-/// Looks after what was running: what goes on is left alone, the rest is ended. What is lost of it.
-pub(crate) async fn look_after(
-    store: &Store,
-    scratch: &Scratch,
-) -> Result<HashMap<ExecutionId, Lost>> {
-    let unended = store.read(executions::unended).await?;
-    store.meters().found_running(unended.len());
-    Ok(executor::inherit(scratch, &unended).await)
+/// What the last engine left running.
+#[derive(Debug)]
+pub(crate) struct Left {
+    /// What has been ended, and how.
+    lost: Vec<(ExecutionId, Lost)>,
+    going_on: Vec<ExecutionId>,
 }
 
-/// Writes down what is lost, and takes the file over.
-pub(crate) fn take_over(
-    tx: Tx<'_>,
-    lost: &mut HashMap<ExecutionId, Lost>,
-    now_ms: i64,
-) -> Result<Interrupted> {
-    let before = meta::get(tx, OWNER)?;
+/// Looks after what was running: what goes on is left alone, the rest is ended.
+pub(crate) async fn look_after(store: &Store, scratch: &Scratch) -> Result<Left> {
+    let unended = store.read(executions::unended).await?;
+    store.meters().found_running(unended.len());
+    let mut ended = executor::inherit(scratch, &unended).await;
+    let (mut lost, mut going_on) = (Vec::new(), Vec::new());
+    for Unended { id, .. } in unended {
+        match ended.remove(&id) {
+            Some(one) => lost.push((id, one)),
+            None => going_on.push(id),
+        }
+    }
+    lost.sort_unstable_by_key(|(id, _)| *id);
+    Ok(Left { lost, going_on })
+}
+
+/// Writes down what is lost, a slice in each commit, and takes the file over. An engine that ends in between
+/// leaves the rest to the next one.
+pub(crate) async fn take_over(store: &Store, left: Left, now_ms: i64) -> Result<Interrupted> {
+    let before = store.read(|tx| meta::get(tx, OWNER)).await?;
     let engine =
         before.map_or_else(|| "the engine".to_owned(), |owner| format!("the engine ({owner})"));
-    let evidence =
-        format!("{engine} ended while it ran; its end is not known, and it was not run again");
-    let interrupted = executions::interrupt(tx, lost, &evidence, now_ms)?;
-    claims::admit_all(tx)?;
-    meta::set(tx, OWNER, &format!("pid {}", std::process::id()))?;
+    let evidence: Arc<str> =
+        format!("{engine} ended while it ran; its end is not known, and it was not run again")
+            .into();
+    let Left { mut lost, going_on } = left;
+    let mut interrupted = Interrupted::default();
+    while !lost.is_empty() {
+        let slice: Vec<_> = lost.drain(..lost.len().min(LOST_MAX)).collect();
+        let evidence = Arc::clone(&evidence);
+        let interrupt = move |tx: Tx<'_>| executions::interrupt(tx, slice, &evidence, now_ms);
+        interrupted.add(store.write_once(interrupt, |_| {}).await?);
+    }
+    while store.write(|tx| claims::admit_all(tx, ADMITTED_MAX)).await? == ADMITTED_MAX {}
+    let own = move |tx: Tx<'_>| {
+        meta::set(tx, OWNER, &format!("pid {}", std::process::id()))?;
+        executions::going_on(tx, &going_on)
+    };
+    interrupted.going_on = store.write_once(own, |_| {}).await?;
     Ok(interrupted)
 }
 
@@ -104,12 +131,16 @@ pub(crate) async fn replan(store: &Store, now_ms: i64) -> Result<()> {
 fn replan_some(tx: Tx<'_>, after: i64, now_ms: i64) -> Result<Option<i64>> {
     let ids = timers::planned(tx, after, TIMERS_MAX)?;
     for &id in &ids {
-        match timers::get(tx, id) {
-            Ok(timer) if timer.is_due(now_ms) => {}
-            Ok(timer) => plan(tx, &timer, now_ms)?,
-            // The scheduler gives it up when it is due, and says so.
-            Err(error) if error.is_of_a_record() => {}
-            Err(error) => return Err(error),
+        let planned = apart(tx, || match timers::get(tx, id)? {
+            timer if timer.is_due(now_ms) => Ok(()),
+            timer => plan(tx, &timer, now_ms),
+        });
+        match planned {
+            // The scheduler gives up a timer that it cannot read when that is due, and says so.
+            Err(error) if error.is_of_a_record() => {
+                tell(|| tracing::warn!(%error, timer = id, "a timer is not planned again"));
+            }
+            planned => planned?,
         }
     }
     Ok(ids.last().copied())

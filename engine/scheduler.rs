@@ -24,7 +24,7 @@ use crate::store::waves::DueWave;
 use crate::store::{Store, Tx};
 use step::Gate;
 
-pub(crate) use step::{Settling, Step};
+pub(crate) use step::{BOOTS_MAX, Settling, Step, Work};
 pub(crate) use vigil::Vigil;
 
 /// The clock may be set while the loop sleeps; this is how long that can go unnoticed.
@@ -90,21 +90,21 @@ impl Scheduler {
 
     /// Fires what is due and tries again what is, one batch of it.
     async fn step(&self, is_asking: bool) -> Result<Step> {
-        let watchful = self.vigil.look();
         let gate = match &self.gate {
             None => Gate::None,
             Some(_) if is_asking => Gate::Busy,
             Some(_) => Gate::Free,
         };
-        let announce = Arc::clone(&self.announce);
-        let fire = move |tx: Tx<'_>| Step::fire_due(tx, watchful, gate);
+        let (announce, vigil) = (Arc::clone(&self.announce), Arc::clone(&self.vigil));
+        // The clock is read in the transaction: what the commits before it have started has started before.
+        let fire = move |tx: Tx<'_>| Step::fire_due(tx, vigil.look(), gate);
         self.store.write_first(fire, move |step| announce(step)).await
     }
 
     /// Carries out what was decided about a wave.
     async fn decide(&self, due: DueWave, decision: WaveDecision) -> Result<()> {
-        let (announce, now_ms) = (Arc::clone(&self.announce), now_ms(&*self.clock));
-        let decide = move |tx: Tx<'_>| Step::decide(tx, &due, &decision, now_ms);
+        let (announce, clock) = (Arc::clone(&self.announce), Arc::clone(&self.clock));
+        let decide = move |tx: Tx<'_>| Step::decide(tx, &due, &decision, now_ms(&*clock));
         self.store.write_first(decide, move |step| announce(step)).await.map(drop)
     }
 

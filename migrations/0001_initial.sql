@@ -33,12 +33,15 @@ CREATE TABLE instances (
     -- How many executions run on it at a time; NULL for any number.
     max_concurrency   INTEGER CHECK (max_concurrency > 0),
     boot_id           TEXT,
+    -- Whether invocations that wait for its boot have not been told yet of the one that it is in.
+    is_booting        INTEGER CHECK (is_booting = 1),
     registered_at_ms  INTEGER NOT NULL,
     updated_at_ms     INTEGER NOT NULL,
     -- Records outlive their instance: a removed one keeps its row and comes back under its name.
     removed_at_ms     INTEGER
 ) STRICT;
 CREATE INDEX instances_by_group ON instances (resource_group_id) WHERE removed_at_ms IS NULL;
+CREATE INDEX instances_booting ON instances (id) WHERE is_booting IS NOT NULL;
 
 CREATE TABLE instance_tags (
     id       INTEGER PRIMARY KEY,
@@ -312,6 +315,40 @@ BEGIN DELETE FROM executions WHERE fire = old.id; END;
 CREATE TRIGGER instances_stay_with_their_executions BEFORE DELETE ON instances
 WHEN EXISTS (SELECT 1 FROM executions WHERE instance = old.id)
 BEGIN SELECT RAISE(ABORT, 'the instance has executions'); END;
+
+-- Orders to end executions of an invocation, of all of its fires or of one, that are not carried out yet. From the
+-- commit that stores an order on nothing starts that the order is about; a slice of those executions is ended in each
+-- commit that follows. An order that is carried out has no row.
+CREATE TABLE stops (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    invocation  INTEGER NOT NULL REFERENCES invocations ON DELETE CASCADE,
+    fire        INTEGER REFERENCES fires ON DELETE CASCADE,
+    -- Up to this execution.
+    until       INTEGER NOT NULL,
+    -- Whether only instances are meant that stopped_instances names.
+    is_partial  INTEGER NOT NULL CHECK (is_partial IN (0, 1)),
+    cause       TEXT NOT NULL CHECK (cause IN ('Stopped', 'Replaced', 'Deadline', 'Errors', 'Gate', 'Expired')),
+    stopped_by  TEXT,
+    stop_reason TEXT,
+    stop_at_ms  INTEGER NOT NULL,
+    -- How far the order has been carried out: the executions of earlier fires, and of this one up to the instance.
+    at_fire     INTEGER NOT NULL,
+    at_instance INTEGER NOT NULL,
+    -- Whether an execution could not be ended, for its record cannot be understood: then the order stays.
+    is_stuck    INTEGER NOT NULL DEFAULT 0 CHECK (is_stuck IN (0, 1)),
+    -- Whether there is more to end.
+    has_more    INTEGER NOT NULL DEFAULT 1 CHECK (has_more IN (0, 1))
+) STRICT;
+CREATE INDEX stops_by_invocation ON stops (invocation, fire);
+CREATE INDEX stops_by_fire ON stops (fire) WHERE fire IS NOT NULL;
+CREATE INDEX stops_unfinished ON stops (id) WHERE has_more = 1;
+
+CREATE TABLE stopped_instances (
+    id       INTEGER PRIMARY KEY,
+    stop     INTEGER NOT NULL REFERENCES stops ON DELETE CASCADE,
+    instance INTEGER NOT NULL,
+    UNIQUE (stop, instance)
+) STRICT;
 
 -- The next number is that after the newest one, so that one stays.
 CREATE TRIGGER fires_keep_the_newest BEFORE DELETE ON fires

@@ -59,6 +59,7 @@ async fn a_recorder_hears_what_the_engine_counts() {
     gauge("adjutant_executions_waiting", 0.0);
     values("adjutant_commit_seconds", "seconds", metrics.commits);
     values("adjutant_writes_per_commit", "count", metrics.commits);
+    values("adjutant_rows_per_commit", "count", metrics.commits);
     values("adjutant_queue_seconds", "seconds", 2);
     values("adjutant_start_delay_seconds", "seconds", 2);
     values("adjutant_run_seconds", "seconds", 2);

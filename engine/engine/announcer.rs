@@ -1,8 +1,9 @@
 //! What has to follow a commit: the dispatcher is called on, watchers are told.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::dispatcher::Line;
 use crate::event::{Change, Hub};
@@ -11,7 +12,7 @@ use crate::id::{ExecutionId, InstanceId, InvokeId};
 use crate::invocation::fire::Fire;
 use crate::metrics::{Measured, Meters};
 use crate::panics::tell;
-use crate::scheduler::Step;
+use crate::scheduler::{Step, Work};
 use crate::status::ExecutionStatus;
 use crate::store::executions::Interrupted;
 use crate::store::stop::Stopped;
@@ -25,6 +26,31 @@ pub(super) struct Announcer {
     pub dispatcher: Option<Line>,
     /// Woken when something is to be done at a time of its own; none for the scheduler itself.
     pub scheduler: Option<Arc<Notify>>,
+    pub under_way: Arc<UnderWay>,
+}
+
+/// What is on record and takes later commits, for those who wait for the last of them.
+#[derive(Debug, Default)]
+pub(super) struct UnderWay(watch::Sender<BTreeSet<Work>>);
+
+impl UnderWay {
+    fn begin(&self, work: Work) {
+        self.0.send_if_modified(|under_way| under_way.insert(work));
+    }
+
+    fn end(&self, work: Work) {
+        self.0.send_if_modified(|under_way| under_way.remove(&work));
+    }
+
+    pub(super) fn is_over(&self, work: Work) -> bool {
+        !self.0.borrow().contains(&work)
+    }
+
+    /// Waits for the last commit of something that has been begun.
+    pub(super) async fn over(&self, work: Work) {
+        // It fails only once the sender is gone, which this is.
+        let _ = self.0.subscribe().wait_for(|under_way| !under_way.contains(&work)).await;
+    }
 }
 
 impl Announcer {
@@ -42,7 +68,7 @@ impl Announcer {
     }
 
     /// Timers, boots or requests have led to fires.
-    pub(super) fn step(&self, step: &Step, now_ms: i64) {
+    pub(super) fn step(&self, step: &Step) {
         if !step.fires.is_empty() {
             self.new_work();
             self.wake_scheduler();
@@ -57,9 +83,14 @@ impl Announcer {
             tell_fire(*invoke_id, fire);
             self.hub.publish_fire(*invoke_id, fire);
         }
-        for (invoke_id, cause, stopped) in &step.stopped {
-            self.stopped(*invoke_id, stopped, &(*cause).into(), now_ms);
+        for (invoke_id, order, stopped) in &step.stopped {
+            self.stopped(*invoke_id, stopped, order, step.at_ms);
         }
+        if !step.begun.is_empty() {
+            self.wake_scheduler();
+        }
+        step.begun.iter().for_each(|work| self.under_way.begin(*work));
+        step.done.iter().for_each(|work| self.under_way.end(*work));
         for &(invoke_id, status) in &step.finished {
             self.hub.finish(invoke_id, status);
         }
@@ -93,8 +124,11 @@ impl Announcer {
             dispatcher.stop(stopped.stopping.iter().map(|(id, _)| *id), order);
             dispatcher.release(stopped.released.iter().copied());
         }
-        if stopped.wave_ended {
+        if stopped.wave_ended || stopped.left.is_some() {
             self.wake_scheduler();
+        }
+        if let Some(stop) = stopped.left {
+            self.under_way.begin(Work::Stop(stop));
         }
         let changes = |executions: &[(ExecutionId, InstanceId)], status| -> Vec<Change> {
             executions.iter().map(|(id, on)| Change::of(*id, on.clone(), status, now_ms)).collect()

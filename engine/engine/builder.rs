@@ -1,14 +1,13 @@
 //! Setting an engine up.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
 
+use super::announcer::UnderWay;
 use super::runtime;
-use super::schedules::boot;
 use super::{Announcer, Engine, Inner, Records};
 use crate::authorizer::{Authorizer, DynAuthorizer};
 use crate::clock::{Clock, SystemClock, boot_id, now_ms};
@@ -18,20 +17,18 @@ use crate::dispatcher::{Dispatcher, Executors, Resources};
 use crate::ending::ContainedClock;
 use crate::error::{Error, Result};
 use crate::event::{Feed, Hub};
-use crate::execution::Lost;
 use crate::executor::{Executor, ProcessExecutor, Scratch};
 use crate::gate::{DynWaveGate, WaveGate};
-use crate::id::ExecutionId;
 use crate::instance::{Instance, LOCAL};
 use crate::limits::Limits;
 use crate::output::WholeOutputs;
 use crate::panics::tell;
 use crate::recovery;
-use crate::scheduler::{Scheduler, Step, Vigil};
+use crate::scheduler::{BOOTS_MAX, Scheduler, Step, Vigil};
 use crate::secret::{DynSecretResolver, SecretResolver};
 use crate::sink::{OutputSink, Sinks};
 use crate::store::executions::Interrupted;
-use crate::store::{Location, Store, StoreOptions, Tx, instances};
+use crate::store::{Location, Store, StoreOptions, Tx, firing, instances};
 
 /// What an engine is to be. Everything has a default; without a [`path`](EngineBuilder::path) it
 /// lives in memory.
@@ -269,20 +266,22 @@ impl EngineBuilder {
         let boot_id = boot_id();
         let mut executor_names: Vec<String> = executors.keys().cloned().collect();
         executor_names.sort();
+        let under_way = Arc::new(UnderWay::default());
         let announcer = |dispatcher: &Dispatcher| Announcer {
             hub: Arc::clone(&hub),
             meters: Arc::clone(store.meters()),
             dispatcher: Some(dispatcher.line()),
             // It looks by itself before it sleeps for the first time.
             scheduler: None,
+            under_way: Arc::clone(&under_way),
         };
         let wake_scheduler = Arc::new(Notify::new());
         let mut dispatcher = None;
         if let Some(scratch) = scratch {
             let now_ms = now_ms(&*clock);
-            let lost = recovery::look_after(&store, &scratch).await?;
+            let left = recovery::look_after(&store, &scratch).await?;
             let (mut interrupted, booted) =
-                Self::take_over(&store, lost, boot_id.clone(), now_ms).await?;
+                Self::take_over(&store, left, boot_id.clone(), now_ms).await?;
             recovery::replan(&store, now_ms).await?;
             let outputs = WholeOutputs::new(store.path(), config.delivery_bytes_max);
             recovery::tidy_outputs(&store, &outputs).await?;
@@ -317,19 +316,18 @@ impl EngineBuilder {
                 deliverer::start(resources);
             }
             announcer(started).interrupted(&interrupted, now_ms);
-            announcer(started).step(&booted, now_ms);
+            booted.iter().for_each(|step| announcer(started).step(step));
         }
         let scheduler = dispatcher.as_ref().filter(|_| !idle).map(|dispatcher| {
             let announcer = announcer(dispatcher);
             announcer.new_work();
-            let told_by = Arc::clone(&clock);
             let scheduler = Scheduler {
                 store: Arc::clone(&store),
                 clock: Arc::clone(&clock),
                 vigil: Arc::clone(&vigil),
                 gate,
                 wake: Arc::clone(&wake_scheduler),
-                announce: Arc::new(move |step| announcer.step(step, now_ms(&*told_by))),
+                announce: Arc::new(move |step| announcer.step(step)),
             };
             super::start(&store, scheduler);
             wake_scheduler
@@ -349,6 +347,7 @@ impl EngineBuilder {
             secrets,
             dispatcher,
             scheduler,
+            under_way,
         };
         Ok((Engine { inner: Arc::new(inner), limits, caller: None }, feed))
     }
@@ -357,25 +356,50 @@ impl EngineBuilder {
     /// machine has booted since.
     async fn take_over(
         store: &Store,
-        mut lost: HashMap<ExecutionId, Lost>,
+        left: recovery::Left,
         boot_id: Option<String>,
         now_ms: i64,
-    ) -> Result<(Interrupted, Step)> {
-        let take_over = move |tx: Tx<'_>| {
-            instances::insert_if_new(tx, &Instance::new(LOCAL), now_ms)?;
-            let interrupted = recovery::take_over(tx, &mut lost, now_ms)?;
-            let local = instances::served_by(tx, LOCAL)?;
-            let booted = match boot_id {
-                Some(boot_id) => boot(tx, &local, &boot_id, now_ms)?,
-                None => Step::default(),
-            };
-            Ok((interrupted, booted))
-        };
-        let (interrupted, booted) = store.write_once(take_over, |_| {}).await?;
+    ) -> Result<(Interrupted, Vec<Step>)> {
+        store.write(move |tx| instances::insert_if_new(tx, &Instance::new(LOCAL), now_ms)).await?;
+        let interrupted = recovery::take_over(store, left, now_ms).await?;
         let count = interrupted.executions.len();
         if count > 0 {
             tell(|| tracing::warn!(count, "executions were cut off by the end of their engine"));
         }
+        let booted = match boot_id {
+            Some(boot_id) => Self::boot(store, boot_id.into(), now_ms).await?,
+            None => Vec::new(),
+        };
         Ok((interrupted, booted))
+    }
+
+    /// Takes note of the boot that this machine is in, and fires what waited for it, some invocations in each
+    /// commit. An engine that ends in between leaves the rest to the next one.
+    async fn boot(store: &Store, boot_id: Arc<str>, now_ms: i64) -> Result<Vec<Step>> {
+        let mut steps = Vec::new();
+        loop {
+            let boot_id = Arc::clone(&boot_id);
+            let boot = move |tx: Tx<'_>| {
+                let mut step = Step::at(now_ms);
+                let news = instances::booted_since(tx, LOCAL, &boot_id, BOOTS_MAX)?;
+                let mut left = BOOTS_MAX;
+                for id in &news {
+                    let booting = firing::at_boot(tx, id, &boot_id, now_ms, left)?;
+                    left = left.saturating_sub(booting.told);
+                    step.take_boot(booting);
+                    if left == 0 {
+                        break;
+                    }
+                }
+                // Nobody waits for it: it is over before the engine is open.
+                step.begun.clear();
+                Ok((step, news.is_empty()))
+            };
+            let (step, is_over) = store.write(boot).await?;
+            if is_over {
+                return Ok(steps);
+            }
+            steps.push(step);
+        }
     }
 }

@@ -7,7 +7,7 @@ use chrono::DateTime;
 use super::Engine;
 use super::page::{Page, encoding, page_of, text};
 use super::planner::no_executor;
-use super::schedules::boot;
+use crate::clock::now_ms;
 use crate::command::parameters::Arguments;
 use crate::command::preview::{self, PreviewCommand, PreviewCommandResponse, Previewed};
 use crate::command::template::Facts;
@@ -26,10 +26,10 @@ use crate::instance::{
 };
 use crate::invocation::client_token::ClientToken;
 use crate::operation::Operation;
-use crate::scheduler::Step;
+use crate::scheduler::{BOOTS_MAX, Step};
 use crate::store::commands::{Definition, NewCommand};
 use crate::store::selections::AgentNarrow;
-use crate::store::{Listing, Tx, client_tokens, commands, instances, targets};
+use crate::store::{Listing, Tx, client_tokens, commands, firing, instances, targets};
 use crate::tag;
 use crate::wire::{self, Encoded};
 
@@ -65,25 +65,23 @@ impl Engine {
         instance: Instance,
         check: impl Fn(Tx<'_>, &Instance) -> Result<()> + Send + 'static,
     ) -> Result<()> {
-        let now_ms = self.now_ms();
+        let clock = Arc::clone(&self.inner.clock);
         let boot_id = self.inner.boot_id.clone().filter(|_| instance.executor == LOCAL);
         self.write_step(move |tx| {
+            let mut step = Step::at(now_ms(&*clock));
             check(tx, &instance)?;
             let before = instances::find(tx, &instance.instance_id)?;
-            let released = instances::upsert(tx, &instance, now_ms)?;
+            step.released.extend(instances::upsert(tx, &instance, step.at_ms)?);
             let was_local = before.is_some_and(|before| before.instance.executor == LOCAL);
-            let booted = match &boot_id {
-                None => Step::default(),
+            let id = &instance.instance_id;
+            match &boot_id {
+                None => {}
                 Some(boot_id) if was_local => {
-                    boot(tx, std::slice::from_ref(&instance.instance_id), boot_id, now_ms)?
+                    step.take_boot(firing::at_boot(tx, id, boot_id, step.at_ms, BOOTS_MAX)?);
                 }
-                Some(boot_id) => {
-                    targets::rebase(tx, &instance.instance_id, boot_id)?;
-                    Step::default()
-                }
-            };
-            let released = released.into_iter().chain(booted.released).collect();
-            Ok(Step { released, ..booted })
+                Some(boot_id) => targets::rebase(tx, id, boot_id)?,
+            }
+            Ok(step)
         })
         .await
         .map(drop)

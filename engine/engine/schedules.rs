@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::Engine;
+use crate::clock::now_ms;
 use crate::error::{Error, Result, Violation};
 use crate::id::{InstanceId, InvokeId};
 use crate::instance::{AgentStatus, LOCAL};
 use crate::invocation::fire::Fire;
 use crate::operation::Operation;
-use crate::scheduler::{Settling, Step};
+use crate::scheduler::{BOOTS_MAX, Settling, Step, Work};
 use crate::store::{Tx, firing, instances, invocations};
 
 /// The longest boot id, in characters; the kernel's has 36.
@@ -24,12 +25,11 @@ impl Engine {
     /// or has ended.
     pub async fn pause_invocation(&self, invoke_id: &InvokeId) -> Result<()> {
         self.authorize_of(Operation::PauseInvocation, *invoke_id).await?;
-        let (invoke_id, now_ms) = (*invoke_id, self.now_ms());
-        let pause = move |tx: Tx<'_>, invocation| {
+        let pause = move |tx: Tx<'_>, invocation, now_ms| {
             invocations::check_repeats(tx, invocation)?;
             invocations::pause(tx, invocation, now_ms)
         };
-        self.settle_then(invoke_id, false, pause, |()| {}).await
+        self.settle_then(*invoke_id, false, pause, |(), _| {}).await
     }
 
     /// Lets a paused invocation fire again, from its next nominal time on. What passed in the
@@ -41,11 +41,11 @@ impl Engine {
     pub async fn resume_invocation(&self, invoke_id: &InvokeId) -> Result<()> {
         self.authorize_of(Operation::ResumeInvocation, *invoke_id).await?;
         let wake = self.inner.scheduler.clone();
-        let resume = move |tx: Tx<'_>, invocation| {
+        let resume = move |tx: Tx<'_>, invocation, _| {
             invocations::check_repeats(tx, invocation)?;
             invocations::resume(tx, invocation)
         };
-        let wake = move |(): &()| {
+        let wake = move |(): &(), _| {
             if let Some(wake) = &wake {
                 wake.notify_one();
             }
@@ -62,11 +62,12 @@ impl Engine {
     pub async fn run_now(&self, invoke_id: &InvokeId) -> Result<Fire> {
         self.authorize_of(Operation::RunNow, *invoke_id).await?;
         self.check_takes_work()?;
-        let (invoke_id, now_ms) = (*invoke_id, self.now_ms());
+        let (invoke_id, clock) = (*invoke_id, Arc::clone(&self.inner.clock));
         let fire = move |tx: Tx<'_>| {
+            let now_ms = now_ms(&*clock);
             let invocation = invocations::find(tx, invoke_id)?;
             let overlap = invocations::check_repeats(tx, invocation)?;
-            let mut step = Step::default();
+            let mut step = Step::at(now_ms);
             step.take_in(invoke_id, firing::on_request(tx, invocation, overlap, now_ms)?);
             Ok(step)
         };
@@ -105,26 +106,39 @@ impl Engine {
             )));
         }
         self.authorize_on(Operation::ReportInstance, &instance_id).await?;
-        let (now_ms, ending) = (self.now_ms(), Arc::clone(self.inner.ending()));
-        let op = move |tx: Tx<'_>| {
-            let target = instances::find(tx, &instance_id)?;
-            if target.is_some_and(|target| target.instance.executor == LOCAL) {
-                return Err(Error::invalid(Violation::new(
-                    "InvalidInstance.NotMatch",
-                    400,
-                    "InstanceId",
-                    format!("`{instance_id}` is this machine, whose boots are known"),
-                )));
+        loop {
+            let (clock, ending) = (Arc::clone(&self.inner.clock), Arc::clone(self.inner.ending()));
+            let (instance_id, boot_id) = (instance_id.clone(), boot_id.clone());
+            let op = move |tx: Tx<'_>| {
+                let now_ms = now_ms(&*clock);
+                let target = instances::find(tx, &instance_id)?;
+                if target.is_some_and(|target| target.instance.executor == LOCAL) {
+                    return Err(Error::invalid(Violation::new(
+                        "InvalidInstance.NotMatch",
+                        400,
+                        "InstanceId",
+                        format!("`{instance_id}` is this machine, whose boots are known"),
+                    )));
+                }
+                instances::set_seen(tx, &instance_id, AgentStatus::Online, now_ms)?;
+                let mut step = Step::at(now_ms);
+                step.take_boot(firing::at_boot(tx, &instance_id, &boot_id, now_ms, BOOTS_MAX)?);
+                // The next engine is told of the boot again, and fires what waits for it.
+                if !step.fires.is_empty() && ending.is_closing() {
+                    return Err(Error::ShuttingDown);
+                }
+                Ok(step)
+            };
+            let step = self.write_step(op).await?;
+            // An earlier boot comes first.
+            if step.more {
+                continue;
             }
-            instances::set_seen(tx, &instance_id, AgentStatus::Online, now_ms)?;
-            let step = boot(tx, std::slice::from_ref(&instance_id), &boot_id, now_ms)?;
-            // The next engine is told of the boot again, and fires what waits for it.
-            if !step.fires.is_empty() && ending.is_closing() {
-                return Err(Error::ShuttingDown);
-            }
-            Ok(step)
-        };
-        self.write_step(op).await.map(drop)
+            return match step.begun.last() {
+                Some(work) => self.see_through(*work).await,
+                None => Ok(()),
+            };
+        }
     }
 
     /// Takes note that the host has heard of an instance just now, and whether its agent is up: one
@@ -141,23 +155,25 @@ impl Engine {
 
     /// Deals with the nominal times of an invocation up to now and does something to it after them,
     /// in one commit unless there are very many. If that is refused, they have been dealt with all
-    /// the same: they may be why. What refuses must do so before it writes.
+    /// the same: they may be why. What refuses must do so before it writes. Both are told the time of the
+    /// transaction.
     pub(super) async fn settle_then<T: Send + 'static>(
         &self,
         invoke_id: InvokeId,
         ends: bool,
-        op: impl Fn(Tx<'_>, i64) -> Result<T> + Clone + Send + 'static,
-        then: impl Fn(&T) + Clone + Send + 'static,
+        op: impl Fn(Tx<'_>, i64, i64) -> Result<T> + Clone + Send + 'static,
+        then: impl Fn(&T, i64) + Clone + Send + 'static,
     ) -> Result<T> {
         // Without a scheduler there is nobody to run what is due.
         let settling = Settling { fires: self.inner.scheduler.is_some(), ends };
         loop {
             let (op, then) = (op.clone(), then.clone());
-            let (announcer, watchful) = (self.announcer(), self.inner.vigil.look());
+            let (announcer, vigil) = (self.announcer(), Arc::clone(&self.inner.vigil));
             let write = move |tx: Tx<'_>| {
+                let watchful = vigil.look();
                 let invocation = invocations::find(tx, invoke_id)?;
                 let step = Step::settle(tx, invocation, watchful, settling)?;
-                let done = match (!step.more).then(|| op(tx, invocation)).transpose() {
+                let done = match (!step.more).then(|| op(tx, invocation, step.at_ms)).transpose() {
                     Err(refusal @ (Error::Invalid(_) | Error::Conflict { .. })) => {
                         Some(Err(refusal))
                     }
@@ -166,9 +182,9 @@ impl Engine {
                 Ok((step, done))
             };
             let announce = move |(step, done): &mut (Step, Option<Result<T>>)| {
-                announcer.step(step, watchful.now.timestamp_millis());
+                announcer.step(step);
                 if let Some(Ok(done)) = done {
-                    then(done);
+                    then(done, step.at_ms);
                 }
             };
             if let (_, Some(done)) = self.write_first(write, announce).await? {
@@ -182,23 +198,37 @@ impl Engine {
         &self,
         op: impl FnMut(Tx<'_>) -> Result<Step> + Send + 'static,
     ) -> Result<Step> {
-        let (announcer, now_ms) = (self.announcer(), self.now_ms());
-        self.write_then(op, move |step| announcer.step(step, now_ms)).await
+        let announcer = self.announcer();
+        self.write_then(op, move |step| announcer.step(step)).await
     }
-}
 
-/// Takes note that instances are in this boot, and fires what waited for it.
-pub(super) fn boot(
-    tx: Tx<'_>,
-    instances: &[InstanceId],
-    boot_id: &str,
-    now_ms: i64,
-) -> Result<Step> {
-    let mut step = Step::default();
-    for instance in instances {
-        for (invoke_id, fired) in firing::at_boot(tx, instance, boot_id, now_ms)? {
-            step.take_in(invoke_id, fired);
+    /// Waits until something that is on record has been carried out. Who carries it out is the scheduler; without one
+    /// that is done here. Whoever goes away meanwhile leaves the rest to the scheduler, or to that of the next engine.
+    pub(super) async fn see_through(&self, work: Work) -> Result<()> {
+        let (under_way, ending) = (&self.inner.under_way, self.inner.ending());
+        while !under_way.is_over(work) {
+            if self.inner.scheduler.is_some() && !ending.is_closing() {
+                tokio::select! {
+                    () = under_way.over(work) => return Ok(()),
+                    () = ending.closing() => {}
+                }
+            }
+            // Nothing new is to be executed here.
+            if ending.is_closing() && matches!(work, Work::Boot(_)) {
+                return Ok(());
+            }
+            let clock = Arc::clone(&self.inner.clock);
+            let carry_on = move |tx: Tx<'_>| {
+                let mut step = Step::at(now_ms(&*clock));
+                step.carry_on(tx, step.at_ms)?;
+                Ok(step)
+            };
+            match self.write_step(carry_on).await {
+                // It is on disk, and in effect.
+                Err(Error::ShuttingDown | Error::Ended(_)) => return Ok(()),
+                step => drop(step?),
+            }
         }
+        Ok(())
     }
-    Ok(step)
 }

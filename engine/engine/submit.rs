@@ -25,6 +25,7 @@ use crate::invocation::{
 };
 use crate::operation::Operation;
 use crate::panics::{Contained, tell};
+use crate::scheduler::Work;
 use crate::secret::{NO_STORE, SecretRequest};
 use crate::store::claims::ClaimedAtOnce;
 use crate::store::commands::Definition;
@@ -297,6 +298,10 @@ impl Engine {
     /// Stops an invocation: what waits is cancelled, what runs is asked to end, and nothing fires
     /// any more. When this returns, the request is on disk; [`wait`](Engine::wait) for the end.
     ///
+    /// The first commit takes effect on all of the invocation: after it nothing of that starts. Where there are more
+    /// executions than a commit takes, later commits cancel the others; the engine sees to that also if this future
+    /// is dropped, and so does the next engine if this one ends.
+    ///
     /// # Errors
     ///
     /// [`Error::Invalid`] if there is no such invocation, or it has no such target.
@@ -310,18 +315,16 @@ impl Engine {
         let instance_ids = Arc::new(request.instance_ids);
         let ends = instance_ids.is_empty();
         let order = Arc::new(StopOrder::request(self.caller.clone(), request.reason));
-        let mut after = Some(0);
-        while let Some(last) = after {
-            let (now_ms, announcer) = (self.now_ms(), self.announcer());
-            let only = Arc::clone(&instance_ids);
-            let (stored, told) = (Arc::clone(&order), Arc::clone(&order));
-            let stop = move |tx: Tx<'_>, invocation| {
-                stop::invocation(tx, invocation, &only, last, &stored, now_ms)
-            };
-            let announce = move |stopped: &Stopped| {
-                announcer.stopped(invoke_id, stopped, &told, now_ms);
-            };
-            after = self.settle_then(invoke_id, ends, stop, announce).await?.more_after;
+        let (told, announcer) = (Arc::clone(&order), self.announcer());
+        let stop = move |tx: Tx<'_>, invocation, now_ms| {
+            stop::invocation(tx, invocation, &instance_ids, &order, now_ms, stop::SLICE)
+        };
+        let announce = move |stopped: &Stopped, now_ms| {
+            announcer.stopped(invoke_id, stopped, &told, now_ms);
+        };
+        let stopped = self.settle_then(invoke_id, ends, stop, announce).await?;
+        if let Some(left) = stopped.left {
+            self.see_through(Work::Stop(left)).await?;
         }
         Ok(StopInvocationResponse { request_id: wire::request_id() })
     }

@@ -74,8 +74,8 @@ macro_rules! invocation_request {
             #[serde(skip_serializing_if = "Given::is_default")]
             pub repeat_mode: Given<RepeatMode>,
             /// The schedule to run on: `rate(5m)`, `at(2030-01-01 08:00:00)` or `0 30 2 * * ?`, the
-            /// latter two with a time zone if you like. A cron expression without one follows each
-            /// instance's own.
+            /// latter two with a time zone if you like. A cron expression without one follows the zone that
+            /// each instance has when the request is made.
             #[serde(skip_serializing_if = "Option::is_none")]
             pub frequency: Option<String>,
             /// What a fire does where the execution before it has not ended.

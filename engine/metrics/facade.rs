@@ -59,6 +59,7 @@ impl Measured {
     const ALL: [Self; Self::KINDS] = [
         Self::Commit,
         Self::WritesPerCommit,
+        Self::RowsPerCommit,
         Self::Queue,
         Self::StartDelay,
         Self::Run,
@@ -69,6 +70,7 @@ impl Measured {
         match self {
             Self::Commit => "adjutant_commit_seconds",
             Self::WritesPerCommit => "adjutant_writes_per_commit",
+            Self::RowsPerCommit => "adjutant_rows_per_commit",
             Self::Queue => "adjutant_queue_seconds",
             Self::StartDelay => "adjutant_start_delay_seconds",
             Self::Run => "adjutant_run_seconds",
@@ -78,7 +80,7 @@ impl Measured {
 
     fn unit(self) -> Unit {
         match self {
-            Self::WritesPerCommit => Unit::Count,
+            Self::WritesPerCommit | Self::RowsPerCommit => Unit::Count,
             _ => Unit::Seconds,
         }
     }
@@ -87,6 +89,7 @@ impl Measured {
         match self {
             Self::Commit => "How long it took to bring a commit to disk",
             Self::WritesPerCommit => "Writes that shared a commit",
+            Self::RowsPerCommit => "Rows that a commit has changed",
             Self::Queue => "From a fire, or a request, to the claim of each first attempt",
             Self::StartDelay => "From the commit of a claim until its executor was called",
             Self::Run => "How long executors worked",

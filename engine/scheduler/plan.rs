@@ -19,11 +19,18 @@ pub(super) struct Budget {
     pub times: u64,
     /// Fires to store.
     pub fires: usize,
+    /// Executions of these fires, and others that they stop: the last fire may come to more than is left.
+    pub executions: usize,
 }
 
 impl Budget {
     pub(super) fn is_spent(&self) -> bool {
-        self.times == 0 || self.fires == 0
+        self.times == 0 || self.fires == 0 || self.executions == 0
+    }
+
+    /// Takes note of executions.
+    pub(super) fn spend(&mut self, executions: usize) {
+        self.executions = self.executions.saturating_sub(executions);
     }
 }
 
@@ -39,8 +46,8 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Of the times that have passed, the last is met if it is not too late for that; of the others,
-    /// as many run as the policy says. Oldest first, as far as the budget goes.
-    pub(super) fn for_due(timer: &Timer, now_ms: i64, budget: &mut Budget) -> Self {
+    /// as many run as the policy says, each on so many targets. Oldest first, as far as the budget goes.
+    pub(super) fn for_due(timer: &Timer, targets: usize, now_ms: i64, budget: &mut Budget) -> Self {
         let Some(times) = Times::of(timer) else { return Self::NOTHING };
         let until_ms = now_ms.saturating_sub(timer.delay_ms);
         let runs_max = timer.missed.runs_max();
@@ -54,8 +61,10 @@ impl Plan {
         let mut met = Vec::new();
         while let Some(at_ms) = next_ms.filter(|at_ms| *at_ms >= runs_from_ms && *at_ms <= until_ms)
             && budget.fires > 0
+            && budget.executions > 0
         {
             budget.fires -= 1;
+            budget.spend(targets);
             met.push(at_ms);
             next_ms = times.after(at_ms);
         }
@@ -168,7 +177,8 @@ mod tests {
     }
 
     fn whole(timer: &Timer, now_ms: i64) -> Plan {
-        Plan::for_due(timer, now_ms, &mut Budget { times: u64::MAX, fires: usize::MAX })
+        let (fires, executions) = (usize::MAX, usize::MAX);
+        Plan::for_due(timer, 1, now_ms, &mut Budget { times: u64::MAX, fires, executions })
     }
 
     #[test]
@@ -202,12 +212,14 @@ mod tests {
 
     #[test]
     fn steps_within_a_budget_come_to_what_one_without_does() {
-        let check = |schedule, missed, now_ms, times, fires| {
+        let check = |schedule, missed, now_ms, (times, fires, executions)| {
             let whole = whole(&timer(schedule, 10 * MINUTE, missed), now_ms);
             let mut left = timer(schedule, 10 * MINUTE, missed);
             let (mut count, mut runs, mut steps) = (0, Vec::new(), 0);
             while left.is_due(now_ms) {
-                let plan = Plan::for_due(&left, now_ms, &mut Budget { times, fires });
+                let mut budget = Budget { times, fires, executions };
+                let plan = Plan::for_due(&left, 10, now_ms, &mut budget);
+                assert!(plan.runs.len() * 10 < executions + 10, "{} fires", plan.runs.len());
                 count += plan.passed.map_or(0, |stretch| stretch.count);
                 runs.extend(plan.runs);
                 left.next_fire_at_ms = plan.next_ms;
@@ -220,8 +232,8 @@ mod tests {
         let week = 7 * 24 * 60 * MINUTE;
         for missed in [MissedPolicy::Skip, MissedPolicy::Latest, MissedPolicy::All(100)] {
             for schedule in ["rate(7m)", "0 */10 * * * ?", "0 0 9 ? * MON-FRI"] {
-                for (times, fires) in [(1, 1), (7, 3), (100, 1_000)] {
-                    check(schedule, missed, week + 12_345, times, fires);
+                for budget in [(1, 1, 1), (7, 3, 25), (100, 1_000, 10_000), (100, 1_000, 15)] {
+                    check(schedule, missed, week + 12_345, budget);
                 }
             }
         }

@@ -2,7 +2,7 @@
 //! move on to their next nominal time in the same commit.
 
 use crate::error::{Error, Result};
-use crate::execution::StopReason;
+use crate::execution::{StopOrder, StopReason};
 use crate::gate::WaveDecision;
 use crate::id::InvokeId;
 use crate::invocation::fire::{Fire, FireDisposition, PAUSED};
@@ -10,11 +10,11 @@ use crate::panics::tell;
 use crate::store::claims::{self, Released};
 use crate::store::executions::FinishedInvocations;
 use crate::store::fires;
-use crate::store::firing::{self, Fired};
-use crate::store::stop::Stopped;
+use crate::store::firing::{self, Booting, Fired};
+use crate::store::stop::{self, CarriedOn, Stopped};
 use crate::store::timers::{self, Found, Timer};
 use crate::store::waves::{self, DueWave};
-use crate::store::{self, Tx, deadlines, invocations};
+use crate::store::{self, Tx, deadlines, instances, invocations, targets};
 
 use super::plan::{Budget, LATE_MS_MAX, Plan};
 use super::vigil::Watchful;
@@ -23,6 +23,10 @@ use super::vigil::Watchful;
 const TIMERS_MAX: usize = 512;
 const FIRES_MAX: usize = 1_024;
 const TIMES_MAX: u64 = 50_000;
+/// Executions in one commit that timers lead to, beside those of the last fire.
+const EXECUTIONS_MAX: usize = 2_048;
+/// Invocations in one commit that are told of a boot.
+pub(crate) const BOOTS_MAX: usize = 512;
 /// Executions that are tried again in one commit.
 const RETRIES_MAX: usize = 1_024;
 /// Fires with waves or deadlines that are dealt with in one commit.
@@ -35,10 +39,12 @@ const STOPPED: &str = "the invocation was stopped before its delay was over";
 /// What came of a step.
 #[derive(Debug, Default)]
 pub(crate) struct Step {
+    /// When its transaction was.
+    pub at_ms: i64,
     /// What became of nominal times, in order.
     pub fires: Vec<(InvokeId, Fire)>,
-    /// Executions that had to make room for later ones, or whose time was over.
-    pub stopped: Vec<(InvokeId, StopReason, Stopped)>,
+    /// Executions that had to make room for later ones, whose time was over, or that somebody stopped.
+    pub stopped: Vec<(InvokeId, StopOrder, Stopped)>,
     pub finished: FinishedInvocations,
     /// What may be claimed now: it is tried again, or has been let loose.
     pub released: Vec<Released>,
@@ -46,10 +52,23 @@ pub(crate) struct Step {
     pub wave: Option<DueWave>,
     /// How late the timers were that fired.
     pub late_ms: Vec<i64>,
+    /// What is on record, and goes on in later commits.
+    pub begun: Vec<Work>,
+    /// What of that has come to its end.
+    pub done: Vec<Work>,
     /// Whether there is more to do at once.
     pub more: bool,
     /// When the next timer is due, or the next attempt of an execution.
     pub next_due_ms: Option<i64>,
+}
+
+/// Something that takes several commits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Work {
+    /// An order to stop, by its row.
+    Stop(i64),
+    /// The boot of an instance, by its row.
+    Boot(i64),
 }
 
 /// Who decides about waves.
@@ -79,11 +98,15 @@ struct Passing<'a> {
 }
 
 impl Step {
+    pub(crate) fn at(now_ms: i64) -> Self {
+        Self { at_ms: now_ms, ..Self::default() }
+    }
+
     /// Fires what is due and tries again what is, those first that have waited longest.
     pub(super) fn fire_due(tx: Tx<'_>, watchful: Watchful, gate: Gate) -> Result<Self> {
         let now_ms = watchful.now.timestamp_millis();
         let due = timers::due(tx, now_ms, TIMERS_MAX)?;
-        let mut step = Self { more: due.len() == TIMERS_MAX, ..Self::default() };
+        let mut step = Self { more: due.len() == TIMERS_MAX, ..Self::at(now_ms) };
         step.deal_with(tx, due, now_ms, |step, timer, budget| {
             step.fire(tx, timer, watchful, budget)
         })?;
@@ -91,6 +114,7 @@ impl Step {
         step.more |= retried.len() == RETRIES_MAX;
         step.released.extend(retried);
         step.keep_deadlines(tx, now_ms)?;
+        step.carry_on(tx, now_ms)?;
         let next_wave_ms = step.let_waves_loose(tx, gate, now_ms)?;
         let next_due = [
             timers::next_due_ms(tx)?,
@@ -102,27 +126,75 @@ impl Step {
         Ok(step)
     }
 
-    /// Ends what has not started, or not ended, in time.
+    /// Ends what has not started, or not ended, in time: at once as much as one commit takes.
     fn keep_deadlines(&mut self, tx: Tx<'_>, now_ms: i64) -> Result<()> {
+        let mut left = stop::SLICE;
         let late = deadlines::late_to_start(tx, now_ms, LATE_MAX)?;
         self.more |= !late.is_empty();
         for (fire, invoke_id) in late {
-            let expired = deal_apart(tx, fire, || deadlines::expire(tx, fire, now_ms))?;
-            self.take_down(invoke_id, expired.unwrap_or_default());
+            let expired = deal_apart(tx, fire, || deadlines::expire(tx, fire, now_ms, left))?;
+            left = self.take_down(invoke_id, expired, left);
         }
         let late = deadlines::late_to_end(tx, now_ms, LATE_MAX)?;
         self.more |= !late.is_empty();
         for (fire, invoke_id) in late {
-            let ended = deal_apart(tx, fire, || deadlines::end(tx, fire, now_ms))?;
-            self.take_down(invoke_id, ended.unwrap_or_default());
+            let ended = deal_apart(tx, fire, || deadlines::end(tx, fire, now_ms, left))?;
+            left = self.take_down(invoke_id, ended, left);
         }
         Ok(())
     }
 
-    fn take_down(&mut self, invoke_id: InvokeId, stopped: Stopped) {
-        if !stopped.is_empty() || !stopped.released.is_empty() {
-            self.stopped.push((invoke_id, StopReason::Deadline, stopped));
+    /// Takes in what a deadline led to; how much this commit takes beside it.
+    fn take_down(&mut self, invoke_id: InvokeId, stopped: Option<Stopped>, left: usize) -> usize {
+        let Some(stopped) = stopped.filter(|stopped| !stopped.is_empty()) else { return left };
+        let left = left.saturating_sub(stopped.count());
+        self.stopped.push((invoke_id, StopReason::Deadline.into(), stopped));
+        left
+    }
+
+    /// Goes on with what has been begun in earlier commits: stops, and boots.
+    pub(crate) fn carry_on(&mut self, tx: Tx<'_>, now_ms: i64) -> Result<()> {
+        match store::apart(tx, || stop::carry_on(tx, now_ms, stop::SLICE)) {
+            Err(error) if error.is_of_a_record() => {
+                tell(|| tracing::error!(%error, "a stop is given up: its executions do not start"));
+                self.done.extend(stop::give_up(tx)?.map(Work::Stop));
+            }
+            carried_on => {
+                if let Some(CarriedOn { stop, invoke_id, order, stopped, has_more }) = carried_on? {
+                    self.stopped.push((invoke_id, order, stopped));
+                    self.done.extend((!has_more).then_some(Work::Stop(stop)));
+                }
+            }
         }
+        if let Some(of) = instances::booting(tx)? {
+            let boot = || firing::at_boot(tx, &of.id, &of.boot_id, now_ms, BOOTS_MAX);
+            match store::apart(tx, boot) {
+                Err(error) if error.is_of_a_record() => {
+                    tell(
+                        || tracing::error!(%error, instance = %of.id, "what waits for a boot is not told of it"),
+                    );
+                    firing::give_up_boot(tx, of.row)?;
+                    self.done.push(Work::Boot(of.row));
+                }
+                booting => {
+                    let booting = booting?;
+                    self.done.extend((!booting.has_more).then_some(Work::Boot(of.row)));
+                    self.take_boot(booting);
+                }
+            }
+        }
+        self.more |= stop::any_left(tx)? || instances::booting(tx)?.is_some();
+        Ok(())
+    }
+
+    /// Takes in how far a boot has been dealt with.
+    pub(crate) fn take_boot(&mut self, booting: Booting) {
+        for (invoke_id, fired) in booting.fired {
+            self.take_in(invoke_id, fired);
+        }
+        // What waits for an earlier boot is told of that first, before this one is on record.
+        self.more |= !booting.is_noted;
+        self.begun.extend(booting.has_more.then_some(Work::Boot(booting.instance)));
     }
 
     /// Lets waves loose that are due, or finds one to be decided about; when the next is due.
@@ -156,7 +228,7 @@ impl Step {
         decision: &WaveDecision,
         now_ms: i64,
     ) -> Result<Self> {
-        let mut step = Self::default();
+        let mut step = Self::at(now_ms);
         match decision {
             WaveDecision::Proceed => step.open(tx, due, now_ms)?,
             WaveDecision::Wait(time) => {
@@ -165,7 +237,7 @@ impl Step {
             }
             WaveDecision::Halt(why) => {
                 let halted = waves::halt(tx, due, why, now_ms)?;
-                step.stopped.push((due.invoke_id, StopReason::Gate, halted));
+                step.stopped.push((due.invoke_id, StopReason::Gate.into(), halted));
             }
         }
         Ok(step)
@@ -180,7 +252,7 @@ impl Step {
         settling: Settling,
     ) -> Result<Self> {
         let now_ms = watchful.now.timestamp_millis();
-        let mut step = Self::default();
+        let mut step = Self::at(now_ms);
         let mut found = timers::of_invocation(tx, invocation)?;
         found.retain(|found| found.timer.as_ref().map_or(true, |timer| timer.is_nominal(now_ms)));
         let paused = invocations::standing_of(tx, invocation)?.paused.is_some();
@@ -220,7 +292,7 @@ impl Step {
         now_ms: i64,
         mut deal: impl FnMut(&mut Self, &Timer, &mut Budget) -> Result<()>,
     ) -> Result<()> {
-        let mut budget = Budget { times: TIMES_MAX, fires: FIRES_MAX };
+        let mut budget = Budget { times: TIMES_MAX, fires: FIRES_MAX, executions: EXECUTIONS_MAX };
         for Found { id, invocation, invoke_id, timer } in found {
             if budget.is_spent() {
                 break;
@@ -257,9 +329,11 @@ impl Step {
             || tracing::error!(%error, %invoke_id, "a schedule ends, for its timer cannot be dealt with"),
         );
         let why = format!("its schedule ends here, for it cannot be carried out: {error}");
-        self.fires.extend(fires::give_up(tx, timer, &why, now_ms)?.map(|fire| (invoke_id, fire)));
+        let told = even_if_unreadable(tx, || fires::give_up(tx, timer, &why, now_ms))?;
+        self.fires.extend(told.flatten().map(|fire| (invoke_id, fire)));
         timers::end(tx, timer)?;
-        self.finished.extend(invocations::finish_if_done(tx, invocation, now_ms)?);
+        let finish = || invocations::finish_if_done(tx, invocation, now_ms);
+        self.finished.extend(even_if_unreadable(tx, finish)?.flatten());
         Ok(())
     }
 
@@ -272,7 +346,9 @@ impl Step {
         budget: &mut Budget,
     ) -> Result<()> {
         let now_ms = watchful.now.timestamp_millis();
-        let Plan { passed, runs, mut next_ms } = Plan::for_due(timer, now_ms, budget);
+        let targets = targets::of_timer(tx, timer.invocation, timer.id)?;
+        let Plan { passed, runs, mut next_ms } =
+            Plan::for_due(timer, targets.len(), now_ms, budget);
         if let Some(stretch) = passed {
             let reason = watchful.absence(stretch.from_ms + timer.delay_ms).to_string();
             let missed = FireDisposition::Missed;
@@ -285,7 +361,8 @@ impl Step {
         let mut fires_left = timer.fires_left;
         for at_ms in runs {
             let late = catching_up || until_ms - at_ms > LATE_MS_MAX;
-            let fired = firing::by_timer(tx, timer, at_ms, late, now_ms)?;
+            let fired = firing::by_timer(tx, timer, &targets, at_ms, late, now_ms)?;
+            budget.spend(fired.stopped.count());
             if let Some(left) = fires_left.as_mut().filter(|_| fired.is_start()) {
                 *left = left.saturating_sub(1);
             }
@@ -330,8 +407,19 @@ impl Step {
     pub(crate) fn take_in(&mut self, invoke_id: InvokeId, fired: Fired) {
         self.fires.push((invoke_id, fired.fire));
         if !fired.stopped.is_empty() {
-            self.stopped.push((invoke_id, StopReason::Replaced, fired.stopped));
+            self.stopped.push((invoke_id, StopReason::Replaced.into(), fired.stopped));
         }
+    }
+}
+
+/// Does something that is left out if a record that it needs cannot be understood.
+fn even_if_unreadable<T>(tx: Tx<'_>, act: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+    match store::apart(tx, act) {
+        Err(error) if error.is_of_a_record() => {
+            tell(|| tracing::error!(%error, "what follows from the end of a schedule is left out"));
+            Ok(None)
+        }
+        done => done.map(Some),
     }
 }
 

@@ -1,19 +1,20 @@
 //! Table `executions`: who may be claimed, and is; who waits for another on an instance or of an
 //! invocation, and lets the next go on.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rusqlite::{OptionalExtension, Row};
 
 use crate::error::{Error, Result};
-use crate::id::{ExecutionId, InstanceId};
+use crate::id::ExecutionId;
 use crate::invocation::rate_control::PRIORITY_MAX;
 use crate::metrics::{Counted, tally};
 use crate::status::{Cause, ExecutionStatus};
 
 use super::executions::{self, SoleFire, expect_one};
 use super::instances::{self, Target};
-use super::{Tx, fires};
+use super::stop::NOT_STOPPED;
+use super::{Tx, fires, stop};
 
 /// An execution that has just been claimed.
 #[derive(Debug)]
@@ -95,12 +96,19 @@ pub(crate) fn claim(
     mut admit: impl FnMut(&Claimed) -> bool,
 ) -> Result<ClaimedFrom> {
     let open_until = if of.has_waves { fires::open_until(tx, of.fire)? } else { None };
-    let mut query = tx.prepare_cached(
-        "SELECT e.id, e.attempt, e.instance FROM executions e INDEXED BY executions_by_fire
-         WHERE e.fire = ?1 AND e.instance > ?2 AND e.instance <= ?3 AND e.status = 'Pending'
-             AND e.awaits_instance IS NULL AND (e.attempt > 1 OR (e.id <= ?5 AND NOT ?6))
-         ORDER BY e.instance LIMIT ?4",
-    )?;
+    let may_be_stopped = stop::may_hold(tx, of.fire)?;
+    static SQL: LazyLock<[String; 2]> = LazyLock::new(|| {
+        ["TRUE", NOT_STOPPED].map(|is_so| {
+            format!(
+                "SELECT e.id, e.attempt, e.instance FROM executions e INDEXED BY executions_by_fire
+                 WHERE e.fire = ?1 AND e.instance > ?2 AND e.instance <= ?3 AND e.status = 'Pending'
+                     AND e.awaits_instance IS NULL AND (e.attempt > 1 OR (e.id <= ?5 AND NOT ?6))
+                     AND {is_so}
+                 ORDER BY e.instance LIMIT ?4"
+            )
+        })
+    });
+    let mut query = tx.prepare_cached(&SQL[usize::from(may_be_stopped)])?;
     let open_until = open_until.unwrap_or(i64::MAX);
     let limit = of.max as i64 + 1;
     let bounds = (of.fire, of.after, of.until, limit, open_until, of.is_late);
@@ -126,7 +134,8 @@ pub(crate) fn claim(
     let (claimed, held): (Vec<_>, Vec<_>) = found.into_iter().partition(&mut admit);
     let running = Cause::Claimed.target();
     let (running, room) = (running.as_str(), executions::room(running));
-    let all = held.is_empty() && unreadable.is_empty() && !of.has_waves && !of.is_late;
+    let all =
+        held.is_empty() && unreadable.is_empty() && !of.has_waves && !of.is_late && !may_be_stopped;
     if let (Some(last), true) = (claimed.last(), all) {
         let changed = tx
             .prepare_cached(
@@ -180,10 +189,11 @@ pub(crate) struct Awaiting {
 /// Returns the next execution that waits for a place on an instance.
 pub(crate) fn next_awaiting(tx: Tx<'_>, instance: i64) -> Result<Option<Awaiting>> {
     let next = tx
-        .prepare_cached(
-            "SELECT id, attempt, fire, awaits_instance FROM executions INDEXED BY executions_awaiting
-             WHERE awaits_instance IS NOT NULL AND instance = ?1 ORDER BY awaits_instance, id LIMIT 1",
-        )?
+        .prepare_cached(&format!(
+            "SELECT e.id, e.attempt, e.fire, e.awaits_instance FROM executions e INDEXED BY executions_awaiting
+             WHERE e.awaits_instance IS NOT NULL AND e.instance = ?1 AND {NOT_STOPPED}
+             ORDER BY e.awaits_instance, e.id LIMIT 1"
+        ))?
         .query_row([instance], |row| {
             Ok((ExecutionId(row.get(0)?), row.get(1)?, row.get(2)?, row.get(3)?))
         })
@@ -244,11 +254,9 @@ impl Released {
 }
 
 /// An execution that has ended before it started.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct EndedEarly {
     pub id: ExecutionId,
-    pub instance: i64,
-    pub instance_id: InstanceId,
     /// It did not wait for another of its invocation; others may have waited for it.
     pub was_next: bool,
 }
@@ -268,19 +276,21 @@ pub(super) fn release_behind(tx: Tx<'_>, fire: i64, ended: &[EndedEarly]) -> Res
     Ok(released)
 }
 
-/// Lets all executions be claimed that wait for the end of one on their instance: the dispatcher will see
-/// how many run there.
-pub(crate) fn admit_all(tx: Tx<'_>) -> Result<()> {
-    tx.prepare_cached(
-        "UPDATE executions SET awaits_instance = NULL, room = ?1 WHERE id IN (
-             SELECT id FROM executions INDEXED BY executions_awaiting WHERE awaits_instance IS NOT NULL)",
-    )?
-    .execute([executions::room(ExecutionStatus::Pending)])?;
-    Ok(())
+/// Lets up to `max` executions be claimed that wait for the end of one on their instance, whichever that is: the
+/// dispatcher will see how many run there. How many there were.
+pub(crate) fn admit_all(tx: Tx<'_>, max: usize) -> Result<usize> {
+    let admitted = tx
+        .prepare_cached(
+            "UPDATE executions SET awaits_instance = NULL, room = ?1 WHERE id IN (
+                 SELECT id FROM executions INDEXED BY executions_awaiting
+                 WHERE awaits_instance IS NOT NULL LIMIT ?2)",
+        )?
+        .execute((executions::room(ExecutionStatus::Pending), max as i64))?;
+    Ok(admitted)
 }
 
 /// Lets up to `max` executions be claimed whose time to be tried again has come, those first that
-/// have waited longest.
+/// have waited longest. A claim leaves out those of them that an order to stop is about.
 pub(crate) fn release_due(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<Released>> {
     let mut update = tx.prepare_cached(
         "UPDATE executions SET status = ?3, retry_at_ms = NULL WHERE status = 'Scheduled' AND id IN (
@@ -307,18 +317,18 @@ pub(crate) fn next_retry_ms(tx: Tx<'_>) -> Result<Option<i64>> {
 /// Lets the execution that waited for the end of this one be claimed.
 pub(super) fn release(tx: Tx<'_>, ended: ExecutionId) -> Result<Option<Released>> {
     let released = tx
-        .prepare_cached(
+        .prepare_cached(&format!(
             "UPDATE executions SET status = ?2 WHERE status = 'Scheduled' AND id = (
-                 SELECT w.id FROM executions e JOIN fires f ON f.id = e.fire
+                 SELECT e.id FROM executions o JOIN fires f ON f.id = o.fire
                      CROSS JOIN fires wf INDEXED BY fires_unfinished_by_invocation
-                     CROSS JOIN executions w INDEXED BY executions_by_fire
-                 WHERE e.id = ?1 AND wf.invocation = f.invocation AND wf.unfinished > 0
-                     AND w.fire = wf.id AND w.instance = e.instance AND w.status = 'Scheduled'
-                     AND w.retry_at_ms IS NULL
+                     CROSS JOIN executions e INDEXED BY executions_by_fire
+                 WHERE o.id = ?1 AND wf.invocation = f.invocation AND wf.unfinished > 0
+                     AND e.fire = wf.id AND e.instance = o.instance AND e.status = 'Scheduled'
+                     AND e.retry_at_ms IS NULL AND {NOT_STOPPED}
                  ORDER BY wf.id LIMIT 1)
              RETURNING fire, instance, (SELECT f.priority FROM fires f WHERE f.id = fire),
-                 (SELECT f.dealt_at_ms FROM fires f WHERE f.id = fire)",
-        )?
+                 (SELECT f.dealt_at_ms FROM fires f WHERE f.id = fire)"
+        ))?
         .query_row((ended.0, Cause::Released.target().as_str()), read_released)
         .optional()?;
     Ok(released)

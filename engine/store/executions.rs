@@ -17,9 +17,10 @@ use crate::output::{Delivery, Output};
 use crate::panics::tell;
 use crate::status::{Cause, Ends, ExecutionStatus, InvocationStatus};
 
-use super::claims::{self, Claimed, Released};
+use super::claims::{self, Claimed, EndedEarly, Released};
 use super::commands::read_json;
 use super::fires::FireLimits;
+use super::stop::{Ending, NOT_STOPPED, Scope};
 use super::{Tx, deliveries, fires, instances, invocations, outputs, parse, results, stop, waves};
 use crate::store;
 
@@ -165,6 +166,8 @@ pub(crate) struct Finished {
     pub released: Vec<Released>,
     /// Of fires that were called off, because too much of them had failed: what waited.
     pub called_off: Vec<(InvokeId, Vec<(ExecutionId, InstanceId)>)>,
+    /// Whether more of those waits than one commit calls off.
+    pub more_to_stop: bool,
     /// Whether a wave has ended that another follows.
     pub wave_ended: bool,
     /// By the execution that has ended: what is tried again.
@@ -198,7 +201,7 @@ pub(crate) fn finish(tx: Tx<'_>, ended: &[&Ended], apart: bool) -> Result<Finish
     let known: Vec<_> = fires.values().copied().filter(is_known).collect();
     finish_invocations(tx, &known, &mut finished)?;
     for (&fire, of) in fires.iter().filter(|(_, of)| !is_known(of)) {
-        finish_fire(tx, fire, of.ends, of.last_ms, &mut finished)?;
+        finish_fire(tx, fire, of.ends, of.last_ms, true, &mut finished)?;
     }
     Ok(finished)
 }
@@ -313,13 +316,14 @@ impl EndedOfFire {
 fn insert_next_attempt(tx: Tx<'_>, ended: &Ended) -> Result<Option<NextAttempt>> {
     let Some(retry_at_ms) = ended.retry_at_ms else { return Ok(None) };
     let inserted = tx
-        .prepare_cached(
+        .prepare_cached(&format!(
             "INSERT INTO executions (fire, instance, attempt, status, retry_at_ms)
              SELECT e.fire, e.instance, e.attempt + 1, 'Scheduled', ?2
              FROM executions e JOIN fires f ON f.id = e.fire
              WHERE e.id = ?1 AND e.stop_at_ms IS NULL
-                 AND (f.errors_max IS NULL OR f.failed <= f.errors_max)",
-        )?
+                 AND (f.errors_max IS NULL OR f.failed <= f.errors_max)
+                 AND {NOT_STOPPED}"
+        ))?
         .execute((ended.id.0, retry_at_ms))?;
     tally::count(Counted::Execution, inserted);
     Ok((inserted == 1)
@@ -453,28 +457,32 @@ fn stored(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Counts what has ended of a fire, and does what follows from it.
+/// Counts what has ended of a fire, and does what follows from it; no wave does unless it `may_go_on`.
 pub(super) fn finish_fire(
     tx: Tx<'_>,
     fire: i64,
     ended: Ends,
     now_ms: i64,
+    may_go_on: bool,
     finished: &mut Finished,
 ) -> Result<()> {
-    let mut counted = fires::count_down(tx, fire, ended)?;
+    let counted = fires::count_down(tx, fire, ended)?;
     if counted.has_failed_with(ended) {
-        let order = StopOrder::from(StopReason::Errors);
-        let cancelled = stop::cancel_waiting(tx, fire, &order, now_ms)?;
-        if !cancelled.is_empty() {
-            let stopped = Ends { stopped: cancelled.len() as u64, ..Ends::default() };
-            counted = fires::count_down(tx, fire, stopped)?;
-            finished.released.extend(claims::release_behind(tx, fire, &cancelled)?);
-            let off: HashSet<_> = cancelled.iter().map(|one| one.id).collect();
-            finished.retries.retain(|_, next| !off.contains(&next.id));
-            let cancelled = cancelled.into_iter().map(|one| (one.id, one.instance_id));
-            finished.called_off.push((counted.invoke_id, cancelled.collect()));
+        let ending = Ending::Stop(StopReason::Errors.into());
+        let scope = Scope::of_fire(tx, fire)?;
+        let stopped = stop::order(tx, scope, &ending, now_ms, stop::SLICE)?;
+        let off: HashSet<_> = stopped.cancelled.iter().map(|(id, _)| *id).collect();
+        finished.retries.retain(|_, next| !off.contains(&next.id));
+        if !stopped.cancelled.is_empty() {
+            finished.called_off.push((counted.invoke_id, stopped.cancelled));
         }
-    } else if counted.may_await_wave() {
+        finished.more_to_stop |= stopped.left.is_some();
+        finished.released.extend(stopped.released);
+        finished.invocations.extend(stopped.finished);
+        // What ended with those has been counted with them.
+        return Ok(());
+    }
+    if may_go_on && counted.may_await_wave() {
         match waves::look(tx, fire, counted.invocation, now_ms) {
             // What has ended has. What waits for the next wave waits until somebody stops it.
             Err(error) if error.is_of_a_record() => {
@@ -518,11 +526,15 @@ pub(crate) fn abort(
     let (first, last) = on.map_or((i64::MIN, i64::MAX), |one| (one, one));
     let aborted: Vec<_> = tx
         .prepare_cached(&format!(
-            "SELECT e.id, coalesce(i.instance_id, '?'), e.instance, e.status = 'Pending' OR e.attempt > 1
+            "SELECT e.id, coalesce(i.instance_id, '?'), e.status = 'Pending' OR e.attempt > 1
              FROM executions e INDEXED BY executions_by_fire
                  LEFT JOIN instances i ON i.id = e.instance WHERE {WAITING}"
         ))?
-        .query_map((fire, first, last), stop::read_early)?
+        .query_map((fire, first, last), |row| {
+            let id = ExecutionId(row.get(0)?);
+            let early = EndedEarly { id, was_next: row.get(2)? };
+            Ok((early, InstanceId::from(row.get::<_, String>(1)?)))
+        })?
         .collect::<rusqlite::Result<_>>()?;
     let (target, what) = match on {
         Some(_) => (Cause::Unreadable.target(), "instance"),
@@ -550,12 +562,13 @@ pub(crate) fn abort(
     tally::count(Counted::Ended(target), changed);
     let mut ends = Ends::default();
     aborted.iter().for_each(|_| ends.count(target));
-    let released = claims::release_behind(tx, fire, &aborted)?;
+    let (early, executions): (Vec<_>, Vec<_>) =
+        aborted.into_iter().map(|(early, on)| (early, (early.id, on))).unzip();
+    let released = claims::release_behind(tx, fire, &early)?;
     let mut finished = Finished { released, ..Finished::default() };
     if changed > 0 {
-        finish_fire(tx, fire, ends, now_ms, &mut finished)?;
+        finish_fire(tx, fire, ends, now_ms, true, &mut finished)?;
     }
-    let executions = aborted.into_iter().map(|one| (one.id, one.instance_id)).collect();
     Ok(Aborted { invoke_id: invocations::invoke_id_of_fire(tx, fire)?, executions, finished })
 }
 
@@ -595,41 +608,27 @@ pub(crate) fn unended(tx: Tx<'_>) -> Result<Vec<Unended>> {
     Ok(unended.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Ends what an engine left running when it ended, and is lost: nobody knows how it went on, and nothing
-/// is run twice unless its request says so.
+/// Ends executions that an engine left running when it ended, and that are lost: nobody knows how they went on,
+/// and nothing is run twice unless its request says so.
 pub(crate) fn interrupt(
     tx: Tx<'_>,
-    lost: &mut HashMap<ExecutionId, Lost>,
+    lost: Vec<(ExecutionId, Lost)>,
     evidence: &str,
     now_ms: i64,
 ) -> Result<Interrupted> {
     let mut query = tx.prepare_cached(
-        "SELECT e.id, e.attempt, e.fire, v.overlap_policy IS NOT NULL, v.invoke_id, i.instance_id, v.retry,
-             e.instance, e.started_at_ms, e.status = 'Stopping', v.output_to IS NOT NULL, e.stop_cause,
-             e.stopped_by, e.stop_reason
-         FROM fires f INDEXED BY fires_unfinished
-             CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
-             JOIN invocations v ON v.id = f.invocation JOIN instances i ON i.id = e.instance
-         WHERE f.unfinished > 0 AND e.status IN ('Running', 'Stopping')",
+        "SELECT e.attempt, e.fire, v.overlap_policy IS NOT NULL, v.invoke_id, i.instance_id, v.retry,
+             v.output_to IS NOT NULL
+         FROM executions e JOIN fires f ON f.id = e.fire JOIN invocations v ON v.id = f.invocation
+             JOIN instances i ON i.id = e.instance
+         WHERE e.id = ?1 AND e.status IN ('Running', 'Stopping')",
     )?;
-    let mut rows = query.query(())?;
     let (mut left, mut interrupted) = (Vec::new(), Interrupted::default());
-    while let Some(row) = rows.next()? {
-        let id = ExecutionId(row.get(0)?);
-        let (attempt, fire) = (row.get(1)?, row.get(2)?);
-        let instance_id = InstanceId::from(row.get::<_, String>(5)?);
-        let Some(Lost { output, ended }) = lost.remove(&id) else {
-            interrupted.going_on.push(GoingOn {
-                fire,
-                job: invocations::job_of_fire(tx, fire)?,
-                claimed: Claimed { id, attempt, target: instances::of_row(tx, row.get(7)?)? },
-                limits: fires::terms(tx, fire)?.and_then(|terms| terms.limits),
-                started_at_ms: row.get(8)?,
-                stop: if row.get(9)? { Some(read_stop(row, 11)?) } else { None },
-            });
-            continue;
-        };
-        let retry: Option<Retry> = read_json(row, 6)?;
+    for (id, Lost { output, ended }) in lost {
+        let mut rows = query.query([id.0])?;
+        let Some(row) = rows.next()? else { continue };
+        let (attempt, fire) = (row.get(0)?, row.get(1)?);
+        let retry: Option<Retry> = read_json(row, 5)?;
         let delay_ms = retry.and_then(|retry| retry.delay_ms(Cause::Interrupted, attempt));
         let ended = if ended.is_empty() { ended } else { format!("; {ended}") };
         left.push(Ended {
@@ -637,20 +636,60 @@ pub(crate) fn interrupt(
             attempt,
             fire,
             sole: None,
-            lets_wait: row.get(3)?,
+            lets_wait: row.get(2)?,
             verdict: Verdict::interrupted(format!("{evidence}{ended}")),
             output,
             report: None,
             // What it printed until then may still be there.
-            delivery: row.get::<_, bool>(10)?.then(|| Delivery::in_progress(None)),
+            delivery: row.get::<_, bool>(6)?.then(|| Delivery::in_progress(None)),
             finished_at_ms: now_ms,
             retry_at_ms: delay_ms.map(|delay_ms| now_ms.saturating_add(delay_ms)),
         });
-        interrupted.executions.push((InvokeId::from_bytes(row.get(4)?), id, instance_id));
+        let instance_id = InstanceId::from(row.get::<_, String>(4)?);
+        interrupted.executions.push((InvokeId::from_bytes(row.get(3)?), id, instance_id));
     }
     let finished = finish(tx, &left.iter().collect::<Vec<_>>(), false)?;
     (interrupted.invocations, interrupted.retries) = (finished.invocations, finished.retries);
     Ok(interrupted)
+}
+
+/// Returns what is needed to take these executions back, which have survived their engine.
+pub(crate) fn going_on(tx: Tx<'_>, ids: &[ExecutionId]) -> Result<Vec<GoingOn>> {
+    let mut query = tx.prepare_cached(
+        "SELECT e.attempt, e.fire, e.instance, e.started_at_ms, e.status = 'Stopping', e.stop_cause, e.stopped_by,
+             e.stop_reason
+         FROM executions e WHERE e.id = ?1 AND e.status IN ('Running', 'Stopping')",
+    )?;
+    let mut going_on = Vec::new();
+    for &id in ids {
+        let mut rows = query.query([id.0])?;
+        let Some(row) = rows.next()? else { continue };
+        let fire = row.get(1)?;
+        going_on.push(GoingOn {
+            fire,
+            job: invocations::job_of_fire(tx, fire)?,
+            claimed: Claimed {
+                id,
+                attempt: row.get(0)?,
+                target: instances::of_row(tx, row.get(2)?)?,
+            },
+            limits: fires::terms(tx, fire)?.and_then(|terms| terms.limits),
+            started_at_ms: row.get(3)?,
+            stop: if row.get(4)? { Some(read_stop(row, 5)?) } else { None },
+        });
+    }
+    Ok(going_on)
+}
+
+impl Interrupted {
+    /// Adds what ended in a later commit.
+    pub(crate) fn add(&mut self, other: Self) {
+        let Self { executions, invocations, retries, going_on } = other;
+        self.executions.extend(executions);
+        self.invocations.extend(invocations);
+        self.retries.extend(retries);
+        self.going_on.extend(going_on);
+    }
 }
 
 /// The order in columns that begin with its cause.

@@ -226,7 +226,8 @@ pub(crate) fn pass_over(
     })
 }
 
-/// Records that the next nominal time of a timer is the one at which it had to be given up.
+/// Records that the next nominal time of a timer is the one at which it had to be given up. No other fire of it is
+/// read, for that may be the record that cannot be understood.
 pub(crate) fn give_up(tx: Tx<'_>, timer: i64, reason: &str, now_ms: i64) -> Result<Option<Fire>> {
     let inserted = tx
         .prepare_cached(
@@ -236,8 +237,18 @@ pub(crate) fn give_up(tx: Tx<'_>, timer: i64, reason: &str, now_ms: i64) -> Resu
          ON CONFLICT DO NOTHING",
     )?
     .execute((timer, reason, now_ms))?;
+    if inserted == 0 {
+        return Ok(None);
+    }
     tally::count(Counted::FireSkipped, inserted);
-    Ok(last_before(tx, timer, i64::MAX)?.map(|(_, fire)| fire))
+    let mut query =
+        tx.prepare_cached(&format!("SELECT {COLUMNS} FROM {TABLES} WHERE f.id = ?1"))?;
+    let mut rows = query.query([tx.last_insert_rowid()])?;
+    match rows.next()?.map(read).transpose() {
+        // Its timer says what cannot be understood. That is why, and it is on record.
+        Err(error) if error.is_of_a_record() => Ok(None),
+        told => Ok(told?.map(|(_, fire)| fire)),
+    }
 }
 
 fn counted(disposition: FireDisposition) -> Counted {

@@ -18,7 +18,7 @@ use super::commands::read_time;
 use super::executions::{self, NewExecution, SoleFire};
 use super::fires::{self, NewFire};
 use super::instances::Target;
-use super::stop::{Stopped, Stopping, Unfinished};
+use super::stop::{self, Ending, Scope, Stopped, Unfinished};
 use super::targets;
 use super::timers::Timer;
 use super::{Tx, instances, invocations};
@@ -35,7 +35,7 @@ struct Firing<'a> {
     late: bool,
     /// Why it fires, if no timer says so.
     occasion: &'a str,
-    targets: Vec<i64>,
+    targets: &'a [i64],
 }
 
 /// What came of it.
@@ -100,10 +100,11 @@ fn open_first_wave(
     fires::open_wave(tx, fire, wave, ExecutionId(first.0.saturating_add_unsigned(wave - 1)))
 }
 
-/// Fires a timer for one of its nominal times.
+/// Fires a timer for one of its nominal times, on these of its targets.
 pub(crate) fn by_timer(
     tx: Tx<'_>,
     timer: &Timer,
+    targets: &[i64],
     fire_at_ms: i64,
     late: bool,
     now_ms: i64,
@@ -116,7 +117,7 @@ pub(crate) fn by_timer(
         overlap: timer.overlap,
         late: late && timer.missed.lets_wait(),
         occasion: "",
-        targets: targets::of_timer(tx, timer.invocation, timer.id)?,
+        targets,
     };
     fire(tx, &firing)
 }
@@ -128,6 +129,7 @@ pub(crate) fn on_request(
     overlap: OverlapPolicy,
     now_ms: i64,
 ) -> Result<Fired> {
+    let targets = targets::of_invocation(tx, invocation)?;
     let firing = Firing {
         invocation,
         timer: None,
@@ -136,24 +138,79 @@ pub(crate) fn on_request(
         overlap,
         late: false,
         occasion: "asked for beside the schedule",
-        targets: targets::of_invocation(tx, invocation)?,
+        targets: &targets,
     };
     fire(tx, &firing)
 }
 
-/// Takes note of the boot of an instance and fires the invocations that waited for it; says of each
-/// what came of it.
+/// How far the boot of an instance has been dealt with.
+#[derive(Debug)]
+pub(crate) struct Booting {
+    /// The row of the instance.
+    pub instance: i64,
+    /// Of each invocation that has been told, what came of it.
+    pub fired: Vec<(InvokeId, Fired)>,
+    /// How many invocations have been told.
+    pub told: usize,
+    /// Whether the boot is on record; otherwise an earlier one is not dealt with yet.
+    pub is_noted: bool,
+    /// Whether invocations have not been told yet.
+    pub has_more: bool,
+}
+
+/// Takes note of the boot of an instance and fires up to `max` of the invocations that waited for it. What waits
+/// for an earlier boot comes first.
 pub(crate) fn at_boot(
     tx: Tx<'_>,
     id: &InstanceId,
     boot_id: &str,
     now_ms: i64,
-) -> Result<Vec<(InvokeId, Fired)>> {
-    let instance = instances::set_boot(tx, id, boot_id)?;
+    max: usize,
+) -> Result<Booting> {
+    let known = instances::known_boot(tx, id)?;
+    let instance = known.instance;
+    let is_known = known.boot_id.as_deref() == Some(boot_id);
+    let (fired, has_more) = (Vec::new(), known.has_more);
+    let mut booting = Booting { instance, fired, told: 0, is_noted: is_known, has_more };
+    let mut left = max;
+    if let Some(earlier) = known.boot_id.filter(|_| known.has_more && !is_known) {
+        left = tell_of_boot(tx, (instance, id, &earlier), now_ms, left, &mut booting.fired)?;
+    }
+    if !is_known && left > 0 {
+        instances::set_boot(tx, instance, boot_id)?;
+        booting.is_noted = true;
+    }
+    if booting.is_noted && left > 0 {
+        left = tell_of_boot(tx, (instance, id, boot_id), now_ms, left, &mut booting.fired)?;
+        booting.has_more = left == 0;
+    }
+    instances::set_booting(tx, instance, booting.has_more)?;
+    booting.told = max - left;
+    Ok(booting)
+}
+
+/// Gives up the boot of an instance, which cannot be dealt with.
+pub(crate) fn give_up_boot(tx: Tx<'_>, instance: i64) -> Result<()> {
+    instances::set_booting(tx, instance, false)
+}
+
+/// Fires up to `max` of the invocations that wait for the boot of an instance; how many others could have been.
+fn tell_of_boot(
+    tx: Tx<'_>,
+    (instance, id, boot_id): (i64, &InstanceId, &str),
+    now_ms: i64,
+    max: usize,
+    fired: &mut Vec<(InvokeId, Fired)>,
+) -> Result<usize> {
     let occasion = format!("{id} booted; its boot id is {boot_id}");
-    let mut all = Vec::new();
-    for booted in targets::booted(tx, instance, boot_id)? {
-        targets::know_boot(tx, booted.invocation, instance, boot_id, !booted.once)?;
+    let waiting = targets::booted(tx, instance, boot_id, max)?;
+    let left = max - waiting.len();
+    for booted in waiting {
+        let awaits_another = booted.is_first || !booted.once;
+        targets::know_boot(tx, booted.invocation, instance, boot_id, awaits_another)?;
+        if booted.is_first {
+            continue;
+        }
         if booted.paused {
             let fire = NewFire {
                 invocation: booted.invocation,
@@ -169,7 +226,7 @@ pub(crate) fn at_boot(
             let finished = invocations::finish_if_done(tx, booted.invocation, now_ms)?;
             let stopped =
                 Stopped { finished: finished.into_iter().collect(), ..Stopped::default() };
-            all.push((booted.invoke_id, Fired { fire: record(&fire, "")?, stopped }));
+            fired.push((booted.invoke_id, Fired { fire: record(&fire, "")?, stopped }));
             continue;
         }
         let firing = Firing {
@@ -180,24 +237,24 @@ pub(crate) fn at_boot(
             overlap: booted.overlap,
             late: false,
             occasion: &occasion,
-            targets: vec![instance],
+            targets: &[instance],
         };
-        all.push((booted.invoke_id, fire(tx, &firing)?));
+        fired.push((booted.invoke_id, fire(tx, &firing)?));
     }
-    Ok(all)
+    Ok(left)
 }
 
 /// Stores a fire with an execution for each target, as the policy has it.
 fn fire(tx: Tx<'_>, firing: &Firing<'_>) -> Result<Fired> {
     let replaces = firing.overlap == OverlapPolicy::Replace && !firing.late;
-    // There may be very many: none is read that makes no difference.
+    // There may be very many: none is read that makes no difference. One that runs is the oldest, for the others
+    // wait for it.
     let before = match firing.overlap {
         OverlapPolicy::Allow => Vec::new(),
-        _ if replaces => Unfinished::of_invocation(tx, firing.invocation)?,
         overlap => {
-            let mut before = Unfinished::oldest_on(tx, firing.invocation, &firing.targets)?;
+            let mut before = Unfinished::oldest_on(tx, firing.invocation, firing.targets)?;
             if overlap == OverlapPolicy::Queue && !firing.late {
-                before.extend(Unfinished::waiting_on(tx, firing.invocation, &firing.targets)?);
+                before.extend(Unfinished::waiting_on(tx, firing.invocation, firing.targets)?);
             }
             before
         }
@@ -248,13 +305,15 @@ fn fire(tx: Tx<'_>, firing: &Firing<'_>) -> Result<Fired> {
     let first = executions::insert(tx, fire, &executions, firing.now_ms)?;
     open_first_wave(tx, fire, &bounds, first)?;
     let mut stopped = Stopped::default();
-    if replaces {
-        let replaced = StopReason::Replaced.into();
-        let mut stopping = Stopping::new(firing.now_ms, &replaced);
-        for one in before.iter().filter(|one| firing.targets.contains(&one.instance)) {
-            stopping.stop(tx, one)?;
-        }
-        stopped = stopping.done(tx)?;
+    if let Some(first) = first.filter(|_| replaces && !before.is_empty()) {
+        let scope = Scope {
+            invocation: firing.invocation,
+            fire: None,
+            until: first.0 - 1,
+            instances: Some(before.iter().map(|one| one.instance).collect()),
+        };
+        let replaced = Ending::Stop(StopReason::Replaced.into());
+        stopped = stop::order(tx, scope, &replaced, firing.now_ms, stop::SLICE)?;
     }
     let zone = firing.timer.map(|timer| timer.zone.name());
     Ok(Fired { fire: record(&new, &zone.unwrap_or_default())?, stopped })

@@ -121,7 +121,7 @@ impl Drop for Ward<'_> {
 }
 
 /// The engine's tables, in the order of their creation.
-const TABLES: [&str; 18] = [
+const TABLES: [&str; 20] = [
     "migrations",
     "meta",
     "instances",
@@ -135,6 +135,8 @@ const TABLES: [&str; 18] = [
     "targets",
     "fires",
     "executions",
+    "stops",
+    "stopped_instances",
     "outputs",
     "results",
     "deliveries",

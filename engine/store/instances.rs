@@ -68,6 +68,39 @@ pub(crate) fn upsert(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Result<Opt
     Ok(claims::any_awaits(tx, row)?.then_some(Released::Instance(row)))
 }
 
+/// Takes note of whether invocations have not been told yet of the boot that an instance is in.
+pub(super) fn set_booting(tx: Tx<'_>, instance: i64, is_booting: bool) -> Result<()> {
+    tx.prepare_cached(
+        "UPDATE instances SET is_booting = nullif(?2, 0)
+         WHERE id = ?1 AND is_booting IS NOT nullif(?2, 0)",
+    )?
+    .execute((instance, is_booting))?;
+    Ok(())
+}
+
+/// An instance whose boot is not dealt with.
+#[derive(Debug)]
+pub(crate) struct Booting {
+    pub row: i64,
+    pub id: InstanceId,
+    pub boot_id: String,
+}
+
+/// The first instance whose boot is not dealt with.
+pub(crate) fn booting(tx: Tx<'_>) -> Result<Option<Booting>> {
+    let booting = tx
+        .prepare_cached(
+            "SELECT id, instance_id, coalesce(boot_id, '') FROM instances INDEXED BY instances_booting
+             WHERE is_booting IS NOT NULL AND id > 0 ORDER BY id LIMIT 1",
+        )?
+        .query_row((), |row| {
+            let id = row.get::<_, String>(1)?.into();
+            Ok(Booting { row: row.get(0)?, id, boot_id: row.get(2)? })
+        })
+        .optional()?;
+    Ok(booting)
+}
+
 /// Registers an instance unless one of that name is, or was, registered.
 pub(crate) fn insert_if_new(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Result<()> {
     let known: bool = tx
@@ -97,7 +130,7 @@ pub(crate) fn remove(tx: Tx<'_>, id: &InstanceId, now_ms: i64) -> Result<()> {
         });
     }
     known::forget(id);
-    tx.prepare_cached("UPDATE instances SET removed_at_ms = ?2 WHERE id = ?1")?
+    tx.prepare_cached("UPDATE instances SET removed_at_ms = ?2, is_booting = NULL WHERE id = ?1")?
         .execute((target.row, now_ms))?;
     Ok(())
 }
@@ -166,23 +199,51 @@ pub(crate) fn of_row(tx: Tx<'_>, row: i64) -> Result<Arc<Target>> {
 /// So many are found faster one by one than by a JSON document.
 const FEW: usize = 4;
 
-/// Takes note of the boot that an instance is in; its row.
-pub(super) fn set_boot(tx: Tx<'_>, id: &InstanceId, boot_id: &str) -> Result<i64> {
+/// Takes note of the boot that an instance is in.
+pub(super) fn set_boot(tx: Tx<'_>, instance: i64, boot_id: &str) -> Result<()> {
+    tx.prepare_cached("UPDATE instances SET boot_id = ?2 WHERE id = ?1")?
+        .execute((instance, boot_id))?;
+    Ok(())
+}
+
+/// The boot that an instance is in, as far as is known.
+#[derive(Debug)]
+pub(super) struct KnownBoot {
+    pub instance: i64,
+    pub boot_id: Option<String>,
+    /// Whether invocations wait for it that have not been told.
+    pub has_more: bool,
+}
+
+pub(super) fn known_boot(tx: Tx<'_>, id: &InstanceId) -> Result<KnownBoot> {
     tx.prepare_cached(
-        "UPDATE instances SET boot_id = ?2 WHERE instance_id = ?1 AND removed_at_ms IS NULL RETURNING id",
+        "SELECT id, boot_id, is_booting IS NOT NULL FROM instances
+         WHERE instance_id = ?1 AND removed_at_ms IS NULL",
     )?
-    .query_row((id.as_str(), boot_id), |row| row.get(0))
+    .query_row([id.as_str()], |row| {
+        Ok(KnownBoot { instance: row.get(0)?, boot_id: row.get(1)?, has_more: row.get(2)? })
+    })
     .optional()?
     .ok_or_else(|| Error::invalid(not_found(id)))
 }
 
-/// The instances that an executor serves.
-pub(crate) fn served_by(tx: Tx<'_>, executor: &str) -> Result<Vec<InstanceId>> {
+/// Up to `max` of the instances that an executor serves for which a boot is news, or is not dealt with yet.
+pub(crate) fn booted_since(
+    tx: Tx<'_>,
+    executor: &str,
+    boot_id: &str,
+    max: usize,
+) -> Result<Vec<InstanceId>> {
     let mut query = tx.prepare_cached(
-        "SELECT instance_id FROM instances WHERE executor = ?1 AND removed_at_ms IS NULL ORDER BY id",
+        "SELECT i.instance_id FROM instances i WHERE i.executor = ?1 AND i.removed_at_ms IS NULL
+             AND (i.boot_id IS NOT ?2 OR i.is_booting IS NOT NULL OR EXISTS (
+                 SELECT 1 FROM targets t INDEXED BY targets_by_instance
+                 WHERE t.instance = i.id AND t.awaits_boot = 1 AND t.boot_id IS NOT ?2))
+         ORDER BY i.id LIMIT ?3",
     )?;
-    let ids = query.query_map([executor], |row| Ok(row.get::<_, String>(0)?.into()))?;
-    Ok(ids.collect::<rusqlite::Result<_>>()?)
+    let found = query
+        .query_map((executor, boot_id, max as i64), |row| Ok(row.get::<_, String>(0)?.into()))?;
+    Ok(found.collect::<rusqlite::Result<_>>()?)
 }
 
 /// The instances that have all of these tags, in the order of their registration, and one more

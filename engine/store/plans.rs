@@ -12,13 +12,13 @@ use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use serde_json::json;
 
 use crate::error::Error;
-use crate::execution::{DescribeInvocationResults, Report, Verdict};
-use crate::id::InvokeId;
+use crate::execution::{DescribeInvocationResults, Report, StopOrder, StopReason, Verdict};
+use crate::id::{InstanceId, InvokeId};
 use crate::instance::Instance;
-use crate::invocation::RunCommand;
 use crate::invocation::client_token::ClientToken;
 use crate::invocation::fire::FireDisposition;
-use crate::invocation::recurrence::OverlapPolicy;
+use crate::invocation::recurrence::{OverlapPolicy, Recurrence, Trigger};
+use crate::invocation::{RepeatMode, RunCommand};
 use crate::limits::Limits;
 use crate::output::{Delivery, Output, Runs};
 use crate::schedule::Zone;
@@ -34,16 +34,15 @@ use super::invocations::{self, FirstFire, NewInvocation, Start};
 use super::records;
 use super::{
     PageToken, Slice, Tx, client_tokens, connection, days, deadlines, firing, instances, migrate,
-    timers, waves,
+    stop, targets, timers, waves,
 };
 
 const PINNED: &str = include_str!("plans.txt");
 
 /// What may read all of a table, or sort, which no other statement here does: the beginning of its step
 /// and name, the line of its plan, and why.
-const ALLOWED: [(&str, &str, &str); 13] = [
+const ALLOWED: [(&str, &str, &str); 12] = [
     ("fire, Skip: SELECT instance FROM targets", SORTS, "the targets of one timer"),
-    ("fire, Replace: SELECT e.id", SORTS, "what has not ended of one invocation"),
     ("wait: SELECT v.invoke_id", SORTS_TAGS, "the tags of one invocation"),
     ("results, all: SELECT count", SCANS_KEYS, "pages by number say how many entries there are"),
     ("results, all: SELECT e.id", SCANS, "newest first, up to the end of the page"),
@@ -73,8 +72,8 @@ const SORTS_TAGS: &str = "USE TEMP B-TREE FOR json_group_array(ORDER BY)";
 const SCANS: &str = "SCAN e";
 const SCANS_KEYS: &str = "SCAN e USING COVERING INDEX executions_by_fire";
 /// What is read whole in any plan: single rows, values given with the statement, what a statement has
-/// found itself.
-const SMALL: [&str; 3] = ["SCAN CONSTANT ROW", "SCAN json_each ", "SCAN (subquery-"];
+/// found itself; and of the orders to stop the first, which says that there is any.
+const SMALL: [&str; 4] = ["SCAN CONSTANT ROW", "SCAN json_each ", "SCAN (subquery-", "SCAN stops"];
 
 const NOW_MS: i64 = 1_700_000_000_000;
 const INSTANCES: [&str; 3] = ["i-0", "i-1", "i-2"];
@@ -180,6 +179,10 @@ fn insert(tx: Tx<'_>, request: &RunCommand, claims: bool) -> (i64, Option<Claime
     let targets: Vec<_> = terms.targets.instance_ids.iter().map(find).collect();
     let start = match &terms.recurrence {
         None => Start::Now { targets },
+        Some(Recurrence { trigger: Trigger::Boot { .. }, .. }) => {
+            let target_rows = targets.iter().map(|target| target.row).collect();
+            Start::AtBoot { target_rows }
+        }
         Some(_) => Start::Planned(vec![FirstFire {
             zone: Zone::UTC,
             at_ms: NOW_MS,
@@ -270,6 +273,48 @@ fn claim(tx: Tx<'_>, fire: i64) -> Vec<Claimed> {
 /// What waits by all that is inserted here.
 const STANDING: Standing = Standing { priority: 5, since_ms: NOW_MS };
 
+/// Stops in more than one commit, and what meets them.
+fn stop(traced: &mut Traced) {
+    let request = RunCommand::shell("true").on(INSTANCES);
+    let order = StopOrder::from(StopReason::Stopped);
+    for only in [vec![], vec![InstanceId::from("i-1"), InstanceId::from("i-2")]] {
+        let (invocation, _) = traced.write(|tx| insert(tx, &request, false));
+        let fire = traced.write(|tx| {
+            fires::queue(tx, STANDING.priority, 0, 100).expect("readable").last().expect("a fire").0
+        });
+        traced.step("stop", |tx| {
+            stop::invocation(tx, invocation, &only, &order, NOW_MS, 1).expect("it waits");
+        });
+        let claimed = traced.step("claim beside a stop", |tx| claim(tx, fire));
+        assert_eq!(claimed.len(), if only.is_empty() { 0 } else { 1 });
+        traced.step("go on with a stop", |tx| {
+            assert!(stop::any_left(tx).expect("readable"));
+            while stop::carry_on(tx, NOW_MS, 1).expect("readable").is_some() {}
+        });
+    }
+}
+
+/// An instance whose boot two invocations wait for.
+fn boot(traced: &mut Traced) {
+    let request = RunCommand::shell("true").on(INSTANCES).repeat_mode(RepeatMode::EveryReboot);
+    for _ in 0..2 {
+        traced.write(|tx| insert(tx, &request, false));
+    }
+    let id = InstanceId::from("i-0");
+    let boot = |tx: Tx<'_>, boot_id: &str, max| {
+        firing::at_boot(tx, &id, boot_id, NOW_MS, max).expect("it is there")
+    };
+    traced.step("boot", |tx| {
+        boot(tx, "a", 9);
+        assert!(boot(tx, "b", 1).has_more);
+    });
+    traced.step("go on with a boot", |tx| {
+        let booting = instances::booting(tx).expect("readable").expect("it has booted");
+        assert!(!boot(tx, &booting.boot_id, 9).has_more);
+        assert!(instances::booting(tx).expect("readable").is_none());
+    });
+}
+
 /// Fires whose executions are let loose by and by.
 fn let_loose(traced: &mut Traced) {
     let request = RunCommand::shell("true").on(INSTANCES).waves([1]).max_errors(0);
@@ -303,13 +348,13 @@ fn let_loose(traced: &mut Traced) {
         assert!(waves::open(tx, &due).expect("it is there"));
     });
     traced.step("expire", |tx| {
-        let expired = deadlines::expire(tx, fire, NOW_MS).expect("it is late");
+        let expired = deadlines::expire(tx, fire, NOW_MS, 9).expect("it is late");
         assert_eq!(expired.expired.len() + 1, INSTANCES.len());
     });
     traced.write(|tx| insert(tx, &request, false));
     let fire = traced.write(newest);
     traced.step("end by the deadline", |tx| {
-        let ended = deadlines::end(tx, fire, NOW_MS).expect("it is late");
+        let ended = deadlines::end(tx, fire, NOW_MS, 9).expect("it is late");
         assert_eq!(ended.cancelled.len(), INSTANCES.len());
     });
     traced.write(|tx| insert(tx, &request, false));
@@ -438,8 +483,9 @@ fn look(traced: &mut Traced) {
     for found in due {
         let timer = found.timer.expect("readable");
         let fire = |tx: Tx<'_>| {
+            let targets = targets::of_timer(tx, timer.invocation, timer.id).expect("readable");
             for at_ms in [NOW_MS, NOW_MS + 60_000] {
-                firing::by_timer(tx, &timer, at_ms, false, at_ms).expect("it fires");
+                firing::by_timer(tx, &timer, &targets, at_ms, false, at_ms).expect("it fires");
             }
         };
         let name = match timer.overlap {
@@ -569,6 +615,8 @@ fn hot_statements_are_carried_out_as_planned() {
     claim_and_finish(&mut traced);
     look(&mut traced);
     let_loose(&mut traced);
+    stop(&mut traced);
+    boot(&mut traced);
     wait_and_list(&mut traced);
     hold_and_admit(&mut traced);
     let (plans, refused) = explain(&traced);

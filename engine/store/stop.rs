@@ -1,19 +1,49 @@
-//! Stopping executions: what waits is cancelled, what runs is asked to end.
+//! Stopping executions: what waits is cancelled, what runs is asked to end. An order may be about more
+//! executions than one commit takes: then it is in table `stops` until a slice in each of the commits that follow
+//! has carried it out, and nothing starts meanwhile that it is about.
 
 use std::collections::BTreeMap;
 
 use rusqlite::{OptionalExtension, Row};
 
 use crate::error::{Error, Result, Violation};
-use crate::execution::StopOrder;
-use crate::id::{ExecutionId, InstanceId};
+use crate::execution::{START_DEADLINE_EXCEEDED, StopOrder, StopReason};
+use crate::id::{ExecutionId, InstanceId, InvokeId};
 use crate::metrics::{Counted, tally};
+use crate::panics::tell;
 use crate::status::{Cause, Ends, ExecutionStatus};
 
-use super::claims::{EndedEarly, Released};
+use super::claims::{self, EndedEarly, Released};
 use super::executions::{self, Finished, FinishedInvocations, expect_one};
 use super::invocations::{self, read_status};
-use super::{Tx, commit_gate, targets, unreadable};
+use super::{Tx, apart, commit_gate, parse, targets};
+
+/// Executions that are ended in one commit; others write in between.
+pub(crate) const SLICE: usize = 2_048;
+/// Records that one commit looks at for them.
+const LOOKS: usize = 16_384;
+
+/// The condition that nothing has been ordered which keeps execution `e` from starting. Where there is no
+/// order at all, that is one look.
+pub(super) const NOT_STOPPED: &str = "(NOT EXISTS (SELECT 1 FROM stops) OR NOT EXISTS (
+    SELECT 1 FROM stops s INDEXED BY stops_by_invocation
+    WHERE s.invocation = (SELECT sf.invocation FROM fires sf WHERE sf.id = e.fire)
+        AND (s.fire IS NULL OR s.fire = e.fire) AND e.id <= s.until
+        AND (s.cause <> 'Expired' OR (e.attempt = 1 AND e.started_at_ms IS NULL))
+        AND (s.is_partial = 0 OR EXISTS (
+            SELECT 1 FROM stopped_instances si WHERE si.stop = s.id AND si.instance = e.instance))))";
+
+/// Whether there is an order that keeps executions of a fire from starting.
+pub(super) fn may_hold(tx: Tx<'_>, fire: i64) -> Result<bool> {
+    let may_hold = tx
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM (SELECT 1 FROM stops LIMIT 1) CROSS JOIN fires f
+                 CROSS JOIN stops s INDEXED BY stops_by_invocation ON s.invocation = f.invocation
+                 WHERE f.id = ?1 AND (s.fire IS NULL OR s.fire = f.id))",
+        )?
+        .query_row([fire], |row| row.get(0))?;
+    Ok(may_hold)
+}
 
 /// An execution that has not ended.
 #[derive(Debug)]
@@ -23,82 +53,27 @@ pub(super) struct Unfinished {
     pub instance: i64,
     pub attempt: u32,
     pub status: ExecutionStatus,
-    instance_id: InstanceId,
 }
 
-const UNFINISHED: &str = "SELECT e.id, e.fire, e.instance, e.status, i.instance_id, e.attempt
+const UNFINISHED: &str = "SELECT e.id, e.fire, e.instance, e.status, e.attempt
     FROM fires f INDEXED BY fires_unfinished_by_invocation
-        CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
-        JOIN instances i ON i.id = e.instance";
+        CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id";
 const IS_SO: &str = "f.unfinished > 0 AND e.finished_at_ms IS NULL";
 
 impl Unfinished {
-    /// It as one that has ended before it started, if it has.
-    pub(super) fn ended_early(&self) -> Option<EndedEarly> {
-        let was_next = self.status == ExecutionStatus::Pending || self.attempt > 1;
-        self.status.on(Cause::StopAskedEarly).map(|_| EndedEarly {
-            id: self.id,
-            instance: self.instance,
-            instance_id: self.instance_id.clone(),
-            was_next,
-        })
-    }
-
-    /// Those of an invocation, in the order they were made.
-    pub(super) fn of_invocation(tx: Tx<'_>, invocation: i64) -> Result<Vec<Self>> {
-        Self::slice(tx, invocation, 0, &[], i64::MAX)
-    }
-
-    /// At most `max` of them, those after this one: on these instances, or on all if none is named.
-    /// By their own order and not by that of their fires: another attempt of an old fire is new.
-    fn slice(
-        tx: Tx<'_>,
-        invocation: i64,
-        after: i64,
-        only: &[InstanceId],
-        max: i64,
-    ) -> Result<Vec<Self>> {
-        let only: Vec<&str> = only.iter().map(InstanceId::as_str).collect();
-        let only = serde_json::to_string(&only).map_err(unreadable)?;
-        let mut query = tx.prepare_cached(&format!(
-            "{UNFINISHED} WHERE f.invocation = ?1 AND {IS_SO} AND e.id > ?2
-                 AND (?3 = '[]' OR i.instance_id IN (SELECT value FROM json_each(?3)))
-             ORDER BY e.id LIMIT ?4"
-        ))?;
-        let mut rows = query.query((invocation, after, only, max))?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            found.push(Self::read(row)?);
-        }
-        Ok(found)
-    }
-
-    /// At most `max` of a fire; those are left out that are stopping.
-    pub(super) fn of_fire(tx: Tx<'_>, fire: i64, max: i64) -> Result<Vec<Self>> {
-        let mut query = tx.prepare_cached(
-            "SELECT e.id, e.fire, e.instance, e.status, i.instance_id, e.attempt
-             FROM executions e INDEXED BY executions_by_fire JOIN instances i ON i.id = e.instance
-             WHERE e.fire = ?1 AND e.finished_at_ms IS NULL AND e.status <> 'Stopping'
-             ORDER BY e.instance LIMIT ?2",
-        )?;
-        let mut rows = query.query((fire, max))?;
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            found.push(Self::read(row)?);
-        }
-        Ok(found)
-    }
-
     /// One of an invocation on each of these instances, where there is any: the oldest, which is
-    /// found without looking at the others.
+    /// found without looking at the others. What is about to be cancelled is none.
     pub(super) fn oldest_on(tx: Tx<'_>, invocation: i64, instances: &[i64]) -> Result<Vec<Self>> {
-        Self::first_on(tx, invocation, instances, IS_SO)
+        let is_so = format!("{IS_SO} AND (e.status IN ('Running', 'Stopping') OR {NOT_STOPPED})");
+        Self::first_on(tx, invocation, instances, &is_so)
     }
 
     /// One that waits on each of these instances, where there is any; not for another attempt, which
     /// goes on with what an earlier one has begun.
     pub(super) fn waiting_on(tx: Tx<'_>, invocation: i64, instances: &[i64]) -> Result<Vec<Self>> {
-        let waits = format!("{IS_SO} AND e.attempt = 1 AND e.status IN ('Pending', 'Scheduled')");
+        let waits = format!(
+            "{IS_SO} AND e.attempt = 1 AND e.status IN ('Pending', 'Scheduled') AND {NOT_STOPPED}"
+        );
         Self::first_on(tx, invocation, instances, &waits)
     }
 
@@ -121,8 +96,7 @@ impl Unfinished {
             fire: row.get(1)?,
             instance: row.get(2)?,
             status: read_status(row, 3)?,
-            instance_id: row.get::<_, String>(4)?.into(),
-            attempt: row.get(5)?,
+            attempt: row.get(4)?,
         })
     }
 }
@@ -141,180 +115,592 @@ pub(crate) struct Stopped {
     pub released: Vec<Released>,
     /// Whether a wave has ended that another follows.
     pub wave_ended: bool,
-    /// Where to go on, if there is more to stop than one commit takes.
-    pub more_after: Option<i64>,
+    /// The order, if there is more to stop than this commit took.
+    pub left: Option<i64>,
 }
-
-/// Executions that are stopped in one commit; others write in between.
-const SLICE: usize = 4_096;
 
 impl Stopped {
     /// Whether there was nothing to stop.
     pub(crate) fn is_empty(&self) -> bool {
-        self.expired.is_empty()
-            && self.cancelled.is_empty()
-            && self.stopping.is_empty()
+        self.count() == 0
             && self.finished.is_empty()
+            && self.released.is_empty()
+            && self.left.is_none()
+    }
+
+    /// How many executions it has ended, or asked to end.
+    pub(crate) fn count(&self) -> usize {
+        self.expired.len() + self.cancelled.len() + self.stopping.len()
+    }
+
+    fn add(&mut self, other: Self) {
+        let Self { expired, cancelled, stopping, finished, released, wave_ended, left } = other;
+        self.expired.extend(expired);
+        self.cancelled.extend(cancelled);
+        self.stopping.extend(stopping);
+        self.finished.extend(finished);
+        self.released.extend(released);
+        self.wave_ended |= wave_ended;
+        self.left = self.left.or(left);
     }
 }
 
-/// Stops executions, one after another.
-pub(super) struct Stopping<'a> {
+/// How executions are to be ended.
+#[derive(Debug, Clone)]
+pub(crate) enum Ending {
+    Stop(StopOrder),
+    /// First attempts that wait were not started in time.
+    Expiry,
+}
+
+/// How [`Ending::Expiry`] is stored.
+const EXPIRED: &str = "Expired";
+
+impl Ending {
+    fn cause(&self) -> &'static str {
+        match self {
+            Self::Stop(order) => order.cause.as_str(),
+            Self::Expiry => EXPIRED,
+        }
+    }
+
+    /// What is told to those who follow what runs.
+    pub(crate) fn order(&self) -> StopOrder {
+        match self {
+            Self::Stop(order) => order.clone(),
+            Self::Expiry => StopReason::Deadline.into(),
+        }
+    }
+
+    /// Whether it is about an execution that has not ended.
+    fn is_about(&self, one: &Unfinished) -> bool {
+        let waits = one.status.on(Cause::StopAskedEarly).is_some();
+        match self {
+            Self::Expiry => waits && one.attempt == 1,
+            Self::Stop(order) => match order.cause {
+                StopReason::Errors | StopReason::Gate => waits,
+                // Whoever asked before may have been cut off before it came through.
+                StopReason::Stopped => true,
+                _ => one.status != ExecutionStatus::Stopping,
+            },
+        }
+    }
+
+    /// Whether what waits behind such executions goes on: later fires of their invocation.
+    fn lets_go_on(&self) -> bool {
+        match self {
+            Self::Expiry => true,
+            Self::Stop(order) => {
+                matches!(order.cause, StopReason::Errors | StopReason::Gate | StopReason::Deadline)
+            }
+        }
+    }
+}
+
+/// Which executions an order is about.
+#[derive(Debug)]
+pub(super) struct Scope {
+    pub invocation: i64,
+    /// None: those of all fires.
+    pub fire: Option<i64>,
+    /// The last of them.
+    pub until: i64,
+    /// None: those on all instances.
+    pub instances: Option<Vec<i64>>,
+}
+
+impl Scope {
+    pub(super) fn of_fire(tx: Tx<'_>, fire: i64) -> Result<Self> {
+        let invocation = tx
+            .prepare_cached("SELECT invocation FROM fires WHERE id = ?1")?
+            .query_row([fire], |row| row.get(0))?;
+        Ok(Self { invocation, fire: Some(fire), until: i64::MAX, instances: None })
+    }
+}
+
+/// On which instances an order is carried out.
+#[derive(Debug)]
+enum Only {
+    All,
+    /// In order.
+    These(Vec<i64>),
+    /// Those in `stopped_instances`.
+    Stored,
+}
+
+/// An order that is being carried out.
+#[derive(Debug)]
+struct Stop {
+    id: Option<i64>,
+    invocation: i64,
+    fire: Option<i64>,
+    until: i64,
+    only: Only,
+    ending: Ending,
+    at_ms: i64,
+    /// How far it has come: the fire, and the instance there.
+    at_fire: i64,
+    at_instance: i64,
+    /// An execution cannot be ended.
+    is_stuck: bool,
+    has_more: bool,
+}
+
+/// Ends up to `max` of the executions in a scope now. If there are more, the order is stored, and
+/// [`carry_on`] ends the others.
+pub(super) fn order(
+    tx: Tx<'_>,
+    scope: Scope,
+    ending: &Ending,
     now_ms: i64,
-    order: &'a StopOrder,
-    stopped: Stopped,
-    /// How executions of each fire have ended by it.
-    fires: BTreeMap<i64, Ends>,
+    max: usize,
+) -> Result<Stopped> {
+    let only = match scope.instances {
+        None => Only::All,
+        Some(mut these) => {
+            these.sort_unstable();
+            Only::These(these)
+        }
+    };
+    let mut stop = Stop {
+        id: None,
+        invocation: scope.invocation,
+        fire: scope.fire,
+        until: scope.until,
+        only,
+        ending: ending.clone(),
+        at_ms: now_ms,
+        at_fire: scope.fire.unwrap_or_default(),
+        at_instance: 0,
+        is_stuck: false,
+        has_more: true,
+    };
+    let mut stopped = stop.carry_out(tx, now_ms, max)?;
+    stopped.left = stop.store(tx)?.filter(|_| stop.has_more);
+    Ok(stopped)
 }
 
-impl<'a> Stopping<'a> {
-    pub(super) fn new(now_ms: i64, order: &'a StopOrder) -> Self {
-        Self { now_ms, order, stopped: Stopped::default(), fires: BTreeMap::new() }
+/// What of an order has been carried out.
+#[derive(Debug)]
+pub(crate) struct CarriedOn {
+    pub stop: i64,
+    pub invoke_id: InvokeId,
+    pub order: StopOrder,
+    pub stopped: Stopped,
+    /// Whether there is more.
+    pub has_more: bool,
+}
+
+/// Ends up to `max` executions more of the oldest order that is not carried out; none if there is no such
+/// order.
+pub(crate) fn carry_on(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Option<CarriedOn>> {
+    let mut query = tx.prepare_cached(
+        "SELECT s.id, s.invocation, s.fire, s.until, s.is_partial, s.cause, s.stopped_by, s.stop_reason,
+             s.stop_at_ms, s.at_fire, s.at_instance, s.is_stuck, v.invoke_id
+         FROM stops s INDEXED BY stops_unfinished JOIN invocations v ON v.id = s.invocation
+         WHERE s.has_more = 1 AND s.id > 0 ORDER BY s.id LIMIT 1",
+    )?;
+    let Some((id, mut stop, invoke_id)) = query
+        .query_row((), |row| Ok((row.get(0)?, Stop::read(row), InvokeId::from_bytes(row.get(12)?))))
+        .optional()?
+        .map(|(id, stop, invoke_id): (i64, Result<Stop>, _)| stop.map(|stop| (id, stop, invoke_id)))
+        .transpose()?
+    else {
+        return Ok(None);
+    };
+    let stopped = stop.carry_out(tx, now_ms.max(stop.at_ms), max)?;
+    stop.store(tx)?;
+    let (order, has_more) = (stop.ending.order(), stop.has_more);
+    Ok(Some(CarriedOn { stop: id, invoke_id, order, stopped, has_more }))
+}
+
+/// Gives up the order that [`carry_on`] would go on with, for it cannot be carried out. What it is about does not
+/// start.
+pub(crate) fn give_up(tx: Tx<'_>) -> Result<Option<i64>> {
+    let given_up = tx
+        .prepare_cached(
+            "UPDATE stops SET has_more = 0, is_stuck = 1 WHERE id = (
+                 SELECT id FROM stops INDEXED BY stops_unfinished WHERE has_more = 1 ORDER BY id LIMIT 1)
+             RETURNING id",
+        )?
+        .query_row((), |row| row.get(0))
+        .optional()?;
+    Ok(given_up)
+}
+
+/// Whether there are orders that are not carried out.
+pub(crate) fn any_left(tx: Tx<'_>) -> Result<bool> {
+    let any = tx
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM stops INDEXED BY stops_unfinished WHERE has_more = 1)",
+        )?
+        .query_row((), |row| row.get(0))?;
+    Ok(any)
+}
+
+impl Stop {
+    fn read(row: &Row<'_>) -> Result<Self> {
+        let cause: String = row.get(5)?;
+        let text = |column| Ok::<_, Error>(row.get::<_, Option<String>>(column)?.map(Into::into));
+        let ending = match cause.as_str() {
+            EXPIRED => Ending::Expiry,
+            cause => {
+                Ending::Stop(StopOrder { cause: parse(cause)?, by: text(6)?, reason: text(7)? })
+            }
+        };
+        Ok(Self {
+            id: row.get(0)?,
+            invocation: row.get(1)?,
+            fire: row.get(2)?,
+            until: row.get(3)?,
+            only: if row.get(4)? { Only::Stored } else { Only::All },
+            ending,
+            at_ms: row.get(8)?,
+            at_fire: row.get(9)?,
+            at_instance: row.get(10)?,
+            is_stuck: row.get(11)?,
+            has_more: true,
+        })
     }
 
-    pub(super) fn stop(&mut self, tx: Tx<'_>, one: &Unfinished) -> Result<()> {
-        let entry = (one.id, one.instance_id.clone());
-        if let Some(cancelled) = one.status.on(Cause::StopAskedEarly) {
-            let changed = tx
-                .prepare_cached(
-                    "UPDATE executions SET status = ?2, stop_at_ms = ?3, finished_at_ms = ?3, error_info = ?5,
-                         stop_cause = ?6, stopped_by = ?7, stop_reason = ?8, retry_at_ms = NULL,
-                         awaits_instance = NULL, error_code = nullif(?9, ''), room = NULL
-                     WHERE id = ?1 AND status = ?4",
+    /// Writes down how far it has come; its row, as long as it has one.
+    fn store(&self, tx: Tx<'_>) -> Result<Option<i64>> {
+        let stays = self.has_more || self.is_stuck;
+        match (self.id, stays) {
+            (None, false) => Ok(None),
+            (None, true) => self.insert(tx).map(Some),
+            (Some(id), false) => {
+                tx.prepare_cached("DELETE FROM stops WHERE id = ?1")?.execute([id])?;
+                Ok(None)
+            }
+            (Some(id), true) => {
+                tx.prepare_cached(
+                    "UPDATE stops SET at_fire = ?2, at_instance = ?3, is_stuck = ?4, has_more = ?5 WHERE id = ?1",
                 )?
-                .execute((
-                    one.id.0,
-                    cancelled.as_str(),
-                    self.now_ms,
-                    one.status.as_str(),
-                    self.order.cancelled(),
-                    self.order.cause.as_str(),
-                    &self.order.by,
-                    &self.order.reason,
-                    self.order.cause.code(),
-                ))?;
-            expect_one(changed, one.id)?;
-            tally::count(Counted::Ended(cancelled), 1);
-            self.stopped.cancelled.push(entry);
-            self.fires.entry(one.fire).or_default().count(cancelled);
-        } else if let Some(stopping) = one.status.on(Cause::StopAsked) {
-            let changed = tx
-                .prepare_cached(
-                    "UPDATE executions SET status = ?2, stop_at_ms = ?3, stop_cause = ?5, stopped_by = ?6,
-                         stop_reason = ?7
-                     WHERE id = ?1 AND status = ?4",
-                )?
-                .execute((
-                    one.id.0,
-                    stopping.as_str(),
-                    self.now_ms,
-                    one.status.as_str(),
-                    self.order.cause.as_str(),
-                    &self.order.by,
-                    &self.order.reason,
-                ))?;
-            expect_one(changed, one.id)?;
-            commit_gate::note_stop();
-            self.stopped.stopping.push(entry);
-        } else if one.status == ExecutionStatus::Stopping {
-            // Asked before; whoever asked may have been cut off before it came through.
-            self.stopped.stopping.push(entry);
+                .execute((id, self.at_fire, self.at_instance, self.is_stuck, self.has_more))?;
+                Ok(Some(id))
+            }
+        }
+    }
+
+    fn insert(&self, tx: Tx<'_>) -> Result<i64> {
+        let order = match &self.ending {
+            Ending::Stop(order) => Some(order),
+            Ending::Expiry => None,
+        };
+        tx.prepare_cached(
+            "INSERT INTO stops (invocation, fire, until, is_partial, cause, stopped_by, stop_reason, stop_at_ms,
+                 at_fire, at_instance, is_stuck, has_more)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        )?
+        .execute((
+            self.invocation,
+            self.fire,
+            self.until,
+            !matches!(self.only, Only::All),
+            self.ending.cause(),
+            order.and_then(|order| order.by.as_deref()),
+            order.and_then(|order| order.reason.as_deref()),
+            self.at_ms,
+            self.at_fire,
+            self.at_instance,
+            self.is_stuck,
+            self.has_more,
+        ))?;
+        let id = tx.last_insert_rowid();
+        if let Only::These(instances) = &self.only {
+            let mut insert = tx.prepare_cached(
+                "INSERT INTO stopped_instances (stop, instance) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+            )?;
+            for instance in instances {
+                insert.execute((id, instance))?;
+            }
+        }
+        Ok(id)
+    }
+
+    /// Ends up to `max` of its executions. One whose record cannot be understood must not keep the others from
+    /// being ended: it stays, and so does the order, which keeps it from starting.
+    fn carry_out(&mut self, tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Stopped> {
+        let found = self.look(tx, max)?;
+        match apart(tx, || self.end(tx, &found, now_ms)) {
+            Err(error) if error.is_of_a_record() => {}
+            ended => return ended,
+        }
+        let mut stopped = Stopped::default();
+        for one in found {
+            match apart(tx, || self.end(tx, std::slice::from_ref(&one), now_ms)) {
+                Err(error) if error.is_of_a_record() => self.pass_over(one.id, &error),
+                ended => stopped.add(ended?),
+            }
+        }
+        Ok(stopped)
+    }
+
+    fn pass_over(&mut self, id: ExecutionId, error: &Error) {
+        tell(|| tracing::error!(%error, %id, "an execution cannot be stopped, and will not start"));
+        self.is_stuck = true;
+    }
+
+    /// The next `max` executions that it is about; goes on to behind them.
+    fn look(&mut self, tx: Tx<'_>, max: usize) -> Result<Vec<Unfinished>> {
+        let mut found = Vec::new();
+        let mut looks = LOOKS;
+        while max > 0 && looks > 0 {
+            let Some(fire) = self.next_fire(tx)? else {
+                self.has_more = false;
+                break;
+            };
+            if fire > self.at_fire {
+                (self.at_fire, self.at_instance) = (fire, 0);
+            }
+            let is_through = match self.instances(tx, looks)? {
+                None => self.look_at_all(tx, &mut found, max, &mut looks)?,
+                Some(these) => self.look_at(tx, &these, &mut found, max, &mut looks)?,
+            };
+            looks = looks.saturating_sub(1);
+            if !is_through {
+                break;
+            }
+            (self.at_fire, self.at_instance) = (fire + 1, 0);
+        }
+        Ok(found)
+    }
+
+    /// The next fire with executions that have not ended.
+    fn next_fire(&self, tx: Tx<'_>) -> Result<Option<i64>> {
+        let next = tx
+            .prepare_cached(
+                "SELECT id FROM fires INDEXED BY fires_unfinished_by_invocation
+                 WHERE invocation = ?1 AND unfinished > 0 AND id >= ?2 ORDER BY id LIMIT 1",
+            )?
+            .query_row((self.invocation, self.at_fire), |row| row.get(0))
+            .optional()?;
+        Ok(next.filter(|next| self.fire.is_none_or(|fire| fire == *next)))
+    }
+
+    /// The next of the instances that it is about, if it is not about all; one more than `max` if there are
+    /// more.
+    fn instances(&self, tx: Tx<'_>, max: usize) -> Result<Option<Vec<i64>>> {
+        match &self.only {
+            Only::All => Ok(None),
+            Only::These(these) => {
+                let from = these.partition_point(|instance| *instance <= self.at_instance);
+                Ok(Some(these[from..].iter().copied().take(max + 1).collect()))
+            }
+            Only::Stored => {
+                let mut query = tx.prepare_cached(
+                    "SELECT instance FROM stopped_instances WHERE stop = ?1 AND instance > ?2
+                     ORDER BY instance LIMIT ?3",
+                )?;
+                let limit = max as i64 + 1;
+                let these =
+                    query.query_map((self.id, self.at_instance, limit), |row| row.get(0))?;
+                Ok(Some(these.collect::<rusqlite::Result<_>>()?))
+            }
+        }
+    }
+
+    /// Looks at the executions of a fire; whether at the last of them.
+    fn look_at_all(
+        &mut self,
+        tx: Tx<'_>,
+        found: &mut Vec<Unfinished>,
+        max: usize,
+        looks: &mut usize,
+    ) -> Result<bool> {
+        let mut query = tx.prepare_cached(
+            "SELECT e.id, e.fire, e.instance, e.status, e.attempt, e.finished_at_ms IS NULL
+             FROM executions e INDEXED BY executions_by_fire
+             WHERE e.fire = ?1 AND e.instance > ?2 ORDER BY e.instance, e.attempt",
+        )?;
+        let mut rows = query.query((self.at_fire, self.at_instance))?;
+        while let Some(row) = rows.next()? {
+            let instance: i64 = row.get(2)?;
+            // Attempts on an instance are looked at together.
+            if instance > self.at_instance && (found.len() >= max || *looks == 0) {
+                return Ok(false);
+            }
+            self.at_instance = instance;
+            *looks = looks.saturating_sub(1);
+            self.take_in(row, found)?;
+        }
+        Ok(true)
+    }
+
+    /// Does the same on these instances only.
+    fn look_at(
+        &mut self,
+        tx: Tx<'_>,
+        instances: &[i64],
+        found: &mut Vec<Unfinished>,
+        max: usize,
+        looks: &mut usize,
+    ) -> Result<bool> {
+        let mut query = tx.prepare_cached(
+            "SELECT e.id, e.fire, e.instance, e.status, e.attempt, e.finished_at_ms IS NULL
+             FROM executions e INDEXED BY executions_by_fire
+             WHERE e.fire = ?1 AND e.instance = ?2 ORDER BY e.attempt",
+        )?;
+        for &instance in instances {
+            if found.len() >= max || *looks == 0 {
+                return Ok(false);
+            }
+            self.at_instance = instance;
+            *looks = looks.saturating_sub(1);
+            let mut rows = query.query((self.at_fire, instance))?;
+            while let Some(row) = rows.next()? {
+                self.take_in(row, found)?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn take_in(&mut self, row: &Row<'_>, found: &mut Vec<Unfinished>) -> Result<()> {
+        let id: i64 = row.get(0)?;
+        if id > self.until || !row.get::<_, bool>(5)? {
+            return Ok(());
+        }
+        match Unfinished::read(row) {
+            Err(error) if error.is_of_a_record() => self.pass_over(ExecutionId(id), &error),
+            one => found.extend(Some(one?).filter(|one| self.ending.is_about(one))),
         }
         Ok(())
     }
 
-    /// Counts what ended by it.
-    pub(super) fn done(mut self, tx: Tx<'_>) -> Result<Stopped> {
-        let mut finished = Finished::default();
-        for (&fire, &ended) in &self.fires {
-            executions::finish_fire(tx, fire, ended, self.now_ms, &mut finished)?;
+    /// Ends executions, and counts what ended by it.
+    fn end(&self, tx: Tx<'_>, found: &[Unfinished], now_ms: i64) -> Result<Stopped> {
+        let mut stopped = Stopped::default();
+        let mut fires = BTreeMap::<i64, Ends>::new();
+        let mut ended_early = BTreeMap::<i64, Vec<EndedEarly>>::new();
+        for one in found {
+            let entry = (one.id, name(tx, one.instance)?);
+            match (&self.ending, one.status.on(Cause::StopAskedEarly)) {
+                (Ending::Expiry, _) => {
+                    expire(tx, one, now_ms)?;
+                    fires.entry(one.fire).or_default().count(Cause::Expired.target());
+                    stopped.expired.push(entry);
+                }
+                (Ending::Stop(order), Some(cancelled)) => {
+                    self.cancel(tx, one, order, now_ms)?;
+                    fires.entry(one.fire).or_default().count(cancelled);
+                    stopped.cancelled.push(entry);
+                }
+                (Ending::Stop(order), None) => {
+                    self.ask_to_end(tx, one, order)?;
+                    stopped.stopping.push(entry);
+                    continue;
+                }
+            }
+            let was_next = one.status == ExecutionStatus::Pending || one.attempt > 1;
+            let early = EndedEarly { id: one.id, was_next };
+            ended_early.entry(one.fire).or_default().push(early);
         }
-        self.stopped.wave_ended = finished.wave_ended;
-        self.stopped.finished = finished.invocations;
-        self.stopped.released.extend(finished.released);
+        if self.ending.lets_go_on() {
+            for (&fire, ended) in &ended_early {
+                stopped.released.extend(claims::release_behind(tx, fire, ended)?);
+            }
+        }
+        let mut finished = Finished::default();
+        // Of a fire that has been stopped as a whole no wave follows.
+        let may_go_on = !matches!(self.only, Only::All) || matches!(self.ending, Ending::Expiry);
+        for (&fire, &ended) in &fires {
+            executions::finish_fire(tx, fire, ended, now_ms, may_go_on, &mut finished)?;
+        }
+        stopped.wave_ended = finished.wave_ended;
+        stopped.finished = finished.invocations;
+        stopped.released.extend(finished.released);
         let called_off = finished.called_off.into_iter().flat_map(|(_, cancelled)| cancelled);
-        self.stopped.cancelled.extend(called_off);
-        Ok(self.stopped)
+        stopped.cancelled.extend(called_off);
+        Ok(stopped)
+    }
+
+    fn cancel(&self, tx: Tx<'_>, one: &Unfinished, order: &StopOrder, now_ms: i64) -> Result<()> {
+        let cancelled = Cause::StopAskedEarly.target();
+        let changed = tx
+            .prepare_cached(
+                "UPDATE executions SET status = ?2, stop_at_ms = ?3, finished_at_ms = ?10, error_info = ?5,
+                     stop_cause = ?6, stopped_by = ?7, stop_reason = ?8, retry_at_ms = NULL,
+                     awaits_instance = NULL, error_code = nullif(?9, ''), room = NULL
+                 WHERE id = ?1 AND status = ?4",
+            )?
+            .execute((
+                one.id.0,
+                cancelled.as_str(),
+                self.at_ms,
+                one.status.as_str(),
+                order.cancelled(),
+                order.cause.as_str(),
+                &order.by,
+                &order.reason,
+                order.cause.code(),
+                now_ms,
+            ))?;
+        expect_one(changed, one.id)?;
+        tally::count(Counted::Ended(cancelled), 1);
+        Ok(())
+    }
+
+    /// Takes note that an execution which runs is to end. It started before it was stopped, whatever has become
+    /// of the clock since.
+    fn ask_to_end(&self, tx: Tx<'_>, one: &Unfinished, order: &StopOrder) -> Result<()> {
+        let Some(stopping) = one.status.on(Cause::StopAsked) else { return Ok(()) };
+        commit_gate::note_stop();
+        let changed = tx
+            .prepare_cached(
+                "UPDATE executions SET status = ?2, stop_at_ms = max(?3, started_at_ms), stop_cause = ?5,
+                     stopped_by = ?6, stop_reason = ?7
+                 WHERE id = ?1 AND status = ?4",
+            )?
+            .execute((
+                one.id.0,
+                stopping.as_str(),
+                self.at_ms,
+                one.status.as_str(),
+                order.cause.as_str(),
+                &order.by,
+                &order.reason,
+            ))?;
+        expect_one(changed, one.id)
     }
 }
 
-/// Stops these executions.
-pub(super) fn all(
-    tx: Tx<'_>,
-    slice: &[Unfinished],
-    order: &StopOrder,
-    now_ms: i64,
-) -> Result<Stopped> {
-    let mut stopping = Stopping::new(now_ms, order);
-    slice.iter().try_for_each(|one| stopping.stop(tx, one))?;
-    stopping.done(tx)
-}
-
-/// An execution that is about to end before it starts.
-pub(super) fn read_early(row: &Row<'_>) -> rusqlite::Result<EndedEarly> {
-    Ok(EndedEarly {
-        id: ExecutionId(row.get(0)?),
-        instance_id: row.get::<_, String>(1)?.into(),
-        instance: row.get(2)?,
-        was_next: row.get(3)?,
-    })
-}
-
-/// Calls off what waits of a fire; what it was.
-pub(super) fn cancel_waiting(
-    tx: Tx<'_>,
-    fire: i64,
-    order: &StopOrder,
-    now_ms: i64,
-) -> Result<Vec<EndedEarly>> {
-    const WAITING: &str = "e.fire = ?1 AND e.status IN ('Pending', 'Scheduled')";
-    let cancelled: Vec<_> = tx
-        .prepare_cached(&format!(
-            "SELECT e.id, i.instance_id, e.instance, e.status = 'Pending' OR e.attempt > 1
-             FROM executions e INDEXED BY executions_by_fire
-                 JOIN instances i ON i.id = e.instance WHERE {WAITING} ORDER BY e.instance"
-        ))?
-        .query_map([fire], read_early)?
-        .collect::<rusqlite::Result<_>>()?;
-    let target = Cause::StopAskedEarly.target().as_str();
+/// Takes note that an execution was not started in time.
+fn expire(tx: Tx<'_>, one: &Unfinished, now_ms: i64) -> Result<()> {
+    let target = Cause::Expired.target();
     let changed = tx
-        .prepare_cached(&format!(
-            "UPDATE executions AS e INDEXED BY executions_by_fire
-             SET status = ?2, stop_at_ms = ?3, finished_at_ms = ?3, error_info = ?4, stop_cause = ?5,
-                 error_code = nullif(?6, ''), stop_reason = ?7, retry_at_ms = NULL, awaits_instance = NULL,
-                 room = NULL
-             WHERE {WAITING}"
-        ))?
-        .execute((
-            fire,
-            target,
-            now_ms,
-            order.cancelled(),
-            order.cause.as_str(),
-            order.cause.code(),
-            &order.reason,
-        ))?;
-    if changed == cancelled.len() {
-        tally::count(Counted::Ended(Cause::StopAskedEarly.target()), changed);
-        return Ok(cancelled);
-    }
-    Err(Error::Internal(format!("{changed} executions of fire {fire} were called off")))
+        .prepare_cached(
+            "UPDATE executions SET status = ?2, finished_at_ms = ?3, error_code = ?4, awaits_instance = NULL,
+                 room = NULL, error_info = 'it had not started when its start deadline was over'
+             WHERE id = ?1 AND status = ?5",
+        )?
+        .execute((one.id.0, target.as_str(), now_ms, START_DEADLINE_EXCEEDED, one.status.as_str()))?;
+    expect_one(changed, one.id)?;
+    tally::count(Counted::Ended(target), 1);
+    tally::count(Counted::Expired, 1);
+    Ok(())
 }
 
-/// Stops an invocation, on these instances or on all if none is named: a slice of its executions,
-/// those after `after`.
+fn name(tx: Tx<'_>, instance: i64) -> Result<InstanceId> {
+    let name: String = tx
+        .prepare_cached("SELECT instance_id FROM instances WHERE id = ?1")?
+        .query_row([instance], |row| row.get(0))?;
+    Ok(name.into())
+}
+
+/// Stops an invocation, on these instances or on all if none is named: up to `max` of its executions now. If all of
+/// it is being stopped already, that goes on.
 pub(crate) fn invocation(
     tx: Tx<'_>,
     invocation: i64,
     only: &[InstanceId],
-    after: i64,
     order: &StopOrder,
     now_ms: i64,
+    max: usize,
 ) -> Result<Stopped> {
-    if after == 0 {
-        for id in only {
-            check_target(tx, invocation, id)?;
-        }
+    let mut rows = Vec::with_capacity(only.len());
+    for id in only {
+        rows.push(target_row(tx, invocation, id)?);
     }
     // First, so that it ends with the last execution that is cancelled here.
     if only.is_empty() {
@@ -323,26 +709,37 @@ pub(crate) fn invocation(
     } else {
         targets::remove(tx, invocation, only)?;
     }
-    let slice = Unfinished::slice(tx, invocation, after, only, SLICE as i64)?;
-    let mut stopped = all(tx, &slice, order, now_ms)?;
-    stopped.more_after = slice.last().filter(|_| slice.len() == SLICE).map(|last| last.id.0);
+    let under_way = tx
+        .prepare_cached(
+            "SELECT id FROM stops INDEXED BY stops_by_invocation WHERE invocation = ?1 AND fire IS NULL
+                 AND is_partial = 0 AND has_more = 1 LIMIT 1",
+        )?
+        .query_row([invocation], |row| row.get(0))
+        .optional()?;
+    if under_way.is_some() {
+        return Ok(Stopped { left: under_way, ..Stopped::default() });
+    }
+    let instances = (!only.is_empty()).then_some(rows);
+    let scope = Scope { invocation, fire: None, until: i64::MAX, instances };
+    let ending = Ending::Stop(order.clone());
+    let mut stopped = self::order(tx, scope, &ending, now_ms, max)?;
     stopped.finished.extend(invocations::finish_stopped(tx, invocation, now_ms)?);
     Ok(stopped)
 }
 
-fn check_target(tx: Tx<'_>, invocation: i64, id: &InstanceId) -> Result<()> {
-    let is_target: bool = tx
+/// The row of an instance that is a target of an invocation.
+fn target_row(tx: Tx<'_>, invocation: i64, id: &InstanceId) -> Result<i64> {
+    let found: Option<(i64, bool)> = tx
         .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM fires f JOIN executions e ON e.fire = f.id
+            "SELECT i.id, EXISTS (SELECT 1 FROM fires f JOIN executions e ON e.fire = f.id
                  WHERE f.invocation = ?1 AND e.instance = i.id)
              OR EXISTS (SELECT 1 FROM targets t WHERE t.invocation = ?1 AND t.instance = i.id)
              FROM instances i WHERE i.instance_id = ?2",
         )?
-        .query_row((invocation, id.as_str()), |row| row.get(0))
-        .optional()?
-        .unwrap_or_default();
-    if is_target {
-        return Ok(());
+        .query_row((invocation, id.as_str()), |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    if let Some((row, true)) = found {
+        return Ok(row);
     }
     Err(Error::invalid(Violation::new(
         "InvalidInstance.NotFound",

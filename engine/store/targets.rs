@@ -34,7 +34,7 @@ pub(super) fn insert_booting(tx: Tx<'_>, invocation: i64, instances: &[i64]) -> 
 }
 
 /// The instances that a timer fires for.
-pub(super) fn of_timer(tx: Tx<'_>, invocation: i64, timer: i64) -> Result<Vec<i64>> {
+pub(crate) fn of_timer(tx: Tx<'_>, invocation: i64, timer: i64) -> Result<Vec<i64>> {
     let mut query = tx.prepare_cached(
         "SELECT instance FROM targets WHERE invocation = ?1 AND timer = ?2 ORDER BY id",
     )?;
@@ -95,22 +95,19 @@ pub(super) struct Booted {
     pub once: bool,
     pub paused: bool,
     pub overlap: OverlapPolicy,
+    /// It knows of no boot: it takes this one for the one that it was made under.
+    pub is_first: bool,
 }
 
-/// The invocations that wait for an instance to come up with another boot than they know of. One
-/// that knows of none takes this one for the one it was made under.
-pub(super) fn booted(tx: Tx<'_>, instance: i64, boot_id: &str) -> Result<Vec<Booted>> {
-    tx.prepare_cached(
-        "UPDATE targets SET boot_id = ?2 WHERE instance = ?1 AND awaits_boot = 1 AND boot_id IS NULL",
-    )?
-    .execute((instance, boot_id))?;
+/// Up to `max` of the invocations that wait for an instance and do not know of the boot that it is in.
+pub(super) fn booted(tx: Tx<'_>, instance: i64, boot_id: &str, max: usize) -> Result<Vec<Booted>> {
     let mut query = tx.prepare_cached(
         "SELECT v.id, v.invoke_id, v.repeat_mode = 'NextRebootOnly', v.paused_at_ms IS NOT NULL,
-                v.overlap_policy
+                v.overlap_policy, t.boot_id IS NULL
          FROM targets t JOIN invocations v ON v.id = t.invocation
-         WHERE t.instance = ?1 AND t.awaits_boot = 1 AND t.boot_id <> ?2 ORDER BY t.id",
+         WHERE t.instance = ?1 AND t.awaits_boot = 1 AND t.boot_id IS NOT ?2 ORDER BY t.id LIMIT ?3",
     )?;
-    let mut rows = query.query((instance, boot_id))?;
+    let mut rows = query.query((instance, boot_id, max as i64))?;
     let mut booted = Vec::new();
     while let Some(row) = rows.next()? {
         booted.push(Booted {
@@ -119,6 +116,7 @@ pub(super) fn booted(tx: Tx<'_>, instance: i64, boot_id: &str) -> Result<Vec<Boo
             once: row.get(2)?,
             paused: row.get(3)?,
             overlap: parse(&row.get::<_, String>(4)?)?,
+            is_first: row.get(5)?,
         });
     }
     Ok(booted)
@@ -126,7 +124,9 @@ pub(super) fn booted(tx: Tx<'_>, instance: i64, boot_id: &str) -> Result<Vec<Boo
 
 /// Has an instance start over from the boot it is in: it has become another machine.
 pub(crate) fn rebase(tx: Tx<'_>, id: &InstanceId, boot_id: &str) -> Result<()> {
-    let instance = instances::set_boot(tx, id, boot_id)?;
+    let instance = instances::known_boot(tx, id)?.instance;
+    instances::set_boot(tx, instance, boot_id)?;
+    instances::set_booting(tx, instance, false)?;
     tx.prepare_cached("UPDATE targets SET boot_id = ?2 WHERE instance = ?1 AND awaits_boot = 1")?
         .execute((instance, boot_id))?;
     Ok(())

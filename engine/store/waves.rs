@@ -7,9 +7,7 @@ use crate::execution::{StopOrder, StopReason};
 use crate::id::{ExecutionId, InvokeId};
 use crate::status::Ends;
 
-use super::claims;
-use super::executions::{self, Finished};
-use super::stop::{self, Stopped};
+use super::stop::{self, Ending, Scope, Stopped};
 use super::{Tx, fires, invocations};
 
 /// Sees whether a wave of a fire has ended with its last execution; then the next comes after the soak.
@@ -117,15 +115,6 @@ pub(crate) fn next_ms(tx: Tx<'_>) -> Result<Option<i64>> {
 /// Calls off what waits of a fire whose next wave may not start.
 pub(crate) fn halt(tx: Tx<'_>, due: &DueWave, why: &str, now_ms: i64) -> Result<Stopped> {
     tx.prepare_cached("UPDATE fires SET wave_at_ms = NULL WHERE id = ?1")?.execute([due.fire])?;
-    let order = StopOrder { reason: Some(why.into()), ..StopReason::Gate.into() };
-    let cancelled = stop::cancel_waiting(tx, due.fire, &order, now_ms)?;
-    let mut finished = Finished::default();
-    let released = claims::release_behind(tx, due.fire, &cancelled)?;
-    if !cancelled.is_empty() {
-        let tally = Ends { stopped: cancelled.len() as u64, ..Ends::default() };
-        executions::finish_fire(tx, due.fire, tally, now_ms, &mut finished)?;
-    }
-    let cancelled = cancelled.into_iter().map(|one| (one.id, one.instance_id)).collect();
-    let finished = finished.invocations;
-    Ok(Stopped { cancelled, released, finished, ..Stopped::default() })
+    let ending = Ending::Stop(StopOrder { reason: Some(why.into()), ..StopReason::Gate.into() });
+    stop::order(tx, Scope::of_fire(tx, due.fire)?, &ending, now_ms, stop::SLICE)
 }

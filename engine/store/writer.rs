@@ -314,12 +314,14 @@ impl Work {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut commit_takes = Duration::ZERO;
         while let Some(first) = lanes.next(&waker) {
+            let changes = self.connection.total_changes();
             let committed =
                 write_batch((&self.connection, &self.gate), first, lanes, batch, commit_takes);
             let tally = tally::take();
             if let Ok(took) = committed {
                 commit_takes = took;
-                self.meters.committed(tally, batch.len(), took);
+                let rows = self.connection.total_changes().saturating_sub(changes);
+                self.meters.committed(tally, batch.len(), rows, took);
             }
             let lost = committed.err();
             if lost.is_none() {

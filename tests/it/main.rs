@@ -31,6 +31,7 @@ mod schedule_laws;
 mod schedule_oracle;
 mod schedule_refusals;
 mod sinks;
+mod stops;
 mod support;
 mod targets;
 mod tencent;

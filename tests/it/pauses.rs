@@ -201,6 +201,35 @@ async fn a_schedule_that_cannot_be_carried_out_ends_with_a_record_and_holds_up_n
     assert_eq!(fires(&engine, broken).await, ["00:01:00 skipped"]);
 }
 
+/// The last fire of one timer is a record that nobody can read; that timer is to be planned again, and to be given
+/// up.
+#[tokio::test]
+async fn a_fire_that_cannot_be_read_holds_up_no_other_timer() {
+    let (clock, place) = (clock(), Place::new());
+    let engine = open(Engine::builder().path(place.database()), &clock).await;
+    let broken = engine.run_command(each_minute()).await.expect("sound").invoke_id;
+    let sound = engine.run_command(each_minute()).await.expect("sound").invoke_id;
+    pass(&clock, 60).await;
+    for id in [broken, sound] {
+        ended(&engine, id, 1).await;
+    }
+    within(engine.shutdown(Duration::ZERO)).await;
+    drop(engine);
+    tamper(&place, "UPDATE fires SET fire_at_ms = 9000000000000000000 WHERE invocation = 1");
+    tamper(&place, "UPDATE meta SET value = '1999a' WHERE key = 'zone_data'");
+    let engine = open(Engine::builder().path(place.database()), &clock).await;
+    pass(&clock, 10).await;
+    within(engine.shutdown(Duration::ZERO)).await;
+    drop(engine);
+    tamper(&place, "UPDATE invocations SET frequency = 'when pigs fly' WHERE id = 1");
+    let engine = open(Engine::builder().path(place.database()), &clock).await;
+    pass(&clock, 50).await;
+    ended(&engine, sound, 2).await;
+    assert_eq!(fires(&engine, sound).await, ["00:01:00", "00:02:00"]);
+    assert_eq!(wait(&engine, &broken).await.status, InvocationStatus::Success);
+    within(engine.shutdown(Duration::ZERO)).await;
+}
+
 #[tokio::test]
 async fn other_zone_data_plans_again_what_is_still_to_come() {
     let (clock, place) = (clock(), Place::new());

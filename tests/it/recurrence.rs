@@ -128,6 +128,25 @@ async fn a_cron_without_a_zone_follows_the_clock_of_each_instance() {
 }
 
 #[tokio::test]
+async fn an_invocation_keeps_the_zones_that_its_instances_had_when_it_was_made() {
+    let clock = clock();
+    let engine = open(Engine::builder(), &clock).await;
+    register_in_zones(&engine, &[("i-1", "UTC")]).await;
+    let made = async || {
+        let request = RunCommand::shell("exit:0").on(["i-1"]).frequency("0 1 * * * ?");
+        engine.run_command(request).await.expect("sound").invoke_id
+    };
+    let before = made().await;
+    register_in_zones(&engine, &[("i-1", "Asia/Kolkata")]).await;
+    let after = made().await;
+    pass(&clock, 1_900).await;
+    ended(&engine, before, 1).await;
+    ended(&engine, after, 1).await;
+    assert_eq!(fires(&engine, before).await, ["00:01:00"]);
+    assert_eq!(fires(&engine, after).await, ["00:31:00"]);
+}
+
+#[tokio::test]
 async fn a_fire_does_not_overtake_the_execution_before_it() {
     let check = async |policy, want: &[ExecutionStatus], second: &str| {
         let clock = clock();

@@ -1,0 +1,378 @@
+//! Stops of more executions than one commit takes, whoever goes away in the midst of them, and how large
+//! the commits are that many executions share.
+
+use std::collections::HashMap;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use adjutant::{
+    EndedWave, Engine, EngineBuilder, ExecutionStatus, HostTransaction, Instance, InstanceId,
+    InvokeId, Limits, MissedPolicy, OverlapPolicy, RepeatMode, RunCommand, StopInvocation,
+    WaveDecision, WaveGate,
+};
+use tokio::task::JoinSet;
+
+use crate::recurrence::clock;
+use crate::support::{Gate, Place, with_executors, within};
+
+/// More executions than two commits stop.
+const MANY: usize = 9_000;
+
+/// Lets requests name as many instances as there are.
+fn limits() -> Limits {
+    let mut limits = Limits::alibaba();
+    limits.instances_max = 1_000_000;
+    limits.stop_instances_max = 1_000_000;
+    limits
+}
+
+fn builder(place: &Place, gate: &Gate) -> EngineBuilder {
+    gate.plug_in(with_executors(Engine::builder())).path(place.database()).limits(limits())
+}
+
+fn names(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("n-{n}")).collect()
+}
+
+/// Does something so many times, many of them at once.
+async fn at_once<F: Future<Output = ()> + Send + 'static>(count: usize, act: impl Fn(usize) -> F) {
+    let mut all: JoinSet<()> = (0..count).map(act).collect();
+    while let Some(done) = all.join_next().await {
+        done.expect("no panic");
+    }
+}
+
+async fn register(engine: &Engine, executor: &'static str, count: usize) {
+    let register = |n: usize| {
+        let (engine, name) = (engine.clone(), format!("n-{n}"));
+        async move {
+            let instance = Instance::new(name).executor(executor);
+            engine.register_instance(instance).await.expect("a sound instance");
+        }
+    };
+    at_once(count, register).await;
+}
+
+/// Waits until something is so.
+async fn until(is_so: impl Fn() -> bool) {
+    within(async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// How many executions of an invocation have ended how.
+async fn ends(engine: &Engine, invoke_id: InvokeId) -> HashMap<ExecutionStatus, usize> {
+    within(engine.wait_status(&invoke_id)).await.expect("the invocation ends");
+    let finished = within(engine.wait(&invoke_id)).await.expect("it has ended");
+    let mut ends = HashMap::new();
+    for result in finished.results {
+        *ends.entry(result.status).or_default() += 1;
+    }
+    ends
+}
+
+/// An invocation of so many executions, of which one runs and the others wait.
+async fn one_runs(engine: &Engine, gate: &Gate, count: usize) -> InvokeId {
+    register(engine, "gate", count).await;
+    let run = engine.run_command(RunCommand::shell("x").on(names(count))).await.expect("sound");
+    within(gate.arrivals(1)).await;
+    run.invoke_id
+}
+
+/// Stops, and goes away after the first commit.
+async fn begin_to_stop(engine: &Engine, stop: StopInvocation) {
+    tokio::select! {
+        biased;
+        () = until(|| engine.metrics().ended.get(ExecutionStatus::Cancelled) > 0) => {}
+        _ = engine.stop_invocation(stop) => {}
+    }
+}
+
+#[tokio::test]
+async fn a_stop_whose_caller_goes_away_after_its_first_commit_is_carried_out() {
+    let (place, gate) = (Place::new(), Gate::new());
+    let engine = builder(&place, &gate).max_concurrent(1).open().await.expect("it opens");
+    let id = one_runs(&engine, &gate, MANY).await;
+    begin_to_stop(&engine, StopInvocation::new(id)).await;
+    gate.let_go(MANY);
+    let ends = ends(&engine, id).await;
+    assert_eq!(ends.get(&ExecutionStatus::Cancelled), Some(&(MANY - 1)), "{ends:?}");
+    assert_eq!(gate.waiting(), 0, "nothing has started since");
+}
+
+#[tokio::test]
+async fn a_stop_on_named_instances_whose_caller_goes_away_is_carried_out_there() {
+    let (place, gate) = (Place::new(), Gate::new());
+    let engine = builder(&place, &gate).max_concurrent(1).open().await.expect("it opens");
+    let id = one_runs(&engine, &gate, MANY).await;
+    // All but the one that runs and a hundred that wait.
+    let named = names(MANY - 100).split_off(1);
+    begin_to_stop(&engine, StopInvocation::new(id).on(named.iter().cloned())).await;
+    gate.let_go(MANY);
+    let ends = ends(&engine, id).await;
+    assert_eq!(ends.get(&ExecutionStatus::Cancelled), Some(&named.len()), "{ends:?}");
+    assert_eq!(ends.get(&ExecutionStatus::Success), Some(&101), "{ends:?}");
+}
+
+#[tokio::test]
+async fn a_stop_that_an_idle_engine_began_is_carried_out_by_the_next_engine() {
+    let (place, gate) = (Place::new(), Gate::new());
+    for named in [0, MANY - 100] {
+        let idle = builder(&place, &gate).idle().open().await.expect("it opens");
+        register(&idle, "gate", MANY).await;
+        let run = idle.run_command(RunCommand::shell("x").on(names(MANY))).await.expect("sound");
+        let id = run.invoke_id;
+        begin_to_stop(&idle, StopInvocation::new(id).on(names(named))).await;
+        within(idle.shutdown(Duration::ZERO)).await;
+        drop(idle);
+        let engine = builder(&place, &gate).max_concurrent(64).open().await.expect("it opens");
+        gate.let_go(MANY);
+        let ends = ends(&engine, id).await;
+        let cancelled = if named == 0 { MANY } else { named };
+        assert_eq!(ends.get(&ExecutionStatus::Cancelled), Some(&cancelled), "{ends:?}");
+        within(gate.arrivals((MANY - cancelled) as u32)).await;
+        assert_eq!(gate.waiting(), 0, "nothing of it has started");
+        within(engine.shutdown(Duration::ZERO)).await;
+    }
+}
+
+/// The runtime that the engine works on ends, and with it everything but what is on disk.
+#[test]
+fn a_stop_that_is_cut_off_between_its_commits_is_carried_out_by_the_next_engine() {
+    let (place, gate) = (Place::new(), Gate::new());
+    let runtime = || tokio::runtime::Runtime::new().expect("a runtime");
+    let killed = runtime();
+    let id = killed.block_on(async {
+        let engine = builder(&place, &gate).max_concurrent(1).open().await.expect("it opens");
+        let id = one_runs(&engine, &gate, MANY).await;
+        begin_to_stop(&engine, StopInvocation::new(id)).await;
+        id
+    });
+    killed.shutdown_timeout(Duration::from_secs(30));
+    gate.let_go(MANY);
+    runtime().block_on(async {
+        let engine = builder(&place, &gate).max_concurrent(64).open().await.expect("it opens");
+        let ends = ends(&engine, id).await;
+        assert_eq!(ends.get(&ExecutionStatus::Cancelled), Some(&(MANY - 1)), "{ends:?}");
+        assert_eq!(gate.waiting(), 0, "nothing has started since");
+    });
+}
+
+/// The thread that writes waits while an execution is on its way to be claimed, and its stop behind that.
+#[tokio::test]
+async fn nothing_is_on_record_as_stopped_before_it_started() {
+    let (place, gate, clock) = (Place::new(), Gate::new(), clock());
+    let builder = builder(&place, &gate).clock(clock.clone()).max_concurrent(1);
+    let engine = builder.open().await.expect("it opens");
+    one_runs(&engine, &gate, 2).await;
+    let (begun, has_begun) = mpsc::channel();
+    let (let_go, is_let_go) = mpsc::channel::<()>();
+    let writer = engine.clone();
+    let writing = tokio::spawn(async move {
+        let hold = move |_: &HostTransaction<'_>| {
+            begun.send(()).expect("the test waits");
+            is_let_go.recv().expect("the test lets go");
+            Ok(())
+        };
+        writer.write(hold).await.expect("written");
+    });
+    tokio::task::spawn_blocking(move || has_begun.recv()).await.expect("no panic").expect("begun");
+    let listed = engine.describe_invocations(Default::default()).await.expect("a page");
+    let id = listed.invocations[0].invoke_id;
+    let heard = engine.metrics().run_time_us.count + 1;
+    gate.let_go(1);
+    until(|| engine.metrics().run_time_us.count >= heard).await;
+    let stopper = engine.clone();
+    let stopping =
+        tokio::spawn(async move { stopper.stop_invocation(StopInvocation::new(id)).await });
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    clock.advance(Duration::from_secs(1));
+    let_go.send(()).expect("it is held");
+    writing.await.expect("no panic");
+    stopping.await.expect("no panic").expect("it exists");
+    within(engine.wait_status(&id)).await.expect("it ends");
+    let finished = within(engine.wait(&id)).await.expect("it has ended");
+    let last = &finished.results[1];
+    assert!(last.start_time.is_some() && last.stop_time.is_some(), "{last:?}");
+    assert!(last.start_time <= last.stop_time, "{:?} {:?}", last.start_time, last.stop_time);
+}
+
+/// Rows that the largest commit since an engine was opened has changed.
+fn rows_max(engine: &Engine) -> u64 {
+    engine.metrics().rows_per_commit.max
+}
+
+/// Rows that commits of many executions stay within: four thousand executions and what belongs to them.
+const ROWS_MAX: u64 = 9_000;
+
+#[tokio::test]
+async fn fires_that_were_missed_are_caught_up_with_in_commits_of_bounded_size() {
+    for overlap in [OverlapPolicy::Allow, OverlapPolicy::Skip, OverlapPolicy::Replace] {
+        let (place, gate, clock) = (Place::new(), Gate::new(), clock());
+        let open = async || {
+            let builder = builder(&place, &gate).clock(clock.clone()).max_concurrent(1);
+            builder.open().await.expect("it opens")
+        };
+        let engine = open().await;
+        register(&engine, "gate", 100).await;
+        let request = RunCommand::shell("x").on(names(100)).frequency("rate(2m)");
+        let request = request.overlap_policy(overlap).missed_policy(MissedPolicy::All(150));
+        let id = engine.run_command(request).await.expect("sound").invoke_id;
+        within(engine.shutdown(Duration::ZERO)).await;
+        drop(engine);
+        clock.advance(Duration::from_secs(150 * 120));
+        let engine = open().await;
+        until(|| engine.metrics().executions >= 150 * 100).await;
+        assert!(rows_max(&engine) <= ROWS_MAX, "{overlap}: {}", rows_max(&engine));
+        // Another fire meets all of them.
+        within(engine.run_now(&id)).await.expect("it repeats");
+        within(engine.stop_invocation(StopInvocation::new(id))).await.expect("it exists");
+        gate.let_go(MANY);
+        let status = within(engine.wait_status(&id)).await.expect("it ends");
+        assert!(status.is_final());
+        assert!(rows_max(&engine) <= ROWS_MAX, "{overlap}: {}", rows_max(&engine));
+    }
+}
+
+struct Halts;
+
+impl WaveGate for Halts {
+    async fn decide(&self, _: EndedWave) -> WaveDecision {
+        WaveDecision::Halt("enough".to_owned())
+    }
+}
+
+#[tokio::test]
+async fn what_is_called_off_is_cancelled_in_commits_of_bounded_size() {
+    let check = async |request: RunCommand, script: &str| {
+        let place = Place::new();
+        let builder = builder(&place, &Gate::new()).max_concurrent(1).wave_gate(Halts);
+        let engine = builder.open().await.expect("it opens");
+        register(&engine, "script", MANY).await;
+        let before = engine.metrics();
+        let run = engine.run_command(request).await.expect("sound");
+        let ends = ends(&engine, run.invoke_id).await;
+        assert_eq!(ends.get(&ExecutionStatus::Cancelled), Some(&(MANY - 1)), "{script}: {ends:?}");
+        // The request itself is one commit.
+        let after = engine.metrics().rows_per_commit;
+        let (commits, rows) =
+            (after.count - before.rows_per_commit.count, after.sum - before.rows_per_commit.sum);
+        assert!(commits >= 3, "{script}: {commits} commits of {rows} rows");
+        assert!(after.max <= MANY as u64 + 100, "{script}: {}", after.max);
+        let cancelled = rows - after.max;
+        let largest = after.quantile(1.0 - 1.5 / after.count as f64);
+        assert!(largest <= ROWS_MAX / 2 + 512, "{script}: {largest} of {cancelled}");
+    };
+    let on = |script: &str| RunCommand::shell(script).on(names(MANY));
+    check(on("exit:1").max_errors(0), "MaxErrors").await;
+    check(on("exit:0").waves([1]), "Halt").await;
+}
+
+#[tokio::test]
+async fn a_boot_that_very_many_wait_for_is_dealt_with_in_commits_of_bounded_size() {
+    const WAIT: usize = 4_000;
+    let (place, gate) = (Place::new(), Gate::new());
+    let engine = builder(&place, &gate).max_concurrent(1).open().await.expect("it opens");
+    register(&engine, "gate", 1).await;
+    let instance = InstanceId::from("n-0");
+    let boot = async |engine: &Engine, id: &str| {
+        within(engine.instance_booted(&instance, id)).await.expect("it is registered");
+    };
+    boot(&engine, "a").await;
+    let wait = |_| {
+        let engine = engine.clone();
+        async move {
+            let request = RunCommand::shell("x").on(["n-0"]).repeat_mode(RepeatMode::EveryReboot);
+            engine.run_command(request).await.expect("sound");
+        }
+    };
+    at_once(WAIT, wait).await;
+    within(engine.shutdown(Duration::ZERO)).await;
+    drop(engine);
+    let engine = builder(&place, &gate).max_concurrent(1).open().await.expect("it opens");
+    boot(&engine, "b").await;
+    assert_eq!(engine.metrics().executions, WAIT as u64, "each has fired once");
+    boot(&engine, "b").await;
+    assert_eq!(engine.metrics().executions, WAIT as u64, "the same boot is no reboot");
+    assert!(rows_max(&engine) <= ROWS_MAX / 2, "{}", rows_max(&engine));
+    // Whoever tells of a boot goes away, and tells of the next one; each of both fires each.
+    tokio::select! {
+        biased;
+        () = until(|| engine.metrics().fires_skipped > 0) => {}
+        _ = engine.instance_booted(&instance, "c") => {}
+    }
+    boot(&engine, "d").await;
+    until(|| engine.metrics().fires_skipped >= 2 * WAIT as u64).await;
+    assert!(rows_max(&engine) <= ROWS_MAX / 2, "{}", rows_max(&engine));
+}
+
+#[tokio::test]
+async fn what_waits_for_an_instance_stays_marked_unless_more_may_run_there() {
+    const WAIT: usize = 6_000;
+    let (place, gate) = (Place::new(), Gate::new());
+    let engine = builder(&place, &gate).max_concurrent(10).open().await.expect("it opens");
+    let narrow = |max| Instance::new("narrow").executor("gate").max_concurrency(max);
+    engine.register_instance(narrow(1)).await.expect("sound");
+    let wait = |_| {
+        let engine = engine.clone();
+        async move {
+            engine.run_command(RunCommand::shell("x").on(["narrow"])).await.expect("sound");
+        }
+    };
+    at_once(WAIT, wait).await;
+    within(gate.arrivals(1)).await;
+    let marked = || {
+        let file = rusqlite::Connection::open(place.database()).expect("a database");
+        let sql = "SELECT count(*) FROM executions WHERE awaits_instance IS NOT NULL";
+        file.query_row(sql, (), |row| row.get::<_, usize>(0)).expect("sound SQL")
+    };
+    until(|| marked() == WAIT - 1).await;
+    let before = engine.metrics().rows_per_commit.sum;
+    engine.register_instance(narrow(1)).await.expect("sound");
+    assert_eq!(marked(), WAIT - 1, "nothing has changed there");
+    let changed = engine.metrics().rows_per_commit.sum - before;
+    assert!(changed < 100, "{changed} rows");
+    engine.register_instance(narrow(3)).await.expect("sound");
+    within(gate.arrivals(2)).await;
+    assert_eq!(marked(), WAIT - 3, "two more may run");
+    let changed = engine.metrics().rows_per_commit.sum - before;
+    assert!(changed < 200, "{changed} rows");
+    // Now any number may.
+    let wide = Instance::new("narrow").executor("gate");
+    engine.register_instance(wide).await.expect("sound");
+    gate.let_go(WAIT);
+    within(gate.arrivals(WAIT as u32 - 3)).await;
+    assert!(rows_max(&engine) <= ROWS_MAX / 2 + 512, "{}", rows_max(&engine));
+}
+
+/// Many run and wait when the runtime ends that the engine works on.
+#[test]
+fn what_the_last_engine_left_is_dealt_with_in_commits_of_bounded_size() {
+    const RUN: usize = 11_000;
+    const WAIT: usize = 5_500;
+    let (place, gate) = (Place::new(), Gate::new());
+    let runtime = || tokio::runtime::Runtime::new().expect("a runtime");
+    let killed = runtime();
+    killed.block_on(async {
+        let engine = builder(&place, &gate).max_concurrent(RUN).open().await.expect("it opens");
+        register(&engine, "gate", RUN).await;
+        let run = engine.run_command(RunCommand::shell("x").on(names(RUN))).await.expect("sound");
+        within(gate.arrivals(RUN as u32)).await;
+        drop(run);
+    });
+    killed.shutdown_timeout(Duration::from_secs(30));
+    let mark = "UPDATE executions SET status = 'Pending', started_at_ms = NULL, awaits_instance = 1
+        WHERE id <= ?1";
+    let file = rusqlite::Connection::open(place.database()).expect("a database");
+    file.execute(mark, [WAIT]).expect("sound SQL");
+    drop(file);
+    runtime().block_on(async {
+        let engine = builder(&place, &gate).idle().open().await.expect("it opens");
+        assert!(rows_max(&engine) <= ROWS_MAX / 2 + 512, "{}", rows_max(&engine));
+    });
+}
