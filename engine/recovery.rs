@@ -1,17 +1,18 @@
 //! What the last engine on this file left behind. Whoever opens a file holds its lock, so every
 //! execution that the file calls running belongs to an engine that has ended.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::error::Result;
 use crate::execution::{Lost, Unended};
-use crate::executor::{self, Scratch};
+use crate::executor::{Leftovers, Scratch};
 use crate::id::ExecutionId;
 use crate::output::WholeOutputs;
 use crate::panics::tell;
 use crate::schedule::Zone;
 use crate::store::claims;
-use crate::store::executions::Interrupted;
+use crate::store::executions::{GoingOn, Interrupted};
 use crate::store::timers::{self, Timer};
 use crate::store::{Store, Tx, apart, deliveries, executions, fires, invocations, meta};
 
@@ -39,7 +40,13 @@ pub(crate) struct Left {
 pub(crate) async fn look_after(store: &Store, scratch: &Scratch) -> Result<Left> {
     let unended = store.read(executions::unended).await?;
     store.meters().found_running(unended.len());
-    let mut ended = executor::inherit(scratch, &unended).await;
+    let leftovers = Leftovers::find(scratch, &unended).await;
+    let unexplained = leftovers.unexplained();
+    let unknown = match unexplained.is_empty() {
+        true => Vec::new(),
+        false => store.read(move |tx| executions::not_begun(tx, unexplained)).await?,
+    };
+    let mut ended = leftovers.end(&unknown).await;
     let (mut lost, mut going_on) = (Vec::new(), Vec::new());
     for Unended { id, .. } in unended {
         match ended.remove(&id) {
@@ -78,12 +85,21 @@ pub(crate) async fn take_over(store: &Store, left: Left, now_ms: i64) -> Result<
 }
 
 /// Removes whole outputs that the last engine left and that are not to be delivered: it ended after the
-/// record said so and before the file was gone. Blocks on the disk for a moment.
-pub(crate) async fn tidy_outputs(store: &Store, outputs: &WholeOutputs) -> Result<()> {
-    let left = outputs.all().unwrap_or_else(|error| {
+/// record said so and before the file was gone. Outputs of executions that go on stay, because the next engine
+/// with their sink still needs them. Blocks on the disk for a moment.
+pub(crate) async fn tidy_outputs(
+    store: &Store,
+    outputs: &WholeOutputs,
+    going_on: &[GoingOn],
+) -> Result<()> {
+    let mut left = outputs.all().unwrap_or_else(|error| {
         tell(|| tracing::warn!(%error, "whole outputs that the last engine left cannot be found"));
         Vec::new()
     });
+    if !left.is_empty() {
+        let going_on: HashSet<_> = going_on.iter().map(|one| one.claimed.id).collect();
+        left.retain(|id| !going_on.contains(id));
+    }
     if left.is_empty() {
         return Ok(());
     }

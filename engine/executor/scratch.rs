@@ -3,11 +3,12 @@
 //! costs a tenth there, and scripts with secrets in them never reach a disk.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -21,18 +22,38 @@ const IN_MEMORY: &str = "/dev/shm";
 
 /// What the name of a folder begins with that is a surviving run's, and stays until that has ended.
 const KEPT: &str = "kept-";
-/// The file with the number of the engine.
-const ENGINE: &str = "engine";
+/// What the name of a file begins with whose rest is the number of an engine. The number is in the name, so
+/// that no moment leaves a file without its number.
+const ENGINE: &str = "engine-";
+/// What the name of a file begins with that lists the marks of processes which are yet to be ended.
+const LEFT: &str = "left-";
+/// What outlives the engine that made it: the engine after it needs it.
+const LASTING: [&str; 3] = [KEPT, ENGINE, LEFT];
 
-/// Its folder goes with it, unless some run survives.
+/// Its folder goes with it, unless some run survives, or processes are yet to be ended.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     path: PathBuf,
     engine: u64,
-    /// That of the engine before, if it was not shut down.
-    engine_before: Option<u64>,
+    /// The numbers of the engines whose leftovers nobody has ended for certain.
+    engines_before: Vec<u64>,
+    /// Every place where an engine of this database may have left something.
+    places: Vec<PathBuf>,
     /// Where surviving runs have their records; none for an engine in memory.
     runs: Option<PathBuf>,
+    /// Runs that have begun, and whose end nobody has seen.
+    open_runs: AtomicUsize,
+}
+
+/// A run that has begun. Dropped before its end was seen, the run may have left processes to the next engine.
+#[derive(Debug)]
+pub(crate) struct OpenRun<'a>(&'a AtomicUsize);
+
+impl OpenRun<'_> {
+    /// The run has ended, and was seen to.
+    pub(crate) fn close(self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Scratch {
@@ -43,9 +64,9 @@ impl Scratch {
 
     /// In the first of these places that takes it.
     fn in_first_of(places: &[PathBuf], database: &Path) -> Result<Self> {
-        let mut engine_before = None;
+        let mut engines_before = Vec::new();
         for place in places {
-            engine_before = engine_before.or(engine_in(place));
+            engines_before.extend(engines_in(place));
             // What a run of another user has left may not let itself be removed; it is in nobody's way.
             if let Err(error) = sweep(place) {
                 tell(
@@ -56,8 +77,9 @@ impl Scratch {
         let mut refused = Vec::new();
         for place in places {
             let mut scratch = Self::new(place.clone());
-            (scratch.engine_before, scratch.runs) =
-                (engine_before, Some(beside(database, ".runs")));
+            scratch.engines_before.clone_from(&engines_before);
+            scratch.places = places.to_vec();
+            scratch.runs = Some(beside(database, ".runs"));
             match scratch.begin() {
                 Ok(()) => return Ok(scratch),
                 Err(error) => refused.push((place.as_path(), error)),
@@ -69,7 +91,7 @@ impl Scratch {
     /// Makes the folder, with the number of its engine in it.
     fn begin(&self) -> io::Result<()> {
         create(&self.path)?;
-        fs::write(self.path.join(ENGINE), self.engine.to_string())
+        File::create_new(self.path.join(name_of(self.engine))).map(drop)
     }
 
     /// A folder for an engine in memory; blocks.
@@ -91,7 +113,14 @@ impl Scratch {
 
     fn new(path: PathBuf) -> Self {
         let (engine, _) = Uuid::new_v4().as_u64_pair();
-        Self { path, engine, engine_before: None, runs: None }
+        Self {
+            places: vec![path.clone()],
+            path,
+            engine,
+            engines_before: Vec::new(),
+            runs: None,
+            open_runs: AtomicUsize::new(0),
+        }
     }
 
     /// A random number for this engine, which is in no record.
@@ -99,9 +128,64 @@ impl Scratch {
         self.engine
     }
 
-    /// That of the engine before, if it was not shut down.
-    pub(crate) fn engine_before(&self) -> Option<u64> {
-        self.engine_before
+    /// Returns the numbers of the engines whose leftovers nobody has ended for certain: every engine since the
+    /// last one that was [`settled`](Self::settle).
+    pub(crate) fn engines_before(&self) -> &[u64] {
+        &self.engines_before
+    }
+
+    /// Takes note that a run begins.
+    pub(crate) fn open_run(&self) -> OpenRun<'_> {
+        self.open_runs.fetch_add(1, Ordering::Relaxed);
+        OpenRun(&self.open_runs)
+    }
+
+    /// Returns the lines that engines before have kept with [`keep_left`](Self::keep_left); blocks.
+    pub(crate) fn left(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        for (path, name) in self.places.iter().flat_map(|place| files_in(place)) {
+            if name.starts_with(LEFT) {
+                // One that has gone meanwhile says nothing.
+                let text = fs::read_to_string(path).unwrap_or_default();
+                left.extend(text.lines().map(str::to_owned));
+            }
+        }
+        left
+    }
+
+    /// Keeps these lines for the next engine, in the place of those that this one has kept; blocks.
+    ///
+    /// # Errors
+    ///
+    /// If the folder takes no file.
+    pub(crate) fn keep_left(&self, lines: &[String]) -> io::Result<()> {
+        let file = self.path.join(format!("{LEFT}{:016x}", self.engine));
+        if lines.is_empty() {
+            return match fs::remove_file(file) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            };
+        }
+        let next = self.path.join(format!("next-{:016x}", self.engine));
+        fs::write(&next, lines.join("\n"))?;
+        fs::rename(next, file)
+    }
+
+    /// Forgets the engines before, and what they have kept: their leftovers have ended, and the records say so.
+    /// Blocks.
+    pub(crate) fn settle(&self) {
+        let own = format!("{:016x}", self.engine);
+        for (path, name) in self.places.iter().flat_map(|place| files_in(place)) {
+            let rest = name.strip_prefix(ENGINE).or_else(|| name.strip_prefix(LEFT));
+            if rest.is_some_and(|number| number != own) {
+                // What cannot be removed now is removed by the next engine.
+                let _ = fs::remove_file(path);
+            }
+        }
+        for place in self.places.iter().filter(|place| **place != self.path) {
+            // Nothing of this engine is there.
+            let _ = sweep(place);
+        }
     }
 
     /// Where surviving runs have their records; none for an engine in memory, and none if somebody else has
@@ -162,12 +246,13 @@ fn is_own(path: &Path) -> bool {
     found.is_ok_and(|found| found.is_dir() && found.uid() == rustix::process::geteuid().as_raw())
 }
 
-/// Removes all but what surviving runs need, and the folder itself if there is no such thing.
+/// Removes all but what outlives an engine, and the folder itself if there is no such thing.
 fn empty(path: &Path) -> io::Result<()> {
     let mut stays = false;
     for entry in fs::read_dir(path)? {
         let entry = entry?;
-        if entry.file_name().as_encoded_bytes().starts_with(KEPT.as_bytes()) {
+        let name = entry.file_name();
+        if LASTING.iter().any(|lasting| name.as_encoded_bytes().starts_with(lasting.as_bytes())) {
             stays = true;
         } else if entry.file_type()?.is_dir() {
             fs::remove_dir_all(entry.path())?;
@@ -178,11 +263,25 @@ fn empty(path: &Path) -> io::Result<()> {
     if stays { Ok(()) } else { fs::remove_dir(path) }
 }
 
-fn engine_in(path: &Path) -> Option<u64> {
-    if !is_own(path) {
-        return None;
-    }
-    fs::read_to_string(path.join(ENGINE)).ok()?.parse().ok()
+/// What the file with the number of an engine is called.
+fn name_of(engine: u64) -> String {
+    format!("{ENGINE}{engine:016x}")
+}
+
+/// The engines whose numbers are in a folder of ours.
+fn engines_in(path: &Path) -> Vec<u64> {
+    let number =
+        |(_, name): (PathBuf, String)| u64::from_str_radix(name.strip_prefix(ENGINE)?, 16).ok();
+    files_in(path).into_iter().filter_map(number).collect()
+}
+
+/// Paths and names of what is in a folder of ours; nothing of somebody else's.
+fn files_in(path: &Path) -> Vec<(PathBuf, String)> {
+    let entries = Some(path).filter(|path| is_own(path)).and_then(|path| fs::read_dir(path).ok());
+    let entries = entries.into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| Some((entry.path(), entry.file_name().into_string().ok()?)))
+        .collect()
 }
 
 /// Makes the folder, unless it has stayed.
@@ -214,6 +313,10 @@ fn no_folder(database: Option<&Path>, refused: &[(&Path, io::Error)]) -> Error {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        // A run that nobody has seen end may have left processes, which the next engine finds by this number.
+        if *self.open_runs.get_mut() == 0 {
+            let _ = fs::remove_file(self.path.join(name_of(self.engine)));
+        }
         // What cannot be removed now is removed at the next open.
         let _ = sweep(&self.path);
     }
@@ -237,12 +340,64 @@ mod tests {
         std::mem::forget(scratch);
         let scratch = Scratch::of(&database).expect("a folder again");
         let has = |name: &str| scratch.path().join(name).exists();
-        assert_eq!([has("left"), has("kept-17-1"), has(ENGINE)], [false, true, true]);
-        assert_eq!(scratch.engine_before(), Some(before));
+        let own = name_of(scratch.engine());
+        assert_eq!([has("left"), has("kept-17-1"), has(&own)], [false, true, true]);
+        assert_eq!(scratch.engines_before(), [before]);
+        scratch.settle();
         fs::remove_dir(scratch.kept("17-1")).expect("it was kept");
         drop(scratch);
         assert!(!path.exists());
         assert_ne!(in_memory(&database), in_memory(&place.path().join("b.db")));
+    }
+
+    #[test]
+    fn engines_and_what_they_left_are_known_until_a_later_engine_has_settled_it() {
+        let place = tempfile::tempdir().expect("a folder");
+        let database = place.path().join("a.db");
+        let (shared, beside) = (place.path().join("shared"), place.path().join("a.db.run"));
+        let both = [shared.clone(), beside.clone()];
+        let open = |places: &[PathBuf]| Scratch::in_first_of(places, &database).expect("a folder");
+        let known = |scratch: &Scratch| {
+            let mut known = scratch.engines_before().to_vec();
+            known.sort_unstable();
+            known
+        };
+        let mut dead = Vec::new();
+        // Two in one place, one in the other, and one that could not make its file.
+        for places in [&both[..], &both[..], &both[1..]] {
+            let scratch = open(places);
+            dead.push(scratch.engine());
+            scratch.keep_left(&[format!("mark of {}", dead.len())]).expect("written");
+            std::mem::forget(scratch);
+        }
+        dead.sort_unstable();
+        fs::write(shared.join("next-1"), "half a line").expect("written");
+
+        let scratch = open(&both);
+        assert_eq!(known(&scratch), dead);
+        let mut left = scratch.left();
+        left.sort();
+        assert_eq!(left, ["mark of 1", "mark of 2", "mark of 3"]);
+        // One that was not settled leaves them all, and its own number unless all that it ran has ended.
+        scratch.open_run().close();
+        drop(scratch);
+        let scratch = open(&both);
+        assert_eq!(known(&scratch), dead);
+        let _ = scratch.open_run();
+        dead.push(scratch.engine());
+        dead.sort_unstable();
+        drop(scratch);
+        let scratch = open(&both);
+        assert_eq!(known(&scratch), dead);
+        scratch.keep_left(&["still there".to_owned()]).expect("written");
+        scratch.settle();
+        drop(scratch);
+
+        let scratch = open(&both);
+        assert_eq!((known(&scratch), scratch.left()), (vec![], vec!["still there".to_owned()]));
+        scratch.settle();
+        drop(scratch);
+        assert!(!shared.exists() && !beside.exists());
     }
 
     /// A name below `place` that a folder can have, while no file in it can: its path would be too long.

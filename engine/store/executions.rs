@@ -608,6 +608,21 @@ pub(crate) fn unended(tx: Tx<'_>) -> Result<Vec<Unended>> {
     Ok(unended.collect::<rusqlite::Result<_>>()?)
 }
 
+/// Returns those of these runs of which no record says that they have begun.
+pub(crate) fn not_begun(tx: Tx<'_>, runs: Vec<Unended>) -> Result<Vec<Unended>> {
+    let mut query = tx.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM executions
+             WHERE id = ?1 AND attempt = ?2 AND status NOT IN ('Pending', 'Scheduled'))",
+    )?;
+    let mut not_begun = Vec::new();
+    for run in runs {
+        if !query.query_row((run.id.0, run.attempt), |row| row.get::<_, bool>(0))? {
+            not_begun.push(run);
+        }
+    }
+    Ok(not_begun)
+}
+
 /// Ends executions that an engine left running when it ended, and that are lost: nobody knows how they went on,
 /// and nothing is run twice unless its request says so.
 pub(crate) fn interrupt(

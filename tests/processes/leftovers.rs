@@ -6,7 +6,7 @@ use adjutant::{ExecutionStatus, InvokeId, RunCommand};
 use libtest_mimic::Trial;
 
 use crate::harness::{
-    Account, Host, Marker, Place, check_says, ended, need_cgroups, need_root, record, script,
+    Account, Host, Marker, Pipe, Place, check_says, ended, need_cgroups, need_root, record, script,
     trials, until,
 };
 use crate::host::Setup;
@@ -18,6 +18,10 @@ pub fn trials() -> Vec<Trial> {
         what_runs_left_behind_that_had_ended_is_spared,
         an_idle_engine_ends_what_is_left_too,
         another_spelling_of_the_path_is_the_same_file,
+        dead_owners_in_a_row_leave_nothing,
+        owners_that_die_at_any_moment_of_their_start_leave_nothing,
+        what_a_restored_file_does_not_know_of_is_ended,
+        an_engine_that_is_dropped_leaves_its_strays_to_the_next,
     ];
     trials.extend(need_root(trials![what_is_left_of_another_user_is_ended]));
     trials.extend(need_cgroups(trials![what_hides_in_a_cgroup_is_ended]));
@@ -129,4 +133,99 @@ async fn another_spelling_of_the_path_is_the_same_file() {
     cut_off(&setup, &marker, 1, script(format!("echo up; exec {}", marker.sleep()))).await;
     let _engine = place.open().await;
     marker.check_nobody_is_left("a run by another path");
+}
+
+/// A script two of whose processes end only when they are killed, and that tells when it is asked to end.
+fn stubborn(told: &Pipe, marker: &Marker) -> String {
+    let deaf = format!("sh -c \"trap '' TERM; exec {}\"", marker.sleep());
+    let tell = told.ring();
+    format!("setsid {deaf} & {deaf} & trap \"{tell}\" TERM; echo up; while :; do wait; done")
+}
+
+async fn dead_owners_in_a_row_leave_nothing() {
+    for owners in 1..=3 {
+        let (place, marker) = (Place::new(), Marker::new());
+        let told = place.pipe("told");
+        let text = stubborn(&told, &marker);
+        let invoke_id = cut_off(&place.setup(), &marker, 2, script(&text)).await;
+        for _ in 0..owners {
+            let owner = Host::begin(&place.setup());
+            // It has found them, and waits for their end: what it knows of them dies with it.
+            told.heard();
+            owner.kill();
+            assert_eq!(marker.alive().len(), 2, "the owner was killed before it had killed");
+        }
+        let engine = place.open().await;
+        marker.check_nobody_is_left(&format!("{owners} dead owners"));
+        let record = ended(&engine, &invoke_id).await;
+        check_says(&record, ExecutionStatus::Error, "ExecutionInterrupted", KILLED);
+    }
+}
+
+async fn owners_that_die_at_any_moment_of_their_start_leave_nothing() {
+    let (place, marker) = (Place::new(), Marker::new());
+    let invoke_id = {
+        let text = format!("setsid {} & echo up; trap '' TERM; {}", marker.sleep(), marker.sleep());
+        cut_off(&place.setup(), &marker, 2, script(text)).await
+    };
+    for milliseconds in 0..40 {
+        let owner = Host::begin(&place.setup());
+        let began = std::time::Instant::now();
+        until("its moment has come", || began.elapsed().as_millis() >= milliseconds).await;
+        owner.kill();
+    }
+    let engine = place.open().await;
+    marker.check_nobody_is_left("many dead owners");
+    let record = ended(&engine, &invoke_id).await;
+    check_says(&record, ExecutionStatus::Error, "ExecutionInterrupted", "its end is not known");
+}
+
+/// A copy of the file is put in its place, of before the run: as if that had never been.
+async fn what_a_restored_file_does_not_know_of_is_ended() {
+    for survives in [false, true] {
+        let (place, marker) = (Place::new(), Marker::new());
+        place.host().shut_down();
+        fs::copy(place.db(), place.path("copy.db")).expect("a copy");
+        let request = script(format!("setsid {} & echo up; wait", marker.sleep()));
+        let request = if survives { request.survive_restarts() } else { request };
+        cut_off(&place.setup(), &marker, 1, request).await;
+        for beside in ["a.db-wal", "a.db-shm"] {
+            let _ = fs::remove_file(place.path(beside));
+        }
+        fs::rename(place.path("copy.db"), place.db()).expect("restored");
+        let _engine = place.open().await;
+        marker.check_nobody_is_left("a run that no record knows");
+        assert!(!place.runs().exists());
+    }
+}
+
+async fn an_engine_that_is_dropped_leaves_its_strays_to_the_next() {
+    let (place, marker) = (Place::new(), Marker::new());
+    let told = place.pipe("told");
+    let stray = format!("setsid sh -c \"{}; exec {}\"", told.ring(), marker.sleep());
+    let text = format!("{stray} & exec sleep 50");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            let runtime = runtime.worker_threads(1).enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let engine = place.open().await;
+                engine.run_command(script(text)).await.expect("a run");
+                told.heard();
+                // The engine goes with its runtime, without a shutdown.
+            });
+        });
+    });
+    until("it sleeps", || marker.alive().len() == 1).await;
+    let engine = loop {
+        let builder = adjutant::Engine::builder().path(place.db());
+        match builder.open().await {
+            Ok(engine) => break engine,
+            // Its threads are about to end.
+            Err(adjutant::Error::InUse { .. }) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    marker.check_nobody_is_left("an engine that was dropped");
+    drop(engine);
 }

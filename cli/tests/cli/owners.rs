@@ -312,3 +312,25 @@ fn looking_at_what_waits_does_not_start_it() {
     place.ok(&["stop", &id]);
     assert_eq!((count("Error"), count("Pending"), count("Cancelled")), (64, 0, 6));
 }
+
+/// As after the restoring of a backup: the file knows nothing of what went on when its owner was lost.
+#[test]
+fn a_surviving_run_that_no_record_knows_is_not_ended_without_a_line() {
+    let place = Place::with_instances(&["i-1"]);
+    fs::copy(place.db(), place.path("backup.db")).expect("a copy");
+    let gate = place.gate("gate");
+    let run =
+        place.start(&["run", "--survive-restarts", &format!("echo started $$; {}", gate.wait())]);
+    let started = run.out.expect("started ");
+    run.kill();
+    for beside in ["a.db-wal", "a.db-shm"] {
+        let _ = fs::remove_file(place.path(beside));
+    }
+    fs::rename(place.path("backup.db"), place.db()).expect("restored");
+    let serve = place.start(&["serve"]);
+    let line = serve.err.expect("no record knows that a surviving run goes on");
+    assert!(line.contains("a.db.runs/1-1"), "{line}");
+    serve.err.expect("serving ");
+    assert!(!crate::harness::is_alive(started.trim_start_matches("started ")));
+    serve.interrupt();
+}

@@ -6,6 +6,8 @@ use std::fs;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -55,13 +57,14 @@ pub(super) fn take() -> io::Result<Arc<Census>> {
 
 fn count() -> io::Result<Census> {
     let mut census = Census::new();
+    let mut looks = LOOKS_MAX;
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
         let pid = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
         let Some(pid) = pid else { continue };
         // A process that ends while it is looked at is none any more.
         if let Some(mut process) = look_at(pid)? {
-            process.mark = mark_of(pid)?;
+            process.mark = mark_of(pid, &mut looks)?;
             census.insert(pid, process);
         }
     }
@@ -80,15 +83,52 @@ pub(super) fn look_at(pid: Pid) -> io::Result<Option<Process>> {
     }
 }
 
-/// The mark of a process; none also if its environment is not for us to read.
-fn mark_of(pid: Pid) -> io::Result<Option<Mark>> {
-    match fs::read(format!("/proc/{pid}/environ")) {
-        Ok(environment) => Ok(Mark::of(&environment)),
+/// How often a census looks again at processes without an environment, and how long it waits before: 50 ms in
+/// all.
+const LOOKS_MAX: u32 = 500;
+const LOOK_AGAIN: Duration = Duration::from_micros(100);
+
+/// The mark of a process; none also if there is no such process, or its environment is not for us to read.
+pub(super) fn mark(pid: Pid) -> io::Result<Option<Mark>> {
+    mark_of(pid, &mut 0)
+}
+
+/// The mark of a process; none also if its environment is not for us to read. One that is just becoming another
+/// program has no environment for a moment, and is looked at again.
+fn mark_of(pid: Pid, looks: &mut u32) -> io::Result<Option<Mark>> {
+    let read = |file: &str| match fs::read(format!("/proc/{pid}/{file}")) {
+        Ok(bytes) => Ok(Some(bytes)),
         Err(error) => match Errno::from_io_error(&error) {
             Some(Errno::NOENT | Errno::SRCH | Errno::ACCESS | Errno::PERM) => Ok(None),
             _ => Err(error),
         },
+    };
+    loop {
+        let Some(environment) = read("environ")? else { return Ok(None) };
+        // Whoever has arguments was given no environment. A thread of the kernel never has either.
+        let is_whole =
+            !environment.is_empty() || read("cmdline")?.is_none_or(|all| !all.is_empty());
+        if is_whole || *looks == 0 || !may_have_environment(pid)? {
+            return Ok(Mark::of(&environment));
+        }
+        *looks -= 1;
+        thread::sleep(LOOK_AGAIN);
     }
+}
+
+/// Whether a process has not ended, and is no thread of the kernel.
+fn may_have_environment(pid: Pid) -> io::Result<bool> {
+    const FLAGS: usize = 6;
+    const OF_KERNEL: u32 = 0x0020_0000;
+    if look_at(pid)?.is_none() {
+        return Ok(false);
+    }
+    // As it lives, its line is a whole one.
+    let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let name_end = stat.iter().rposition(|byte| *byte == b')').map_or(0, |close| close + 1);
+    let fields = str::from_utf8(&stat[name_end..]).unwrap_or_default();
+    let flags = fields.split_ascii_whitespace().nth(FLAGS).and_then(|flags| flags.parse().ok());
+    Ok(flags.is_some_and(|flags: u32| flags & OF_KERNEL == 0))
 }
 
 /// Reads `pid (name) state ppid pgrp … num_threads … starttime …`. The name may hold anything,

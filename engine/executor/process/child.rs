@@ -85,6 +85,11 @@ impl Leader {
         Ok(Self { pidfd: watch(group.id)?, group })
     }
 
+    /// Returns its number, which is that of its group too.
+    pub(super) fn id(&self) -> Pid {
+        self.group.id
+    }
+
     /// Waits for the end, and brings it about once the engine asks for it, together with that of its
     /// `kin`.
     ///
@@ -214,7 +219,7 @@ impl Leader {
                     stop.left = family.names();
                     return Ok(Ok(()));
                 }
-                () = any_ended(family) => {}
+                () = any_ended(family.any()) => {}
             }
         }
     }
@@ -232,7 +237,7 @@ impl Leader {
             if family.is_empty() {
                 return Ok(());
             }
-            any_ended(family).await;
+            any_ended(family.any()).await;
         }
     }
 
@@ -272,8 +277,8 @@ impl Leader {
 
 /// Waits until it is worth another look: until some member has ended, or, if none can be watched, a
 /// little.
-pub(super) async fn any_ended(family: &Family) {
-    let watched = match family.any() {
+pub(super) async fn any_ended(member: Watch) {
+    let watched = match member {
         Watch::Ended => return,
         Watch::Member(pidfd) => kernel::readable(pidfd).ok(),
         Watch::Unwatchable => None,

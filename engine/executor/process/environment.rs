@@ -46,11 +46,22 @@ impl TryFrom<String> for Mark {
     }
 }
 
+/// The bits of a mark that tell attempts apart.
+const ATTEMPT_BITS: u32 = 20;
+const ATTEMPT_MASK: u64 = (1 << ATTEMPT_BITS) - 1;
+
 impl Mark {
     pub(super) fn new(engine: u64, execution: ExecutionId, attempt: u32) -> Self {
         // No engine gets to so many executions that these meet.
-        let run = (execution.0.cast_unsigned() << 20) ^ u64::from(attempt);
+        let run = (execution.0.cast_unsigned() << ATTEMPT_BITS) ^ u64::from(attempt);
         Self(u128::from(engine) << 64 | u128::from(run))
+    }
+
+    /// Returns the engine, the execution and the attempt that the mark was made of.
+    pub(super) fn parts(self) -> (u64, ExecutionId, u32) {
+        let (engine, run) = ((self.0 >> 64) as u64, self.0 as u64);
+        // An attempt has far fewer than these bits.
+        (engine, ExecutionId((run >> ATTEMPT_BITS).cast_signed()), (run & ATTEMPT_MASK) as u32)
     }
 
     /// What all marks of an engine begin with, and no others.
@@ -248,6 +259,7 @@ mod tests {
             assert_eq!(Mark::of(environment.as_bytes()), want.map(Mark), "{environment}");
         };
         let mark = Mark::new(0xfeed_feed_feed_feed, ExecutionId(17), 2);
+        assert_eq!(mark.parts(), (0xfeed_feed_feed_feed, ExecutionId(17), 2));
         check(&format!("A=b\0ADJUTANT_RUN={mark}\0C=d\0"), Some(mark.0));
         check(&format!("ADJUTANT_RUN={}\0", Mark(17)), Some(17));
         check(&format!("XADJUTANT_RUN={mark}\0"), None);

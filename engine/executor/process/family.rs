@@ -29,8 +29,7 @@ const LOOK_MAX: Duration = Duration::from_secs(1);
 /// The processes of a run, its leader aside.
 #[derive(Debug)]
 pub(super) struct Family {
-    /// None if nobody knows any more which it was.
-    leader: Option<Pid>,
+    leader: Pid,
     kin: Kin,
     members: HashMap<Pid, Member>,
 }
@@ -45,12 +44,13 @@ pub(super) struct Kin {
     pub group: Option<Arc<Cgroup>>,
 }
 
+/// A process that is known by its number and its start.
 #[derive(Debug)]
-struct Member {
-    started: u64,
-    name: String,
+pub(super) struct Member {
+    pub started: u64,
+    pub name: String,
     /// Whether a signal for the leader's group does not reach it.
-    strayed: bool,
+    pub strayed: bool,
 }
 
 /// What there is of a member to wait on.
@@ -105,13 +105,7 @@ pub(super) fn listed(what: &str, named: &BTreeSet<Named>) -> Option<String> {
 impl Family {
     /// Of the run that this process leads.
     pub(super) fn new(leader: Pid, kin: Kin) -> Self {
-        Self { leader: Some(leader), kin, members: HashMap::new() }
-    }
-
-    /// Of a run that nobody watches any more.
-    pub(super) fn without_leader(mark: Mark) -> Self {
-        let kin = Kin { mark, reaper: None, group: None };
-        Self { leader: None, kin, members: HashMap::new() }
+        Self { leader, kin, members: HashMap::new() }
     }
 
     /// Looks who is there: members that have come, members that are gone.
@@ -142,7 +136,7 @@ impl Family {
             member.or_insert_with(|| Member {
                 started: process.started,
                 name: process.name.clone(),
-                strayed: process.group != self.leader,
+                strayed: process.group != Some(self.leader),
             });
         }
     }
@@ -160,14 +154,14 @@ impl Family {
         let group: HashSet<Pid> = group.unwrap_or_default().into_iter().collect();
         let is_one = |process: &&Process| {
             group.contains(&process.pid)
-                || (process.group.is_some() && process.group == self.leader)
+                || process.group == Some(self.leader)
                 || process.mark == Some(self.kin.mark)
                 || (process.parent.is_some() && process.parent == self.kin.reaper)
                 || self.members.contains_key(&process.pid)
         };
         let mut found: HashMap<Pid, &Process> = HashMap::new();
         let mut open: Vec<&Process> = census.values().filter(is_one).collect();
-        open.extend(self.leader.and_then(|leader| census.get(&leader)));
+        open.extend(census.get(&self.leader));
         while let Some(process) = open.pop() {
             if found.insert(process.pid, process).is_none() {
                 let children = children.get(&process.pid).into_iter().flatten();
@@ -175,9 +169,7 @@ impl Family {
                 open.extend(children.filter(|child| child.started >= process.started));
             }
         }
-        if let Some(leader) = self.leader {
-            found.remove(&leader);
-        }
+        found.remove(&self.leader);
         found.into_values().collect()
     }
 
@@ -209,12 +201,7 @@ impl Family {
 
     /// Some member, to wait for its end.
     pub(super) fn any(&self) -> Watch {
-        let Some((pid, member)) = self.members.iter().next() else { return Watch::Ended };
-        match member.open(*pid) {
-            Ok(Some(pidfd)) => Watch::Member(pidfd),
-            Ok(None) => Watch::Ended,
-            Err(_) => Watch::Unwatchable,
-        }
+        self.members.iter().next().map_or(Watch::Ended, |(pid, member)| member.watch(*pid))
     }
 
     /// Who was there at the last look.
@@ -236,7 +223,16 @@ impl Member {
         Ok(now.filter(|now| now.started == self.started).map(|_| pidfd))
     }
 
-    fn signal(&self, pid: Pid, signal: Signal) {
+    /// What there is of it to wait on.
+    pub(super) fn watch(&self, pid: Pid) -> Watch {
+        match self.open(pid) {
+            Ok(Some(pidfd)) => Watch::Member(pidfd),
+            Ok(None) => Watch::Ended,
+            Err(_) => Watch::Unwatchable,
+        }
+    }
+
+    pub(super) fn signal(&self, pid: Pid, signal: Signal) {
         // One that has ended needs none; one of another user, or that there was no descriptor for, is
         // named in the end.
         if let Ok(Some(pidfd)) = self.open(pid) {

@@ -78,7 +78,7 @@ pub(super) async fn leave(
     }
     if report.oom_killed {
         let remark = "the kernel killed a process of it for want of memory";
-        cx.report(|report| report.remark = Some(remark.to_owned()));
+        cx.report(|report| report.remark(remark));
     }
     report.memory_peak_bytes
 }

@@ -1,24 +1,29 @@
-//! What the engine before left running on this machine: runs with a keeper, which are taken back, and
+//! What the engines before left running on this machine: runs with a keeper, which are taken back, and
 //! others, which are ended.
+//!
+//! An engine may die at any moment, while it ends what another left too. So nothing by which a process can be
+//! found is removed before the process has ended and the records say so: the numbers of engines stay in the
+//! folder of `Scratch`, and beside them the marks of processes whose executions the records no longer tell of.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 
-use super::census;
+use super::census::{self, Census, Process};
 use super::child::any_ended;
 use super::environment::Mark;
-use super::family::{Family, Named, listed};
+use super::family::{Member, Named, Watch, listed};
 use super::group;
 use super::keeper::{self, Identity};
 use crate::execution::{Lost, Unended};
 use crate::executor::Scratch;
 use crate::id::ExecutionId;
 use crate::output::Output;
+use crate::panics::tell;
 
 /// How long what was left may take to end politely. An engine waits for it before it opens.
 const GRACE: Duration = Duration::from_secs(1);
@@ -28,124 +33,374 @@ const LOOK_MAX: Duration = Duration::from_secs(5);
 /// How long it may take to end that has been killed.
 const KILL_MAX: Duration = Duration::from_secs(5);
 
-/// Finds out which executions can be taken back, and ends the others: what is left of those.
-pub(crate) async fn inherit(scratch: &Scratch, unended: &[Unended]) -> HashMap<ExecutionId, Lost> {
-    let mut lost = Vec::new();
-    let mut surviving = HashSet::new();
-    for &Unended { id, attempt } in unended {
-        let name = Scratch::name(id, attempt);
-        let folder = scratch.runs().map(|runs| runs.join(&name));
-        if let Some(folder) = folder.filter(|folder| folder.is_dir()) {
-            if survives(&folder) {
-                surviving.insert(name);
-                continue;
+/// What engines before have left running.
+pub(crate) struct Leftovers<'a> {
+    scratch: &'a Scratch,
+    /// Executions that cannot be taken back, in the order of `found.groups`, and what they had printed.
+    lost: Vec<(ExecutionId, Output)>,
+    /// Folders of runs that are not taken back.
+    abandoned: Vec<Abandoned>,
+    found: Processes,
+    /// Whether it could be seen who is there.
+    is_seen: bool,
+}
+
+/// The folder of a run that is not taken back.
+struct Abandoned {
+    folder: PathBuf,
+    identity: Option<Identity>,
+    /// Which run it is, if its name says so.
+    run: Option<Unended>,
+    /// Whether the run has ended by itself.
+    has_ended: bool,
+}
+
+impl<'a> Leftovers<'a> {
+    /// Finds out which of the executions that had not ended can be taken back, and what is left of others.
+    pub(crate) async fn find(scratch: &'a Scratch, unended: &[Unended]) -> Self {
+        let mut folders = folders(scratch);
+        let mut found = Processes::of_engines(scratch.engines_before());
+        let mut lost = Vec::new();
+        for &run in unended {
+            let name = Scratch::name(run.id, run.attempt);
+            let mut output = Output::default();
+            if let Some(folder) = folders.remove(&name) {
+                match take_back(folder) {
+                    Ok(()) => continue,
+                    Err(folder) => {
+                        output = keeper::read_record(&folder).output();
+                        folders.insert(name, folder);
+                    }
+                }
             }
-            lost.push((id, keeper::read_record(&folder).output()));
-        } else {
-            lost.push((id, Output::default()));
+            found.expect(run);
+            lost.push((run.id, output));
         }
-    }
-    let unkept = unended.iter().filter(|one| lost.iter().any(|(id, _)| *id == one.id));
-    let mut families: Vec<Family> = scratch
-        .engine_before()
-        .into_iter()
-        .flat_map(|engine| unkept.clone().map(move |one| Mark::new(engine, one.id, one.attempt)))
-        .map(Family::without_leader)
-        .collect();
-    let alone = families.len();
-    let abandoned = abandon(scratch, &surviving);
-    families.extend(abandoned.iter().copied().map(Family::without_leader));
-    let ended = end(families).await;
-    let groups = scratch.engine_before().map(Mark::prefix);
-    for prefix in groups.into_iter().chain(abandoned.into_iter().map(group::kept)) {
-        group::sweep(prefix).await;
-    }
-    // Where there was no engine before, there is nobody to be found by its number.
-    let ended = ended.into_iter().take(alone).chain(std::iter::repeat(String::new()));
-    let lost = lost.into_iter().zip(ended);
-    lost.map(|((id, output), ended)| (id, Lost { output, ended })).collect()
-}
-
-/// Whether a keeper has, or will have, the end of its run to tell.
-fn survives(folder: &Path) -> bool {
-    // One that cannot be found out about is left alone.
-    let goes_on = |folder: &Path| !matches!(keeper::find(folder), Ok(None));
-    if keeper::read_record(folder).end.is_some() || goes_on(folder) {
-        return true;
-    }
-    // One that has only just been started finds its folder gone, and does not begin.
-    let aside = folder.with_extension("gone");
-    fs::rename(folder, &aside).is_ok() && goes_on(&aside) && fs::rename(&aside, folder).is_ok()
-}
-
-/// Removes what is on disk of all runs but these, and ends their keepers; whose processes are to be ended.
-fn abandon(scratch: &Scratch, surviving: &HashSet<String>) -> Vec<Mark> {
-    let folders = scratch.runs().and_then(|runs| fs::read_dir(runs).ok()).into_iter().flatten();
-    let mut marks = Vec::new();
-    for folder in folders.flatten() {
-        let name = folder.file_name();
-        if name.to_str().is_some_and(|name| surviving.contains(name)) {
-            continue;
+        let abandoned: Vec<Abandoned> = folders.into_values().map(Abandoned::read).collect();
+        for one in &abandoned {
+            if let Some(identity) = &one.identity {
+                found.expect_marked(identity.mark, one.run);
+            }
         }
-        if let Ok(Some(identity)) = Identity::read(&folder.path()) {
-            if let Ok(Some(keeper)) = identity.alive() {
+        for line in scratch.left() {
+            if let Ok(mark) = Mark::try_from(line) {
+                found.expect_marked(mark, None);
+            }
+        }
+        let is_seen = found.look_for(LOOK_MAX).await;
+        Self { scratch, lost, abandoned, found, is_seen }
+    }
+
+    /// Returns runs of engines before that live, or have a folder, though no execution was left running that
+    /// they belong to: such an execution has ended, or the records know nothing of it.
+    pub(crate) fn unexplained(&self) -> Vec<Unended> {
+        let lost: HashSet<_> = self.lost.iter().map(|(id, _)| *id).collect();
+        let folders = self.abandoned.iter().filter_map(|one| one.run);
+        let folders = folders.filter(|run| !lost.contains(&run.id));
+        self.found.strangers.values().map(|stranger| stranger.run).chain(folders).collect()
+    }
+
+    /// Ends what is left, also of these runs, which no record knows of; what is lost of executions. Engines
+    /// before may be forgotten once the records tell of that.
+    pub(crate) async fn end(mut self, unknown: &[Unended]) -> HashMap<ExecutionId, Lost> {
+        let unknown: HashSet<_> = unknown.iter().map(|run| (run.id, run.attempt)).collect();
+        for stranger in std::mem::take(&mut self.found.strangers).into_values() {
+            let Unended { id, attempt } = stranger.run;
+            if unknown.contains(&(id, attempt)) {
+                let named = listed("its processes are ended:", &stranger.names).unwrap_or_default();
+                tell(|| {
+                    tracing::warn!(execution = %id, attempt, "no record knows of a run that was left; {named}");
+                });
+                self.found.expect(stranger.run);
+            }
+        }
+        if !unknown.is_empty() {
+            self.is_seen &= self.found.look_for(LOOK_MAX).await;
+        }
+        self.abandon(&unknown);
+        if self.is_seen {
+            self.found.end().await;
+        }
+        let kept = self.abandoned.iter().filter_map(|one| one.identity.as_ref());
+        let prefixes = self.scratch.engines_before().iter().copied().map(Mark::prefix);
+        for prefix in prefixes.chain(kept.map(|identity| group::kept(identity.mark))) {
+            group::sweep(prefix).await;
+        }
+        self.keep(&self.found.left(self.is_seen, self.scratch.engines_before()));
+        let groups = self.found.groups.into_iter();
+        let lost = self.lost.into_iter().zip(groups);
+        lost.map(|((id, output), ended)| (id, Lost { output, ended: ended.to_string() })).collect()
+    }
+
+    /// Ends the keepers of runs that are not taken back, and removes the folders of these runs.
+    fn abandon(&self, unknown: &HashSet<(ExecutionId, u32)>) {
+        // Before the folders go, which are all that tells of these processes.
+        if !self.keep(&self.found.marked.keys().copied().collect::<Vec<_>>()) {
+            return;
+        }
+        for one in &self.abandoned {
+            let alive = one.identity.as_ref().and_then(|identity| identity.alive().ok().flatten());
+            let is_unknown = one.run.is_none_or(|run| unknown.contains(&(run.id, run.attempt)));
+            let folder = one.folder.display();
+            match (&alive, one.has_ended) {
+                (Some(_), false) => {
+                    tell(|| {
+                        tracing::warn!(%folder, "no record knows that a surviving run goes on; it is ended");
+                    });
+                }
+                (_, true) if is_unknown => {
+                    tell(|| {
+                        tracing::warn!(%folder, "no record knows of a surviving run, whose end is forgotten");
+                    });
+                }
+                _ => {}
+            }
+            if let Some(keeper) = alive {
                 let _ = rustix::process::pidfd_send_signal(keeper, Signal::KILL);
             }
-            marks.push(identity.mark);
+            let _ = fs::remove_dir_all(&one.folder);
+            // One that was put aside has another name.
+            if let Some(name) = one.folder.with_extension("").file_name() {
+                self.scratch.forget(name);
+            }
         }
-        // One that was put aside has another name.
-        let _ = fs::remove_dir_all(folder.path());
-        scratch.forget(Path::new(&name).with_extension("").as_os_str());
     }
-    marks
+
+    /// Keeps marks for the next engine; whether that is done.
+    fn keep(&self, marks: &[Mark]) -> bool {
+        let lines: Vec<String> = marks.iter().map(ToString::to_string).collect();
+        let kept = self.scratch.keep_left(&lines);
+        if let Err(error) = &kept {
+            tell(|| {
+                tracing::warn!(%error, "the next engine cannot be told which processes are left");
+            });
+        }
+        kept.is_ok()
+    }
 }
 
-/// Ends all processes of these families; says of each what that took.
-pub(super) async fn end(mut families: Vec<Family>) -> Vec<String> {
-    let mut ended: Vec<Ended> = families.iter().map(|_| Ended::default()).collect();
-    let looked = match families.is_empty() {
-        true => Ok(false),
-        false => tokio::time::timeout(LOOK_MAX, look(&mut families)).await,
-    };
-    if !matches!(looked, Ok(true)) {
-        return ended.iter().map(ToString::to_string).collect();
+impl Abandoned {
+    fn read(folder: PathBuf) -> Self {
+        let name = folder.with_extension("");
+        let run = name.file_name().and_then(|name| name.to_str()?.split_once('-'));
+        let run = run.and_then(|(id, attempt)| {
+            Some(Unended { id: ExecutionId(id.parse().ok()?), attempt: attempt.parse().ok()? })
+        });
+        let identity = Identity::read(&folder).ok().flatten();
+        let has_ended = keeper::read_record(&folder).end.is_some();
+        Self { folder, identity, run, has_ended }
     }
-    for (family, ended) in families.iter().zip(&mut ended) {
-        ended.found = family.names();
-        family.signal(Signal::TERM);
+}
+
+/// The folders of runs with a keeper, by the names of these runs.
+fn folders(scratch: &Scratch) -> HashMap<String, PathBuf> {
+    let folders = scratch.runs().and_then(|runs| fs::read_dir(runs).ok()).into_iter().flatten();
+    let folder = |entry: fs::DirEntry| {
+        let name = Path::new(&entry.file_name()).with_extension("");
+        (name.to_string_lossy().into_owned(), entry.path())
+    };
+    folders.flatten().map(folder).collect()
+}
+
+/// Leaves a run to its keeper, if that has, or will have, the end of the run to tell.
+///
+/// # Errors
+///
+/// Where the folder of the run is, if there is no such keeper, nor will be one.
+fn take_back(folder: PathBuf) -> Result<(), PathBuf> {
+    // One that cannot be found out about is left alone.
+    let goes_on = |folder: &Path| !matches!(keeper::find(folder), Ok(None));
+    let tells = |folder: &Path| keeper::read_record(folder).end.is_some() || goes_on(folder);
+    let (place, aside) = (folder.with_extension(""), folder.with_extension(ASIDE));
+    if folder == place {
+        if tells(&folder) {
+            return Ok(());
+        }
+        // One that has only just been started finds its folder gone, and does not begin.
+        if fs::rename(&folder, &aside).is_err() {
+            return Err(folder);
+        }
+    }
+    // An engine before may have put it aside, and have ended then.
+    if tells(&aside) && fs::rename(&aside, &place).is_ok() { Ok(()) } else { Err(aside) }
+}
+
+/// What the name of a folder ends with that has been put aside.
+const ASIDE: &str = "gone";
+
+/// Ends all processes of a run that nobody watches any more; says what that took.
+pub(super) async fn end_run(mark: Mark) -> String {
+    let mut found = Processes::default();
+    found.expect_marked(mark, None);
+    if found.look_for(LOOK_MAX).await {
+        found.end().await;
+    }
+    found.groups.first().map(ToString::to_string).unwrap_or_default()
+}
+
+/// Processes of runs that nobody watches any more, found by their marks: in one pass over a census, however
+/// many runs there are.
+#[derive(Default)]
+struct Processes {
+    engines: HashSet<u64>,
+    /// The runs to be ended of those engines, by execution and attempt, and their place in `groups`.
+    runs: HashMap<(ExecutionId, u32), usize>,
+    /// Marks of others that are to be ended, and their place in `groups`.
+    marked: HashMap<Mark, usize>,
+    /// What it took to end each run.
+    groups: Vec<Ended>,
+    /// Whoever was there at the last look, and the place of the run in `groups`.
+    members: HashMap<Pid, (Member, usize)>,
+    /// Runs of those engines that are not among those to be ended.
+    strangers: BTreeMap<(ExecutionId, u32), Stranger>,
+}
+
+struct Stranger {
+    run: Unended,
+    names: BTreeSet<Named>,
+}
+
+impl Processes {
+    fn of_engines(engines: &[u64]) -> Self {
+        Self { engines: engines.iter().copied().collect(), ..Self::default() }
+    }
+
+    /// The processes of a run are to be ended that an engine before has started.
+    fn expect(&mut self, run: Unended) {
+        let place = self.groups.len();
+        self.runs.insert((run.id, run.attempt), place);
+        self.groups.push(Ended::default());
+    }
+
+    /// Whatever has this mark is to be ended, as a part of that run if that is one of those.
+    fn expect_marked(&mut self, mark: Mark, run: Option<Unended>) {
+        let known = run.and_then(|run| self.runs.get(&(run.id, run.attempt)).copied());
+        let place = known.unwrap_or(self.groups.len());
+        if place == self.groups.len() {
+            self.groups.push(Ended::default());
+        }
+        self.marked.insert(mark, place);
+    }
+
+    fn place_of(&self, mark: Mark) -> Option<usize> {
+        let (engine, id, attempt) = mark.parts();
+        let of_engine = || self.runs.get(&(id, attempt)).filter(|_| self.engines.contains(&engine));
+        self.marked.get(&mark).or_else(of_engine).copied()
+    }
+
+    /// Takes in who is there by a census: members that have come, members that are gone.
+    fn update(&mut self, census: &Census) {
+        self.members.retain(|pid, (member, _)| {
+            census.get(pid).is_some_and(|process| process.started == member.started)
+        });
+        self.strangers.clear();
+        let mut children: HashMap<Pid, Vec<&Process>> = HashMap::new();
+        let mut open = Vec::new();
+        for process in census.values() {
+            if let Some(parent) = process.parent {
+                children.entry(parent).or_default().push(process);
+            }
+            let known = self.members.get(&process.pid).map(|(_, place)| *place);
+            let marked = || process.mark.and_then(|mark| self.place_of(mark));
+            if let Some(place) = known.or_else(marked) {
+                open.push((process, place));
+            } else if let Some((engine, id, attempt)) = process.mark.map(Mark::parts)
+                && self.engines.contains(&engine)
+            {
+                let run = Unended { id, attempt };
+                let stranger = Stranger { run, names: BTreeSet::new() };
+                let stranger = self.strangers.entry((id, attempt)).or_insert(stranger);
+                stranger.names.insert(Named::new(process.pid, process.name.clone()));
+            }
+        }
+        let mut seen = HashSet::new();
+        while let Some((process, place)) = open.pop() {
+            if !seen.insert(process.pid) {
+                continue;
+            }
+            let Process { started, ref name, .. } = *process;
+            let (member, _) = self
+                .members
+                .entry(process.pid)
+                .or_insert_with(|| (Member { started, name: String::new(), strayed: true }, place));
+            // It may have become another program since.
+            member.name.clone_from(name);
+            let children = children.get(&process.pid).into_iter().flatten();
+            // An older one is the child of an earlier process of this number.
+            let children = children.filter(|child| child.started >= started);
+            open.extend(children.map(|child| (*child, place)));
+        }
+    }
+
+    /// Whether it could be seen within so long who is there.
+    async fn look_for(&mut self, limit: Duration) -> bool {
+        matches!(tokio::time::timeout(limit, self.look()).await, Ok(true))
+    }
+
+    /// Whether it could be seen who is there.
+    async fn look(&mut self) -> bool {
+        if self.engines.is_empty() && self.marked.is_empty() {
+            return true;
+        }
+        let Ok(Ok(census)) = tokio::task::spawn_blocking(census::take).await else { return false };
+        self.update(&census);
+        true
+    }
+
+    /// Ends whoever was there at the last look, and whom these have started since.
+    async fn end(&mut self) {
+        self.take_note(|ended| &mut ended.found);
+        self.signal(Signal::TERM);
         // A stopped process would notice only when it is continued.
-        family.signal(Signal::CONT);
-    }
-    let _ = tokio::time::timeout(GRACE, all_gone(&mut families, |_| {})).await;
-    let kill = |families: &[Family]| {
-        for (family, ended) in families.iter().zip(&mut ended) {
-            ended.killed.extend(family.names());
+        self.signal(Signal::CONT);
+        let _ = tokio::time::timeout(GRACE, self.all_gone(|_| {})).await;
+        let kill = |found: &mut Self| {
+            found.take_note(|ended| &mut ended.killed);
             // What stands still starts no others while the next look finds who was started before.
-            family.signal(Signal::STOP);
-            family.signal(Signal::KILL);
+            found.signal(Signal::STOP);
+            found.signal(Signal::KILL);
+        };
+        let _ = tokio::time::timeout(KILL_MAX, self.all_gone(kill)).await;
+        self.take_note(|ended| &mut ended.left);
+    }
+
+    /// Waits until nobody is found any more; does this to whoever still is, at each look.
+    async fn all_gone(&mut self, mut at_each_look: impl FnMut(&mut Self)) {
+        while self.look().await {
+            at_each_look(self);
+            let any = self.members.iter().next();
+            let Some(watch) = any.map(|(pid, (member, _))| member.watch(*pid)) else { return };
+            match watch {
+                Watch::Ended => {}
+                watch => any_ended(watch).await,
+            }
         }
-    };
-    let _ = tokio::time::timeout(KILL_MAX, all_gone(&mut families, kill)).await;
-    for (family, ended) in families.iter().zip(&mut ended) {
-        ended.left = family.names();
     }
-    ended.iter().map(ToString::to_string).collect()
-}
 
-/// Waits until nobody is found any more; does this to whoever still is, at each look.
-async fn all_gone(families: &mut [Family], mut at_each_look: impl FnMut(&[Family])) {
-    while look(families).await {
-        let Some(family) = families.iter().position(|family| !family.is_empty()) else { return };
-        at_each_look(families);
-        any_ended(&families[family]).await;
+    fn signal(&self, signal: Signal) {
+        self.members.iter().for_each(|(pid, (member, _))| member.signal(*pid, signal));
     }
-}
 
-/// Whether it could be seen who is there.
-async fn look(families: &mut [Family]) -> bool {
-    let Ok(Ok(census)) = tokio::task::spawn_blocking(census::take).await else { return false };
-    families.iter_mut().for_each(|family| family.update(&census));
-    true
+    /// Notes in such a list of each run which of its processes were there at the last look.
+    fn take_note(&mut self, list: impl Fn(&mut Ended) -> &mut BTreeSet<Named>) {
+        for (pid, (member, place)) in &self.members {
+            if let Some(ended) = self.groups.get_mut(*place) {
+                list(ended).insert(Named::new(*pid, member.name.clone()));
+            }
+        }
+    }
+
+    /// The marks of what has not ended, or, where it could not be seen who is there, of all that was to be.
+    fn left(&self, is_seen: bool, engines: &[u64]) -> Vec<Mark> {
+        let places: HashSet<usize> = self.members.values().map(|(_, place)| *place).collect();
+        let is_left = |place: &usize| !is_seen || places.contains(place);
+        let marked = self.marked.iter().filter(|(_, place)| is_left(place)).map(|(mark, _)| *mark);
+        let runs = self.runs.iter().filter(|(_, place)| is_left(place));
+        let runs = runs.flat_map(|((id, attempt), _)| {
+            engines.iter().map(|engine| Mark::new(*engine, *id, *attempt))
+        });
+        marked.chain(runs).collect()
+    }
 }
 
 /// What it took to end what was left of a run.

@@ -14,7 +14,6 @@ use tokio::net::UnixStream;
 
 use super::child;
 use super::entry::Letter;
-use super::family::Family;
 use super::keeper::{self, Charge, GAP, Identity, SOCKET, STDERR, STDOUT};
 use super::{ExecutionContext, Executor, Scratch, Task};
 use super::{broke, group, helper, inheritance, kernel};
@@ -210,9 +209,9 @@ fn catch_up(output: &Output, cx: &ExecutionContext) {
 async fn lost(folder: &Path) -> Outcome {
     let mut info = "its keeper ended before it did".to_owned();
     if let Ok(Some(identity)) = Identity::read(folder) {
-        let ended = inheritance::end(vec![Family::without_leader(identity.mark)]).await;
-        for what in ended.iter().filter(|what| !what.is_empty()) {
-            info = format!("{info}; {what}");
+        let ended = inheritance::end_run(identity.mark).await;
+        if !ended.is_empty() {
+            info = format!("{info}; {ended}");
         }
         group::sweep(group::kept(identity.mark)).await;
     }
