@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use adjutant::{
-    Engine, ExecutionStatus, InvokeId, LOCAL, ProcessExecutor, RunCommand, StopInvocation,
-    StopReason,
+    DirectorySink, Engine, Event, ExecutionStatus, InvokeId, LOCAL, Notice, ProcessExecutor,
+    RunCommand, StopInvocation, StopReason,
 };
 use libtest_mimic::Trial;
 use serde_json::json;
@@ -34,6 +34,8 @@ pub fn trials() -> Vec<Trial> {
         a_copy_of_the_file_leaves_survivors_alone,
         a_file_may_be_moved_while_a_run_survives,
         a_keeper_is_listed_by_the_name_of_its_program,
+        a_whole_output_waits_for_the_next_engine_with_its_sink,
+        a_whole_output_has_what_a_survivor_prints_at_once,
     ];
     trials.extend(need_root(trials![a_survivor_may_be_another_users]));
     trials.extend(need_cgroups(trials![a_killed_keeper_leaves_nothing_of_its_cgroup]));
@@ -448,4 +450,100 @@ async fn a_killed_keeper_leaves_nothing_of_its_cgroup() {
         assert_eq!(mark.len(), 32, "{mark}");
         assert_eq!(kept_groups(mark), Vec::<PathBuf>::new());
     }
+}
+
+/// What an engine is like that comes between two with the sink.
+#[derive(Debug, Clone, Copy)]
+enum Between {
+    Idle,
+    WithoutSink,
+}
+
+async fn a_whole_output_waits_for_the_next_engine_with_its_sink() {
+    use Between::{Idle, WithoutSink};
+    // The engines between, and whether the run ends under the last of them.
+    for (between, ends_there) in [
+        (&[][..], false),
+        (&[Idle], false),
+        (&[WithoutSink], false),
+        (&[Idle, WithoutSink, Idle], false),
+        (&[WithoutSink], true),
+        (&[Idle, WithoutSink], true),
+    ] {
+        let what = format!("{between:?}, ends there: {ends_there}");
+        let folder = tempfile::tempdir().expect("a folder");
+        let with_sink = |setup: &mut Setup| setup.sink = Some(folder.path().to_owned());
+        let text = "WAIT; seq 10000; TELL; WAIT; echo late";
+        let mut survivor = Survivor::with(with_sink, text, |mut request| {
+            request.oss_output_delivery = Some("file:///sink".to_owned());
+            request
+        });
+        let mut whole = fs::read_to_string(survivor.place.path("script")).expect("written");
+        whole = format!("up {whole}\n{}late\n", numbers(10_000));
+        survivor.go_on.open();
+        survivor.told.heard();
+        survivor.lose_host();
+        for (n, engine) in between.iter().enumerate() {
+            let builder = Engine::builder().path(survivor.place.db());
+            let builder = builder.executor(LOCAL, ProcessExecutor::new());
+            let builder = if matches!(engine, Idle) { builder.idle() } else { builder };
+            let engine = builder.open().await.expect("it opens");
+            if ends_there && n + 1 == between.len() {
+                has_heard_all(&engine, survivor.invoke_id).await;
+                survivor.go_on.open();
+                let record = ended(&engine, &survivor.invoke_id).await;
+                assert_eq!(record.oss_output_status, "InProgress", "{what}");
+            }
+            engine.shutdown(Duration::ZERO).await;
+        }
+        let builder = Engine::builder().path(survivor.place.db());
+        let builder = builder.output_sink("file:///sink", DirectorySink::new(folder.path()));
+        let (engine, mut feed) = builder.open_and_follow().await.expect("it opens");
+        if !ends_there {
+            has_heard_all(&engine, survivor.invoke_id).await;
+            survivor.go_on.open();
+        }
+        let uri = loop {
+            match feed.next().await.expect("it goes on") {
+                Notice::Delivery { uri, error_info, .. } => break uri + &error_info,
+                _ => continue,
+            }
+        };
+        let path = uri.strip_prefix("file:///sink/").unwrap_or_else(|| panic!("{what}: {uri}"));
+        let stored = fs::read_to_string(folder.path().join(path)).expect("it is there");
+        assert!(stored == whole, "{what}: {} bytes of {}", stored.len(), whole.len());
+        engine.shutdown(Duration::ZERO).await;
+        survivor.check_is_tidied_up().await;
+    }
+}
+
+/// Waits until an engine has heard from the keeper what a run printed while nobody listened.
+async fn has_heard_all(engine: &Engine, invoke_id: InvokeId) {
+    let mut watch = engine.watch(&invoke_id).await.expect("it exists");
+    let mut printed = Vec::new();
+    while !printed.ends_with(b"\n10000\n") {
+        let event = watch.next().await.expect("it goes on").expect("it has not ended");
+        if let Event::Output { bytes, .. } = event {
+            printed.extend(bytes);
+        }
+    }
+}
+
+/// More than the record keeps, printed before an engine can have listened.
+async fn a_whole_output_has_what_a_survivor_prints_at_once() {
+    let (place, folder) = (Place::new(), tempfile::tempdir().expect("a folder"));
+    let builder = Engine::builder().path(place.db());
+    let builder = builder.output_sink("file:///sink", DirectorySink::new(folder.path()));
+    let engine = builder.open().await.expect("it opens");
+    let mut request = script("seq 10000").survive_restarts();
+    request.oss_output_delivery = Some("file:///sink".to_owned());
+    let run = engine.run_command(request).await.expect("a run");
+    ended(&engine, &run.invoke_id).await;
+    engine.shutdown(Duration::from_secs(30)).await;
+    let path = folder.path().join(run.invoke_id.to_string()).join("1.log");
+    assert!(fs::read_to_string(path).expect("it is delivered") == numbers(10_000));
+}
+
+fn numbers(last: u32) -> String {
+    (1..=last).map(|n| format!("{n}\n")).collect()
 }

@@ -46,6 +46,9 @@ pub(super) struct Charge {
     pub timeout: Duration,
     pub stop_grace: Duration,
     pub output: OutputQuota,
+    /// Whether all that it prints is to be had by each host, past what the record keeps.
+    #[serde(default)]
+    pub is_kept_whole: bool,
 }
 
 /// Which process a keeper is, of all that ever were on this machine.
@@ -69,6 +72,8 @@ const RECORD: &str = "record";
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// How long a host may take to read the rest of an output before its keeper ends.
 const READ_OUT_MAX: Duration = Duration::from_secs(10);
+/// How long a keeper waits for a host that is just coming as the run ends.
+const LAST_MAX: Duration = Duration::from_millis(10);
 /// Bytes sent at a time.
 const PIECE_BYTES_MAX: usize = 64 * 1024;
 
@@ -209,6 +214,8 @@ struct Keeper {
     cx: ExecutionContext,
     /// How much of the output the record has.
     saved: u64,
+    /// Listens as long as the run goes on, so that the output of it is kept whole; none if that is not wanted.
+    _listener: Option<Arc<Notify>>,
 }
 
 /// A host that listens, until it does not any more.
@@ -217,8 +224,10 @@ type Listening = Pin<Box<dyn Future<Output = ()>>>;
 impl Keeper {
     fn new(charge: Charge, folder: PathBuf) -> crate::error::Result<Self> {
         let space = SpoolSpace::new(charge.output.spool_bytes_max);
+        let listener = charge.is_kept_whole.then(|| Arc::new(Notify::new()));
+        let listening = listener.iter().map(Arc::downgrade).collect();
         let cx = ExecutionContext {
-            output: LiveOutput::new(charge.output, space, Vec::new()),
+            output: LiveOutput::new(charge.output, space, listening),
             contact: Arc::default(),
             surroundings: Arc::new(Surroundings {
                 stop_grace: charge.stop_grace,
@@ -226,7 +235,7 @@ impl Keeper {
                 scratch: Arc::new(Scratch::apart(PathBuf::from(&charge.scratch))?),
             }),
         };
-        Ok(Self { charge, folder, cx, saved: 0 })
+        Ok(Self { charge, folder, cx, saved: 0, _listener: listener })
     }
 
     async fn watch_over(mut self, listener: StdListener) -> io::Result<()> {
@@ -279,6 +288,10 @@ impl Keeper {
                 break;
             }
             save.tick().await;
+        }
+        // One that has come in the meantime is not turned away: nobody else can tell it what the record leaves out.
+        if let Ok(Ok((stream, _))) = tokio::time::timeout(LAST_MAX, listener.accept()).await {
+            host = Some(Box::pin(attend(stream, cx.output.clone(), Arc::clone(&cx.contact))));
         }
         cx.output.close();
         drop(listener);
