@@ -362,7 +362,8 @@ impl Loop {
         if let Some(remark) = report.as_ref().and_then(|report| report.remark.as_ref()) {
             verdict.add(remark);
         }
-        let retry = running.job().retry.as_ref();
+        let is_final = report.as_ref().is_some_and(|report| report.may_have_succeeded);
+        let retry = running.job().retry.as_ref().filter(|_| !is_final);
         let delay_ms = retry.and_then(|retry| retry.delay_ms(verdict.cause, running.attempt));
         let ended_at_ms = report.as_ref().and_then(|report| report.ended_at_ms);
         let output = running.output.close();

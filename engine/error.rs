@@ -47,6 +47,15 @@ pub enum Error {
     #[error("the host's part failed: {0}")]
     Host(String),
 
+    /// The host is such that an executor cannot work in it: change that, or plug in another executor.
+    #[error("the executor `{executor}` cannot work in this program: {reason}")]
+    Unfit {
+        /// The name by which instances ask for the executor.
+        executor: String,
+        /// What is wrong, and what to do about it.
+        reason: String,
+    },
+
     /// So many requests wait to be stored already that this one is not let in: try again in a while.
     #[error("{waiting} requests wait to be stored already; try again in a while, or let more wait")]
     Busy {
@@ -117,6 +126,7 @@ impl Error {
             Error::InUse { .. } => "Storage.InUse",
             Error::Storage(error) => error.kind.code(),
             Error::Host(_) => "Host.Failed",
+            Error::Unfit { .. } => "Host.Unfit",
             Error::Busy { .. } => "Throttling",
             Error::Runtime(_) => "Host.Runtime",
             Error::ShuttingDown | Error::Ended(_) => "ServiceUnavailable",
@@ -131,6 +141,7 @@ impl Error {
             Error::Conflict { .. } => 403,
             Error::InUse { .. } | Error::Busy { .. } => 503,
             Error::ShuttingDown | Error::Ended(_) => 503,
+            Error::Unfit { .. } => 500,
             Error::Storage(_) | Error::Host(_) | Error::Runtime(_) | Error::Internal(_) => 500,
         }
     }

@@ -190,12 +190,23 @@ pub(crate) struct Report {
     pub ended_at_ms: Option<i64>,
     /// What else is to be known of it, in words.
     pub remark: Option<String>,
+    /// Whether it has begun and nobody knows its outcome, which may be a success: it is not tried again.
+    #[serde(default)]
+    pub may_have_succeeded: bool,
     /// Whether nobody knows how it went on.
     #[serde(skip)]
     pub is_lost: bool,
     /// Whether it goes on without the engine, and can be taken back.
     #[serde(skip)]
     pub is_kept: bool,
+}
+
+impl Report {
+    /// Says something more.
+    pub(crate) fn remark(&mut self, remark: &str) {
+        let before = self.remark.take().map(|before| before + "; ").unwrap_or_default();
+        self.remark = Some(before + remark);
+    }
 }
 
 /// A result as a text in which it can be nested as deep as it is by itself.

@@ -25,8 +25,8 @@ use crate::secret::Secret;
 
 pub use closure::ClosureExecutor;
 pub(crate) use contact::Contact;
+pub(crate) use process::{Leftovers, Resumption, order_stop};
 pub use process::{ProcessExecutor, helper_main};
-pub(crate) use process::{Resumption, inherit, order_stop};
 pub(crate) use scratch::Scratch;
 
 /// Takes commands to the instances that name it.
@@ -57,6 +57,16 @@ pub trait Executor: Send + Sync + 'static {
     /// Like any future it must not block its thread, on which others wait for their turn: what blocks
     /// belongs into [`spawn_blocking`](tokio::task::spawn_blocking).
     fn execute(&self, task: Task, cx: ExecutionContext) -> impl Future<Output = Outcome> + Send;
+
+    /// Looks whether the host is such that this executor can work in it. An engine asks when it opens, unless it
+    /// is to start nothing.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the host, and what to do about it. The engine does not open then.
+    fn check_host(&self) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// A boxed [`Executor::execute`]. Nothing of it happens before it is polled.
@@ -65,11 +75,17 @@ pub(crate) type Execute = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 /// [`Executor`] behind a pointer.
 pub(crate) trait DynExecutor: Send + Sync + 'static {
     fn execute(self: Arc<Self>, task: Task, cx: ExecutionContext) -> Execute;
+
+    fn check_host(&self) -> Result<(), String>;
 }
 
 impl<E: Executor> DynExecutor for E {
     fn execute(self: Arc<Self>, task: Task, cx: ExecutionContext) -> Execute {
         Box::pin(async move { Executor::execute(&*self, task, cx).await })
+    }
+
+    fn check_host(&self) -> Result<(), String> {
+        Executor::check_host(self)
     }
 }
 

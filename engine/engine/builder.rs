@@ -22,7 +22,7 @@ use crate::gate::{DynWaveGate, WaveGate};
 use crate::instance::{Instance, LOCAL};
 use crate::limits::Limits;
 use crate::output::WholeOutputs;
-use crate::panics::tell;
+use crate::panics::{contain, tell};
 use crate::recovery;
 use crate::scheduler::{BOOTS_MAX, Scheduler, Step, Vigil};
 use crate::secret::{DynSecretResolver, SecretResolver};
@@ -225,6 +225,9 @@ impl EngineBuilder {
     pub async fn open_and_follow(mut self) -> Result<(Engine, Feed)> {
         runtime::check().await?;
         self.executors.entry(LOCAL.to_owned()).or_insert_with(|| Arc::new(ProcessExecutor::new()));
+        if !self.read_only && !self.idle {
+            self.check_host()?;
+        }
         let options = StoreOptions {
             location: self.location.clone(),
             read_only: self.read_only,
@@ -244,6 +247,17 @@ impl EngineBuilder {
             .await
             .map_err(|error| Error::Internal(format!("opening did not end: {error}")))??;
         self.start(Arc::new(store), scratch.map(Arc::new)).await
+    }
+
+    /// Refuses to open in a host in which an executor cannot work.
+    fn check_host(&self) -> Result<()> {
+        let mut unfit = self.executors.iter().filter_map(|(name, executor)| {
+            let checked = contain(|| executor.check_host());
+            let checked = checked.unwrap_or_else(|panic| Err(format!("its check panics: {panic}")));
+            let reason = checked.err()?;
+            Some(Error::Unfit { executor: name.clone(), reason })
+        });
+        unfit.next().map_or(Ok(()), Err)
     }
 
     async fn start(
@@ -282,9 +296,11 @@ impl EngineBuilder {
             let left = recovery::look_after(&store, &scratch).await?;
             let (mut interrupted, booted) =
                 Self::take_over(&store, left, boot_id.clone(), now_ms).await?;
+            // The records say now what has become of all that engines before have left.
+            scratch.settle();
             recovery::replan(&store, now_ms).await?;
             let outputs = WholeOutputs::new(store.path(), config.delivery_bytes_max);
-            recovery::tidy_outputs(&store, &outputs).await?;
+            recovery::tidy_outputs(&store, &outputs, &interrupted.going_on).await?;
             let (sinks, outputs) = (Arc::new(sinks), Arc::new(outputs));
             let deliver = Arc::new(Notify::new());
             let resources = Resources {

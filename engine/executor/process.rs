@@ -10,6 +10,7 @@
 //! says whom it had to kill.
 
 mod account;
+mod behind;
 mod census;
 mod cgroup;
 mod child;
@@ -19,6 +20,7 @@ mod errno;
 mod family;
 mod files;
 mod group;
+mod heirs;
 mod helper;
 mod inheritance;
 mod keeper;
@@ -48,7 +50,7 @@ use run::{Brief, Place};
 use script::Interpreter;
 
 pub use helper::helper_main;
-pub(crate) use inheritance::inherit;
+pub(crate) use inheritance::Leftovers;
 pub(crate) use kept::{Resumption, order_stop};
 
 /// Runs scripts as processes of this machine: as the host's own user, or, if the host may, as another.
@@ -68,7 +70,10 @@ pub(crate) use kept::{Resumption, order_stop};
 /// their user, and not for root. The other limits are each process's own.
 ///
 /// The run ends when its process ends. What a script leaves behind when it ends by itself lives on,
-/// and nothing looks for it later. A stop goes further: everything that the run has started gets SIGTERM
+/// and nothing looks for it later; `ErrorInfo` of the record names the processes, as far as a stop would find them.
+/// Where they hold an output of the run, that is read until it has been silent for 250 ms, for 5 s at most. What
+/// they print after that is in no record, which says so and names them; a helper of the host goes on reading it
+/// into nothing, so that they do not end of it. A stop goes further: everything that the run has started gets SIGTERM
 /// and, after the engine's grace period, SIGKILL, also in sessions of its own; the record says who needed
 /// that. [`TerminationMode::Process`](crate::TerminationMode::Process) spares all but the process itself.
 ///
@@ -89,7 +94,8 @@ pub(crate) use kept::{Resumption, order_stop};
 /// come back to: there it is a run like any other.
 ///
 /// Needs Linux 5.3, glibc 2.34 and, in the host, that nobody else waits for its children and that `SIGCHLD` is
-/// not ignored.
+/// neither ignored nor has the flag `SA_NOCLDWAIT`: an engine does not open otherwise, and starts no process. A run
+/// whose exit status is lost all the same is an error, and not tried again, because it may have succeeded.
 ///
 /// # Scripts in bash, with a time zone
 ///
@@ -164,7 +170,10 @@ impl ProcessExecutor {
         match cx.scratch().runs().filter(|_| task.survives_restarts()) {
             None => {
                 let place = Place { scratch: cx.scratch_dir(), mark, reaper: None };
-                run::carry_out(&brief, &self.user, place, cx).await
+                let open = cx.scratch().open_run();
+                let outcome = run::carry_out(&brief, &self.user, place, cx).await;
+                open.close();
+                outcome
             }
             Some(runs) => {
                 let charge = Charge {
@@ -175,6 +184,7 @@ impl ProcessExecutor {
                     timeout: task.timeout(),
                     stop_grace: cx.stop_grace(),
                     output: cx.output.quota(),
+                    is_kept_whole: task.job.settings.output_to.is_some(),
                     brief,
                 };
                 kept::begin(&charge, cx).await
@@ -258,7 +268,15 @@ impl Executor for ProcessExecutor {
     async fn execute(&self, task: Task, cx: ExecutionContext) -> Outcome {
         self.run(&task, &cx).await.unwrap_or_else(|outcome| outcome)
     }
+
+    fn check_host(&self) -> Result<(), String> {
+        kernel::ends_are_lost().map_or(Ok(()), |why| Err(format!("{why}, {ENDS_ARE_LOST}")))
+    }
 }
+
+/// What follows from how a host treats `SIGCHLD`, and what to do about it.
+const ENDS_ARE_LOST: &str = "so the system tells nobody how processes end; set it to SIG_DFL without that flag, or \
+                             call `adjutant::helper_main()` first in `main`";
 
 /// Refuses what this executor cannot do, rather than to do something else.
 fn check_type(task: &Task) -> Result<(), Outcome> {

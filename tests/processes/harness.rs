@@ -335,7 +335,14 @@ pub struct Host {
 
 impl Host {
     pub fn start(setup: &Setup) -> Self {
-        Self::start_in(Command::new("/proc/self/exe").arg(WITH_HELPER), setup)
+        let host = Self::begin(setup);
+        host.expect("open");
+        host
+    }
+
+    /// Starts one, and does not wait until it has opened its engine.
+    pub fn begin(setup: &Setup) -> Self {
+        Self::begin_in(Command::new("/proc/self/exe").arg(WITH_HELPER), setup)
     }
 
     /// In a program that never called `helper_main`.
@@ -352,8 +359,14 @@ impl Host {
         Self::start_in(&mut command, setup)
     }
 
-    /// With a variable that no run may see.
     fn start_in(command: &mut Command, setup: &Setup) -> Self {
+        let host = Self::begin_in(command, setup);
+        host.expect("open");
+        host
+    }
+
+    /// With a variable that no run may see.
+    pub fn begin_in(command: &mut Command, setup: &Setup) -> Self {
         let command = command.env("SECRET_OF_HOST", "1").env("LD_LIBRARY_PATH", "/secret-of-host");
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
@@ -361,7 +374,6 @@ impl Host {
         let lines = lines(child.stdout.take().expect("piped"));
         let mut host = Self { child, orders, lines };
         host.write(setup);
-        host.expect("open");
         host
     }
 

@@ -7,9 +7,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use adjutant::{Engine, Event, InvokeId, ProcessExecutor, RunCommand, StopInvocation};
+use adjutant::{
+    DirectorySink, Engine, Event, InvokeId, ProcessExecutor, RunCommand, StopInvocation,
+};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustix::fs::{Mode, OFlags};
+use rustix::process::WaitOptions;
 use serde::{Deserialize, Serialize};
 
 /// What tells a host from the tests.
@@ -29,6 +32,10 @@ pub struct Setup {
     /// Whether it has closed its standard descriptors before it opens anything.
     pub has_closed_stdio: bool,
     pub cgroups: bool,
+    /// Whether it waits for any child, and so learns the ends of those that are not its own to learn.
+    pub takes_all_ends: bool,
+    /// Where its sink for `file:///sink` writes, if it has one.
+    pub sink: Option<PathBuf>,
 }
 
 /// What it is to do.
@@ -67,7 +74,19 @@ pub fn serve() {
             nix::unistd::close(number).expect("it was open");
         }
     }
-    let engine = runtime.block_on(open(&setup)).expect("the engine opens");
+    let engine = match runtime.block_on(open(&setup)) {
+        Ok(engine) => engine,
+        Err(error) => return say(&says, &format!("refused {}: {error}", error.code())),
+    };
+    if setup.takes_all_ends {
+        std::thread::spawn(|| {
+            loop {
+                if rustix::process::wait(WaitOptions::empty()).is_err() {
+                    std::thread::yield_now();
+                }
+            }
+        });
+    }
     say(&says, "open");
     while let Some(order) = next() {
         let order = serde_json::from_str(&order).expect("an order");
@@ -80,7 +99,10 @@ pub fn serve() {
 async fn open(setup: &Setup) -> adjutant::Result<Engine> {
     let executor = ProcessExecutor::new();
     let executor = if setup.cgroups { executor.cgroups() } else { executor };
-    let builder = Engine::builder().path(&setup.database).stop_grace(GRACE);
+    let mut builder = Engine::builder().path(&setup.database).stop_grace(GRACE);
+    if let Some(folder) = &setup.sink {
+        builder = builder.output_sink("file:///sink", DirectorySink::new(folder));
+    }
     builder.executor(adjutant::LOCAL, executor).open().await
 }
 

@@ -1,6 +1,7 @@
 //! Runs of the process executor that need its helpers: this program started again. So it has a `main` of
 //! its own, which can also be that of a host, for tests that end one.
 
+mod behind;
 mod descriptors;
 mod failures;
 mod harness;
@@ -8,6 +9,7 @@ mod host;
 mod leftovers;
 mod limits;
 mod results;
+mod signals;
 mod survivors;
 mod trees;
 mod users;
@@ -26,11 +28,13 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let trials = [
+        behind::trials(),
         descriptors::trials(),
         failures::trials(),
         leftovers::trials(),
         limits::trials(),
         results::trials(),
+        signals::trials(),
         survivors::trials(),
         trees::trials(),
         users::trials(),

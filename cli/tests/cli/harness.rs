@@ -41,10 +41,20 @@ impl Place {
 
     /// The program, with nothing of this process's environment but the search path.
     pub fn command<S: AsRef<std::ffi::OsStr>>(&self, words: &[S]) -> Command {
+        self.command_after(&[], words)
+    }
+
+    /// The same, started by a parent that has done this to its signals, in words of env(1).
+    pub fn command_after<S: AsRef<std::ffi::OsStr>>(
+        &self,
+        signals: &[&str],
+        words: &[S],
+    ) -> Command {
         // Whoever started the tests in the background had them ignore these.
         let mut command = Command::new("env");
         command
             .arg("--default-signal=INT,QUIT,HUP")
+            .args(signals)
             .arg(env!("CARGO_BIN_EXE_adjutant"))
             .args(words)
             .env_clear()

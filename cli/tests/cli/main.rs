@@ -11,5 +11,6 @@ mod parameters;
 mod repeating;
 mod run;
 mod schedules;
+mod signals;
 mod socket;
 mod top;

@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::environment::{self, Mark, Variables};
 use super::order::Start;
-use super::{entry, keeper, kernel};
+use super::{entry, heirs, keeper, kernel};
 use crate::execution::Outcome;
 
 /// What tells a helper from the host.
 const ARGUMENT: &str = "--adjutant-helper=";
 const ENTRY: &str = "entry";
 const KEEPER: &str = "keeper";
+const READER: &str = "reader";
 
 /// Whether this program has said that it can be started as a helper.
 static CAN_HELP: AtomicBool = AtomicBool::new(false);
@@ -21,8 +22,13 @@ static CAN_HELP: AtomicBool = AtomicBool::new(false);
 /// Lets the engine start this program again as its helper: for runs as other users, with limits, or that
 /// survive restarts. Call it first in `main`.
 ///
-/// If the program was started as a helper, this does the helper's work and does not return. Else it
-/// does nothing that can be seen.
+/// If the program was started as a helper, this does the helper's work and does not return.
+///
+/// Otherwise this undoes what the parent of the program may have done to its signals, which would keep the engine
+/// from its work: it sets `SIGCHLD` to its default if that is ignored, lets no signal be blocked, and ignores
+/// `SIGXFSZ`, so that a limit on the size of files is an error of a write and not the end of the program. Signals
+/// that have a handler keep it, and `SIGHUP`, `SIGINT` and `SIGQUIT` stay ignored if they are. Runs have every
+/// signal as the system has it by default.
 ///
 /// # One line in `main`
 ///
@@ -36,10 +42,13 @@ pub fn helper_main() {
     let role = role.as_ref().and_then(|argument| argument.to_str()?.strip_prefix(ARGUMENT));
     // A keeper has runs that need helpers of its own.
     CAN_HELP.store(true, Ordering::Relaxed);
+    kernel::set_up_signals();
     let Some(role) = role else { return };
     let work = match role {
         ENTRY if is_started_by_host() => entry::enter,
         KEEPER if is_started_by_host() => keeper::keep,
+        // It does nothing for its parent, which may have ended by now.
+        READER => heirs::read,
         _ => std::process::exit(1),
     };
     // On a thread of its own: this one may be a runtime's, which has room for no other.
@@ -76,6 +85,11 @@ pub(super) fn for_entry(mark: Mark) -> Result<Start, Outcome> {
 /// The outcome of a task that needs one where there is none.
 pub(super) fn for_keeper() -> Result<Start, Outcome> {
     start(KEEPER, Variables::new())
+}
+
+/// How a helper is started that reads on what nobody wants to have; none where there is no helper.
+pub(super) fn for_reader() -> Option<Start> {
+    start(READER, Variables::new()).ok()
 }
 
 fn start(role: &str, mut environment: Variables) -> Result<Start, Outcome> {

@@ -1,5 +1,5 @@
-//! The only unsafe code of this library: posix_spawn(3), execve(2), wait4(2) and getrusage(2), and having a
-//! descriptor watched by the runtime; no safe crate offers them as they are needed here.
+//! The only unsafe code of this library: posix_spawn(3), execve(2), wait4(2), getrusage(2) and sigaction(2), and
+//! having a descriptor watched by the runtime; no safe crate offers them as they are needed here.
 //!
 //! A process is made with `posix_spawn`, which lends it the host's memory until it runs its program: so
 //! the size of the host costs nothing, and between the two only the C library's own code runs.
@@ -65,8 +65,8 @@ pub(super) fn spawn(start: &Start, stdio: [OwnedFd; 3]) -> io::Result<Pid> {
     Pid::from_raw(pid).ok_or_else(|| io::Error::other("a process without a number"))
 }
 
-/// Has this process become a program, which takes SIGPIPE as the system has it by default: Rust does not.
-/// What is no program is not given to a shell, as execvp(3) would. Returns if that is not possible.
+/// Has this process become a program, which takes SIGPIPE and SIGXFSZ as the system has them by default: Rust
+/// ignores the one, [`set_up_signals`] the other. What is no program is not given to a shell, as execvp(3) would. Returns if that is not possible.
 pub(super) fn execute(start: &Start) -> io::Error {
     let Program { path, arguments, variables } = match Program::new(start) {
         Ok(program) => program,
@@ -76,9 +76,65 @@ pub(super) fn execute(start: &Start) -> io::Error {
     // action is no code of this program's.
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        libc::signal(libc::SIGXFSZ, libc::SIG_DFL);
         libc::execve(path.as_ptr(), arguments.as_ptr().cast(), variables.as_ptr().cast());
     }
     io::Error::last_os_error()
+}
+
+/// Undoes what the parent of this program may have done to its signals: the ends of children can be learnt, no
+/// signal is blocked in this thread and those that it starts, and a limit on the size of files is an error of a
+/// write, not the end of this program. Signals that have a handler keep it.
+pub(super) fn set_up_signals() {
+    if ends_are_lost().is_some() {
+        change_action(libc::SIGCHLD, |action| {
+            if action.sa_sigaction == libc::SIG_IGN {
+                action.sa_sigaction = libc::SIG_DFL;
+            }
+            action.sa_flags &= !libc::SA_NOCLDWAIT;
+        });
+    }
+    change_action(libc::SIGXFSZ, |action| {
+        if action.sa_sigaction == libc::SIG_DFL {
+            action.sa_sigaction = libc::SIG_IGN;
+        }
+    });
+    let mut none = MaybeUninit::uninit();
+    // SAFETY: the set is initialised by one call before the next one reads it.
+    unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut());
+    }
+}
+
+/// Why the system throws away how the children of this process end, if it does.
+pub(super) fn ends_are_lost() -> Option<&'static str> {
+    let action = action_of(libc::SIGCHLD)?;
+    if action.sa_sigaction == libc::SIG_IGN {
+        Some("SIGCHLD is ignored")
+    } else if action.sa_flags & libc::SA_NOCLDWAIT != 0 {
+        Some("SIGCHLD has the flag SA_NOCLDWAIT")
+    } else {
+        None
+    }
+}
+
+/// What this process does at a signal; none for what is no signal.
+fn action_of(signal: c_int) -> Option<libc::sigaction> {
+    let mut action = MaybeUninit::zeroed();
+    // SAFETY: without a new action the call only fills in the one that it is given, and does so unless it fails.
+    unsafe {
+        (libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) == 0)
+            .then(|| action.assume_init())
+    }
+}
+
+fn change_action(signal: c_int, change: impl FnOnce(&mut libc::sigaction)) {
+    if let Some(mut action) = action_of(signal) {
+        change(&mut action);
+        // SAFETY: the action is what the system said it was, or one that is no code of this program's.
+        unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
+    }
 }
 
 /// A descriptor that is none of the three which the process gets: a host that has closed its own gets

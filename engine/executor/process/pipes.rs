@@ -1,6 +1,7 @@
 //! The two outputs of a process: read as they come, and not waited for longer than makes sense.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::num::NonZero;
@@ -92,25 +93,33 @@ impl Pipes {
     }
 
     /// Reads what a process that has ended left in its pipes, and gives those who inherited them a
-    /// moment to finish.
-    pub(super) async fn drain(mut self, cx: &ExecutionContext) {
+    /// moment to finish. Returns the pipes that somebody holds after that.
+    pub(super) async fn drain(mut self, cx: &ExecutionContext) -> Option<Cut> {
         self.turn = None;
         // Whatever the clock says: what the process itself wrote is never lost.
         for pipe in &mut self.pipes {
             pipe.read_present(cx);
         }
         if !self.is_open() {
-            return;
+            return None;
         }
         let mut limit = cx.sleep(DRAIN_MAX);
         while self.is_open() {
             tokio::select! {
                 biased;
-                () = &mut limit => return,
+                () = &mut limit => return Some(self.cut(Why::Limit)),
                 _ = self.read(cx) => {}
-                () = cx.sleep(SILENCE_MAX) => return,
+                () = cx.sleep(SILENCE_MAX) => return Some(self.cut(Why::Silence)),
             }
         }
+        None
+    }
+
+    fn cut(self, why: Why) -> Cut {
+        let mut pipes = self.pipes;
+        pipes.sort_by_key(|pipe| pipe.stream == Stream::Stderr);
+        let held = |pipe: Pipe| Some((pipe.stream, pipe.fd?.into_inner()));
+        Cut { why, held: pipes.into_iter().filter_map(held).collect() }
     }
 
     fn is_open(&self) -> bool {
@@ -174,6 +183,32 @@ impl Pipes {
                 let before = if let Poll::Ready(before) = read { before } else { 0 };
                 Poll::Ready(before + bytes)
             }
+        }
+    }
+}
+
+/// Pipes that are not read on, though somebody holds them.
+#[derive(Debug)]
+pub(super) struct Cut {
+    pub why: Why,
+    /// The reading ends: that of standard output first.
+    pub held: Vec<(Stream, OwnedFd)>,
+}
+
+/// Why a pipe is not read on.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Why {
+    /// Nothing came for so long.
+    Silence,
+    /// It was read for so long.
+    Limit,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silence => write!(f, "after {} ms of silence", SILENCE_MAX.as_millis()),
+            Self::Limit => write!(f, "{} s after its end", DRAIN_MAX.as_secs()),
         }
     }
 }

@@ -20,7 +20,7 @@ use super::family::Kin;
 use super::files::Files;
 use super::order::{Order, Runner, Start};
 use super::pipes::Pipes;
-use super::{broke, group, helper, kernel};
+use super::{ENDS_ARE_LOST, behind, broke, group, helper, kernel};
 use crate::command::content::Content;
 use crate::command::launcher::Launcher;
 use crate::execution::{Outcome, Usage};
@@ -97,24 +97,32 @@ pub(super) async fn carry_out(
         None => None,
     };
     let (started, letter) = match identity {
-        None => (Started::new(&order.resolve(user)?, null()?)?, None),
+        None => (Started::new(&order.resolve(user)?, null()?, cx)?, None),
         Some(identity) => {
             let entrances = group.as_ref().map(|group| group.entrances()).unwrap_or_default();
             let entrances = entrances.into_iter().map(OsString::from).collect();
             let entry = Entry { order, identity, limits, entrances };
-            let (started, letter) = Started::as_helper(&entry, mark)?;
+            let (started, letter) = Started::as_helper(&entry, mark, cx)?;
             (started, Some(letter))
         }
     };
     let Started { mut leader, mut pipes, lent_bytes } = started;
 
     let ending = pipes
-        .read_during(leader.see_through(brief.termination_mode, kin, cx), cx)
+        .read_during(leader.see_through(brief.termination_mode, kin.clone(), cx), cx)
         .await
-        .map_err(|error| broke("the process was lost sight of", &error))?;
+        .map_err(|error| lost_sight("the process was lost sight of", &error, cx))?;
+    let id = leader.id();
     // Reaped before its pipes are drained: from here on what it left behind is on its own.
-    let (status, usage) = leader.reap(&ending).map_err(|error| broke(LOST_STATUS, &error))?;
-    pipes.drain(cx).await;
+    let (status, usage) =
+        leader.reap(&ending).map_err(|error| lost_sight(LOST_STATUS, &error, cx))?;
+    let is_left = ending == Ending::ByItself && behind::may_be_left(id, &kin);
+    let cut = pipes.drain(cx).await;
+    // Whoever has the group of the run keeps it from being left.
+    let kin = Some(kin).filter(|_| is_left || cut.is_some());
+    if let Some(kin) = kin {
+        behind::report(id, kin, is_left, cut, cx).await;
+    }
     let memory_peak_bytes = match group {
         Some(group) => group::leave(group, &ending, cx).await,
         None => None,
@@ -124,10 +132,7 @@ pub(super) async fn carry_out(
     }
     let outcome = outcome(status, &ending);
     if let Some(remark) = limit_reached(&outcome, &brief.limits) {
-        cx.report(|report| {
-            let before = report.remark.take().map(|before| before + "; ").unwrap_or_default();
-            report.remark = Some(before + &remark);
-        });
+        cx.report(|report| report.remark(&remark));
     }
     cx.report_usage(Usage {
         user_time: usage.user,
@@ -152,37 +157,65 @@ struct Started {
 }
 
 impl Started {
-    fn new(start: &Start, stdin: OwnedFd) -> Result<Self, Outcome> {
-        Self::watch(spawn(start, stdin).map_err(|error| start.failed(&error))?)
+    fn new(start: &Start, stdin: OwnedFd, cx: &ExecutionContext) -> Result<Self, Outcome> {
+        check_ends()?;
+        Self::watch(spawn(start, stdin).map_err(|error| start.failed(&error))?, cx)
     }
 
-    fn watch((leader, readers, lent_bytes): (Pid, [OwnedFd; 2], u64)) -> Result<Self, Outcome> {
+    fn watch(
+        (leader, readers, lent_bytes): (Pid, [OwnedFd; 2], u64),
+        cx: &ExecutionContext,
+    ) -> Result<Self, Outcome> {
         // The leader comes first: once there is one, nothing that fails leaves the process behind.
         let leader = Leader::new(leader);
         let watched = leader.and_then(|leader| Ok((leader, Pipes::new(readers)?)));
-        let (leader, pipes) = watched
-            .map_err(|error| broke("the process was ended: it cannot be watched", &error))?;
+        let (leader, pipes) = watched.map_err(|error| {
+            lost_sight("the process was ended: it cannot be watched", &error, cx)
+        })?;
         Ok(Self { leader, pipes, lent_bytes })
     }
 
     /// One that begins as a helper, which reads what it is to become.
-    fn as_helper(entry: &Entry, mark: Mark) -> Result<(Self, Letter), Outcome> {
+    fn as_helper(
+        entry: &Entry,
+        mark: Mark,
+        cx: &ExecutionContext,
+    ) -> Result<(Self, Letter), Outcome> {
+        check_ends()?;
         let start = helper::for_entry(mark)?;
         let no_letter = |error| broke("the helper cannot be told what to do", &error);
         let letter = Letter::new(entry).map_err(no_letter)?;
         let stdin = letter.to_helper().map_err(no_letter)?;
         let helper = spawn(&start, stdin);
         Ok((
-            Self::watch(helper.map_err(|error| broke("no helper can be started", &error))?)?,
+            Self::watch(helper.map_err(|error| broke("no helper can be started", &error))?, cx)?,
             letter,
         ))
     }
+}
+
+/// Refuses to start what nobody would learn the end of.
+fn check_ends() -> Result<(), Outcome> {
+    kernel::ends_are_lost().map_or(Ok(()), |why| {
+        let info = format!("it was not started: {why}, {ENDS_ARE_LOST}");
+        Err(Outcome::Broke { info })
+    })
+}
+
+/// The outcome of a run that has begun and whose end is not known.
+fn lost_sight(what: &str, error: &io::Error, cx: &ExecutionContext) -> Outcome {
+    cx.report(|report| {
+        report.may_have_succeeded = true;
+        report.remark("it is not tried again, because it may have succeeded");
+    });
+    broke(what, error)
 }
 
 fn spawn(start: &Start, stdin: OwnedFd) -> io::Result<(Pid, [OwnedFd; 2], u64)> {
     let (stdout, stdout_of_process) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let (stderr, stderr_of_process) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let leader = kernel::spawn(start, [stdin, stdout_of_process, stderr_of_process])?;
+    behind::note_leader(leader);
     Ok((leader, [stdout, stderr], kernel::own_usage().max_rss_bytes))
 }
 

@@ -580,7 +580,7 @@ async fn a_silent_heir_of_the_pipe_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_talking_heir_of_the_pipe_is_cut_off() {
+async fn a_talking_heir_of_the_pipe_is_cut_off_and_lives_on() {
     let mut run = Run::new("(while :; do echo x; done) & echo heir=$!");
     let task = run.start();
     let heir = run.process("heir").await;
@@ -594,7 +594,27 @@ async fn a_talking_heir_of_the_pipe_is_cut_off() {
     }
     run.clock.advance(Duration::from_millis(20));
     assert_eq!(task.await.expect("no panic"), Outcome::Exited(0));
-    heir.ended().await;
+    let report = run.cx.contact.take_report().expect("it says something");
+    let remark = report.remark.expect("its output is cut");
+    let says = format!(
+        "output on standard output and standard error cut 5 s after its end, held by {}",
+        heir.pid
+    );
+    assert!(remark.starts_with(&says), "{remark}");
+    // It writes more than a pipe holds, and would wait, or end, without a reader.
+    let written = || written_by(heir.pid);
+    let before = written();
+    while written() < before + (1 << 20) {
+        assert!(heir.lives());
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Bytes that a process has written.
+fn written_by(pid: Pid) -> u64 {
+    let io = std::fs::read_to_string(format!("/proc/{pid}/io")).expect("it lives");
+    let written = io.lines().find_map(|line| line.strip_prefix("wchar: "));
+    written.expect("it is counted").parse().expect("a number")
 }
 
 #[tokio::test]
@@ -621,6 +641,18 @@ async fn a_background_child_that_lets_go_of_the_pipe_lives_on() {
     let server = run.process("server").await;
     assert_eq!(task.await.expect("no panic"), Outcome::Exited(0));
     assert!(server.lives());
+    let report = run.cx.contact.take_report().expect("it says something");
+    assert_eq!(report.remark, Some(format!("left running: {} (sleep)", server.pid)));
+}
+
+#[tokio::test]
+async fn nothing_is_said_of_a_run_that_leaves_nothing() {
+    for script in [":", "sleep 0 & wait", "setsid sleep 0 & wait", "echo 1 | cat | cat"] {
+        let run = Run::new(script);
+        let contact = Arc::clone(&run.cx.contact);
+        assert_eq!(run.finish().await.0, Outcome::Exited(0));
+        assert_eq!(contact.take_report().and_then(|report| report.remark), None, "{script}");
+    }
 }
 
 #[tokio::test]

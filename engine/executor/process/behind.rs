@@ -1,0 +1,199 @@
+//! What a run leaves behind when its process has ended: others of its processes, and whoever holds its outputs.
+//! All that is done about them is to say so in the record, and to see that they do not end of it.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, WaitId, WaitIdOptions};
+
+use super::census::{self, Census};
+use super::family::{Family, Kin, Named, listed};
+use super::heirs;
+use super::pipes::Cut;
+use super::{ExecutionContext, errno, kernel};
+use crate::output::Stream;
+
+/// How long the look may take, of the machine's own time: the record waits for it.
+const LOOK_MAX: Duration = Duration::from_secs(1);
+/// How long those may take to end who are there when their run ends: the last of a pipeline is often a moment late.
+const LATE_MAX: Duration = Duration::from_millis(20);
+
+/// Processes that are looked at one by one; of more, all of the machine are counted, which takes milliseconds.
+const LOOKED_AT_MAX: usize = 256;
+/// Leaders of runs that are remembered, and so need not be looked at.
+const LEADERS_MAX: usize = 8_192;
+
+/// The leaders that this process has started last.
+static LEADERS: Mutex<Leaders> =
+    Mutex::new(Leaders { in_order: VecDeque::new(), all: BTreeSet::new() });
+
+struct Leaders {
+    in_order: VecDeque<i32>,
+    all: BTreeSet<i32>,
+}
+
+/// Takes note that this process leads a run.
+pub(super) fn note_leader(leader: Pid) {
+    let leader = leader.as_raw_nonzero().get();
+    let mut known = LEADERS.lock().unwrap_or_else(PoisonError::into_inner);
+    if known.all.insert(leader) {
+        known.in_order.push_back(leader);
+    }
+    if known.in_order.len() > LEADERS_MAX
+        && let Some(oldest) = known.in_order.pop_front()
+    {
+        known.all.remove(&oldest);
+    }
+}
+
+/// Whether a run may have left processes behind; to be asked once its process is reaped. Mostly it costs a few
+/// microseconds.
+pub(super) fn may_be_left(leader: Pid, kin: &Kin) -> bool {
+    // The number of a group stays its own as long as somebody is in it.
+    let has_group = rustix::process::test_kill_process_group(leader) != Err(Errno::SRCH);
+    let has_cgroup = || {
+        kin.group.as_ref().is_some_and(|group| match group.members() {
+            Ok(members) => !members.is_empty(),
+            Err(_) => true,
+        })
+    };
+    has_group
+        || has_cgroup()
+        || (kin.reaper.is_some() && has_children())
+        || newer_than(leader).is_none_or(|pids| {
+            pids.into_iter()
+                .any(|pid| matches!(census::mark(pid), Ok(Some(mark)) if mark == kin.mark))
+        })
+}
+
+/// Returns the numbers of processes that may have started since this one, other leaders aside; none if they are too
+/// many to be looked at. Whatever a run has started has a number that was given later than that of its leader.
+fn newer_than(leader: Pid) -> Option<Vec<Pid>> {
+    // The last of its numbers is the one that was given last.
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let last: i32 = load.split_ascii_whitespace().next_back()?.parse().ok()?;
+    let leader = leader.as_raw_nonzero().get();
+    let count = usize::try_from(last.checked_sub(leader)?).ok()?;
+    if count > LEADERS_MAX {
+        return None;
+    }
+    let known = LEADERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let newer = (leader..=last).skip(1).filter(|pid| !known.all.contains(pid));
+    let newer: Vec<Pid> = newer.take(LOOKED_AT_MAX + 1).filter_map(Pid::from_raw).collect();
+    (newer.len() <= LOOKED_AT_MAX).then_some(newer)
+}
+
+/// Whether this process, to which those come who have lost their parents, has a child that has not ended.
+fn has_children() -> bool {
+    while let Some(ended) = kernel::ended_child() {
+        if kernel::try_wait(ended).is_err() {
+            break;
+        }
+    }
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    rustix::process::waitid(WaitId::All, look).is_ok()
+}
+
+/// Puts into the record who is left of a run, and who holds its outputs; has the outputs read on.
+pub(super) async fn report(
+    leader: Pid,
+    kin: Kin,
+    is_left: bool,
+    cut: Option<Cut>,
+    cx: &ExecutionContext,
+) {
+    let held = cut.as_ref().map(|cut| cut.held.as_slice()).unwrap_or_default();
+    let pipes: io::Result<Vec<u64>> = held.iter().map(|(_, pipe)| inode_of(pipe)).collect();
+    let pipes = pipes.map_err(|error| errno::describe(&error));
+    let mut looked = look(leader, &kin, &pipes).await;
+    if cut.is_none() && matches!(&looked, Ok((left, _)) if !left.is_empty()) {
+        tokio::time::sleep(LATE_MAX).await;
+        looked = look(leader, &kin, &pipes).await;
+    }
+    // Its group is left once nobody else has a hold of it.
+    drop(kin);
+    let (mut left, holders) = looked.as_ref().cloned().unwrap_or_default();
+    left.retain(|named| !holders.contains(named));
+    if let Some(Cut { why, held }) = cut {
+        let streams: Vec<_> = held.iter().map(|(stream, _)| name_of(*stream)).collect();
+        let mut remark = format!("output on {} cut {why}", streams.join(" and "));
+        match (&looked, listed("held by", &holders)) {
+            (Err(why), _) => {
+                remark.push_str(&format!("; who holds it could not be looked for: {why}"));
+            }
+            (Ok(_), Some(holding)) => remark.push_str(&format!(", {holding}")),
+            (Ok(_), None) => remark.push_str(", held by a process that cannot be looked at"),
+        }
+        if !heirs::read_on(held.into_iter().map(|(_, pipe)| pipe).collect()) {
+            remark.push_str("; as many are read on as may be, so a write to it ends its writer");
+        }
+        cx.report(|report| report.remark(&remark));
+    }
+    if is_left && let Err(why) = &looked {
+        let remark = format!("what it left could not be looked for: {why}");
+        cx.report(|report| report.remark(&remark));
+    }
+    if let Some(left) = listed("left running:", &left) {
+        cx.report(|report| report.remark(&left));
+    }
+}
+
+/// Who is left of a run, and who holds these pipes.
+///
+/// # Errors
+///
+/// Why that cannot be told.
+async fn look(
+    leader: Pid,
+    kin: &Kin,
+    pipes: &Result<Vec<u64>, String>,
+) -> Result<(BTreeSet<Named>, BTreeSet<Named>), String> {
+    let (kin, pipes) = (kin.clone(), pipes.clone()?);
+    let look = move || {
+        let census = census::take()?;
+        let mut family = Family::new(leader, kin);
+        family.update(&census);
+        Ok((family.names(), holders(&census, &pipes)))
+    };
+    let looked = match tokio::time::timeout(LOOK_MAX, tokio::task::spawn_blocking(look)).await {
+        Ok(looked) => looked.map_err(io::Error::other).and_then(|looked| looked),
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "/proc does not answer")),
+    };
+    looked.map_err(|error| errno::describe(&error))
+}
+
+fn name_of(stream: Stream) -> &'static str {
+    match stream {
+        Stream::Stdout => "standard output",
+        Stream::Stderr => "standard error",
+    }
+}
+
+fn inode_of(pipe: &OwnedFd) -> io::Result<u64> {
+    Ok(rustix::fs::fstat(pipe.as_fd())?.st_ino)
+}
+
+/// Who has one of these pipes open, this process aside.
+fn holders(census: &Census, pipes: &[u64]) -> BTreeSet<Named> {
+    let mut holders = BTreeSet::new();
+    let own = rustix::process::getpid();
+    for process in census.values().filter(|process| process.pid != own && !pipes.is_empty()) {
+        // Those of others are not for us to look at, and one that has ended has none.
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", process.pid));
+        for descriptor in descriptors.into_iter().flatten().flatten() {
+            let target = fs::read_link(descriptor.path()).unwrap_or_default();
+            let inode = target
+                .to_str()
+                .and_then(|target| target.strip_prefix("pipe:[")?.strip_suffix(']')?.parse().ok());
+            if inode.is_some_and(|inode: u64| pipes.contains(&inode)) {
+                holders.insert(Named::new(process.pid, process.name.clone()));
+            }
+        }
+    }
+    holders
+}
