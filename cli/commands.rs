@@ -91,9 +91,7 @@ impl Context {
         work: impl AsyncFnOnce(&mut Session) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let mut session = if need.is_met_by_a_reader() && self.database.is_missing() {
-            let path = self.database.path();
-            ui::note(&format!("there is no database at {} yet", path.display()));
-            Session::on_nothing(path).await?
+            Session::on_nothing(self.database.path()).await?
         } else {
             self.database.make_folder()?;
             let session = Session::open(self.database.path(), need).await?;

@@ -206,26 +206,14 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let violations = error.violations().iter().map(Violation::from).collect();
-        let mut message = error.to_string();
-        if let Error::Storage(storage) = &error
-            && is_want_of_descriptors(&storage.message)
-            && let Some(end) = message.rfind("; ")
-        {
-            message.replace_range(end + 2.., MORE_FILES);
-        }
         Self {
             code: error.code().to_owned(),
-            message,
+            message: error.to_string(),
             http_status: error.http_status(),
             violations,
             request_id: None,
         }
     }
-}
-
-/// Whether this is what the system says if a process has too many open files.
-fn is_want_of_descriptors(message: &str) -> bool {
-    message.contains(&format!("(os error {})", Errno::MFILE.raw_os_error()))
 }
 
 impl From<adjutant::tencent::Error> for Failure {

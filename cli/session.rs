@@ -16,6 +16,7 @@ use crate::control::{
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
 use crate::owner::Owner;
+use crate::ui;
 
 /// How long an owner that does not listen is waited for: it may be about to start or to end.
 pub(crate) const OWNER_PATIENCE: Duration = Duration::from_secs(2);
@@ -100,8 +101,15 @@ impl Session {
         Ok(Self { database: database.to_owned(), role })
     }
 
-    /// Reads the records of a file that is not there: none.
+    /// Reads the records of a file that is not there: none. A file that has just been taken away from a process
+    /// is another matter.
     pub(crate) async fn on_nothing(database: &Path) -> Result<Self, Failure> {
+        match Engine::builder().path(database).read_only().open().await {
+            Err(Error::Storage(error)) if error.kind == StorageErrorKind::Moved => {
+                return Err(Error::Storage(error).into());
+            }
+            _ => ui::note(&format!("there is no database at {} yet", database.display())),
+        }
         let engine = Engine::builder().idle().open().await?;
         engine.remove_instance(&LOCAL.into()).await?;
         Ok(Self { database: database.to_owned(), role: Role::Reader(engine) })
@@ -282,7 +290,7 @@ impl Role {
             let in_use = match Self::owner(database, need).await {
                 Ok(owner) => return Ok(owner),
                 Err(error @ Error::InUse { .. }) => Failure::from(error),
-                Err(error) if need.is_met_by_a_reader() && is_read_only(&error) => {
+                Err(error) if need.is_met_by_a_reader() && only_reading_works(&error) => {
                     return Self::reader(database).await;
                 }
                 Err(error) => return Err(error.into()),
@@ -314,6 +322,7 @@ impl Role {
             return Ok(Self::Owner(owner));
         }
         let engine = Engine::builder().path(database).idle().open().await?;
+        Address::of(database).iter().for_each(Address::tidy);
         Ok(Self::Owner(Owner::new(called_by_user(&engine))))
     }
 
@@ -326,8 +335,11 @@ fn has_socket(database: &Path) -> bool {
     Address::of(database).is_ok_and(|address| address.exists())
 }
 
-fn is_read_only(error: &Error) -> bool {
-    matches!(error, Error::Storage(error) if error.kind == StorageErrorKind::ReadOnly)
+/// Whether the file may be readable though it cannot be run.
+fn only_reading_works(error: &Error) -> bool {
+    const KINDS: [StorageErrorKind; 3] =
+        [StorageErrorKind::ReadOnly, StorageErrorKind::Full, StorageErrorKind::Corrupt];
+    matches!(error, Error::Storage(error) if KINDS.contains(&error.kind))
 }
 
 /// The events of a run, wherever it runs.

@@ -110,8 +110,9 @@ impl Loop {
                     Ok(taken) => all_taken = taken,
                     Err(_) if closing => break,
                     Err(error) => {
-                        tell(
-                            || tracing::error!(%error, "outputs that wait to be delivered cannot be found"),
+                        self.tell_refused(
+                            &error,
+                            "outputs that wait to be delivered cannot be found",
                         );
                         self.leave_alone();
                     }
@@ -309,13 +310,17 @@ impl Loop {
         }
     }
 
+    fn tell_refused(&self, error: &Error, what: &str) {
+        self.resources.store.tell_refused(self.resources.clock.monotonic(), error, what);
+    }
+
     /// Keeps what has ended until the database is better, or leaves it to the next engine.
     fn put_off(&mut self, mut ended: Vec<Ended>, error: &Error, closing: bool) {
         if closing {
             tell(|| tracing::error!(%error, "the ends of deliveries cannot be recorded"));
             return;
         }
-        tell(|| tracing::warn!(%error, "the ends of deliveries are not on disk yet"));
+        self.tell_refused(error, "the ends of deliveries are not on disk yet");
         self.ended.append(&mut ended);
         self.leave_alone();
     }

@@ -129,6 +129,7 @@ impl Error {
             Error::Unfit { .. } => "Host.Unfit",
             Error::Busy { .. } => "Throttling",
             Error::Runtime(_) => "Host.Runtime",
+            Error::Ended(EngineEnd::Storage(error)) => error.kind.code(),
             Error::ShuttingDown | Error::Ended(_) => "ServiceUnavailable",
             Error::Internal(_) => "InternalError",
         }
@@ -201,6 +202,8 @@ pub struct StorageError {
     pub message: String,
     /// The file, where it is known.
     pub path: Option<PathBuf>,
+    /// Whether SQLite has said so, and the system has not been asked why yet.
+    pub(crate) is_unexplained: bool,
 }
 
 /// Kinds of trouble with the database.
@@ -223,8 +226,12 @@ pub enum StorageErrorKind {
     Linked,
     /// The file was written by a newer version of this library, or by another build of this one.
     Version,
+    /// The file, or one beside it, was moved, removed, replaced or written over while a process works on it.
+    Moved,
     /// Another program holds the file, too many reads wait already, or memory is short.
     Busy,
+    /// This process, or the system, has as many files open as it may.
+    TooManyFiles,
     /// The system refused a read or a write.
     Io,
     /// Anything else SQLite reports.
@@ -242,6 +249,8 @@ impl StorageErrorKind {
             Self::Foreign => "Storage.Foreign",
             Self::Linked => "Storage.Linked",
             Self::Version => "Storage.Version",
+            Self::Moved => "Storage.Moved",
+            Self::TooManyFiles => "Storage.TooManyFiles",
             Self::Busy => "Storage.Busy",
             Self::Io => "Storage.Io",
             Self::Other => "Storage.Error",
@@ -257,7 +266,9 @@ impl StorageErrorKind {
             Self::Foreign => "name a file of its own, which will be created",
             Self::Linked => "remove the other names, so that the file has one only",
             Self::Version => "use the version that wrote it, or a newer one",
+            Self::Moved => "put back what is missing, or name the file where it is now",
             Self::Busy => "try again in a while",
+            Self::TooManyFiles => "raise `ulimit -n`",
             Self::Io => "see to the disk or the file system and try again",
             Self::Other => "see the message of SQLite",
         }

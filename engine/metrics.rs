@@ -109,6 +109,8 @@ pub(crate) struct Meters {
     unended_before: AtomicU64,
     running_before: AtomicU64,
     measured: [Recorder; Measured::KINDS],
+    log_bytes: AtomicU64,
+    log_held_ms: AtomicU64,
 }
 
 impl Meters {
@@ -145,6 +147,13 @@ impl Meters {
         self.busy.fetch_add(1, Ordering::Relaxed);
         #[cfg(feature = "metrics")]
         facade::refused();
+    }
+
+    /// Takes note of how large the file of the log is, and for how long readers have held it.
+    pub(crate) fn log_is(&self, bytes: u64, held: Option<Duration>) {
+        let held_ms = held.map_or(0, |held| u64::try_from(held.as_millis()).unwrap_or(u64::MAX));
+        self.log_bytes.store(bytes, Ordering::Relaxed);
+        self.log_held_ms.store(held_ms, Ordering::Relaxed);
     }
 
     /// Takes note of a time.
@@ -216,6 +225,8 @@ impl Meters {
             start_delay_us: histogram(Measured::StartDelay),
             run_time_us: histogram(Measured::Run),
             fire_lateness_us: histogram(Measured::FireLateness),
+            log_bytes: self.log_bytes.load(Ordering::Relaxed),
+            log_held_ms: self.log_held_ms.load(Ordering::Relaxed),
         }
     }
 }
@@ -275,6 +286,11 @@ pub struct Metrics {
     /// From when timers were due, their place in the spread included, until they were dealt with; of nominal
     /// times that were not missed, in microseconds, by a clock of milliseconds.
     pub fire_lateness_us: Histogram,
+    /// Bytes of the write-ahead log beside the file. An engine keeps it below 64 MiB, unless a reader holds it.
+    pub log_bytes: u64,
+    /// Milliseconds since when a reader, such as a backup or a shell, has kept the log from beginning anew; 0 if
+    /// none does. Until that reader ends the log grows.
+    pub log_held_ms: u64,
 }
 
 fn final_ones<S: Serializer>(counts: &StatusCounts, serializer: S) -> Result<S::Ok, S::Error> {

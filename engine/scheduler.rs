@@ -17,9 +17,8 @@ use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, now_ms};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gate::{self, DynWaveGate, EndedWave, WaveDecision};
-use crate::panics::tell;
 use crate::store::waves::DueWave;
 use crate::store::{Store, Tx};
 use step::Gate;
@@ -70,7 +69,7 @@ impl Scheduler {
                     self.until(step.next_due_ms)
                 }
                 Err(error) => {
-                    tell(|| tracing::error!(%error, "what is due is not on disk yet"));
+                    self.tell_refused(&error, "what is due is not on disk yet");
                     RETRY_AFTER
                 }
             };
@@ -80,7 +79,7 @@ impl Scheduler {
                 (due, decision) = answer(&mut asked), if asked.is_some() => {
                     asked = None;
                     if let Err(error) = self.decide(due, decision).await {
-                        tell(|| tracing::error!(%error, "a decision about a wave is not on disk"));
+                        self.tell_refused(&error, "a decision about a wave is not on disk");
                         self.clock.sleep(RETRY_AFTER).await;
                     }
                 }
@@ -99,6 +98,10 @@ impl Scheduler {
         // The clock is read in the transaction: what the commits before it have started has started before.
         let fire = move |tx: Tx<'_>| Step::fire_due(tx, vigil.look(), gate);
         self.store.write_first(fire, move |step| announce(step)).await
+    }
+
+    fn tell_refused(&self, error: &Error, what: &str) {
+        self.store.tell_refused(self.clock.monotonic(), error, what);
     }
 
     /// Carries out what was decided about a wave.

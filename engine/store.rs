@@ -4,18 +4,21 @@
 //! through a pool of read-only connections beside it. A file is run by one process at a time, which
 //! holds the lock beside it; others may read.
 
+mod cause;
 pub(crate) mod claims;
 pub(crate) mod client_tokens;
 pub(crate) mod commands;
 pub(crate) mod commit_gate;
 mod connection;
 mod contents;
+mod custody;
 pub(crate) mod days;
 pub(crate) mod deadlines;
 pub(crate) mod deliveries;
 pub(crate) mod executions;
 pub(crate) mod fires;
 pub(crate) mod firing;
+mod guard;
 pub(crate) mod host;
 pub(crate) mod instances;
 pub(crate) mod invocations;
@@ -34,12 +37,14 @@ pub(crate) mod stop;
 mod tags;
 pub(crate) mod targets;
 pub(crate) mod timers;
+mod upkeep;
 pub(crate) mod waves;
 mod writer;
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::types::Value;
@@ -47,13 +52,15 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter};
 
 use crate::config::Durability;
 use crate::ending::Ending;
-use crate::error::{Error, Result, StorageError, StorageErrorKind, Violation};
+use crate::error::{EngineEnd, Error, Result, StorageError, StorageErrorKind, Violation};
 use crate::metrics::Meters;
 use crate::metrics::tally::{self, Tally};
 use commit_gate::CommitGate;
 use connection::Access;
+use guard::Guard;
 pub use host::{HostError, HostTransaction};
 use lock::Lock;
+use upkeep::Upkeep;
 use writer::{Lane, Writer};
 
 /// What closures of [`Store::read`] and [`Store::write`] work on.
@@ -83,7 +90,21 @@ pub(crate) struct Store {
     writer: Option<Writer>,
     meters: Arc<Meters>,
     ending: Arc<Ending>,
-    _lock: Option<Lock>,
+    /// When it was last told of writes that are refused, by the monotonic clock.
+    told_at: Mutex<Option<Duration>>,
+    lock: Option<Lock>,
+}
+
+/// How often the host is told at most of writes that are tried again until the disk takes them.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let is_damaged = matches!(self.ending.cause(), Some(EngineEnd::Storage(_)));
+        if let (true, Some(lock)) = (is_damaged, &self.lock) {
+            lock.leaves(false);
+        }
+    }
 }
 
 impl Store {
@@ -93,13 +114,26 @@ impl Store {
             Location::Memory => {
                 let mut connection = Connection::open_in_memory()?;
                 connection::set_up_memory(&connection)?;
-                migrate::migrate(&mut connection)?;
+                migrate::migrate(&mut connection, custody::new_engine())?;
                 let meters = Arc::new(Meters::beginning_with(0));
                 let ending = Arc::<Ending>::default();
-                let writer =
-                    Writer::start(connection, None, Arc::clone(&meters), Arc::clone(&ending))?;
+                let writer = Writer::start(
+                    connection,
+                    None,
+                    None,
+                    Arc::clone(&meters),
+                    Arc::clone(&ending),
+                )?;
                 let writer = Some(writer);
-                Ok(Self { path: None, readers: None, writer, meters, ending, _lock: None })
+                Ok(Self {
+                    path: None,
+                    readers: None,
+                    writer,
+                    meters,
+                    ending,
+                    told_at: Mutex::default(),
+                    lock: None,
+                })
             }
             Location::File(path) => {
                 let path: Arc<Path> =
@@ -115,17 +149,24 @@ impl Store {
     }
 
     fn open_owner(path: &Arc<Path>, options: &StoreOptions) -> Result<Self> {
+        cause::check_descriptors()?;
+        // Before anything is made beside it.
+        custody::check_file(path)?;
         let lock = Lock::take(path)?;
         let ending = Arc::<Ending>::default();
-        match Self::open_locked(path, options, &ending) {
-            Ok((readers, writer, meters)) => Ok(Self {
-                path: Some(Arc::clone(path)),
-                readers: Some(readers),
-                writer: Some(writer),
-                meters,
-                ending,
-                _lock: Some(lock),
-            }),
+        match Self::open_locked(path, options, &ending, &lock) {
+            Ok((readers, writer, meters)) => {
+                lock.leaves(true);
+                Ok(Self {
+                    path: Some(Arc::clone(path)),
+                    readers: Some(readers),
+                    writer: Some(writer),
+                    meters,
+                    ending,
+                    told_at: Mutex::default(),
+                    lock: Some(lock),
+                })
+            }
             Err(error) => {
                 lock.withdraw();
                 Err(error)
@@ -137,26 +178,62 @@ impl Store {
         path: &Arc<Path>,
         options: &StoreOptions,
         ending: &Arc<Ending>,
+        lock: &Lock,
     ) -> Result<(r2d2::Pool<SqliteConnectionManager>, Writer, Arc<Meters>)> {
         lock::create_private(path)?;
         lock::check_links(path)?;
+        let guard = Guard::take(path, lock)?;
+        if custody::has_foreign_log(path)? {
+            let aside = custody::set_aside(path)?;
+            let (file, log) = (path.display(), aside.display());
+            tracing::warn!(
+                %file, %log,
+                "the journal beside the file goes with another state of it, and was set aside: another copy of the \
+                 file has been put in its place"
+            );
+        }
+        // Either may be missing, where somebody has copied one without the other.
+        let is_left = lock.was_left() || connection::has_log(path);
         let mut connection = Connection::open_with_flags(
             path,
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
         )?;
+        // Again, for another program may have made it since.
+        migrate::check_ownership(&connection)?;
         connection::set_up_writer(&connection, options.durability)?;
-        migrate::migrate(&mut connection)?;
-        let readers = connection::readers(path, Access::Shared, options.readers_max);
+        if is_left {
+            upkeep::check_soundness(&connection)?;
+        }
+        let engine = custody::new_engine();
+        let mark = migrate::migrate(&mut connection, engine)?;
         let meters = Arc::new(Meters::beginning_with(fires::unended(&connection)?));
-        let (counts, ending) = (Arc::clone(&meters), Arc::clone(ending));
-        let writer = Writer::start(connection, Some(Arc::clone(path)), counts, ending)?;
+        let counts = Arc::clone(&meters);
+        let upkeep = Upkeep::begin(&connection, guard, path.to_path_buf(), counts, (engine, mark))?;
+        let readers = connection::readers(path, Access::Shared, options.readers_max);
+        let (counts, ending, known_as) =
+            (Arc::clone(&meters), Arc::clone(ending), Some(Arc::clone(path)));
+        let writer = Writer::start(connection, Some(upkeep), known_as, counts, ending)?;
         Ok((readers, writer, meters))
     }
 
     fn open_reader(path: &Arc<Path>, options: &StoreOptions) -> Result<Self> {
+        if !path.exists()
+            && let Some(holder) = lock::holder(path)
+        {
+            let holder =
+                holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+            return Err(guard::moved(format!("it is gone while {holder} works on it")));
+        }
         lock::check_links(path)?;
+        custody::check_file(path)?;
         // Opened by itself first: the pool would try again and again, and hide why.
-        let access = Access::to(path, |connection| migrate::check(&connection))?;
+        let access = match custody::has_foreign_log(path)? && lock::holder(path).is_none() {
+            true => {
+                migrate::check(&connection::reader(path, Access::Still)?)?;
+                Access::Still
+            }
+            false => Access::to(path, |connection| migrate::check(&connection))?,
+        };
         let readers = connection::readers(path, access, options.readers_max);
         Ok(Self {
             path: Some(Arc::clone(path)),
@@ -164,7 +241,8 @@ impl Store {
             writer: None,
             meters: Arc::default(),
             ending: Arc::default(),
-            _lock: None,
+            told_at: Mutex::default(),
+            lock: None,
         })
     }
 
@@ -181,6 +259,18 @@ impl Store {
     /// Returns what ends the engine, and who is told of it.
     pub(crate) fn ending(&self) -> &Arc<Ending> {
         &self.ending
+    }
+
+    /// Tells the host of a write that is tried again, unless it has just been told of one: a disk that is full
+    /// refuses all loops of the engine, each every second. `now` is by the monotonic clock.
+    pub(crate) fn tell_refused(&self, now: Duration, error: &Error, what: &str) {
+        let mut told_at = self.told_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if told_at.is_some_and(|told_at| now.saturating_sub(told_at) < TELL_EVERY) {
+            return;
+        }
+        *told_at = Some(now);
+        drop(told_at);
+        crate::panics::tell(|| tracing::error!(%error, "{what}"));
     }
 
     /// The database file, if there is one.
@@ -301,7 +391,12 @@ fn undo_to(tx: Tx<'_>, savepoint: &str, counted: Tally) -> Result<()> {
 fn at(error: Error, path: &Path) -> Error {
     match error {
         Error::Storage(mut storage) => {
-            storage.path.get_or_insert_with(|| path.to_owned());
+            if storage.path.is_none() {
+                if std::mem::take(&mut storage.is_unexplained) {
+                    cause::explain(&mut storage, path);
+                }
+                storage.path = Some(path.to_owned());
+            }
             Error::Storage(storage)
         }
         other => other,
@@ -309,7 +404,12 @@ fn at(error: Error, path: &Path) -> Error {
 }
 
 fn storage(kind: StorageErrorKind, message: impl Into<String>) -> Error {
-    Error::Storage(StorageError { kind, message: message.into(), path: None })
+    Error::Storage(StorageError {
+        kind,
+        message: message.into(),
+        path: None,
+        is_unexplained: false,
+    })
 }
 
 impl From<rusqlite::Error> for Error {
@@ -338,7 +438,13 @@ impl From<rusqlite::Error> for Error {
                 _ => StorageErrorKind::Other,
             },
         };
-        storage(kind, error.to_string())
+        let code = error.sqlite_error().map(|error| error.extended_code);
+        let message = match code.and_then(cause::refused_step) {
+            Some(step) => format!("{error}: {step}"),
+            None => error.to_string(),
+        };
+        let is_unexplained = code.is_some();
+        Self::Storage(StorageError { kind, message, path: None, is_unexplained })
     }
 }
 

@@ -11,6 +11,15 @@ CREATE TABLE meta (
     value TEXT NOT NULL
 ) STRICT;
 
+-- Which engine runs the file, and what ties the log to it: the mark is written anew as the last thing before the
+-- log begins anew, and the first transaction of the log repeats the first half of it. The mark is the last column,
+-- and always as long: it lies at the end of the table's only page, where it is found without SQLite.
+CREATE TABLE ownership (
+    id     INTEGER PRIMARY KEY CHECK (id = 1),
+    engine INTEGER NOT NULL,
+    mark   BLOB NOT NULL CHECK (length(mark) = 16)
+) STRICT;
+
 CREATE TABLE instances (
     id                INTEGER PRIMARY KEY,
     instance_id       TEXT NOT NULL UNIQUE CHECK (instance_id <> ''),

@@ -4,9 +4,10 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
 use tokio::net::UnixStream;
@@ -19,6 +20,10 @@ use tokio::net::UnixStream;
 pub(crate) struct Address {
     folder: PathBuf,
     name: OsString,
+    /// The name under which the socket is made: short, and the same for whoever runs the file next.
+    fresh: OsString,
+    /// The device and the inode of the socket that was made here.
+    made: Arc<Mutex<Option<(u64, u64)>>>,
 }
 
 impl Address {
@@ -30,7 +35,8 @@ impl Address {
         };
         let mut name = name.to_owned();
         name.push(".sock");
-        Ok(Self { folder: folder.to_owned(), name })
+        let fresh = format!(".adjutant-{}.sock", fs::metadata(&file)?.ino()).into();
+        Ok(Self { folder: folder.to_owned(), name, fresh, made: Arc::default() })
     }
 
     /// Takes the address over from whoever had it. Only for the owner of the database's lock: who
@@ -40,13 +46,20 @@ impl Address {
         let folder = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join("");
         // Made under another name and moved: nobody can connect before the mode is right, and a
         // socket that was left behind is replaced in one step.
-        let fresh = folder.join(format!(".adjutant-{}.sock", std::process::id()));
-        let _ = fs::remove_file(&fresh);
+        self.tidy();
+        let fresh = folder.join(&self.fresh);
         let listener = UnixListener::bind(&fresh)?;
         fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600))
             .and_then(|()| fs::rename(&fresh, folder.join(&self.name)))
             .inspect_err(|_| drop(fs::remove_file(&fresh)))?;
+        *self.made() = self.found();
         Ok(listener)
+    }
+
+    /// Removes what an owner has left that died while it was about to listen. Only for the owner of the
+    /// database's lock.
+    pub(crate) fn tidy(&self) {
+        let _ = fs::remove_file(self.folder.join(&self.fresh));
     }
 
     /// Connects to whoever listens; refuses one that belongs to another user.
@@ -62,9 +75,28 @@ impl Address {
         fs::symlink_metadata(self.path()).is_ok()
     }
 
-    /// Takes the socket away: who comes from now on finds nobody.
+    /// Takes the socket away: who comes from now on finds nobody. One that somebody else has put in its place
+    /// stays.
     pub(crate) fn remove(&self) {
-        let _ = fs::remove_file(self.path());
+        let made = *self.made();
+        if made.is_none() || made == self.found() {
+            let _ = fs::remove_file(self.path());
+        }
+    }
+
+    /// Returns whether the socket that was made is not at its place any more.
+    pub(crate) fn is_lost(&self) -> bool {
+        let made = *self.made();
+        made.is_some() && made != self.found()
+    }
+
+    fn found(&self) -> Option<(u64, u64)> {
+        let found = fs::symlink_metadata(self.path()).ok()?;
+        Some((found.dev(), found.ino()))
+    }
+
+    fn made(&self) -> MutexGuard<'_, Option<(u64, u64)>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn path(&self) -> PathBuf {

@@ -28,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// After the system refused a connection, most likely for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Between two looks whether the socket is still there.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// Answers on the socket beside the database until it is stopped.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -113,6 +116,7 @@ async fn accept(
             serve(&engine, stream).await;
         });
     };
+    let mut looks = tokio::time::interval(LOOK_EVERY);
     loop {
         tokio::select! {
             (place, accepted) = accepted(&listener) => match accepted {
@@ -134,6 +138,12 @@ async fn accept(
                 let _ = answer.send(is_quiet);
                 if is_quiet {
                     return;
+                }
+            }
+            _ = looks.tick() => {
+                // What tidies up folders takes a socket for a thing of the past.
+                if address.is_lost() && let Ok(fresh) = listen(&address) {
+                    listener = fresh;
                 }
             }
             // Its value is a lock that must not be held over the next wait.

@@ -11,7 +11,6 @@ use tokio::task::JoinSet;
 
 use crate::clock::{Clock, now_ms};
 use crate::error::{Error, Result};
-use crate::panics::tell;
 use crate::store::executions::{self, Ended, Finished, Recorded};
 use crate::store::fires::FireLimits;
 use crate::store::{Store, Tx};
@@ -255,7 +254,8 @@ impl Disk {
         if error.is_lasting() || self.orders.phase() >= Phase::Stopping {
             return false;
         }
-        tell(|| tracing::error!(%error, "ends of executions are not on disk yet"));
+        let now = self.clock.monotonic();
+        self.store.tell_refused(now, error, "ends of executions are not on disk yet");
         self.clock.sleep(RETRY_AFTER).await;
         true
     }

@@ -308,7 +308,12 @@ fn no_folder(database: Option<&Path>, refused: &[(&Path, io::Error)]) -> Error {
     let reasons = refused.iter().map(|(place, error)| format!("`{}`: {error}", place.display()));
     let reasons = reasons.collect::<Vec<_>>().join("; ");
     let message = format!("there is no folder for what runs: {reasons}");
-    Error::Storage(StorageError { kind, message, path: database.map(Path::to_owned) })
+    Error::Storage(StorageError {
+        kind,
+        message,
+        path: database.map(Path::to_owned),
+        is_unexplained: false,
+    })
 }
 
 impl Drop for Scratch {

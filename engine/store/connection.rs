@@ -15,10 +15,10 @@ use crate::config::Durability;
 use crate::error::{Error, Result, StorageErrorKind};
 
 use super::lock::beside;
-use super::storage;
+use super::{at, storage};
 
 /// For locks that another program holds on the file, such as a backup.
-const BUSY_MS: i64 = 5_000;
+pub(super) const BUSY_MS: i64 = 5_000;
 /// Statements that stay prepared on a connection.
 const STATEMENTS_MAX: usize = 128;
 
@@ -38,10 +38,8 @@ pub(super) fn set_up_writer(connection: &Connection, durability: Durability) -> 
     set(connection, "temp_store", 2)?;
     // 16 MiB: the hot ends of every table and index, not the whole file.
     set(connection, "cache_size", -16 * 1024)?;
-    // A checkpoint each 16 MiB of journal; fewer syncs than at SQLite's 4 MiB, and soon read back.
-    set(connection, "wal_autocheckpoint", 4_096)?;
-    // After a long reader let it grow, the journal shrinks to this again.
-    set(connection, "journal_size_limit", 64 << 20)?;
+    // The writing thread makes checkpoints itself (`upkeep`).
+    set(connection, "wal_autocheckpoint", 0)?;
     Ok(())
 }
 
@@ -74,27 +72,35 @@ const READ_ONLY: OpenFlags =
 pub(super) enum Access {
     /// Others may write, and the files beside the database can be used.
     Shared,
-    /// Nobody writes: nothing waits in a journal, and this user could not create one.
+    /// Nobody writes: nothing waits in a journal, and this user, or the disk, would not take one.
     Still,
+    /// Nobody else has the file, whose journal is read; the memory that connections share cannot be had.
+    Alone,
 }
 
 impl Access {
     /// The way in which `check` can read the file.
     pub(super) fn to(path: &Path, check: impl Fn(Connection) -> Result<()>) -> Result<Self> {
-        let refused = match reader(path, Self::Shared).and_then(&check) {
+        let mut refused = match reader(path, Self::Shared).and_then(&check) {
             Ok(()) => return Ok(Self::Shared),
-            Err(error) => error,
+            Err(error) => at(error, path),
         };
-        let may_be_still = match &refused {
-            Error::Storage(storage) => {
-                matches!(storage.kind, StorageErrorKind::ReadOnly | StorageErrorKind::CannotOpen)
-            }
+        let may_do_with_less = match &mut refused {
+            Error::Storage(storage) => matches!(
+                storage.kind,
+                StorageErrorKind::ReadOnly | StorageErrorKind::CannotOpen | StorageErrorKind::Full
+            ),
             _ => false,
         };
-        if may_be_still && !beside(path, "-wal").exists() {
-            return reader(path, Self::Still).and_then(check).map(|()| Self::Still);
+        if !may_do_with_less {
+            return Err(refused);
         }
-        Err(refused)
+        let less = if has_log(path) { Self::Alone } else { Self::Still };
+        match reader(path, less).and_then(check) {
+            Ok(()) => Ok(less),
+            // The first of them says what is in the way; the other one's address is not the file's.
+            Err(_) => Err(refused),
+        }
     }
 
     /// What SQLite is to open, and how.
@@ -107,8 +113,26 @@ impl Access {
                 uri.push("?immutable=1");
                 (uri.into(), READ_ONLY | OpenFlags::SQLITE_OPEN_URI)
             }
+            Self::Alone => (
+                path.to_owned(),
+                OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+            ),
         }
     }
+
+    fn set_up(self, connection: &mut Connection) -> rusqlite::Result<()> {
+        if self == Self::Alone {
+            // Then SQLite has the index of the journal in memory of its own, and leaves the journal as it is.
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            connection.pragma_update(None, "locking_mode", "exclusive")?;
+        }
+        set_up_reader(connection)
+    }
+}
+
+/// Whether anything may wait in the journal of a file.
+pub(super) fn has_log(path: &Path) -> bool {
+    std::fs::metadata(beside(path, "-wal")).is_ok_and(|found| found.len() > 0)
 }
 
 /// A path as part of a URI.
@@ -124,10 +148,10 @@ fn escaped(path: &Path) -> Vec<u8> {
 }
 
 /// A connection that cannot write.
-fn reader(path: &Path, access: Access) -> Result<Connection> {
+pub(super) fn reader(path: &Path, access: Access) -> Result<Connection> {
     let (target, flags) = access.target(path);
     let mut connection = Connection::open_with_flags(target, flags)?;
-    set_up_reader(&mut connection)?;
+    access.set_up(&mut connection)?;
     Ok(connection)
 }
 
@@ -138,7 +162,9 @@ pub(super) fn readers(
     max: u32,
 ) -> r2d2::Pool<SqliteConnectionManager> {
     let (target, flags) = access.target(path);
-    let manager = SqliteConnectionManager::file(target).with_flags(flags).with_init(set_up_reader);
+    let set_up = move |connection: &mut Connection| access.set_up(connection);
+    let manager = SqliteConnectionManager::file(target).with_flags(flags).with_init(set_up);
+    let max = if access == Access::Alone { 1 } else { max };
     r2d2::Pool::builder()
         .max_size(max.max(1))
         .min_idle(Some(0))

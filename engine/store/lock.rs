@@ -5,9 +5,11 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result, StorageErrorKind};
 
+use super::cause::{cannot_open, check_name};
 use super::storage;
 
 /// Readable by this user only: the file holds scripts and what they print.
@@ -20,10 +22,18 @@ pub(super) struct Lock {
     path: PathBuf,
     /// Whether its file was not there before.
     is_new: bool,
+    /// Whether whoever had it before left its number: it did not end by itself.
+    was_left: bool,
+    /// Whether its number is taken out when the lock is given up.
+    ends_well: AtomicBool,
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
+        // While it is held: who takes it next finds that this one has come to its end.
+        if self.ends_well.load(Ordering::Relaxed) {
+            let _ = self.file.set_len(0);
+        }
         // Closing it would not do: a process that is just being started has it open for a moment
         // too. Should this fail, the end of the process releases it.
         let _ = self.file.unlock();
@@ -61,7 +71,9 @@ impl Lock {
         if !is_at(&file, path).map_err(cannot)? {
             return Ok(None);
         }
-        let lock = Self { file, path: path.to_owned(), is_new };
+        let was_left = file.metadata().map_err(cannot)?.len() > 0;
+        let ends_well = AtomicBool::new(!was_left);
+        let lock = Self { file, path: path.to_owned(), is_new, was_left, ends_well };
         match write_pid(&lock.file) {
             Ok(()) => Ok(Some(lock)),
             Err(error) => {
@@ -71,12 +83,41 @@ impl Lock {
         }
     }
 
+    /// Returns whether the engine before did not come to its end.
+    pub(super) fn was_left(&self) -> bool {
+        self.was_left
+    }
+
+    /// Says whether the file is left as it should be, so that the next engine need not look closer.
+    pub(super) fn leaves(&self, well: bool) {
+        self.ends_well.store(well, Ordering::Relaxed);
+    }
+
+    /// Returns its path, and by what its file is known.
+    pub(super) fn known_by(&self) -> io::Result<(PathBuf, (u64, u64))> {
+        let found = self.file.metadata()?;
+        Ok((self.path.clone(), (found.dev(), found.ino())))
+    }
+
     /// Gives it up where the database was not opened: nothing stays that was not there before.
     pub(super) fn withdraw(self) {
         // While it is held: nobody else runs the file, or is about to.
         if self.is_new {
             let _ = std::fs::remove_file(&self.path);
         }
+    }
+}
+
+/// Returns the process that holds the lock of a database, which may be none.
+pub(super) fn holder(database: &Path) -> Option<Option<u32>> {
+    let file = File::open(beside(database, ".lock")).ok()?;
+    match file.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            let _ = (&file).read_to_string(&mut pid);
+            Some(pid.trim().parse().ok())
+        }
+        _ => None,
     }
 }
 
@@ -115,11 +156,15 @@ pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// One name for one file, so that two ways to it meet at one lock.
+/// One name for one file, so that two ways to it meet at one lock. A link is followed to its end, as SQLite does,
+/// though nothing be there yet.
 pub(super) fn canonical(path: &Path) -> Result<PathBuf> {
     if let Ok(path) = path.canonicalize() {
         return match std::fs::metadata(&path) {
-            Ok(found) if found.is_file() => Ok(path),
+            Ok(found) if found.is_file() => {
+                check_name(path.file_name().unwrap_or_default())?;
+                Ok(path)
+            }
             Ok(found) if found.is_dir() => {
                 Err(storage(StorageErrorKind::CannotOpen, "it is a folder, not a file"))
             }
@@ -127,15 +172,43 @@ pub(super) fn canonical(path: &Path) -> Result<PathBuf> {
             Err(error) => Err(cannot_open(&path, &error)),
         };
     }
-    let name = path.file_name().ok_or_else(|| {
-        storage(StorageErrorKind::CannotOpen, format!("`{}` names no file", path.display()))
-    })?;
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
+    let end = end_of_links(path);
+    let is_link = end != path;
+    let resolve = || {
+        let name = end.file_name().ok_or_else(|| {
+            storage(StorageErrorKind::CannotOpen, format!("`{}` names no file", end.display()))
+        })?;
+        check_name(name)?;
+        let folder = match end.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        };
+        let folder = folder.canonicalize().map_err(|error| cannot_open(folder, &error))?;
+        Ok(folder.join(name))
     };
-    let folder = folder.canonicalize().map_err(|error| cannot_open(folder, &error))?;
-    Ok(folder.join(name))
+    resolve().map_err(|error| match error {
+        Error::Storage(mut error) if is_link => {
+            error.message = format!("it is a link to `{}`: {}", end.display(), error.message);
+            Error::Storage(error)
+        }
+        error => error,
+    })
+}
+
+/// Links that are followed one after another; the system follows as many.
+const LINKS_MAX: usize = 40;
+
+/// Follows a link to where the last one leads. What is on the way there is left to the system.
+fn end_of_links(path: &Path) -> PathBuf {
+    let mut end = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        let Ok(target) = std::fs::read_link(&end) else { break };
+        end = match end.parent() {
+            Some(folder) => folder.join(target),
+            None => target,
+        };
+    }
+    end
 }
 
 /// Refuses a file that has other names: SQLite's log and the lock lie beside one name, and whoever opens the
@@ -158,22 +231,6 @@ pub(super) fn create_private(path: &Path) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(cannot_open(path, &error)),
     }
-}
-
-/// Too many open files, of this process and of the system.
-const EMFILE: i32 = 24;
-const ENFILE: i32 = 23;
-
-pub(super) fn cannot_open(path: &Path, error: &io::Error) -> Error {
-    let kind = match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            StorageErrorKind::ReadOnly
-        }
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StorageErrorKind::Full,
-        _ if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) => StorageErrorKind::Busy,
-        _ => StorageErrorKind::CannotOpen,
-    };
-    storage(kind, format!("{}: {error}", path.display()))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result, StorageErrorKind};
 
+use super::custody::{self, Mark};
 use super::storage;
 
 struct Migration {
@@ -21,8 +22,8 @@ const MIGRATIONS: [Migration; 1] = [Migration {
 
 const NEWEST: i64 = MIGRATIONS[MIGRATIONS.len() - 1].version;
 
-/// Brings the tables to the newest version in one transaction: all steps or none.
-pub(super) fn migrate(connection: &mut Connection) -> Result<()> {
+/// Brings the tables to the newest version in one transaction, all steps or none, and makes the file an engine's.
+pub(super) fn migrate(connection: &mut Connection, engine: i64) -> Result<Mark> {
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     check_ownership(&tx)?;
     tx.execute_batch(
@@ -40,17 +41,52 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<()> {
             (migration.version, migration.name, sha256(migration.sql)),
         )?;
     }
+    check_complete(&tx)?;
+    let mark = custody::take_over(&tx, engine)?;
     tx.commit()?;
+    Ok(mark)
+}
+
+/// Checks that this version could work with the file, if there is anything in it.
+pub(super) fn check_readable(connection: &Connection) -> Result<()> {
+    check_ownership(connection)?;
+    if is_empty(connection)? { Ok(()) } else { applied(connection).map(drop) }
+}
+
+/// Checks that no table of the schema is missing, nor anything that belongs to one.
+fn check_complete(connection: &Connection) -> Result<()> {
+    let mut found =
+        connection.prepare("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1)")?;
+    for (kind, name) in MIGRATIONS.iter().flat_map(|migration| made_by(migration.sql)) {
+        if !found.query_row([name], |row| row.get(0))? {
+            let message = format!("its {kind} `{name}` is missing");
+            return Err(storage(StorageErrorKind::Corrupt, message));
+        }
+    }
     Ok(())
+}
+
+/// What a step of the schema makes: of each the kind and the name.
+fn made_by(sql: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    sql.lines().filter_map(|line| {
+        let words = line.strip_prefix("CREATE ")?;
+        let words = words.strip_prefix("UNIQUE ").unwrap_or(words);
+        let (kind, rest) = words.split_once(' ')?;
+        let name = rest.split([' ', '(']).next()?;
+        let kind = match kind {
+            "TABLE" => "table",
+            "INDEX" => "index",
+            "TRIGGER" => "trigger",
+            _ => return None,
+        };
+        Some((kind, name))
+    })
 }
 
 /// Checks, without changing anything, that the tables are of the newest version.
 pub(super) fn check(connection: &Connection) -> Result<()> {
     check_ownership(connection)?;
-    let is_empty: bool =
-        connection
-            .query_row("SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)", (), |row| row.get(0))?;
-    let applied = if is_empty { 0 } else { applied(connection)? };
+    let applied = if is_empty(connection)? { 0 } else { applied(connection)? };
     if applied < MIGRATIONS.len() {
         let message =
             "its tables are older than this version; open it for writing once to upgrade it";
@@ -59,18 +95,30 @@ pub(super) fn check(connection: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// A file that holds tables, but not those of this library, belongs to somebody else.
-fn check_ownership(connection: &Connection) -> Result<()> {
+/// A file that holds tables, but not those of this library, belongs to somebody else; so does one without tables
+/// that says of itself what it is for.
+pub(super) fn check_ownership(connection: &Connection) -> Result<()> {
+    // Many programs have a table of this name; what is in it tells whose it is.
     let foreign: bool = connection.query_row(
         "SELECT EXISTS (SELECT 1 FROM sqlite_schema)
-            AND NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'migrations')",
+            AND (SELECT count(*) FROM pragma_table_info('migrations')
+                 WHERE name IN ('version', 'name', 'sha256')) <> 3",
         (),
         |row| row.get(0),
     )?;
-    if foreign {
+    let is_marked = || -> Result<bool> {
+        let said = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+        Ok(is_empty(connection)? && (said("application_id")? != 0 || said("user_version")? != 0))
+    };
+    if foreign || is_marked()? {
         return Err(storage(StorageErrorKind::Foreign, "it is the database of another program"));
     }
     Ok(())
+}
+
+pub(super) fn is_empty(connection: &Connection) -> Result<bool> {
+    let empty = "SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)";
+    Ok(connection.query_row(empty, (), |row| row.get(0))?)
 }
 
 /// How many steps the file has behind it; each must be the one this build knows.
@@ -112,10 +160,10 @@ mod tests {
 
     fn check(change: &str, want: &str) {
         let mut connection = Connection::open_in_memory().expect("memory");
-        migrate(&mut connection).expect("a new file");
+        migrate(&mut connection, 1).expect("a new file");
         connection.execute_batch(change).expect("the change itself is sound");
-        let message = match migrate(&mut connection) {
-            Ok(()) => String::new(),
+        let message = match migrate(&mut connection, 1) {
+            Ok(_) => String::new(),
             Err(error) => error.to_string(),
         };
         assert!(
@@ -141,7 +189,7 @@ mod tests {
                  CREATE TABLE client_tokens (x)",
             )
             .expect("two tables");
-        assert!(migrate(&mut connection).is_err());
+        assert!(migrate(&mut connection, 1).is_err());
         assert_eq!(tables(&connection), 2);
     }
 
@@ -149,7 +197,7 @@ mod tests {
     fn somebody_elses_database_is_left_alone() {
         let mut connection = Connection::open_in_memory().expect("memory");
         connection.execute_batch("CREATE TABLE theirs (x)").expect("a table");
-        for refused in [migrate(&mut connection), super::check(&connection)] {
+        for refused in [migrate(&mut connection, 1).map(drop), super::check(&connection)] {
             assert_eq!(refused.expect_err("not ours").code(), "Storage.Foreign");
         }
         assert_eq!(tables(&connection), 1);
@@ -159,7 +207,7 @@ mod tests {
     #[test]
     fn what_executions_point_to_stays_with_them() {
         let mut connection = Connection::open_in_memory().expect("memory");
-        migrate(&mut connection).expect("an empty file");
+        migrate(&mut connection, 1).expect("an empty file");
         let rows = "INSERT INTO contents (id, sha256, bytes) VALUES (1, zeroblob(32), x'3a');
              INSERT INTO invocations (id, invoke_id, name, description, type, content, timeout_s,
                  termination_mode, survive_restarts, repeat_mode, secrets_are_names, content_bytes_max,

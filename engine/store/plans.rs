@@ -94,7 +94,7 @@ impl Traced {
     fn open() -> Self {
         let mut connection = Connection::open_in_memory().expect("memory");
         connection::set_up_memory(&connection).expect("every pragma is taken");
-        migrate::migrate(&mut connection).expect("the tables");
+        migrate::migrate(&mut connection, 1).expect("the tables");
         let traced = Self { connection, steps: Vec::new() };
         traced.write(|tx| {
             for id in INSTANCES {

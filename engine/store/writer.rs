@@ -19,12 +19,13 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::ending::Ending;
-use crate::error::{Error, Result, StorageErrorKind};
+use crate::error::{EngineEnd, Error, Result, StorageErrorKind};
 use crate::metrics::{Counted, Meters, tally};
 use crate::panics::contain;
 use crate::panics::tell;
 
 use super::commit_gate::CommitGate;
+use super::upkeep::{self, Upkeep};
 use super::{Tx, at, known, storage, undo_to};
 
 /// Writes that wait for the thread; past this callers wait to be let in.
@@ -64,6 +65,7 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn start(
         connection: Connection,
+        upkeep: Option<Upkeep>,
         path: Option<Arc<Path>>,
         meters: Arc<Meters>,
         ending: Arc<Ending>,
@@ -74,9 +76,10 @@ impl Writer {
         let lanes = Lanes { first: of_first, requests: of_requests, in_a_row: 0 };
         let work =
             Work { connection, path, meters, ending: Arc::clone(&ending), gate: Arc::clone(&gate) };
+        let upkeep = upkeep.map(Box::new);
         let thread = thread::Builder::new()
             .name("adjutant-writer".to_owned())
-            .spawn(move || work.run_until_closed(lanes))
+            .spawn(move || work.run_until_closed(lanes, upkeep))
             .map_err(|error| Error::Internal(format!("no thread for writing: {error}")))?;
         let (first, requests, thread) = (Some(first), Some(requests), Some(thread));
         Ok(Self { first, requests, thread, ending, gate })
@@ -172,28 +175,40 @@ impl Lanes {
         self.requests.try_recv().or_else(|_| self.first.try_recv()).ok()
     }
 
-    /// Returns the next write; none once nothing can come any more. Blocks.
-    fn next(&mut self, waker: &Waker) -> Option<Box<dyn Job>> {
+    /// Returns the next write, or none after `time` without one. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`] once nothing can come any more.
+    fn next(&mut self, waker: &Waker, time: Duration) -> Result<Option<Box<dyn Job>>, Closed> {
         let mut cx = Context::from_waker(waker);
+        let began = Instant::now();
         loop {
             if let Some(job) = self.try_next() {
-                return Some(job);
+                return Ok(Some(job));
             }
             let first = self.first.poll_recv(&mut cx);
             if let Poll::Ready(Some(job)) = first {
-                return Some(job);
+                return Ok(Some(job));
             }
             let request = self.requests.poll_recv(&mut cx);
             if let Poll::Ready(Some(job)) = request {
-                return Some(job);
+                return Ok(Some(job));
             }
             if first.is_ready() && request.is_ready() {
-                return None;
+                return Err(Closed);
             }
-            thread::park();
+            match time.checked_sub(began.elapsed()) {
+                Some(left) if !left.is_zero() => thread::park_timeout(left),
+                _ => return Ok(None),
+            }
         }
     }
 }
+
+/// Nothing more can come.
+struct Closed;
+
 /// Wakes the thread from its sleep.
 struct Unpark(Thread);
 
@@ -297,9 +312,9 @@ struct Work {
 }
 
 impl Work {
-    fn run_until_closed(self, mut lanes: Lanes) {
+    fn run_until_closed(self, mut lanes: Lanes, mut upkeep: Option<Box<Upkeep>>) {
         let mut batch = Vec::with_capacity(BATCH_MAX);
-        if let Err(message) = contain(|| self.run(&mut lanes, &mut batch)) {
+        if let Err(message) = contain(|| self.run(&mut lanes, &mut batch, &mut upkeep)) {
             self.ending.panicked("the writing thread", message);
         }
         self.gate.open();
@@ -307,123 +322,200 @@ impl Work {
         lanes.close();
         let left = std::iter::from_fn(|| lanes.try_next());
         batch.into_iter().chain(left).for_each(drop_contained);
+        if let Some(upkeep) = &mut upkeep {
+            upkeep.end(&self.connection);
+        }
+        // The file is locked until SQLite has let go of it.
+        let Self { connection, .. } = self;
+        drop(connection);
+        drop(upkeep);
     }
 
-    fn run(&self, lanes: &mut Lanes, batch: &mut Vec<Box<dyn Job>>) {
+    fn run(
+        &self,
+        lanes: &mut Lanes,
+        batch: &mut Vec<Box<dyn Job>>,
+        upkeep: &mut Option<Box<Upkeep>>,
+    ) {
         known::start();
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut commit_takes = Duration::ZERO;
-        while let Some(first) = lanes.next(&waker) {
-            let changes = self.connection.total_changes();
-            let committed =
-                write_batch((&self.connection, &self.gate), first, lanes, batch, commit_takes);
-            let tally = tally::take();
-            if let Ok(took) = committed {
-                commit_takes = took;
-                let rows = self.connection.total_changes().saturating_sub(changes);
-                self.meters.committed(tally, batch.len(), rows, took);
+        if let Some(upkeep) = upkeep {
+            upkeep.move_here();
+        }
+        let look_every = if upkeep.is_some() { upkeep::LOOK_EVERY } else { Duration::MAX };
+        while let Ok(first) = lanes.next(&waker, look_every) {
+            if let Some(first) = first {
+                let changes = self.connection.total_changes();
+                let batch_of = Batch {
+                    connection: &self.connection,
+                    gate: &self.gate,
+                    upkeep: upkeep.as_deref_mut(),
+                };
+                let written = batch_of.write(first, lanes, batch, commit_takes);
+                let tally = tally::take();
+                if let Ok(took) = written {
+                    commit_takes = took;
+                    let rows = self.connection.total_changes().saturating_sub(changes);
+                    self.meters.committed(tally, batch.len(), rows, took);
+                }
+                let lost = written.err();
+                if lost.is_none() {
+                    // All of them before any answer. Otherwise a caller that has claimed an execution could start it
+                    // before the stop of the same commit has told the dispatcher.
+                    batch.iter_mut().for_each(|job| job.follow(self));
+                }
+                self.gate.open();
+                for job in batch.drain(..) {
+                    job.answer(lost.as_ref(), self);
+                }
+                if let (None, Some(upkeep)) = (&lost, upkeep.as_mut()) {
+                    upkeep.after_commit(&self.connection);
+                }
+            } else if let Some(upkeep) = upkeep {
+                upkeep.idle(&self.connection);
             }
-            let lost = committed.err();
-            if lost.is_none() {
-                // All of them before any answer. Otherwise a caller that has claimed an execution could start it before
-                // the stop of the same commit has told the dispatcher.
-                batch.iter_mut().for_each(|job| job.follow(self));
-            }
-            self.gate.open();
-            for job in batch.drain(..) {
-                job.answer(lost.as_ref(), self);
+            if let Some(error) = upkeep.as_ref().and_then(|upkeep| upkeep.failed()) {
+                self.give_up(error);
+                return;
             }
         }
     }
-}
 
-/// Writes what waits, in one commit; how long that took to come to disk, which took so long before.
-fn write_batch(
-    (connection, gate): (&Connection, &CommitGate),
-    first: Box<dyn Job>,
-    lanes: &mut Lanes,
-    batch: &mut Vec<Box<dyn Job>>,
-    commit_takes: Duration,
-) -> Result<Duration> {
-    let mut next = Some(first);
-    if let Err(error) = execute(connection, "BEGIN IMMEDIATE") {
-        batch.extend(next);
-        return Err(error);
-    }
-    let began = Instant::now();
-    let mut apart = false;
-    while let Some(job) = next {
-        apart |= !job.is_repeatable();
-        batch.push(job);
-        if let Err(error) = write_last(connection, batch, &mut apart) {
-            roll_back(connection);
-            return Err(error);
-        }
-        let starts = tally::count_of(Counted::Started);
-        let time_max = if starts < BATCH_STARTS { BATCH_TIME_MAX } else { commit_takes };
-        let more = batch.len() < BATCH_MAX && began.elapsed() < time_max.min(BATCH_TIME_MAX);
-        next = if more { lanes.try_next() } else { None };
-    }
-    let written = Instant::now();
-    gate.close_for_stops();
-    execute(connection, "COMMIT").inspect_err(|_| roll_back(connection))?;
-    Ok(written.elapsed())
-}
-
-/// Runs the last job of a batch; an error here is one of the whole batch.
-fn write_last(connection: &Connection, batch: &mut [Box<dyn Job>], apart: &mut bool) -> Result<()> {
-    let Some((last, _)) = batch.split_last_mut() else { return Ok(()) };
-    if *apart {
-        return match write_apart(connection, last.as_mut())? {
-            None => Ok(()),
-            Some(damage) => do_again_without_last(connection, batch, damage),
+    /// Ends the engine, whose file must not be written to any more.
+    fn give_up(&self, error: &Error) {
+        let error = match &self.path {
+            Some(path) => at(error.clone(), path),
+            None => error.clone(),
         };
+        self.ending.end(match error {
+            Error::Storage(error) => EngineEnd::Storage(error),
+            error => EngineEnd::Panicked { part: "the writing thread", message: error.to_string() },
+        });
     }
-    let (changes, counted) = (connection.total_changes(), tally::so_far());
-    let Some(error) = last.run(connection) else { return Ok(()) };
-    if connection.is_autocommit() {
-        return Err(undone(error));
-    }
-    // What a statement that is OR FAIL has changed need not be counted, if SQLite refused one of its rows. That
-    // looks the same as a record that cannot be understood, which is rare.
-    let may_be_partial = matches!(error, Error::Storage(_));
-    if connection.total_changes() == changes && !may_be_partial {
-        tally::back_to(counted);
-        return Ok(());
-    }
-    *apart = true;
-    if error.is_damage() {
-        return do_again_without_last(connection, batch, error);
-    }
-    do_again(connection, batch)
 }
 
-/// Does the jobs of a batch again, each in a savepoint.
-fn do_again(connection: &Connection, batch: &mut [Box<dyn Job>]) -> Result<()> {
-    execute(connection, "ROLLBACK")?;
-    tally::take();
-    known::forget_all();
-    // All of it before any of it is done again: what one holds another may need.
-    batch.iter_mut().for_each(|job| job.forget());
-    execute(connection, "BEGIN IMMEDIATE")?;
-    batch.iter_mut().try_for_each(|job| match write_apart(connection, job.as_mut())? {
-        None => Ok(()),
-        Some(damage) => Err(damage),
-    })
+/// What a batch is written with.
+struct Batch<'a> {
+    connection: &'a Connection,
+    gate: &'a CommitGate,
+    /// None of a database in memory.
+    upkeep: Option<&'a mut Upkeep>,
 }
 
-/// Does the jobs of a batch again without the last, which has met a damaged page: SQLite commits nothing of such a
-/// transaction.
-fn do_again_without_last(
-    connection: &Connection,
-    batch: &mut [Box<dyn Job>],
-    damage: Error,
-) -> Result<()> {
-    match batch.split_last_mut() {
-        Some((_, others)) if others.iter().all(|job| job.is_repeatable()) => {
-            do_again(connection, others)
+impl Batch<'_> {
+    /// Writes what waits, in one commit; how long that took to come to disk, which took so long before.
+    fn write(
+        mut self,
+        first: Box<dyn Job>,
+        lanes: &mut Lanes,
+        batch: &mut Vec<Box<dyn Job>>,
+        commit_takes: Duration,
+    ) -> Result<Duration> {
+        if let Err(error) = self.begin() {
+            batch.push(first);
+            return Err(self.undo(error));
         }
-        _ => Err(damage),
+        let written = self.write_begun(first, lanes, batch, commit_takes);
+        written.map_err(|error| self.undo(error))
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        execute(self.connection, "BEGIN IMMEDIATE")?;
+        match &mut self.upkeep {
+            Some(upkeep) => upkeep.enter(self.connection),
+            None => Ok(()),
+        }
+    }
+
+    fn write_begun(
+        &mut self,
+        first: Box<dyn Job>,
+        lanes: &mut Lanes,
+        batch: &mut Vec<Box<dyn Job>>,
+        commit_takes: Duration,
+    ) -> Result<Duration> {
+        let (began, mut next, mut apart) = (Instant::now(), Some(first), false);
+        while let Some(job) = next {
+            apart |= !job.is_repeatable();
+            batch.push(job);
+            self.write_last(batch, &mut apart)?;
+            let starts = tally::count_of(Counted::Started);
+            let time_max = if starts < BATCH_STARTS { BATCH_TIME_MAX } else { commit_takes };
+            let more = batch.len() < BATCH_MAX && began.elapsed() < time_max.min(BATCH_TIME_MAX);
+            next = if more { lanes.try_next() } else { None };
+        }
+        if let Some(upkeep) = &mut self.upkeep {
+            upkeep.before_commit(tally::count_of(Counted::Started) > 0)?;
+        }
+        let written = Instant::now();
+        self.gate.close_for_stops();
+        execute(self.connection, "COMMIT")?;
+        Ok(written.elapsed())
+    }
+
+    /// Ends a transaction that cannot be committed, and sees that nothing of it is found later. Its first error is
+    /// the one to report, unless that is not sure.
+    fn undo(&mut self, error: Error) -> Error {
+        roll_back(self.connection);
+        match &mut self.upkeep {
+            Some(upkeep) => upkeep.after_failure(self.connection, &error).err().unwrap_or(error),
+            None => error,
+        }
+    }
+
+    /// Runs the last job of a batch; an error here is one of the whole batch.
+    fn write_last(&mut self, batch: &mut [Box<dyn Job>], apart: &mut bool) -> Result<()> {
+        let connection = self.connection;
+        let Some((last, _)) = batch.split_last_mut() else { return Ok(()) };
+        if *apart {
+            return match write_apart(connection, last.as_mut())? {
+                None => Ok(()),
+                Some(damage) => self.do_again_without_last(batch, damage),
+            };
+        }
+        let (changes, counted) = (connection.total_changes(), tally::so_far());
+        let Some(error) = last.run(connection) else { return Ok(()) };
+        if connection.is_autocommit() {
+            return Err(undone(error));
+        }
+        // What a statement that is OR FAIL has changed need not be counted, if SQLite refused one of its rows. That
+        // looks the same as a record that cannot be understood, which is rare.
+        let may_be_partial = matches!(error, Error::Storage(_));
+        if connection.total_changes() == changes && !may_be_partial {
+            tally::back_to(counted);
+            return Ok(());
+        }
+        *apart = true;
+        if error.is_damage() {
+            return self.do_again_without_last(batch, error);
+        }
+        self.do_again(batch)
+    }
+
+    /// Does the jobs of a batch again, each in a savepoint.
+    fn do_again(&mut self, batch: &mut [Box<dyn Job>]) -> Result<()> {
+        execute(self.connection, "ROLLBACK")?;
+        tally::take();
+        known::forget_all();
+        // All of it before any of it is done again: what one holds another may need.
+        batch.iter_mut().for_each(|job| job.forget());
+        self.begin()?;
+        batch.iter_mut().try_for_each(|job| match write_apart(self.connection, job.as_mut())? {
+            None => Ok(()),
+            Some(damage) => Err(damage),
+        })
+    }
+
+    /// Does the jobs of a batch again without the last, which has met a damaged page: SQLite commits nothing of
+    /// such a transaction.
+    fn do_again_without_last(&mut self, batch: &mut [Box<dyn Job>], damage: Error) -> Result<()> {
+        match batch.split_last_mut() {
+            Some((_, others)) if others.iter().all(|job| job.is_repeatable()) => {
+                self.do_again(others)
+            }
+            _ => Err(damage),
+        }
     }
 }
 
@@ -489,7 +581,7 @@ mod tests {
             let table = "CREATE TABLE numbers (n INTEGER PRIMARY KEY) STRICT";
             connection.execute_batch(table).expect("sound SQL");
             let meters = Arc::new(Meters::default());
-            let writer = Writer::start(connection, None, Arc::clone(&meters), Arc::default())
+            let writer = Writer::start(connection, None, None, Arc::clone(&meters), Arc::default())
                 .expect("a thread");
             // Held until there is nobody that could let go.
             let (let_go, held) = std::sync::mpsc::channel();
@@ -527,7 +619,7 @@ mod tests {
         let table = "CREATE TABLE numbers (n INTEGER PRIMARY KEY) STRICT";
         connection.execute_batch(table).expect("sound SQL");
         let ending = Arc::<Ending>::default();
-        let writer = Writer::start(connection, None, Arc::default(), Arc::clone(&ending));
+        let writer = Writer::start(connection, None, None, Arc::default(), Arc::clone(&ending));
         (writer.expect("a thread"), ending)
     }
 

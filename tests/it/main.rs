@@ -9,6 +9,7 @@ mod durability;
 mod endings;
 mod ends;
 mod explain;
+mod files;
 mod hooks;
 mod host_tables;
 mod instances;

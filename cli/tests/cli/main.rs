@@ -1,6 +1,9 @@
 //! The program from outside: real processes, real files, real sockets.
 
 mod api;
+#[path = "../../../tests/faults/mod.rs"]
+mod faults;
+mod files;
 mod harness;
 mod input;
 mod load;

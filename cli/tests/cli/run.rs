@@ -339,8 +339,11 @@ fn few_descriptors_are_an_error() {
         shell.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
         let done = Done::new(shell.output().expect("it starts"));
         assert_eq!(done.code, Some(1), "{count}: {}", done.err);
-        if done.err.contains("Too many open files") && done.err.contains("adjutant: database ") {
-            assert!(done.err.contains("; raise `ulimit -n` (Storage."), "{count}: {}", done.err);
+        if count >= 10 {
+            let want = format!("too many open files: the limit is {count}, at least ");
+            assert!(done.err.contains(&want), "{count}: {}", done.err);
+            let advice = "; raise `ulimit -n` (Storage.TooManyFiles)";
+            assert!(done.err.contains(advice), "{count}: {}", done.err);
         }
         if count < 9 {
             let want = "cannot start: Too many open files (os error 24); raise `ulimit -n`";

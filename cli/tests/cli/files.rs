@@ -1,0 +1,217 @@
+//! Files that fail, that are taken away, that are somebody else's.
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::faults::Faults;
+use crate::harness::{Done, Place, Running};
+
+/// Longer than an engine tries to take back what was refused.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn serve_with(place: &Place, faults: &Faults) -> Running {
+    let mut command = place.command(&["serve"]);
+    faults.load_into(&mut command);
+    let serve = Running::new(command);
+    serve.err.expect("serving ");
+    serve
+}
+
+fn names(place: &Place) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(place.path(""))
+        .expect("a folder")
+        .map(|entry| entry.expect("a name").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Whatever becomes of the process after its answer, and before it.
+#[test]
+fn what_was_refused_is_not_found_after_the_death_of_its_owner() {
+    let faults = Faults::new();
+    let check = |rules: &[&str]| {
+        let place = Place::with_instances(&["i-1"]);
+        let serve = serve_with(&place, &faults);
+        place.ok(&["run", "true"]);
+        faults.set(rules);
+        let planned = ["run", "--frequency", "0 0 0 1 1 ? 2099", "--timeout", "9", "true"];
+        let done = place.run(&planned);
+        let hits = faults.hits();
+        serve.kill();
+        faults.set(&[]);
+        let listed = place.ok(&["ps", "--all"]);
+        let is_stored = listed.contains("Scheduled");
+        assert!(!hits.is_empty(), "{rules:?} took nothing");
+        match done.code {
+            Some(0) => assert!(is_stored, "{rules:?}: acknowledged, and lost: {listed}"),
+            _ if done.err.contains("(Storage.") => {
+                assert!(!is_stored, "{rules:?}: refused ({}), and stored: {listed}", done.err);
+            }
+            // The owner has died before its answer: it may be there or not.
+            _ => assert!(done.err.contains("(Control.Lost)"), "{rules:?}: {}", done.err),
+        }
+        done.err
+    };
+    let refused = |rules: &[&str]| {
+        let said = check(rules);
+        assert!(said.contains("(Storage."), "{rules:?}: {said}");
+    };
+    const EIO: &str = "5";
+    const ENOSPC: &str = "28";
+    refused(&[&format!("sync -wal 0 1 {EIO}")]);
+    refused(&[&format!("sync -wal 0 1 {ENOSPC}")]);
+    refused(&[&format!("sync -wal 0 3 {EIO}")]);
+    refused(&[&format!("sync -wal 0 1 {EIO}"), &format!("truncate -wal 0 2 {EIO}")]);
+    refused(&[&format!("write -wal 0 1 {ENOSPC}")]);
+    refused(&[&format!("write -wal 3 1 {ENOSPC}")]);
+    refused(&["write -wal 3 1 short", &format!("write -wal 3 1 {ENOSPC}")]);
+    check(&["sync -wal 0 1 kill"]);
+    check(&["sync -wal 0 1 kill-after"]);
+    check(&[&format!("sync -wal 0 1 {EIO}"), "truncate -wal 0 1 kill"]);
+    check(&[&format!("sync -wal 0 1 {EIO}"), "truncate -wal 0 1 kill-after"]);
+    check(&[&format!("sync -wal 0 1 {EIO}"), "sync -wal 0 1 kill"]);
+    for skip in 0..4 {
+        check(&[&format!("write -wal {skip} 1 kill-after")]);
+    }
+}
+
+#[test]
+fn a_disk_that_refuses_for_good_ends_the_owner_and_says_what_is_not_known() {
+    let (place, faults) = (Place::with_instances(&["i-1"]), Faults::new());
+    let serve = serve_with(&place, &faults);
+    faults.set(&["sync -wal 0 -1 5", "truncate -wal 0 -1 5"]);
+    let done = place.run(&["run", "--frequency", "0 0 0 1 1 ? 2099", "--timeout", "9", "true"]);
+    assert!(done.err.contains("shows when the file is opened again"), "{}", done.err);
+    let ended = serve.end();
+    assert_eq!(ended.code, Some(1), "{}", ended.err);
+    assert!(ended.err.contains("the engine has ended"), "{}", ended.err);
+}
+
+#[test]
+fn a_served_file_that_is_moved_ends_the_program_and_is_run_on_from_its_new_place() {
+    let place = Place::with_instances(&["i-1"]);
+    let serve = place.serve(&[]);
+    place.ok(&["run", "true"]);
+    let moved = place.path("moved.db");
+    serve.signal(Signal::STOP);
+    fs::rename(place.db(), &moved).expect("moved");
+    let asked = place.run(&["ps"]);
+    assert!(asked.err.contains("it is gone while process"), "{}", asked.err);
+    serve.signal(Signal::CONT);
+    let ended = serve.end();
+    assert_eq!(ended.code, Some(1), "{}", ended.err);
+    let want = format!("what was there is `{}` now", moved.display());
+    assert!(ended.err.contains(&want) && ended.err.contains("(Storage.Moved)"), "{}", ended.err);
+    let listed = place.ok(&["--db", moved.to_str().expect("UTF-8"), "ps"]);
+    assert!(listed.contains("Success"), "{listed}");
+}
+
+#[test]
+fn what_an_owner_left_that_died_before_it_listened_is_removed() {
+    use std::os::unix::fs::MetadataExt;
+
+    let place = Place::with_instances(&["i-1"]);
+    let inode = fs::metadata(place.db()).expect("it is there").ino();
+    let left = place.path(&format!(".adjutant-{inode}.sock"));
+    for words in [&["ps"][..], &["run", "true"]] {
+        drop(std::os::unix::net::UnixListener::bind(&left).expect("a socket"));
+        assert!(left.exists());
+        place.ok(words);
+        assert!(!left.exists(), "{words:?}: {:?}", names(&place));
+    }
+}
+
+#[test]
+fn a_socket_that_is_tidied_away_comes_back() {
+    let place = Place::with_instances(&["i-1"]);
+    let serve = place.serve(&[]);
+    fs::remove_file(place.path("a.db.sock")).expect("it listens");
+    let began = Instant::now();
+    while !place.path("a.db.sock").exists() {
+        assert!(began.elapsed() < PATIENCE, "it does not come back");
+    }
+    place.ok(&["run", "true"]);
+    serve.interrupt();
+}
+
+#[test]
+fn a_full_disk_can_be_read() {
+    let (place, faults) = (Place::with_instances(&["i-1"]), Faults::new());
+    let serve = place.serve(&[]);
+    place.ok(&["run", "echo kept"]);
+    let id = place.newest();
+    const FULL: [&str; 2] = ["write a.db-wal 0 -1 28", "write a.db-shm 0 -1 28"];
+    let read = |words: &[&str]| {
+        let mut command = place.command(words);
+        faults.load_into(&mut command);
+        Done::new(command.output().expect("it starts"))
+    };
+    let check = || {
+        // The log alone, and the memory that connections share.
+        for rules in [&FULL[..1], &FULL[..]] {
+            faults.set(rules);
+            for words in [&["ps"][..], &["show", &id]] {
+                let done = read(words);
+                let is_read = done.code == Some(0) && done.out.contains("Success");
+                assert!(is_read, "{rules:?}, {words:?}: {}", done.err);
+            }
+        }
+    };
+    // What is in the log, and then what is in the file.
+    serve.kill();
+    check();
+    place.ok(&["ps"]);
+    check();
+    assert!(!faults.hits().is_empty());
+}
+
+#[test]
+fn a_full_disk_is_told_of_once_a_minute() {
+    let (place, faults) = (Place::with_instances(&["i-1"]), Faults::new());
+    let serve = serve_with(&place, &faults);
+    place.ok(&["run", "--frequency", "rate(60s)", "--timeout", "9", "true"]);
+    let gate = place.gate("gate");
+    let mut run = place.start(&["run", &gate.wait()]);
+    while !place.ok(&["ps"]).contains("Running") {}
+    faults.set(&["write a.db-wal 0 -1 28"]);
+    gate.open();
+    serve.err.expect("not on disk yet");
+    let hits = || faults.hits().len();
+    let first = hits();
+    let began = Instant::now();
+    while hits() < first + 6 {
+        assert!(began.elapsed() < PATIENCE, "it is tried again");
+    }
+    faults.set(&[]);
+    assert_eq!(run.wait().code(), Some(0));
+    serve.signal(Signal::INT);
+    let said = serve.end().err;
+    assert!(!said.contains("not on disk yet"), "{said}");
+}
+
+#[test]
+fn the_cause_that_the_system_gives_is_told() {
+    let (place, faults) = (Place::with_instances(&["i-1"]), Faults::new());
+    let check = |rules: &[&str], code: &str, want: &str| {
+        faults.set(rules);
+        let mut command: Command = place.command(&["run", "true"]);
+        faults.load_into(&mut command);
+        let done = Done::new(command.output().expect("it starts"));
+        assert_eq!(done.code, Some(1), "{rules:?}: {}", done.err);
+        assert!(done.err.contains(want) && done.err.contains(code), "{rules:?}: {}", done.err);
+    };
+    check(&["sync a.db-wal 0 -1 5"], "(Storage.Io)", "could not be brought to disk");
+    check(&["write a.db-wal 0 -1 28"], "(Storage.Full)", "no space is left");
+    check(
+        &["open a.db.lock 0 -1 24"],
+        "(Storage.TooManyFiles)",
+        "too many open files: the limit is",
+    );
+    check(&["open a.db.lock 0 -1 30"], "(Storage.ReadOnly)", "a.db.lock: Read-only file system");
+    check(&["open a.db.lock 0 -1 28"], "(Storage.Full)", "a.db.lock: no ");
+    check(&["read a.db 0 -1 5"], "(Storage.Io)", "a read was refused");
+}

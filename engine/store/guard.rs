@@ -1,0 +1,263 @@
+//! Holds on to the file itself, whatever becomes of the names that lead to it: a lock on its inode keeps a second
+//! engine out though the lock beside the file be gone, and by its descriptor it is known again.
+
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::{Error, Result, StorageErrorKind};
+
+use super::cause::cannot_open;
+use super::lock::{Lock, beside};
+use super::{at, storage};
+
+/// Files that cannot be closed: closing any descriptor of a file lets go of all locks that SQLite holds on it
+/// for this process, and the host has connections of its own to them.
+static PARKED: Mutex<Vec<File>> = Mutex::new(Vec::new());
+
+/// A device and an inode: the same as long as it is the same file.
+type Identity = (u64, u64);
+
+fn identity(found: &Metadata) -> Identity {
+    (found.dev(), found.ino())
+}
+
+/// The file that an engine runs, and those that belong to it.
+#[derive(Debug)]
+pub(super) struct Guard {
+    path: PathBuf,
+    /// None only while it is dropped.
+    file: Option<File>,
+    /// What lies beside it: its lock, and its log once SQLite has made that.
+    beside: Vec<(PathBuf, Identity)>,
+}
+
+impl Guard {
+    /// Locks the inode of the file. The caller holds the lock beside it.
+    pub(super) fn take(path: &Path, lock: &Lock) -> Result<Self> {
+        let cannot = |error| at(cannot_open(path, &error), path);
+        let found = std::fs::metadata(path).map_err(cannot)?;
+        let file = match take_parked(identity(&found)) {
+            Some(file) => file,
+            None => OpenOptions::new().read(true).write(true).open(path).map_err(cannot)?,
+        };
+        let guard = Self {
+            path: path.to_owned(),
+            file: Some(file),
+            beside: vec![lock.known_by().map_err(cannot)?],
+        };
+        match guard.file().try_lock() {
+            Ok(()) => Ok(guard),
+            Err(TryLockError::WouldBlock) => {
+                let pid = holder(&found);
+                Err(Error::InUse { path: path.to_owned(), pid })
+            }
+            Err(TryLockError::Error(error)) => Err(cannot(error)),
+        }
+    }
+
+    fn file(&self) -> &File {
+        self.file.as_ref().expect("taken only when dropped")
+    }
+
+    /// Takes note of the log that SQLite has by now.
+    pub(super) fn know_log(&mut self) -> Result<()> {
+        let log = beside(&self.path, "-wal");
+        let found = std::fs::metadata(&log).map_err(|error| cannot_open(&log, &error))?;
+        self.beside.truncate(1);
+        self.beside.push((log, identity(&found)));
+        Ok(())
+    }
+
+    /// Checks that each file is still the one that its name leads to.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageErrorKind::Moved`], with where the file is now.
+    pub(super) fn check(&self) -> Result<()> {
+        let ours = self.file().metadata().map_err(|error| cannot_open(&self.path, &error))?;
+        if let Some(what) = difference(&self.path, identity(&ours)) {
+            let now = self.where_now();
+            return Err(moved(format!("{what}{now}")));
+        }
+        for (path, known) in &self.beside {
+            if let Some(what) = difference(path, *known) {
+                return Err(moved(format!("`{}` beside it: {what}", path.display())));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether the file itself is still where it was.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.file().metadata().is_ok_and(|ours| difference(&self.path, identity(&ours)).is_none())
+    }
+
+    /// Returns whether the file has any name left.
+    pub(super) fn is_named(&self) -> bool {
+        self.file().metadata().is_ok_and(|ours| ours.nlink() > 0)
+    }
+
+    fn where_now(&self) -> String {
+        let link = format!("/proc/self/fd/{}", self.file().as_raw_fd());
+        match std::fs::read_link(link) {
+            Ok(now) if self.is_named() => format!("; what was there is `{}` now", now.display()),
+            Ok(_) => "; what was there is removed".to_owned(),
+            Err(_) => String::new(),
+        }
+    }
+
+    /// Returns the size of the file and when it was written to last.
+    pub(super) fn state(&self) -> io::Result<(u64, (i64, i64))> {
+        let found = self.file().metadata()?;
+        Ok((found.len(), (found.mtime(), found.mtime_nsec())))
+    }
+
+    /// Reads from the file itself, whatever SQLite has in its log.
+    pub(super) fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.file().read_exact_at(bytes, offset)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let Some(file) = self.file.take() else { return };
+        // Closing it would not do: a process that is just being started has it open for a moment too.
+        let _ = file.unlock();
+        if is_open_elsewhere(&file) {
+            parked().push(file);
+        }
+    }
+}
+
+fn parked() -> std::sync::MutexGuard<'static, Vec<File>> {
+    PARKED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn take_parked(of: Identity) -> Option<File> {
+    let mut parked = parked();
+    let found =
+        parked.iter().position(|file| file.metadata().is_ok_and(|found| identity(&found) == of))?;
+    Some(parked.swap_remove(found))
+}
+
+/// Whether this process has the file open by another descriptor.
+fn is_open_elsewhere(file: &File) -> bool {
+    let Ok(ours) = file.metadata() else { return true };
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return true };
+    open.flatten().any(|entry| {
+        entry.file_name().to_str() != Some(&file.as_raw_fd().to_string())
+            && std::fs::metadata(entry.path())
+                .is_ok_and(|found| identity(&found) == identity(&ours))
+    })
+}
+
+/// What is different about a name; none if it leads where it did.
+fn difference(path: &Path, known: Identity) -> Option<String> {
+    let me = std::process::id();
+    match std::fs::metadata(path) {
+        Ok(found) if identity(&found) == known => None,
+        Ok(_) => Some(format!("another file was put in its place while process {me} works on it")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Some(format!("it was moved or removed while process {me} works on it"))
+        }
+        Err(error) => {
+            Some(format!("it cannot be found any more ({error}) while process {me} works on it"))
+        }
+    }
+}
+
+pub(super) fn moved(message: String) -> Error {
+    storage(StorageErrorKind::Moved, message)
+}
+
+/// The process that has locked an inode, if the system lists it.
+fn holder(found: &Metadata) -> Option<u32> {
+    let (major, minor) = (rustix::fs::major(found.dev()), rustix::fs::minor(found.dev()));
+    let of = format!("{major:02x}:{minor:02x}:{}", found.ino());
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let held =
+            words.contains(&"FLOCK") && !words.contains(&"->") && words.contains(&of.as_str());
+        held.then(|| words.get(4)?.parse().ok()).flatten()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_takes_a_name_away_is_noticed_whatever_takes_its_place() {
+        let check = |change: &dyn Fn(&Path), want: &[&str]| {
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path().join("a.db");
+            for suffix in ["", "-wal"] {
+                std::fs::write(beside(&path, suffix), "x").expect("written");
+            }
+            let lock = Lock::take(&path).expect("nobody has it");
+            let mut guard = Guard::take(&path, &lock).expect("nobody has it");
+            guard.know_log().expect("it is there");
+            guard.check().expect("all is where it was");
+            change(&path);
+            let error = guard.check().expect_err("changed").to_string();
+            for want in want {
+                assert!(error.contains(want), "{want}: {error}");
+            }
+            assert!(
+                error.contains(&format!("while process {} works", std::process::id())),
+                "{error}"
+            );
+        };
+        let rename = |from: &Path, to: &Path| std::fs::rename(from, to).expect("moved");
+        let remove = |path: &Path| std::fs::remove_file(path).expect("it is there");
+        let write = |path: &Path| std::fs::write(path, "y").expect("written");
+        check(&|path| remove(path), &["moved or removed", "is removed"]);
+        check(&|path| rename(path, &beside(path, ".moved")), &["a.db.moved` now"]);
+        check(
+            &|path| {
+                rename(path, &beside(path, ".moved"));
+                write(path);
+            },
+            &["another file was put in its place", "a.db.moved` now"],
+        );
+        check(&|path| remove(&beside(path, ".lock")), &["a.db.lock` beside it: it was moved"]);
+        check(&|path| remove(&beside(path, "-wal")), &["a.db-wal` beside it: it was moved"]);
+        check(
+            &|path| {
+                remove(&beside(path, "-wal"));
+                write(&beside(path, "-wal.new"));
+                write(&beside(path, "-wal"));
+            },
+            &["a.db-wal` beside it: another file"],
+        );
+        check(
+            &|path| {
+                let folder = path.parent().expect("a folder");
+                rename(folder, &beside(folder, ".old"));
+                std::fs::create_dir(folder).expect("a fresh one");
+                write(path);
+            },
+            &["another file was put in its place", ".old/a.db` now"],
+        );
+    }
+
+    #[test]
+    fn a_second_one_is_kept_out_without_the_lock_beside_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.db");
+        std::fs::write(&path, "x").expect("written");
+        let lock = Lock::take(&path).expect("nobody has it");
+        let first = Guard::take(&path, &lock).expect("nobody has it");
+        std::fs::remove_file(beside(&path, ".lock")).expect("it is there");
+        let other = Lock::take(&path).expect("another file");
+        let refused = Guard::take(&path, &other);
+        assert!(matches!(refused, Err(Error::InUse { .. })), "{refused:?}");
+        drop(first);
+        Guard::take(&path, &other).expect("nobody has it any more");
+    }
+}

@@ -1,0 +1,362 @@
+//! Whose a file is, and what becomes of an engine whose file is taken away.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use adjutant::{
+    Engine, EngineEnd, Error, HostTransaction, InvocationStatus, RunCommand, StorageErrorKind,
+};
+use rusqlite::Connection;
+
+use crate::support::{Gate, Place, register, run, within};
+
+/// Everything in a folder, by its name.
+fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = fs::read_dir(folder).expect("it is there");
+    let paths = entries.map(|entry| entry.expect("a name").path());
+    paths.map(|path| (path.clone(), fs::read(&path).expect("readable"))).collect()
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+async fn refusal(path: &Path, read_only: bool) -> Error {
+    let builder = Engine::builder().path(path);
+    let builder = if read_only { builder.read_only() } else { builder };
+    within(builder.open()).await.err().expect("refused")
+}
+
+#[tokio::test]
+async fn the_file_of_another_program_is_refused_as_it_was() {
+    let check = async |name: &str, sql: &str, crashed: bool, want: &str| {
+        let (made, place) = (Place::new(), Place::new());
+        let file = Connection::open(made.database()).expect("a new file");
+        file.execute_batch(sql).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let open = crashed.then_some(file);
+        for suffix in ["", "-wal"] {
+            let from = beside(&made.database(), suffix);
+            if from.exists() {
+                fs::copy(from, beside(&place.database(), suffix)).expect("copied");
+            }
+        }
+        let before = contents(place.folder());
+        assert_eq!(before.len(), if open.is_some() { 2 } else { 1 }, "{name}");
+        for read_only in [false, true] {
+            let error = refusal(&place.database(), read_only).await;
+            assert_eq!(error.code(), want, "{name}: {error}");
+            assert!(contents(place.folder()) == before, "{name}, read_only {read_only}: changed");
+        }
+    };
+    let wal = "PRAGMA journal_mode = wal";
+    check("rollback", "CREATE TABLE songs (x)", false, "Storage.Foreign").await;
+    check("a view", "CREATE VIEW songs AS SELECT 1", false, "Storage.Foreign").await;
+    check("marked", "PRAGMA application_id = 7", false, "Storage.Foreign").await;
+    check("numbered", "PRAGMA user_version = 7", false, "Storage.Foreign").await;
+    let migrations = "CREATE TABLE migrations (id INTEGER PRIMARY KEY, batch INTEGER)";
+    check("with migrations", migrations, false, "Storage.Foreign").await;
+    check("log", &format!("{wal}; CREATE TABLE songs (x)"), false, "Storage.Foreign").await;
+    let in_log = format!("{wal}; CREATE TABLE songs (x)");
+    check("all of it in the log", &in_log, true, "Storage.Foreign").await;
+    let more_in_log = format!("CREATE TABLE songs (x); {wal}; INSERT INTO songs VALUES (1)");
+    check("some of it in the log", &more_in_log, true, "Storage.Foreign").await;
+    let newer = "CREATE TABLE migrations (version INTEGER PRIMARY KEY, name TEXT, sha256 TEXT);
+        INSERT INTO migrations VALUES (9999, 'later', '00')";
+    check("a newer version", &format!("{wal}; {newer}"), false, "Storage.Version").await;
+}
+
+#[tokio::test]
+async fn a_link_is_followed_to_where_the_file_will_be() {
+    let place = Place::new();
+    let at = |name: &str| place.folder().join(name);
+    fs::create_dir(at("links")).expect("a folder");
+    fs::create_dir(at("real")).expect("a folder");
+    std::os::unix::fs::symlink("../real/s.db", at("links/first.db")).expect("a link");
+    std::os::unix::fs::symlink("first.db", at("links/second.db")).expect("a link");
+    let engine = within(Engine::open(at("links/second.db"))).await.expect("it opens");
+    assert_eq!(
+        engine.path(),
+        Some(at("real/s.db").canonicalize().expect("it is there")).as_deref()
+    );
+    let in_use = refusal(&at("links/first.db"), false).await;
+    assert!(matches!(in_use, Error::InUse { .. }), "{in_use}");
+    std::os::unix::fs::symlink("nowhere/s.db", at("lost.db")).expect("a link");
+    let error = refusal(&at("lost.db"), false).await.to_string();
+    assert!(error.contains("it is a link to `") && error.contains("nowhere/s.db`: "), "{error}");
+    let long = "n".repeat(250);
+    let error = refusal(&at(&long), false).await.to_string();
+    assert!(error.contains("its name has 250 bytes, and may have 247"), "{error}");
+}
+
+#[tokio::test]
+async fn a_second_engine_stays_out_though_the_lock_is_gone() {
+    let place = Place::new();
+    let engine = place.open().await;
+    // It does not look at its files before it is let go.
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let (let_go, held) = std::sync::mpsc::channel::<()>();
+    let holding = engine.clone();
+    let hold = move |_: &HostTransaction<'_>| {
+        begun.send(()).expect("the test waits");
+        held.recv().expect("the test lets go");
+        Ok(())
+    };
+    let holding = tokio::spawn(async move { holding.write(hold).await });
+    within(has_begun).await.expect("it holds");
+    fs::remove_file(beside(&place.database(), ".lock")).expect("it is there");
+    let error = refusal(&place.database(), false).await;
+    assert!(matches!(error, Error::InUse { .. }), "{error}");
+    let_go.send(()).expect("it waits");
+    within(holding).await.expect("no panic").expect("written");
+}
+
+/// A file that is moved keeps what was stored, whichever file is at its place by now.
+#[tokio::test]
+async fn an_engine_whose_file_is_taken_away_ends_and_says_where_it_went() {
+    let check = async |name: &str, change: &dyn Fn(&Path), stays_at: Option<&str>, want: &str| {
+        let (place, gate) = (Place::new(), Gate::new());
+        let path = place.database();
+        let engine = gate.plug_in(place.builder()).open().await.expect("the file opens");
+        register(&engine, "gate", 2).await;
+        let id =
+            engine.run_command(RunCommand::shell("x").on(["i-1"])).await.expect("sound").invoke_id;
+        within(gate.arrivals(1)).await;
+        change(&path);
+        // Whatever it is asked first: nothing is started.
+        let refused = engine.run_command(RunCommand::shell("x").on(["i-2"])).await;
+        let end = within(engine.closed()).await;
+        assert_eq!(gate.waiting(), 0, "{name}");
+        let EngineEnd::Storage(error) = &end else { panic!("{name}: {end:?}") };
+        assert_eq!(error.kind, StorageErrorKind::Moved, "{name}: {end}");
+        assert!(end.to_string().contains(want), "{name}: {end}");
+        assert!(
+            end.to_string().contains(&format!("process {} works", std::process::id())),
+            "{end}"
+        );
+        let refused = refused.expect_err(name);
+        assert_eq!(refused.code(), "Storage.Moved", "{name}: {refused}");
+        drop(engine);
+        let Some(now) = stays_at else { return };
+        let engine = Engine::open(place.folder().join(now)).await.expect("it is all there");
+        assert_eq!(
+            within(engine.wait_status(&id)).await.expect("stored"),
+            InvocationStatus::Failed
+        );
+        engine.shutdown(Duration::ZERO).await;
+    };
+    let rename = |from: &Path, to: &Path| fs::rename(from, to).expect("moved");
+    let moved = |path: &Path| path.with_file_name("moved.db");
+    check("removed", &|path| fs::remove_file(path).expect("it is there"), None, "is removed").await;
+    check("moved", &|path| rename(path, &moved(path)), Some("moved.db"), "moved.db` now").await;
+    check(
+        "replaced",
+        &|path| {
+            rename(path, &moved(path));
+            fs::write(path, "").expect("another file");
+        },
+        Some("moved.db"),
+        "another file was put in its place",
+    )
+    .await;
+    let lock = |path: &Path| fs::remove_file(beside(path, ".lock")).expect("it is there");
+    check("its lock", &lock, Some("adjutant.db"), "adjutant.db.lock` beside it").await;
+    let log = |path: &Path| fs::remove_file(beside(path, "-wal")).expect("it is there");
+    check("its log", &log, Some("adjutant.db"), "adjutant.db-wal` beside it").await;
+}
+
+#[tokio::test]
+async fn an_idle_engine_notices_within_a_second_that_its_file_is_gone() {
+    let place = Place::new();
+    let engine = place.open().await;
+    fs::remove_file(place.database()).expect("it is there");
+    let ended = tokio::time::timeout(Duration::from_millis(1_500), engine.closed()).await;
+    assert!(matches!(ended, Ok(EngineEnd::Storage(_))), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_reader_tells_a_file_that_is_gone_from_one_that_never_was() {
+    let place = Place::new();
+    let engine = place.open().await;
+    let missing = refusal(&place.folder().join("never.db"), true).await;
+    assert_eq!(missing.code(), "Storage.CannotOpen", "{missing}");
+    fs::rename(place.database(), place.folder().join("moved.db")).expect("moved");
+    let gone = refusal(&place.database(), true).await;
+    let want = format!("it is gone while process {} works on it", std::process::id());
+    assert!(gone.to_string().contains(&want), "{gone}");
+    drop(engine);
+}
+
+#[tokio::test]
+async fn a_copy_that_is_put_over_the_file_of_an_engine_is_noticed() {
+    let place = Place::new();
+    let engine = place.open().await;
+    run(&engine, "exit:0", &["i-1"]).await;
+    engine.shutdown(Duration::ZERO).await;
+    drop(engine);
+    let before = fs::read(place.database()).expect("readable");
+    let engine = place.open().await;
+    run(&engine, "exit:0", &["i-1"]).await;
+    engine.shutdown(Duration::ZERO).await;
+    drop(engine);
+    let engine = place.open().await;
+    let later = run(&engine, "exit:0", &["i-1"]).await;
+    // In place, as `cp` does it.
+    fs::write(place.database(), &before).expect("written");
+    let end = within(engine.closed()).await;
+    assert!(end.to_string().contains("another program has written over it"), "{end}");
+    drop(engine);
+    // The log is that of what was written over.
+    let engine = place.open().await;
+    assert!(engine.wait_status(&later.results[0].invoke_id).await.is_err());
+    run(&engine, "exit:0", &["i-1"]).await;
+}
+
+/// As it is left by an engine that is killed: a copy of what is on disk while the engine works.
+fn kill(place: &Place) -> Place {
+    let left = Place::new();
+    for suffix in ["", "-wal", ".lock"] {
+        let from = beside(&place.database(), suffix);
+        fs::copy(from, beside(&left.database(), suffix)).expect("copied");
+    }
+    left
+}
+
+#[tokio::test]
+async fn a_log_of_another_state_of_the_file_is_set_aside() {
+    let ids = async |engine: &Engine| -> usize {
+        let page = engine.describe_invocations(Default::default()).await.expect("readable");
+        page.invocations.len()
+    };
+    let place = Place::new();
+    let mut copies = Vec::new();
+    for _ in 0..3 {
+        let engine = place.open().await;
+        run(&engine, "exit:0", &["i-1"]).await;
+        engine.shutdown(Duration::ZERO).await;
+        drop(engine);
+        copies.push(fs::read(place.database()).expect("readable"));
+    }
+    let engine = place.open().await;
+    run(&engine, "exit:0", &["i-1"]).await;
+    // Its own file, as the engine found it or as it is by now, and those of earlier engines.
+    let check = async |file: Option<&[u8]>, want: usize, is_aside: bool| {
+        let left = kill(&place);
+        if let Some(file) = file {
+            fs::write(left.database(), file).expect("written");
+        }
+        let engine = left.open().await;
+        assert_eq!(ids(&engine).await, want);
+        run(&engine, "exit:0", &["i-1"]).await;
+        assert_eq!(beside(&left.database(), "-wal.foreign-1").exists(), is_aside);
+        engine.shutdown(Duration::ZERO).await;
+        drop(engine);
+        let sound: String = Connection::open(left.database())
+            .and_then(|file| file.query_row("PRAGMA integrity_check", (), |row| row.get(0)))
+            .expect("readable");
+        assert_eq!(sound, "ok");
+    };
+    check(None, 4, false).await;
+    check(Some(&copies[2]), 4, false).await;
+    check(Some(&copies[1]), 2, true).await;
+    check(Some(&copies[0]), 1, true).await;
+    check(Some(b""), 0, true).await;
+    engine.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn a_file_that_an_engine_has_not_left_in_order_is_checked_first() {
+    let place = Place::new();
+    let engine = place.open().await;
+    for _ in 0..20 {
+        run(&engine, "out:x exit:0", &["i-1", "i-2", "i-3"]).await;
+    }
+    engine.shutdown(Duration::ZERO).await;
+    drop(engine);
+    let lock = beside(&place.database(), ".lock");
+    assert_eq!(fs::read(&lock).expect("readable"), b"", "it has come to its end");
+    let page = |name: &str| -> u64 {
+        let file = Connection::open(place.database()).expect("it opens");
+        let root = "SELECT rootpage FROM sqlite_schema WHERE name = ?1";
+        file.query_row(root, [name], |row| row.get(0)).expect("a table")
+    };
+    let at = (page("executions") - 1) * 4_096;
+    let mut bytes = fs::read(place.database()).expect("readable");
+    bytes[at as usize..at as usize + 4_096].fill(0xff);
+    fs::write(place.database(), bytes).expect("written");
+    fs::write(&lock, "7\n").expect("written");
+    for _ in 0..2 {
+        let error = refusal(&place.database(), false).await;
+        assert_eq!(error.code(), "Storage.Corrupt", "{error}");
+        assert!(error.to_string().contains("its last engine did not come to its end"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_lacks_a_table_is_refused() {
+    let place = Place::new();
+    place.open().await.shutdown(Duration::ZERO).await;
+    let file = Connection::open(place.database()).expect("it opens");
+    file.execute_batch("DROP TABLE outputs").expect("it is there");
+    drop(file);
+    let error = refusal(&place.database(), false).await;
+    assert_eq!(error.code(), "Storage.Corrupt", "{error}");
+    assert!(error.to_string().contains("its table `outputs` is missing"), "{error}");
+}
+
+const MIB: u64 = 1 << 20;
+
+fn log_bytes(place: &Place) -> u64 {
+    fs::metadata(beside(&place.database(), "-wal")).expect("it is there").len()
+}
+
+async fn read_on(engine: Engine) {
+    while engine.describe_invocations(Default::default()).await.is_ok() {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_stays_short_though_somebody_always_reads() {
+    let place = Place::new();
+    let engine = place.open().await;
+    let table = "CREATE TABLE blobs (id INTEGER PRIMARY KEY, bytes BLOB)";
+    engine.write(move |tx| Ok(tx.connection().execute_batch(table)?)).await.expect("a table");
+    let write = async || {
+        let fill = "INSERT OR REPLACE INTO blobs VALUES (1, randomblob(1048576))";
+        engine.write(move |tx| Ok(tx.connection().execute_batch(fill)?)).await.expect("written");
+    };
+    let readers: Vec<_> = (0..8).map(|_| tokio::spawn(read_on(engine.clone()))).collect();
+    for _ in 0..150 {
+        write().await;
+        assert!(log_bytes(&place) <= 64 * MIB);
+        assert!(engine.metrics().log_bytes <= 64 * MIB);
+    }
+    let short = async || {
+        let short = async {
+            while log_bytes(&place) > 4 * MIB {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), short).await.expect("it is short in 5 s");
+    };
+    short().await;
+    // What somebody else reads has to stay, and shows.
+    let other = Connection::open(place.database()).expect("it opens");
+    other.execute_batch("BEGIN; SELECT count(*) FROM invocations").expect("a snapshot");
+    for _ in 0..80 {
+        write().await;
+    }
+    assert!(log_bytes(&place) > 64 * MIB);
+    assert!(engine.metrics().log_held_ms > 0);
+    other.execute_batch("COMMIT").expect("it ends");
+    short().await;
+    let let_go = async {
+        while engine.metrics().log_held_ms > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(let_go).await;
+    readers.iter().for_each(tokio::task::JoinHandle::abort);
+}
