@@ -160,7 +160,7 @@ pub(crate) fn invocations(invocations: &[Invocation], target: Target) -> String 
         let mut row = vec![
             Cell::new(if invocation.status.is_final() { "" } else { "*" }),
             Cell::new(invocation.invoke_id),
-            Cell::new(standing(invocation)).fg(invocation_colour(invocation.status)),
+            Cell::new(standing(invocation, now)).fg(invocation_colour(invocation.status)),
             right(invocation.instance_count.to_string()),
             right(span(now - invocation.creation_time)),
             right(took(invocation).map_or_else(nothing, duration)),
@@ -173,10 +173,34 @@ pub(crate) fn invocations(invocations: &[Invocation], target: Target) -> String 
     finish(&table)
 }
 
-/// Its status, and whether it pauses.
-fn standing(invocation: &Invocation) -> String {
-    let pauses = if pause(invocation).is_some() { " (paused)" } else { "" };
-    format!("{}{pauses}", invocation.status)
+/// Its status, and what keeps it from firing.
+fn standing(invocation: &Invocation, now: DateTime<Utc>) -> String {
+    let why = match (pause(invocation), ahead(invocation, now)) {
+        (Some(_), _) => " (paused)",
+        (None, Some(_)) => " (clock was ahead)",
+        (None, None) => "",
+    };
+    format!("{}{why}", invocation.status)
+}
+
+/// Until when its schedule waits because the clock was ahead of `now`: its times until then have been dealt
+/// with, or it was made then.
+fn ahead(invocation: &Invocation, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let made = (!invocation.frequency.is_empty()).then_some(invocation.creation_time);
+    let until = invocation.dealt_until.max(made);
+    until.filter(|until| *until > now && next_fire(invocation).is_some())
+}
+
+/// The same in words.
+fn waits(invocation: &Invocation, now: DateTime<Utc>) -> String {
+    match (ahead(invocation, now), invocation.dealt_until) {
+        (None, _) => String::new(),
+        (Some(until), Some(dealt)) if until == dealt => format!(
+            "the clock was ahead: the times until {} have been dealt with, and none fires twice",
+            time(&until)
+        ),
+        (Some(until), _) => format!("the clock was ahead when it was made, at {}", time(&until)),
+    }
 }
 
 /// When it fires next. While it pauses there is no such time.
@@ -294,9 +318,10 @@ pub(crate) fn quotas(quotas: &Quotas) -> String {
 /// What a run is, line by line.
 pub(crate) fn invocation(invocation: &Invocation) -> String {
     let script = invocation.command_content.to_text();
+    let now = Utc::now();
     fields(&[
         ("Run", invocation.invoke_id.to_string()),
-        ("Status", standing(invocation)),
+        ("Status", standing(invocation, now)),
         ("Retry of", invocation.retry_of.map(|first| first.to_string()).unwrap_or_default()),
         ("Command", invocation.command_id.to_string()),
         ("Name", one_line(&invocation.command_name)),
@@ -318,6 +343,7 @@ pub(crate) fn invocation(invocation: &Invocation) -> String {
         ("End in", number(invocation.deadline.unwrap_or_default(), " s")),
         ("Paused", given(pause(invocation))),
         ("Next", given(next_fire(invocation))),
+        ("Waits", waits(invocation, now)),
         ("Launcher", one_line(&invocation.launcher)),
         ("User", one_line(&invocation.username)),
         ("Output to", one_line(&invocation.oss_output_delivery)),
@@ -687,6 +713,47 @@ mod tests {
                  It\\nfired.\n"
             ),
         );
+    }
+
+    #[test]
+    fn a_schedule_that_waits_for_the_clock_says_why() {
+        let check = |set: Value, in_list: &str, in_full: &str| {
+            let mut whole = json!({
+                "InvokeId": "t-00000000000000000000000000000001",
+                "CommandId": "c-00000000000000000000000000000001", "CommandName": "",
+                "CommandDescription": "", "CommandType": "RunShellScript", "CommandContent": "",
+                "InvocationStatus": "Scheduled", "InvokeStatus": "Running", "RepeatMode": "Period",
+                "Timed": true, "Frequency": "rate(1m)", "OverlapPolicy": "Skip", "MissedPolicy": "Skip",
+                "Spread": 0, "EndTime": "", "MaxFires": null, "PauseTime": "",
+                "NextFireTime": "2030-01-31T10:11:00Z", "CreationTime": "2030-01-01T00:00:00Z",
+                "FinishTime": "", "WorkingDir": "", "Timeout": 60, "Username": "",
+                "WindowsPasswordName": "", "Launcher": "", "ContainerId": "", "ContainerName": "",
+                "OssOutputDelivery": "", "Parameters": "", "DefaultParameters": "",
+                "ParameterPassing": "Text", "Tags": {"Tag": []}, "ResourceGroupId": "", "Caller": "",
+                "TerminationMode": "ProcessTree", "InstanceCount": 1,
+                "InvokeInstances": {"InvokeInstance": []},
+            });
+            for (field, value) in set.as_object().expect("fields") {
+                whole[field] = value.clone();
+            }
+            let invocation: Invocation = serde_json::from_value(whole).expect("an invocation");
+            let now = "2030-01-31T09:00:00Z".parse().expect("a time");
+            assert_eq!(standing(&invocation, now), in_list);
+            assert_eq!(waits(&invocation, now), in_full);
+        };
+        check(json!({}), "Scheduled", "");
+        check(json!({"DealtUntil": "2030-01-31T09:00:00Z"}), "Scheduled", "");
+        let ahead = "2030-01-31T10:10:00Z";
+        let why = "the clock was ahead: the times until 2030-01-31 10:10:00Z have been dealt with, and \
+            none fires twice";
+        check(json!({"DealtUntil": ahead}), "Scheduled (clock was ahead)", why);
+        let paused = json!({"DealtUntil": ahead, "PauseTime": "2030-01-31T08:00:00Z"});
+        check(paused, "Scheduled (paused)", "");
+        check(json!({"DealtUntil": ahead, "NextFireTime": ""}), "Scheduled", "");
+        let why = "the clock was ahead when it was made, at 2031-01-01 00:00:00Z";
+        check(json!({"CreationTime": "2031-01-01T00:00:00Z"}), "Scheduled (clock was ahead)", why);
+        let boots = json!({"CreationTime": "2031-01-01T00:00:00Z", "Frequency": ""});
+        check(boots, "Scheduled", "");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Time as an argument. Real time decides when something fires, monotonic time measures timeouts;
 //! nothing else in the library reads either, so a test that holds a [`ManualClock`] holds time itself.
 
+use std::fmt;
 use std::future::{Future, pending};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,6 +28,42 @@ pub trait Clock: Send + Sync + 'static {
 /// Milliseconds since 1970 of the clock's real time: the unit of every stored instant.
 pub(crate) fn now_ms(clock: &dyn Clock) -> i64 {
     clock.realtime().timestamp_millis()
+}
+
+/// Milliseconds that go on evenly while an engine runs, whatever becomes of the time of day: what waits for a
+/// while, and not for an instant, is due by them. They are milliseconds since 1970 too, as a clock would tell
+/// them that nobody has set.
+pub(crate) struct Steady {
+    clock: Arc<dyn Clock>,
+    /// What they come to at the beginning of monotonic time.
+    origin_ms: i64,
+}
+
+impl Steady {
+    /// Goes on from `now_ms`.
+    pub(crate) fn begin(clock: Arc<dyn Clock>, now_ms: i64) -> Self {
+        let origin_ms = now_ms.saturating_sub(monotonic_ms(&*clock));
+        Self { clock, origin_ms }
+    }
+
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.origin_ms.saturating_add(monotonic_ms(&*self.clock))
+    }
+
+    /// How far the time of day is ahead of them.
+    pub(crate) fn ahead_ms(&self) -> i64 {
+        now_ms(&*self.clock).saturating_sub(self.now_ms())
+    }
+}
+
+impl fmt::Debug for Steady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Steady").field("origin_ms", &self.origin_ms).finish_non_exhaustive()
+    }
+}
+
+fn monotonic_ms(clock: &dyn Clock) -> i64 {
+    i64::try_from(clock.monotonic().as_millis()).unwrap_or(i64::MAX)
 }
 
 /// The machine's own clocks. The default.

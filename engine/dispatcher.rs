@@ -379,8 +379,7 @@ impl Loop {
             delivery,
             finished_at_ms: ended_at_ms.unwrap_or(finished_at_ms),
             report,
-            retry_at_ms: delay_ms
-                .map(|delay_ms| now_ms(&*self.resources.clock).saturating_add(delay_ms)),
+            retry_after_ms: delay_ms,
         };
         self.ended.push(Over::new(ended, running));
     }
@@ -408,7 +407,8 @@ impl Loop {
         let over = std::mem::take(&mut self.ended);
         let limits = || over.iter().filter_map(|one| one.run.of.limits.as_ref());
         limits().for_each(|limits| self.backlog.vacate(limits));
-        let mut plan = self.backlog.plan(places.room, now_ms(&*self.resources.clock));
+        let steady_ms = self.resources.store.steady_ms(&*self.resources.clock);
+        let mut plan = self.backlog.plan(places.room, steady_ms);
         // This plan may use the places that they leave; other plans may once the ends are on disk.
         limits().for_each(|limits| self.bounds.leave(limits));
         // Each that ends may let another have its instance, which takes a place.

@@ -1,13 +1,13 @@
 //! The hook that lets the waves of an invocation go on.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::id::InvokeId;
-use crate::panics::tell;
+use crate::panics::{contain, tell};
 
 /// A wave that has ended, with those before it, and what is left of its fire.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +44,9 @@ pub enum WaveDecision {
 }
 
 /// Decides about the waves of invocations: asked when a wave and its soak time are over, and there is
-/// another. One wave is asked about at a time; what panics is asked again after 10 s.
+/// another. Several waves are asked about at a time, at most 16, each in a task of its own. A gate that has
+/// not answered after 60 s, or panics, is asked again 10 s later. A question is dropped when its
+/// invocation has nothing left that waits, for instance because the invocation was stopped.
 ///
 /// # A fleet that has to stay healthy
 ///
@@ -82,19 +84,56 @@ impl<G: WaveGate> DynWaveGate for G {
     }
 }
 
-/// How long a gate that panicked is left alone.
-const AFTER_PANIC: Duration = Duration::from_secs(10);
+/// How long a gate may take to answer: a wave waits no longer for a service that hangs.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long a gate is left alone that panicked or did not answer.
+pub(crate) const ASK_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
-/// Asks a gate.
-pub(crate) async fn ask(gate: Arc<dyn DynWaveGate>, wave: EndedWave) -> WaveDecision {
+/// Asks a gate. One that panics or does not answer has the wave wait.
+pub(crate) async fn ask(
+    gate: Arc<dyn DynWaveGate>,
+    wave: EndedWave,
+    clock: Arc<dyn Clock>,
+) -> WaveDecision {
     let invoke_id = wave.invoke_id;
-    let mut decision: Decide<'static> = Box::pin(async move { gate.decide(wave).await });
-    let asked = std::future::poll_fn(move |cx| {
-        let polled = catch_unwind(AssertUnwindSafe(|| decision.as_mut().poll(cx)));
-        polled.map_or(Poll::Ready(None), |polled| polled.map(Some))
-    });
-    asked.await.unwrap_or_else(|| {
-        tell(|| tracing::error!(%invoke_id, "the gate of its waves panicked"));
-        WaveDecision::Wait(AFTER_PANIC)
-    })
+    let mut question = Question(Some(Box::pin(async move { gate.decide(wave).await })));
+    let answer = tokio::select! {
+        biased;
+        answer = &mut question => answer,
+        () = clock.sleep(ANSWER_TIME_MAX) => {
+            tell(|| tracing::error!(%invoke_id, "the gate of its waves does not answer"));
+            None
+        }
+    };
+    answer.unwrap_or(WaveDecision::Wait(ASK_AGAIN_AFTER))
+}
+
+/// A question to a gate. The gate is the host's: it may panic when it is polled and when it is dropped.
+struct Question(Option<Decide<'static>>);
+
+impl Future for Question {
+    /// None if the gate panicked.
+    type Output = Option<WaveDecision>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(decision) = &mut self.0 else { return Poll::Ready(None) };
+        match contain(|| decision.as_mut().poll(cx)) {
+            Ok(polled) => polled.map(Some),
+            Err(panic) => {
+                tell(|| tracing::error!(panic, "the gate of waves panicked"));
+                Poll::Ready(None)
+            }
+        }
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        let decision = self.0.take();
+        if let Err(panic) = contain(|| drop(decision)) {
+            tell(|| {
+                tracing::error!(panic, "the gate of waves panicked when its question was dropped")
+            });
+        }
+    }
 }

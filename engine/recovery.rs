@@ -166,12 +166,12 @@ fn replan_some(tx: Tx<'_>, after: i64, now_ms: i64) -> Result<Option<i64>> {
 /// due, and meets the policy for missed ones.
 fn plan(tx: Tx<'_>, timer: &Timer, now_ms: i64) -> Result<()> {
     let mut after = timer.created;
-    if let Some((_, last)) = fires::last_before(tx, timer.id, i64::MAX)? {
+    let until_ms = timer.next_fire_at_ms.unwrap_or(i64::MAX);
+    if let Some((_, last)) = fires::last_before(tx, timer.id, until_ms)? {
         after = after.max(last.until.unwrap_or(last.time));
     }
-    let next = timer.schedule.bind(timer.created, timer.zone).next_after(after);
-    let next_ms = next.map(|next| next.timestamp_millis());
-    let next_ms = next_ms.filter(|next_ms| timer.end_at_ms.is_none_or(|end_ms| *next_ms <= end_ms));
+    let dealt = fires::dealt_ahead(tx, timer)?;
+    let next_ms = timer.first_after(after.timestamp_millis(), &dealt);
     if next_ms != timer.next_fire_at_ms {
         timers::advance(tx, timer, next_ms, timer.fires_left, timer.catching_up)?;
     }

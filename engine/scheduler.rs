@@ -6,10 +6,11 @@
 //! does, and what it passed over is seen as such.
 
 mod plan;
+mod questions;
 mod step;
+mod take_back;
 mod vigil;
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,9 +19,11 @@ use tokio::sync::Notify;
 
 use crate::clock::{Clock, now_ms};
 use crate::error::{Error, Result};
-use crate::gate::{self, DynWaveGate, EndedWave, WaveDecision};
+use crate::gate::{DynWaveGate, WaveDecision};
+use crate::panics::tell;
 use crate::store::waves::DueWave;
-use crate::store::{Store, Tx};
+use crate::store::{Store, Tx, waits};
+use questions::Questions;
 use step::Gate;
 
 pub(crate) use step::{BOOTS_MAX, Settling, Step, Work};
@@ -48,25 +51,31 @@ impl Scheduler {
     /// Works until nothing new is to be executed. What is being written then is written.
     pub(crate) async fn run(self) {
         let ending = Arc::clone(self.store.ending());
+        let mut questions = Questions::new(&self);
         tokio::select! {
             biased;
             () = ending.closing() => {}
-            () = self.work() => {}
+            () = self.work(&mut questions) => {}
+        }
+        questions.end().await;
+        // The next engine goes on with what waits from here.
+        if let Err(error) =
+            self.store.write_first(|tx: Tx<'_>| waits::look(tx, true), |()| {}).await
+        {
+            tell(|| tracing::debug!(%error, "the clocks are not on disk"));
         }
     }
 
-    async fn work(&self) {
-        let mut asked: Option<Asked> = None;
+    async fn work(&self, questions: &mut Questions) {
         loop {
-            let wait = match self.step(asked.is_some()).await {
-                Ok(step) => {
-                    if let (Some(gate), Some(due)) = (&self.gate, step.wave) {
-                        asked = Some(ask(gate, due));
-                    }
+            let wait = match self.step(questions.gate()).await {
+                Ok(mut step) => {
+                    questions.withdraw(&step.withdrawn);
+                    questions.ask(std::mem::take(&mut step.waves));
                     if step.more {
                         continue;
                     }
-                    self.until(step.next_due_ms)
+                    self.until(&step)
                 }
                 Err(error) => {
                     self.tell_refused(&error, "what is due is not on disk yet");
@@ -76,8 +85,7 @@ impl Scheduler {
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = self.clock.sleep(wait) => {}
-                (due, decision) = answer(&mut asked), if asked.is_some() => {
-                    asked = None;
+                (due, decision) = questions.answer() => {
                     if let Err(error) = self.decide(due, decision).await {
                         self.tell_refused(&error, "a decision about a wave is not on disk");
                         self.clock.sleep(RETRY_AFTER).await;
@@ -88,15 +96,10 @@ impl Scheduler {
     }
 
     /// Fires what is due and tries again what is, one batch of it.
-    async fn step(&self, is_asking: bool) -> Result<Step> {
-        let gate = match &self.gate {
-            None => Gate::None,
-            Some(_) if is_asking => Gate::Busy,
-            Some(_) => Gate::Free,
-        };
+    async fn step(&self, gate: Gate) -> Result<Step> {
         let (announce, vigil) = (Arc::clone(&self.announce), Arc::clone(&self.vigil));
         // The clock is read in the transaction: what the commits before it have started has started before.
-        let fire = move |tx: Tx<'_>| Step::fire_due(tx, vigil.look(), gate);
+        let fire = move |tx: Tx<'_>| Step::fire_due(tx, vigil.look(), &gate);
         self.store.write_first(fire, move |step| announce(step)).await
     }
 
@@ -111,28 +114,13 @@ impl Scheduler {
         self.store.write_first(decide, move |step| announce(step)).await.map(drop)
     }
 
-    fn until(&self, next_due_ms: Option<i64>) -> Duration {
-        let Some(due) = next_due_ms.and_then(DateTime::<Utc>::from_timestamp_millis) else {
-            return SLEEP_MAX;
-        };
-        (due - self.clock.realtime()).to_std().unwrap_or_default().min(SLEEP_MAX)
-    }
-}
-
-/// What somebody is deciding about a wave.
-type Asked = Pin<Box<dyn Future<Output = (DueWave, WaveDecision)> + Send>>;
-
-fn ask(gate: &Arc<dyn DynWaveGate>, due: DueWave) -> Asked {
-    let mut ended = EndedWave::new(due.invoke_id, due.targets);
-    (ended.succeeded, ended.failed) = (due.ended.succeeded, due.ended.failed);
-    ended.stopped = due.ended.stopped;
-    let decision = gate::ask(Arc::clone(gate), ended);
-    Box::pin(async move { (due, decision.await) })
-}
-
-async fn answer(asked: &mut Option<Asked>) -> (DueWave, WaveDecision) {
-    match asked {
-        Some(asked) => asked.await,
-        None => std::future::pending().await,
+    /// How long there is nothing to do.
+    fn until(&self, step: &Step) -> Duration {
+        let clock = &*self.clock;
+        let due = step.next_due_ms.and_then(DateTime::<Utc>::from_timestamp_millis);
+        let due = due.map(|due| (due - clock.realtime()).to_std().unwrap_or_default());
+        let wait = step.next_wait_ms.map(|at_ms| at_ms.saturating_sub(self.store.steady_ms(clock)));
+        let wait = wait.map(|left_ms| Duration::from_millis(left_ms.max(0).unsigned_abs()));
+        [due, wait].into_iter().flatten().fold(SLEEP_MAX, Duration::min)
     }
 }

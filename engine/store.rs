@@ -38,6 +38,7 @@ mod tags;
 pub(crate) mod targets;
 pub(crate) mod timers;
 mod upkeep;
+pub(crate) mod waits;
 pub(crate) mod waves;
 mod writer;
 
@@ -50,6 +51,7 @@ use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter};
 
+use crate::clock::{Clock, Steady, now_ms};
 use crate::config::Durability;
 use crate::ending::Ending;
 use crate::error::{EngineEnd, Error, Result, StorageError, StorageErrorKind, Violation};
@@ -92,6 +94,8 @@ pub(crate) struct Store {
     ending: Arc<Ending>,
     /// When it was last told of writes that are refused, by the monotonic clock.
     told_at: Mutex<Option<Duration>>,
+    /// By which what waits for a while is due.
+    waits: waits::Shared,
     lock: Option<Lock>,
 }
 
@@ -132,6 +136,7 @@ impl Store {
                     meters,
                     ending,
                     told_at: Mutex::default(),
+                    waits: Arc::default(),
                     lock: None,
                 })
             }
@@ -164,6 +169,7 @@ impl Store {
                     meters,
                     ending,
                     told_at: Mutex::default(),
+                    waits: Arc::default(),
                     lock: Some(lock),
                 })
             }
@@ -242,6 +248,7 @@ impl Store {
             meters: Arc::default(),
             ending: Arc::default(),
             told_at: Mutex::default(),
+            waits: Arc::default(),
             lock: None,
         })
     }
@@ -271,6 +278,24 @@ impl Store {
         *told_at = Some(now);
         drop(told_at);
         crate::panics::tell(|| tracing::error!(%error, "{what}"));
+    }
+
+    /// Has what waits for a while go by a clock from now on.
+    pub(crate) async fn follow(&self, clock: &Arc<dyn Clock>) -> Result<()> {
+        let (clock, waits) = (Arc::clone(clock), Arc::clone(&self.waits));
+        let resume = move |tx: Tx<'_>| {
+            // An engine has one clock.
+            let _ = waits.set(waits::resume(tx, clock)?);
+            waits::follow(waits);
+            Ok(())
+        };
+        self.write_once(resume, |_| {}).await
+    }
+
+    /// Returns the time by which what waits for a while is due, in milliseconds; the time of day of `clock` if
+    /// the store follows none.
+    pub(crate) fn steady_ms(&self, clock: &dyn Clock) -> i64 {
+        self.waits.get().map_or_else(|| now_ms(clock), Steady::now_ms)
     }
 
     /// The database file, if there is one.

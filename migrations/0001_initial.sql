@@ -1,5 +1,6 @@
 -- The data model. Conventions: every table has an INTEGER PRIMARY KEY, foreign keys carry the name of
--- the noun they point to, instants are milliseconds since 1970 in columns that end in _ms, and the
+-- the noun they point to, instants are milliseconds since 1970 in columns that end in _ms (retry_at_ms, wave_at_ms and since_ms are
+-- steady time, which nobody sets), and the
 -- CHECK constraints repeat what the state machine in the library says. Those of more than two values are
 -- written out where rows come and go fast: for a longer IN (...) SQLite builds a table in memory, each time
 -- that a row is written, which takes longer than to write it.
@@ -193,6 +194,8 @@ CREATE TABLE timers (
     fires_left      INTEGER CHECK (fires_left >= 0),
     -- Whether the last step with it stopped before the end of what was due.
     catching_up     INTEGER NOT NULL DEFAULT 0 CHECK (catching_up IN (0, 1)),
+    -- Where times after the next have records already, for the clock was ahead: the last of those that may.
+    fired_until_ms  INTEGER,
     UNIQUE (invocation, zone),
     CHECK (due_at_ms IS NULL OR due_at_ms = next_fire_at_ms + delay_ms),
     CHECK (due_at_ms IS NULL OR next_fire_at_ms IS NOT NULL)
@@ -224,12 +227,17 @@ CREATE TABLE fires (
     invocation  INTEGER NOT NULL REFERENCES invocations ON DELETE CASCADE,
     timer       INTEGER REFERENCES timers ON DELETE CASCADE,
     fire_at_ms  INTEGER NOT NULL,
+    -- Withdrawn: times that were written off by a clock that was ahead, and are to come again. Such a row
+    -- belongs to no timer any more, and to no listing.
     disposition TEXT NOT NULL CHECK (
-        disposition = 'Started' OR disposition = 'Skipped' OR disposition = 'Missed'),
+        disposition = 'Started' OR disposition = 'Skipped' OR disposition = 'Missed'
+        OR disposition = 'Withdrawn'),
     reason      TEXT,
     -- A range of missed fires is one row: how many, and the last of them.
     count       INTEGER NOT NULL DEFAULT 1 CHECK (count > 0),
     until_ms    INTEGER,
+    -- Of times that did not fire: when the last of them was due. Before that the record can be withdrawn.
+    due_until_ms INTEGER,
     -- Its executions that have not ended, and those that have, by how; what is tried again has not.
     unfinished  INTEGER NOT NULL CHECK (unfinished >= 0),
     succeeded   INTEGER NOT NULL DEFAULT 0,
@@ -237,6 +245,8 @@ CREATE TABLE fires (
     stopped     INTEGER NOT NULL DEFAULT 0,
     -- When it was dealt with, which is later than its nominal time.
     dealt_at_ms INTEGER NOT NULL,
+    -- The same in steady time, if the clock has been set; NULL: the same.
+    since_ms    INTEGER,
     -- What its invocation's rate control comes to for it; NULL where it says nothing.
     priority        INTEGER NOT NULL DEFAULT 5 CHECK (priority BETWEEN 0 AND 9),
     concurrency_max INTEGER CHECK (concurrency_max > 0),
@@ -250,10 +260,13 @@ CREATE TABLE fires (
     start_by_ms     INTEGER,
     end_by_ms       INTEGER,
     CHECK ((opened IS NULL) = (open_until IS NULL)),
-    CHECK (wave_at_ms IS NULL OR opened IS NOT NULL)
+    CHECK (wave_at_ms IS NULL OR opened IS NOT NULL),
+    CHECK (due_until_ms IS NULL OR timer IS NOT NULL)
 ) STRICT;
 CREATE INDEX fires_by_invocation ON fires (invocation);
 CREATE UNIQUE INDEX fires_by_timer ON fires (timer, fire_at_ms) WHERE timer IS NOT NULL;
+-- What is to be withdrawn is found by the clock alone: records of times that it has not come to.
+CREATE INDEX fires_by_due_until ON fires (due_until_ms) WHERE due_until_ms IS NOT NULL;
 -- The queue, by priority: what is finished costs it nothing.
 CREATE INDEX fires_unfinished ON fires (priority, id) WHERE unfinished > 0;
 CREATE INDEX fires_unfinished_by_invocation ON fires (invocation) WHERE unfinished > 0;

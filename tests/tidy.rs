@@ -142,6 +142,7 @@ fn things_have_their_place() {
                 "engine/dispatcher/steps.rs",
                 "engine/deliverer.rs",
                 "engine/engine.rs",
+                "engine/scheduler/questions.rs",
             ],
             "every task has an owner",
         ),

@@ -9,7 +9,7 @@ use crate::panics::tell;
 use crate::store::claims::{self, Awaiting, Claim, Claimed};
 use crate::store::executions::{self, Aborted};
 use crate::store::fires::Terms;
-use crate::store::{self, Tx, fires, instances, invocations};
+use crate::store::{self, Tx, fires, instances, invocations, waits};
 
 use super::bounds::{Bounds, Within};
 use super::orders::{Berth, Orders};
@@ -61,6 +61,8 @@ struct Claiming<'a> {
     orders: &'a Arc<Orders>,
     bounds: &'a Arc<Bounds>,
     now_ms: i64,
+    /// The same by the clock that nobody sets: by which ages count.
+    steady_ms: i64,
     /// Where a careful plan puts its suspects. None for other plans.
     suspects: Option<&'a Suspects>,
     /// The level of the fires whose turn it is.
@@ -80,7 +82,8 @@ pub(super) fn claim(
     now_ms: i64,
 ) -> Result<ClaimedWork> {
     let (work, suspects) = (ClaimedWork::default(), plan.is_careful.then_some(suspects));
-    let mut claiming = Claiming { tx, orders, bounds, now_ms, suspects, top: 0, work };
+    let steady_ms = waits::now(now_ms);
+    let mut claiming = Claiming { tx, orders, bounds, now_ms, steady_ms, suspects, top: 0, work };
     let mut left = plan.room;
     let new = claiming.look(plan)?;
     // What came with a plan has been counted against its limits, what is new has not.
@@ -89,7 +92,7 @@ pub(super) fn claim(
     claiming.work.taken.unserved.extend(limited);
     let planned = plan.turn.iter().cloned();
     let turn: Vec<_> = planned.chain(new.into_iter().map(|one| (one, plan.room))).collect();
-    let levels: Vec<_> = turn.iter().map(|(waiting, _)| waiting.level(now_ms)).collect();
+    let levels: Vec<_> = turn.iter().map(|(waiting, _)| waiting.level(steady_ms)).collect();
     let top = levels.iter().copied().max().unwrap_or_default();
     claiming.top = top;
     for instance in freed {
@@ -121,6 +124,11 @@ pub(super) fn claim(
 }
 
 impl Claiming<'_> {
+    /// Steady time as a time of day.
+    fn time_of_day(&self, steady_ms: i64) -> i64 {
+        self.now_ms.saturating_sub(self.steady_ms.saturating_sub(steady_ms))
+    }
+
     /// Looks for new fires, those of the highest priority first.
     fn look(&mut self, plan: &Plan) -> Result<Vec<Waiting>> {
         let mut new = Vec::new();
@@ -275,11 +283,12 @@ impl Claiming<'_> {
         let count = found.claimed.len();
         if count > 0 {
             let executions = found.claimed.into_iter().zip(berths).collect();
-            let dealt_at_ms = waiting.terms.as_ref().map_or(self.now_ms, |terms| terms.dealt_at_ms);
+            let dealt_ms = waiting.terms.as_ref().map_or(self.steady_ms, |terms| terms.dealt_at_ms);
+            let dealt_at_ms = self.time_of_day(dealt_ms);
             let of = Arc::new(RunningFire { fire, job, limits, sole: None, dealt_at_ms });
             self.work.claimed.push(ClaimedFire { of, executions, within: None });
             // The fire has had a share, so its age begins anew.
-            waiting.standing.since_ms = self.now_ms;
+            waiting.standing.since_ms = self.steady_ms;
         }
         for (instance, error) in found.unreadable {
             self.give_up(fire, Some(instance), &error)?;
@@ -305,7 +314,7 @@ impl Claiming<'_> {
                 Err(ended) if ended => continue,
                 Err(_) => break,
             };
-            let is_due = next.standing.level(self.now_ms) >= self.top;
+            let is_due = next.standing.level(self.steady_ms) >= self.top;
             if claimed == max || unmarked == UNMARKED_MAX || !is_due {
                 self.work.taken.unserved.push(Waiting::opening(instance, next.standing));
                 break;
@@ -365,6 +374,7 @@ impl Claiming<'_> {
         }
         claims::claim_awaiting(self.tx, next, self.now_ms)?;
         let Terms { limits, dealt_at_ms, .. } = terms;
+        let dealt_at_ms = self.time_of_day(dealt_at_ms);
         let target = instances::of_row(self.tx, instance)?;
         let claimed = Claimed { id: next.id, attempt: next.attempt, target };
         let of = RunningFire { fire: next.fire, job, limits, sole: None, dealt_at_ms };

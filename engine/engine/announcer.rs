@@ -71,7 +71,16 @@ impl Announcer {
     pub(super) fn step(&self, step: &Step) {
         if !step.fires.is_empty() {
             self.new_work();
+        }
+        if !step.fires.is_empty() || step.taken_back > 0 {
             self.wake_scheduler();
+        }
+        if step.taken_back > 0 {
+            let records = step.taken_back;
+            tracing::warn!(
+                records,
+                "the clock was ahead: what it had written off is to come again"
+            );
         }
         if let Some(dispatcher) = self.dispatcher.as_ref().filter(|_| !step.released.is_empty()) {
             dispatcher.release(step.released.iter().copied());

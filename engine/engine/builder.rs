@@ -292,6 +292,7 @@ impl EngineBuilder {
         let wake_scheduler = Arc::new(Notify::new());
         let mut dispatcher = None;
         if let Some(scratch) = scratch {
+            store.follow(&clock).await?;
             let now_ms = now_ms(&*clock);
             let left = recovery::look_after(&store, &scratch).await?;
             let (mut interrupted, booted) =

@@ -94,8 +94,8 @@ impl Question<'_> {
         Ok(ExplanationEntry {
             zone: self.timer.zone.to_string(),
             text: match &fire {
-                Some(fire) => of_record(fire, &executions),
-                None => self.without_record(),
+                Some(fire) => of_record(fire, &executions, self.now),
+                None => format!("{}{}", self.without_record(), self.told_of_clock()?),
             },
             executions,
             fire,
@@ -126,6 +126,33 @@ impl Question<'_> {
         let timetable = self.timer.schedule.bind(self.timer.created, self.timer.zone);
         let before = self.instant.checked_sub_signed(chrono::TimeDelta::milliseconds(1))?;
         timetable.next_after(before).filter(|nominal| *nominal <= self.last_instant())
+    }
+
+    /// What a clock that was ahead has to do with a nominal time that is still to come.
+    fn told_of_clock(&self) -> Result<String> {
+        let Self { tx, timer, now, .. } = self;
+        let nominal = self.nominal().filter(|nominal| nominal > now);
+        let (Some(nominal), Some(next_ms)) = (nominal, timer.next_fire_at_ms) else {
+            return Ok(String::new());
+        };
+        let mut told = String::new();
+        let nominal_ms = nominal.timestamp_millis();
+        if let Some(at) = fires::withdrawn(tx, timer.invocation, nominal_ms)? {
+            told = format!(
+                " A clock that was ahead had written it off; that was taken back at {}.",
+                text(at)
+            );
+        }
+        if let Some((_, last)) = fires::last_before(tx, timer.id, next_ms)? {
+            let until = last.until.unwrap_or(last.time);
+            if until > *now {
+                told.push_str(&format!(
+                    " The clock was ahead before: the times up to {} have been dealt with.",
+                    text(until)
+                ));
+            }
+        }
+        Ok(told)
     }
 
     fn without_record(&self) -> String {
@@ -178,7 +205,7 @@ impl Question<'_> {
     }
 }
 
-fn of_record(fire: &Fire, executions: &[FiredOn]) -> String {
+fn of_record(fire: &Fire, executions: &[FiredOn], now: DateTime<Utc>) -> String {
     let stretch = fire.until.filter(|_| fire.count > 1).map_or_else(String::new, |until| {
         format!(", with all {} from {} to {}", fire.count, text(fire.time), text(until))
     });
@@ -189,7 +216,8 @@ fn of_record(fire: &Fire, executions: &[FiredOn]) -> String {
         }
         FireDisposition::Skipped | FireDisposition::Missed => format!(": {}", fire.reason),
     };
-    format!("It {}{stretch}{why}.{}", verb(fire.disposition), told(executions))
+    let ahead = if fire.time > now { ", by a clock that was ahead" } else { "" };
+    format!("It {}{stretch}{why}{ahead}.{}", verb(fire.disposition), told(executions))
 }
 
 fn verb(disposition: FireDisposition) -> &'static str {

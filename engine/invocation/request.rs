@@ -113,7 +113,7 @@ macro_rules! invocation_request {
             #[serde(skip_serializing_if = "Vec::is_empty")]
             pub waves: Vec<Given<Share>>,
             /// Seconds from the end of a wave to the next one, at most 604,800, which are 7 days; 0 if not
-            /// given.
+            /// given. They are as long if the clock is set meanwhile.
             #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
             pub wave_soak: Option<u64>,
             /// Which executions come first where not all can run, 0 to 9: those that have more of it.
@@ -125,11 +125,12 @@ macro_rules! invocation_request {
             #[serde(skip_serializing_if = "Option::is_none")]
             pub concurrency_key: Option<String>,
             /// Seconds from when an execution is due, 1 to 2,592,000, which are 30 days, and no more than
-            /// the `Deadline`: later it is not started.
+            /// the `Deadline`: later it is not started. A deadline is an instant, so it follows the clock if
+            /// that is set.
             #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
             pub start_deadline: Option<u64>,
             /// Seconds from when a fire is due, 1 to 2,592,000, which are 30 days: then what of it has
-            /// not ended is ended.
+            /// not ended is ended. A deadline is an instant, so it follows the clock if that is set.
             #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
             pub deadline: Option<u64>,
             /// What a timeout or a stop ends.

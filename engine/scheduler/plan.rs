@@ -2,11 +2,9 @@
 
 use std::collections::VecDeque;
 
-use chrono::{DateTime, Utc};
-
 use crate::schedule::Timetable;
 use crate::store::fires::Stretch;
-use crate::store::timers::Timer;
+use crate::store::timers::{self, Timer};
 
 /// How late a nominal time may be noticed and still count as met: twice the scheduler's longest sleep.
 pub(super) const LATE_MS_MAX: i64 = 60_000;
@@ -37,8 +35,9 @@ impl Budget {
 /// What to do about a timer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// Times that passed and are not run, before those that are.
-    pub passed: Option<Stretch>,
+    /// Times that passed and are not run, before those that are: a stretch each between two that have
+    /// been dealt with already.
+    pub passed: Vec<Stretch>,
     pub runs: Vec<i64>,
     /// The first time that is not dealt with by this; none if the schedule has finished.
     pub next_ms: Option<i64>,
@@ -46,9 +45,16 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Of the times that have passed, the last is met if it is not too late for that; of the others,
-    /// as many run as the policy says, each on so many targets. Oldest first, as far as the budget goes.
-    pub(super) fn for_due(timer: &Timer, targets: usize, now_ms: i64, budget: &mut Budget) -> Self {
-        let Some(times) = Times::of(timer) else { return Self::NOTHING };
+    /// as many run as the policy says, each on so many targets. Oldest first, as far as the budget goes. Those
+    /// `dealt` with already, in order, are none of them.
+    pub(super) fn for_due(
+        timer: &Timer,
+        dealt: &[i64],
+        targets: usize,
+        now_ms: i64,
+        budget: &mut Budget,
+    ) -> Self {
+        let Some(times) = Times::of(timer, dealt) else { return Self::NOTHING };
         let until_ms = now_ms.saturating_sub(timer.delay_ms);
         let runs_max = timer.missed.runs_max();
         let mut runs = times.last_until(until_ms, runs_max.max(1));
@@ -72,26 +78,61 @@ impl Plan {
     }
 
     /// None of the times until then runs.
-    pub(super) fn passing_over(timer: &Timer, until_ms: i64, budget: &mut Budget) -> Self {
-        let Some(times) = Times::of(timer) else { return Self::NOTHING };
+    pub(super) fn passing_over(
+        timer: &Timer,
+        dealt: &[i64],
+        until_ms: i64,
+        budget: &mut Budget,
+    ) -> Self {
+        let Some(times) = Times::of(timer, dealt) else { return Self::NOTHING };
         let (passed, next_ms) = times.count(until_ms, budget);
         Self { passed, runs: Vec::new(), next_ms }
     }
 
-    const NOTHING: Self = Self { passed: None, runs: Vec::new(), next_ms: None };
+    const NOTHING: Self = Self { passed: Vec::new(), runs: Vec::new(), next_ms: None };
 }
 
-/// The nominal times of a timer from its next on.
+/// Parts a stretch of times into those that are not after `until_ms`, as far as `times_max` of them, and
+/// the others. The first is not after it, the last is.
+pub(super) fn part(
+    timer: &Timer,
+    stretch: Stretch,
+    until_ms: i64,
+    times_max: u64,
+) -> (Stretch, Stretch) {
+    let after = |at_ms| {
+        // By the zone data of today, which may know other times than were counted.
+        let next_ms = timer.first_after(at_ms, &[]).unwrap_or(stretch.until_ms);
+        next_ms.min(stretch.until_ms)
+    };
+    let mut first = Stretch { until_ms: stretch.from_ms, count: 1, ..stretch };
+    let mut next_ms = after(first.until_ms);
+    while next_ms <= until_ms && first.count + 1 < stretch.count && first.count < times_max {
+        first.until_ms = next_ms;
+        first.count += 1;
+        next_ms = after(next_ms);
+    }
+    if next_ms <= until_ms && first.count < times_max {
+        // Only the last is left, which is after it.
+        next_ms = stretch.until_ms;
+    }
+    let count = stretch.count.saturating_sub(first.count).max(1);
+    (first, Stretch { from_ms: next_ms, until_ms: stretch.until_ms, count })
+}
+
+/// The nominal times of a timer from its next on that have not been dealt with.
 struct Times<'a> {
     timetable: Timetable<'a>,
+    dealt: &'a [i64],
     first_ms: i64,
     end_ms: i64,
 }
 
 impl<'a> Times<'a> {
-    fn of(timer: &'a Timer) -> Option<Self> {
+    fn of(timer: &'a Timer, dealt: &'a [i64]) -> Option<Self> {
         Some(Self {
             timetable: timer.schedule.bind(timer.created, timer.zone),
+            dealt,
             first_ms: timer.next_fire_at_ms?,
             end_ms: timer.end_at_ms.unwrap_or(i64::MAX),
         })
@@ -99,9 +140,13 @@ impl<'a> Times<'a> {
 
     /// The first time after `after_ms`.
     fn after(&self, after_ms: i64) -> Option<i64> {
-        let after: DateTime<Utc> = DateTime::from_timestamp_millis(after_ms)?;
-        let next_ms = self.timetable.next_after(after)?.timestamp_millis();
-        Some(next_ms).filter(|next_ms| *next_ms <= self.end_ms)
+        timers::first_after(&self.timetable, self.end_ms, after_ms, self.dealt)
+    }
+
+    /// Whether a time between two has been dealt with.
+    fn any_dealt_between(&self, from_ms: i64, until_ms: i64) -> bool {
+        let later = self.dealt.partition_point(|at_ms| *at_ms <= from_ms);
+        self.dealt.get(later).is_some_and(|at_ms| *at_ms < until_ms)
     }
 
     /// The last `max` times that are not after `until_ms`. Looks back from there, further and
@@ -131,25 +176,30 @@ impl<'a> Times<'a> {
     }
 
     /// Counts the times that are not after `until_ms`, as far as the budget goes; and the one after them.
-    fn count(&self, until_ms: i64, budget: &mut Budget) -> (Option<Stretch>, Option<i64>) {
-        let mut stretch: Option<Stretch> = None;
+    fn count(&self, until_ms: i64, budget: &mut Budget) -> (Vec<Stretch>, Option<i64>) {
+        let mut stretches: Vec<Stretch> = Vec::new();
         let mut next_ms = Some(self.first_ms).filter(|first_ms| *first_ms <= self.end_ms);
         while let Some(at_ms) = next_ms.filter(|at_ms| *at_ms <= until_ms)
             && budget.times > 0
         {
             budget.times -= 1;
-            let so_far =
-                stretch.get_or_insert(Stretch { from_ms: at_ms, until_ms: at_ms, count: 0 });
-            so_far.until_ms = at_ms;
-            so_far.count += 1;
+            match stretches.last_mut() {
+                Some(last) if !self.any_dealt_between(last.until_ms, at_ms) => {
+                    last.until_ms = at_ms;
+                    last.count += 1;
+                }
+                _ => stretches.push(Stretch { from_ms: at_ms, until_ms: at_ms, count: 1 }),
+            }
             next_ms = self.after(at_ms);
         }
-        (stretch, next_ms)
+        (stretches, next_ms)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use chrono::DateTime;
+
     use super::*;
     use crate::id::InvokeId;
     use crate::invocation::recurrence::{MissedPolicy, OverlapPolicy};
@@ -173,12 +223,17 @@ mod tests {
             missed,
             end_at_ms: None,
             catching_up: false,
+            fired_until_ms: None,
         }
+    }
+
+    fn count(plan: &Plan) -> u64 {
+        plan.passed.iter().map(|stretch| stretch.count).sum()
     }
 
     fn whole(timer: &Timer, now_ms: i64) -> Plan {
         let (fires, executions) = (usize::MAX, usize::MAX);
-        Plan::for_due(timer, 1, now_ms, &mut Budget { times: u64::MAX, fires, executions })
+        Plan::for_due(timer, &[], 1, now_ms, &mut Budget { times: u64::MAX, fires, executions })
     }
 
     #[test]
@@ -186,8 +241,7 @@ mod tests {
         let check = |missed, now_ms, passed: u64, runs: &[i64], next_ms| {
             let plan = whole(&timer("rate(60s)", MINUTE, missed), now_ms);
             let minutes: Vec<_> = plan.runs.iter().map(|at_ms| at_ms / MINUTE).collect();
-            let count = plan.passed.map_or(0, |stretch| stretch.count);
-            let told = (count, minutes.as_slice(), plan.next_ms);
+            let told = (count(&plan), minutes.as_slice(), plan.next_ms);
             assert_eq!(told, (passed, runs, Some(next_ms * MINUTE)), "{missed:?} {now_ms}");
         };
         use MissedPolicy::{All, Latest, Skip};
@@ -215,18 +269,18 @@ mod tests {
         let check = |schedule, missed, now_ms, (times, fires, executions)| {
             let whole = whole(&timer(schedule, 10 * MINUTE, missed), now_ms);
             let mut left = timer(schedule, 10 * MINUTE, missed);
-            let (mut count, mut runs, mut steps) = (0, Vec::new(), 0);
+            let (mut passed, mut runs, mut steps) = (0, Vec::new(), 0);
             while left.is_due(now_ms) {
                 let mut budget = Budget { times, fires, executions };
-                let plan = Plan::for_due(&left, 10, now_ms, &mut budget);
+                let plan = Plan::for_due(&left, &[], 10, now_ms, &mut budget);
                 assert!(plan.runs.len() * 10 < executions + 10, "{} fires", plan.runs.len());
-                count += plan.passed.map_or(0, |stretch| stretch.count);
+                passed += count(&plan);
                 runs.extend(plan.runs);
                 left.next_fire_at_ms = plan.next_ms;
                 steps += 1;
                 assert!(steps < 10_000, "it goes on");
             }
-            assert_eq!(count, whole.passed.map_or(0, |stretch| stretch.count), "{missed:?}");
+            assert_eq!(passed, count(&whole), "{missed:?}");
             assert_eq!((runs, left.next_fire_at_ms), (whole.runs, whole.next_ms), "{missed:?}");
         };
         let week = 7 * 24 * 60 * MINUTE;
@@ -237,6 +291,52 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_has_fired_already_is_neither_run_nor_missed_again() {
+        let check = |missed, dealt: &[i64], passed: &[(i64, i64, u64)], runs: &[i64], next: i64| {
+            let timer = timer("rate(60s)", MINUTE, missed);
+            let dealt: Vec<_> = dealt.iter().map(|minute| minute * MINUTE).collect();
+            let (fires, executions) = (usize::MAX, usize::MAX);
+            let mut budget = Budget { times: u64::MAX, fires, executions };
+            let plan = Plan::for_due(&timer, &dealt, 1, 10 * MINUTE, &mut budget);
+            let stretches = passed.iter().map(|&(from, until, count)| Stretch {
+                from_ms: from * MINUTE,
+                until_ms: until * MINUTE,
+                count,
+            });
+            assert_eq!(plan.passed, stretches.collect::<Vec<_>>(), "{missed:?} {dealt:?}");
+            let minutes: Vec<_> = plan.runs.iter().map(|at_ms| at_ms / MINUTE).collect();
+            assert_eq!((minutes.as_slice(), plan.next_ms), (runs, Some(next * MINUTE)));
+        };
+        use MissedPolicy::{All, Latest, Skip};
+        check(Skip, &[3, 4, 9, 10], &[(1, 2, 2), (5, 8, 4)], &[], 11);
+        check(Skip, &[3, 9, 11, 12, 14], &[(1, 2, 2), (4, 8, 5)], &[10], 13);
+        check(Latest, &[9, 10, 11], &[(1, 7, 7)], &[8], 12);
+        check(All(3), &[5, 9, 10], &[(1, 4, 4)], &[6, 7, 8], 11);
+        check(All(2), &[2, 3, 4, 5, 6, 7, 8, 9, 10], &[], &[1], 11);
+    }
+
+    #[test]
+    fn a_stretch_is_parted_where_the_clock_stands() {
+        let check = |schedule, count, until_ms, times_max, first: (i64, u64), second: i64| {
+            let timer = timer(schedule, MINUTE, MissedPolicy::Skip);
+            let whole = Stretch { from_ms: MINUTE, until_ms: count as i64 * MINUTE, count };
+            let (one, other) = part(&timer, whole, until_ms, times_max);
+            assert_eq!((one.from_ms, one.until_ms / MINUTE, one.count), (MINUTE, first.0, first.1));
+            assert_eq!((other.from_ms / MINUTE, other.until_ms), (second, whole.until_ms));
+            assert_eq!(one.count + other.count, count);
+        };
+        for schedule in ["rate(60s)", "0 * * * * ?"] {
+            check(schedule, 100, MINUTE, u64::MAX, (1, 1), 2);
+            check(schedule, 100, 42 * MINUTE + 5, u64::MAX, (42, 42), 43);
+            check(schedule, 100, 99 * MINUTE, u64::MAX, (99, 99), 100);
+            check(schedule, 100, 99 * MINUTE, 10, (10, 10), 11);
+            check(schedule, 2, MINUTE, u64::MAX, (1, 1), 2);
+        }
+        // Other zone data knows fewer times than were counted.
+        check("rate(25m)", 100, 80 * MINUTE, u64::MAX, (75, 4), 100);
     }
 
     #[test]

@@ -9,12 +9,12 @@ use crate::invocation::fire::{Fire, FireDisposition, PAUSED};
 use crate::panics::tell;
 use crate::store::claims::{self, Released};
 use crate::store::executions::FinishedInvocations;
-use crate::store::fires;
+use crate::store::fires::{self, PassedOver};
 use crate::store::firing::{self, Booting, Fired};
 use crate::store::stop::{self, CarriedOn, Stopped};
 use crate::store::timers::{self, Found, Timer};
 use crate::store::waves::{self, DueWave};
-use crate::store::{self, Tx, deadlines, instances, invocations, targets};
+use crate::store::{self, Tx, deadlines, instances, invocations, targets, waits};
 
 use super::plan::{Budget, LATE_MS_MAX, Plan};
 use super::vigil::Watchful;
@@ -22,7 +22,7 @@ use super::vigil::Watchful;
 /// Timers, fires and nominal times in one commit. A herd takes several, and lets others write between them.
 const TIMERS_MAX: usize = 512;
 const FIRES_MAX: usize = 1_024;
-const TIMES_MAX: u64 = 50_000;
+pub(super) const TIMES_MAX: u64 = 50_000;
 /// Executions in one commit that timers lead to, beside those of the last fire.
 const EXECUTIONS_MAX: usize = 2_048;
 /// Invocations in one commit that are told of a boot.
@@ -48,18 +48,24 @@ pub(crate) struct Step {
     pub finished: FinishedInvocations,
     /// What may be claimed now: it is tried again, or has been let loose.
     pub released: Vec<Released>,
-    /// A wave that somebody has to decide about.
-    pub wave: Option<DueWave>,
+    /// Waves that the gate has to decide about.
+    pub waves: Vec<DueWave>,
+    /// Fires whose waves the gate is asked about to no end.
+    pub withdrawn: Vec<i64>,
     /// How late the timers were that fired.
     pub late_ms: Vec<i64>,
     /// What is on record, and goes on in later commits.
     pub begun: Vec<Work>,
     /// What of that has come to its end.
     pub done: Vec<Work>,
+    /// Records that were taken back: their times are to come.
+    pub taken_back: usize,
     /// Whether there is more to do at once.
     pub more: bool,
-    /// When the next timer is due, or the next attempt of an execution.
+    /// When the next timer is due, or a deadline is over.
     pub next_due_ms: Option<i64>,
+    /// When the next attempt or the next wave is due, in steady time.
+    pub next_wait_ms: Option<i64>,
 }
 
 /// Something that takes several commits.
@@ -72,13 +78,12 @@ pub(crate) enum Work {
 }
 
 /// Who decides about waves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Gate {
     /// Nobody: they start when they are due.
     None,
-    Free,
-    /// It is being asked.
-    Busy,
+    /// The host: about these now, and about so many more.
+    Asked { about: Vec<DueWave>, more: usize },
 }
 
 /// What is to become of nominal times before something is done to their invocation.
@@ -90,11 +95,10 @@ pub(crate) struct Settling {
     pub ends: bool,
 }
 
-/// What is said of nominal times that do not fire.
+/// Nominal times that do not fire, and what is said of them.
 struct Passing<'a> {
     until_ms: i64,
-    as_what: FireDisposition,
-    why: &'a str,
+    what: PassedOver<'a>,
 }
 
 impl Step {
@@ -103,26 +107,27 @@ impl Step {
     }
 
     /// Fires what is due and tries again what is, those first that have waited longest.
-    pub(super) fn fire_due(tx: Tx<'_>, watchful: Watchful, gate: Gate) -> Result<Self> {
+    pub(super) fn fire_due(tx: Tx<'_>, watchful: Watchful, gate: &Gate) -> Result<Self> {
         let now_ms = watchful.now.timestamp_millis();
+        let mut step = Self::at(now_ms);
+        step.take_back(tx, now_ms)?;
         let due = timers::due(tx, now_ms, TIMERS_MAX)?;
-        let mut step = Self { more: due.len() == TIMERS_MAX, ..Self::at(now_ms) };
+        step.more |= due.len() == TIMERS_MAX;
         step.deal_with(tx, due, now_ms, |step, timer, budget| {
             step.fire(tx, timer, watchful, budget)
         })?;
-        let retried = claims::release_due(tx, now_ms, RETRIES_MAX)?;
+        let steady_ms = waits::now(now_ms);
+        let retried = claims::release_due(tx, steady_ms, RETRIES_MAX)?;
         step.more |= retried.len() == RETRIES_MAX;
         step.released.extend(retried);
         step.keep_deadlines(tx, now_ms)?;
         step.carry_on(tx, now_ms)?;
-        let next_wave_ms = step.let_waves_loose(tx, gate, now_ms)?;
-        let next_due = [
-            timers::next_due_ms(tx)?,
-            claims::next_retry_ms(tx)?,
-            deadlines::next_ms(tx)?,
-            next_wave_ms,
-        ];
+        let next_wave_ms = step.let_waves_loose(tx, gate, steady_ms)?;
+        let next_due = [timers::next_due_ms(tx)?, deadlines::next_ms(tx)?];
         step.next_due_ms = next_due.into_iter().flatten().min();
+        let next_wait = [claims::next_retry_ms(tx)?, next_wave_ms];
+        step.next_wait_ms = next_wait.into_iter().flatten().min();
+        waits::look(tx, step.next_wait_ms.is_some())?;
         Ok(step)
     }
 
@@ -197,26 +202,35 @@ impl Step {
         self.begun.extend(booting.has_more.then_some(Work::Boot(booting.instance)));
     }
 
-    /// Lets waves loose that are due, or finds one to be decided about; when the next is due.
-    fn let_waves_loose(&mut self, tx: Tx<'_>, gate: Gate, now_ms: i64) -> Result<Option<i64>> {
+    /// Lets waves loose that are due, or finds those to be decided about; when the next is due.
+    fn let_waves_loose(&mut self, tx: Tx<'_>, gate: &Gate, steady_ms: i64) -> Result<Option<i64>> {
         match gate {
-            Gate::Busy => return Ok(None),
-            Gate::Free => self.wave = waves::due(tx, now_ms, 1)?.pop(),
+            Gate::Asked { about, more } => {
+                for due in about {
+                    if !waves::waits(tx, due)? {
+                        self.withdrawn.push(due.fire);
+                    }
+                }
+                let mut due = waves::due(tx, steady_ms, about.len() + more)?;
+                due.retain(|due| about.iter().all(|other| other.fire != due.fire));
+                due.truncate(*more);
+                self.waves = due;
+            }
             Gate::None => {
-                let due = waves::due(tx, now_ms, LATE_MAX)?;
+                let due = waves::due(tx, steady_ms, LATE_MAX)?;
                 self.more |= due.len() == LATE_MAX;
                 for due in due {
-                    self.open(tx, &due, now_ms)?;
+                    self.open(tx, &due, steady_ms)?;
                 }
             }
         }
-        // One to be decided about is not waited for.
-        if self.wave.is_some() { Ok(None) } else { waves::next_ms(tx) }
+        // The others wait for an answer, not for a time.
+        waves::next_ms(tx, steady_ms)
     }
 
-    fn open(&mut self, tx: Tx<'_>, due: &DueWave, now_ms: i64) -> Result<()> {
+    fn open(&mut self, tx: Tx<'_>, due: &DueWave, steady_ms: i64) -> Result<()> {
         if deal_apart(tx, due.fire, || waves::open(tx, due))?.unwrap_or_default() {
-            self.released.push(Released::all_of(tx, due.fire, now_ms)?);
+            self.released.push(Released::all_of(tx, due.fire, steady_ms)?);
         }
         Ok(())
     }
@@ -230,10 +244,10 @@ impl Step {
     ) -> Result<Self> {
         let mut step = Self::at(now_ms);
         match decision {
-            WaveDecision::Proceed => step.open(tx, due, now_ms)?,
+            WaveDecision::Proceed => step.open(tx, due, waits::now(now_ms))?,
             WaveDecision::Wait(time) => {
                 let time_ms = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-                waves::put_off(tx, due, now_ms.saturating_add(time_ms.max(WAIT_MS_MIN)))?;
+                waves::put_off(tx, due, time_ms.max(WAIT_MS_MIN), now_ms)?;
             }
             WaveDecision::Halt(why) => {
                 let halted = waves::halt(tx, due, why, now_ms)?;
@@ -253,6 +267,7 @@ impl Step {
     ) -> Result<Self> {
         let now_ms = watchful.now.timestamp_millis();
         let mut step = Self::at(now_ms);
+        step.take_back(tx, now_ms)?;
         let mut found = timers::of_invocation(tx, invocation)?;
         found.retain(|found| found.timer.as_ref().map_or(true, |timer| timer.is_nominal(now_ms)));
         let paused = invocations::standing_of(tx, invocation)?.paused.is_some();
@@ -261,21 +276,23 @@ impl Step {
             if timer.is_due(now_ms) {
                 let until_ms = now_ms.saturating_sub(timer.delay_ms);
                 if paused {
-                    let skipped =
-                        Passing { until_ms, as_what: FireDisposition::Skipped, why: PAUSED };
-                    step.pass_over(tx, &mut timer, skipped, now_ms, budget)?;
+                    let (disposition, reason) = (FireDisposition::Skipped, PAUSED);
+                    let what = PassedOver { disposition, reason, is_final: false };
+                    step.pass_over(tx, &mut timer, Passing { until_ms, what }, now_ms, budget)?;
                 } else if settling.fires {
                     step.fire(tx, &timer, watchful, budget)?;
                     timer = timers::get(tx, timer.id)?;
                 } else {
-                    let why = &watchful.absence(timer.due_ms()).to_string();
-                    let missed = Passing { until_ms, as_what: FireDisposition::Missed, why };
-                    step.pass_over(tx, &mut timer, missed, now_ms, budget)?;
+                    let reason = &watchful.absence(timer.due_ms()).to_string();
+                    let disposition = FireDisposition::Missed;
+                    let what = PassedOver { disposition, reason, is_final: false };
+                    step.pass_over(tx, &mut timer, Passing { until_ms, what }, now_ms, budget)?;
                 }
             }
             if settling.ends && !budget.is_spent() && timer.is_nominal(now_ms) {
-                let as_what = FireDisposition::Skipped;
-                let skipped = Passing { until_ms: now_ms, as_what, why: STOPPED };
+                let (disposition, reason) = (FireDisposition::Skipped, STOPPED);
+                let what = PassedOver { disposition, reason, is_final: true };
+                let skipped = Passing { until_ms: now_ms, what };
                 step.pass_over(tx, &mut timer, skipped, now_ms, budget)?;
             }
             Ok(())
@@ -346,13 +363,15 @@ impl Step {
         budget: &mut Budget,
     ) -> Result<()> {
         let now_ms = watchful.now.timestamp_millis();
+        let dealt = fires::dealt_ahead(tx, timer)?;
         let targets = targets::of_timer(tx, timer.invocation, timer.id)?;
         let Plan { passed, runs, mut next_ms } =
-            Plan::for_due(timer, targets.len(), now_ms, budget);
-        if let Some(stretch) = passed {
-            let reason = watchful.absence(stretch.from_ms + timer.delay_ms).to_string();
-            let missed = FireDisposition::Missed;
-            let fire = fires::pass_over(tx, timer, stretch, missed, &reason, now_ms)?;
+            Plan::for_due(timer, &dealt, targets.len(), now_ms, budget);
+        for stretch in passed {
+            let reason = &watchful.absence(stretch.from_ms + timer.delay_ms).to_string();
+            let disposition = FireDisposition::Missed;
+            let missed = PassedOver { disposition, reason, is_final: false };
+            let fire = fires::pass_over(tx, timer, stretch, missed, now_ms)?;
             self.fires.push((timer.invoke_id, fire));
         }
         let until_ms = now_ms.saturating_sub(timer.delay_ms);
@@ -389,11 +408,15 @@ impl Step {
         now_ms: i64,
         budget: &mut Budget,
     ) -> Result<()> {
-        let Passing { until_ms, as_what, why } = passing;
-        let plan = Plan::passing_over(timer, until_ms, budget);
-        if let Some(stretch) = plan.passed {
-            let fire = fires::pass_over(tx, timer, stretch, as_what, why, now_ms)?;
+        let Passing { until_ms, what } = passing;
+        let dealt = fires::dealt_ahead(tx, timer)?;
+        let plan = Plan::passing_over(timer, &dealt, until_ms, budget);
+        let any = !plan.passed.is_empty();
+        for stretch in plan.passed {
+            let fire = fires::pass_over(tx, timer, stretch, what, now_ms)?;
             self.fires.push((timer.invoke_id, fire));
+        }
+        if any {
             timers::advance(tx, timer, plan.next_ms, timer.fires_left, false)?;
             timer.next_fire_at_ms = plan.next_ms;
         }

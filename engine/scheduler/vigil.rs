@@ -56,6 +56,8 @@ impl Vigil {
             let seconds = -step.num_seconds();
             tell(|| tracing::warn!(seconds, "the clock was set back; no nominal time fires twice"));
             state.began = state.began.min(now);
+            // A leap past now has been undone, at least in part.
+            state.leap = state.leap.filter(|(_, until)| *until <= now);
         }
         state.seen = now;
         Watchful { now, began: state.began, leap: state.leap }

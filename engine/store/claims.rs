@@ -246,9 +246,9 @@ pub(crate) enum Released {
 }
 
 impl Released {
-    /// Returns all executions of a fire, which begin to wait now.
-    pub(crate) fn all_of(tx: Tx<'_>, fire: i64, now_ms: i64) -> Result<Self> {
-        let standing = Standing { priority: fires::priority(tx, fire)?, since_ms: now_ms };
+    /// Returns all executions of a fire, which wait from now on, in steady time.
+    pub(crate) fn all_of(tx: Tx<'_>, fire: i64, since_ms: i64) -> Result<Self> {
+        let standing = Standing { priority: fires::priority(tx, fire)?, since_ms };
         Ok(Self::Fire { fire, instance: None, standing })
     }
 }
@@ -327,7 +327,7 @@ pub(super) fn release(tx: Tx<'_>, ended: ExecutionId) -> Result<Option<Released>
                      AND e.retry_at_ms IS NULL AND {NOT_STOPPED}
                  ORDER BY wf.id LIMIT 1)
              RETURNING fire, instance, (SELECT f.priority FROM fires f WHERE f.id = fire),
-                 (SELECT f.dealt_at_ms FROM fires f WHERE f.id = fire)"
+                 (SELECT coalesce(f.since_ms, f.dealt_at_ms) FROM fires f WHERE f.id = fire)"
         ))?
         .query_row((ended.0, Cause::Released.target().as_str()), read_released)
         .optional()?;

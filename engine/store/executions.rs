@@ -21,7 +21,9 @@ use super::claims::{self, Claimed, EndedEarly, Released};
 use super::commands::read_json;
 use super::fires::FireLimits;
 use super::stop::{Ending, NOT_STOPPED, Scope};
-use super::{Tx, deliveries, fires, instances, invocations, outputs, parse, results, stop, waves};
+use super::{
+    Tx, deliveries, fires, instances, invocations, outputs, parse, results, stop, waits, waves,
+};
 use crate::store;
 
 /// An execution that is about to be stored.
@@ -144,14 +146,15 @@ pub(crate) struct Ended {
     /// What becomes of the whole output, if it was to go anywhere and something may have been printed.
     pub delivery: Option<Delivery>,
     pub finished_at_ms: i64,
-    /// When it is tried again, unless somebody has asked to stop it.
-    pub retry_at_ms: Option<i64>,
+    /// After what time it is tried again, unless somebody has asked to stop it.
+    pub retry_after_ms: Option<i64>,
 }
 
 /// The attempt that follows one that has ended.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NextAttempt {
     pub id: ExecutionId,
+    /// When it is due, as a time of day.
     pub retry_at_ms: i64,
 }
 
@@ -314,7 +317,8 @@ impl EndedOfFire {
 /// Stores the attempt after one that has ended, if it is tried again: never after a stop, which may
 /// have come too late to change how it ended, and never of a fire that has been called off.
 fn insert_next_attempt(tx: Tx<'_>, ended: &Ended) -> Result<Option<NextAttempt>> {
-    let Some(retry_at_ms) = ended.retry_at_ms else { return Ok(None) };
+    let Some(wait_ms) = ended.retry_after_ms else { return Ok(None) };
+    let over = waits::begin(tx, ended.finished_at_ms, wait_ms)?;
     let inserted = tx
         .prepare_cached(&format!(
             "INSERT INTO executions (fire, instance, attempt, status, retry_at_ms)
@@ -324,10 +328,12 @@ fn insert_next_attempt(tx: Tx<'_>, ended: &Ended) -> Result<Option<NextAttempt>>
                  AND (f.errors_max IS NULL OR f.failed <= f.errors_max)
                  AND {NOT_STOPPED}"
         ))?
-        .execute((ended.id.0, retry_at_ms))?;
+        .execute((ended.id.0, over.at_ms))?;
     tally::count(Counted::Execution, inserted);
-    Ok((inserted == 1)
-        .then(|| NextAttempt { id: ExecutionId(tx.last_insert_rowid()), retry_at_ms }))
+    Ok((inserted == 1).then(|| NextAttempt {
+        id: ExecutionId(tx.last_insert_rowid()),
+        retry_at_ms: over.told_ms,
+    }))
 }
 
 impl Ended {
@@ -658,7 +664,7 @@ pub(crate) fn interrupt(
             // What it printed until then may still be there.
             delivery: row.get::<_, bool>(6)?.then(|| Delivery::in_progress(None)),
             finished_at_ms: now_ms,
-            retry_at_ms: delay_ms.map(|delay_ms| now_ms.saturating_add(delay_ms)),
+            retry_after_ms: delay_ms,
         });
         let instance_id = InstanceId::from(row.get::<_, String>(4)?);
         interrupted.executions.push((InvokeId::from_bytes(row.get(3)?), id, instance_id));

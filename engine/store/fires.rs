@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use rusqlite::{OptionalExtension, Row};
 
 use crate::error::{Error, Result};
@@ -14,7 +15,7 @@ use crate::status::Ends;
 
 use super::commands::read_time;
 use super::timers::Timer;
-use super::{Listing, Query, Slice, Tx, expect_all, parse, unreadable};
+use super::{Listing, Query, Slice, Tx, expect_all, parse, unreadable, waits};
 
 /// A fire that is about to be stored.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(super) struct NewFire<'a> {
     pub fire_at_ms: i64,
     pub disposition: FireDisposition,
     pub reason: &'a str,
+    /// If it can be withdrawn: when it was due.
+    pub due_until_ms: Option<i64>,
     /// Executions to come.
     pub unfinished: usize,
     pub dealt_at_ms: i64,
@@ -35,8 +38,9 @@ pub(super) struct NewFire<'a> {
 pub(super) fn insert(tx: Tx<'_>, new: &NewFire<'_>) -> Result<i64> {
     tx.prepare_cached(
         "INSERT INTO fires (invocation, timer, fire_at_ms, disposition, reason, unfinished, dealt_at_ms,
-             priority, concurrency_max, concurrency_key, errors_max, start_by_ms, end_by_ms)
-         VALUES (?1, ?2, ?3, ?4, nullif(?5, ''), ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+             priority, concurrency_max, concurrency_key, errors_max, start_by_ms, end_by_ms, due_until_ms,
+             since_ms)
+         VALUES (?1, ?2, ?3, ?4, nullif(?5, ''), ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
     )?
     .execute((
         new.invocation,
@@ -52,6 +56,8 @@ pub(super) fn insert(tx: Tx<'_>, new: &NewFire<'_>) -> Result<i64> {
         new.bounds.errors_max.map(stored),
         new.bounds.start_by_ms,
         new.bounds.end_by_ms,
+        new.due_until_ms,
+        waits::since(),
     ))?;
     tally::count(counted(new.disposition), 1);
     Ok(tx.last_insert_rowid())
@@ -75,6 +81,7 @@ pub(super) fn open_wave(tx: Tx<'_>, fire: i64, opened: u64, until: ExecutionId) 
 #[derive(Debug, Clone)]
 pub(crate) struct Terms {
     pub priority: u8,
+    /// When it was dealt with, in steady time.
     pub dealt_at_ms: i64,
     /// Its executions that had not ended when this was read: no more of them wait.
     pub unfinished: usize,
@@ -94,7 +101,8 @@ pub(crate) struct FireLimits {
     pub has_waves: bool,
 }
 
-const TERMS: &str = "id, priority, dealt_at_ms, invocation, concurrency_max, concurrency_key,
+const TERMS: &str =
+    "id, priority, coalesce(since_ms, dealt_at_ms), invocation, concurrency_max, concurrency_key,
     start_by_ms, opened IS NOT NULL, unfinished";
 
 fn read_terms(row: &Row<'_>) -> rusqlite::Result<Terms> {
@@ -179,29 +187,48 @@ pub(crate) struct Stretch {
     pub count: u64,
 }
 
+/// What is said of nominal times that do not fire.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PassedOver<'a> {
+    pub disposition: FireDisposition,
+    pub reason: &'a str,
+    /// Whether the record stays even if the clock goes back before the time at which they were due.
+    pub is_final: bool,
+}
+
 /// Records a stretch of nominal times of a timer that did not fire. One that goes on where the
 /// record before it ends, for the same reason, becomes part of that.
 pub(crate) fn pass_over(
     tx: Tx<'_>,
     timer: &Timer,
     stretch: Stretch,
-    disposition: FireDisposition,
-    reason: &str,
+    PassedOver { disposition, reason, is_final }: PassedOver<'_>,
     now_ms: i64,
 ) -> Result<Fire> {
     let Stretch { from_ms, until_ms, count } = stretch;
+    let due_until_ms = (!is_final).then(|| until_ms.saturating_add(timer.delay_ms));
     let extended = tx
         .prepare_cached(
-            "UPDATE fires SET until_ms = ?2, count = count + ?3, dealt_at_ms = ?4
-             WHERE id = (SELECT id FROM fires WHERE timer = ?1 ORDER BY fire_at_ms DESC LIMIT 1)
+            "UPDATE fires SET until_ms = ?2, count = count + ?3, dealt_at_ms = ?4, due_until_ms = ?7
+             WHERE id = (SELECT id FROM fires WHERE timer = ?1 AND fire_at_ms < ?8
+                         ORDER BY fire_at_ms DESC LIMIT 1)
                AND disposition = ?5 AND reason = ?6 AND until_ms IS NOT NULL",
         )?
-        .execute((timer.id, until_ms, count, now_ms, disposition.as_str(), reason))?;
+        .execute((
+            timer.id,
+            until_ms,
+            count,
+            now_ms,
+            disposition.as_str(),
+            reason,
+            due_until_ms,
+            from_ms,
+        ))?;
     if extended == 0 {
         tx.prepare_cached(
             "INSERT INTO fires (invocation, timer, fire_at_ms, until_ms, count, disposition, reason,
-                 unfinished, dealt_at_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8)",
+                 unfinished, dealt_at_ms, due_until_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9)",
         )?
         .execute((
             timer.invocation,
@@ -212,6 +239,7 @@ pub(crate) fn pass_over(
             disposition.as_str(),
             reason,
             now_ms,
+            due_until_ms,
         ))?;
     }
     tally::count(counted(disposition), usize::try_from(count).unwrap_or(usize::MAX));
@@ -249,6 +277,95 @@ pub(crate) fn give_up(tx: Tx<'_>, timer: i64, reason: &str, now_ms: i64) -> Resu
         Err(error) if error.is_of_a_record() => Ok(None),
         told => Ok(told?.map(|(_, fire)| fire)),
     }
+}
+
+/// A record of nominal times that did not fire, of which the last is not due yet: the clock has been
+/// set back since.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ahead {
+    pub id: i64,
+    pub timer: i64,
+    pub times: Stretch,
+}
+
+/// Up to `max` records of times that did not fire and that are not due at `now_ms`.
+pub(crate) fn ahead(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<Ahead>> {
+    let mut query = tx.prepare_cached(
+        "SELECT id, timer, fire_at_ms, coalesce(until_ms, fire_at_ms), count
+         FROM fires INDEXED BY fires_by_due_until WHERE due_until_ms > ?1 ORDER BY due_until_ms LIMIT ?2",
+    )?;
+    let ahead = query.query_map((now_ms, max as i64), |row| {
+        let times = Stretch { from_ms: row.get(2)?, until_ms: row.get(3)?, count: row.get(4)? };
+        Ok(Ahead { id: row.get(0)?, timer: row.get(1)?, times })
+    })?;
+    Ok(ahead.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Cuts a record in two; the second.
+pub(crate) fn cut(
+    tx: Tx<'_>,
+    record: Ahead,
+    delay_ms: i64,
+    first: Stretch,
+    second: Stretch,
+) -> Result<Ahead> {
+    tx.prepare_cached(
+        "INSERT INTO fires (invocation, timer, fire_at_ms, until_ms, count, disposition, reason,
+             unfinished, dealt_at_ms, due_until_ms)
+         SELECT invocation, timer, ?2, ?3, ?4, disposition, reason, 0, dealt_at_ms, ?3 + ?5
+         FROM fires WHERE id = ?1",
+    )?
+    .execute((record.id, second.from_ms, second.until_ms, second.count, delay_ms))?;
+    let id = tx.last_insert_rowid();
+    tx.prepare_cached(
+        "UPDATE fires SET until_ms = ?2, count = ?3, due_until_ms = ?2 + ?4 WHERE id = ?1",
+    )?
+    .execute((record.id, first.until_ms, first.count, delay_ms))?;
+    Ok(Ahead { id, times: second, ..record })
+}
+
+/// Takes a record back: its times have no record any more. The row stays, for its number is not to be
+/// used again, and says when that was.
+pub(crate) fn withdraw(tx: Tx<'_>, record: i64, now_ms: i64) -> Result<()> {
+    tx.prepare_cached(
+        "UPDATE fires SET disposition = 'Withdrawn', timer = NULL, due_until_ms = NULL, dealt_at_ms = ?2
+         WHERE id = ?1",
+    )?
+    .execute((record, now_ms))?;
+    Ok(())
+}
+
+/// Leaves a record as it is, whatever becomes of the clock.
+pub(crate) fn keep(tx: Tx<'_>, record: i64) -> Result<()> {
+    tx.prepare_cached("UPDATE fires SET due_until_ms = NULL WHERE id = ?1")?.execute([record])?;
+    Ok(())
+}
+
+/// The nominal times of a timer after its next one that have a record already, in order: they fired while
+/// the clock was ahead.
+pub(crate) fn dealt_ahead(tx: Tx<'_>, timer: &Timer) -> Result<Vec<i64>> {
+    let Some(next_ms) = timer.next_fire_at_ms else { return Ok(Vec::new()) };
+    if timer.fired_until_ms.is_none_or(|until_ms| until_ms < next_ms) {
+        return Ok(Vec::new());
+    }
+    let mut query = tx.prepare_cached(
+        "SELECT fire_at_ms FROM fires INDEXED BY fires_by_timer
+         WHERE timer = ?1 AND fire_at_ms > ?2 ORDER BY fire_at_ms",
+    )?;
+    let times = query.query_map((timer.id, next_ms), |row| row.get(0))?;
+    Ok(times.collect::<rusqlite::Result<_>>()?)
+}
+
+/// When a record of times of an invocation was withdrawn that stood for this one, the last time.
+pub(crate) fn withdrawn(tx: Tx<'_>, invocation: i64, at_ms: i64) -> Result<Option<DateTime<Utc>>> {
+    let dealt_at_ms = tx
+        .prepare_cached(
+            "SELECT max(dealt_at_ms) FROM fires
+             WHERE invocation = ?1 AND disposition = 'Withdrawn'
+                 AND fire_at_ms <= ?2 AND coalesce(until_ms, fire_at_ms) >= ?2",
+        )?
+        .query_row((invocation, at_ms), |row| row.get::<_, Option<i64>>(0))?;
+    dealt_at_ms.map(read_time).transpose()
 }
 
 fn counted(disposition: FireDisposition) -> Counted {
@@ -381,7 +498,7 @@ pub(crate) fn list(tx: Tx<'_>, invocation: i64, slice: Slice) -> Result<Listing<
         tables: TABLES.to_owned(),
         key: "f.id",
         ascending: false,
-        conditions: vec!["f.invocation = ?".to_owned()],
+        conditions: vec!["f.invocation = ?".to_owned(), "f.disposition <> 'Withdrawn'".to_owned()],
         values: vec![invocation.into()],
     };
     query.slice(tx, slice, |row| Ok(read(row)?.1))
@@ -405,7 +522,7 @@ pub(crate) fn beside_schedule(
 ) -> Result<Vec<(i64, Fire)>> {
     let mut query = tx.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM {TABLES} WHERE f.invocation = ?1 AND f.timer IS NULL
-             AND f.fire_at_ms >= ?2 AND f.fire_at_ms < ?3 ORDER BY f.id"
+             AND f.disposition <> 'Withdrawn' AND f.fire_at_ms >= ?2 AND f.fire_at_ms < ?3 ORDER BY f.id"
     ))?;
     let mut rows = query.query((invocation, from_ms, until_ms))?;
     let mut found = Vec::new();

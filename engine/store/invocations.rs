@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use rusqlite::types::ValueRef;
 use rusqlite::{OptionalExtension, Row, params};
 
 use crate::command::parameters::{Arguments, Parameters, SecretNames};
@@ -32,7 +33,7 @@ use super::commands::{
 use super::instances::Target;
 use super::records::{LATEST_ON_TARGET, LATEST_STANDING};
 use super::tags::{self, Tagged};
-use super::timers::NewTimer;
+use super::timers::{NewTimer, Timer};
 use super::{
     Listing, Query, Slice, Tx, contents, days, expect_all, firing, parse, standings, targets,
     timers, unreadable,
@@ -407,6 +408,25 @@ pub(super) fn end(
     expect_all(changed, &invocations, "invocations")
 }
 
+/// Has a timer go on from a nominal time that has no record any more. One that had ended goes on if it had
+/// only run out of times, and its invocation with it.
+pub(crate) fn take_back(tx: Tx<'_>, timer: &Timer, next_fire_at_ms: i64) -> Result<()> {
+    if timer.next_fire_at_ms.is_none() {
+        let was_stopped: bool = tx
+            .prepare_cached("SELECT stop_at_ms IS NOT NULL FROM invocations WHERE id = ?1")?
+            .query_row([timer.invocation], |row| row.get(0))?;
+        if was_stopped || timer.fires_left == Some(0) || !targets::revive(tx, timer.id)? {
+            return Ok(());
+        }
+        tx.prepare_cached(
+            "UPDATE invocations SET status = NULL, finished_at_ms = NULL, room = zeroblob(13)
+             WHERE id = ?1 AND finished_at_ms IS NOT NULL",
+        )?
+        .execute([timer.invocation])?;
+    }
+    timers::take_back(tx, timer.id, next_fire_at_ms)
+}
+
 /// Takes note of the first request to stop all of an invocation, unless it has ended.
 pub(super) fn note_stop(tx: Tx<'_>, invocation: i64, order: &StopOrder, now_ms: i64) -> Result<()> {
     tx.prepare_cached(
@@ -651,6 +671,10 @@ pub(super) fn read(
         max_fires: row.get(17)?,
         pause_time: time(18)?,
         next_fire_time: timers::next_fire_ms(tx, id)?.map(read_time).transpose()?,
+        dealt_until: match row.get_ref(11)? {
+            ValueRef::Null => None,
+            _ => timers::dealt_until_ms(tx, id)?.map(read_time).transpose()?,
+        },
         parameters: arguments.values,
         default_parameters: arguments.defaults,
         secret_parameters: arguments.secrets,

@@ -29,7 +29,7 @@ use crate::wire::ContentEncoding;
 use super::claims::{self, Claim, Claimed, ClaimedAtOnce, Released, Standing};
 use super::commands::Definition;
 use super::executions::{self, Ended, Finished};
-use super::fires::{self, Stretch};
+use super::fires::{self, PassedOver, Stretch};
 use super::invocations::{self, FirstFire, NewInvocation, Start};
 use super::records;
 use super::{
@@ -246,7 +246,7 @@ fn ended(fire: i64, claimed: &[Claimed]) -> Vec<Ended> {
         report: None,
         delivery: None,
         finished_at_ms: NOW_MS,
-        retry_at_ms: None,
+        retry_after_ms: None,
     };
     claimed.iter().map(end).collect()
 }
@@ -455,7 +455,7 @@ fn claim_and_finish(traced: &mut Traced) {
     all[0].output = Output::from_parts(b"x".to_vec(), runs, None);
     all[0].report = Some(Box::new(Report { result: Some(Ok(json!(1))), ..Report::default() }));
     all[0].delivery = Some(Delivery::in_progress(Some(1)));
-    all[1].retry_at_ms = Some(NOW_MS);
+    all[1].retry_after_ms = Some(0);
     traced.step("finish, all there can be", |tx| {
         let finished = finish(tx, &all);
         assert_eq!(finished.retries.len(), 1);
@@ -472,11 +472,12 @@ fn look(traced: &mut Traced) {
         timers::next_due_ms(tx).expect("readable");
         assert!(claims::next_retry_ms(tx).expect("readable").is_some());
         assert_eq!(claims::release_due(tx, NOW_MS, 10).expect("readable").len(), 1);
+        assert!(fires::ahead(tx, NOW_MS, 10).expect("readable").is_empty());
         deadlines::late_to_start(tx, NOW_MS, 10).expect("readable");
         deadlines::late_to_end(tx, NOW_MS, 10).expect("readable");
         deadlines::next_ms(tx).expect("readable");
         waves::due(tx, NOW_MS, 10).expect("readable");
-        waves::next_ms(tx).expect("readable");
+        waves::next_ms(tx, NOW_MS).expect("readable");
         due
     });
     assert_eq!(due.len(), OverlapPolicy::ALL.len());
@@ -498,9 +499,27 @@ fn look(traced: &mut Traced) {
         traced.step("move a timer on", |tx| {
             let (from_ms, until_ms) = (NOW_MS + 120_000, NOW_MS + 180_000);
             let stretch = Stretch { from_ms, until_ms, count: 2 };
-            let missed = FireDisposition::Missed;
-            fires::pass_over(tx, &timer, stretch, missed, "away", NOW_MS).expect("a record");
+            let disposition = FireDisposition::Missed;
+            let missed = PassedOver { disposition, reason: "away", is_final: false };
+            fires::pass_over(tx, &timer, stretch, missed, NOW_MS).expect("a record");
             timers::advance(tx, &timer, None, None, false).expect("it has not moved");
+        });
+        traced.step("take back what a clock ahead wrote off", |tx| {
+            let ahead = fires::ahead(tx, NOW_MS + 130_000, 10).expect("readable");
+            let record = ahead[0];
+            let (from_ms, until_ms) = (NOW_MS + 120_000, NOW_MS + 180_000);
+            let first = Stretch { from_ms, until_ms: from_ms, count: 1 };
+            let second = Stretch { from_ms: until_ms, until_ms, count: 1 };
+            let cut = fires::cut(tx, record, 0, first, second).expect("two records");
+            fires::withdraw(tx, cut.id, NOW_MS).expect("a record");
+            let mut ended = timers::get(tx, timer.id).expect("readable");
+            invocations::take_back(tx, &ended, until_ms).expect("it goes back");
+            ended = timers::get(tx, timer.id).expect("readable");
+            assert_eq!(ended.next_fire_at_ms, Some(until_ms));
+            ended.fired_until_ms = Some(i64::MAX);
+            fires::dealt_ahead(tx, &ended).expect("readable");
+            timers::dealt_until_ms(tx, timer.invocation).expect("readable");
+            timers::end(tx, timer.id).expect("it ends");
         });
         if timer.overlap == OverlapPolicy::Queue {
             finish_repeating(traced, timer.invocation);

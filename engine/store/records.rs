@@ -21,7 +21,7 @@ use crate::wire::ContentEncoding;
 use super::commands::{read_settings, read_time};
 use super::invocations::{OF_COMMAND, read_command_id, read_status, read_termination_mode};
 use super::tags::{self, Tagged};
-use super::{Listing, Query, Slice, Tx, deliveries, outputs, parse, results, unreadable};
+use super::{Listing, Query, Slice, Tx, deliveries, outputs, parse, results, unreadable, waits};
 
 const RESULT_TABLES: &str = "executions e JOIN fires f ON f.id = e.fire
     JOIN invocations v ON v.id = f.invocation JOIN instances i ON i.id = e.instance";
@@ -291,7 +291,10 @@ pub(super) fn read(
         command_id: of.command_id,
         instance_id: row.get::<_, String>(2)?.into(),
         attempt: row.get(3)?,
-        retry_time: time(20)?,
+        retry_time: match row.get::<_, Option<i64>>(20)? {
+            Some(at_ms) => Some(read_time(waits::told_ms(tx, at_ms)?)?),
+            None => None,
+        },
         status,
         invoke_record_status: status.invoke_status(),
         repeats: if of.runs_once { 1 } else { known.repeats(tx, row.get(1)?, row.get(12)?)? },
@@ -385,7 +388,10 @@ pub(crate) fn progress_of(
             started_at_ms: row.get(4)?,
             stop_at_ms: row.get(5)?,
             finished_at_ms: row.get(6)?,
-            retry_at_ms: row.get(7)?,
+            retry_at_ms: match row.get(7)? {
+                Some(at_ms) => Some(waits::told_ms(tx, at_ms)?),
+                None => None,
+            },
         });
     }
     Ok(progress)

@@ -42,6 +42,24 @@ pub(crate) fn of_timer(tx: Tx<'_>, invocation: i64, timer: i64) -> Result<Vec<i6
     Ok(instances.collect::<rusqlite::Result<_>>()?)
 }
 
+/// Takes instances that have been removed out of an ended timer; whether others are left.
+pub(super) fn revive(tx: Tx<'_>, timer: i64) -> Result<bool> {
+    tx.prepare_cached(
+        "UPDATE targets SET stopped = 1, timer = NULL
+         WHERE invocation = (SELECT invocation FROM timers WHERE id = ?1) AND timer = ?1
+             AND EXISTS (SELECT 1 FROM instances i
+                         WHERE i.id = targets.instance AND i.removed_at_ms IS NOT NULL)",
+    )?
+    .execute([timer])?;
+    let any = tx
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM targets
+                 WHERE invocation = (SELECT invocation FROM timers WHERE id = ?1) AND timer = ?1)",
+        )?
+        .query_row([timer], |row| row.get(0))?;
+    Ok(any)
+}
+
 /// The instances that an invocation fires for.
 pub(super) fn of_invocation(tx: Tx<'_>, invocation: i64) -> Result<Vec<i64>> {
     let mut query = tx.prepare_cached(

@@ -6,7 +6,7 @@ use rusqlite::Row;
 use crate::error::{Error, Result};
 use crate::id::InvokeId;
 use crate::invocation::recurrence::{MissedPolicy, OverlapPolicy};
-use crate::schedule::{Schedule, Zone};
+use crate::schedule::{Schedule, Timetable, Zone};
 
 use super::commands::read_time;
 use super::{Tx, parse};
@@ -56,12 +56,20 @@ pub(crate) struct Timer {
     pub end_at_ms: Option<i64>,
     /// The last step did not come to the end of what was due.
     pub catching_up: bool,
+    /// Times after the next one may have fired up to this one: the clock was ahead.
+    pub fired_until_ms: Option<i64>,
 }
 
 impl Timer {
     /// When it is to fire; never if it has ended.
     pub(crate) fn due_ms(&self) -> i64 {
         self.next_fire_at_ms.map_or(i64::MAX, |at_ms| at_ms.saturating_add(self.delay_ms))
+    }
+
+    /// Its first nominal time after an instant, passing over those `dealt` with, which are in order.
+    pub(crate) fn first_after(&self, after_ms: i64, dealt: &[i64]) -> Option<i64> {
+        let timetable = self.schedule.bind(self.created, self.zone);
+        first_after(&timetable, self.end_at_ms.unwrap_or(i64::MAX), after_ms, dealt)
     }
 
     /// Whether it is to fire by then.
@@ -80,9 +88,31 @@ impl Timer {
     }
 }
 
+/// The first time of a timetable after an instant that is not after `end_ms` and not among those `dealt`
+/// with, which are in order.
+pub(crate) fn first_after(
+    timetable: &Timetable<'_>,
+    end_ms: i64,
+    after_ms: i64,
+    dealt: &[i64],
+) -> Option<i64> {
+    let mut after_ms = after_ms;
+    loop {
+        let next = timetable.next_after(DateTime::from_timestamp_millis(after_ms)?)?;
+        after_ms = next.timestamp_millis();
+        if after_ms > end_ms {
+            return None;
+        }
+        if dealt.binary_search(&after_ms).is_err() {
+            return Some(after_ms);
+        }
+    }
+}
+
 const TIMER: &str =
     "SELECT m.id, m.invocation, v.invoke_id, m.next_fire_at_ms, m.delay_ms, m.fires_left,
-        m.zone, v.frequency, v.created_at_ms, v.overlap_policy, v.missed_policy, v.end_at_ms, m.catching_up";
+        m.zone, v.frequency, v.created_at_ms, v.overlap_policy, v.missed_policy, v.end_at_ms, m.catching_up,
+        m.fired_until_ms";
 
 fn read(row: &Row<'_>) -> Result<Timer> {
     let text = |column| row.get::<_, Option<String>>(column).map(Option::unwrap_or_default);
@@ -100,6 +130,7 @@ fn read(row: &Row<'_>) -> Result<Timer> {
         missed: parse(&text(10)?)?,
         end_at_ms: row.get(11)?,
         catching_up: row.get(12)?,
+        fired_until_ms: row.get(13)?,
     })
 }
 
@@ -186,6 +217,33 @@ pub(crate) fn advance(
         return Ok(());
     }
     Err(Error::Internal(format!("timer {} moved while it fired", timer.id)))
+}
+
+/// Goes back to a nominal time that has no record any more, if that is before the next one.
+pub(crate) fn take_back(tx: Tx<'_>, timer: i64, next_fire_at_ms: i64) -> Result<()> {
+    tx.prepare_cached(
+        "UPDATE timers SET next_fire_at_ms = ?2, catching_up = 0,
+             due_at_ms = iif((SELECT paused_at_ms IS NULL FROM invocations v WHERE v.id = timers.invocation),
+                 ?2 + delay_ms, NULL),
+             fired_until_ms = (SELECT max(fire_at_ms) FROM fires WHERE timer = ?1)
+         WHERE id = ?1 AND (next_fire_at_ms IS NULL OR next_fire_at_ms > ?2)",
+    )?
+    .execute((timer, next_fire_at_ms))?;
+    Ok(())
+}
+
+/// The last nominal time of an invocation before the next of its timer of which there is a record; the latest
+/// of several timers.
+pub(super) fn dealt_until_ms(tx: Tx<'_>, invocation: i64) -> Result<Option<i64>> {
+    let until_ms = tx
+        .prepare_cached(
+            "SELECT max((SELECT coalesce(f.until_ms, f.fire_at_ms) FROM fires f INDEXED BY fires_by_timer
+                 WHERE f.timer = m.id AND f.fire_at_ms < m.next_fire_at_ms
+                 ORDER BY f.fire_at_ms DESC LIMIT 1))
+             FROM timers m WHERE m.invocation = ?1 AND m.next_fire_at_ms IS NOT NULL",
+        )?
+        .query_row([invocation], |row| row.get(0))?;
+    Ok(until_ms)
 }
 
 /// Ends a timer, whatever it says of itself.

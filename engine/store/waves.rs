@@ -8,9 +8,10 @@ use crate::id::{ExecutionId, InvokeId};
 use crate::status::Ends;
 
 use super::stop::{self, Ending, Scope, Stopped};
-use super::{Tx, fires, invocations};
+use super::{Tx, fires, invocations, waits};
 
-/// Sees whether a wave of a fire has ended with its last execution; then the next comes after the soak.
+/// Sees whether a wave of a fire has ended with its last execution; then the next comes after the soak, which is
+/// a while and not an instant.
 pub(super) fn look(tx: Tx<'_>, fire: i64, invocation: i64, now_ms: i64) -> Result<bool> {
     if any_open(tx, fire)? {
         return Ok(false);
@@ -18,7 +19,7 @@ pub(super) fn look(tx: Tx<'_>, fire: i64, invocation: i64, now_ms: i64) -> Resul
     let soak_s = invocations::rate_control(tx, invocation)?.wave_soak.unwrap_or_default();
     let soak_ms = i64::try_from(soak_s.saturating_mul(1_000)).unwrap_or(i64::MAX);
     tx.prepare_cached("UPDATE fires SET wave_at_ms = ?2 WHERE id = ?1 AND wave_at_ms IS NULL")?
-        .execute((fire, now_ms.saturating_add(soak_ms)))?;
+        .execute((fire, waits::begin(tx, now_ms, soak_ms)?.at_ms))?;
     Ok(true)
 }
 
@@ -54,6 +55,17 @@ pub(crate) fn due(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<DueWave>> {
         })
     })?;
     Ok(due.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Whether the next wave of a fire still waits to be let loose.
+pub(crate) fn waits(tx: Tx<'_>, due: &DueWave) -> Result<bool> {
+    let waits = tx
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM fires
+                 WHERE id = ?1 AND opened = ?2 AND wave_at_ms IS NOT NULL AND unfinished > 0)",
+        )?
+        .query_row((due.fire, due.opened), |row| row.get(0))?;
+    Ok(waits)
 }
 
 /// Lets the next wave of a fire loose; whether there was anything to let loose.
@@ -92,8 +104,9 @@ fn any_open(tx: Tx<'_>, fire: i64) -> Result<bool> {
     Ok(any)
 }
 
-/// Puts the next wave of a fire off.
-pub(crate) fn put_off(tx: Tx<'_>, due: &DueWave, until_ms: i64) -> Result<()> {
+/// Puts the next wave of a fire off for a while.
+pub(crate) fn put_off(tx: Tx<'_>, due: &DueWave, wait_ms: i64, now_ms: i64) -> Result<()> {
+    let until_ms = waits::begin(tx, now_ms, wait_ms)?.at_ms;
     tx.prepare_cached(
         "UPDATE fires SET wave_at_ms = ?3 WHERE id = ?1 AND opened = ?2 AND wave_at_ms IS NOT NULL",
     )?
@@ -101,14 +114,14 @@ pub(crate) fn put_off(tx: Tx<'_>, due: &DueWave, until_ms: i64) -> Result<()> {
     Ok(())
 }
 
-/// When the next wave is due.
-pub(crate) fn next_ms(tx: Tx<'_>) -> Result<Option<i64>> {
+/// When the next wave is due that is not due yet.
+pub(crate) fn next_ms(tx: Tx<'_>, now_ms: i64) -> Result<Option<i64>> {
     let next = tx
         .prepare_cached(
             "SELECT min(wave_at_ms) FROM fires INDEXED BY fires_by_wave
-             WHERE wave_at_ms IS NOT NULL AND unfinished > 0",
+             WHERE wave_at_ms > ?1 AND unfinished > 0",
         )?
-        .query_row((), |row| row.get(0))?;
+        .query_row([now_ms], |row| row.get(0))?;
     Ok(next)
 }
 

@@ -1,6 +1,7 @@
 //! The engine through its public API, one module per capability.
 
 mod bad_input;
+mod clock_steps;
 mod codes;
 mod commands;
 mod dispatching;
@@ -10,6 +11,7 @@ mod endings;
 mod ends;
 mod explain;
 mod files;
+mod gates;
 mod hooks;
 mod host_tables;
 mod instances;
@@ -39,4 +41,5 @@ mod tencent;
 mod tokens;
 mod violations;
 mod virtual_year;
+mod waits;
 mod watch;

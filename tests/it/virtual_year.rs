@@ -655,11 +655,19 @@ impl World {
         let by_ms = match self.behind_ms {
             behind_ms if behind_ms > DAY => behind_ms + by_ms.min(HOUR),
             _ if forward => by_ms,
-            _ => -by_ms,
+            _ => -by_ms.min(self.reach_back_ms()),
         };
         self.behind_ms -= by_ms;
         self.clock.set(self.clock.now_ms() + by_ms);
         self.notice((by_ms > 0).then_some(Absence::Leap)).await;
+    }
+
+    /// How far the clock can be set back before times that were written off are to come again, which the model
+    /// knows nothing of: see `clock_steps`.
+    fn reach_back_ms(&self) -> i64 {
+        let sql = "SELECT coalesce(max(due_until_ms), 0) FROM fires";
+        let until_ms = self.looker.query_row(sql, (), |row| row.get(0)).expect("SQL");
+        self.clock.now_ms().saturating_sub(until_ms).max(0)
     }
 
     async fn restart(&mut self) {

@@ -1,0 +1,93 @@
+//! The questions to the host's gate that are under way: each in a task, all of them the scheduler's.
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::sync::Arc;
+
+use tokio::task::{AbortHandle, Id, JoinSet};
+
+use super::Scheduler;
+use super::step::Gate;
+use crate::clock::Clock;
+use crate::gate::{self, ASK_AGAIN_AFTER, DynWaveGate, EndedWave, WaveDecision};
+use crate::store::waves::DueWave;
+
+/// Waves that the gate is asked about at a time: one that hangs keeps few others waiting, and a herd
+/// of waves does not fall upon the host at once.
+const QUESTIONS_MAX: usize = 16;
+
+/// The questions under way. They end with this.
+pub(super) struct Questions {
+    /// None if there is nobody to ask.
+    gate: Option<Arc<dyn DynWaveGate>>,
+    clock: Arc<dyn Clock>,
+    tasks: JoinSet<WaveDecision>,
+    asked: HashMap<Id, (DueWave, AbortHandle)>,
+}
+
+impl Questions {
+    pub(super) fn new(scheduler: &Scheduler) -> Self {
+        Self {
+            gate: scheduler.gate.clone(),
+            clock: Arc::clone(&scheduler.clock),
+            tasks: JoinSet::new(),
+            asked: HashMap::new(),
+        }
+    }
+
+    /// Who decides about the waves that are due.
+    pub(super) fn gate(&self) -> Gate {
+        match &self.gate {
+            None => Gate::None,
+            Some(_) => Gate::Asked {
+                about: self.asked.values().map(|(due, _)| due.clone()).collect(),
+                more: QUESTIONS_MAX.saturating_sub(self.tasks.len()),
+            },
+        }
+    }
+
+    /// Asks about waves.
+    pub(super) fn ask(&mut self, waves: Vec<DueWave>) {
+        let Some(gate) = &self.gate else { return };
+        for due in waves {
+            let mut ended = EndedWave::new(due.invoke_id, due.targets);
+            (ended.succeeded, ended.failed) = (due.ended.succeeded, due.ended.failed);
+            ended.stopped = due.ended.stopped;
+            let decision = gate::ask(Arc::clone(gate), ended, Arc::clone(&self.clock));
+            let task = self.tasks.spawn(decision);
+            self.asked.insert(task.id(), (due, task));
+        }
+    }
+
+    /// Drops the questions about the waves of these fires.
+    pub(super) fn withdraw(&mut self, fires: &[i64]) {
+        self.asked.retain(|_, (due, task)| {
+            let is_withdrawn = fires.contains(&due.fire);
+            if is_withdrawn {
+                task.abort();
+            }
+            !is_withdrawn
+        });
+    }
+
+    /// Drops all questions, and waits until they are gone.
+    pub(super) async fn end(&mut self) {
+        self.asked.clear();
+        self.tasks.shutdown().await;
+    }
+
+    /// Waits for an answer. May be dropped and called again.
+    pub(super) async fn answer(&mut self) -> (DueWave, WaveDecision) {
+        loop {
+            let (id, decision) = match self.tasks.join_next_with_id().await {
+                Some(Ok(answered)) => answered,
+                // The task was cut off, or panicked in spite of all.
+                Some(Err(error)) => (error.id(), WaveDecision::Wait(ASK_AGAIN_AFTER)),
+                None => pending().await,
+            };
+            if let Some((due, _)) = self.asked.remove(&id) {
+                return (due, decision);
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! By which time what waits for a while is due: the wait before another attempt, the soak of a wave, what a gate
+//! asked for, the age of what is pending. A while is no instant, so it does not follow a clock that is set.
+//!
+//! The columns `retry_at_ms`, `wave_at_ms` and `since_ms` hold [`Steady`] milliseconds. How far the time of day
+//! is ahead of those is kept in `meta`, for the next engine and for whoever reads the file, together with the
+//! time of day at which somebody last looked: an engine that finds its clock behind that goes on from there, so
+//! that no wait gets longer because the clock was set back while no engine ran.
+
+use std::cell::RefCell;
+use std::sync::{Arc, OnceLock};
+
+use crate::clock::{Clock, Steady, now_ms};
+use crate::error::Result;
+
+use super::{Tx, meta, parse};
+
+/// The key of both in `meta`.
+const KEY: &str = "steady_clock";
+/// By less than this the clocks drift apart without one having been set.
+const DRIFT_MS_MAX: i64 = 500;
+/// So old the time of the last look may be.
+const LOOKED_MS_MAX: i64 = 1_000;
+
+/// The clock of an engine; empty until it has one.
+pub(super) type Shared = Arc<OnceLock<Steady>>;
+
+thread_local! {
+    /// None in a thread that does not write.
+    static CLOCK: RefCell<Option<Shared>> = const { RefCell::new(None) };
+}
+
+/// Has this thread go by a clock.
+pub(super) fn follow(clock: Shared) {
+    CLOCK.set(Some(clock));
+}
+
+fn with<T>(read: impl FnOnce(&Steady) -> T) -> Option<T> {
+    CLOCK.with_borrow(|clock| clock.as_ref()?.get().map(read))
+}
+
+/// What `meta` holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Looked {
+    /// How far the time of day is ahead of the steady one.
+    ahead_ms: i64,
+    /// The time of day.
+    at_ms: i64,
+}
+
+impl Looked {
+    fn read(tx: Tx<'_>) -> Result<Self> {
+        let Some(text) = meta::get(tx, KEY)? else { return Ok(Self::default()) };
+        let (ahead_ms, at_ms) = text.split_once(' ').unwrap_or((&text, "0"));
+        Ok(Self { ahead_ms: parse(ahead_ms)?, at_ms: parse(at_ms)? })
+    }
+
+    /// A look at a clock after this one. What the clocks drift apart by is left out.
+    fn and_then(self, clock: &Steady) -> Self {
+        let (steady_ms, ahead_ms) = (clock.now_ms(), clock.ahead_ms());
+        let is_set = self.ahead_ms.abs_diff(ahead_ms) > DRIFT_MS_MAX.unsigned_abs();
+        let ahead_ms = if is_set { ahead_ms } else { self.ahead_ms };
+        Self { ahead_ms, at_ms: steady_ms.saturating_add(ahead_ms) }
+    }
+
+    fn write(self, tx: Tx<'_>) -> Result<()> {
+        meta::set(tx, KEY, &format!("{} {}", self.ahead_ms, self.at_ms))
+    }
+}
+
+/// The steady clock that goes on where the last engine's stood, as far as is known.
+pub(super) fn resume(tx: Tx<'_>, clock: Arc<dyn Clock>) -> Result<Steady> {
+    let Looked { ahead_ms, at_ms } = Looked::read(tx)?;
+    let now_ms = now_ms(&*clock);
+    // A clock behind what the last engine saw has been set back.
+    let steady_ms = now_ms.max(at_ms).saturating_sub(ahead_ms);
+    Ok(Steady::begin(clock, steady_ms))
+}
+
+/// The steady time; in a thread without a clock the time of day that is given.
+pub(crate) fn now(now_ms: i64) -> i64 {
+    with(Steady::now_ms).unwrap_or(now_ms)
+}
+
+/// Since when something waits from now on, unless that is its time of day.
+pub(super) fn since() -> Option<i64> {
+    with(|clock| (clock.ahead_ms().abs() > DRIFT_MS_MAX).then(|| clock.now_ms())).flatten()
+}
+
+/// When a wait is over.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Over {
+    /// For the record.
+    pub at_ms: i64,
+    /// As a time of day.
+    pub told_ms: i64,
+}
+
+/// Begins a wait, at a time of day that counts in a thread without a clock.
+pub(super) fn begin(tx: Tx<'_>, now_ms: i64, wait_ms: i64) -> Result<Over> {
+    let before = Looked::read(tx)?;
+    let looked =
+        with(|clock| before.and_then(clock)).unwrap_or(Looked { ahead_ms: 0, at_ms: now_ms });
+    // The wait and by which clock it was begun come to disk together.
+    looked.write(tx)?;
+    let told_ms = looked.at_ms.saturating_add(wait_ms);
+    Ok(Over { at_ms: told_ms.saturating_sub(looked.ahead_ms), told_ms })
+}
+
+/// Takes note of the clocks if one of them has been set, or if something waits and nobody has for a while.
+pub(crate) fn look(tx: Tx<'_>, any_wait: bool) -> Result<()> {
+    let before = Looked::read(tx)?;
+    let Some(now) = with(|clock| before.and_then(clock)) else { return Ok(()) };
+    let is_set = before.ahead_ms != now.ahead_ms;
+    let is_old = before.at_ms.abs_diff(now.at_ms) > LOOKED_MS_MAX.unsigned_abs();
+    if is_set || (any_wait && is_old) { now.write(tx) } else { Ok(()) }
+}
+
+/// As a time of day: when a wait on record is over.
+pub(super) fn told_ms(tx: Tx<'_>, at_ms: i64) -> Result<i64> {
+    Ok(at_ms.saturating_add(Looked::read(tx)?.ahead_ms))
+}
