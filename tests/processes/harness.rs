@@ -251,6 +251,14 @@ impl Marker {
         alive
     }
 
+    /// Waits until all who have it have become the program that sleeps.
+    pub async fn sleeps(&self) {
+        let is_asleep = |pid: &String| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n")
+        };
+        until("they sleep", || self.alive().iter().all(is_asleep)).await;
+    }
+
     #[track_caller]
     pub fn check_nobody_is_left(&self, of: &str) {
         assert_eq!(self.alive(), BTreeSet::new(), "left of {of}");

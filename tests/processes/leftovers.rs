@@ -46,6 +46,9 @@ async fn check_is_ended(text: &str, says: &[&str], how: impl Fn(RunCommand) -> R
     let sleepers = text.matches("SLEEP").count();
     let text = text.replace("SLEEP", &marker.sleep());
     let invoke_id = cut_off(&place.setup(), &marker, sleepers, how(script(&text))).await;
+    if says.contains(&"(sleep)") {
+        marker.sleeps().await;
+    }
     let engine = place.open().await;
     marker.check_nobody_is_left(&text);
     let record = ended(&engine, &invoke_id).await;
@@ -148,6 +151,8 @@ async fn dead_owners_in_a_row_leave_nothing() {
         let told = place.pipe("told");
         let text = stubborn(&told, &marker);
         let invoke_id = cut_off(&place.setup(), &marker, 2, script(&text)).await;
+        // They are deaf by then.
+        marker.sleeps().await;
         for _ in 0..owners {
             let owner = Host::begin(&place.setup());
             // It has found them, and waits for their end: what it knows of them dies with it.
