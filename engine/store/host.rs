@@ -121,9 +121,10 @@ impl Drop for Ward<'_> {
 }
 
 /// The engine's tables, in the order of their creation.
-const TABLES: [&str; 20] = [
+const TABLES: [&str; 21] = [
     "migrations",
     "meta",
+    "ownership",
     "instances",
     "instance_tags",
     "contents",
