@@ -28,7 +28,7 @@ use crate::scheduler::{BOOTS_MAX, Scheduler, Step, Vigil};
 use crate::secret::{DynSecretResolver, SecretResolver};
 use crate::sink::{OutputSink, Sinks};
 use crate::store::executions::Interrupted;
-use crate::store::{Location, Store, StoreOptions, Tx, firing, instances};
+use crate::store::{Location, Store, StoreOptions, Tx, instances};
 
 /// What an engine is to be. Everything has a default; without a [`path`](EngineBuilder::path) it
 /// lives in memory.
@@ -401,9 +401,7 @@ impl EngineBuilder {
                 let news = instances::booted_since(tx, LOCAL, &boot_id, BOOTS_MAX)?;
                 let mut left = BOOTS_MAX;
                 for id in &news {
-                    let booting = firing::at_boot(tx, id, &boot_id, now_ms, left)?;
-                    left = left.saturating_sub(booting.told);
-                    step.take_boot(booting);
+                    left = left.saturating_sub(step.boot(tx, id, &boot_id, now_ms, left)?);
                     if left == 0 {
                         break;
                     }

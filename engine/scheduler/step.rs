@@ -4,7 +4,7 @@
 use crate::error::{Error, Result};
 use crate::execution::{StopOrder, StopReason};
 use crate::gate::WaveDecision;
-use crate::id::InvokeId;
+use crate::id::{InstanceId, InvokeId};
 use crate::invocation::fire::{Fire, FireDisposition, PAUSED};
 use crate::panics::tell;
 use crate::store::claims::{self, Released};
@@ -172,24 +172,37 @@ impl Step {
             }
         }
         if let Some(of) = instances::booting(tx)? {
-            let boot = || firing::at_boot(tx, &of.id, &of.boot_id, now_ms, BOOTS_MAX);
-            match store::apart(tx, boot) {
-                Err(error) if error.is_of_a_record() => {
-                    tell(
-                        || tracing::error!(%error, instance = %of.id, "what waits for a boot is not told of it"),
-                    );
-                    firing::give_up_boot(tx, of.row)?;
-                    self.done.push(Work::Boot(of.row));
-                }
-                booting => {
-                    let booting = booting?;
-                    self.done.extend((!booting.has_more).then_some(Work::Boot(of.row)));
-                    self.take_boot(booting);
-                }
-            }
+            self.boot(tx, &of.id, &of.boot_id, now_ms, BOOTS_MAX)?;
+            self.done
+                .extend((!self.begun.contains(&Work::Boot(of.row))).then_some(Work::Boot(of.row)));
         }
         self.more |= stop::any_left(tx)? || instances::booting(tx)?.is_some();
         Ok(())
+    }
+
+    /// Tells up to `max` invocations of the boot that they wait for; how many have been told.
+    pub(crate) fn boot(
+        &mut self,
+        tx: Tx<'_>,
+        id: &InstanceId,
+        boot_id: &str,
+        now_ms: i64,
+        max: usize,
+    ) -> Result<usize> {
+        match store::apart(tx, || firing::at_boot(tx, id, boot_id, now_ms, max)) {
+            Err(error) if error.is_of_a_record() => {
+                tell(
+                    || tracing::error!(%error, instance = %id, "what waits for a boot is not told of it"),
+                );
+                firing::give_up_boot(tx, id, boot_id).map(|()| 0)
+            }
+            booting => {
+                let booting = booting?;
+                let told = booting.told;
+                self.take_boot(booting);
+                Ok(told)
+            }
+        }
     }
 
     /// Takes in how far a boot has been dealt with.

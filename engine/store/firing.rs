@@ -11,6 +11,7 @@ use crate::invocation::bounds::Bounds;
 use crate::invocation::fire::{Fire, FireDisposition, PAUSED};
 use crate::invocation::rate_control::RateControl;
 use crate::invocation::recurrence::{Admission, Before, OverlapPolicy};
+use crate::panics::tell;
 use crate::status::{Cause, ExecutionStatus};
 
 use super::claims::{Claimed, ClaimedAtOnce};
@@ -19,9 +20,9 @@ use super::executions::{self, NewExecution, SoleFire};
 use super::fires::{self, NewFire};
 use super::instances::Target;
 use super::stop::{self, Ending, Scope, Stopped, Unfinished};
-use super::targets;
+use super::targets::{self, Booted};
 use super::timers::Timer;
-use super::{Tx, instances, invocations};
+use super::{Tx, apart, instances, invocations};
 
 /// What is to fire.
 #[derive(Debug)]
@@ -190,9 +191,19 @@ pub(crate) fn at_boot(
     Ok(booting)
 }
 
-/// Gives up the boot of an instance, which cannot be dealt with.
-pub(crate) fn give_up_boot(tx: Tx<'_>, instance: i64) -> Result<()> {
-    instances::set_booting(tx, instance, false)
+/// Gives up the boot of an instance, which cannot be dealt with: invocations wait for the boot after it. No record is
+/// read, for that may be the one that cannot be understood.
+pub(crate) fn give_up_boot(tx: Tx<'_>, id: &InstanceId, boot_id: &str) -> Result<()> {
+    tx.prepare_cached(
+        "UPDATE targets SET boot_id = ?2
+         WHERE awaits_boot = 1 AND instance = (SELECT id FROM instances WHERE instance_id = ?1)",
+    )?
+    .execute((id.as_str(), boot_id))?;
+    tx.prepare_cached(
+        "UPDATE instances SET boot_id = ?2, is_booting = NULL WHERE instance_id = ?1",
+    )?
+    .execute((id.as_str(), boot_id))?;
+    Ok(())
 }
 
 /// Fires up to `max` of the invocations that wait for the boot of an instance; how many others could have been.
@@ -206,44 +217,81 @@ fn tell_of_boot(
     let occasion = format!("{id} booted; its boot id is {boot_id}");
     let waiting = targets::booted(tx, instance, boot_id, max)?;
     let left = max - waiting.len();
-    for booted in waiting {
-        let awaits_another = booted.is_first || !booted.once;
-        targets::know_boot(tx, booted.invocation, instance, boot_id, awaits_another)?;
-        if booted.is_first {
+    for Booted { invocation, once, paused, terms, is_first } in waiting {
+        targets::know_boot(tx, invocation, instance, boot_id, is_first || !once)?;
+        if is_first {
             continue;
         }
-        if booted.paused {
-            let fire = NewFire {
-                invocation: booted.invocation,
+        let invoke_id = terms.as_ref().ok().map(|(invoke_id, _)| *invoke_id);
+        let told = terms.and_then(|(_, overlap)| {
+            let firing = Firing {
+                invocation,
                 timer: None,
                 fire_at_ms: now_ms,
-                disposition: FireDisposition::Skipped,
-                reason: PAUSED,
-                due_until_ms: None,
-                unfinished: 0,
-                dealt_at_ms: now_ms,
-                bounds: &RateControl::default().bounds(0, now_ms),
+                now_ms,
+                overlap,
+                late: false,
+                occasion: &occasion,
+                targets: &[instance],
             };
-            fires::insert(tx, &fire)?;
-            let finished = invocations::finish_if_done(tx, booted.invocation, now_ms)?;
-            let stopped =
-                Stopped { finished: finished.into_iter().collect(), ..Stopped::default() };
-            fired.push((booted.invoke_id, Fired { fire: record(&fire, "")?, stopped }));
-            continue;
-        }
-        let firing = Firing {
-            invocation: booted.invocation,
-            timer: None,
-            fire_at_ms: now_ms,
-            now_ms,
-            overlap: booted.overlap,
-            late: false,
-            occasion: &occasion,
-            targets: &[instance],
+            apart(tx, || if paused { pass_over(tx, &firing, PAUSED) } else { fire(tx, &firing) })
+        });
+        let told = match told {
+            // Invocations that can be read are told of the boot all the same.
+            Err(error) if error.is_of_a_record() => {
+                tell(
+                    || tracing::error!(%error, invocation, "an invocation does not fire: {occasion}"),
+                );
+                let why = format!("{occasion}; the invocation did not fire, for {error}");
+                give_up(tx, invocation, &why, now_ms)?
+            }
+            told => Some(told?),
         };
-        fired.push((booted.invoke_id, fire(tx, &firing)?));
+        fired.extend(invoke_id.zip(told));
     }
     Ok(left)
+}
+
+/// Records that an invocation that cannot be read does not fire, as far as can be recorded.
+fn give_up(tx: Tx<'_>, invocation: i64, why: &str, now_ms: i64) -> Result<Option<Fired>> {
+    let firing = Firing {
+        invocation,
+        timer: None,
+        fire_at_ms: now_ms,
+        now_ms,
+        overlap: OverlapPolicy::default(),
+        late: false,
+        occasion: why,
+        targets: &[],
+    };
+    match apart(tx, || pass_over(tx, &firing, why)) {
+        Err(error) if error.is_of_a_record() => {
+            tell(
+                || tracing::error!(%error, invocation, "no record says why an invocation did not fire"),
+            );
+            Ok(None)
+        }
+        passed => passed.map(Some),
+    }
+}
+
+/// Records that an invocation does not fire.
+fn pass_over(tx: Tx<'_>, firing: &Firing<'_>, reason: &str) -> Result<Fired> {
+    let fire = NewFire {
+        invocation: firing.invocation,
+        timer: None,
+        fire_at_ms: firing.fire_at_ms,
+        disposition: FireDisposition::Skipped,
+        reason,
+        due_until_ms: None,
+        unfinished: 0,
+        dealt_at_ms: firing.now_ms,
+        bounds: &RateControl::default().bounds(0, firing.now_ms),
+    };
+    fires::insert(tx, &fire)?;
+    let finished = invocations::finish_if_done(tx, firing.invocation, firing.now_ms)?;
+    let stopped = Stopped { finished: finished.into_iter().collect(), ..Stopped::default() };
+    Ok(Fired { fire: record(&fire, "")?, stopped })
 }
 
 /// Stores a fire with an execution for each target, as the policy has it.

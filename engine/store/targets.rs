@@ -109,10 +109,10 @@ pub(super) fn remove(tx: Tx<'_>, invocation: i64, ids: &[InstanceId]) -> Result<
 #[derive(Debug)]
 pub(super) struct Booted {
     pub invocation: i64,
-    pub invoke_id: InvokeId,
     pub once: bool,
     pub paused: bool,
-    pub overlap: OverlapPolicy,
+    /// The id and the policy of the invocation, or why these cannot be read.
+    pub terms: Result<(InvokeId, OverlapPolicy)>,
     /// It knows of no boot: it takes this one for the one that it was made under.
     pub is_first: bool,
 }
@@ -128,12 +128,12 @@ pub(super) fn booted(tx: Tx<'_>, instance: i64, boot_id: &str, max: usize) -> Re
     let mut rows = query.query((instance, boot_id, max as i64))?;
     let mut booted = Vec::new();
     while let Some(row) = rows.next()? {
+        let terms = || Ok((InvokeId::from_bytes(row.get(1)?), parse(&row.get::<_, String>(4)?)?));
         booted.push(Booted {
             invocation: row.get(0)?,
-            invoke_id: InvokeId::from_bytes(row.get(1)?),
-            once: row.get(2)?,
+            once: row.get::<_, Option<bool>>(2)?.unwrap_or_default(),
             paused: row.get(3)?,
-            overlap: parse(&row.get::<_, String>(4)?)?,
+            terms: terms(),
             is_first: row.get(5)?,
         });
     }
