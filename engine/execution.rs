@@ -245,6 +245,16 @@ pub(crate) struct Lost {
     pub ended: String,
 }
 
+impl Lost {
+    /// Says something more.
+    pub(crate) fn remark(&mut self, remark: &str) {
+        if !self.ended.is_empty() {
+            self.ended.push_str("; ");
+        }
+        self.ended.push_str(remark);
+    }
+}
+
 /// The longest result that a record keeps, in bytes of JSON.
 pub(crate) const RESULT_BYTES_MAX: usize = 64 << 10;
 

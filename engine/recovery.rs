@@ -40,7 +40,10 @@ pub(crate) struct Left {
 pub(crate) async fn look_after(store: &Store, scratch: &Scratch) -> Result<Left> {
     let unended = store.read(executions::unended).await?;
     store.meters().found_running(unended.len());
-    let leftovers = Leftovers::find(scratch, &unended).await;
+    let ended = unended.clone();
+    let unfit = move |tx: Tx<'_>| executions::not_to_be_taken_back(tx, &ended);
+    let unfit = store.read(unfit).await?;
+    let leftovers = Leftovers::find(scratch, &unended, |id| !unfit.contains_key(&id)).await;
     let unexplained = leftovers.unexplained();
     let unknown = match unexplained.is_empty() {
         true => Vec::new(),
@@ -50,7 +53,12 @@ pub(crate) async fn look_after(store: &Store, scratch: &Scratch) -> Result<Left>
     let (mut lost, mut going_on) = (Vec::new(), Vec::new());
     for Unended { id, .. } in unended {
         match ended.remove(&id) {
-            Some(one) => lost.push((id, one)),
+            Some(mut one) => {
+                if let Some(error) = unfit.get(&id) {
+                    one.remark(&format!("it could not be taken back: {error}"));
+                }
+                lost.push((id, one));
+            }
             None => going_on.push(id),
         }
     }

@@ -630,48 +630,139 @@ pub(crate) fn not_begun(tx: Tx<'_>, runs: Vec<Unended>) -> Result<Vec<Unended>> 
 }
 
 /// Ends executions that an engine left running when it ended, and that are lost: nobody knows how they went on,
-/// and nothing is run twice unless its request says so.
+/// and nothing is run twice unless its request says so. If a record cannot be understood, each execution ends by
+/// itself, as far as can be written down.
 pub(crate) fn interrupt(
     tx: Tx<'_>,
     lost: Vec<(ExecutionId, Lost)>,
     evidence: &str,
     now_ms: i64,
 ) -> Result<Interrupted> {
+    match store::apart(tx, || interrupt_together(tx, &lost, evidence, now_ms)) {
+        Err(error) if error.is_of_a_record() => {}
+        interrupted => return interrupted,
+    }
+    let mut interrupted = Interrupted::default();
+    for (id, lost) in lost {
+        match store::apart(tx, || interrupt_apart(tx, id, &lost, evidence, now_ms)) {
+            Err(error) if error.is_of_a_record() => tell(|| {
+                tracing::error!(%error, %id, "no record says that an execution was cut off");
+            }),
+            one => interrupted.add(one?),
+        }
+    }
+    Ok(interrupted)
+}
+
+fn interrupt_together(
+    tx: Tx<'_>,
+    lost: &[(ExecutionId, Lost)],
+    evidence: &str,
+    now_ms: i64,
+) -> Result<Interrupted> {
+    let (mut left, mut interrupted) = (Vec::new(), Interrupted::default());
+    for (id, lost) in lost {
+        let Some((ended, of)) = cut_off(tx, *id, lost, evidence, now_ms)? else { continue };
+        left.push(ended);
+        interrupted.executions.push(of);
+    }
+    let finished = finish(tx, &left.iter().collect::<Vec<_>>(), false)?;
+    interrupted.take_in(finished);
+    Ok(interrupted)
+}
+
+fn interrupt_apart(
+    tx: Tx<'_>,
+    id: ExecutionId,
+    lost: &Lost,
+    evidence: &str,
+    now_ms: i64,
+) -> Result<Interrupted> {
+    let mut interrupted = Interrupted::default();
+    let Some((ended, of)) = cut_off(tx, id, lost, evidence, now_ms)? else {
+        return Ok(interrupted);
+    };
+    match store::apart(tx, || finish_as_far_as_possible(tx, &ended)) {
+        Err(error) if error.is_of_a_record() => {
+            tell(
+                || tracing::error!(%error, %id, "an execution was cut off, and its fire cannot be told"),
+            );
+            let least = ended.least(&format!("nothing else can follow from its end: {error}"));
+            finish_alike(tx, &[&least])?;
+            release_after_unrecorded_end(tx, &ended, &error)?;
+            interrupted.executions.push(of);
+        }
+        recorded => match recorded? {
+            Recorded::Whole(finished) | Recorded::Least(finished, _) => {
+                interrupted.executions.push(of);
+                interrupted.take_in(finished);
+            }
+            Recorded::Nothing(..) => {}
+        },
+    }
+    Ok(interrupted)
+}
+
+/// Returns the end of an execution that was cut off, if it was, with the ids that it is told of by. It is not tried
+/// again if the record of its retries cannot be read.
+fn cut_off(
+    tx: Tx<'_>,
+    id: ExecutionId,
+    lost: &Lost,
+    evidence: &str,
+    now_ms: i64,
+) -> Result<Option<(Ended, (InvokeId, ExecutionId, InstanceId))>> {
     let mut query = tx.prepare_cached(
         "SELECT e.attempt, e.fire, v.overlap_policy IS NOT NULL, v.invoke_id, i.instance_id, v.retry,
              v.output_to IS NOT NULL
          FROM executions e JOIN fires f ON f.id = e.fire JOIN invocations v ON v.id = f.invocation
-             JOIN instances i ON i.id = e.instance
+             LEFT JOIN instances i ON i.id = e.instance
          WHERE e.id = ?1 AND e.status IN ('Running', 'Stopping')",
     )?;
-    let (mut left, mut interrupted) = (Vec::new(), Interrupted::default());
-    for (id, Lost { output, ended }) in lost {
-        let mut rows = query.query([id.0])?;
-        let Some(row) = rows.next()? else { continue };
-        let (attempt, fire) = (row.get(0)?, row.get(1)?);
-        let retry: Option<Retry> = read_json(row, 5)?;
-        let delay_ms = retry.and_then(|retry| retry.delay_ms(Cause::Interrupted, attempt));
-        let ended = if ended.is_empty() { ended } else { format!("; {ended}") };
-        left.push(Ended {
-            id,
-            attempt,
-            fire,
-            sole: None,
-            lets_wait: row.get(2)?,
-            verdict: Verdict::interrupted(format!("{evidence}{ended}")),
-            output,
-            report: None,
-            // What it printed until then may still be there.
-            delivery: row.get::<_, bool>(6)?.then(|| Delivery::in_progress(None)),
-            finished_at_ms: now_ms,
-            retry_after_ms: delay_ms,
-        });
-        let instance_id = InstanceId::from(row.get::<_, String>(4)?);
-        interrupted.executions.push((InvokeId::from_bytes(row.get(3)?), id, instance_id));
+    let mut rows = query.query([id.0])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let (attempt, fire) = (row.get(0)?, row.get(1)?);
+    let mut verdict = Verdict::interrupted(evidence.to_owned());
+    if !lost.ended.is_empty() {
+        verdict.add(&lost.ended);
     }
-    let finished = finish(tx, &left.iter().collect::<Vec<_>>(), false)?;
-    (interrupted.invocations, interrupted.retries) = (finished.invocations, finished.retries);
-    Ok(interrupted)
+    let retry: Option<Retry> = read_json(row, 5).unwrap_or_else(|error| {
+        verdict.add(&format!("it is not tried again, for {error}"));
+        None
+    });
+    let ended = Ended {
+        id,
+        attempt,
+        fire,
+        sole: None,
+        lets_wait: row.get(2)?,
+        verdict,
+        output: lost.output.clone(),
+        report: None,
+        // What it printed until then may still be there.
+        delivery: row.get::<_, bool>(6)?.then(|| Delivery::in_progress(None)),
+        finished_at_ms: now_ms,
+        retry_after_ms: retry.and_then(|retry| retry.delay_ms(Cause::Interrupted, attempt)),
+    };
+    let instance_id = row.get(4).unwrap_or_else(|_| "?".to_owned());
+    Ok(Some((ended, (InvokeId::from_bytes(row.get(3)?), id, instance_id.into()))))
+}
+
+/// Returns those of these executions that could not be taken back because of a record, each with the error.
+pub(crate) fn not_to_be_taken_back(
+    tx: Tx<'_>,
+    unended: &[Unended],
+) -> Result<HashMap<ExecutionId, Error>> {
+    let mut unfit = HashMap::new();
+    for one in unended {
+        match going_on(tx, &[one.id]) {
+            Err(error) if error.is_of_a_record() => {
+                unfit.insert(one.id, error);
+            }
+            read => drop(read?),
+        }
+    }
+    Ok(unfit)
 }
 
 /// Returns what is needed to take these executions back, which have survived their engine.
@@ -703,6 +794,11 @@ pub(crate) fn going_on(tx: Tx<'_>, ids: &[ExecutionId]) -> Result<Vec<GoingOn>> 
 }
 
 impl Interrupted {
+    fn take_in(&mut self, finished: Finished) {
+        self.invocations.extend(finished.invocations);
+        self.retries.extend(finished.retries);
+    }
+
     /// Adds what ended in a later commit.
     pub(crate) fn add(&mut self, other: Self) {
         let Self { executions, invocations, retries, going_on } = other;

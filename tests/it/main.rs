@@ -39,6 +39,7 @@ mod support;
 mod targets;
 mod tencent;
 mod tokens;
+mod unreadable;
 mod violations;
 mod virtual_year;
 mod waits;

@@ -29,6 +29,7 @@ pub fn trials() -> Vec<Trial> {
         a_stop_that_was_ordered_is_carried_out,
         a_run_whose_keeper_is_killed_is_ended,
         a_run_whose_keeper_was_killed_before_is_ended,
+        a_survivor_whose_record_cannot_be_read_is_ended,
         another_boot_ends_a_survivor,
         idle_engines_leave_survivors_alone,
         a_copy_of_the_file_leaves_survivors_alone,
@@ -306,6 +307,32 @@ async fn a_run_whose_keeper_was_killed_before_is_ended() {
     let record = ended(&engine, &survivor.invoke_id).await;
     let says = "what was left of it was ended: ";
     check_says(&record, ExecutionStatus::Error, "ExecutionInterrupted", says);
+}
+
+async fn a_survivor_whose_record_cannot_be_read_is_ended() {
+    let check = async |damage: &str, is_local_sound: bool| {
+        let mut survivor = Survivor::new("(setsid SLEEP &); SLEEP", |request| request);
+        let keeper = survivor.place.keeper();
+        survivor.lose_host();
+        let file = rusqlite::Connection::open(survivor.place.db()).expect("a database");
+        assert_eq!(file.execute(damage, ()).expect("sound SQL"), 1, "{damage}");
+        let engine = survivor.place.open().await;
+        survivor.check_is_tidied_up().await;
+        until("the keeper ends", || !is_alive(&keeper.to_string())).await;
+        let told = "SELECT status || ': ' || error_info FROM executions ORDER BY id LIMIT 1";
+        let said: String = file.query_row(told, (), |row| row.get(0)).expect("a record");
+        assert!(said.starts_with("Error: "), "{damage}: {said}");
+        assert!(said.contains("it could not be taken back: "), "{damage}: {said}");
+        if is_local_sound {
+            let next = crate::harness::run(&engine, script("echo next")).await;
+            assert_eq!(printed(&next), "next\n", "{damage}");
+        }
+    };
+    check("UPDATE invocations SET resource_limits = 'x'", true).await;
+    check("UPDATE instances SET name = CAST(x'ff' AS TEXT)", false).await;
+    let stop = "UPDATE executions
+        SET status = 'Stopping', stop_at_ms = 1, stopped_by = CAST(x'ff' AS TEXT)";
+    check(stop, true).await;
 }
 
 async fn another_boot_ends_a_survivor() {

@@ -57,7 +57,12 @@ struct Abandoned {
 
 impl<'a> Leftovers<'a> {
     /// Finds out which of the executions that had not ended can be taken back, and what is left of others.
-    pub(crate) async fn find(scratch: &'a Scratch, unended: &[Unended]) -> Self {
+    /// Runs that `may_go_on` refuses are not taken back.
+    pub(crate) async fn find(
+        scratch: &'a Scratch,
+        unended: &[Unended],
+        may_go_on: impl Fn(ExecutionId) -> bool,
+    ) -> Self {
         let mut folders = folders(scratch);
         let mut found = Processes::of_engines(scratch.engines_before());
         let mut lost = Vec::new();
@@ -65,7 +70,8 @@ impl<'a> Leftovers<'a> {
             let name = Scratch::name(run.id, run.attempt);
             let mut output = Output::default();
             if let Some(folder) = folders.remove(&name) {
-                match take_back(folder) {
+                let left = if may_go_on(run.id) { take_back(folder) } else { put_aside(folder) };
+                match left {
                     Ok(()) => continue,
                     Err(folder) => {
                         output = keeper::read_record(&folder).output();
@@ -223,6 +229,17 @@ fn take_back(folder: PathBuf) -> Result<(), PathBuf> {
     }
     // An engine before may have put it aside, and have ended then.
     if tells(&aside) && fs::rename(&aside, &place).is_ok() { Ok(()) } else { Err(aside) }
+}
+
+/// Puts the folder of a run aside that is not to be taken back, so that a keeper which has only just been started does
+/// not begin.
+///
+/// # Errors
+///
+/// Always: where the folder is.
+fn put_aside(folder: PathBuf) -> Result<(), PathBuf> {
+    let aside = folder.with_extension(ASIDE);
+    if folder == aside || fs::rename(&folder, &aside).is_ok() { Err(aside) } else { Err(folder) }
 }
 
 /// What the name of a folder ends with that has been put aside.
