@@ -276,8 +276,9 @@ async fn a_schedule_that_ended_only_because_the_clock_was_ahead_goes_on() {
         let mut world = World::begin(request).await;
         pass(&world.clock, 90).await;
         world.be_wrong(TimeDelta::days(400), 40, Restart::Never).await;
-        assert_eq!(world.invocation().await.status, InvocationStatus::Scheduled);
-        assert_eq!(world.invocation().await.finish_time, None);
+        let invocation = world.invocation().await;
+        assert!(!invocation.status.is_final(), "{}", invocation.status);
+        assert_eq!(invocation.finish_time, None);
         pass(&world.clock, 10 * MINUTE).await;
         let ended = ended(&world.engine, world.id, want).await;
         assert_eq!(ended.len(), want);
