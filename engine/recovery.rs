@@ -34,6 +34,8 @@ pub(crate) struct Left {
     /// What has been ended, and how.
     lost: Vec<(ExecutionId, Lost)>,
     going_on: Vec<ExecutionId>,
+    /// Whether the engines before may be forgotten once this is on disk.
+    pub may_forget: bool,
 }
 
 /// Looks after what was running: what goes on is left alone, the rest is ended.
@@ -47,9 +49,9 @@ pub(crate) async fn look_after(store: &Store, scratch: &Scratch) -> Result<Left>
     let unexplained = leftovers.unexplained();
     let unknown = match unexplained.is_empty() {
         true => Vec::new(),
-        false => store.read(move |tx| executions::not_begun(tx, unexplained)).await?,
+        false => store.read(move |tx| executions::not_to_go_on(tx, unexplained)).await?,
     };
-    let mut ended = leftovers.end(&unknown).await;
+    let (mut ended, may_forget) = leftovers.end(&unknown).await;
     let (mut lost, mut going_on) = (Vec::new(), Vec::new());
     for Unended { id, .. } in unended {
         match ended.remove(&id) {
@@ -63,7 +65,7 @@ pub(crate) async fn look_after(store: &Store, scratch: &Scratch) -> Result<Left>
         }
     }
     lost.sort_unstable_by_key(|(id, _)| *id);
-    Ok(Left { lost, going_on })
+    Ok(Left { lost, going_on, may_forget })
 }
 
 /// Writes down what is lost, a slice in each commit, and takes the file over. An engine that ends in between
@@ -75,7 +77,7 @@ pub(crate) async fn take_over(store: &Store, left: Left, now_ms: i64) -> Result<
     let evidence: Arc<str> =
         format!("{engine} ended while it ran; its end is not known, and it was not run again")
             .into();
-    let Left { mut lost, going_on } = left;
+    let Left { mut lost, going_on, .. } = left;
     let mut interrupted = Interrupted::default();
     while !lost.is_empty() {
         let slice: Vec<_> = lost.drain(..lost.len().min(LOST_MAX)).collect();

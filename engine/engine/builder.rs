@@ -295,10 +295,14 @@ impl EngineBuilder {
             store.follow(&clock).await?;
             let now_ms = now_ms(&*clock);
             let left = recovery::look_after(&store, &scratch).await?;
+            let may_forget = left.may_forget;
             let (mut interrupted, booted) =
                 Self::take_over(&store, left, boot_id.clone(), now_ms).await?;
-            // The records say now what has become of all that engines before have left.
-            scratch.settle();
+            // The records say now what has become of all that engines before have left. Where some of it may go on
+            // and the next engine could not be told, that one finds it by the numbers of these engines.
+            if may_forget {
+                scratch.settle();
+            }
             recovery::replan(&store, now_ms).await?;
             let outputs = WholeOutputs::new(store.path(), config.delivery_bytes_max);
             recovery::tidy_outputs(&store, &outputs, &interrupted.going_on).await?;

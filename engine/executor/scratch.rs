@@ -5,6 +5,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
+use std::iter;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -153,22 +154,47 @@ impl Scratch {
         left
     }
 
-    /// Keeps these lines for the next engine, in the place of those that this one has kept; blocks.
+    /// Keeps these lines for the next engine, in the place of those that this one has kept; blocks. A place that
+    /// takes no file, such as a full one, gives way to the next.
     ///
     /// # Errors
     ///
-    /// If the folder takes no file.
+    /// Why the first place takes no file, if none does.
     pub(crate) fn keep_left(&self, lines: &[String]) -> io::Result<()> {
-        let file = self.path.join(format!("{LEFT}{:016x}", self.engine));
-        if lines.is_empty() {
-            return match fs::remove_file(file) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            };
+        let others = self.places.iter().filter(|place| **place != self.path);
+        let (mut is_kept, mut refusal) = (lines.is_empty(), None);
+        for place in iter::once(&self.path).chain(others) {
+            if !is_kept {
+                match self.keep_left_in(place, lines) {
+                    Ok(()) => is_kept = true,
+                    Err(error) => refusal = refusal.or(Some(error)),
+                }
+            } else {
+                // One that stays names processes that have ended, or that another list names too.
+                let _ = fs::remove_file(place.join(self.name_of_left()));
+            }
         }
-        let next = self.path.join(format!("next-{:016x}", self.engine));
-        fs::write(&next, lines.join("\n"))?;
-        fs::rename(next, file)
+        refusal.filter(|_| !is_kept).map_or(Ok(()), Err)
+    }
+
+    fn keep_left_in(&self, place: &Path, lines: &[String]) -> io::Result<()> {
+        create(place)?;
+        let next = place.join(format!("next-{:016x}", self.engine));
+        let kept = fs::write(&next, lines.join("\n"));
+        let kept = kept.and_then(|()| fs::rename(&next, place.join(self.name_of_left())));
+        if kept.is_err() {
+            let _ = fs::remove_file(next);
+            if place != self.path {
+                // Perhaps this engine has made it; one that is not empty stays.
+                let _ = fs::remove_dir(place);
+            }
+        }
+        kept
+    }
+
+    /// Returns what the file is called in which this engine lists what is left.
+    fn name_of_left(&self) -> String {
+        format!("{LEFT}{:016x}", self.engine)
     }
 
     /// Forgets the engines before, and what they have kept: their leftovers have ended, and the records say so.
@@ -403,6 +429,35 @@ mod tests {
         scratch.settle();
         drop(scratch);
         assert!(!shared.exists() && !beside.exists());
+    }
+
+    #[test]
+    fn what_is_left_is_kept_in_another_place_if_the_first_takes_no_file() {
+        let place = tempfile::tempdir().expect("a folder");
+        let database = place.path().join("a.db");
+        let both = [place.path().join("shared"), place.path().join("a.db.run")];
+        let open = || Scratch::in_first_of(&both, &database).expect("a folder");
+        let scratch = open();
+        let left = ["still there".to_owned()];
+        // Somebody has put files in the way.
+        let block = |place: &Path| {
+            fs::remove_dir_all(place).or_else(|_| fs::remove_file(place)).unwrap_or_default();
+            fs::write(place, "").expect("written");
+        };
+        block(&both[0]);
+        scratch.keep_left(&left).expect("the next place takes it");
+        assert_eq!(scratch.left(), left);
+        scratch.keep_left(&[]).expect("there is nothing to keep");
+        assert_eq!(scratch.left(), [""; 0]);
+        block(&both[1]);
+        scratch.keep_left(&left).expect_err("no place takes it");
+        scratch.keep_left(&[]).expect("there is nothing to keep");
+
+        both.iter().for_each(|place| fs::remove_file(place).expect("it was in the way"));
+        scratch.keep_left(&left).expect("the first place takes it");
+        scratch.settle();
+        drop(scratch);
+        assert_eq!((open().left(), both[1].exists()), (left.to_vec(), false));
     }
 
     /// A name below `place` that a folder can have, while no file in it can: its path would be too long.

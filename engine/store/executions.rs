@@ -8,7 +8,9 @@ use std::time::Duration;
 use rusqlite::Row;
 
 use crate::error::{Error, Result};
-use crate::execution::{Lost, Report, StopOrder, StopReason, Unended, Verdict};
+use crate::execution::{
+    EXECUTION_INTERRUPTED, Lost, Report, StopOrder, StopReason, Unended, Verdict,
+};
 use crate::id::{ExecutionId, InstanceId, InvokeId};
 use crate::invocation::Job;
 use crate::invocation::retry::Retry;
@@ -614,19 +616,23 @@ pub(crate) fn unended(tx: Tx<'_>) -> Result<Vec<Unended>> {
     Ok(unended.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Returns those of these runs of which no record says that they have begun.
-pub(crate) fn not_begun(tx: Tx<'_>, runs: Vec<Unended>) -> Result<Vec<Unended>> {
+/// Returns those of these runs of which no record says that they have begun, or whose record says that the end of
+/// their engine cut them off. A shutdown ends what is to end by itself.
+pub(crate) fn not_to_go_on(tx: Tx<'_>, runs: Vec<Unended>) -> Result<Vec<Unended>> {
     let mut query = tx.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM executions
-             WHERE id = ?1 AND attempt = ?2 AND status NOT IN ('Pending', 'Scheduled'))",
+             WHERE id = ?1 AND attempt = ?2 AND status NOT IN ('Pending', 'Scheduled')
+                 AND (error_code IS NOT ?3 OR stop_cause IS ?4))",
     )?;
-    let mut not_begun = Vec::new();
+    let mut not_to_go_on = Vec::new();
     for run in runs {
-        if !query.query_row((run.id.0, run.attempt), |row| row.get::<_, bool>(0))? {
-            not_begun.push(run);
+        let shutdown = StopReason::Shutdown.as_str();
+        let wanted = (run.id.0, run.attempt, EXECUTION_INTERRUPTED, shutdown);
+        if !query.query_row(wanted, |row| row.get::<_, bool>(0))? {
+            not_to_go_on.push(run);
         }
     }
-    Ok(not_begun)
+    Ok(not_to_go_on)
 }
 
 /// Ends executions that an engine left running when it ended, and that are lost: nobody knows how they went on,

@@ -20,6 +20,7 @@ pub fn trials() -> Vec<Trial> {
         another_spelling_of_the_path_is_the_same_file,
         dead_owners_in_a_row_leave_nothing,
         owners_that_die_at_any_moment_of_their_start_leave_nothing,
+        what_an_engine_could_not_end_is_ended_by_a_later_one,
         what_a_restored_file_does_not_know_of_is_ended,
         an_engine_that_is_dropped_leaves_its_strays_to_the_next,
     ];
@@ -183,6 +184,34 @@ async fn owners_that_die_at_any_moment_of_their_start_leave_nothing() {
     marker.check_nobody_is_left("many dead owners");
     let record = ended(&engine, &invoke_id).await;
     check_says(&record, ExecutionStatus::Error, "ExecutionInterrupted", "its end is not known");
+}
+
+/// As where `/proc` did not answer, and no list of processes could be written.
+async fn what_an_engine_could_not_end_is_ended_by_a_later_one() {
+    let (place, marker) = (Place::new(), Marker::new());
+    let sleeps = script(format!("echo up; exec {}", marker.sleep()));
+    let invoke_id = cut_off(&place.setup(), &marker, 1, sleeps).await;
+    let pid = marker.alive().pop_first().expect("it sleeps");
+    let number = fs::read(format!("/proc/{pid}/environ")).expect("it is ours");
+    let number = String::from_utf8_lossy(&number).into_owned();
+    let folders = fs::read_dir("/dev/shm").expect("a folder").flatten();
+    let files = folders.filter_map(|folder| fs::read_dir(folder.path()).ok()).flatten().flatten();
+    let is_its = |file: &fs::DirEntry| {
+        let name = file.file_name().into_string().unwrap_or_default();
+        name.strip_prefix("engine-").is_some_and(|engine| number.contains(engine))
+    };
+    let file = files.into_iter().find(is_its).expect("the number of its engine").path();
+    fs::remove_file(&file).expect("hidden");
+    let engine = place.open().await;
+    let record = ended(&engine, &invoke_id).await;
+    check_says(&record, ExecutionStatus::Error, "ExecutionInterrupted", "its end is not known");
+    assert_eq!(marker.alive().len(), 1, "it cannot be found");
+    fs::write(&file, "").expect("found again");
+    engine.shutdown(std::time::Duration::ZERO).await;
+    drop(engine);
+    let _engine = place.open().await;
+    marker.check_nobody_is_left("an engine that could not end it");
+    assert!(!file.exists(), "its engine is forgotten");
 }
 
 /// A copy of the file is put in its place, of before the run: as if that had never been.

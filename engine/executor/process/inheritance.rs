@@ -106,16 +106,17 @@ impl<'a> Leftovers<'a> {
         self.found.strangers.values().map(|stranger| stranger.run).chain(folders).collect()
     }
 
-    /// Ends what is left, also of these runs, which no record knows of; what is lost of executions. Engines
-    /// before may be forgotten once the records tell of that.
-    pub(crate) async fn end(mut self, unknown: &[Unended]) -> HashMap<ExecutionId, Lost> {
+    /// Ends what is left, also of these runs, which are not to go on by the records. Returns what is lost of
+    /// executions, and whether the engines before may be forgotten once the records tell of that: whatever has not
+    /// ended is named to the next engine.
+    pub(crate) async fn end(mut self, unknown: &[Unended]) -> (HashMap<ExecutionId, Lost>, bool) {
         let unknown: HashSet<_> = unknown.iter().map(|run| (run.id, run.attempt)).collect();
         for stranger in std::mem::take(&mut self.found.strangers).into_values() {
             let Unended { id, attempt } = stranger.run;
             if unknown.contains(&(id, attempt)) {
                 let named = listed("its processes are ended:", &stranger.names).unwrap_or_default();
                 tell(|| {
-                    tracing::warn!(execution = %id, attempt, "no record knows of a run that was left; {named}");
+                    tracing::warn!(execution = %id, attempt, "a run was left that is not to go on; {named}");
                 });
                 self.found.expect(stranger.run);
             }
@@ -132,10 +133,14 @@ impl<'a> Leftovers<'a> {
         for prefix in prefixes.chain(kept.map(|identity| group::kept(identity.mark))) {
             group::sweep(prefix).await;
         }
-        self.keep(&self.found.left(self.is_seen, self.scratch.engines_before()));
+        let left = self.found.left(self.is_seen, self.scratch.engines_before());
+        // Runs that no record knows of are found by the number of their engine only.
+        let may_forget = self.keep(&left) && self.is_seen;
         let groups = self.found.groups.into_iter();
         let lost = self.lost.into_iter().zip(groups);
-        lost.map(|((id, output), ended)| (id, Lost { output, ended: ended.to_string() })).collect()
+        let lost =
+            lost.map(|((id, output), ended)| (id, Lost { output, ended: ended.to_string() }));
+        (lost.collect(), may_forget)
     }
 
     /// Ends the keepers of runs that are not taken back, and removes the folders of these runs.
@@ -436,5 +441,35 @@ impl fmt::Display for Ended {
             listed("still there after SIGKILL:", &self.left),
         ];
         f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn engines_are_forgotten_only_once_the_next_one_is_told_what_they_left() {
+        let run = Unended { id: ExecutionId(7), attempt: 1 };
+        let check = async |is_seen: bool, takes_files: bool, want: bool| {
+            let scratch = Scratch::temporary().expect("a folder");
+            if !takes_files {
+                std::fs::remove_dir(scratch.path()).expect("it is empty");
+                std::fs::write(scratch.path(), "in the way").expect("written");
+            }
+            let mut found = Processes::default();
+            found.expect_marked(Mark::new(1, run.id, run.attempt), Some(run));
+            let lost = vec![(run.id, Output::default())];
+            let left = Leftovers { scratch: &scratch, lost, abandoned: Vec::new(), found, is_seen };
+            let (lost, may_forget) = left.end(&[]).await;
+            assert!(lost.contains_key(&run.id));
+            assert_eq!(may_forget, want, "seen: {is_seen}, files: {takes_files}");
+            let _ = std::fs::remove_file(scratch.path());
+        };
+        check(true, true, true).await;
+        // Nobody is left.
+        check(true, false, true).await;
+        check(false, true, false).await;
+        check(false, false, false).await;
     }
 }
