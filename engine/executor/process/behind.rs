@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitId, WaitIdOptions};
+use tokio::sync::Semaphore;
 
 use super::census::{self, Census};
+use super::environment::Mark;
 use super::family::{Family, Kin, Named, listed};
 use super::heirs;
 use super::pipes::Cut;
@@ -25,6 +27,9 @@ const LATE_MAX: Duration = Duration::from_millis(20);
 
 /// Processes that are looked at one by one; of more, all of the machine are counted, which takes milliseconds.
 const LOOKED_AT_MAX: usize = 256;
+/// Looks that may take place at once. The threads of looks that do not come back are lost to the runtime until the
+/// kernel answers; the others are for the rest of the engine.
+static LOOKS: Semaphore = Semaphore::const_new(64);
 /// Leaders of runs that are remembered, and so need not be looked at.
 const LEADERS_MAX: usize = 8_192;
 
@@ -51,9 +56,9 @@ pub(super) fn note_leader(leader: Pid) {
     }
 }
 
-/// Whether a run may have left processes behind; to be asked once its process is reaped. Mostly it costs a few
-/// microseconds.
-pub(super) fn may_be_left(leader: Pid, kin: &Kin) -> bool {
+/// Returns whether a run may have left processes behind, or nobody can tell; to be asked once its process is reaped.
+/// Mostly it costs a few microseconds.
+pub(super) async fn may_be_left(leader: Pid, kin: &Kin) -> bool {
     // The number of a group stays its own as long as somebody is in it.
     let has_group = rustix::process::test_kill_process_group(leader) != Err(Errno::SRCH);
     let has_cgroup = || {
@@ -62,13 +67,47 @@ pub(super) fn may_be_left(leader: Pid, kin: &Kin) -> bool {
             Err(_) => true,
         })
     };
-    has_group
-        || has_cgroup()
-        || (kin.reaper.is_some() && has_children())
-        || newer_than(leader).is_none_or(|pids| {
-            pids.into_iter()
-                .any(|pid| matches!(census::mark(pid), Ok(Some(mark)) if mark == kin.mark))
-        })
+    if has_group || has_cgroup() || (kin.reaper.is_some() && has_children()) {
+        return true;
+    }
+    match newer_than(leader) {
+        None => true,
+        Some(pids) => has_mark(pids, kin.mark, census::mark).await,
+    }
+}
+
+/// Returns whether one of these processes has this mark, or does not let itself be looked at in time.
+async fn has_mark(
+    mut pids: Vec<Pid>,
+    mark: Mark,
+    read: impl Fn(Pid) -> io::Result<Option<Mark>> + Send + 'static,
+) -> bool {
+    // Most numbers are of processes that have ended: a thread is not worth its start for them.
+    pids.retain(|pid| rustix::process::test_kill_process(*pid) != Err(Errno::SRCH));
+    if pids.is_empty() {
+        return false;
+    }
+    let look = move || pids.into_iter().any(|pid| matches!(read(pid), Ok(Some(of)) if of == mark));
+    aside(look).await.unwrap_or(true)
+}
+
+/// Looks at processes on another thread, because the kernel makes whoever reads an environment wait for the process
+/// whose environment it is.
+///
+/// # Errors
+///
+/// If the look takes longer than `LOOK_MAX`: its thread waits on by itself.
+async fn aside<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    let look = async {
+        let place = LOOKS.acquire().await.map_err(io::Error::other)?;
+        let look = move || {
+            let _place = place;
+            look()
+        };
+        tokio::task::spawn_blocking(look).await.map_err(io::Error::other)
+    };
+    let looked = tokio::time::timeout(LOOK_MAX, look).await;
+    looked.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "/proc does not answer"))?
 }
 
 /// Returns the numbers of processes that may have started since this one, other leaders aside; none if they are too
@@ -160,11 +199,7 @@ async fn look(
         family.update(&census);
         Ok((family.names(), holders(&census, &pipes)))
     };
-    let looked = match tokio::time::timeout(LOOK_MAX, tokio::task::spawn_blocking(look)).await {
-        Ok(looked) => looked.map_err(io::Error::other).and_then(|looked| looked),
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "/proc does not answer")),
-    };
-    looked.map_err(|error| errno::describe(&error))
+    aside(look).await.and_then(|looked| looked).map_err(|error| errno::describe(&error))
 }
 
 fn name_of(stream: Stream) -> &'static str {
@@ -196,4 +231,38 @@ fn holders(census: &Census, pipes: &[u64]) -> BTreeSet<Named> {
         }
     }
     holders
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::id::ExecutionId;
+
+    #[tokio::test]
+    async fn processes_that_do_not_answer_may_be_left_and_hold_nobody_up() {
+        let mark = Mark::new(1, ExecutionId(2), 3);
+        let own = vec![rustix::process::getpid()];
+        assert!(!has_mark(own.clone(), mark, |_| Ok(None)).await);
+        assert!(!has_mark(own.clone(), mark, |_| Ok(Some(Mark::new(1, ExecutionId(2), 4)))).await);
+        assert!(has_mark(own.clone(), mark, move |_| Ok(Some(mark))).await);
+
+        let ((began, begins), (answer, answers)) = (channel(), channel::<()>());
+        let began = move |_| {
+            began.send(()).expect("the test hears it");
+            // Until the test ends: as a process that waits for its file system.
+            let _ = answers.recv_timeout(Duration::from_secs(30));
+            Ok(None)
+        };
+        let others = async {
+            while begins.try_recv().is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        // On the only thread of this runtime.
+        let (may_be_left, ()) = tokio::join!(has_mark(own, mark, began), others);
+        assert!(may_be_left);
+        drop(answer);
+    }
 }

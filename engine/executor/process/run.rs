@@ -116,8 +116,8 @@ pub(super) async fn carry_out(
     // Reaped before its pipes are drained: from here on what it left behind is on its own.
     let (status, usage) =
         leader.reap(&ending).map_err(|error| lost_sight(LOST_STATUS, &error, cx))?;
-    let is_left = ending == Ending::ByItself && behind::may_be_left(id, &kin);
-    let cut = pipes.drain(cx).await;
+    let is_left = async { ending == Ending::ByItself && behind::may_be_left(id, &kin).await };
+    let (is_left, cut) = tokio::join!(is_left, pipes.drain(cx));
     // Whoever has the group of the run keeps it from being left.
     let kin = Some(kin).filter(|_| is_left || cut.is_some());
     if let Some(kin) = kin {
