@@ -57,6 +57,7 @@ use crate::ending::Ending;
 use crate::error::{EngineEnd, Error, Result, StorageError, StorageErrorKind, Violation};
 use crate::metrics::Meters;
 use crate::metrics::tally::{self, Tally};
+use crate::panics::tell;
 use commit_gate::CommitGate;
 use connection::Access;
 use guard::Guard;
@@ -192,11 +193,13 @@ impl Store {
         if custody::has_foreign_log(path)? {
             let aside = custody::set_aside(path)?;
             let (file, log) = (path.display(), aside.display());
-            tracing::warn!(
-                %file, %log,
-                "the journal beside the file goes with another state of it, and was set aside: another copy of the \
-                 file has been put in its place"
-            );
+            tell(|| {
+                tracing::warn!(
+                    %file, %log,
+                    "the journal beside the file goes with another state of it, and was set aside: another copy of \
+                     the file has been put in its place"
+                );
+            });
         }
         // Either may be missing, where somebody has copied one without the other.
         let is_left = lock.was_left() || connection::has_log(path);
@@ -277,7 +280,7 @@ impl Store {
         }
         *told_at = Some(now);
         drop(told_at);
-        crate::panics::tell(|| tracing::error!(%error, "{what}"));
+        tell(|| tracing::error!(%error, "{what}"));
     }
 
     /// Has what waits for a while go by a clock from now on.

@@ -89,6 +89,14 @@ async fn a_subscriber_and_a_recorder_that_panic_keep_the_engine_from_nothing() {
         _ => 0,
     });
     let folder = tempfile::tempdir().expect("a temporary folder");
+    // The log of a file that is not there any more, of which the engine tells as it opens.
+    for (name, text) in [("foreign.db", ""), ("foreign.db-wal", "of another file")] {
+        std::fs::write(folder.path().join(name), text).expect("written");
+    }
+    let foreign = Engine::builder().path(folder.path().join("foreign.db"));
+    let foreign = foreign.executor("script", ClosureExecutor::new(async |_, _| 0)).open().await;
+    foreign.expect("it opens").shutdown(Duration::from_secs(5)).await;
+    assert!(folder.path().join("foreign.db-wal.foreign-1").exists(), "it was set aside");
     let builder = Engine::builder().path(folder.path().join("adjutant.db"));
     let engine = builder.executor("script", script).open().await.expect("it opens");
     for id in ["i-1", "i-2"] {

@@ -174,6 +174,97 @@ fn things_have_their_place() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// Returns a text of Rust with spaces in the place of comments, of texts and of characters: as long as it was.
+fn bare(code: &str) -> String {
+    let mut bare = String::with_capacity(code.len());
+    let mut rest = code;
+    while let Some(first) = rest.chars().next() {
+        let is_raw = rest.starts_with("r\"") || rest.starts_with("r#\"");
+        let is_part_of_name = bare.ends_with(|c: char| c.is_alphanumeric() || c == '_');
+        let end = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if is_raw && !is_part_of_name {
+            let close = if rest.starts_with("r#") { "\"#" } else { "\"" };
+            let opened = close.len() + 1;
+            rest[opened..].find(close).map_or(rest.len(), |at| opened + at + close.len())
+        } else if first == '"' {
+            let mut is_escaped = false;
+            let close = rest.char_indices().skip(1).find(|(_, c)| {
+                let closes = *c == '"' && !is_escaped;
+                is_escaped = *c == '\\' && !is_escaped;
+                closes
+            });
+            close.map_or(rest.len(), |(at, _)| at + 1)
+        } else if rest.starts_with("'\\") {
+            rest[3..].find('\'').map_or(rest.len(), |at| 3 + at + 1)
+        } else if first == '\'' && rest.chars().nth(2) == Some('\'') {
+            2 + rest[1..].chars().next().map_or(0, char::len_utf8)
+        } else {
+            bare.push(first);
+            rest = &rest[first.len_utf8()..];
+            continue;
+        };
+        bare.extend(rest[..end].bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' }));
+        rest = &rest[end..];
+    }
+    bare
+}
+
+/// Whether what follows this text of Rust is among the arguments of `tell` or `contain`.
+fn is_contained(before: &str) -> bool {
+    let mut closed = 0_usize;
+    for (at, c) in before.char_indices().rev() {
+        match c {
+            ')' | '}' | ']' => closed += 1,
+            '(' | '{' | '[' if closed > 0 => closed -= 1,
+            '(' => {
+                let called = before[..at].rsplit(|c: char| !(c.is_alphanumeric() || c == '_'));
+                if called.take(1).any(|name| ["tell", "contain"].contains(&name)) {
+                    return true;
+                }
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Returns the lines on which code of the library calls a subscriber that may panic through it.
+fn bare_events(code: &str) -> Vec<usize> {
+    let code = bare(code);
+    let line = |at: usize| code[..at].matches('\n').count() + 1;
+    let events = code.match_indices("tracing::").filter(|&(at, path)| {
+        let name = code[at + path.len()..].split(|c: char| !(c.is_alphanumeric() || c == '_'));
+        let name = name.take(1).collect::<String>();
+        let is_macro = code[at + path.len() + name.len()..].starts_with('!');
+        // Macros are called by their path, so that this test finds them.
+        let is_harmless = !is_macro && ["Span", "Instrument", "instrument"].contains(&&*name);
+        !is_harmless && !is_contained(&code[..at])
+    });
+    events.map(|(at, _)| line(at)).collect()
+}
+
+#[test]
+fn a_subscriber_that_panics_is_contained_wherever_it_is_called() {
+    let check = |code: &str, want: &[usize]| assert_eq!(bare_events(code), want, "{code}");
+    check("tell(|| tracing::warn!(a, \"b\"));", &[]);
+    check("tell(|| {\n  tracing::warn!(%error, \"(\");\n  tracing::info!(\"b\");\n});", &[]);
+    check("let span = panics::contain(|| { tracing::info_span!(\"a\") });", &[]);
+    check("use tracing::Span; use tracing::instrument::Instrumented;", &[]);
+    check("// tracing::warn!\n/// `tracing::warn!`\nlet a = \"tracing::warn!\";", &[]);
+    check("fn a() {\n    tracing::warn!(\"b\");\n}", &[2]);
+    check("tell(|| a());\nif a {\n    tracing::error!(\"b\");\n}", &[3]);
+    check("tell(|| a(')', '\\'', b\"(\", r#\"(\"(\"#));\ntracing::error!(\"b\");", &[2]);
+    check("foretell(|| tracing::debug!(\"a\"));", &[1]);
+    check("use tracing::warn;\nuse tracing::{info, Span};", &[1, 2]);
+    let mut wrong = Vec::new();
+    for (path, text) in sources("engine") {
+        let lines = bare_events(code(&path, &text));
+        wrong.extend(lines.iter().map(|line| format!("{}:{line}", path.display())));
+    }
+    assert!(wrong.is_empty(), "an event is not inside `tell` or `contain`: {wrong:#?}");
+}
+
 #[test]
 fn tests_do_not_sleep() {
     let mut wrong = Vec::new();

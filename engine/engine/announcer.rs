@@ -77,10 +77,12 @@ impl Announcer {
         }
         if step.taken_back > 0 {
             let records = step.taken_back;
-            tracing::warn!(
-                records,
-                "the clock was ahead: what it had written off is to come again"
-            );
+            tell(|| {
+                tracing::warn!(
+                    records,
+                    "the clock was ahead: what it had written off is to come again"
+                );
+            });
         }
         if let Some(dispatcher) = self.dispatcher.as_ref().filter(|_| !step.released.is_empty()) {
             dispatcher.release(step.released.iter().copied());

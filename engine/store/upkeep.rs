@@ -16,6 +16,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use crate::error::{Error, Result, StorageErrorKind};
 use crate::metrics::Meters;
+use crate::panics::tell;
 
 use super::cause::{self, cannot_open};
 use super::connection::BUSY_MS;
@@ -347,11 +348,13 @@ impl Upkeep {
             held.is_told = true;
             let mib = self.bytes_of(self.file_pages) >> 20;
             let seconds = time.as_secs();
-            tracing::warn!(
-                mib,
-                seconds,
-                "a reader of the database keeps its log from beginning anew; end that reader, or the log grows"
-            );
+            tell(|| {
+                tracing::warn!(
+                    mib,
+                    seconds,
+                    "a reader of the database keeps its log from beginning anew; end that reader, or the log grows"
+                );
+            });
         }
     }
 
