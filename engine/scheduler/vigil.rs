@@ -56,8 +56,8 @@ impl Vigil {
             let seconds = -step.num_seconds();
             tell(|| tracing::warn!(seconds, "the clock was set back; no nominal time fires twice"));
             state.began = state.began.min(now);
-            // A leap past now has been undone, at least in part.
-            state.leap = state.leap.filter(|(_, until)| *until <= now);
+            // A leap past now has been undone: what passed meanwhile was not met because of it.
+            state.leap = state.leap.map(|(from, until)| (from, until.min(now)));
         }
         state.seen = now;
         Watchful { now, began: state.began, leap: state.leap }

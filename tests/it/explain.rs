@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use adjutant::{Engine, Explanation, InvokeId, RunCommand, StopInvocation};
-use chrono::{DateTime, Utc};
+use adjutant::{
+    Clock, DescribeInvocations, Engine, Explanation, InvokeId, OverlapPolicy, RunCommand,
+    StopInvocation,
+};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::recurrence::{clock, ended, open, pass};
 use crate::support::{Place, register_in_zones};
@@ -64,6 +67,35 @@ async fn a_leap_of_the_clock_is_told_from_an_engine_that_did_not_run() {
     let told = ask(&engine, id, "00:03:00").await;
     let want = "the clock was set forward or the machine slept, from 2026-01-01T00:00:";
     assert!(told.entries[0].text.contains(want), "{}", told.entries[0].text);
+}
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_is_why_times_were_dealt_with_and_why_a_schedule_waits() {
+    let clock = clock();
+    let engine = open(Engine::builder(), &clock).await;
+    let request = RunCommand::shell("exit:0").on(["i-1"]).timeout(10).frequency("rate(60s)");
+    let request = request.overlap_policy(OverlapPolicy::Allow);
+    let id = engine.run_command(request).await.expect("sound").invoke_id;
+    pass(&clock, 60).await;
+    clock.set_realtime(clock.realtime() + TimeDelta::minutes(10));
+    pass(&clock, 150).await;
+    clock.set_realtime(clock.realtime() - TimeDelta::minutes(10));
+    pass(&clock, 40).await;
+    let check = async |at: &str, want: &str| {
+        let told = ask(&engine, id, at).await;
+        assert!(told.entries[0].text.contains(want), "{at}: {}", told.entries[0].text);
+    };
+    check("00:02:00", "It was missed: the clock was set forward or the machine slept").await;
+    check("00:07:00", "It is planned for 2026-01-01T00:07:00Z. A clock that was ahead").await;
+    check("00:12:00", "s after its time, by a clock that was ahead. i-1 Success.").await;
+    pass(&clock, 410).await;
+    check("00:07:00", "It fired").await;
+    check("00:20:00", "the times up to 2026-01-01T00:13:00Z have been dealt with").await;
+    let filter = DescribeInvocations { invoke_id: Some(id), ..Default::default() };
+    let page = engine.describe_invocations(filter).await.expect("it exists");
+    let invocation = &page.invocations[0];
+    assert_eq!(invocation.dealt_until, Some("2026-01-01T00:13:00Z".parse().expect("a time")));
+    assert_eq!(invocation.next_fire_time, Some("2026-01-01T00:14:00Z".parse().expect("a time")));
 }
 
 #[tokio::test]
