@@ -27,7 +27,7 @@ use crate::clock::{Clock, Sleep, now_ms};
 use crate::config::Config;
 use crate::dispatcher::Dispatcher;
 use crate::ending::Ending;
-use crate::error::{EngineEnd, Error, Result};
+use crate::error::{EngineEnd, Error, Result, Violation};
 use crate::event::{Feed, Hub, Subscription};
 use crate::execution::Finished;
 use crate::id::{InstanceId, InvokeId};
@@ -189,11 +189,12 @@ impl Engine {
     /// A handle of the same engine that holds requests to other limits.
     #[must_use]
     pub fn with_limits(&self, limits: Limits) -> Self {
-        Self { limits: Arc::new(limits), ..self.clone() }
+        Self { limits: Arc::new(limits.within_records()), ..self.clone() }
     }
 
     /// A handle of the same engine whose requests are somebody's: an [`Authorizer`](crate::Authorizer)
-    /// is told who asks, and so are the records of what comes of it.
+    /// is told who asks, and so are the records of what comes of it. A name of more than 1,024 characters is
+    /// refused with each request.
     #[must_use]
     pub fn called_by(&self, caller: impl Into<Arc<str>>) -> Self {
         Self { caller: Some(caller.into()), ..self.clone() }
@@ -389,12 +390,24 @@ impl Engine {
 
     /// Asks the host whether something may be done.
     async fn authorize(&self, action: Action) -> Result<()> {
+        self.check_caller()?;
         let Some(authorizer) = &self.inner.authorizer else { return Ok(()) };
         let operation = action.operation;
         let asked = Contained::new(async { authorizer.authorize(action).await }).await;
         let asked =
             asked.map_err(|message| Error::Host(format!("the Authorizer panicked: {message}")))?;
         asked.map_err(|why| forbidden(operation, &why))
+    }
+
+    /// Refuses a name that each record of its requests would repeat.
+    fn check_caller(&self) -> Result<()> {
+        const CHARS_MAX: usize = 1_024;
+        let chars = self.caller.as_deref().unwrap_or_default().chars().count();
+        if chars <= CHARS_MAX {
+            return Ok(());
+        }
+        let message = format!("want at most {CHARS_MAX} characters; it has {chars}");
+        Err(Error::invalid(Violation::new("InvalidParameter.Caller", 400, "Caller", message)))
     }
 
     async fn authorize_of(&self, operation: Operation, invoke_id: InvokeId) -> Result<()> {

@@ -315,7 +315,7 @@ impl Hub {
             execution_id,
             status: delivery.status,
             uri: delivery.uri.clone(),
-            error_info: delivery.error_info.clone(),
+            error_info: delivery.error_info.text().into_owned(),
         });
     }
 

@@ -1,5 +1,7 @@
 //! Executions: the record of one fire of an invocation on one instance.
 
+mod remark;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +18,8 @@ use crate::output::{Output, OutputStretch};
 use crate::status::{Cause, ExecutionFilter, ExecutionStatus, InvocationStatus, InvokeStatus};
 use crate::tag::{self, Tag};
 use crate::wire::{self, Encoded, lenient, page_request, page_response, text_enum};
+
+pub(crate) use remark::Remark;
 
 /// How an executor's work on a task ended. An executor says what it saw; the engine decides what
 /// status that is.
@@ -134,6 +138,12 @@ impl From<StopReason> for StopOrder {
 }
 
 impl StopOrder {
+    /// One for a reason in the words of the host.
+    pub(crate) fn because(cause: StopReason, why: &str) -> Self {
+        let reason = Some(Remark::reason(why)).filter(|reason| !reason.is_empty());
+        Self { reason: reason.map(|reason| reason.text().into()), ..cause.into() }
+    }
+
     /// A request of somebody's.
     pub(crate) fn request(by: Option<Arc<str>>, reason: Option<String>) -> Self {
         Self {
@@ -144,11 +154,11 @@ impl StopOrder {
     }
 
     /// What has become of an execution that waited, in words.
-    pub(crate) fn cancelled(&self) -> String {
+    pub(crate) fn cancelled(&self) -> Remark {
         self.told(" before it started")
     }
 
-    fn told(&self, when: &str) -> String {
+    fn told(&self, when: &str) -> Remark {
         let by = self.by.as_ref().map_or(String::new(), |by| format!(" of `{by}`"));
         let reason = self.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
         let what = match self.cause {
@@ -160,7 +170,7 @@ impl StopOrder {
             StopReason::Errors => "called off, for more than MaxErrors others had failed,",
             StopReason::Gate => "called off with its wave",
         };
-        format!("{what}{by}{when}{reason}")
+        format!("{what}{by}{when}{reason}").into()
     }
 }
 
@@ -278,7 +288,7 @@ pub(crate) struct Verdict {
     pub exit_code: Option<i32>,
     pub signal: Option<i32>,
     pub error_code: &'static str,
-    pub error_info: String,
+    pub error_info: Remark,
     /// Why it was asked to end, if it was.
     pub stop_cause: Option<StopReason>,
 }
@@ -298,7 +308,7 @@ impl Verdict {
             exit_code: None,
             signal: None,
             error_code: EXECUTION_INTERRUPTED,
-            error_info: info,
+            error_info: info.into(),
             stop_cause: None,
         }
     }
@@ -313,12 +323,12 @@ impl Verdict {
 
     /// Judges what the executor saw, given what the engine had asked it to do.
     pub(crate) fn new(outcome: Outcome, asked: Option<&StopOrder>, timeout_s: u64) -> Self {
-        let plain = |cause, error_code, error_info| Self {
+        let plain = |cause, error_code, error_info: String| Self {
             cause,
             exit_code: None,
             signal: None,
             error_code,
-            error_info,
+            error_info: error_info.into(),
             stop_cause: asked.map(|order| order.cause),
         };
         match outcome {
@@ -352,11 +362,15 @@ impl Verdict {
                         order.told(&format!(" of {timeout_s} s"))
                     }
                     Some(order) => order.told(""),
-                    None => "the executor reported a stop that nobody asked for".to_owned(),
+                    None => "the executor reported a stop that nobody asked for".into(),
                 };
                 let exit_code = exit_code.or(signal.map(|_| -1));
-                let info = if how.is_empty() { why } else { format!("{why}; {how}") };
-                Self { exit_code, signal, ..plain(cause, code, info) }
+                let mut verdict = Self { exit_code, signal, ..plain(cause, code, String::new()) };
+                verdict.error_info = why;
+                if !how.is_empty() {
+                    verdict.add(&how);
+                }
+                verdict
             }
             Outcome::Unsuitable { code, info } => plain(Cause::Unsuitable, code, info),
             Outcome::Undeliverable { code, info } => plain(Cause::Undeliverable, code, info),

@@ -16,7 +16,7 @@ use crate::clock::{Clock, Sleep};
 use crate::command::CommandType;
 use crate::command::content::Content;
 use crate::command::parameters::Arguments;
-use crate::execution::{Outcome, Report, StopReason, Usage, checked_result};
+use crate::execution::{Outcome, Remark, Report, StopReason, Usage, checked_result};
 use crate::id::{CommandId, ExecutionId, InstanceId, InvokeId};
 use crate::invocation::resource_limits::ResourceLimits;
 use crate::invocation::{Job, TerminationMode};
@@ -277,6 +277,7 @@ impl ExecutionContext {
 
     /// Says why there is no result where one was meant to be.
     pub(crate) fn report_bad_result(&self, why: String) {
+        let why = Remark::from(why).text().into_owned();
         self.report(|report| report.result = Some(Err(why)));
     }
 

@@ -150,7 +150,7 @@ pub use store::{HostError, HostTransaction};
 pub use tag::Tag;
 pub use wire::{ContentEncoding, Encoded, Ignored, request_id};
 
-/// The version of rusqlite that [`HostTransaction::connection`] is of.
+/// The version of rusqlite that [`HostTransaction`] speaks.
 pub use rusqlite;
 
 /// The version of object_store that [`ObjectStoreSink`] takes.

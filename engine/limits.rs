@@ -1,6 +1,16 @@
 //! Every number of the API pages, in one value.
 
-/// What requests are held to. [`Limits::alibaba`] is the default; a host may change any number.
+/// The longest time that a request can ask for, in seconds, whatever its limits are: a thousand years, from now
+/// on or since any time that a clock may show, end at an instant that can be written down.
+const SECONDS_MAX: u64 = 1_000 * 366 * 24 * 3_600;
+/// The highest count that a request can ask for, whatever its limits are: a column of SQLite holds no more.
+pub(crate) const COUNT_MAX: u64 = i64::MAX as u64;
+/// The same for lengths of lists, which are held in memory.
+const LENGTH_MAX: usize = u32::MAX as usize;
+
+/// What requests are held to. [`Limits::alibaba`] is the default; a host may change any number. An engine holds
+/// requests to no longer times than a thousand years, to no higher counts than [`i64::MAX`], and to no longer
+/// lists and texts than [`u32::MAX`], whatever higher number is set here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -123,14 +133,98 @@ impl Limits {
         }
     }
 
+    /// The same with numbers that the records can hold.
+    pub(crate) fn within_records(mut self) -> Self {
+        let Self {
+            name_chars_max,
+            description_chars_max,
+            working_dir_chars_max,
+            launcher_bytes_max,
+            username_chars_max,
+            kept_content_bytes_max,
+            unkept_content_bytes_max,
+            parameters_defined_max,
+            parameters_passed_max,
+            parameter_name_bytes_max,
+            parameters_need_values: _,
+            tags_max,
+            resource_tags_max,
+            tag_key_chars_max,
+            tag_value_chars_max,
+            client_token_chars_max,
+            invocations_per_day_max,
+            timeout_s_default,
+            timeout_s_max,
+            invoke_timeout_s_min,
+            rate_s_min,
+            rate_s_max,
+            cron_s_min,
+            spread_s_max,
+            missed_runs_max,
+            retry_attempts_max,
+            retry_backoff_s_max,
+            instances_max,
+            tagged_instances_max,
+            stop_instances_max,
+            one_kind_of_instance: _,
+            kept_commands_max,
+            command_names_differ: _,
+            page_size_max,
+            page_size_default,
+        } = &mut self;
+        for length in [
+            name_chars_max,
+            description_chars_max,
+            working_dir_chars_max,
+            launcher_bytes_max,
+            username_chars_max,
+            kept_content_bytes_max,
+            unkept_content_bytes_max,
+            parameters_defined_max,
+            parameters_passed_max,
+            parameter_name_bytes_max,
+            tags_max,
+            resource_tags_max,
+            tag_key_chars_max,
+            tag_value_chars_max,
+            client_token_chars_max,
+            missed_runs_max,
+            instances_max,
+            tagged_instances_max,
+            stop_instances_max,
+            page_size_max,
+            page_size_default,
+        ] {
+            *length = (*length).min(LENGTH_MAX);
+        }
+        for seconds in [
+            timeout_s_default,
+            timeout_s_max,
+            invoke_timeout_s_min,
+            rate_s_min,
+            rate_s_max,
+            cron_s_min,
+            spread_s_max,
+            retry_backoff_s_max,
+        ] {
+            *seconds = (*seconds).min(SECONDS_MAX);
+        }
+        for count in [invocations_per_day_max, kept_commands_max] {
+            *count = (*count).min(COUNT_MAX);
+        }
+        // Attempts are counted in 32 bits.
+        *retry_attempts_max = (*retry_attempts_max).min(u32::MAX.into());
+        self
+    }
+
     /// Most instances that an invocation may have, however its request came by them.
     pub(crate) fn targets_max(&self) -> usize {
         self.instances_max.max(self.tagged_instances_max)
     }
 
-    /// Timeout of a command that states none, in seconds.
+    /// Timeout of a command that states none, in seconds. None is shorter than a second.
     pub(crate) fn timeout_s(&self) -> u64 {
-        self.timeout_s_default.min(self.timeout_s_max)
+        self.timeout_s_default.min(self.timeout_s_max).max(1)
     }
 
     /// Page of a listing that states no size, in entries.

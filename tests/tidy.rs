@@ -306,6 +306,37 @@ fn released_migrations_never_change() {
     }
 }
 
+/// Names that a migration after the first may not give: a host may have them.
+fn unreserved(sql: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for line in sql.lines().map(str::trim_start) {
+        let Some(rest) = line.strip_prefix("CREATE ") else { continue };
+        let mut words = rest.split(|c: char| c.is_whitespace() || c == '(');
+        let kinds = ["TABLE", "INDEX", "VIEW", "TRIGGER"];
+        let name = words.by_ref().find(|word| kinds.contains(word)).and(words.next());
+        let name = name.unwrap_or_default();
+        if !name.starts_with("adjutant_") {
+            found.push(name.to_owned());
+        }
+    }
+    found
+}
+
+#[test]
+fn what_a_later_migration_adds_has_a_reserved_name() {
+    let sample = "CREATE TABLE adjutant_a (\n    id INTEGER\n) STRICT;\nCREATE TABLE b (x);
+        CREATE UNIQUE INDEX c ON adjutant_a (id);\nCREATE INDEX adjutant_d ON b (x);";
+    assert_eq!(unreserved(sample), ["b", "c"]);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+    for entry in fs::read_dir(root).expect("the folder of migrations") {
+        let path = entry.expect("an entry").path();
+        if !path.ends_with("0001_initial.sql") {
+            let sql = fs::read_to_string(&path).expect("UTF-8");
+            assert_eq!(unreserved(&sql), [""; 0], "{}", path.display());
+        }
+    }
+}
+
 #[test]
 fn the_layers_in_the_document_are_those_here() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -171,7 +171,7 @@ impl EngineBuilder {
 
     /// Holds requests to these limits.
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.config.limits = limits;
+        self.config.limits = limits.within_records();
         self
     }
 

@@ -63,7 +63,7 @@ impl Engine {
     /// let engine = Engine::open_in_memory().await?;
     /// engine
     ///     .write(|tx| {
-    ///         tx.connection().execute_batch("CREATE TABLE orders (id INTEGER PRIMARY KEY, invoke_id TEXT)")?;
+    ///         tx.execute_batch("CREATE TABLE orders (id INTEGER PRIMARY KEY, invoke_id TEXT)")?;
     ///         Ok(())
     ///     })
     ///     .await?;
@@ -71,8 +71,8 @@ impl Engine {
     /// let (run, order) = engine
     ///     .run_command_with(deliver, |tx, run| {
     ///         let invoke_id = run.invoke_id.to_string();
-    ///         tx.connection().execute("INSERT INTO orders (invoke_id) VALUES (?1)", [invoke_id])?;
-    ///         Ok(tx.connection().last_insert_rowid())
+    ///         tx.execute("INSERT INTO orders (invoke_id) VALUES (?1)", [invoke_id])?;
+    ///         Ok(tx.last_insert_rowid())
     ///     })
     ///     .await?;
     /// assert_eq!(order, Some(1));

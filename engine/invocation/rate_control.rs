@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::error::Violation;
 use crate::given::{Given, unknown};
+use crate::limits::COUNT_MAX;
 
 /// A number of targets, or a percentage of all of them: `10` or `10%`.
 ///
@@ -312,6 +313,11 @@ impl ShareRule {
     fn check(&self, given: &Given<Share>, found: &mut Vec<Violation>) -> Option<Share> {
         let Self { code, field, least } = *self;
         match given {
+            Given::Known(Share(Count(count))) if *count > COUNT_MAX => {
+                let message = format!("want at most {COUNT_MAX}; it is {count}");
+                found.push(Violation::new(code, 400, field, message));
+                None
+            }
             Given::Known(share) if share.is_at_least(least) => Some(*share),
             _ => {
                 let want = format!("a number from {least} on, or {least}% to {ALL}%");

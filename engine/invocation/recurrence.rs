@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::Violation;
-use crate::limits::Limits;
+use crate::limits::{COUNT_MAX, Limits};
 use crate::schedule::{Bounds, Schedule, Zone};
 use crate::status::ExecutionStatus;
 use crate::wire::text_enum;
@@ -250,8 +250,8 @@ impl Repetition<'_> {
             let message = "want at least 1; it is 0";
             found.push(Violation::new("InvalidParam.MaxFires", 400, "MaxFires", message));
         }
-        if self.fires_max.is_some_and(|fires| i64::try_from(fires).is_err()) {
-            let message = format!("want at most {}", i64::MAX);
+        if let Some(fires) = self.fires_max.filter(|fires| *fires > COUNT_MAX) {
+            let message = format!("want at most {COUNT_MAX}; it is {fires}");
             found.push(Violation::new("InvalidParam.MaxFires", 400, "MaxFires", message));
         }
         let runs = self.missed.runs_max();

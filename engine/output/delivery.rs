@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::execution::Remark;
 use crate::wire::text_enum;
 
 /// How far the delivery of a whole output has come.
@@ -40,7 +41,7 @@ pub(crate) struct Delivery {
     pub uri: String,
     /// What went wrong; empty if nothing did.
     pub error_code: String,
-    pub error_info: String,
+    pub error_info: Remark,
 }
 
 impl Delivery {
@@ -50,7 +51,7 @@ impl Delivery {
             bytes,
             uri: String::new(),
             error_code: String::new(),
-            error_info: String::new(),
+            error_info: Remark::default(),
         }
     }
 
@@ -58,7 +59,7 @@ impl Delivery {
         Self { status: DeliveryStatus::Finished, uri, ..Self::in_progress(None) }
     }
 
-    pub(crate) fn failed(code: &str, info: impl Into<String>) -> Self {
+    pub(crate) fn failed(code: &str, info: impl Into<Remark>) -> Self {
         let (error_code, error_info) = (code.to_owned(), info.into());
         Self { status: DeliveryStatus::Failed, error_code, error_info, ..Self::in_progress(None) }
     }

@@ -22,7 +22,7 @@ pub(super) fn insert(tx: Tx<'_>, id: ExecutionId, delivery: &Delivery) -> Result
         delivery.bytes,
         &delivery.uri,
         &delivery.error_code,
-        &delivery.error_info,
+        delivery.error_info.text(),
     ))?;
     Ok(())
 }
@@ -90,7 +90,7 @@ pub(crate) fn finish<'a>(
             delivery.status.as_str(),
             &delivery.uri,
             &delivery.error_code,
-            &delivery.error_info,
+            delivery.error_info.text(),
         ))?;
         expect_one(changed, waiting.execution_id)?;
     }

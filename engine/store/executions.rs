@@ -220,9 +220,6 @@ struct EndedOfFire {
     sole: Option<SoleFire>,
 }
 
-/// How much of the `ErrorInfo` of an end is kept if the end cannot be written down whole, in bytes.
-const LEAST_INFO_BYTES_MAX: usize = 1_024;
-
 /// How much of the end of an execution could be written down.
 #[derive(Debug)]
 pub(crate) enum Recorded {
@@ -342,8 +339,6 @@ impl Ended {
     /// Returns the end without output, result and delivery, with a remark.
     fn least(&self, remark: &str) -> Self {
         let mut verdict = self.verdict.clone();
-        let info = &mut verdict.error_info;
-        info.truncate(info.floor_char_boundary(LEAST_INFO_BYTES_MAX));
         verdict.add(remark);
         Self { verdict, output: Output::default(), report: None, delivery: None, ..*self }
     }
@@ -433,7 +428,7 @@ fn finish_one(
             verdict.exit_code,
             verdict.signal,
             verdict.error_code,
-            &verdict.error_info,
+            verdict.error_info.text(),
             ended.attempt,
             from.as_str(),
             or_from.as_str(),

@@ -5,7 +5,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{CachedStatement, OptionalExtension, Params, Row, Statement};
 
 use crate::error::{Error, Result};
 
@@ -13,17 +13,82 @@ use super::{Tx, apart, unreadable};
 
 /// A transaction that the engine has begun and will commit. The host reads what it likes and writes
 /// to tables of its own; to begin, end or nest transactions, to change settings, and to write to the
-/// engine's tables is refused as "not authorized". Temporary tables must not have the names of the
-/// engine's. Others share the commit: so a table must not have foreign keys that are `INITIALLY
-/// DEFERRED`, nor any to the engine's tables, and what says `OR ROLLBACK` fails for all of them.
+/// engine's tables is refused as "not authorized".
+///
+/// The tables of the host share a file with those of the engine, and its statements share a commit with
+/// others. So some names and clauses are refused once the host's part has ended:
+///
+/// - Names that begin with `adjutant_` are the engine's, also those that it does not use yet.
+/// - Temporary tables must not have the names of the engine's tables.
+/// - Foreign keys must not point to the engine's tables, and must not be `INITIALLY DEFERRED`.
+///
+/// A statement that says `OR ROLLBACK` fails for everybody in the commit.
 pub struct HostTransaction<'a> {
     connection: Tx<'a>,
 }
 
+/// The SQL of the host, in the terms of [`rusqlite`](crate::rusqlite). The connection itself stays with the
+/// engine: its hooks and settings are what keeps the engine's tables out of reach.
 impl HostTransaction<'_> {
-    /// The connection, for SQL.
-    pub fn connection(&self) -> &Connection {
-        self.connection
+    /// Carries out one statement. Returns the number of rows that it changed.
+    ///
+    /// # Errors
+    ///
+    /// What SQLite says, "not authorized" of what is the engine's.
+    pub fn execute(&self, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
+        self.connection.execute(sql, params)
+    }
+
+    /// Carries out statements without parameters, one after another.
+    ///
+    /// # Errors
+    ///
+    /// As [`execute`](Self::execute). The statements before the one that failed stay carried out, unless
+    /// the host's part fails.
+    pub fn execute_batch(&self, sql: &str) -> rusqlite::Result<()> {
+        self.connection.execute_batch(sql)
+    }
+
+    /// Returns a statement to carry out or to query, also more than once.
+    ///
+    /// # Errors
+    ///
+    /// As [`execute`](Self::execute).
+    pub fn prepare(&self, sql: &str) -> rusqlite::Result<Statement<'_>> {
+        self.connection.prepare(sql)
+    }
+
+    /// Returns a statement that the engine keeps prepared for later transactions.
+    ///
+    /// # Errors
+    ///
+    /// As [`execute`](Self::execute).
+    pub fn prepare_cached(&self, sql: &str) -> rusqlite::Result<CachedStatement<'_>> {
+        self.connection.prepare_cached(sql)
+    }
+
+    /// Returns the first row of a query as `read` makes it out.
+    ///
+    /// # Errors
+    ///
+    /// As [`execute`](Self::execute); [`rusqlite::Error::QueryReturnedNoRows`] if there is no row.
+    pub fn query_row<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        self.connection.query_row(sql, params, read)
+    }
+
+    /// Returns the number of the row that was inserted last.
+    pub fn last_insert_rowid(&self) -> i64 {
+        self.connection.last_insert_rowid()
+    }
+
+    /// Returns the number of rows that the last statement changed.
+    pub fn changes(&self) -> u64 {
+        self.connection.changes()
     }
 }
 
@@ -89,18 +154,83 @@ fn check_schema(tx: Tx<'_>) -> Result<()> {
             "table `{name}` has a foreign key to the engine's `{engines}`, which would keep rows from being changed; want a plain column"
         )));
     }
-    let deferred = tx
+    let reserved = tx
         .prepare_cached(
-            "SELECT name FROM (SELECT * FROM sqlite_schema UNION ALL SELECT * FROM sqlite_temp_schema)
-             WHERE type = 'table' AND sql LIKE '%initially%deferred%' LIMIT 1",
+            "SELECT type, name FROM (SELECT * FROM sqlite_schema UNION ALL SELECT * FROM sqlite_temp_schema)
+             WHERE name LIKE ?2 ESCAPE '\\' AND tbl_name NOT IN (SELECT value FROM json_each(?1)) LIMIT 1",
         )?
-        .query_row((), |row| row.get::<_, String>(0))
+        .query_row((&own, format!("{}%", RESERVED.replace('_', "\\_"))), |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+        })
         .optional()?;
-    match deferred {
-        None => Ok(()),
-        Some(name) => Err(Error::Host(format!(
-            "table `{name}` has a foreign key that is INITIALLY DEFERRED, and others share the commit; want IMMEDIATE"
-        ))),
+    if let Some((what, name)) = reserved {
+        return Err(Error::Host(format!(
+            "the {what} `{name}` has a reserved name: those that begin with `{RESERVED}` are the engine's; want another name"
+        )));
+    }
+    // The comparison by LIKE is quick and finds too much, which the second look leaves out.
+    let mut suspect = tx.prepare_cached(
+        "SELECT name, sql FROM (SELECT * FROM sqlite_schema UNION ALL SELECT * FROM sqlite_temp_schema)
+         WHERE type = 'table' AND sql LIKE '%deferrable%initially%deferred%'",
+    )?;
+    let mut suspect = suspect.query(())?;
+    while let Some(row) = suspect.next()? {
+        if has_deferred_key(row.get_ref(1)?.as_str().map_err(unreadable)?) {
+            let name: String = row.get(0)?;
+            return Err(Error::Host(format!(
+                "table `{name}` has a foreign key that is INITIALLY DEFERRED, and others share the commit; want IMMEDIATE"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a CREATE TABLE has a foreign key that is looked at no sooner than at the commit. In SQLite's grammar
+/// that is `DEFERRABLE INITIALLY DEFERRED` without a NOT before it; `DEFERRABLE` is no name unless quoted.
+fn has_deferred_key(sql: &str) -> bool {
+    let words: Vec<_> = Words(sql).collect();
+    let is = |word: &str, want: &str| word.eq_ignore_ascii_case(want);
+    words.windows(4).any(|words| {
+        let [before, rest @ ..] = words else { return false };
+        let clause = ["DEFERRABLE", "INITIALLY", "DEFERRED"];
+        !is(before, "NOT") && rest.iter().zip(clause).all(|(word, want)| is(word, want))
+    })
+}
+
+/// The words of an SQL text outside of comments. What is quoted, a text or a name, is one word with its quotes;
+/// so is each character that is no part of a word.
+struct Words<'a>(&'a str);
+
+impl<'a> Iterator for Words<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        loop {
+            self.0 = self.0.trim_start();
+            let end = |mark: &str, from: usize| {
+                let found = self.0.get(from..).and_then(|rest| rest.find(mark));
+                found.map_or(self.0.len(), |at| from + at + mark.len())
+            };
+            let first = self.0.chars().next()?;
+            let (length, is_comment) = match first {
+                _ if self.0.starts_with("--") => (end("\n", 2), true),
+                _ if self.0.starts_with("/*") => (end("*/", 2), true),
+                // A doubled quote ends one word and begins another, which makes no difference here.
+                '\'' => (end("'", 1), false),
+                '"' => (end("\"", 1), false),
+                '`' => (end("`", 1), false),
+                '[' => (end("]", 1), false),
+                _ => {
+                    let is_other = |c: char| !(c.is_alphanumeric() || c == '_' || c == '$');
+                    (self.0.find(is_other).unwrap_or(self.0.len()).max(first.len_utf8()), false)
+                }
+            };
+            let (word, rest) = self.0.split_at(length);
+            self.0 = rest;
+            if !is_comment {
+                return Some(word);
+            }
+        }
     }
 }
 
@@ -119,6 +249,10 @@ impl Drop for Ward<'_> {
         let _ = self.0.commit_hook(None::<fn() -> bool>);
     }
 }
+
+/// What the names of all tables, indexes, views and triggers begin with that the engine adds after the first
+/// migration. A host that had one of them would make the file impossible to upgrade.
+pub(super) const RESERVED: &str = "adjutant_";
 
 /// The engine's tables, in the order of their creation.
 const TABLES: [&str; 21] = [
@@ -179,5 +313,40 @@ mod tests {
         let created = sql.lines().filter_map(|line| line.strip_prefix("CREATE TABLE "));
         let created: Vec<_> = created.filter_map(|rest| rest.split_whitespace().next()).collect();
         assert_eq!(created, TABLES[1..]);
+    }
+
+    #[test]
+    fn a_deferred_key_is_told_from_names_texts_and_comments() {
+        let check = |columns: &str, want: bool| {
+            let sql = format!("CREATE TABLE t ({columns})");
+            let connection = rusqlite::Connection::open_in_memory().expect("memory");
+            let both =
+                format!("PRAGMA foreign_keys = ON; CREATE TABLE a (id INTEGER PRIMARY KEY); {sql}");
+            connection.execute_batch(&both).unwrap_or_else(|error| panic!("{sql}: {error}"));
+            assert_eq!(has_deferred_key(&sql), want, "{sql}");
+            // SQLite itself says so too: a row that points nowhere is refused at once, or at the commit.
+            let points = "INSERT INTO t (x) VALUES (7)";
+            let at_once = connection.execute_batch(&format!("BEGIN; {points}")).is_err();
+            let later = !at_once && connection.execute_batch("COMMIT").is_err();
+            assert_eq!(later, want, "{sql}");
+        };
+        let key = "x REFERENCES a";
+        check(&format!("{key} DEFERRABLE INITIALLY DEFERRED"), true);
+        check(&format!("{key} deferrable\n\tinitially -- as\n/* it */ deferred, y"), true);
+        check("x, FOREIGN KEY (x) REFERENCES a DEFERRABLE INITIALLY DEFERRED", true);
+        check(
+            &format!("\"it's\" TEXT, {key} ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED"),
+            true,
+        );
+        check(&format!("{key} NOT DEFERRABLE INITIALLY DEFERRED"), false);
+        check(&format!("{key} DEFERRABLE INITIALLY IMMEDIATE"), false);
+        check(&format!("{key} DEFERRABLE"), false);
+        check("x INTEGER PRIMARY KEY, initially_due TEXT, deferred INTEGER", false);
+        check("x, initially deferred, \"DEFERRABLE\" INITIALLY, y DEFERRED", false);
+        check("x DEFAULT 'DEFERRABLE INITIALLY DEFERRED'", false);
+        check("x DEFAULT 'it''s DEFERRABLE INITIALLY DEFERRED'", false);
+        check("x, \"DEFERRABLE INITIALLY DEFERRED\", [DEFERRABLE INITIALLY DEFERRED too]", false);
+        check("x, `DEFERRABLE INITIALLY DEFERRED`", false);
+        check("x /* DEFERRABLE INITIALLY DEFERRED */, y -- DEFERRABLE INITIALLY DEFERRED\n", false);
     }
 }

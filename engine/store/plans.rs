@@ -12,7 +12,7 @@ use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use serde_json::json;
 
 use crate::error::Error;
-use crate::execution::{DescribeInvocationResults, Report, StopOrder, StopReason, Verdict};
+use crate::execution::{DescribeInvocationResults, Remark, Report, StopOrder, StopReason, Verdict};
 use crate::id::{InstanceId, InvokeId};
 use crate::instance::Instance;
 use crate::invocation::client_token::ClientToken;
@@ -239,7 +239,7 @@ fn ended(fire: i64, claimed: &[Claimed]) -> Vec<Ended> {
             exit_code: Some(0),
             signal: None,
             error_code: "",
-            error_info: String::new(),
+            error_info: Remark::default(),
             stop_cause: None,
         },
         output: Output::default(),

@@ -629,7 +629,7 @@ impl Stop {
                 cancelled.as_str(),
                 self.at_ms,
                 one.status.as_str(),
-                order.cancelled(),
+                order.cancelled().text(),
                 order.cause.as_str(),
                 &order.by,
                 &order.reason,

@@ -128,6 +128,6 @@ pub(crate) fn next_ms(tx: Tx<'_>, now_ms: i64) -> Result<Option<i64>> {
 /// Calls off what waits of a fire whose next wave may not start.
 pub(crate) fn halt(tx: Tx<'_>, due: &DueWave, why: &str, now_ms: i64) -> Result<Stopped> {
     tx.prepare_cached("UPDATE fires SET wave_at_ms = NULL WHERE id = ?1")?.execute([due.fire])?;
-    let ending = Ending::Stop(StopOrder { reason: Some(why.into()), ..StopReason::Gate.into() });
+    let ending = Ending::Stop(StopOrder::because(StopReason::Gate, why));
     stop::order(tx, Scope::of_fire(tx, due.fire)?, &ending, now_ms, stop::SLICE)
 }

@@ -110,7 +110,7 @@ async fn what_is_no_share_of_the_targets() {
     };
     let from_one = |it: &str| format!("want a number from 1 on, or 1% to 100%; it is `{it}`");
     let any = |it: &str| format!("want a number from 0 on, or 0% to 100%; it is `{it}`");
-    for share in ["1", "1%", "100%", " 7 ", "18446744073709551615"] {
+    for share in ["1", "1%", "100%", " 7 ", "9223372036854775807"] {
         check(serde_json::json!({"MaxConcurrency": share}), None).await;
         check(serde_json::json!({"MaxErrors": share}), None).await;
         check(serde_json::json!({"Waves": [share]}), None).await;

@@ -288,7 +288,7 @@ async fn while_an_engine_drains_what_runs_may_write_and_be_stopped() {
                 gate.pass().await;
                 let engine = own.get().expect("it is set");
                 let insert = |tx: &adjutant::HostTransaction<'_>| {
-                    tx.connection().execute_batch("CREATE TABLE done (id INTEGER)")?;
+                    tx.execute_batch("CREATE TABLE done (id INTEGER)")?;
                     Ok(())
                 };
                 engine.write(insert).await.map_err(|error| error.to_string())

@@ -18,12 +18,12 @@ async fn with_orders(engine: Engine) -> Engine {
 
 async fn sql(engine: &Engine, sql: &str) -> Result<(), Error> {
     let sql = sql.to_owned();
-    engine.write(move |tx| Ok(tx.connection().execute_batch(&sql)?)).await
+    engine.write(move |tx| Ok(tx.execute_batch(&sql)?)).await
 }
 
 async fn orders(engine: &Engine) -> Vec<String> {
     let read = engine.write(|tx| {
-        let mut query = tx.connection().prepare("SELECT invoke_id FROM orders ORDER BY id")?;
+        let mut query = tx.prepare("SELECT invoke_id FROM orders ORDER BY id")?;
         let rows = query.query_map((), |row| row.get(0))?;
         Ok(rows.collect::<Result<Vec<String>, _>>()?)
     });
@@ -31,7 +31,7 @@ async fn orders(engine: &Engine) -> Vec<String> {
 }
 
 fn order(tx: &HostTransaction<'_>, invoke_id: String) -> Result<(), HostError> {
-    tx.connection().execute("INSERT INTO orders (invoke_id) VALUES (?1)", [invoke_id])?;
+    tx.execute("INSERT INTO orders (invoke_id) VALUES (?1)", [invoke_id])?;
     Ok(())
 }
 
@@ -178,7 +178,7 @@ async fn what_the_engine_has_prepared_does_not_serve_the_host() {
     engine.resume_invocation(&id).await.expect("it repeats");
     let theft = engine.write(|tx| {
         let text = "UPDATE invocations SET paused_at_ms = NULL WHERE id = ?1";
-        Ok(tx.connection().prepare_cached(text)?.execute([1])?)
+        Ok(tx.prepare_cached(text)?.execute([1])?)
     });
     let error = theft.await.expect_err("refused");
     assert!(matches!(error, Error::Host(_)), "{error:?}");
@@ -227,8 +227,8 @@ async fn a_host_that_rolls_back_leaves_nothing_behind() {
     let before = everything(&engine).await;
     let swallowed = engine.run_command_with(request(), |tx, _| {
         let twice = "INSERT OR ROLLBACK INTO orders (invoke_id) VALUES ('taken')";
-        tx.connection().execute_batch(twice).expect_err("it is there");
-        let _ = tx.connection().execute_batch("INSERT INTO orders (invoke_id) VALUES ('late')");
+        tx.execute_batch(twice).expect_err("it is there");
+        let _ = tx.execute_batch("INSERT INTO orders (invoke_id) VALUES ('late')");
         Ok(())
     });
     let error = swallowed.await.expect_err("nothing is left of it");
@@ -269,4 +269,57 @@ async fn a_host_has_no_foreign_keys_to_what_the_engine_has() {
     }
     let own = "CREATE TABLE a (id INTEGER PRIMARY KEY); CREATE TABLE b (a INTEGER REFERENCES a)";
     sql(&engine, own).await.expect("among its own tables it may");
+}
+
+/// A column is no clause, whatever it is called.
+#[tokio::test]
+async fn a_table_is_not_taken_for_deferred_because_of_its_words() {
+    let engine = engine().await;
+    for sound in [
+        "CREATE TABLE notes (id INTEGER PRIMARY KEY, initially_due TEXT, deferred INTEGER)",
+        "CREATE TABLE calls (initially deferred, note DEFAULT 'DEFERRABLE INITIALLY DEFERRED')",
+        "CREATE TABLE lines (x /* DEFERRABLE INITIALLY DEFERRED */, y -- DEFERRABLE INITIALLY DEFERRED\n)",
+        "CREATE TABLE marks (\"DEFERRABLE INITIALLY DEFERRED\" REFERENCES notes)",
+        "CREATE TABLE gates (x REFERENCES notes NOT DEFERRABLE INITIALLY DEFERRED)",
+        "INSERT INTO notes VALUES (1, 'soon', 0); INSERT INTO gates VALUES (1)",
+    ] {
+        sql(&engine, sound).await.unwrap_or_else(|error| panic!("{sound}: {error}"));
+    }
+    for refused in [
+        "CREATE TABLE late (x REFERENCES notes DEFERRABLE\tINITIALLY -- as it were\n DEFERRED)",
+        "CREATE TEMP TABLE late (x REFERENCES notes deferrable initially deferred)",
+        "ALTER TABLE lines ADD COLUMN z REFERENCES notes DEFERRABLE/**/INITIALLY/**/DEFERRED",
+    ] {
+        let error = sql(&engine, refused).await.expect_err(refused).to_string();
+        assert!(error.contains("INITIALLY DEFERRED"), "{refused}: {error}");
+        run(&engine, "exit:0", &["i-1"]).await;
+    }
+}
+
+/// What a later version of the engine adds has these names.
+#[tokio::test]
+async fn names_that_begin_with_that_of_the_engine_are_reserved() {
+    let engine = with_orders(engine().await).await;
+    for refused in [
+        "CREATE TABLE adjutant_leases (x)",
+        "CREATE TABLE \"Adjutant_Orders\" (x)",
+        "CREATE TEMP TABLE adjutant_scratch (x)",
+        "CREATE VIEW adjutant_done AS SELECT 1",
+        "CREATE INDEX adjutant_orders_by_run ON orders (invoke_id)",
+        "CREATE TRIGGER adjutant_t AFTER INSERT ON orders BEGIN SELECT 1; END",
+        "ALTER TABLE orders RENAME TO adjutant_orders",
+        "CREATE TABLE fine (x); ALTER TABLE fine RENAME TO ADJUTANT_fine",
+    ] {
+        let error = sql(&engine, refused).await.expect_err(refused).to_string();
+        assert!(error.contains("reserved name"), "{refused}: {error}");
+        assert!(error.contains("want another name"), "{refused}: {error}");
+    }
+    for sound in [
+        "CREATE TABLE adjutants (x)",
+        "CREATE TABLE adjutantxy (x)",
+        "CREATE TABLE my_adjutant_notes (adjutant_x)",
+    ] {
+        sql(&engine, sound).await.unwrap_or_else(|error| panic!("{sound}: {error}"));
+    }
+    assert_eq!(orders(&engine).await, [""; 0]);
 }
