@@ -322,10 +322,10 @@ async fn the_log_stays_short_though_somebody_always_reads() {
     let place = Place::new();
     let engine = place.open().await;
     let table = "CREATE TABLE blobs (id INTEGER PRIMARY KEY, bytes BLOB)";
-    engine.write(move |tx| Ok(tx.connection().execute_batch(table)?)).await.expect("a table");
+    engine.write(move |tx| Ok(tx.execute_batch(table)?)).await.expect("a table");
     let write = async || {
         let fill = "INSERT OR REPLACE INTO blobs VALUES (1, randomblob(1048576))";
-        engine.write(move |tx| Ok(tx.connection().execute_batch(fill)?)).await.expect("written");
+        engine.write(move |tx| Ok(tx.execute_batch(fill)?)).await.expect("written");
     };
     let readers: Vec<_> = (0..8).map(|_| tokio::spawn(read_on(engine.clone()))).collect();
     for _ in 0..150 {
