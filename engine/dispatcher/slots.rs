@@ -244,28 +244,38 @@ impl Parked {
         self.lines.insert(class, line);
     }
 
-    /// Takes the next fire that waits for a bound and for which all of its bounds have room.
-    fn call(&mut self, bound: &Bound, bounds: &Bounds) -> Option<Waiting> {
-        let mut kept = 0;
-        loop {
-            let (_, class) = self.by_bound.get(bound)?.iter().nth(kept)?;
-            let class = class.clone();
-            match bounds.room(&self.lines.get(&class)?.limits) {
-                Ok(_) => {
-                    let mut line = self.take(&class)?;
-                    let (_, first) = line.fires.pop_first()?;
-                    self.put(class, line);
-                    return Some(first);
+    /// Takes the next fire that waits for a bound and for which all of its bounds have room. A class that another bound
+    /// holds back waits for that bound from then on.
+    fn call(
+        &mut self,
+        bound: &Bound,
+        room: impl Fn(&FireLimits) -> Result<usize, Bound>,
+    ) -> Option<Waiting> {
+        let (mut called, mut held_back) = (None, Vec::new());
+        for (_, class) in self.by_bound.get(bound)? {
+            let Some(line) = self.lines.get(class) else { continue };
+            match (room(&line.limits), bound) {
+                (Ok(_), _) => {
+                    called = Some(class.clone());
+                    break;
                 }
+                // A key has one number of places: if it is full for one class, it is full for all.
+                (Err(full), Bound::Key(_)) if full == *bound => break,
                 // A percentage comes to another number for each fire: another class may have a larger share.
-                Err(full) if full == *bound => kept += 1,
-                Err(full) => {
-                    let mut line = self.take(&class)?;
-                    line.under = full;
-                    self.put(class, line);
-                }
+                (Err(full), Bound::Invocation(_)) if full == *bound => {}
+                (Err(full), _) => held_back.push((class.clone(), full)),
             }
         }
+        for (class, full) in held_back {
+            let Some(mut line) = self.take(&class) else { continue };
+            line.under = full;
+            self.put(class, line);
+        }
+        let class = called?;
+        let mut line = self.take(&class)?;
+        let first = line.fires.pop_first();
+        self.put(class, line);
+        first.map(|(_, waiting)| waiting)
     }
 }
 
@@ -378,16 +388,28 @@ impl Backlog {
         }
         let bounds = Arc::clone(&self.bounds);
         for (bound, _) in bounds.of(limits) {
-            let next = self.parked.call(&bound, &bounds);
-            self.join(next);
+            while let Some(next) = self.parked.call(&bound, |limits| bounds.room(limits)) {
+                // A fire that is set aside calls nobody after it.
+                if !self.is_set_aside(&next) {
+                    self.join([next]);
+                    break;
+                }
+            }
         }
     }
 
+    /// Gives turns to fires and instances. A fire that is set aside has none, and the next is called in its stead.
     fn join(&mut self, waiting: impl IntoIterator<Item = Waiting>) {
+        let mut dropped = Vec::new();
         for one in waiting {
-            if !self.is_set_aside(&one) {
+            if self.is_set_aside(&one) {
+                dropped.extend(one.limits().map(Arc::clone));
+            } else {
                 self.turn.push(one.level(self.aged_at_ms), one);
             }
+        }
+        for limits in dropped {
+            self.rouse(&limits);
         }
     }
 
@@ -916,6 +938,65 @@ mod tests {
         assert_eq!(turn(&third), [3]);
         backlog.give_up(&third);
         assert_eq!(turn(&backlog.plan(3, NOW)), [3]);
+    }
+
+    /// A thousand classes wait, and it is counted how many are asked for their room.
+    #[test]
+    fn a_call_asks_each_class_at_most_once_and_stops_at_a_full_key() {
+        const CLASSES: usize = 1_000;
+        let check = |bound: Bound, room_for: Option<usize>, asks: usize| {
+            let mut parked = Parked::default();
+            for number in 1..=CLASSES {
+                let invocation = if matches!(bound, Bound::Key(_)) { number as i64 } else { 1 };
+                let one = limited(number as i64, invocation, Some(number), Some("narrow"));
+                let limits = one.limits().map(Arc::clone).expect("it has some");
+                parked.park(bound.clone(), &limits, one);
+            }
+            let asked = std::cell::Cell::new(0);
+            let called = parked.call(&bound, |limits| {
+                asked.set(asked.get() + 1);
+                match room_for == limits.concurrency_max {
+                    true => Ok(1),
+                    false => Err(bound.clone()),
+                }
+            });
+            let called = called.as_ref().map(|one| fire_of(one) as usize);
+            assert_eq!((called, asked.get()), (room_for, asks), "{bound:?}");
+        };
+        let key = || Bound::Key("narrow".into());
+        check(key(), None, 1);
+        check(key(), Some(1), 1);
+        check(Bound::Invocation(1), None, CLASSES);
+        check(Bound::Invocation(1), Some(CLASSES), CLASSES);
+        check(Bound::Invocation(1), Some(10), 10);
+    }
+
+    #[test]
+    fn a_fire_that_is_set_aside_keeps_its_place_from_nobody() {
+        let check = |set_aside_in_turn: bool| {
+            let key = |fire| limited(fire, fire, None, Some("narrow"));
+            let mut backlog = with([key(1), key(2), key(3), key(4)]);
+            let first = backlog.plan(4, NOW);
+            assert_eq!(turn(&first), [1]);
+            backlog.apply(&first, Taken { claimed: vec![1], ..Taken::default() });
+            let limits = first.turn[0].0.limits().map(Arc::clone).expect("a key");
+            let set_aside = |backlog: &mut Backlog| {
+                for fire in [2, 3] {
+                    backlog.set_aside(Subject::Fire(fire));
+                }
+            };
+            if !set_aside_in_turn {
+                set_aside(&mut backlog);
+            }
+            backlog.vacate(&limits);
+            if set_aside_in_turn {
+                set_aside(&mut backlog);
+            }
+            // Turns are looked through as they age.
+            assert_eq!(turn(&backlog.plan(4, NOW + 2 * AGED_EVERY_MS)), [4]);
+        };
+        check(false);
+        check(true);
     }
 
     #[test]
