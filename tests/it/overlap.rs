@@ -1,22 +1,32 @@
 //! What a fire does where the execution before it has not ended: each policy, for each origin.
 
 use adjutant::{
-    Engine, ExecutionStatus, FireDisposition, InvocationStatus, InvokeId, MissedPolicy,
-    OverlapPolicy, RunCommand, StopInvocation,
+    Engine, EngineBuilder, ExecutionContext, ExecutionStatus, Executor, FireDisposition,
+    InvocationStatus, InvokeId, MissedPolicy, Outcome, OverlapPolicy, RunCommand, StopInvocation,
+    Task,
 };
 use std::time::Duration;
 
 use crate::recurrence::{clock, ended, fires, open, pass, status};
 use crate::support::{Gate, Place, register, wait, within};
-use ExecutionStatus::{Cancelled, Running, Scheduled, Skipped, Success, Terminated};
+use ExecutionStatus::{Cancelled, Running, Scheduled, Skipped, Stopping, Success, Terminated};
 
 /// A schedule that fires each minute on `i-1`, where each run stays until it is let go.
 async fn each_minute(
     gate: &Gate,
     policy: OverlapPolicy,
 ) -> (adjutant::ManualClock, Engine, InvokeId) {
+    each_minute_in(gate.plug_in(Engine::builder()), gate, policy).await
+}
+
+/// Has such a schedule in an engine whose executor `gate` is there already.
+async fn each_minute_in(
+    builder: EngineBuilder,
+    gate: &Gate,
+    policy: OverlapPolicy,
+) -> (adjutant::ManualClock, Engine, InvokeId) {
     let clock = clock();
-    let engine = open(gate.plug_in(Engine::builder()), &clock).await;
+    let engine = open(builder, &clock).await;
     register(&engine, "gate", 1).await;
     let request = RunCommand::shell("x").on(["i-1"]).timeout(59).frequency("rate(60s)");
     let run = engine.run_command(request.overlap_policy(policy)).await.expect("sound");
@@ -62,13 +72,34 @@ async fn one_waits_in_the_queue_and_starts_when_the_one_before_has_ended() {
     assert_eq!(ended(&engine, id, 3).await, [Success, Success, Skipped]);
 }
 
+/// Ends when it is let go and not before, even if it is asked to stop.
+struct Reluctant(Gate);
+
+impl Executor for Reluctant {
+    async fn execute(&self, _task: Task, cx: ExecutionContext) -> Outcome {
+        self.0.pass().await;
+        tokio::select! {
+            biased;
+            _ = cx.stop_asked() => {
+                Outcome::Stopped { signal: None, exit_code: None, info: String::new() }
+            }
+            () = std::future::ready(()) => Outcome::Exited(0),
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_replaced_run_is_stopped_before_the_new_one_starts() {
     let gate = Gate::new();
-    let (_clock, engine, id) = each_minute(&gate, OverlapPolicy::Replace).await;
+    let builder = Engine::builder().executor("gate", Reluctant(gate.clone()));
+    let (_clock, engine, id) = each_minute_in(builder, &gate, OverlapPolicy::Replace).await;
     assert_eq!(fire_again(&engine, id).await.0, FireDisposition::Started);
     assert_eq!(fire_again(&engine, id).await.0, FireDisposition::Started);
+    assert_eq!(standing(&engine, id).await, [Stopping, Cancelled, Scheduled]);
+    assert_eq!(gate.waiting(), 0, "the run before it has not ended");
+    gate.let_go(1);
     within(gate.arrivals(1)).await;
+    assert_eq!(standing(&engine, id).await, [Terminated, Cancelled, Running]);
     gate.let_go(1);
     assert_eq!(ended(&engine, id, 3).await, [Terminated, Cancelled, Success]);
 }
