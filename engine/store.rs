@@ -30,6 +30,7 @@ mod outputs;
 pub(crate) mod overview;
 pub(crate) mod records;
 mod results;
+mod running;
 pub(crate) mod selections;
 pub(crate) mod snapshots;
 mod standings;

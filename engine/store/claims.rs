@@ -14,7 +14,7 @@ use crate::status::{Cause, ExecutionStatus};
 use super::executions::{self, SoleFire, expect_one};
 use super::instances::{self, Target};
 use super::stop::NOT_STOPPED;
-use super::{Tx, fires, stop};
+use super::{Tx, fires, running, stop};
 
 /// An execution that has just been claimed.
 #[derive(Debug)]
@@ -131,9 +131,10 @@ pub(crate) fn claim(
         }
     }
     drop(rows);
-    let (claimed, held): (Vec<_>, Vec<_>) = found.into_iter().partition(&mut admit);
-    let running = Cause::Claimed.target();
-    let (running, room) = (running.as_str(), executions::room(running));
+    let (claimed, held): (Vec<Claimed>, Vec<_>) = found.into_iter().partition(&mut admit);
+    running::note(of.fire, claimed.iter().map(|one| one.id));
+    let status = Cause::Claimed.target();
+    let (status, room) = (status.as_str(), executions::room(status));
     let all =
         held.is_empty() && unreadable.is_empty() && !of.has_waves && !of.is_late && !may_be_stopped;
     if let (Some(last), true) = (claimed.last(), all) {
@@ -144,7 +145,7 @@ pub(crate) fn claim(
                  WHERE fire = ?1 AND instance > ?2 AND instance <= ?3 AND status = 'Pending'
                      AND awaits_instance IS NULL",
             )?
-            .execute((of.fire, of.after, last.target.row, running, of.now_ms, room))?;
+            .execute((of.fire, of.after, last.target.row, status, of.now_ms, room))?;
         if changed != claimed.len() {
             let (fire, waited) = (of.fire, claimed.len());
             return Err(Error::Internal(format!(
@@ -160,7 +161,7 @@ pub(crate) fn claim(
                 "UPDATE executions SET status = ?2, started_at_ms = ?3, room = ?4
                  WHERE id = ?1 AND status = 'Pending'",
             )?
-            .execute((one.id.0, running, of.now_ms, room))?;
+            .execute((one.id.0, status, of.now_ms, room))?;
         expect_one(changed, one.id)?;
     }
     for one in held {
@@ -205,13 +206,14 @@ pub(crate) fn next_awaiting(tx: Tx<'_>, instance: i64) -> Result<Option<Awaiting
 
 /// Claims an execution that has waited for a place on its instance.
 pub(crate) fn claim_awaiting(tx: Tx<'_>, of: &Awaiting, now_ms: i64) -> Result<()> {
-    let running = Cause::Claimed.target();
+    let status = Cause::Claimed.target();
+    running::note(of.fire, [of.id]);
     let changed = tx
         .prepare_cached(
             "UPDATE executions SET status = ?2, started_at_ms = ?3, room = ?4, awaits_instance = NULL
              WHERE id = ?1 AND status = 'Pending'",
         )?
-        .execute((of.id.0, running.as_str(), now_ms, executions::room(running)))?;
+        .execute((of.id.0, status.as_str(), now_ms, executions::room(status)))?;
     expect_one(changed, of.id)?;
     tally::count(Counted::Started, 1);
     Ok(())

@@ -24,7 +24,8 @@ use super::commands::read_json;
 use super::fires::FireLimits;
 use super::stop::{Ending, NOT_STOPPED, Scope};
 use super::{
-    Tx, deliveries, fires, instances, invocations, outputs, parse, results, stop, waits, waves,
+    Tx, deliveries, fires, instances, invocations, outputs, parse, results, running, stop, waits,
+    waves,
 };
 use crate::store;
 
@@ -376,6 +377,7 @@ fn finish_alike(tx: Tx<'_>, alike: &[&Ended]) -> Result<()> {
             first.verdict.cause
         )));
     };
+    running::forget(alike.iter().map(|ended| ended.id));
     if !first.is_plain() {
         return alike.iter().try_for_each(|ended| finish_one(tx, ended, from, or_from));
     }
@@ -778,6 +780,7 @@ pub(crate) fn going_on(tx: Tx<'_>, ids: &[ExecutionId]) -> Result<Vec<GoingOn>> 
         let mut rows = query.query([id.0])?;
         let Some(row) = rows.next()? else { continue };
         let fire = row.get(1)?;
+        running::note(fire, [id]);
         going_on.push(GoingOn {
             fire,
             job: invocations::job_of_fire(tx, fire)?,

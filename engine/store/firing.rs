@@ -22,7 +22,7 @@ use super::instances::Target;
 use super::stop::{self, Ending, Scope, Stopped, Unfinished};
 use super::targets::{self, Booted};
 use super::timers::Timer;
-use super::{Tx, apart, instances, invocations};
+use super::{Tx, apart, instances, invocations, running};
 
 /// What is to fire.
 #[derive(Debug)]
@@ -87,8 +87,10 @@ pub(super) fn at_once(
     let claimed = ids.zip(targets);
     let claimed =
         claimed.map(|(id, target)| Claimed { id, attempt: 1, target: Arc::clone(target) });
+    let claimed: Vec<_> = claimed.collect();
+    running::note(fire, claimed.iter().map(|one| one.id));
     let sole = SoleFire { fire, invocation, invoke_id, executions: targets.len() as u64 };
-    Ok(Some(ClaimedAtOnce { sole, claimed: claimed.collect() }))
+    Ok(Some(ClaimedAtOnce { sole, claimed }))
 }
 
 /// Lets the first wave of a fire loose, if it has waves.

@@ -76,7 +76,7 @@ const SCANS_KEYS: &str = "SCAN e USING COVERING INDEX executions_by_fire";
 const SMALL: [&str; 4] = ["SCAN CONSTANT ROW", "SCAN json_each ", "SCAN (subquery-", "SCAN stops"];
 
 const NOW_MS: i64 = 1_700_000_000_000;
-const INSTANCES: [&str; 3] = ["i-0", "i-1", "i-2"];
+pub(super) const INSTANCES: [&str; 3] = ["i-0", "i-1", "i-2"];
 
 thread_local! {
     /// Statements that have run in this thread, in order.
@@ -271,7 +271,7 @@ fn claim(tx: Tx<'_>, fire: i64) -> Vec<Claimed> {
 }
 
 /// What waits by all that is inserted here.
-const STANDING: Standing = Standing { priority: 5, since_ms: NOW_MS };
+pub(super) const STANDING: Standing = Standing { priority: 5, since_ms: NOW_MS };
 
 /// Stops in more than one commit, and what meets them.
 fn stop(traced: &mut Traced) {
@@ -291,6 +291,24 @@ fn stop(traced: &mut Traced) {
             assert!(stop::any_left(tx).expect("readable"));
             while stop::carry_on(tx, NOW_MS, 1).expect("readable").is_some() {}
         });
+    }
+}
+
+/// A database with an invocation that has one fire, of which all executions wait.
+pub(super) struct Database {
+    pub connection: Connection,
+    pub invocation: i64,
+    pub fire: i64,
+}
+
+impl Database {
+    pub(super) fn with_one_fire() -> Self {
+        let traced = Traced::open();
+        let request = RunCommand::shell("true").on(INSTANCES);
+        let (invocation, _) = traced.write(|tx| insert(tx, &request, false));
+        let queued = traced.write(|tx| fires::queue(tx, STANDING.priority, 0, 1));
+        let (fire, _) = queued.expect("readable").pop().expect("a fire");
+        Self { connection: traced.connection, invocation, fire }
     }
 }
 

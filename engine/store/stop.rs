@@ -2,7 +2,7 @@
 //! executions than one commit takes: then it is in table `stops` until a slice in each of the commits that follow
 //! has carried it out, and nothing starts meanwhile that it is about.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use rusqlite::{OptionalExtension, Row};
 
@@ -16,7 +16,7 @@ use crate::status::{Cause, Ends, ExecutionStatus};
 use super::claims::{self, EndedEarly, Released};
 use super::executions::{self, Finished, FinishedInvocations, expect_one};
 use super::invocations::{self, read_status};
-use super::{Tx, apart, commit_gate, parse, targets};
+use super::{Tx, apart, commit_gate, parse, running, targets};
 
 /// Executions that are ended in one commit; others write in between.
 pub(crate) const SLICE: usize = 2_048;
@@ -246,8 +246,8 @@ struct Stop {
     has_more: bool,
 }
 
-/// Ends up to `max` of the executions in a scope now. If there are more, the order is stored, and
-/// [`carry_on`] ends the others.
+/// Ends up to `max` of the executions in a scope now. If there are more, the order is stored, all that run are asked
+/// to end in the same commit, and [`carry_on`] ends the others.
 pub(super) fn order(
     tx: Tx<'_>,
     scope: Scope,
@@ -276,6 +276,9 @@ pub(super) fn order(
         has_more: true,
     };
     let mut stopped = stop.carry_out(tx, now_ms, max)?;
+    if stop.has_more {
+        stop.ask_what_runs(tx, now_ms, &mut stopped)?;
+    }
     stopped.left = stop.store(tx)?.filter(|_| stop.has_more);
     Ok(stopped)
 }
@@ -423,6 +426,44 @@ impl Stop {
     /// being ended: it stays, and so does the order, which keeps it from starting.
     fn carry_out(&mut self, tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Stopped> {
         let found = self.look(tx, max)?;
+        self.end_found(tx, found, now_ms)
+    }
+
+    /// Asks all of its executions that run to end, wherever in their fires they are: no execution may be polled once
+    /// the order is on disk. There are no more of them than places.
+    fn ask_what_runs(&mut self, tx: Tx<'_>, now_ms: i64, stopped: &mut Stopped) -> Result<()> {
+        let asked: HashSet<_> = stopped.stopping.iter().map(|(id, _)| *id).collect();
+        let mut query = tx.prepare_cached(
+            "SELECT e.id, e.fire, e.instance, e.status, e.attempt, e.finished_at_ms IS NULL,
+                 e.status IN ('Running', 'Stopping'), f.invocation
+             FROM executions e CROSS JOIN fires f ON f.id = e.fire WHERE e.id = ?1",
+        )?;
+        let (mut found, mut idle) = (Vec::new(), Vec::new());
+        for id in running::of(self.fire) {
+            let mut rows = query.query([id.0])?;
+            let Some(row) = rows.next()? else {
+                idle.push(id);
+                continue;
+            };
+            if !row.get::<_, bool>(6)? {
+                idle.push(id);
+                continue;
+            }
+            let is_meant = row.get::<_, i64>(7)? == self.invocation
+                && match &self.only {
+                    Only::These(these) => these.binary_search(&row.get(2)?).is_ok(),
+                    Only::All | Only::Stored => true,
+                };
+            if is_meant && !asked.contains(&id) {
+                self.take_in(row, &mut found)?;
+            }
+        }
+        running::forget(idle);
+        stopped.add(self.end_found(tx, found, now_ms)?);
+        Ok(())
+    }
+
+    fn end_found(&mut self, tx: Tx<'_>, found: Vec<Unfinished>, now_ms: i64) -> Result<Stopped> {
         match apart(tx, || self.end(tx, &found, now_ms)) {
             Err(error) if error.is_of_a_record() => {}
             ended => return ended,
@@ -563,9 +604,15 @@ impl Stop {
         }
         match Unfinished::read(row) {
             Err(error) if error.is_of_a_record() => self.pass_over(ExecutionId(id), &error),
-            one => found.extend(Some(one?).filter(|one| self.ending.is_about(one))),
+            one => found.extend(Some(one?).filter(|one| self.is_about(one))),
         }
         Ok(())
+    }
+
+    /// Whether it is about an execution that has not ended, and has not asked that one to end in its first commit.
+    fn is_about(&self, one: &Unfinished) -> bool {
+        let is_asked = self.id.is_some() && one.status == ExecutionStatus::Stopping;
+        !is_asked && self.ending.is_about(one)
     }
 
     /// Ends executions, and counts what ended by it.
@@ -747,4 +794,61 @@ fn target_row(tx: Tx<'_>, invocation: i64, id: &InstanceId) -> Result<i64> {
         "InstanceId",
         format!("`{id}` is no target of this invocation"),
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::claims::Claim;
+    use crate::store::plans::{Database, INSTANCES, STANDING};
+
+    /// Of a fire on three instances the execution on the last runs, and each commit stops one.
+    #[test]
+    fn the_first_commit_of_an_order_asks_all_that_runs_to_end() {
+        let check = |cause: StopReason, only: &[InstanceId], stopping: usize, slices: usize| {
+            let database = Database::with_one_fire();
+            let (tx, fire) = (&database.connection, database.fire);
+            let claim = Claim {
+                fire,
+                after: 2,
+                until: i64::MAX,
+                max: 1,
+                has_waves: false,
+                is_late: false,
+                standing: STANDING,
+                now_ms: 0,
+            };
+            let claimed = claims::claim(tx, &claim, |_| true).expect("readable").claimed;
+            assert_eq!(claimed.len(), 1);
+            let order = StopOrder::from(cause);
+            let stopped =
+                invocation(tx, database.invocation, only, &order, 0, 1).expect("readable");
+            let told: Vec<_> = stopped.stopping.iter().map(|(id, _)| *id).collect();
+            let running: Vec<_> = claimed.iter().map(|one| one.id).take(stopping).collect();
+            assert_eq!((told, stopped.cancelled.len()), (running, 1), "{cause:?} on {only:?}");
+            let status: String = tx
+                .query_row(
+                    "SELECT status FROM executions WHERE id = ?1",
+                    [claimed[0].id.0],
+                    |row| row.get(0),
+                )
+                .expect("it is stored");
+            assert_eq!(status, if stopping == 1 { "Stopping" } else { "Running" });
+            // The slices after it tell nobody twice.
+            let mut cancelled = 1;
+            while let Some(carried_on) = carry_on(tx, 0, 1).expect("readable") {
+                assert_eq!(carried_on.stopped.stopping.len(), 0, "{cause:?} on {only:?}");
+                cancelled += carried_on.stopped.cancelled.len();
+            }
+            assert_eq!(cancelled, slices, "{cause:?} on {only:?}");
+        };
+        let on =
+            |names: &[&str]| names.iter().map(|name| InstanceId::from(*name)).collect::<Vec<_>>();
+        check(StopReason::Stopped, &[], 1, 2);
+        check(StopReason::Deadline, &[], 1, 2);
+        check(StopReason::Errors, &[], 0, 2);
+        check(StopReason::Stopped, &on(&INSTANCES), 1, 2);
+        check(StopReason::Stopped, &on(&INSTANCES[..2]), 0, 2);
+        check(StopReason::Stopped, &on(&[INSTANCES[0], INSTANCES[2]]), 1, 1);
+    }
 }

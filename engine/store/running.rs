@@ -1,0 +1,42 @@
+//! What runs, as far as the thread that writes knows: executions that it has claimed or taken back, and has not
+//! written an end of. A stop finds the running executions of a large fire here, because no index says where in the
+//! fire they are: each change of a status would pay for such an index.
+//!
+//! The file has the last word. A transaction may be undone after its claim was noted here, so an execution that is
+//! noted may wait in the file.
+
+use std::cell::RefCell;
+
+use foldhash::HashMap;
+
+use crate::id::ExecutionId;
+
+thread_local! {
+    /// The executions, each with its fire.
+    static RUNNING: RefCell<HashMap<i64, i64>> = RefCell::default();
+}
+
+/// Notes executions of a fire, which run once the transaction of this thread is on disk.
+pub(super) fn note(fire: i64, executions: impl IntoIterator<Item = ExecutionId>) {
+    let noted = executions.into_iter().map(|id| (id.0, fire));
+    RUNNING.with_borrow_mut(|running| running.extend(noted));
+}
+
+/// Forgets executions that have ended, or do not run.
+pub(super) fn forget(executions: impl IntoIterator<Item = ExecutionId>) {
+    RUNNING.with_borrow_mut(|running| {
+        for id in executions {
+            running.remove(&id.0);
+        }
+    });
+}
+
+/// Returns the noted executions of a fire, or of all fires for `None`, in the order of their numbers.
+pub(super) fn of(fire: Option<i64>) -> Vec<ExecutionId> {
+    let mut found: Vec<_> = RUNNING.with_borrow(|running| {
+        let of = running.iter().filter(|(_, of)| fire.is_none_or(|fire| fire == **of));
+        of.map(|(id, _)| ExecutionId(*id)).collect()
+    });
+    found.sort_unstable_by_key(|id| id.0);
+    found
+}
