@@ -1,13 +1,15 @@
 //! Figures of whole engines, each with what is measured beside it; on disk with `synchronous=FULL`.
 //!
-//!     cargo bench --bench figures                           # all five, some minutes
-//!     cargo bench --bench figures -- lone                   # one of: lone, sleeps, pending, growth, bytes
+//!     cargo bench --bench figures                           # all seven, some minutes
+//!     cargo bench --bench figures -- lone                   # one of: lone, sleeps, pending, growth, bytes, history, crowd
 //!     cargo bench --bench figures -- --quick                # the same with a tenth or less of all
 //!     cargo bench --bench figures -- growth --rows 1000000  # a smaller file: 10,000,000 if not given
 //!
 //! `lone`: one invocation at a time, beside a commit of one row by SQLite alone. `sleeps`: 5,000 executions
 //! of 100 ms at a time, and 50,000 that take turns at 5,000 places. `pending`: 1,000,000 that wait for 64 places.
-//! `growth`: 10,000,000 finished ones in the file. `bytes`: what a finished execution takes on disk.
+//! `growth`: 10,000,000 finished ones in the file. `bytes`: what a finished execution takes on disk. `history`: what is
+//! read of a schedule that has fired on 50 instances each minute of a week. `crowd`: 560 listings at a time that read
+//! all of 300,000 executions each, and what else is read meanwhile.
 //!
 //! No criterion: what is compared takes turns, and what counts is the median.
 
@@ -22,8 +24,8 @@ use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use adjutant::{
-    ClosureExecutor, DescribeInvocationResults, Engine, EngineBuilder, Executor, Instance,
-    InvokeId, Limits, RunCommand,
+    ClosureExecutor, DescribeInvocationResults, DescribeInvocations, Engine, EngineBuilder,
+    Executor, Instance, InvokeId, Limits, RunCommand, Watch,
 };
 use fleet::{EXECUTIONS, INSTANCES, at_once, begin, end};
 use rusqlite::Connection;
@@ -41,6 +43,12 @@ const FEW_PLACES: usize = 64;
 /// Finished executions in the large file, unless `--rows` says otherwise.
 const ROWS: usize = 10_000_000;
 const ROUNDS: usize = 5;
+/// Fires of a schedule: about as many as a week has minutes.
+const HISTORY_FIRES: usize = 10_000;
+const HISTORY_INSTANCES: usize = 50;
+/// Invocations of 100 instances each that a crowd's listings read.
+const CROWD_INVOCATIONS: usize = 3_000;
+const CROWD: usize = 560;
 /// Rounds in which a large file and a small one take turns: what they differ by is small.
 const GROWTH_ROUNDS: usize = 11;
 /// Names the file that a process of this program opens only to say how much memory that takes.
@@ -67,6 +75,12 @@ fn main() {
     }
     if asked.wants("bytes") {
         runtime.block_on(bytes());
+    }
+    if asked.wants("history") {
+        runtime.block_on(history(asked.scaled(HISTORY_FIRES)));
+    }
+    if asked.wants("crowd") {
+        runtime.block_on(crowd(asked.scaled(CROWD_INVOCATIONS)));
     }
 }
 
@@ -463,4 +477,117 @@ async fn bytes() {
 async fn size_after(engine: Engine, path: &PathBuf) -> u64 {
     close(engine).await;
     fs::metadata(path).expect("it is there").len()
+}
+
+/// What is read of a schedule with a long history, as it is written by whoever has one.
+async fn history(fires: usize) {
+    let folder = folder();
+    let path = folder.path().join("history.db");
+    let engine = open(builder(&path, fleet::PLACES, at_once()), HISTORY_INSTANCES).await;
+    let names: Vec<_> = (0..HISTORY_INSTANCES).map(|n| format!("i-{n}")).collect();
+    let request = RunCommand::shell("nothing").on(names).frequency("rate(7d)");
+    let id = engine.run_command(request).await.expect("a sound request").invoke_id;
+    close(engine).await;
+    let file = Connection::open(&path).expect("the engine has closed it");
+    file.execute_batch(&format!(
+        "PRAGMA synchronous = off;
+         INSERT INTO fires (invocation, fire_at_ms, disposition, reason, unfinished, succeeded, dealt_at_ms)
+             WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {fires})
+             SELECT 1, 1700000000000 + n * 60000, 'Started', 'copied', 0, {HISTORY_INSTANCES},
+                 1700000000000 + n * 60000 FROM n;
+         INSERT INTO executions (fire, instance, attempt, status, started_at_ms, finished_at_ms, exit_code)
+             SELECT f.id, t.instance, 1, 'Success', f.fire_at_ms + 5, f.fire_at_ms + 20, 0
+             FROM fires f CROSS JOIN targets t ORDER BY f.id, t.id;"
+    ))
+    .expect("sound SQL");
+    drop(file);
+    let engine = builder(&path, fleet::PLACES, at_once()).open().await.expect("the file is there");
+    let beside = format!("{fires} fires of {HISTORY_INSTANCES} instances");
+    let page = DescribeInvocationResults {
+        invoke_id: Some(id),
+        max_results: Some(50),
+        ..Default::default()
+    };
+    let all = DescribeInvocationResults { include_history: true, ..page.clone() };
+    let found = engine.describe_invocation_results(page.clone()).await.expect("a page");
+    assert_eq!(found.invocation.results.len(), HISTORY_INSTANCES);
+    row(
+        "history: a page of 50, the latest",
+        format!("{:.2} ms", page_ms(&engine, &page).await),
+        &beside,
+    );
+    row("history: a page of 50 out of all", format!("{:.2} ms", page_ms(&engine, &all).await), "");
+    let mut described = Vec::new();
+    for _ in 0..ROUNDS {
+        let request = DescribeInvocations { invoke_id: Some(id), ..Default::default() };
+        let began = Instant::now();
+        engine.describe_invocations(request).await.expect("a page");
+        described.push(milliseconds(began.elapsed()));
+    }
+    row("history: describe_invocations of it", format!("{:.2} ms", median(&described)), "");
+    let began = Instant::now();
+    let mut watch = engine.watch(&id).await.expect("it exists");
+    told(&mut watch, 3 * HISTORY_INSTANCES).await;
+    row(
+        "history: a watch's first look, 150 events",
+        format!("{:.2} ms", milliseconds(began.elapsed())),
+        "",
+    );
+    let mut fired = Vec::new();
+    for _ in 0..ROUNDS {
+        let began = Instant::now();
+        engine.run_now(&id).await.expect("it repeats");
+        told(&mut watch, 3 * HISTORY_INSTANCES).await;
+        fired.push(milliseconds(began.elapsed()));
+    }
+    row("history: another fire, run and told, 150 events", format!("{:.2} ms", median(&fired)), "");
+    close(engine).await;
+}
+
+async fn told(watch: &mut Watch, events: usize) {
+    for _ in 0..events {
+        watch.next().await.expect("readable").expect("it goes on");
+    }
+}
+
+/// What becomes of many listings at a time, and of what is wanted beside them.
+async fn crowd(invocations: usize) {
+    let folder = folder();
+    let engine = open(builder(&folder.path().join("crowd.db"), 1_000, at_once()), INSTANCES).await;
+    let mut last = None;
+    for _ in 0..invocations {
+        let invoke_id = begin(&engine, 0..INSTANCES).await;
+        end(&engine, vec![invoke_id]).await;
+        last = Some(invoke_id);
+    }
+    let began = Instant::now();
+    let mut calls = JoinSet::new();
+    for _ in 0..CROWD {
+        let engine = engine.clone();
+        calls.spawn(async move {
+            engine.describe_cloud_assistant_status(Default::default()).await.map(drop)
+        });
+    }
+    tokio::task::yield_now().await;
+    let blocking = async {
+        let asked = Instant::now();
+        let began = tokio::task::spawn_blocking(Instant::now).await.expect("no panic");
+        milliseconds(began.duration_since(asked))
+    };
+    let waiting = async {
+        let asked = Instant::now();
+        let waited = engine.wait_status(&last.expect("there are some")).await;
+        (milliseconds(asked.elapsed()), waited.is_ok())
+    };
+    let (blocked, (waited, is_told)) = tokio::join!(blocking, waiting);
+    let mut refused = 0;
+    while let Some(called) = calls.join_next().await {
+        refused += usize::from(called.expect("no panic").is_err());
+    }
+    let took = milliseconds(began.elapsed());
+    row(format!("crowd: {CROWD} listings"), format!("{took:.0} ms"), format!("{refused} refused"));
+    row("crowd: a blocking task of the host's begins after", format!("{blocked:.1} ms"), "");
+    let beside = if is_told { "told" } else { "not told" };
+    row("crowd: wait_status of what has ended", format!("{waited:.1} ms"), beside);
+    close(engine).await;
 }

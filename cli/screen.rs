@@ -143,6 +143,12 @@ impl View {
             Item::Event(Event::Gap { instance_id: id, bytes, .. }) if !self.is_silent() => {
                 self.gaps.add(id, bytes);
             }
+            Item::Event(Event::Unreadable { execution_id, error, .. }) => {
+                let error = one_line(&error);
+                self.note(&format!(
+                    "the record of execution {execution_id} cannot be read: {error}"
+                ));
+            }
             Item::Note(text) => self.note(&text),
             // What ends the run is told by its table.
             Item::Event(_) => {}

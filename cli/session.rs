@@ -1,12 +1,13 @@
 //! Where the engine is: in this process, in another one, or nowhere but on disk. Every command is
 //! written once, against [`Session`].
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use adjutant::{
     DirectorySink, Engine, EngineBuilder, Error, Event, InvokeId, LOCAL, Limits, StorageErrorKind,
-    Watch,
+    UnreadableRecord, Watch,
 };
 use tokio::time::Instant;
 
@@ -28,6 +29,9 @@ const OWNER_POLL: Duration = Duration::from_millis(20);
 
 /// How long a foreground process waits in the end for connections that do nothing.
 const IDLE_MAX: Duration = Duration::from_secs(2);
+
+/// What the engine says of a damaged file.
+const CORRUPT: &str = "Storage.Corrupt";
 
 /// The most that a page holds.
 pub(crate) const PAGE_SIZE: usize = 50;
@@ -140,10 +144,20 @@ impl Session {
     ) -> Result<O::Response, Failure> {
         request.turn_to(PAGE_SIZE, None);
         let mut all = self.call(request.clone()).await?;
+        let mut turned = HashSet::new();
         while !O::next_token(&all).is_empty() && !enough(&all) {
-            request.turn_to(PAGE_SIZE, Some(O::next_token(&all).to_owned()));
+            let token = O::next_token(&all).to_owned();
+            if !turned.insert(token.clone()) {
+                let message =
+                    format!("the page after `{token}` leads to itself: the file is damaged");
+                return Err(Failure::new(CORRUPT, 500, message));
+            }
+            request.turn_to(PAGE_SIZE, Some(token));
             let next = self.call(request.clone()).await?;
             O::append(&mut all, next);
+        }
+        for UnreadableRecord { id, error, .. } in O::unreadable(&all) {
+            tracing::warn!(record = id, error, "a record cannot be read");
         }
         Ok(all)
     }

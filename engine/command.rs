@@ -20,7 +20,8 @@ use crate::instance::OsType;
 use crate::limits::Limits;
 use crate::tag::{self, Tag, TagUse};
 use crate::wire::{
-    self, ContentEncoding, Encoded, Ignored, lenient, page_request, page_response, text_enum,
+    self, ContentEncoding, Encoded, Ignored, UnreadableRecord, lenient, page_request,
+    page_response, text_enum,
 };
 
 use content::Content;
@@ -499,6 +500,9 @@ pub struct DescribeCommandsResponse {
     /// The commands.
     #[serde(with = "command_list")]
     pub commands: Vec<Command>,
+    /// The records of the page that cannot be understood.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unreadable: Vec<UnreadableRecord>,
     /// Gets the next page; empty after the last.
     pub next_token: String,
     /// How many there are in all, where pages go by number.

@@ -38,7 +38,7 @@ use crate::panics::Contained;
 use crate::scheduler::{Scheduler, Vigil};
 use crate::secret::DynSecretResolver;
 use crate::status::InvocationStatus;
-use crate::store::{Store, Tx, invocations, records};
+use crate::store::{ReadLane, Store, Tx, invocations, records};
 
 use announcer::{Announcer, UnderWay};
 
@@ -105,6 +105,7 @@ struct Records {
 const POLL_EVERY: Duration = Duration::from_millis(200);
 
 impl Records {
+    /// Reads for whoever waits or watches.
     async fn read<T, F>(&self, op: F) -> Result<T>
     where
         T: Send + 'static,
@@ -226,7 +227,8 @@ impl Engine {
     async fn finished(&self, invoke_id: InvokeId) -> Result<Finished> {
         let status = self.ended(invoke_id).await?;
         let read = move |tx: Tx<'_>| records::all_of(tx, invocations::find(tx, invoke_id)?);
-        Ok(Finished { status, results: self.read(read).await? })
+        let (results, unreadable) = self.inner.records.read(read).await?;
+        Ok(Finished { status, results, unreadable })
     }
 
     /// Waits until an invocation has ended.
@@ -235,7 +237,8 @@ impl Engine {
         let mut sleep = None;
         loop {
             if may_have_ended
-                && let Some(status) = self.read(move |tx| final_status(tx, invoke_id)).await?
+                && let Some(status) =
+                    self.inner.records.read(move |tx| final_status(tx, invoke_id)).await?
             {
                 return Ok(status);
             }
@@ -291,7 +294,8 @@ impl Engine {
         invoke_id: InvokeId,
         position: Position,
     ) -> Result<Watch> {
-        let invocation = self.read(move |tx| invocations::find(tx, invoke_id)).await?;
+        let records = &self.inner.records;
+        let invocation = records.read(move |tx| invocations::find(tx, invoke_id)).await?;
         Ok(Watch::new(self.inner.records.clone(), subscription, invocation, position))
     }
 
@@ -482,12 +486,13 @@ impl Engine {
         }
     }
 
+    /// Reads for a call.
     async fn read<T, F>(&self, op: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(Tx<'_>) -> Result<T> + Send + 'static,
     {
-        self.inner.records.read(op).await
+        self.inner.records.store.read_for(ReadLane::Calls, op).await
     }
 }
 

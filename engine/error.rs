@@ -56,8 +56,8 @@ pub enum Error {
         reason: String,
     },
 
-    /// So many requests wait to be stored already that this one is not let in: try again in a while.
-    #[error("{waiting} requests wait to be stored already; try again in a while, or let more wait")]
+    /// So many requests wait to be stored, or to be read for, that this one is not let in: try again in a while.
+    #[error("{waiting} requests wait already; try again in a while")]
     Busy {
         /// Requests that wait.
         waiting: usize,
@@ -228,7 +228,7 @@ pub enum StorageErrorKind {
     Version,
     /// The file, or one beside it, was moved, removed, replaced or written over while a process works on it.
     Moved,
-    /// Another program holds the file, too many reads wait already, or memory is short.
+    /// Another program holds the file, or memory is short.
     Busy,
     /// This process, or the system, has as many files open as it may.
     TooManyFiles,

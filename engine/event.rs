@@ -65,6 +65,14 @@ pub enum Event {
         /// How much is missing.
         bytes: u64,
     },
+    /// The record of an execution, or of what it printed, says what no version of this library writes. What else
+    /// there is of the invocation is told.
+    Unreadable {
+        /// The execution.
+        execution_id: ExecutionId,
+        /// What is wrong with the record.
+        error: String,
+    },
     /// The invocation ended; the last event.
     Finished {
         /// How it ended as a whole.

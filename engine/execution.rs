@@ -17,7 +17,9 @@ use crate::limits::Limits;
 use crate::output::{Output, OutputStretch};
 use crate::status::{Cause, ExecutionFilter, ExecutionStatus, InvocationStatus, InvokeStatus};
 use crate::tag::{self, Tag};
-use crate::wire::{self, Encoded, lenient, page_request, page_response, text_enum};
+use crate::wire::{
+    self, Encoded, UnreadableRecord, lenient, page_request, page_response, text_enum,
+};
 
 pub(crate) use remark::Remark;
 
@@ -574,6 +576,9 @@ pub struct ResultPage {
     /// The executions.
     #[serde(rename = "InvocationResults", with = "result_list")]
     pub results: Vec<InvocationResult>,
+    /// The records of the page that cannot be understood.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unreadable: Vec<UnreadableRecord>,
     /// Gets the next page; empty after the last.
     pub next_token: String,
     /// How many there are in all, where pages go by number.
@@ -602,4 +607,6 @@ pub struct Finished {
     pub status: InvocationStatus,
     /// How it ended on each instance.
     pub results: Vec<InvocationResult>,
+    /// The executions whose records cannot be understood.
+    pub unreadable: Vec<UnreadableRecord>,
 }

@@ -10,7 +10,7 @@ use crate::id::InstanceId;
 use crate::limits::Limits;
 use crate::schedule::Zone;
 use crate::tag::{self, Tag, TagUse};
-use crate::wire::{self, lenient, page_request, page_response, text_enum};
+use crate::wire::{self, UnreadableRecord, lenient, page_request, page_response, text_enum};
 
 /// The name of the executor that serves the local machine, and of the instance that stands for it.
 pub const LOCAL: &str = "local";
@@ -330,6 +330,9 @@ pub struct DescribeInstancesResponse {
     /// The instances.
     #[serde(with = "instance_list")]
     pub instances: Vec<Instance>,
+    /// The records of the page that cannot be understood.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unreadable: Vec<UnreadableRecord>,
     /// Gets the next page; empty after the last.
     pub next_token: String,
     /// How many there are in all, where pages go by number.
@@ -421,6 +424,9 @@ pub struct DescribeCloudAssistantStatusResponse {
     /// One entry for each instance.
     #[serde(with = "status_list")]
     pub instance_cloud_assistant_status_set: Vec<InstanceCloudAssistantStatus>,
+    /// The records of the page that cannot be understood.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unreadable: Vec<UnreadableRecord>,
     /// Gets the next page; empty after the last.
     pub next_token: String,
     /// How many there are in all, where pages go by number.

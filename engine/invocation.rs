@@ -27,7 +27,9 @@ use crate::id::{CommandId, InstanceId, InvokeId};
 use crate::limits::Limits;
 use crate::status::{ExecutionStatus, InvocationFilter, InvocationStatus, InvokeStatus};
 use crate::tag::{self, Tag};
-use crate::wire::{self, Encoded, lenient, page_request, page_response, text_enum};
+use crate::wire::{
+    self, Encoded, UnreadableRecord, lenient, page_request, page_response, text_enum,
+};
 
 use container::Container;
 
@@ -413,6 +415,9 @@ pub struct DescribeInvocationsResponse {
     /// The invocations.
     #[serde(with = "invocation_list")]
     pub invocations: Vec<Invocation>,
+    /// The records of the page that cannot be understood.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unreadable: Vec<UnreadableRecord>,
     /// Gets the next page; empty after the last.
     pub next_token: String,
     /// How many there are in all, where pages go by number.

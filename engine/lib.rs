@@ -148,7 +148,7 @@ pub use status::{
 };
 pub use store::{HostError, HostTransaction};
 pub use tag::Tag;
-pub use wire::{ContentEncoding, Encoded, Ignored, request_id};
+pub use wire::{ContentEncoding, Encoded, Ignored, UnreadableRecord, request_id};
 
 /// The version of rusqlite that [`HostTransaction`] speaks.
 pub use rusqlite;

@@ -54,10 +54,15 @@ struct Gap {
 }
 
 impl Output {
-    pub(crate) fn from_parts(bytes: Vec<u8>, runs: Runs, gap: Option<(u64, u64)>) -> Self {
-        let gap =
-            gap.map(|(at, bytes)| Gap { at: usize::try_from(at).unwrap_or(usize::MAX), bytes });
-        Self { bytes, runs, gap }
+    /// An output of these parts: bytes, their stretches, where in them how much was left out; none if they do not fit
+    /// one another.
+    pub(crate) fn from_parts(bytes: Vec<u8>, runs: Runs, gap: Option<(u64, u64)>) -> Option<Self> {
+        let gap = match gap {
+            Some((at, left_out)) => Some(Gap { at: usize::try_from(at).ok()?, bytes: left_out }),
+            None => None,
+        };
+        let gap_fits = gap.is_none_or(|gap| gap.at <= bytes.len() && gap.bytes > 0);
+        (gap_fits && runs.cover(bytes.len())).then_some(Self { bytes, runs, gap })
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
@@ -86,25 +91,38 @@ impl Output {
         self.gap.map(|gap| gap.at as u64)
     }
 
-    /// What there is at `offset` of the whole output: `Gap` where it was left out, `End` past it.
-    pub(crate) fn piece_at(&self, offset: u64, bytes_max: usize) -> Piece {
+    /// What there is at `offset` of the whole output: `Gap` where it was left out, `End` past it. `place` is that of
+    /// the piece before, which spares the look through all stretches before it.
+    pub(crate) fn piece_at(&self, offset: u64, bytes_max: usize, place: &mut Place) -> Piece {
         let (gap_at, gap_bytes) =
             self.gap.map_or((self.bytes.len() as u64, 0), |gap| (gap.at as u64, gap.bytes));
+        let gap_end = gap_at.saturating_add(gap_bytes);
         let index = if offset < gap_at {
             offset
-        } else if offset < gap_at + gap_bytes {
-            return Piece::Gap(gap_at + gap_bytes - offset);
+        } else if offset < gap_end {
+            return Piece::Gap(gap_end - offset);
         } else {
             offset - gap_bytes
         };
         let index = usize::try_from(index).unwrap_or(usize::MAX);
-        let Some((stream, run_end)) = self.runs.find(index) else { return Piece::End };
-        let mut end = run_end.min(index.saturating_add(bytes_max)).min(self.bytes.len());
+        let Some((stream, run_end)) = self.runs.find(index, place) else { return Piece::End };
+        let mut end = run_end.min(index.saturating_add(bytes_max));
         if offset < gap_at {
             end = end.min(usize::try_from(gap_at).unwrap_or(usize::MAX));
         }
-        Piece::Bytes { stream, bytes: self.bytes[index..end].to_vec() }
+        match self.bytes.get(index..end.min(self.bytes.len())) {
+            Some(bytes) if !bytes.is_empty() => Piece::Bytes { stream, bytes: bytes.to_vec() },
+            _ => Piece::End,
+        }
     }
+}
+
+/// Where a reader of an output stands among its stretches.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Place {
+    run: usize,
+    /// Where that begins.
+    start: usize,
 }
 
 /// Which stretches of some bytes came from which stream: lengths in turn, standard output first.
@@ -127,16 +145,29 @@ impl Runs {
         }
     }
 
-    /// The stream of the byte at `index`, and where its stretch ends.
-    fn find(&self, index: usize) -> Option<(Stream, usize)> {
-        let mut end = 0;
-        for (n, bytes) in self.0.iter().enumerate() {
-            end += bytes;
-            if index < end {
-                return Some((if n % 2 == 0 { Stream::Stdout } else { Stream::Stderr }, end));
-            }
+    /// The stream of the byte at `index`, and where its stretch ends; looked for from `place` on.
+    fn find(&self, index: usize, place: &mut Place) -> Option<(Stream, usize)> {
+        if index < place.start {
+            *place = Place::default();
         }
-        None
+        loop {
+            let end = place.start.saturating_add(*self.0.get(place.run)?);
+            if index < end {
+                let stream = if place.run % 2 == 0 { Stream::Stdout } else { Stream::Stderr };
+                return Some((stream, end));
+            }
+            if place.run + 1 == self.0.len() {
+                // It may grow.
+                return None;
+            }
+            *place = Place { run: place.run + 1, start: end };
+        }
+    }
+
+    /// Whether they are the stretches of so many bytes.
+    fn cover(&self, bytes: usize) -> bool {
+        let sum = self.0.iter().try_fold(0usize, |sum, length| sum.checked_add(*length));
+        sum == Some(bytes)
     }
 
     /// What they are made of, in order.
@@ -189,7 +220,18 @@ struct OutputBuffer {
     head_runs: Runs,
     tail: VecDeque<u8>,
     tail_runs: VecDeque<(Stream, usize)>,
+    /// How many stretches the tail has let go of.
+    tail_runs_gone: u64,
     total: u64,
+}
+
+/// Where a reader of a buffer stands among its stretches.
+#[derive(Debug, Clone, Copy, Default)]
+struct BufferPlace {
+    head: Place,
+    /// A stretch of the tail, counted from the first that there ever was, and where in the output it begins.
+    tail_run: u64,
+    tail_start: u64,
 }
 
 impl OutputBuffer {
@@ -200,6 +242,7 @@ impl OutputBuffer {
             head_runs: Runs::default(),
             tail: VecDeque::new(),
             tail_runs: VecDeque::new(),
+            tail_runs_gone: 0,
             total: 0,
         }
     }
@@ -242,6 +285,7 @@ impl OutputBuffer {
     fn skip(&mut self, bytes: u64) {
         self.quota.head_bytes_max = self.head.len();
         self.tail.clear();
+        self.tail_runs_gone += self.tail_runs.len() as u64;
         self.tail_runs.clear();
         self.total += bytes;
     }
@@ -256,33 +300,46 @@ impl OutputBuffer {
             }
             bytes -= *length;
             self.tail_runs.pop_front();
+            self.tail_runs_gone += 1;
         }
     }
 
-    /// What is kept at `offset`: `Gap` where it was dropped, `End` at the end of what there is so far.
-    fn piece_at(&self, offset: u64, bytes_max: usize) -> Piece {
-        let clip = |from: usize, run_end: usize| run_end.min(from.saturating_add(bytes_max));
+    /// What is kept at `offset`: `Gap` where it was dropped, `End` at the end of what there is so far. `place` is
+    /// that of the piece before.
+    fn piece_at(&self, offset: u64, bytes_max: usize, place: &mut BufferPlace) -> Piece {
         if offset >= self.total {
             return Piece::End;
         }
         if offset < self.head.len() as u64 {
             let from = offset as usize;
-            let (stream, run_end) = self.head_runs.find(from).expect("the runs cover the head");
-            return Piece::Bytes { stream, bytes: self.head[from..clip(from, run_end)].to_vec() };
+            let Some((stream, run_end)) = self.head_runs.find(from, &mut place.head) else {
+                return Piece::End;
+            };
+            let end = run_end.min(from.saturating_add(bytes_max));
+            return Piece::Bytes { stream, bytes: self.head[from..end].to_vec() };
         }
-        if offset < self.tail_start() {
-            return Piece::Gap(self.tail_start() - offset);
+        let tail_start = self.tail_start();
+        if offset < tail_start {
+            return Piece::Gap(tail_start - offset);
         }
-        let from = (offset - self.tail_start()) as usize;
-        let mut run_end = 0;
-        for &(stream, length) in &self.tail_runs {
-            run_end += length;
-            if from < run_end {
-                let bytes = self.tail.range(from..clip(from, run_end)).copied().collect();
-                return Piece::Bytes { stream, bytes };
+        if place.tail_run <= self.tail_runs_gone || place.tail_start > offset {
+            (place.tail_run, place.tail_start) = (self.tail_runs_gone, tail_start);
+        }
+        let run = usize::try_from(place.tail_run - self.tail_runs_gone).unwrap_or(usize::MAX);
+        for &(stream, length) in self.tail_runs.range(run.min(self.tail_runs.len())..) {
+            let run_end = place.tail_start + length as u64;
+            if offset < run_end {
+                let from = (offset - tail_start) as usize;
+                let end = ((run_end - tail_start) as usize).min(from.saturating_add(bytes_max));
+                return Piece::Bytes {
+                    stream,
+                    bytes: self.tail.range(from..end).copied().collect(),
+                };
             }
+            place.tail_run += 1;
+            place.tail_start = run_end;
         }
-        unreachable!("the runs cover the tail")
+        Piece::End
     }
 
     fn to_output(&self) -> Output {
@@ -363,9 +420,10 @@ mod tests {
                 streams.zip(output.as_bytes().iter().copied()).collect::<Vec<_>>(),
                 kept.copied().collect::<Vec<_>>()
             );
-            let from_buffer = |at| buffer.piece_at(at, piece_max);
-            let from_record = |at| output.piece_at(at, piece_max);
-            for kept in [&from_buffer as &dyn Fn(u64) -> Piece, &from_record] {
+            let (mut in_buffer, mut in_record) = (BufferPlace::default(), Place::default());
+            let mut from_buffer = |at| buffer.piece_at(at, piece_max, &mut in_buffer);
+            let mut from_record = |at| output.piece_at(at, piece_max, &mut in_record);
+            for kept in [&mut from_buffer as &mut dyn FnMut(u64) -> Piece, &mut from_record] {
                 let mut at = 0usize;
                 loop {
                     match kept(at as u64) {

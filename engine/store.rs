@@ -1,7 +1,7 @@
 //! The database: the only module that speaks SQL.
 //!
-//! All writes go through one thread, which commits together whatever waits together; reads go
-//! through a pool of read-only connections beside it. A file is run by one process at a time, which
+//! All writes go through one thread, which commits together whatever waits together; a few threads beside it
+//! read, each on a connection that cannot write. A file is run by one process at a time, which
 //! holds the lock beside it; others may read.
 
 mod cause;
@@ -28,6 +28,7 @@ pub(crate) mod meta;
 mod migrate;
 mod outputs;
 pub(crate) mod overview;
+mod readers;
 pub(crate) mod records;
 mod results;
 mod running;
@@ -48,7 +49,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter};
 
@@ -59,11 +59,14 @@ use crate::error::{EngineEnd, Error, Result, StorageError, StorageErrorKind, Vio
 use crate::metrics::Meters;
 use crate::metrics::tally::{self, Tally};
 use crate::panics::tell;
+use crate::wire::UnreadableRecord;
 use commit_gate::CommitGate;
 use connection::Access;
 use guard::Guard;
 pub use host::{HostError, HostTransaction};
 use lock::Lock;
+pub(crate) use readers::ReadLane;
+use readers::Readers;
 use upkeep::Upkeep;
 use writer::{Lane, Writer};
 
@@ -90,7 +93,7 @@ pub(crate) struct StoreOptions {
 #[derive(Debug)]
 pub(crate) struct Store {
     path: Option<Arc<Path>>,
-    readers: Option<r2d2::Pool<SqliteConnectionManager>>,
+    readers: Option<Readers>,
     writer: Option<Writer>,
     meters: Arc<Meters>,
     ending: Arc<Ending>,
@@ -187,7 +190,7 @@ impl Store {
         options: &StoreOptions,
         ending: &Arc<Ending>,
         lock: &Lock,
-    ) -> Result<(r2d2::Pool<SqliteConnectionManager>, Writer, Arc<Meters>)> {
+    ) -> Result<(Readers, Writer, Arc<Meters>)> {
         lock::create_private(path)?;
         lock::check_links(path)?;
         let guard = Guard::take(path, lock)?;
@@ -216,10 +219,10 @@ impl Store {
         }
         let engine = custody::new_engine();
         let mark = migrate::migrate(&mut connection, engine)?;
+        let readers = Readers::new(path, Access::Shared, options.readers_max);
         let meters = Arc::new(Meters::beginning_with(fires::unended(&connection)?));
         let counts = Arc::clone(&meters);
         let upkeep = Upkeep::begin(&connection, guard, path.to_path_buf(), counts, (engine, mark))?;
-        let readers = connection::readers(path, Access::Shared, options.readers_max);
         let (counts, ending, known_as) =
             (Arc::clone(&meters), Arc::clone(ending), Some(Arc::clone(path)));
         let writer = Writer::start(connection, Some(upkeep), known_as, counts, ending)?;
@@ -244,7 +247,7 @@ impl Store {
             }
             false => Access::to(path, |connection| migrate::check(&connection))?,
         };
-        let readers = connection::readers(path, access, options.readers_max);
+        let readers = Readers::new(path, access, options.readers_max);
         Ok(Self {
             path: Some(Arc::clone(path)),
             readers: Some(readers),
@@ -354,24 +357,25 @@ impl Store {
         self.writer.as_ref().ok_or_else(|| self.at(read_only()))
     }
 
-    /// Runs `op` on one consistent view of the database.
+    /// Runs `op` on one consistent view of the database, for the engine itself.
     pub(crate) async fn read<T, F>(&self, op: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(Tx<'_>) -> Result<T> + Send + 'static,
     {
-        let Some(readers) = self.readers.clone() else {
+        self.read_for(ReadLane::Own, op).await
+    }
+
+    /// Does the same for whoever asks.
+    pub(crate) async fn read_for<T, F>(&self, lane: ReadLane, op: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(Tx<'_>) -> Result<T> + Send + 'static,
+    {
+        match &self.readers {
+            Some(readers) => readers.read(lane, op).await.map_err(|error| self.at(error)),
             // A database in memory has one connection only.
-            return self.write_once(op, |_| {}).await;
-        };
-        let work = tokio::task::spawn_blocking(move || {
-            let mut connection = readers.get()?;
-            let snapshot = connection.transaction()?;
-            op(&snapshot)
-        });
-        match work.await {
-            Ok(result) => result.map_err(|error| self.at(error)),
-            Err(join) => Err(Error::Internal(format!("a read did not end: {join}"))),
+            None => self.write_once(op, |_| {}).await,
         }
     }
 
@@ -463,6 +467,8 @@ impl From<rusqlite::Error> for Error {
                 rusqlite::Error::FromSqlConversionFailure(..)
                 | rusqlite::Error::IntegralValueOutOfRange(..)
                 | rusqlite::Error::InvalidColumnType(..)
+                // Another record names it.
+                | rusqlite::Error::QueryReturnedNoRows
                 | rusqlite::Error::Utf8Error(..) => StorageErrorKind::Record,
                 _ => StorageErrorKind::Other,
             },
@@ -484,12 +490,6 @@ fn extended_code(error: &rusqlite::Error) -> Option<i32> {
     error.sqlite_error().map(|error| error.extended_code)
 }
 
-impl From<r2d2::Error> for Error {
-    fn from(error: r2d2::Error) -> Self {
-        storage(StorageErrorKind::Busy, format!("no connection for reading is free: {error}"))
-    }
-}
-
 /// A record that says what no version of this library writes.
 fn unreadable(what: impl std::fmt::Display) -> Error {
     storage(StorageErrorKind::Record, format!("a record cannot be understood: {what}"))
@@ -500,27 +500,40 @@ fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T> 
     text.parse().map_err(unreadable)
 }
 
-/// Where a listing goes on: the key of the last entry of the page before, as the caller's opaque text.
+/// Where a listing goes on: the key of the last entry of the page before, and the newest record that there was at
+/// the first page where the listing goes by what is latest; as the caller's opaque text.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct PageToken(i64);
+pub(crate) struct PageToken {
+    key: i64,
+    until: Option<i64>,
+}
 
 impl PageToken {
     pub(crate) fn parse(text: &str) -> Result<Self> {
-        let key = i64::from_str_radix(text, 16).map_err(|_| {
+        let number = |text| i64::from_str_radix(text, 16).ok();
+        let token = match text.split_once('.') {
+            None => number(text).map(|key| Self { key, until: None }),
+            Some((key, until)) => {
+                number(key).zip(number(until)).map(|(key, until)| Self { key, until: Some(until) })
+            }
+        };
+        token.ok_or_else(|| {
             Error::invalid(Violation::new(
                 "InvalidParameter.NextToken",
                 400,
                 "NextToken",
                 format!("`{text}` is not the NextToken of a page; leave it out for the first page"),
             ))
-        })?;
-        Ok(Self(key))
+        })
     }
 }
 
 impl std::fmt::Display for PageToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:x}", self.0)
+        match self.until {
+            None => write!(f, "{:x}", self.key),
+            Some(until) => write!(f, "{:x}.{until:x}", self.key),
+        }
     }
 }
 
@@ -541,6 +554,8 @@ pub(crate) struct Slice {
 #[derive(Debug)]
 pub(crate) struct Listing<T> {
     pub entries: Vec<T>,
+    /// The records of the slice that cannot be understood.
+    pub unreadable: Vec<UnreadableRecord>,
     pub next: Option<PageToken>,
     /// How many there are in all, if they were to be counted.
     pub total: Option<u64>,
@@ -550,16 +565,54 @@ pub(crate) struct Listing<T> {
 #[derive(Debug)]
 struct Query {
     columns: String,
-    tables: String,
+    /// Where its rows come from; those of all ways are one listing.
+    ways: Vec<Way>,
     /// The column of the key.
     key: &'static str,
     /// Whether the keys get larger from entry to entry.
     ascending: bool,
+    /// What its rows have to fulfil, whichever way they come. A `?` takes the next of the values.
     conditions: Vec<String>,
     values: Vec<Value>,
+    /// The newest record that there was at the first page, if that matters.
+    until: Option<i64>,
+    /// What the record of a row is called, for who is told that it cannot be read.
+    name: fn(&rusqlite::Row<'_>) -> Option<String>,
+}
+
+/// The tables that rows of a listing come from, each by one letter, and which of their rows those are.
+#[derive(Debug)]
+struct Way {
+    tables: String,
+    condition: Option<String>,
+    /// Another order that comes to that of the keys, and that an index has them in.
+    order: Option<&'static str>,
+    /// What bounds that order where the listing goes on after the key `?key`.
+    bound: Option<&'static str>,
+}
+
+impl Way {
+    fn new(tables: &str, condition: Option<&str>) -> Self {
+        let condition = condition.map(str::to_owned);
+        Self { tables: tables.to_owned(), condition, order: None, bound: None }
+    }
 }
 
 impl Query {
+    /// All rows of these tables, the largest key first.
+    fn new(columns: String, tables: &str, key: &'static str) -> Self {
+        Self {
+            columns,
+            ways: vec![Way::new(tables, None)],
+            key,
+            ascending: false,
+            conditions: Vec::new(),
+            values: Vec::new(),
+            until: None,
+            name: |_| None,
+        }
+    }
+
     /// Narrows it by a column that has to have a value, if one is wanted.
     fn filter<T: Into<Value>>(&mut self, condition: &str, value: Option<T>) {
         if let Some(value) = value {
@@ -576,49 +629,112 @@ impl Query {
         self.conditions.push(format!("{column} IN ({places})"));
     }
 
-    fn conditions(&self) -> String {
-        match self.conditions.as_slice() {
-            [] => "TRUE".to_owned(),
-            conditions => conditions.join(" AND "),
+    /// A way to its rows, as SQL with numbered values: each way takes the same ones.
+    fn from(&self, way: &Way, bound: Option<&String>) -> String {
+        let own = way.condition.iter().chain(bound).map(String::as_str);
+        let conditions: Vec<&str> = own.chain(self.conditions.iter().map(String::as_str)).collect();
+        let conditions =
+            if conditions.is_empty() { "TRUE".to_owned() } else { conditions.join(" AND ") };
+        let mut number = 0;
+        let mut sql = format!("FROM {} WHERE ", way.tables);
+        let mut rest = conditions.as_str();
+        while let Some((before, after)) = rest.split_once('?') {
+            sql.push_str(before);
+            if after.starts_with(|next: char| next.is_ascii_digit()) {
+                sql.push('?');
+            } else {
+                number += 1;
+                sql.push_str(&format!("?{number}"));
+            }
+            rest = after;
         }
+        sql + rest
     }
 
-    /// Reads a slice of it.
+    fn count(&self, tx: Tx<'_>) -> Result<u64> {
+        let mut total = 0u64;
+        for way in &self.ways {
+            let mut count =
+                tx.prepare_cached(&format!("SELECT count(*) {}", self.from(way, None)))?;
+            let counted: u64 = count.query_row(params_from_iter(&self.values), |row| row.get(0))?;
+            total = total.saturating_add(counted);
+        }
+        Ok(total)
+    }
+
+    /// Reads a slice of it. A record that cannot be understood is told of in its place.
     fn slice<T>(
         mut self,
         tx: Tx<'_>,
         slice: Slice,
         mut read: impl FnMut(&rusqlite::Row<'_>) -> Result<T>,
     ) -> Result<Listing<T>> {
-        let total = if slice.counts {
-            let sql = format!("SELECT count(*) FROM {} WHERE {}", self.tables, self.conditions());
-            let mut count = tx.prepare_cached(&sql)?;
-            Some(count.query_row(params_from_iter(&self.values), |row| row.get(0))?)
-        } else {
-            None
-        };
-        let (beyond, order) = if self.ascending { (">", "ASC") } else { ("<", "DESC") };
-        if let Some(PageToken(key)) = slice.after {
+        let total = if slice.counts { Some(self.count(tx)?) } else { None };
+        let beyond = if self.ascending { ">" } else { "<" };
+        let direction = if self.ascending { "ASC" } else { "DESC" };
+        let mut last = slice.after.map(|token| token.key);
+        if let Some(key) = last {
             self.conditions.push(format!("{} {beyond} ?", self.key));
             self.values.push(key.into());
         }
+        let key = format!("?{}", self.values.len());
+        let (limit, offset) = (self.values.len() + 1, self.values.len() + 2);
+        // Each way is read as far as the slice may go.
+        let each = if self.ways.len() > 1 { offset + 1 } else { limit };
         let number = |n: usize| Value::from(i64::try_from(n).unwrap_or(i64::MAX));
-        self.values.extend([number(slice.size.saturating_add(1)), number(slice.skipped)]);
-        let mut query = tx.prepare_cached(&format!(
-            "SELECT {} FROM {} WHERE {} ORDER BY {} {order} LIMIT ? OFFSET ?",
-            self.columns,
-            self.tables,
-            self.conditions(),
-            self.key
-        ))?;
-        let mut rows = query.query(params_from_iter(&self.values))?;
-        let mut entries = Vec::new();
-        while let Some(row) = rows.next()? {
-            entries.push((row.get(0)?, read(row)?));
+        let size = slice.size.saturating_add(1);
+        self.values.extend([number(size), number(slice.skipped)]);
+        if each > offset {
+            self.values.push(number(size.saturating_add(slice.skipped)));
         }
-        let next = cut_page(&mut entries, slice.size);
-        let entries = entries.into_iter().map(|(_, entry)| entry).collect();
-        Ok(Listing { entries, next, total })
+        let columns = &self.columns;
+        let own_order = format!("{} {direction}", self.key);
+        let ways = self.ways.iter().map(|way| {
+            let bound =
+                way.bound.filter(|_| last.is_some()).map(|bound| bound.replace("?key", &key));
+            let order = way.order.unwrap_or(&own_order);
+            let from = self.from(way, bound.as_ref());
+            format!("SELECT {columns} {from} ORDER BY {order} LIMIT ?{each}")
+        });
+        let ways: Vec<_> = ways.collect();
+        let sql = match ways.as_slice() {
+            [way] => format!("{way} OFFSET ?{offset}"),
+            ways => {
+                let ways: Vec<_> =
+                    ways.iter().map(|way| format!("SELECT * FROM ({way})")).collect();
+                let ways = ways.join(" UNION ALL ");
+                format!("{ways} ORDER BY 1 {direction} LIMIT ?{limit} OFFSET ?{offset}")
+            }
+        };
+        let mut query = tx.prepare_cached(&sql)?;
+        let mut rows = query.query(params_from_iter(&self.values))?;
+        let (mut entries, mut unreadable) = (Vec::new(), Vec::new());
+        let mut next = None;
+        let mut read_so_far = 0;
+        while let Some(row) = rows.next()? {
+            let key: i64 = row.get(0)?;
+            let goes_on = |last: i64| if self.ascending { key > last } else { key < last };
+            // In a damaged file a page may be found again and again.
+            if let Some(before) = last.filter(|last| !goes_on(*last)) {
+                let message = format!("a listing has come from record {before} to record {key}");
+                return Err(storage(StorageErrorKind::Corrupt, message));
+            }
+            if read_so_far == slice.size {
+                next = last.map(|key| PageToken { key, until: self.until });
+                break;
+            }
+            last = Some(key);
+            read_so_far += 1;
+            match read(row) {
+                Ok(entry) => entries.push(entry),
+                Err(error) if error.is_of_a_record() => {
+                    let id = (self.name)(row).unwrap_or_else(|| format!("row {key}"));
+                    unreadable.push(UnreadableRecord { id, error: error.to_string() });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Listing { entries, unreadable, next, total })
     }
 }
 
@@ -632,15 +748,6 @@ fn expect_all(changed: usize, rows: &RangeInclusive<i64>, what: &str) -> Result<
             rows.end()
         ))),
     }
-}
-
-/// Cuts a listing that was read one entry too far; the token if it goes on.
-fn cut_page<T>(entries: &mut Vec<(i64, T)>, page_size: usize) -> Option<PageToken> {
-    if entries.len() <= page_size {
-        return None;
-    }
-    entries.truncate(page_size);
-    entries.last().map(|(key, _)| PageToken(*key))
 }
 
 #[cfg(test)]

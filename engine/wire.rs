@@ -177,6 +177,18 @@ pub(crate) fn shortened(text: &str) -> std::borrow::Cow<'_, str> {
     }
 }
 
+/// A record of a listing that cannot be understood, in the place of what it says. Other records of the page are
+/// not touched by it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[non_exhaustive]
+pub struct UnreadableRecord {
+    /// The id of the record, or `row N` where that cannot be read either.
+    pub id: String,
+    /// What is wrong with the record.
+    pub error: String,
+}
+
 /// A fresh `RequestId`, for answers that the host makes itself.
 pub fn request_id() -> String {
     Uuid::new_v4().hyphenated().to_string().to_uppercase()

@@ -214,6 +214,12 @@ CREATE TABLE targets (
     boot_id     TEXT,
     -- Whether it was taken out of the invocation, which goes on elsewhere.
     stopped     INTEGER NOT NULL DEFAULT 0 CHECK (stopped IN (0, 1)),
+    -- What a reader would otherwise have to look for in all of the history: how many executions there have been
+    -- here, the last attempt of the latest fire, and the latest that says how the invocation stands here. A
+    -- skipped execution gave way to another, and one that waits for another says nothing yet.
+    executions_made    INTEGER NOT NULL DEFAULT 0,
+    latest_execution   INTEGER,
+    standing_execution INTEGER,
     UNIQUE (invocation, instance),
     CHECK (timer IS NULL OR awaits_boot = 0),
     CHECK (stopped = 0 OR (timer IS NULL AND awaits_boot = 0))
@@ -267,6 +273,8 @@ CREATE INDEX fires_by_invocation ON fires (invocation);
 CREATE UNIQUE INDEX fires_by_timer ON fires (timer, fire_at_ms) WHERE timer IS NOT NULL;
 -- What is to be withdrawn is found by the clock alone: records of times that it has not come to.
 CREATE INDEX fires_by_due_until ON fires (due_until_ms) WHERE due_until_ms IS NOT NULL;
+-- Those of an invocation that repeats which no timer set off.
+CREATE INDEX fires_beside_schedule ON fires (invocation, fire_at_ms) WHERE timer IS NULL AND reason IS NOT NULL;
 -- The queue, by priority: what is finished costs it nothing.
 CREATE INDEX fires_unfinished ON fires (priority, id) WHERE unfinished > 0;
 CREATE INDEX fires_unfinished_by_invocation ON fires (invocation) WHERE unfinished > 0;
@@ -332,6 +340,22 @@ CREATE TABLE executions (
 CREATE UNIQUE INDEX executions_by_fire ON executions (fire, instance, attempt);
 CREATE INDEX executions_awaiting ON executions (instance, awaits_instance, id) WHERE awaits_instance IS NOT NULL;
 CREATE INDEX executions_by_retry ON executions (retry_at_ms) WHERE retry_at_ms IS NOT NULL;
+-- Later attempts are few: whoever looks for new ones of an invocation looks here.
+CREATE INDEX executions_of_retries ON executions (id) WHERE attempt > 1;
+-- An execution that is stored as ended was skipped, or comes from elsewhere; of all others whoever stores them
+-- tells their target.
+CREATE TRIGGER executions_stored_as_ended_count AFTER INSERT ON executions WHEN new.finished_at_ms IS NOT NULL
+BEGIN
+    UPDATE targets SET executions_made = executions_made + 1,
+        latest_execution = CASE
+            WHEN new.fire < (SELECT l.fire FROM executions l WHERE l.id = latest_execution) THEN latest_execution
+            ELSE new.id END,
+        standing_execution = CASE
+            WHEN new.status = 'Skipped' THEN standing_execution
+            WHEN new.fire < (SELECT s.fire FROM executions s WHERE s.id = standing_execution) THEN standing_execution
+            ELSE new.id END
+    WHERE invocation = (SELECT f.invocation FROM fires f WHERE f.id = new.fire) AND instance = new.instance;
+END;
 CREATE TRIGGER executions_go_with_their_fire AFTER DELETE ON fires
 BEGIN DELETE FROM executions WHERE fire = old.id; END;
 CREATE TRIGGER instances_stay_with_their_executions BEFORE DELETE ON instances

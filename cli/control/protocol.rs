@@ -10,7 +10,7 @@ use adjutant::{
     Fire, Instance, InstanceId, InvokeCommand, InvokeCommandResponse, InvokeId, Metrics,
     ModifyCommand, ModifyCommandResponse, Notice, PreviewCommand, PreviewCommandResponse, Quotas,
     Result, RetryFailed, RunCommand, RunCommandResponse, StopInvocation, StopInvocationResponse,
-    Watch,
+    UnreadableRecord, Watch,
 };
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::de::DeserializeOwned;
@@ -85,6 +85,9 @@ pub(crate) trait Paged: Operation + Clone {
 
     /// The token of the next page; empty after the last.
     fn next_token(response: &Self::Response) -> &str;
+
+    /// The records that cannot be understood.
+    fn unreadable(response: &Self::Response) -> &[UnreadableRecord];
 
     fn append(response: &mut Self::Response, next: Self::Response);
 }
@@ -428,7 +431,7 @@ impl Watched for WatchInvocation {
 }
 
 macro_rules! paged {
-    ($request:ident, $response:ident, $($list:ident).+, $($token:ident).+) => {
+    ($request:ident, $response:ident, $($list:ident).+, $($unreadable:ident).+, $($token:ident).+) => {
         impl Paged for $request {
             fn turn_to(&mut self, page_size: usize, next_token: Option<String>) {
                 self.max_results = Some(page_size);
@@ -439,21 +442,27 @@ macro_rules! paged {
                 &response.$($token).+
             }
 
+            fn unreadable(response: &$response) -> &[UnreadableRecord] {
+                &response.$($unreadable).+
+            }
+
             fn append(response: &mut $response, next: $response) {
                 response.$($list).+.extend(next.$($list).+);
+                response.$($unreadable).+.extend(next.$($unreadable).+);
                 response.$($token).+ = next.$($token).+;
             }
         }
     };
 }
 
-paged!(DescribeInvocations, DescribeInvocationsResponse, invocations, next_token);
+paged!(DescribeInvocations, DescribeInvocationsResponse, invocations, unreadable, next_token);
 paged!(
     DescribeInvocationResults,
     DescribeInvocationResultsResponse,
     invocation.results,
+    invocation.unreadable,
     invocation.next_token
 );
-paged!(DescribeCommands, DescribeCommandsResponse, commands, next_token);
-paged!(DescribeInstances, DescribeInstancesResponse, instances, next_token);
-paged!(DescribeFires, DescribeFiresResponse, fires, next_token);
+paged!(DescribeCommands, DescribeCommandsResponse, commands, unreadable, next_token);
+paged!(DescribeInstances, DescribeInstancesResponse, instances, unreadable, next_token);
+paged!(DescribeFires, DescribeFiresResponse, fires, unreadable, next_token);

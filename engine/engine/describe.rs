@@ -51,6 +51,7 @@ impl Engine {
         Ok(DescribeInvocationsResponse {
             request_id: wire::request_id(),
             invocations: listing.entries,
+            unreadable: listing.unreadable,
             next_token: text(listing.next),
             total_count: listing.total,
             page_number: page.number,
@@ -85,6 +86,7 @@ impl Engine {
             .await?;
         let invocation = ResultPage {
             results: listing.entries,
+            unreadable: listing.unreadable,
             next_token: text(listing.next),
             total_count: listing.total,
             page_number: page.number,
@@ -113,6 +115,7 @@ impl Engine {
         Ok(DescribeFiresResponse {
             request_id: wire::request_id(),
             fires: listing.entries,
+            unreadable: listing.unreadable,
             next_token: text(listing.next),
         })
     }

@@ -126,6 +126,7 @@ impl Engine {
         Ok(DescribeInstancesResponse {
             request_id: wire::request_id(),
             instances: listing.entries.into_iter().map(|target| target.instance).collect(),
+            unreadable: listing.unreadable,
             next_token: text(listing.next),
             total_count: listing.total,
             page_number: page.number,
@@ -162,6 +163,7 @@ impl Engine {
         Ok(DescribeCloudAssistantStatusResponse {
             request_id: wire::request_id(),
             instance_cloud_assistant_status_set: agents.entries,
+            unreadable: agents.unreadable,
             next_token: text(agents.next),
             total_count: agents.total,
             page_number: page.number,
@@ -180,13 +182,13 @@ impl Engine {
         let now_ms = self.now_ms();
         self.read(move |tx| {
             let filter = instances::Filter { ids: &ids, narrows: &narrows, ..Default::default() };
-            let Listing { entries: targets, next, total } =
+            let Listing { entries: targets, unreadable, next, total } =
                 instances::list(tx, &filter, page.slice)?;
             let activity = instances::activity(tx, &targets)?;
             let entries = targets.into_iter().zip(activity);
             let entries =
                 entries.map(|(target, activity)| agent(target.instance, activity, now_ms));
-            Ok(Listing { entries: entries.collect(), next, total })
+            Ok(Listing { entries: entries.collect(), unreadable, next, total })
         })
         .await
     }
@@ -434,6 +436,7 @@ impl Engine {
         Ok(DescribeCommandsResponse {
             request_id: wire::request_id(),
             commands: listing.entries,
+            unreadable: listing.unreadable,
             next_token: text(listing.next),
             total_count: listing.total,
             page_number: page.number,

@@ -158,14 +158,14 @@ impl Engine {
         let read = move |tx: crate::store::Tx<'_>| {
             selections::of_agents(tx, &instance_ids, &narrows, slice)
         };
-        let Listing { entries, next, total } = self.read(read).await?;
+        let Listing { entries, unreadable, next, total } = self.read(read).await?;
         let now_ms = self.now_ms();
         let agent = |AgentEntry { instance, seen_at_ms }| {
             let seen_at_ms = if instance.executor == LOCAL { Some(now_ms) } else { seen_at_ms };
             let last_heartbeat_time = seen_at_ms.and_then(DateTime::from_timestamp_millis);
             Agent { instance, last_heartbeat_time }
         };
-        Ok(Listing { entries: entries.into_iter().map(agent).collect(), next, total })
+        Ok(Listing { entries: entries.into_iter().map(agent).collect(), unreadable, next, total })
     }
 }
 

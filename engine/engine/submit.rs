@@ -246,7 +246,8 @@ impl Engine {
         let own_secrets = terms.arguments.secrets.clone();
         if let Some(command_id) = command_id
             && self.inner.secrets.is_some()
-            && let Some(definition) = self.read(move |tx| commands::find(tx, command_id)).await?
+            && let Some(definition) =
+                self.inner.records.read(move |tx| commands::find(tx, command_id)).await?
         {
             complete(&mut terms.arguments, &definition);
         }
@@ -404,7 +405,8 @@ impl Engine {
         }
         if let Some(token) = terms.token.clone() {
             let now_ms = self.now_ms();
-            if self.read(move |tx| client_tokens::is_known(tx, &token, now_ms)).await? {
+            let is_known = move |tx: Tx<'_>| client_tokens::is_known(tx, &token, now_ms);
+            if self.inner.records.read(is_known).await? {
                 return Ok(());
             }
         }

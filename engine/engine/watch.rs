@@ -2,7 +2,7 @@
 //! tells. Nothing is kept for a watcher that the records or the outputs do not hold anyway, so it
 //! may be as slow as it likes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use chrono::DateTime;
@@ -13,21 +13,23 @@ use crate::clock::Sleep;
 use crate::error::Result;
 use crate::event::{Event, Inbox, Subscription};
 use crate::id::{ExecutionId, InstanceId};
-use crate::output::{LiveOutput, Output, Piece, Reader};
+use crate::output::{LiveOutput, Output, Piece, Place, Reader};
 use crate::status::{ExecutionStatus, InvocationStatus};
 use crate::store::invocations;
-use crate::store::records::{self, Progress};
+use crate::store::records::{self, Look, Progress};
 
 /// The longest stretch of output in one event, in bytes.
 const OUTPUT_EVENT_BYTES_MAX: usize = 64 * 1024;
 
-/// How far a watcher has come: for each execution, its status and how much of its output. The
+/// How far a watcher has come: up to which execution all is told or was left out, and of those that are not told to
+/// their end, the status and how much of the output. So it is as large as the number of executions that go on. The
 /// default is the beginning. Serialises, so that a watcher elsewhere can go on from it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Position {
-    /// Executions before this one need no further look; none if the watch has not begun.
-    from: Option<ExecutionId>,
+    /// Executions up to this one need no further look, except those below; none if the watch has not begun.
+    until: Option<ExecutionId>,
+    #[serde(default)]
     executions: BTreeMap<ExecutionId, Seen>,
 }
 
@@ -44,10 +46,12 @@ pub struct Watch {
     subscription: Arc<Subscription>,
     invocation: i64,
     /// As in [`Position`].
-    from: Option<ExecutionId>,
+    until: Option<ExecutionId>,
     tracks: BTreeMap<ExecutionId, Track>,
     /// Those that may have something to tell, in turn.
     ready: VecDeque<ExecutionId>,
+    /// Executions whose records cannot be understood, and what is wrong with them.
+    unreadable: VecDeque<(ExecutionId, String)>,
     /// The records have been looked at since they last said more than the hub did.
     in_sync: bool,
     /// How the invocation ended, once the records say so.
@@ -74,7 +78,7 @@ enum Source {
     /// Not known yet; if the execution has ended, its record has it.
     Unknown,
     Live(Reader),
-    Record(Output),
+    Record(Output, Place),
 }
 
 impl Watch {
@@ -90,9 +94,10 @@ impl Watch {
             records,
             subscription,
             invocation,
-            from: position.from,
+            until: position.until,
             tracks: tracks.collect(),
             ready: VecDeque::new(),
+            unreadable: VecDeque::new(),
             in_sync: false,
             outcome: None,
             ended: false,
@@ -140,41 +145,47 @@ impl Watch {
     /// How far this watcher has come.
     pub fn position(&self) -> Position {
         let seen = self.tracks.iter().map(|(&id, track)| (id, track.seen));
-        Position { from: self.from, executions: seen.collect() }
+        Position { until: self.until, executions: seen.collect() }
     }
 
     /// The next event of the executions that may have one, in turn.
     async fn ready_event(&mut self) -> Result<Option<Event>> {
+        if let Some((execution_id, error)) = self.unreadable.pop_front() {
+            return Ok(Some(Event::Unreadable { execution_id, error }));
+        }
         while let Some(&id) = self.ready.front() {
             let Some(track) = self.tracks.get_mut(&id) else {
                 self.ready.pop_front();
                 continue;
             };
             if track.wants_record() {
-                let output = self.records.read(move |tx| records::output(tx, id)).await?;
-                track.output = Source::Record(output);
+                let (output, error) =
+                    match self.records.read(move |tx| records::output(tx, id)).await {
+                        Ok(output) => (output, None),
+                        // What else the record says of it is told.
+                        Err(error) if error.is_of_a_record() => (Output::default(), Some(error)),
+                        Err(error) => return Err(error),
+                    };
+                track.output = Source::Record(output, Place::default());
+                if let Some(error) = error {
+                    let error = error.to_string();
+                    return Ok(Some(Event::Unreadable { execution_id: id, error }));
+                }
             }
             self.ready.pop_front();
-            match track.next_event(id) {
-                Some(event) => {
-                    self.ready.push_back(id);
-                    self.forget_ended();
-                    return Ok(Some(event));
-                }
-                None => track.queued = false,
+            let event = track.next_event(id);
+            track.queued = event.is_some();
+            if track.is_told() {
+                // Up to its end: there may be no end of executions.
+                self.tracks.remove(&id);
+            } else if track.queued {
+                self.ready.push_back(id);
+            }
+            if event.is_some() {
+                return Ok(event);
             }
         }
         Ok(None)
-    }
-
-    /// Lets go of the oldest executions that are told to their end: there may be no end of them.
-    fn forget_ended(&mut self) {
-        while let Some(first) = self.tracks.first_entry()
-            && first.get().is_told()
-        {
-            self.from = Some(ExecutionId(first.key().0 + 1));
-            first.remove();
-        }
     }
 
     /// Takes in what the hub told; whether there was anything.
@@ -182,11 +193,13 @@ impl Watch {
         let told = !inbox.changes.is_empty();
         for change in inbox.changes {
             let id = change.execution_id;
-            if self.from.is_some_and(|from| id < from) {
+            let is_known = self.tracks.contains_key(&id);
+            // It is told or was left out; or the watch has not begun, and its first look says what is told.
+            if !is_known && self.until.is_none_or(|until| id <= until) {
                 continue;
             }
             // What came before the first change of an execution is in the records.
-            self.in_sync &= self.tracks.contains_key(&id);
+            self.in_sync &= is_known;
             let in_sync = self.in_sync;
             let track = self.track(id, change.instance_id);
             track.retry_at_ms = track.retry_at_ms.or(change.retry_at_ms);
@@ -211,15 +224,24 @@ impl Watch {
 
     /// Compares with the records: what changed, what runs, and whether all has ended.
     async fn sync(&mut self) -> Result<()> {
-        let (invocation, from) = (self.invocation, self.from);
-        let (progress, status) = self
+        let (invocation, until) = (self.invocation, self.until);
+        let open: Vec<ExecutionId> = self.tracks.keys().copied().collect();
+        let (look, outcome) = self
             .records
             .read(move |tx| {
-                let progress = records::progress_of(tx, invocation, from)?;
-                Ok((progress, invocations::status(tx, invocation)?))
+                let look = match until {
+                    Some(until) => records::next_look(tx, invocation, until, &open)?,
+                    None => records::first_look(tx, invocation)?,
+                };
+                Ok((look, invocations::final_status(tx, invocation)?))
             })
             .await?;
-        self.from.get_or_insert(progress.first().map_or(ExecutionId(0), |first| first.id));
+        let Look { progress, unreadable, until } = look;
+        // A position from elsewhere may name executions that are none of this invocation.
+        let found: HashSet<ExecutionId> = progress.iter().map(|execution| execution.id).collect();
+        self.tracks.retain(|id, _| found.contains(id));
+        self.unreadable.extend(unreadable);
+        self.until = self.until.max(Some(until));
         for execution in progress {
             let id = execution.id;
             let live = self.records.hub.output(id).filter(|_| !execution.status.is_final());
@@ -233,10 +255,12 @@ impl Watch {
             for (status, at_ms) in states_so_far(&execution) {
                 track.add(status, at_ms);
             }
-            self.queue(id);
         }
+        // In the order they were made, whatever the hub told first.
+        self.ready = self.tracks.keys().copied().collect();
+        self.tracks.values_mut().for_each(|track| track.queued = true);
         self.in_sync = true;
-        self.outcome = Some(status).filter(|status| status.is_final());
+        self.outcome = outcome;
         Ok(())
     }
 
@@ -308,7 +332,9 @@ impl Track {
             let piece = match &mut self.output {
                 Source::Unknown => Piece::Wait,
                 Source::Live(reader) => reader.next(OUTPUT_EVENT_BYTES_MAX),
-                Source::Record(output) => output.piece_at(offset, OUTPUT_EVENT_BYTES_MAX),
+                Source::Record(output, place) => {
+                    output.piece_at(offset, OUTPUT_EVENT_BYTES_MAX, place)
+                }
             };
             if let Some(event) = output_event(id, &self.instance_id, offset, piece) {
                 return Some(self.printed(event));
@@ -333,11 +359,12 @@ impl Track {
     }
 
     fn printed(&mut self, event: Event) -> Event {
-        self.seen.offset += match &event {
+        let told = match &event {
             Event::Output { bytes, .. } => bytes.len() as u64,
             Event::Gap { bytes, .. } => *bytes,
-            Event::Status { .. } | Event::Finished { .. } => 0,
+            Event::Status { .. } | Event::Unreadable { .. } | Event::Finished { .. } => 0,
         };
+        self.seen.offset = self.seen.offset.saturating_add(told);
         event
     }
 }

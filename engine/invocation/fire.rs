@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ExecutionId, InstanceId, InvokeId};
 use crate::status::ExecutionStatus;
-use crate::wire::text_enum;
+use crate::wire::{UnreadableRecord, text_enum};
 
 /// Which nominal times of an invocation to list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +93,9 @@ pub struct DescribeFiresResponse {
     /// What became of them.
     #[serde(with = "fire_list")]
     pub fires: Vec<Fire>,
+    /// The records of the page that cannot be understood.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unreadable: Vec<UnreadableRecord>,
     /// Gets the next page; empty after the last.
     pub next_token: String,
 }

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::spool::{Cursor, Spool, SpoolSpace};
 use super::whole::WholeOutput;
-use super::{Output, OutputBuffer, Stream};
+use super::{BufferPlace, Output, OutputBuffer, Stream};
 use crate::config::OutputQuota;
 use crate::panics::tell;
 
@@ -235,49 +235,55 @@ fn failed(error: &std::io::Error) -> SpoolState {
 pub(crate) struct Reader {
     live: Arc<LiveOutput>,
     offset: u64,
+    place: BufferPlace,
     cursor: Cursor,
 }
 
 impl Reader {
     pub(crate) fn new(live: Arc<LiveOutput>, offset: u64) -> Self {
-        Self { live, offset, cursor: Cursor::default() }
+        Self { live, offset, place: BufferPlace::default(), cursor: Cursor::default() }
     }
 
     /// The next piece, at most `bytes_max` long.
     pub(crate) fn next(&mut self, bytes_max: usize) -> Piece {
         let piece = self.piece(bytes_max);
-        match &piece {
-            Piece::Bytes { bytes, .. } => self.offset += bytes.len() as u64,
-            Piece::Gap(bytes) => self.offset += bytes,
-            Piece::Wait | Piece::End => {}
-        }
+        let read = match &piece {
+            Piece::Bytes { bytes, .. } => bytes.len() as u64,
+            Piece::Gap(bytes) => *bytes,
+            Piece::Wait | Piece::End => 0,
+        };
+        self.offset = self.offset.saturating_add(read);
         piece
     }
 
     fn piece(&mut self, bytes_max: usize) -> Piece {
-        let state = self.live.state();
-        let Some(printed) = &state.printed else {
-            return if state.closed { Piece::End } else { Piece::Wait };
-        };
-        let kept = printed.buffer.piece_at(self.offset, bytes_max);
-        match (&kept, &printed.spool) {
-            (Piece::End, _) if !state.closed => Piece::Wait,
-            (Piece::Gap(gap), SpoolState::Open(spool) | SpoolState::Full(spool)) => {
-                if spool.holds(self.offset) {
-                    return match spool.read(self.offset, bytes_max, &mut self.cursor) {
-                        Ok((stream, bytes)) => Piece::Bytes { stream, bytes },
-                        Err(error) => {
-                            tell(|| tracing::warn!(%error, "spooled output cannot be read"));
-                            kept
-                        }
-                    };
+        let (frames, kept) = {
+            let state = self.live.state();
+            let Some(printed) = &state.printed else {
+                return if state.closed { Piece::End } else { Piece::Wait };
+            };
+            let kept = printed.buffer.piece_at(self.offset, bytes_max, &mut self.place);
+            match (&kept, &printed.spool) {
+                (Piece::End, _) if !state.closed => return Piece::Wait,
+                (Piece::Gap(gap), SpoolState::Open(spool) | SpoolState::Full(spool)) => {
+                    if !spool.holds(self.offset) {
+                        return match spool.start().checked_sub(self.offset) {
+                            Some(before) if before > 0 => Piece::Gap(before.min(*gap)),
+                            _ => kept,
+                        };
+                    }
+                    (spool.frames(), kept)
                 }
-                match spool.start().checked_sub(self.offset) {
-                    Some(before) if before > 0 => Piece::Gap(before.min(*gap)),
-                    _ => kept,
-                }
+                _ => return kept,
             }
-            _ => kept,
+        };
+        // Whoever prints does not wait for the disk.
+        match frames.read(self.offset, bytes_max, &mut self.cursor) {
+            Ok((stream, bytes)) => Piece::Bytes { stream, bytes },
+            Err(error) => {
+                tell(|| tracing::warn!(%error, "spooled output cannot be read"));
+                kept
+            }
         }
     }
 }

@@ -39,7 +39,7 @@ impl SpoolSpace {
 /// The file, and which part of the output it holds.
 #[derive(Debug)]
 pub(super) struct Spool {
-    file: File,
+    file: Arc<File>,
     file_bytes: u64,
     start: u64,
     end: u64,
@@ -70,7 +70,7 @@ impl Spool {
             space.files.fetch_add(1, Ordering::AcqRel);
         });
         let space = Arc::clone(space);
-        Ok(Some(Self { file: opened?, file_bytes: 0, start, end: start, space }))
+        Ok(Some(Self { file: Arc::new(opened?), file_bytes: 0, start, end: start, space }))
     }
 
     /// Whether the byte at `offset` of the output is here.
@@ -102,7 +102,21 @@ impl Spool {
         Ok(true)
     }
 
-    /// Reads from `offset`, which it must hold, to the end of its piece.
+    /// What it holds so far, to be read while more is appended.
+    pub(super) fn frames(&self) -> Frames {
+        Frames { file: Arc::clone(&self.file), start: self.start }
+    }
+}
+
+/// The pieces in a spool.
+#[derive(Debug)]
+pub(super) struct Frames {
+    file: Arc<File>,
+    start: u64,
+}
+
+impl Frames {
+    /// Reads from `offset`, which the spool must hold, to the end of its piece.
     pub(super) fn read(
         &self,
         offset: u64,

@@ -14,7 +14,7 @@ use crate::status::{Cause, ExecutionStatus};
 use super::executions::{self, SoleFire, expect_one};
 use super::instances::{self, Target};
 use super::stop::NOT_STOPPED;
-use super::{Tx, fires, running, stop};
+use super::{Tx, fires, running, stop, targets};
 
 /// An execution that has just been claimed.
 #[derive(Debug)]
@@ -272,8 +272,12 @@ pub(super) fn release_behind(tx: Tx<'_>, fire: i64, ended: &[EndedEarly]) -> Res
         )?
         .query_row([fire], |row| row.get(0))?;
     let mut released = Vec::new();
-    for one in ended.iter().filter(|one| repeats && one.was_next) {
-        released.extend(release(tx, one.id)?);
+    for one in ended.iter().filter(|_| repeats) {
+        if one.was_next {
+            released.extend(release(tx, one.id)?);
+        } else {
+            targets::note_standing(tx, one.id)?;
+        }
     }
     Ok(released)
 }
@@ -329,11 +333,15 @@ pub(super) fn release(tx: Tx<'_>, ended: ExecutionId) -> Result<Option<Released>
                      AND e.retry_at_ms IS NULL AND {NOT_STOPPED}
                  ORDER BY wf.id LIMIT 1)
              RETURNING fire, instance, (SELECT f.priority FROM fires f WHERE f.id = fire),
-                 (SELECT coalesce(f.since_ms, f.dealt_at_ms) FROM fires f WHERE f.id = fire)"
+                 (SELECT coalesce(f.since_ms, f.dealt_at_ms) FROM fires f WHERE f.id = fire), id",
         ))?
-        .query_row((ended.0, Cause::Released.target().as_str()), read_released)
+        .query_row((ended.0, Cause::Released.target().as_str()), |row| {
+            Ok((read_released(row)?, ExecutionId(row.get(4)?)))
+        })
         .optional()?;
-    Ok(released)
+    let Some((released, id)) = released else { return Ok(None) };
+    targets::note_standing(tx, id)?;
+    Ok(Some(released))
 }
 
 fn read_released(row: &Row<'_>) -> rusqlite::Result<Released> {

@@ -273,19 +273,13 @@ pub(crate) fn list(
 
 /// All commands, for [`read`].
 pub(super) fn all() -> Query {
-    Query {
-        columns: format!(
-            "c.id, {DEFINITION}, c.command_id, c.created_at_ms,
-             (SELECT count(*) FROM invocations v WHERE v.command_id = c.command_id),
-             c.resource_group_id, {}, c.updated_at_ms",
-            Tagged::Command.column("c.id")
-        ),
-        tables: "commands c".to_owned(),
-        key: "c.id",
-        ascending: false,
-        conditions: Vec::new(),
-        values: Vec::new(),
-    }
+    let columns = format!(
+        "c.id, {DEFINITION}, c.command_id, c.created_at_ms,
+         (SELECT count(*) FROM invocations v WHERE v.command_id = c.command_id),
+         c.resource_group_id, {}, c.updated_at_ms",
+        Tagged::Command.column("c.id")
+    );
+    Query::new(columns, "commands c", "c.id")
 }
 
 pub(super) fn read(tx: Tx<'_>, row: &Row<'_>, encoding: ContentEncoding) -> Result<Command> {

@@ -155,7 +155,8 @@ pub(super) fn reader(path: &Path, access: Access) -> Result<Connection> {
     Ok(connection)
 }
 
-/// A pool of connections that cannot write; they are opened when they are first needed.
+/// A pool of connections that cannot write, one for each reading thread; they are opened when they are first
+/// needed.
 pub(super) fn readers(
     path: &Path,
     access: Access,
@@ -168,7 +169,8 @@ pub(super) fn readers(
     r2d2::Pool::builder()
         .max_size(max.max(1))
         .min_idle(Some(0))
-        .connection_timeout(Duration::from_secs(10))
+        // Only to open one takes time: there are as many as want one.
+        .connection_timeout(Duration::from_secs(2))
         .error_handler(Box::new(r2d2::NopErrorHandler))
         .test_on_check_out(false)
         .build_unchecked(manager)

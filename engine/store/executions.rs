@@ -24,8 +24,8 @@ use super::commands::read_json;
 use super::fires::FireLimits;
 use super::stop::{Ending, NOT_STOPPED, Scope};
 use super::{
-    Tx, deliveries, fires, instances, invocations, outputs, parse, results, running, stop, waits,
-    waves,
+    Tx, deliveries, fires, instances, invocations, outputs, parse, results, running, stop, targets,
+    waits, waves,
 };
 use crate::store;
 
@@ -330,10 +330,12 @@ fn insert_next_attempt(tx: Tx<'_>, ended: &Ended) -> Result<Option<NextAttempt>>
         ))?
         .execute((ended.id.0, over.at_ms))?;
     tally::count(Counted::Execution, inserted);
-    Ok((inserted == 1).then(|| NextAttempt {
-        id: ExecutionId(tx.last_insert_rowid()),
-        retry_at_ms: over.told_ms,
-    }))
+    if inserted == 0 {
+        return Ok(None);
+    }
+    let id = ExecutionId(tx.last_insert_rowid());
+    targets::count_attempt(tx, id)?;
+    Ok(Some(NextAttempt { id, retry_at_ms: over.told_ms }))
 }
 
 impl Ended {
@@ -608,8 +610,11 @@ pub(crate) fn unended(tx: Tx<'_>) -> Result<Vec<Unended>> {
              CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
          WHERE f.unfinished > 0 AND e.status IN ('Running', 'Stopping')",
     )?;
-    let unended = query
-        .query_map((), |row| Ok(Unended { id: ExecutionId(row.get(0)?), attempt: row.get(1)? }))?;
+    let unended = query.query_map((), |row| {
+        // A run without a number of its attempt is found by none.
+        let attempt = row.get(1).unwrap_or_default();
+        Ok(Unended { id: ExecutionId(row.get(0)?), attempt })
+    })?;
     Ok(unended.collect::<rusqlite::Result<_>>()?)
 }
 

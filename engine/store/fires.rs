@@ -14,6 +14,7 @@ use crate::metrics::{Counted, tally};
 use crate::status::Ends;
 
 use super::commands::read_time;
+use super::records::FIRE_WITHOUT_TARGETS;
 use super::timers::Timer;
 use super::{Listing, Query, Slice, Tx, expect_all, parse, unreadable, waits};
 
@@ -360,8 +361,8 @@ pub(crate) fn dealt_ahead(tx: Tx<'_>, timer: &Timer) -> Result<Vec<i64>> {
 pub(crate) fn withdrawn(tx: Tx<'_>, invocation: i64, at_ms: i64) -> Result<Option<DateTime<Utc>>> {
     let dealt_at_ms = tx
         .prepare_cached(
-            "SELECT max(dealt_at_ms) FROM fires
-             WHERE invocation = ?1 AND disposition = 'Withdrawn'
+            "SELECT max(dealt_at_ms) FROM fires INDEXED BY fires_beside_schedule
+             WHERE invocation = ?1 AND timer IS NULL AND reason IS NOT NULL AND disposition = 'Withdrawn'
                  AND fire_at_ms <= ?2 AND coalesce(until_ms, fire_at_ms) >= ?2",
         )?
         .query_row((invocation, at_ms), |row| row.get::<_, Option<i64>>(0))?;
@@ -380,10 +381,11 @@ fn counted(disposition: FireDisposition) -> Counted {
 pub(super) fn unended(tx: Tx<'_>) -> Result<u64> {
     let unended = tx
         .prepare_cached(
-            "SELECT coalesce(sum(unfinished), 0) FROM fires INDEXED BY fires_unfinished WHERE unfinished > 0",
+            // Not `sum`, which fails where a damaged row has it overflow.
+            "SELECT total(unfinished) FROM fires INDEXED BY fires_unfinished WHERE unfinished > 0",
         )?
-        .query_row((), |row| row.get(0))?;
-    Ok(unended)
+        .query_row((), |row| row.get::<_, f64>(0))?;
+    Ok(unended as u64)
 }
 
 /// A fire that executions of have ended.
@@ -493,14 +495,9 @@ fn read(row: &Row<'_>) -> Result<(i64, Fire)> {
 
 /// A slice of the fires of an invocation, newest first.
 pub(crate) fn list(tx: Tx<'_>, invocation: i64, slice: Slice) -> Result<Listing<Fire>> {
-    let query = Query {
-        columns: COLUMNS.to_owned(),
-        tables: TABLES.to_owned(),
-        key: "f.id",
-        ascending: false,
-        conditions: vec!["f.invocation = ?".to_owned(), "f.disposition <> 'Withdrawn'".to_owned()],
-        values: vec![invocation.into()],
-    };
+    let mut query = Query::new(COLUMNS.to_owned(), TABLES, "f.id");
+    query.filter("f.invocation = ?", Some(invocation));
+    query.conditions.push("f.disposition <> 'Withdrawn'".to_owned());
     query.slice(tx, slice, |row| Ok(read(row)?.1))
 }
 
@@ -520,9 +517,17 @@ pub(crate) fn beside_schedule(
     from_ms: i64,
     until_ms: i64,
 ) -> Result<Vec<(i64, Fire)>> {
+    // The only fire of an invocation that runs once has no reason; all others beside a schedule have one.
+    const WITHIN: &str =
+        "f.invocation = ?1 AND f.timer IS NULL AND f.fire_at_ms >= ?2 AND f.fire_at_ms < ?3
+        AND f.disposition <> 'Withdrawn'";
     let mut query = tx.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM {TABLES} WHERE f.invocation = ?1 AND f.timer IS NULL
-             AND f.disposition <> 'Withdrawn' AND f.fire_at_ms >= ?2 AND f.fire_at_ms < ?3 ORDER BY f.id"
+        "SELECT {COLUMNS} FROM fires f INDEXED BY fires_beside_schedule LEFT JOIN timers m ON m.id = f.timer
+         WHERE {WITHIN} AND f.reason IS NOT NULL
+         UNION ALL
+         SELECT {COLUMNS} FROM fires f LEFT JOIN timers m ON m.id = f.timer
+         WHERE f.id = {FIRE_WITHOUT_TARGETS} AND {WITHIN} AND f.reason IS NULL
+         ORDER BY 1"
     ))?;
     let mut rows = query.query((invocation, from_ms, until_ms))?;
     let mut found = Vec::new();

@@ -356,6 +356,9 @@ fn fire(tx: Tx<'_>, firing: &Firing<'_>) -> Result<Fired> {
         executions.sort_by_key(|one| one.status.is_final());
     }
     let first = executions::insert(tx, fire, &executions, firing.now_ms)?;
+    if let Some(first) = first {
+        targets::count_fired(tx, firing.invocation, first, &executions)?;
+    }
     open_first_wave(tx, fire, &bounds, first)?;
     let mut stopped = Stopped::default();
     if let Some(first) = first.filter(|_| replaces && !before.is_empty()) {

@@ -221,7 +221,9 @@ pub(super) fn known_boot(tx: Tx<'_>, id: &InstanceId) -> Result<KnownBoot> {
          WHERE instance_id = ?1 AND removed_at_ms IS NULL",
     )?
     .query_row([id.as_str()], |row| {
-        Ok(KnownBoot { instance: row.get(0)?, boot_id: row.get(1)?, has_more: row.get(2)? })
+        // A boot that cannot be read is another than any that comes.
+        let boot_id = row.get(1).unwrap_or_default();
+        Ok(KnownBoot { instance: row.get(0)?, boot_id, has_more: row.get(2)? })
     })
     .optional()?
     .ok_or_else(|| Error::invalid(not_found(id)))
@@ -241,9 +243,11 @@ pub(crate) fn booted_since(
                  WHERE t.instance = i.id AND t.awaits_boot = 1 AND t.boot_id IS NOT ?2))
          ORDER BY i.id LIMIT ?3",
     )?;
-    let found = query
-        .query_map((executor, boot_id, max as i64), |row| Ok(row.get::<_, String>(0)?.into()))?;
-    Ok(found.collect::<rusqlite::Result<_>>()?)
+    // An instance without a readable name cannot be asked for anything.
+    let found = query.query_map((executor, boot_id, max as i64), |row| {
+        Ok(row.get::<_, String>(0).ok().map(Into::into))
+    })?;
+    Ok(found.filter_map(rusqlite::Result::transpose).collect::<rusqlite::Result<_>>()?)
 }
 
 /// The instances that have all of these tags, in the order of their registration, and one more
@@ -313,17 +317,11 @@ pub(crate) fn list(tx: Tx<'_>, filter: &Filter<'_>, slice: Slice) -> Result<List
     for id in filter.ids {
         find(tx, id)?.ok_or_else(|| Error::invalid(not_found(id)))?;
     }
-    let mut values = Vec::new();
-    let mut conditions = Tagged::Instance.conditions("i.id", filter.tags, &mut values);
-    conditions.push("i.removed_at_ms IS NULL".to_owned());
-    let mut query = Query {
-        columns: format!("{TARGET}, i.attributes, {}", Tagged::Instance.column("i.id")),
-        tables: "instances i".to_owned(),
-        key: "i.id",
-        ascending: true,
-        conditions,
-        values,
-    };
+    let columns = format!("{TARGET}, i.attributes, {}", Tagged::Instance.column("i.id"));
+    let mut query = Query { ascending: true, ..Query::new(columns, "instances i", "i.id") };
+    query.name = |row| row.get(1).ok();
+    query.conditions = Tagged::Instance.conditions("i.id", filter.tags, &mut query.values);
+    query.conditions.push("i.removed_at_ms IS NULL".to_owned());
     let ids = (!filter.ids.is_empty()).then(|| json(filter.ids)).transpose()?;
     query.filter("i.instance_id IN (SELECT value FROM json_each(?))", ids);
     filter.narrows.iter().for_each(|narrow| narrow.apply(&mut query));

@@ -31,7 +31,7 @@ use super::commands::{
     Definition, json_or_null, like, read_json, read_settings, read_time, read_type,
 };
 use super::instances::Target;
-use super::records::{LATEST_ON_TARGET, LATEST_STANDING};
+use super::records::{FIRE_WITHOUT_TARGETS, STANDS_ONCE, any_stands};
 use super::tags::{self, Tagged};
 use super::timers::{NewTimer, Timer};
 use super::{
@@ -297,10 +297,14 @@ pub(super) fn rate_control(tx: Tx<'_>, invocation: i64) -> Result<RateControl> {
 
 /// How an invocation has ended; none as long as it has not.
 pub(crate) fn final_status(tx: Tx<'_>, invocation: i64) -> Result<Option<InvocationStatus>> {
-    let stored: Option<String> = tx
-        .prepare_cached("SELECT status FROM invocations WHERE id = ?1")?
-        .query_row([invocation], |row| row.get(0))?;
-    stored.as_deref().map(parse).transpose()
+    let (stored, has_ended): (Option<String>, bool) = tx
+        .prepare_cached("SELECT status, finished_at_ms IS NOT NULL FROM invocations WHERE id = ?1")?
+        .query_row([invocation], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    match stored {
+        // Whoever waits for it would wait for good.
+        None if has_ended => Err(unreadable("an invocation has ended, and does not say how")),
+        stored => stored.as_deref().map(parse).transpose(),
+    }
 }
 
 /// Where an invocation stands.
@@ -315,18 +319,16 @@ pub(crate) fn status(tx: Tx<'_>, invocation: i64) -> Result<InvocationStatus> {
     }
 }
 
-/// How many of the latest executions of an invocation stand where. One that repeats has targets:
-/// from each the look goes back as far as an execution that says how it stands. One that does not has
-/// one fire.
+/// How many of the latest executions of an invocation stand where. An invocation that repeats has targets, which
+/// know the execution that says how it stands there; any other has one fire.
 fn counts(tx: Tx<'_>, invocation: i64) -> Result<StatusCounts> {
     // Counted here: to group them SQLite sorts them first.
     let mut query = tx.prepare_cached(&format!(
-        "SELECT e.status FROM targets t JOIN executions e ON e.id = ({LATEST_ON_TARGET})
+        "SELECT e.status FROM targets t CROSS JOIN executions e ON e.id = t.standing_execution
          WHERE t.invocation = ?1
          UNION ALL
-         SELECT e.status FROM fires f JOIN executions e ON e.fire = f.id
-         WHERE f.invocation = ?1 AND NOT EXISTS (SELECT 1 FROM targets t WHERE t.invocation = ?1)
-             AND {LATEST_STANDING}"
+         SELECT e.status FROM executions e INDEXED BY executions_by_fire
+         WHERE e.fire = {FIRE_WITHOUT_TARGETS} AND {STANDS_ONCE}"
     ))?;
     query.query_and_then([invocation], |row| read_status(row, 0))?.collect()
 }
@@ -506,10 +508,12 @@ pub(crate) fn list(
     query.filter("v.resource_group_id = ?", filter.resource_group_id.clone());
     match &filter.instance_id {
         Some(id) => query.filter(
-            "(SELECT id FROM instances WHERE instance_id = ?) IN (
-                 SELECT e.instance FROM fires f JOIN executions e ON e.fire = f.id WHERE f.invocation = v.id
-                 UNION ALL
-                 SELECT t.instance FROM targets t WHERE t.invocation = v.id)",
+            // All that repeat have targets, and all others one fire.
+            "EXISTS (SELECT 1 FROM instances i WHERE i.instance_id = ? AND (
+                 EXISTS (SELECT 1 FROM targets t WHERE t.invocation = v.id AND t.instance = i.id)
+                 OR EXISTS (SELECT 1 FROM executions e INDEXED BY executions_by_fire
+                     WHERE e.fire = (SELECT min(f.id) FROM fires f WHERE f.invocation = v.id)
+                         AND e.instance = i.id)))",
             Some(id.as_str().to_owned()),
         ),
         // The pages' services take no notice of these beside an instance.
@@ -537,36 +541,27 @@ pub(crate) fn list(
 
 /// All invocations, for [`read`].
 pub(super) fn all() -> Query {
-    Query {
-        columns: format!(
-            "v.id, v.invoke_id, v.command_id, v.name, v.description, v.type, v.content, v.timeout_s,
-             v.termination_mode, v.created_at_ms, v.finished_at_ms, v.frequency, v.repeat_mode,
-             v.overlap_policy, v.missed_policy, v.spread_s, v.end_at_ms, v.fires_max, v.paused_at_ms,
-             v.parameters, v.parameter_passing, v.default_parameters, v.secret_parameters, v.working_dir,
-             v.username, v.launcher, v.output_to, v.container_id, v.container_name,
-             v.windows_password_name, v.resource_group_id, v.caller, v.resource_limits,
-             v.survive_restarts, v.retry, {}, v.rate_control,
-             (SELECT r.invoke_id FROM invocations r WHERE r.id = v.retry_of), v.stop_at_ms, v.stopped_by,
-             v.stop_reason",
-            Tagged::Invocation.column("v.id")
-        ),
-        tables: "invocations v".to_owned(),
-        key: "v.id",
-        ascending: false,
-        conditions: Vec::new(),
-        values: Vec::new(),
-    }
+    let columns = format!(
+        "v.id, v.invoke_id, v.command_id, v.name, v.description, v.type, v.content, v.timeout_s,
+         v.termination_mode, v.created_at_ms, v.finished_at_ms, v.frequency, v.repeat_mode,
+         v.overlap_policy, v.missed_policy, v.spread_s, v.end_at_ms, v.fires_max, v.paused_at_ms,
+         v.parameters, v.parameter_passing, v.default_parameters, v.secret_parameters, v.working_dir,
+         v.username, v.launcher, v.output_to, v.container_id, v.container_name,
+         v.windows_password_name, v.resource_group_id, v.caller, v.resource_limits,
+         v.survive_restarts, v.retry, {}, v.rate_control,
+         (SELECT r.invoke_id FROM invocations r WHERE r.id = v.retry_of), v.stop_at_ms, v.stopped_by,
+         v.stop_reason",
+        Tagged::Invocation.column("v.id")
+    );
+    let mut query = Query::new(columns, "invocations v", "v.id");
+    query.name = |row| Some(InvokeId::from_bytes(row.get(1).ok()?).to_string());
+    query
 }
 
 /// The condition that picks the invocations that stand so: what `roll_up` says, in SQL, so that
 /// none has to be read to be passed over.
 fn standing(status: InvocationStatus) -> String {
-    let any = |statuses: &str| {
-        format!(
-            "EXISTS (SELECT 1 FROM fires f JOIN executions e ON e.fire = f.id
-             WHERE f.invocation = v.id AND f.unfinished > 0 AND e.status IN ({statuses}) AND {LATEST_STANDING})"
-        )
-    };
+    let any = any_stands;
     // Without any other fire to come, an earlier one has not ended.
     let running = format!("({} OR NOT ({}))", any("'Running', 'Scheduled'"), targets::ANY_LEFT);
     let in_order = [
@@ -594,11 +589,7 @@ fn standing_in_older_terms(status: InvokeStatus) -> String {
     let any = |wanted: InvokeStatus| {
         let of = ExecutionStatus::ALL.iter().filter(|status| status.invoke_status() == wanted);
         let of: Vec<_> = of.map(|status| format!("'{status}'")).collect();
-        format!(
-            "EXISTS (SELECT 1 FROM fires f JOIN executions e ON e.fire = f.id
-             WHERE f.invocation = v.id AND e.status IN ({}) AND {LATEST_STANDING})",
-            of.join(", ")
-        )
+        any_stands(&of.join(", "))
     };
     let ended = "v.status IN ('Success', 'Failed', 'PartialFailed')";
     let (finished, failed) = (any(InvokeStatus::Finished), any(InvokeStatus::Failed));

@@ -6,12 +6,13 @@ use crate::error::Result;
 
 use super::Tx;
 
+/// What the file says under a key; nothing, if that is no text.
 pub(crate) fn get(tx: Tx<'_>, key: &str) -> Result<Option<String>> {
     let value = tx
         .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
-        .query_row([key], |row| row.get(0))
+        .query_row([key], |row| Ok(row.get(0).ok()))
         .optional()?;
-    Ok(value)
+    Ok(value.flatten())
 }
 
 pub(crate) fn set(tx: Tx<'_>, key: &str, value: &str) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, Row};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::id::ExecutionId;
 use crate::output::{Output, Runs};
 
@@ -36,9 +36,12 @@ pub(super) fn get(tx: Tx<'_>, id: ExecutionId) -> Result<Output> {
 }
 
 fn read(row: &Row<'_>) -> Result<Output> {
+    let wrong = || unreadable("bytes, runs and gap of an output do not fit one another");
     let runs: Vec<u8> = row.get(1)?;
     let runs = Runs::from_bytes(&runs).ok_or_else(|| unreadable("runs of an output"))?;
-    let gap_at: Option<u64> = row.get(2)?;
-    let gap = gap_at.map(|at| Ok::<_, Error>((at, row.get(3)?))).transpose()?;
-    Ok(Output::from_parts(row.get(0)?, runs, gap))
+    let (gap_at, dropped): (Option<u64>, u64) = (row.get(2)?, row.get(3)?);
+    if gap_at.is_some() != (dropped > 0) {
+        return Err(wrong());
+    }
+    Output::from_parts(row.get(0)?, runs, gap_at.map(|at| (at, dropped))).ok_or_else(wrong)
 }

@@ -38,11 +38,11 @@ pub(crate) fn overview(tx: Tx<'_>, max: usize) -> Result<Overview> {
 fn unended(tx: Tx<'_>) -> Result<(u64, bool)> {
     let counted = tx
         .prepare_cached(
-            "SELECT coalesce(sum(unfinished), 0), count(*) >= ?1 FROM (
+            "SELECT total(unfinished), count(*) >= ?1 FROM (
                  SELECT unfinished FROM fires INDEXED BY fires_unfinished WHERE unfinished > 0
                  ORDER BY id LIMIT ?1)",
         )?
-        .query_row([FIRES_MAX], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        .query_row([FIRES_MAX], |row| Ok((row.get::<_, f64>(0)? as u64, row.get(1)?)))?;
     Ok(counted)
 }
 

@@ -1,14 +1,15 @@
 //! The plans of the hot statements, pinned in `plans.txt`: what requests, claims, ends, the scheduler's
-//! look and the listings run, as SQLite means to carry it out. Where a plan gets worse, a database of
-//! ten million records is what notices it next.
+//! look and the listings run, as SQLite means to carry it out, and how many steps of its machine that takes
+//! here. Where a plan gets worse, a database of ten million records is what notices it next. What a plan does not say,
+//! over how many rows a search goes, is what the steps say: those of a read must not grow with a history.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use rusqlite::Connection;
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
+use rusqlite::{Connection, StatementStatus};
 use serde_json::json;
 
 use crate::error::Error;
@@ -18,11 +19,12 @@ use crate::instance::Instance;
 use crate::invocation::client_token::ClientToken;
 use crate::invocation::fire::FireDisposition;
 use crate::invocation::recurrence::{OverlapPolicy, Recurrence, Trigger};
-use crate::invocation::{RepeatMode, RunCommand};
+use crate::invocation::retry::Retry;
+use crate::invocation::{DescribeInvocations, RepeatMode, RunCommand};
 use crate::limits::Limits;
 use crate::output::{Delivery, Output, Runs};
 use crate::schedule::Zone;
-use crate::status::{Cause, ExecutionStatus};
+use crate::status::{Cause, ExecutionStatus, InvocationStatus};
 use crate::tag::Tag;
 use crate::wire::ContentEncoding;
 
@@ -32,6 +34,7 @@ use super::executions::{self, Ended, Finished};
 use super::fires::{self, PassedOver, Stretch};
 use super::invocations::{self, FirstFire, NewInvocation, Start};
 use super::records;
+use super::selections::{self, InvocationNarrow};
 use super::{
     PageToken, Slice, Tx, client_tokens, connection, days, deadlines, firing, instances, migrate,
     stop, targets, timers, waves,
@@ -41,36 +44,19 @@ const PINNED: &str = include_str!("plans.txt");
 
 /// What may read all of a table, or sort, which no other statement here does: the beginning of its step
 /// and name, the line of its plan, and why.
-const ALLOWED: [(&str, &str, &str); 12] = [
+const ALLOWED: [(&str, &str, &str); 4] = [
     ("fire, Skip: SELECT instance FROM targets", SORTS, "the targets of one timer"),
     ("wait: SELECT v.invoke_id", SORTS_TAGS, "the tags of one invocation"),
-    ("results, all: SELECT count", SCANS_KEYS, "pages by number say how many entries there are"),
-    ("results, all: SELECT e.id", SCANS, "newest first, up to the end of the page"),
-    ("results of an invocation", SORTS, "the executions of one invocation"),
-    ("results of a command", SORTS, "the executions of one command"),
     (
-        "results on an instance: SELECT count",
-        SCANS_KEYS,
-        "no index by instance: each insert would pay",
+        "results",
+        SORTS,
+        "the targets of what repeats, or the executions of one invocation or command",
     ),
-    (
-        "results on an instance: SELECT e.id",
-        SCANS,
-        "the same; newest first, up to the end of the page",
-    ),
-    ("results of a status: SELECT count", SCANS, "no index by status: each change would pay"),
-    (
-        "results of a status: SELECT e.id",
-        SCANS,
-        "the same; newest first, up to the end of the page",
-    ),
-    ("results of a tag: SELECT count", SCANS_KEYS, "any tag may be that of most invocations"),
-    ("results of a tag: SELECT e.id", SCANS, "the same; newest first, up to the end of the page"),
+    ("results", SCANS_TARGETS, "one for each instance, however often it has fired"),
 ];
 const SORTS: &str = "USE TEMP B-TREE FOR ORDER BY";
 const SORTS_TAGS: &str = "USE TEMP B-TREE FOR json_group_array(ORDER BY)";
-const SCANS: &str = "SCAN e";
-const SCANS_KEYS: &str = "SCAN e USING COVERING INDEX executions_by_fire";
+const SCANS_TARGETS: &str = "SCAN t";
 /// What is read whole in any plan: single rows, values given with the statement, what a statement has
 /// found itself; and of the orders to stop the first, which says that there is any.
 const SMALL: [&str; 4] = ["SCAN CONSTANT ROW", "SCAN json_each ", "SCAN (subquery-", "SCAN stops"];
@@ -86,8 +72,8 @@ thread_local! {
 /// A database whose statements are known.
 struct Traced {
     connection: Connection,
-    /// Statements, by the first of the steps that ran them.
-    steps: Vec<(&'static str, Vec<String>)>,
+    /// Statements, by the first of the steps that ran them, with the steps of SQLite's machine that each took.
+    steps: Vec<(&'static str, Vec<(String, i32)>)>,
 }
 
 impl Traced {
@@ -112,23 +98,47 @@ impl Traced {
 
     /// Does a step, and takes note of the statements that it is the first to run.
     fn step<T>(&mut self, name: &'static str, op: impl FnOnce(Tx<'_>) -> T) -> T {
+        let (done, run) = self.measure(op);
+        let mut new: Vec<(String, i32)> = Vec::new();
+        for (sql, took) in run {
+            let is_known =
+                self.steps.iter().any(|(_, known)| known.iter().any(|(other, _)| *other == sql));
+            if !is_known && new.iter().all(|(other, _)| *other != sql) {
+                new.push((sql, took));
+            }
+        }
+        self.steps.push((name, new));
+        done
+    }
+
+    /// Does something; the statements that it ran, in order, and how many steps of SQLite's machine each has taken.
+    fn measure<T>(&self, op: impl FnOnce(Tx<'_>) -> T) -> (T, Vec<(String, i32)>) {
         let remember = |event: TraceEvent<'_>| {
             if let TraceEvent::Stmt(statement, _) = event {
-                RUN.with_borrow_mut(|run| run.push(words(&statement.sql())));
+                RUN.with_borrow_mut(|run| run.push(statement.sql().trim().to_owned()));
             }
         };
         self.connection.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(remember));
         let done = op(&self.connection);
         self.connection.trace_v2(TraceEventCodes::empty(), None);
-        let mut new = Vec::new();
+        let mut run: Vec<(String, i32)> = Vec::new();
         for sql in RUN.take() {
-            let is_known = self.steps.iter().any(|(_, known)| known.contains(&sql));
-            if !is_known && !new.contains(&sql) {
-                new.push(sql);
-            }
+            let took = match self.connection.prepare_cached(&sql) {
+                Ok(statement) => statement.reset_status(StatementStatus::VmStep),
+                // A trigger's, which is part of another.
+                Err(_) => 0,
+            };
+            run.push((words(&sql), took));
         }
-        self.steps.push((name, new));
-        done
+        (done, run)
+    }
+
+    /// How many steps of SQLite's machine something takes.
+    fn cost(&self, op: impl FnOnce(Tx<'_>)) -> i32 {
+        // Whatever was done before counts for nothing.
+        let ((), _) = self.measure(|_| {});
+        let ((), run) = self.measure(op);
+        run.iter().map(|(_, took)| took).sum()
     }
 
     /// The plan of a statement, a line for each of its parts; those within others are indented.
@@ -470,7 +480,7 @@ fn claim_and_finish(traced: &mut Traced) {
     let ClaimedAtOnce { sole, claimed } = stored.expect("claimed");
     let mut all = ended(sole.fire, &claimed);
     let runs = Runs::from_bytes(&[1]).expect("a stretch of one byte");
-    all[0].output = Output::from_parts(b"x".to_vec(), runs, None);
+    all[0].output = Output::from_parts(b"x".to_vec(), runs, None).expect("they fit");
     all[0].report = Some(Box::new(Report { result: Some(Ok(json!(1))), ..Report::default() }));
     all[0].delivery = Some(Delivery::in_progress(Some(1)));
     all[1].retry_after_ms = Some(0);
@@ -574,7 +584,7 @@ fn wait_and_list(traced: &mut Traced) {
     traced.step("wait", |tx| {
         invocations::find(tx, job.invoke_id).expect("it is there");
         invocations::final_status(tx, invocation).expect("readable").expect("it has ended");
-        assert_eq!(records::all_of(tx, invocation).expect("readable").len(), INSTANCES.len());
+        assert_eq!(records::all_of(tx, invocation).expect("readable").0.len(), INSTANCES.len());
     });
     let (all, of) = (DescribeInvocationResults::default(), Some(job.invoke_id));
     let of_invocation = DescribeInvocationResults { invoke_id: of, ..all.clone() };
@@ -598,7 +608,9 @@ fn wait_and_list(traced: &mut Traced) {
     ];
     for (name, filter) in filters {
         traced.step(name, |tx| {
-            for (after, counts) in [(None, true), (Some(PageToken(i64::MAX)), false)] {
+            for (after, counts) in
+                [(None, true), (Some(PageToken { key: i64::MAX, until: None }), false)]
+            {
                 let slice = Slice { after, skipped: 0, size: 1, counts };
                 records::list(tx, &filter, slice, ContentEncoding::PlainText).expect("readable");
             }
@@ -618,13 +630,14 @@ fn explain(traced: &Traced) -> (String, Vec<String>) {
     let mut used = [false; ALLOWED.len()];
     for (step, statements) in &traced.steps {
         let mut title = format!("# {step}\n");
-        for sql in statements {
+        for (sql, took) in statements {
             let plan = traced.plan(sql);
             if plan.is_empty() {
                 continue;
             }
             let name = name(sql);
-            writeln!(text, "{title}{name}").expect("memory");
+            let steps_max = took.unsigned_abs().next_power_of_two();
+            writeln!(text, "{title}{name}  (up to {steps_max} steps)").expect("memory");
             title.clear();
             for line in plan {
                 writeln!(text, "    {line}").expect("memory");
@@ -662,4 +675,191 @@ fn hot_statements_are_carried_out_as_planned() {
         plans == PINNED,
         "plans have changed; if they should, engine/store/plans.txt is now:\n{plans}"
     );
+}
+
+/// A file in which an invocation of each kind has fired so often.
+struct History {
+    traced: Traced,
+    repeating: Vec<(i64, InvokeId)>,
+    timers: Vec<timers::Timer>,
+    fires: i64,
+}
+
+impl History {
+    fn of(fires: i64) -> Self {
+        let traced = Traced::open();
+        let plain = || RunCommand::shell("true").on(INSTANCES).frequency("rate(1m)").tag("a", "1");
+        let requests = [
+            plain(),
+            // Its first fire goes on, and all others are skipped.
+            plain().overlap_policy(OverlapPolicy::Skip),
+            // Each execution fails, and is tried again.
+            plain().retry(Retry::attempts(2)),
+            // Its first fire goes on, and so does the second beside it.
+            plain().overlap_policy(OverlapPolicy::Allow),
+        ];
+        let mut repeating = Vec::new();
+        for request in &requests {
+            repeating.push(traced.write(|tx| {
+                let (row, _) = insert(tx, request, false);
+                let id =
+                    tx.query_row("SELECT invoke_id FROM invocations WHERE id = ?1", [row], |row| {
+                        row.get(0)
+                    });
+                (row, InvokeId::from_bytes(id.expect("it is stored")))
+            }));
+        }
+        let due = traced.write(|tx| timers::due(tx, NOW_MS, 10).expect("readable"));
+        let timers: Vec<_> = due.into_iter().map(|found| found.timer.expect("readable")).collect();
+        let mut history = Self { traced, repeating, timers, fires: 0 };
+        (0..fires).for_each(|_| history.fire());
+        history
+    }
+
+    /// Has each of them fire once more, and what it starts end, as far as its kind says.
+    fn fire(&mut self) {
+        let at_ms = NOW_MS + 60_000 * self.fires;
+        for (kind, timer) in self.timers.iter().enumerate() {
+            let goes_on = self.fires == 0 && (kind == 1 || kind == 3);
+            self.traced.write(|tx| {
+                let targets = targets::of_timer(tx, timer.invocation, timer.id).expect("readable");
+                firing::by_timer(tx, timer, &targets, at_ms, false, at_ms).expect("it fires");
+                let fire: i64 =
+                    tx.query_row("SELECT max(id) FROM fires", (), |row| row.get(0)).expect("one");
+                let claimed = claim(tx, fire);
+                if goes_on || claimed.is_empty() {
+                    return;
+                }
+                let mut all = ended(fire, &claimed);
+                if kind == 2 {
+                    all.iter_mut().for_each(|one| one.retry_after_ms = Some(0));
+                    assert_eq!(finish(tx, &all).retries.len(), INSTANCES.len());
+                    claims::release_due(tx, at_ms, 10).expect("readable");
+                    all = ended(fire, &claim(tx, fire));
+                }
+                finish(tx, &all);
+            });
+        }
+        self.fires += 1;
+    }
+
+    /// What each read costs, by its name.
+    fn reads(&mut self) -> Vec<(String, i32)> {
+        let mut costs = Vec::new();
+        let repeating = self.repeating.clone();
+        for (kind, (row, invoke_id)) in repeating.into_iter().enumerate() {
+            let traced = &self.traced;
+            let mut read = |name: &str, op: &dyn Fn(Tx<'_>)| {
+                // Twice, for the first time SQLite reads the schema.
+                traced.cost(op);
+                costs.push((format!("{name}, of kind {kind}"), traced.cost(op)));
+            };
+            let of = DescribeInvocationResults { invoke_id: Some(invoke_id), ..Default::default() };
+            let on = DescribeInvocationResults { instance_id: Some("i-1".into()), ..of.clone() };
+            let all = DescribeInvocationResults { include_history: true, ..of.clone() };
+            let all_on = DescribeInvocationResults { include_history: true, ..on.clone() };
+            let page = |tx: Tx<'_>, filter: &DescribeInvocationResults, after, counts| {
+                let slice = Slice { after, skipped: 0, size: 2, counts };
+                let page = records::list(tx, filter, slice, ContentEncoding::PlainText);
+                let page = page.expect("readable");
+                assert!(page.unreadable.is_empty());
+                page
+            };
+            read("a page of the latest, counted", &|tx| {
+                assert!(!page(tx, &of, None, true).entries.is_empty())
+            });
+            read("two pages of the latest", &|tx| {
+                let first = page(tx, &of, None, false);
+                assert_eq!(page(tx, &of, first.next, false).entries.len(), 1);
+            });
+            read("the latest on an instance", &|tx| {
+                assert_eq!(page(tx, &on, None, false).entries.len(), 1)
+            });
+            read("two pages of the history", &|tx| {
+                let first = page(tx, &all, None, false);
+                assert_eq!(page(tx, &all, first.next, false).entries.len(), 2);
+            });
+            read("a page of the history on an instance", &|tx| {
+                page(tx, &all_on, None, false);
+            });
+            let describe = DescribeInvocations { invoke_id: Some(invoke_id), ..Default::default() };
+            let narrowed = DescribeInvocations {
+                instance_id: Some("i-1".into()),
+                status: Some(InvocationStatus::Running),
+                ..describe.clone()
+            };
+            for (name, filter) in [("described", describe), ("described if it runs", narrowed)] {
+                read(name, &|tx| {
+                    let slice = Slice { after: None, skipped: 0, size: 2, counts: true };
+                    invocations::list(tx, &filter, slice, ContentEncoding::PlainText)
+                        .expect("readable");
+                });
+            }
+            read("as one of several", &|tx| {
+                let slice = Slice { after: None, skipped: 0, size: 2, counts: true };
+                let narrows = [InvocationNarrow::Id(vec![invoke_id])];
+                let found = selections::of_invocations(tx, &narrows, slice).expect("readable");
+                assert_eq!(found.entries[0].tasks.len(), INSTANCES.len());
+            });
+            read("status", &|tx| {
+                assert!(!invocations::status(tx, row).expect("readable").is_final())
+            });
+            read("the results of a wait", &|tx| {
+                assert_eq!(records::all_of(tx, row).expect("readable").0.len(), INSTANCES.len());
+            });
+            read("a page of fires", &|tx| {
+                let slice = Slice { after: None, skipped: 0, size: 2, counts: false };
+                assert_eq!(fires::list(tx, row, slice).expect("readable").entries.len(), 2);
+            });
+            read("explained", &|tx| {
+                let timer =
+                    timers::of_invocation(tx, row).expect("readable").pop().expect("one").id;
+                let (fire, _) =
+                    fires::last_before(tx, timer, i64::MAX).expect("readable").expect("one");
+                records::of_fire(tx, fire).expect("readable");
+                fires::beside_schedule(tx, row, NOW_MS, NOW_MS + 1_000).expect("readable");
+            });
+            read("a watcher's first look", &|tx| {
+                records::first_look(tx, row).expect("readable");
+            });
+        }
+        self.next_looks(&mut costs);
+        costs
+    }
+
+    /// What watchers' looks cost after another fire.
+    fn next_looks(&mut self, costs: &mut Vec<(String, i32)>) {
+        let looks = self.traced.write(|tx| {
+            let looks = self
+                .repeating
+                .iter()
+                .map(|(row, _)| records::first_look(tx, *row).expect("readable"));
+            looks.collect::<Vec<_>>()
+        });
+        self.fire();
+        for (kind, (look, (row, _))) in looks.iter().zip(&self.repeating).enumerate() {
+            let open = look.progress.iter().filter(|one| one.finished_at_ms.is_none());
+            let open: Vec<_> = open.map(|one| one.id).collect();
+            let next = |tx: Tx<'_>| {
+                let next = records::next_look(tx, *row, look.until, &open).expect("readable");
+                let new = if kind == 2 { 2 * INSTANCES.len() } else { INSTANCES.len() };
+                assert_eq!(next.progress.len(), open.len() + new, "{kind}");
+            };
+            self.traced.cost(next);
+            costs.push((format!("a watcher's next look, of kind {kind}"), self.traced.cost(next)));
+        }
+    }
+}
+
+#[test]
+fn what_is_read_of_an_invocation_costs_the_same_however_often_it_has_fired() {
+    let (few, many) = (History::of(8).reads(), History::of(400).reads());
+    let mut grown = Vec::new();
+    for ((name, few), (_, many)) in few.into_iter().zip(many) {
+        assert!(few > 0, "{name} has not been measured");
+        if many > few + few / 4 + 50 {
+            grown.push(format!("{name}: {few} steps after 8 fires, {many} after 400"));
+        }
+    }
+    assert!(grown.is_empty(), "these grow with the history: {grown:#?}");
 }

@@ -16,22 +16,48 @@ use crate::invocation::fire::FiredOn;
 use crate::output::Output;
 use crate::status::ExecutionStatus;
 use crate::tag::Tag;
-use crate::wire::ContentEncoding;
+use crate::wire::{ContentEncoding, UnreadableRecord};
 
 use super::commands::{read_settings, read_time};
 use super::invocations::{OF_COMMAND, read_command_id, read_status, read_termination_mode};
 use super::tags::{self, Tagged};
-use super::{Listing, Query, Slice, Tx, deliveries, outputs, parse, results, unreadable, waits};
+use super::{
+    Listing, Query, Slice, Tx, Way, deliveries, outputs, parse, results, unreadable, waits,
+};
 
+/// What is read of an execution `e`, whichever way it is found.
 const RESULT_TABLES: &str = "executions e JOIN fires f ON f.id = e.fire
     JOIN invocations v ON v.id = f.invocation JOIN instances i ON i.id = e.instance";
+
+/// The executions of fires, in the order of the fires.
+const BY_FIRE: &str = "fires f INDEXED BY fires_by_invocation
+    CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
+    CROSS JOIN invocations v ON v.id = f.invocation CROSS JOIN instances i ON i.id = e.instance";
+
+/// The executions that are not the first attempt, the newest of all invocations first.
+const LATER_ATTEMPTS: &str = "executions e INDEXED BY executions_of_retries
+    CROSS JOIN fires f ON f.id = e.fire CROSS JOIN invocations v ON v.id = f.invocation
+    CROSS JOIN instances i ON i.id = e.instance";
+
+/// The latest execution on each target of an invocation that repeats: its history is not looked at. What came
+/// after the first page, up to execution `?1`, is passed over from the newest fire back.
+const LATEST_BY_TARGET: &str = "targets t CROSS JOIN executions e ON e.id = CASE
+        WHEN t.latest_execution IS NULL OR t.latest_execution <= ?1 THEN t.latest_execution
+        ELSE (SELECT l.id FROM fires lf INDEXED BY fires_by_invocation
+                  CROSS JOIN executions l INDEXED BY executions_by_fire
+              WHERE lf.invocation = t.invocation AND l.fire = lf.id AND l.instance = t.instance AND l.id <= ?1
+              ORDER BY lf.id DESC, l.attempt DESC LIMIT 1)
+        END
+    CROSS JOIN fires f ON f.id = e.fire AND f.invocation = t.invocation
+    CROSS JOIN invocations v ON v.id = f.invocation
+    CROSS JOIN instances i ON i.id = e.instance AND i.id = t.instance";
 
 /// For [`read`].
 const RESULT_COLUMNS: &str =
     "e.id, f.invocation, i.instance_id, e.attempt, e.status, e.started_at_ms,
     e.stop_at_ms, e.finished_at_ms, e.exit_code, e.signal, e.error_code, e.error_info, e.instance,
     e.user_time_us, e.system_time_us, e.max_rss_bytes, e.memory_peak_bytes, e.stop_cause,
-    e.stopped_by, e.stop_reason, e.retry_at_ms";
+    e.stopped_by, e.stop_reason, e.retry_at_ms, e.fire";
 
 /// After [`RESULT_COLUMNS`]: whether there is a result, and an output, of those that may have some.
 const HAS_MORE: &str = "?2 AND EXISTS (SELECT 1 FROM results WHERE execution = e.id),
@@ -40,47 +66,106 @@ const HAS_MORE: &str = "?2 AND EXISTS (SELECT 1 FROM results WHERE execution = e
 /// In place of [`HAS_MORE`] where rows are sorted, of which few are read: there may be.
 const MAY_HAVE_MORE: &str = "TRUE, TRUE";
 
-/// Picks the executions of the latest fire of an invocation on an instance: with [`LAST_ATTEMPT`],
-/// the latest of all. So each condition looks at what is later only, however long the history
-/// before it is.
-const OF_LATEST_FIRE: &str = "NOT EXISTS (
-    SELECT 1 FROM fires lf INDEXED BY fires_by_invocation CROSS JOIN executions l INDEXED BY executions_by_fire
-    WHERE lf.invocation = f.invocation AND lf.id > f.id AND l.fire = lf.id AND l.instance = e.instance)";
-
 /// Picks the last attempt of a fire on an instance.
 const LAST_ATTEMPT: &str = "NOT EXISTS (
     SELECT 1 FROM executions l INDEXED BY executions_by_fire
     WHERE l.fire = e.fire AND l.instance = e.instance AND l.attempt > e.attempt)";
 
-/// Picks the latest one that says how the invocation stands: a skipped one gave way to another, and
-/// one that is scheduled waits for another, unless it is a later attempt that waits for its time.
-pub(super) const LATEST_STANDING: &str =
+/// Picks the last attempt that there was when the first page was read, which ended with execution `?1`.
+const LAST_ATTEMPT_THEN: &str = "NOT EXISTS (
+    SELECT 1 FROM executions l INDEXED BY executions_by_fire
+    WHERE l.fire = e.fire AND l.instance = e.instance AND l.attempt > e.attempt AND l.id <= ?1)";
+
+/// Picks, among the executions of an invocation that runs once, those that say how it stands: of each instance
+/// the last attempt, unless it was skipped or waits for another execution.
+pub(super) const STANDS_ONCE: &str =
     "(e.status NOT IN ('Skipped', 'Scheduled') OR e.retry_at_ms IS NOT NULL) AND NOT EXISTS (
-    SELECT 1 FROM fires lf INDEXED BY fires_by_invocation CROSS JOIN executions l INDEXED BY executions_by_fire
-    WHERE lf.invocation = f.invocation AND lf.id > f.id AND l.fire = lf.id AND l.instance = e.instance
-      AND (l.status NOT IN ('Skipped', 'Scheduled') OR l.retry_at_ms IS NOT NULL))
-    AND NOT EXISTS (
     SELECT 1 FROM executions l INDEXED BY executions_by_fire
     WHERE l.fire = e.fire AND l.instance = e.instance AND l.attempt > e.attempt)";
 
-/// The latest one that says how an invocation stands on its target `t`; found from the newest fire
-/// back, and mostly there.
-pub(super) const LATEST_ON_TARGET: &str = "SELECT l.id FROM fires lf INDEXED BY fires_by_invocation
-        CROSS JOIN executions l INDEXED BY executions_by_fire
-    WHERE lf.invocation = t.invocation AND l.fire = lf.id AND l.instance = t.instance
-        AND (l.status NOT IN ('Skipped', 'Scheduled') OR l.retry_at_ms IS NOT NULL)
-    ORDER BY lf.id DESC, l.attempt DESC LIMIT 1";
+/// The only fire of invocation `?1`, if that runs once. An invocation that repeats has targets, and as many fires as it
+/// likes.
+pub(super) const FIRE_WITHOUT_TARGETS: &str =
+    "(SELECT min(o.id) FROM fires o INDEXED BY fires_by_invocation
+    WHERE o.invocation = iif(EXISTS (SELECT 1 FROM targets t WHERE t.invocation = ?1), NULL, ?1))";
+
+/// The condition that one of the executions which say how an invocation `v` stands has one of these statuses.
+pub(super) fn any_stands(statuses: &str) -> String {
+    format!(
+        "(EXISTS (SELECT 1 FROM targets t CROSS JOIN executions e ON e.id = t.standing_execution
+              WHERE t.invocation = v.id AND e.status IN ({statuses}))
+          OR v.repeat_mode = 'Once' AND EXISTS (
+              SELECT 1 FROM fires f INDEXED BY fires_by_invocation
+                  CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
+              WHERE f.invocation = v.id AND e.status IN ({statuses}) AND {STANDS_ONCE}))"
+    )
+}
 
 /// All executions, for [`read`].
 pub(super) fn all() -> Query {
-    Query {
-        columns: format!("{RESULT_COLUMNS}, {MAY_HAVE_MORE}"),
-        tables: RESULT_TABLES.to_owned(),
-        key: "e.id",
-        ascending: false,
-        conditions: Vec::new(),
-        values: Vec::new(),
+    let columns = format!("{RESULT_COLUMNS}, {MAY_HAVE_MORE}");
+    let mut query = Query::new(columns, RESULT_TABLES, "e.id");
+    query.name = |row| row.get(0).ok().map(|id| ExecutionId(id).to_string());
+    query
+}
+
+/// The executions that a filter asks for before it looks at anything but their place in history: `?1` is the
+/// last execution that there was when the first page was read.
+fn of_history(tx: Tx<'_>, filter: &DescribeInvocationResults, newest: i64) -> Result<Query> {
+    let mut query = all();
+    query.conditions.push("e.id <= ?".to_owned());
+    query.values.push(newest.into());
+    let Some(invoke_id) = filter.invoke_id else {
+        if !filter.include_history {
+            let once = format!("v.repeat_mode = 'Once' AND {LAST_ATTEMPT_THEN}");
+            query.ways =
+                vec![Way::new(LATEST_BY_TARGET, None), Way::new(RESULT_TABLES, Some(&once))];
+        }
+        return Ok(query);
+    };
+    let found: Option<(i64, bool, bool)> = tx
+        .prepare_cached(
+            "SELECT v.id, EXISTS (SELECT 1 FROM targets t WHERE t.invocation = v.id), v.retry IS NOT NULL
+             FROM invocations v WHERE v.invoke_id = ?1",
+        )?
+        .query_row([invoke_id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
+    // There is no invocation 0.
+    let (invocation, repeats, is_retried) = found.unwrap_or_default();
+    query.values.push(invocation.into());
+    if repeats && !filter.include_history {
+        query.ways = vec![Way::new(LATEST_BY_TARGET, None)];
+        query.conditions.push("t.invocation = ?".to_owned());
+        return Ok(query);
     }
+    query.conditions.push("f.invocation = ?".to_owned());
+    if !repeats {
+        let last = (!filter.include_history).then_some(LAST_ATTEMPT_THEN);
+        query.ways = vec![Way::new(BY_FIRE, last)];
+        return Ok(query);
+    }
+    // First attempts have the order of their fires: a page reads no more of them than it holds. Later ones are
+    // few, of all invocations together.
+    query.ways = vec![Way {
+        order: Some("f.id DESC, e.id DESC"),
+        bound: Some(
+            "f.id <= (SELECT x.fire FROM executions x WHERE x.id < ?key AND x.attempt = 1
+                 ORDER BY x.id DESC LIMIT 1)",
+        ),
+        ..Way::new(BY_FIRE, Some("e.attempt = 1"))
+    }];
+    if is_retried {
+        query.ways.push(Way::new(LATER_ATTEMPTS, Some("e.attempt > 1")));
+    }
+    Ok(query)
+}
+
+/// The number of the newest execution.
+fn newest(tx: Tx<'_>) -> Result<i64> {
+    let newest = tx
+        .prepare_cached("SELECT coalesce(max(id), 0) FROM executions")?
+        .query_row((), |row| row.get(0))?;
+    Ok(newest)
 }
 
 /// A slice of the executions, newest first.
@@ -90,17 +175,23 @@ pub(crate) fn list(
     slice: Slice,
     encoding: ContentEncoding,
 ) -> Result<Listing<InvocationResult>> {
-    let mut query = all();
-    query.conditions = Tagged::Invocation.conditions("v.id", &filter.tags, &mut query.values);
-    if !filter.include_history {
-        query.conditions.extend([OF_LATEST_FIRE.to_owned(), LAST_ATTEMPT.to_owned()]);
-    }
-    query.filter("v.invoke_id = ?", filter.invoke_id.map(|id| id.as_bytes().to_vec()));
+    let newest = match slice.after.and_then(|token| token.until) {
+        Some(until) => until,
+        None => newest(tx)?,
+    };
+    let mut query = of_history(tx, filter, newest)?;
+    query.until = Some(newest);
+    let tagged = Tagged::Invocation.conditions("v.id", &filter.tags, &mut query.values);
+    query.conditions.extend(tagged);
     if let Some(id) = filter.command_id {
         query.conditions.push(OF_COMMAND.to_owned());
         query.values.extend([id.as_bytes().to_vec().into(), id.as_bytes().to_vec().into()]);
     }
-    query.filter("i.instance_id = ?", filter.instance_id.as_ref().map(|id| id.as_str().to_owned()));
+    // Looked up first, so that of a fire no other execution is read.
+    query.filter(
+        "e.instance = (SELECT id FROM instances WHERE instance_id = ?)",
+        filter.instance_id.as_ref().map(|id| id.as_str().to_owned()),
+    );
     query.filter("v.resource_group_id = ?", filter.resource_group_id.clone());
     query.filter("e.status = ?", filter.status.map(|status| status.as_str().to_owned()));
     if let Some(Given::Known(named)) = &filter.invoke_record_status {
@@ -117,14 +208,17 @@ pub(crate) fn list(
 
 /// The latest execution of an invocation on each of its instances, in the order of the first attempts,
 /// which is that of its request.
-pub(crate) fn all_of(tx: Tx<'_>, invocation: i64) -> Result<Vec<InvocationResult>> {
+pub(crate) fn all_of(
+    tx: Tx<'_>,
+    invocation: i64,
+) -> Result<(Vec<InvocationResult>, Vec<UnreadableRecord>)> {
     let mut known = Known::default();
-    let mut results = Vec::new();
+    let (mut results, mut unreadable) = (Vec::new(), Vec::new());
     if known.invocation(tx, invocation)?.runs_once {
         // The numbers of its executions follow one another: they need no sorting, and to find out that none
         // of them has more takes no look at each.
         let Some(Range { fire, first, last, count }) = range_of(tx, invocation)? else {
-            return Ok(results);
+            return Ok((results, unreadable));
         };
         let (any_result, any_output): (bool, bool) = tx
             .prepare_cached(
@@ -141,29 +235,47 @@ pub(crate) fn all_of(tx: Tx<'_>, invocation: i64) -> Result<Vec<InvocationResult
         read_all(
             tx,
             &mut known,
-            &mut results,
+            (&mut results, &mut unreadable),
             query.query((fire, any_result, any_output, first, last))?,
         )?;
     } else {
+        // One that repeats has targets; one that is only tried again has one fire.
         let mut query = tx.prepare_cached(&format!(
-            "SELECT {RESULT_COLUMNS}, {HAS_MORE} FROM {RESULT_TABLES}
+            "SELECT {RESULT_COLUMNS}, {HAS_MORE} FROM targets t
+                 CROSS JOIN executions e ON e.id = t.latest_execution
+                 CROSS JOIN fires f ON f.id = e.fire AND f.invocation = t.invocation
+                 CROSS JOIN instances i ON i.id = e.instance
+             WHERE t.invocation = ?1 ORDER BY t.id"
+        ))?;
+        let rows = query.query((invocation, true, true))?;
+        read_all(tx, &mut known, (&mut results, &mut unreadable), rows)?;
+        let mut query = tx.prepare_cached(&format!(
+            "SELECT {RESULT_COLUMNS}, {HAS_MORE} FROM {BY_FIRE}
                  JOIN executions o INDEXED BY executions_by_fire
                      ON o.fire = e.fire AND o.instance = e.instance AND o.attempt = 1
-             WHERE f.invocation = ?1 AND {OF_LATEST_FIRE} AND {LAST_ATTEMPT} ORDER BY o.id"
+             WHERE f.invocation = ?1 AND f.id = {FIRE_WITHOUT_TARGETS} AND {LAST_ATTEMPT} ORDER BY o.id"
         ))?;
-        read_all(tx, &mut known, &mut results, query.query((invocation, true, true))?)?;
+        let rows = query.query((invocation, true, true))?;
+        read_all(tx, &mut known, (&mut results, &mut unreadable), rows)?;
     }
-    Ok(results)
+    Ok((results, unreadable))
 }
 
 fn read_all(
     tx: Tx<'_>,
     known: &mut Known,
-    results: &mut Vec<InvocationResult>,
+    (results, unreadable): (&mut Vec<InvocationResult>, &mut Vec<UnreadableRecord>),
     mut rows: Rows<'_>,
 ) -> Result<()> {
     while let Some(row) = rows.next()? {
-        results.push(read(tx, row, known, Some(ContentEncoding::Base64))?);
+        match read(tx, row, known, Some(ContentEncoding::Base64)) {
+            Ok(result) => results.push(result),
+            Err(error) if error.is_of_a_record() => {
+                let id = ExecutionId(row.get(0)?).to_string();
+                unreadable.push(UnreadableRecord { id, error: error.to_string() });
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
 }
@@ -229,17 +341,19 @@ impl Known {
         Ok(found)
     }
 
-    fn repeats(&mut self, tx: Tx<'_>, invocation: i64, instance: i64) -> Result<u64> {
+    /// How many executions an invocation has had on the instance of one of them.
+    fn repeats(&mut self, tx: Tx<'_>, invocation: i64, fire: i64, instance: i64) -> Result<u64> {
         if let Some(count) = self.repeats.get(&(invocation, instance)) {
             return Ok(*count);
         }
         let count = tx
             .prepare_cached(
-                "SELECT count(*) FROM fires f INDEXED BY fires_by_invocation
-                     CROSS JOIN executions e INDEXED BY executions_by_fire
-                 WHERE f.invocation = ?1 AND e.fire = f.id AND e.instance = ?2",
+                "SELECT coalesce(
+                     (SELECT executions_made FROM targets WHERE invocation = ?1 AND instance = ?3),
+                     (SELECT count(*) FROM executions INDEXED BY executions_by_fire
+                      WHERE fire = ?2 AND instance = ?3))",
             )?
-            .query_row((invocation, instance), |row| row.get(0))?;
+            .query_row((invocation, fire, instance), |row| row.get(0))?;
         self.repeats.insert((invocation, instance), count);
         Ok(count)
     }
@@ -276,7 +390,7 @@ pub(super) fn read(
     let (start_time, finish_time) = (time(5)?, time(7)?);
     let duration = start_time.zip(finish_time).map(|(start, finish)| finish - start);
     // Most have neither, and to look for each takes as long as to read the record.
-    let (has_result, has_output) = (row.get(21)?, row.get(22)?);
+    let (has_result, has_output) = (row.get(22)?, row.get(23)?);
     let found = if has_result { results::get(tx, execution_id)? } else { None };
     let (result, result_error) = match found {
         None => (None, String::new()),
@@ -297,7 +411,11 @@ pub(super) fn read(
         },
         status,
         invoke_record_status: status.invoke_status(),
-        repeats: if of.runs_once { 1 } else { known.repeats(tx, row.get(1)?, row.get(12)?)? },
+        repeats: if of.runs_once {
+            1
+        } else {
+            known.repeats(tx, row.get(1)?, row.get(21)?, row.get(12)?)?
+        },
         start_time,
         finish_time,
         stop_time: time(6)?,
@@ -356,45 +474,107 @@ pub(crate) struct Progress {
     pub retry_at_ms: Option<i64>,
 }
 
-/// Where the executions of an invocation stand, in the order they were made: those from `from` on,
-/// or those of the latest fire on each instance and whatever has not ended. A later attempt was made
-/// when the one before it ended.
-pub(crate) fn progress_of(
+/// What a watcher's look at the records finds.
+#[derive(Debug)]
+pub(crate) struct Look {
+    /// In the order they were made.
+    pub progress: Vec<Progress>,
+    /// The executions whose records cannot be understood, and what is wrong with them.
+    pub unreadable: Vec<(ExecutionId, String)>,
+    /// Up to which execution the look has come.
+    pub until: ExecutionId,
+}
+
+/// For [`read_progress`], of the executions `s.id`. A later attempt was made when the one before it ended.
+const PROGRESS: &str =
+    "SELECT e.id, i.instance_id, e.status, coalesce(b.finished_at_ms, f.fire_at_ms),
+         e.started_at_ms, e.stop_at_ms, e.finished_at_ms, e.retry_at_ms
+     FROM s CROSS JOIN executions e ON e.id = s.id CROSS JOIN fires f ON f.id = e.fire
+         CROSS JOIN instances i ON i.id = e.instance
+         LEFT JOIN executions b INDEXED BY executions_by_fire
+             ON b.fire = e.fire AND b.instance = e.instance AND b.attempt = e.attempt - 1
+     WHERE f.invocation = ?1 ORDER BY e.id";
+
+/// Where the executions of an invocation stand at a watcher's first look: those of the latest fire on each
+/// instance, and whatever has not ended. What still runs may be older: a fire that meets it is skipped.
+pub(crate) fn first_look(tx: Tx<'_>, invocation: i64) -> Result<Look> {
+    let mut query = tx.prepare_cached(&format!(
+        "WITH s (id) AS (
+             SELECT e.id FROM targets t CROSS JOIN executions x ON x.id = t.latest_execution
+                 CROSS JOIN executions e INDEXED BY executions_by_fire
+                     ON e.fire = x.fire AND e.instance = x.instance
+             WHERE t.invocation = ?1
+             UNION
+             SELECT e.id FROM fires f INDEXED BY fires_unfinished_by_invocation
+                 CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
+             WHERE f.invocation = ?1 AND f.unfinished > 0 AND e.finished_at_ms IS NULL
+             UNION
+             SELECT e.id FROM executions e INDEXED BY executions_by_fire WHERE e.fire = {FIRE_WITHOUT_TARGETS})
+         {PROGRESS}"
+    ))?;
+    look_at(tx, query.query([invocation])?)
+}
+
+/// Where those executions of an invocation stand that a watcher has left `open`, and all that were made after
+/// `until`. Neither its history nor what other invocations have done is looked at, but for their later attempts.
+pub(crate) fn next_look(
     tx: Tx<'_>,
     invocation: i64,
-    from: Option<ExecutionId>,
-) -> Result<Vec<Progress>> {
-    let condition = match from {
-        Some(ExecutionId(id)) => format!("e.id >= {id}"),
-        // What still runs may be older: a fire that meets it is skipped.
-        None => format!("e.finished_at_ms IS NULL OR {OF_LATEST_FIRE}"),
-    };
+    until: ExecutionId,
+    open: &[ExecutionId],
+) -> Result<Look> {
+    let open: Vec<i64> = open.iter().map(|id| id.0).collect();
+    let open = serde_json::to_string(&open).map_err(unreadable)?;
+    // The executions of a fire are stored together, and fires one after another.
+    let from_fire: Option<i64> = tx
+        .prepare_cached(
+            "SELECT fire FROM executions WHERE id > ?1 AND attempt = 1 ORDER BY id LIMIT 1",
+        )?
+        .query_row([until.0], |row| row.get(0))
+        .optional()?;
     let mut query = tx.prepare_cached(&format!(
-        "SELECT e.id, i.instance_id, e.status, coalesce(b.finished_at_ms, f.fire_at_ms), e.started_at_ms,
-             e.stop_at_ms, e.finished_at_ms, e.retry_at_ms
-         FROM fires f JOIN executions e ON e.fire = f.id JOIN instances i ON i.id = e.instance
-             LEFT JOIN executions b INDEXED BY executions_by_fire
-                 ON b.fire = e.fire AND b.instance = e.instance AND b.attempt = e.attempt - 1
-         WHERE f.invocation = ?1 AND ({condition}) ORDER BY e.id"
+        "WITH s (id) AS (
+             SELECT e.id FROM fires f INDEXED BY fires_by_invocation
+                 CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
+             WHERE f.invocation = ?1 AND f.id >= ?3 AND e.id > ?2
+             UNION
+             SELECT e.id FROM executions e INDEXED BY executions_of_retries WHERE e.attempt > 1 AND e.id > ?2
+             UNION
+             SELECT value FROM json_each(?4))
+         {PROGRESS}"
     ))?;
-    let mut rows = query.query([invocation])?;
-    let mut progress = Vec::new();
+    look_at(tx, query.query((invocation, until.0, from_fire.unwrap_or(i64::MAX), open))?)
+}
+
+fn look_at(tx: Tx<'_>, mut rows: Rows<'_>) -> Result<Look> {
+    let until = ExecutionId(newest(tx)?);
+    let mut look = Look { progress: Vec::new(), unreadable: Vec::new(), until };
     while let Some(row) = rows.next()? {
-        progress.push(Progress {
-            id: ExecutionId(row.get(0)?),
-            instance_id: row.get::<_, String>(1)?.into(),
-            status: read_status(row, 2)?,
-            created_at_ms: row.get(3)?,
-            started_at_ms: row.get(4)?,
-            stop_at_ms: row.get(5)?,
-            finished_at_ms: row.get(6)?,
-            retry_at_ms: match row.get(7)? {
-                Some(at_ms) => Some(waits::told_ms(tx, at_ms)?),
-                None => None,
-            },
-        });
+        match read_progress(tx, row) {
+            Ok(progress) => look.progress.push(progress),
+            Err(error) if error.is_of_a_record() => {
+                look.unreadable.push((ExecutionId(row.get(0)?), error.to_string()));
+            }
+            Err(error) => return Err(error),
+        }
     }
-    Ok(progress)
+    Ok(look)
+}
+
+fn read_progress(tx: Tx<'_>, row: &Row<'_>) -> Result<Progress> {
+    Ok(Progress {
+        id: ExecutionId(row.get(0)?),
+        instance_id: row.get::<_, String>(1)?.into(),
+        status: read_status(row, 2)?,
+        created_at_ms: row.get(3)?,
+        started_at_ms: row.get(4)?,
+        stop_at_ms: row.get(5)?,
+        finished_at_ms: row.get(6)?,
+        retry_at_ms: match row.get(7)? {
+            Some(at_ms) => Some(waits::told_ms(tx, at_ms)?),
+            None => None,
+        },
+    })
 }
 
 /// What became of a fire on each instance: how the last attempt there stands.

@@ -18,7 +18,7 @@ use crate::wire::ContentEncoding;
 
 use super::commands::read_time;
 use super::invocations::read_status;
-use super::records::{self, Known, LATEST_STANDING};
+use super::records::{self, FIRE_WITHOUT_TARGETS, Known, STANDS_ONCE};
 use super::{Listing, Query, Slice, Tx, commands, instances, invocations};
 
 /// What commands are narrowed to.
@@ -69,8 +69,9 @@ impl InvocationNarrow {
             Self::InstanceKind(kinds) => query.one_of_within(
                 "EXISTS (SELECT 1 FROM instances i
                  WHERE (i.id IN (SELECT t.instance FROM targets t WHERE t.invocation = v.id)
-                     OR i.id IN (SELECT e.instance FROM fires f JOIN executions e ON e.fire = f.id
-                                 WHERE f.invocation = v.id)) AND i.kind",
+                     OR i.id IN (SELECT e.instance FROM executions e INDEXED BY executions_by_fire
+                                 WHERE e.fire = (SELECT min(f.id) FROM fires f WHERE f.invocation = v.id)))
+                     AND i.kind",
                 kinds.clone(),
             ),
         }
@@ -209,8 +210,12 @@ fn without_instances() -> DescribeInvocations {
 fn tasks(tx: Tx<'_>, invocation: i64) -> Result<Vec<TaskEntry>> {
     let mut query = tx.prepare_cached(&format!(
         "SELECT e.id, i.instance_id, e.status, e.error_code, e.started_at_ms
-         FROM fires f JOIN executions e ON e.fire = f.id JOIN instances i ON i.id = e.instance
-         WHERE f.invocation = ?1 AND {LATEST_STANDING} ORDER BY e.id"
+         FROM (SELECT t.standing_execution AS id FROM targets t WHERE t.invocation = ?1
+               UNION ALL
+               SELECT e.id FROM executions e INDEXED BY executions_by_fire
+               WHERE e.fire = {FIRE_WITHOUT_TARGETS} AND {STANDS_ONCE}) s
+             CROSS JOIN executions e ON e.id = s.id JOIN instances i ON i.id = e.instance
+         ORDER BY e.id"
     ))?;
     let mut rows = query.query([invocation])?;
     let mut tasks = Vec::new();
@@ -255,14 +260,14 @@ pub(crate) fn of_agents(
     slice: Slice,
 ) -> Result<Listing<AgentEntry>> {
     let filter = instances::Filter { ids, narrows, ..Default::default() };
-    let Listing { entries, next, total } = instances::list(tx, &filter, slice)?;
+    let Listing { entries, unreadable, next, total } = instances::list(tx, &filter, slice)?;
     let mut seen = tx.prepare_cached("SELECT seen_at_ms FROM instances WHERE id = ?1")?;
     let mut agents = Vec::with_capacity(entries.len());
     for target in entries {
         let seen_at_ms = seen.query_row([target.row], |row| row.get(0))?;
         agents.push(AgentEntry { instance: target.instance, seen_at_ms });
     }
-    Ok(Listing { entries: agents, next, total })
+    Ok(Listing { entries: agents, unreadable, next, total })
 }
 
 /// An execution with what its invocation took from the command.

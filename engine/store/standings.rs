@@ -32,24 +32,26 @@ pub(super) fn of_invocation(
     asked: &Question<'_>,
 ) -> Result<Vec<InvokeInstance>> {
     let mut query = tx.prepare_cached(
-        "WITH named (instance, place, will_fire) AS (
+        "WITH named (instance, place, will_fire, made, execution) AS (
              SELECT t.instance, t.id, t.awaits_boot = 1 OR EXISTS (
-                 SELECT 1 FROM timers m WHERE m.id = t.timer AND m.next_fire_at_ms IS NOT NULL)
+                 SELECT 1 FROM timers m WHERE m.id = t.timer AND m.next_fire_at_ms IS NOT NULL),
+                 t.executions_made, t.standing_execution
              FROM targets t WHERE t.invocation = ?1
              UNION ALL
-             SELECT e.instance, e.id, 0 FROM executions e
+             SELECT e.instance, e.id, 0,
+                 (SELECT count(*) FROM executions c INDEXED BY executions_by_fire
+                  WHERE c.fire = e.fire AND c.instance = e.instance),
+                 (SELECT l.id FROM executions l INDEXED BY executions_by_fire
+                  WHERE l.fire = e.fire AND l.instance = e.instance
+                      AND (l.status NOT IN ('Skipped', 'Scheduled') OR l.retry_at_ms IS NOT NULL)
+                  ORDER BY l.attempt DESC LIMIT 1)
+             FROM executions e INDEXED BY executions_by_fire
              WHERE e.attempt = 1 AND e.fire = (SELECT min(f.id) FROM fires f WHERE f.invocation = ?1)
                  AND NOT EXISTS (SELECT 1 FROM targets t WHERE t.invocation = ?1))
          SELECT i.instance_id, n.will_fire, e.id, e.status, e.started_at_ms, e.finished_at_ms,
-                e.stop_at_ms, e.exit_code, e.error_code, e.error_info,
-                (SELECT count(*) FROM fires cf CROSS JOIN executions c INDEXED BY executions_by_fire
-                 WHERE cf.invocation = ?1 AND c.fire = cf.id AND c.instance = n.instance)
-         FROM named n JOIN instances i ON i.id = n.instance LEFT JOIN executions e ON e.id = (
-             SELECT l.id FROM fires lf INDEXED BY fires_by_invocation
-                 CROSS JOIN executions l INDEXED BY executions_by_fire
-             WHERE lf.invocation = ?1 AND l.fire = lf.id AND l.instance = n.instance
-                 AND (l.status NOT IN ('Skipped', 'Scheduled') OR l.retry_at_ms IS NOT NULL)
-             ORDER BY lf.id DESC, l.attempt DESC LIMIT 1)
+                e.stop_at_ms, e.exit_code, e.error_code, e.error_info, n.made
+         FROM named n JOIN instances i ON i.id = n.instance
+             LEFT JOIN executions e ON e.id = n.execution AND e.instance = n.instance
          WHERE ?2 IS NULL OR i.instance_id = ?2
          ORDER BY n.place",
     )?;

@@ -685,6 +685,9 @@ impl Stop {
             ))?;
         expect_one(changed, one.id)?;
         tally::count(Counted::Ended(cancelled), 1);
+        if one.status == ExecutionStatus::Scheduled && one.attempt == 1 {
+            targets::note_standing(tx, one.id)?;
+        }
         Ok(())
     }
 
@@ -778,9 +781,9 @@ pub(crate) fn invocation(
 fn target_row(tx: Tx<'_>, invocation: i64, id: &InstanceId) -> Result<i64> {
     let found: Option<(i64, bool)> = tx
         .prepare_cached(
-            "SELECT i.id, EXISTS (SELECT 1 FROM fires f JOIN executions e ON e.fire = f.id
-                 WHERE f.invocation = ?1 AND e.instance = i.id)
-             OR EXISTS (SELECT 1 FROM targets t WHERE t.invocation = ?1 AND t.instance = i.id)
+            "SELECT i.id, EXISTS (SELECT 1 FROM targets t WHERE t.invocation = ?1 AND t.instance = i.id)
+             OR EXISTS (SELECT 1 FROM executions e INDEXED BY executions_by_fire
+                 WHERE e.fire = (SELECT min(f.id) FROM fires f WHERE f.invocation = ?1) AND e.instance = i.id)
              FROM instances i WHERE i.instance_id = ?2",
         )?
         .query_row((invocation, id.as_str()), |row| Ok((row.get(0)?, row.get(1)?)))

@@ -50,7 +50,7 @@ impl Tagged {
     pub(super) fn column(self, id: &str) -> String {
         let name = self.name();
         format!(
-            "(SELECT json_group_array(json_array(t.key, t.value) ORDER BY t.id)
+            "(SELECT json_group_array(json_array(CAST(t.key AS TEXT), CAST(t.value AS TEXT)) ORDER BY t.id)
               FROM {name}_tags t WHERE t.{name} = {id})"
         )
     }

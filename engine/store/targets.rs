@@ -1,9 +1,11 @@
 //! Table `targets`: the instances that an invocation fires for.
 
 use crate::error::Result;
-use crate::id::{InstanceId, InvokeId};
+use crate::id::{ExecutionId, InstanceId, InvokeId};
 use crate::invocation::recurrence::OverlapPolicy;
+use crate::status::ExecutionStatus;
 
+use super::executions::NewExecution;
 use super::{Tx, instances, parse, timers};
 
 /// Stores the targets of a timer.
@@ -164,3 +166,54 @@ pub(super) fn know_boot(
     .execute((invocation, instance, boot_id, awaits_another))?;
     Ok(())
 }
+
+/// Tells the targets of an invocation of the executions of its newest fire, whose numbers follow one another
+/// from `first`. A trigger has told them of the executions that are stored as ended.
+pub(super) fn count_fired(
+    tx: Tx<'_>,
+    invocation: i64,
+    first: ExecutionId,
+    executions: &[NewExecution<'_>],
+) -> Result<()> {
+    let mut update = tx.prepare_cached(
+        "UPDATE targets SET executions_made = executions_made + 1, latest_execution = ?3,
+             standing_execution = iif(?4, ?3, standing_execution)
+         WHERE invocation = ?1 AND instance = ?2",
+    )?;
+    for (id, one) in (first.0..).zip(executions).filter(|(_, one)| !one.status.is_final()) {
+        let stands = one.status != ExecutionStatus::Scheduled;
+        update.execute((invocation, one.instance, id, stands))?;
+    }
+    Ok(())
+}
+
+/// Tells its target, if its invocation has any, of another attempt.
+pub(super) fn count_attempt(tx: Tx<'_>, id: ExecutionId) -> Result<()> {
+    tx.prepare_cached(&format!(
+        "UPDATE targets SET executions_made = executions_made + 1,
+             latest_execution = CASE WHEN e.fire < (SELECT l.fire FROM executions l WHERE l.id = latest_execution)
+                 THEN latest_execution ELSE e.id END,
+             standing_execution = {STANDING}
+         {OF_EXECUTION}"
+    ))?
+    .execute([id.0])?;
+    Ok(())
+}
+
+/// Tells its target that an execution which waited for another no longer does: it says how the invocation
+/// stands there.
+pub(super) fn note_standing(tx: Tx<'_>, id: ExecutionId) -> Result<()> {
+    tx.prepare_cached(&format!(
+        "UPDATE targets SET standing_execution = {STANDING} {OF_EXECUTION}"
+    ))?
+    .execute([id.0])?;
+    Ok(())
+}
+
+/// The execution `e`, unless a later one says how the invocation stands.
+const STANDING: &str =
+    "CASE WHEN e.fire < (SELECT s.fire FROM executions s WHERE s.id = standing_execution)
+        THEN standing_execution ELSE e.id END";
+/// The target of execution `?1`.
+const OF_EXECUTION: &str = "FROM executions e JOIN fires f ON f.id = e.fire
+    WHERE e.id = ?1 AND targets.invocation = f.invocation AND targets.instance = e.instance";

@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use crate::clock::{Clock, Steady, now_ms};
 use crate::error::Result;
 
-use super::{Tx, meta, parse};
+use super::{Tx, meta};
 
 /// The key of both in `meta`.
 const KEY: &str = "steady_clock";
@@ -51,7 +51,9 @@ impl Looked {
     fn read(tx: Tx<'_>) -> Result<Self> {
         let Some(text) = meta::get(tx, KEY)? else { return Ok(Self::default()) };
         let (ahead_ms, at_ms) = text.split_once(' ').unwrap_or((&text, "0"));
-        Ok(Self { ahead_ms: parse(ahead_ms)?, at_ms: parse(at_ms)? })
+        // A note that cannot be read is as good as none: waits then go by the clock of this engine.
+        let numbers = ahead_ms.parse().ok().zip(at_ms.parse().ok());
+        Ok(numbers.map_or_else(Self::default, |(ahead_ms, at_ms)| Self { ahead_ms, at_ms }))
     }
 
     /// A look at a clock after this one. What the clocks drift apart by is left out.

@@ -37,6 +37,7 @@ impl Tencent {
         Ok(DescribeAutomationAgentStatusResponse {
             request_id: request_id(),
             automation_agent_set: listing.entries.into_iter().map(Into::into).collect(),
+            unreadable: listing.unreadable,
             total_count: listing.total.unwrap_or_default(),
         })
     }

@@ -166,6 +166,7 @@ impl Tencent {
         let listing = check.conclude(self.engine.select_commands(narrows, stretch).await)?;
         Ok(DescribeCommandsResponse {
             request_id: request_id(),
+            unreadable: listing.unreadable,
             total_count: listing.total.unwrap_or_default(),
             command_set: listing.entries.into_iter().map(Into::into).collect(),
         })

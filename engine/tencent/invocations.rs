@@ -138,6 +138,7 @@ impl Tencent {
         let listing = check.conclude(self.engine.select_invocations(narrows, stretch).await)?;
         Ok(DescribeInvocationsResponse {
             request_id: request_id(),
+            unreadable: listing.unreadable,
             total_count: listing.total.unwrap_or_default(),
             invocation_set: listing.entries.into_iter().map(Into::into).collect(),
         })
@@ -168,6 +169,7 @@ impl Tencent {
         let listing = check.conclude(listing)?;
         Ok(DescribeInvocationTasksResponse {
             request_id: request_id(),
+            unreadable: listing.unreadable,
             total_count: listing.total.unwrap_or_default(),
             invocation_task_set: listing.entries.into_iter().map(Into::into).collect(),
         })

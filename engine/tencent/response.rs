@@ -9,7 +9,7 @@ use super::request::DefaultParameterConf;
 use super::status::{InvocationStatus, TaskStatus};
 use crate::id::InstanceId;
 use crate::tag::Tag;
-use crate::wire::{self, Encoded, page_response};
+use crate::wire::{self, Encoded, UnreadableRecord, page_response};
 
 /// A record in an answer.
 macro_rules! record {
@@ -80,6 +80,9 @@ pub struct DeleteCommandsResponse {}
 page_response! {
 /// A stretch of the stored commands, newest first.
 pub struct DescribeCommandsResponse {
+    /// The records of the stretch that cannot be understood.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unreadable: Vec<UnreadableRecord>,
     /// How many there are in all.
     pub total_count: u64,
     /// The commands.
@@ -103,6 +106,9 @@ pub struct CancelInvocationResponse {}
 page_response! {
 /// A stretch of the invocations, newest first.
 pub struct DescribeInvocationsResponse {
+    /// The records of the stretch that cannot be understood.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unreadable: Vec<UnreadableRecord>,
     /// How many there are in all.
     pub total_count: u64,
     /// The invocations.
@@ -113,6 +119,9 @@ pub struct DescribeInvocationsResponse {
 page_response! {
 /// A stretch of the tasks, newest first.
 pub struct DescribeInvocationTasksResponse {
+    /// The records of the stretch that cannot be understood.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unreadable: Vec<UnreadableRecord>,
     /// How many there are in all.
     pub total_count: u64,
     /// The tasks.
@@ -133,6 +142,9 @@ page_response! {
 pub struct DescribeAutomationAgentStatusResponse {
     /// One entry for each instance.
     pub automation_agent_set: Vec<AutomationAgentInfo>,
+    /// The records of the stretch that cannot be understood.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unreadable: Vec<UnreadableRecord>,
     /// How many there are in all.
     pub total_count: u64,
 }

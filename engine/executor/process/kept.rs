@@ -18,7 +18,7 @@ use super::keeper::{self, Charge, GAP, Identity, SOCKET, STDERR, STDOUT};
 use super::{ExecutionContext, Executor, Scratch, Task};
 use super::{broke, group, helper, inheritance, kernel};
 use crate::execution::{Outcome, Report, StopReason, Unended};
-use crate::output::{Output, Piece, Stream};
+use crate::output::{Output, Piece, Place, Stream};
 use crate::panics::tell;
 
 /// A keeper that this host has started. Dropped, it goes on.
@@ -190,8 +190,9 @@ async fn listen(stream: UnixStream, cx: &ExecutionContext) {
 fn catch_up(output: &Output, cx: &ExecutionContext) {
     const PIECE_BYTES_MAX: usize = 64 * 1024;
     let (_, mut offset) = cx.output.snapshot();
+    let mut place = Place::default();
     loop {
-        match output.piece_at(offset, PIECE_BYTES_MAX) {
+        match output.piece_at(offset, PIECE_BYTES_MAX, &mut place) {
             Piece::Bytes { stream, bytes } => {
                 offset += bytes.len() as u64;
                 cx.print(stream, &bytes);

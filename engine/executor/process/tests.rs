@@ -22,7 +22,7 @@ use crate::id::{CommandId, ExecutionId, InvokeId};
 use crate::invocation::container::Container;
 use crate::invocation::resource_limits::ResourceLimits;
 use crate::invocation::{Job, TerminationMode};
-use crate::output::{LiveOutput, Output, Piece, Reader, SpoolSpace, Stream};
+use crate::output::{LiveOutput, Output, Piece, Place, Reader, SpoolSpace, Stream};
 
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -249,8 +249,8 @@ fn text(output: &Output) -> String {
 
 /// The bytes of one stream.
 fn of_stream(output: &Output, wanted: Stream) -> Vec<u8> {
-    let (mut at, mut found) = (0, Vec::new());
-    while let Piece::Bytes { stream, bytes } = output.piece_at(at, usize::MAX) {
+    let (mut at, mut place, mut found) = (0, Place::default(), Vec::new());
+    while let Piece::Bytes { stream, bytes } = output.piece_at(at, usize::MAX, &mut place) {
         at += bytes.len() as u64;
         if stream == wanted {
             found.extend(bytes);

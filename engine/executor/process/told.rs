@@ -88,6 +88,6 @@ impl Record {
     pub(super) fn output(&self) -> Output {
         let bytes = wire::from_base64(&self.output.bytes).unwrap_or_default();
         let runs = Runs::from_bytes(&self.output.runs).unwrap_or_default();
-        Output::from_parts(bytes, runs, self.output.gap)
+        Output::from_parts(bytes, runs, self.output.gap).unwrap_or_default()
     }
 }
