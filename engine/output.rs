@@ -153,7 +153,8 @@ impl Runs {
         loop {
             let end = place.start.saturating_add(*self.0.get(place.run)?);
             if index < end {
-                let stream = if place.run % 2 == 0 { Stream::Stdout } else { Stream::Stderr };
+                let stream =
+                    if place.run.is_multiple_of(2) { Stream::Stdout } else { Stream::Stderr };
                 return Some((stream, end));
             }
             if place.run + 1 == self.0.len() {

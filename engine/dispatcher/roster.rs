@@ -159,8 +159,8 @@ impl Roster {
     }
 
     /// Takes all that run.
-    pub(super) fn take_all(&mut self) -> Vec<Box<Running>> {
-        self.running.drain().map(|(_, running)| running).collect()
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Box<Running>> + use<> {
+        std::mem::take(&mut self.running).into_values()
     }
 
     /// Asks all to stop.

@@ -219,7 +219,7 @@ pub(super) fn refused_step(code: i32) -> Option<&'static str> {
         7 => "the state of the file could not be asked for",
         8 | 9 | 14 | 15 => "a lock was refused",
         10 | 23 => "a file could not be removed",
-        18 | 19 | 20 | 21 => "the memory that connections share, `-shm`, was refused",
+        18..=21 => "the memory that connections share, `-shm`, was refused",
         _ => return None,
     })
 }

@@ -711,6 +711,9 @@ fn interrupt_apart(
     Ok(interrupted)
 }
 
+/// The ids that an execution is told of by.
+type ToldBy = (InvokeId, ExecutionId, InstanceId);
+
 /// Returns the end of an execution that was cut off, if it was, with the ids that it is told of by. It is not tried
 /// again if the record of its retries cannot be read.
 fn cut_off(
@@ -719,7 +722,7 @@ fn cut_off(
     lost: &Lost,
     evidence: &str,
     now_ms: i64,
-) -> Result<Option<(Ended, (InvokeId, ExecutionId, InstanceId))>> {
+) -> Result<Option<(Ended, ToldBy)>> {
     let mut query = tx.prepare_cached(
         "SELECT e.attempt, e.fire, v.overlap_policy IS NOT NULL, v.invoke_id, i.instance_id, v.retry,
              v.output_to IS NOT NULL
