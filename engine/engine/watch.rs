@@ -194,8 +194,9 @@ impl Watch {
         for change in inbox.changes {
             let id = change.execution_id;
             let is_known = self.tracks.contains_key(&id);
-            // It is told or was left out; or the watch has not begun, and its first look says what is told.
-            if !is_known && self.until.is_none_or(|until| id <= until) {
+            // What is told or was left out. Before the first look nothing is, and an output that is live now has all
+            // that its record will not have.
+            if !is_known && self.until.is_some_and(|until| id <= until) {
                 continue;
             }
             // What came before the first change of an execution is in the records.
