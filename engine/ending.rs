@@ -1,6 +1,6 @@
-//! The end of an engine, whatever brings it about. The loops, the writing thread and the store share one
-//! [`Ending`]; its first cause is the one that everybody is told. A shutdown gives its deadline to the
-//! [`Ending`] too, so the deadline stays whatever becomes of the caller.
+//! The end of an engine, whatever its cause. The loops, the writing thread and the store share one [`Ending`]; every
+//! caller gets its first cause. A shutdown gives its deadline to the [`Ending`] too, so the deadline holds even if
+//! the caller goes away.
 
 mod clock;
 
@@ -24,7 +24,7 @@ pub(crate) struct Ending {
     cause: OnceLock<EngineEnd>,
     is_closing: AtomicBool,
     state: Mutex<State>,
-    /// Notified by each change of any of these.
+    /// Notified by each change of the fields above.
     news: Notify,
 }
 
@@ -32,9 +32,9 @@ pub(crate) struct Ending {
 struct State {
     /// Loops that have not ended.
     parts: usize,
-    /// When what runs is to be ended, by the monotonic clock.
+    /// The instant of the monotonic clock at which running executions are to be ended.
     deadline: Option<Duration>,
-    /// Called once, when the cause is known.
+    /// Each hook is called once, when the cause is known.
     hooks: Vec<Hook>,
 }
 
@@ -69,7 +69,7 @@ impl Ending {
         self.end(EngineEnd::Panicked { part, message });
     }
 
-    /// Has the engine take no new executions; once its last part has ended, it has been shut down.
+    /// Makes the engine take no new executions. Once the last part has ended, the engine has been shut down.
     pub(crate) fn close(&self) {
         let state = self.state();
         self.is_closing.store(true, Ordering::Release);
@@ -81,7 +81,7 @@ impl Ending {
         self.news.notify_waiters();
     }
 
-    /// Has what runs be ended at `deadline`, by the monotonic clock. The earliest deadline holds.
+    /// Makes running executions end at `deadline`, an instant of the monotonic clock. The earliest deadline holds.
     pub(crate) fn close_by(&self, deadline: Duration) {
         let mut state = self.state();
         state.deadline = Some(state.deadline.map_or(deadline, |known| known.min(deadline)));
@@ -89,18 +89,17 @@ impl Ending {
         self.close();
     }
 
-    /// Returns whether the engine has been told to close: nothing new is to be executed.
+    /// Returns whether the engine has been told to close: no new execution is to start.
     pub(crate) fn is_closing(&self) -> bool {
         self.is_closing.load(Ordering::Acquire)
     }
 
-    /// Waits until nothing new is to be executed.
+    /// Waits until no new execution is to start.
     pub(crate) async fn closing(&self) {
         self.until(|| (self.is_closing() || self.cause().is_some()).then_some(())).await;
     }
 
-    /// Waits until what runs is to be ended: because the deadline has passed, or because the engine has ended
-    /// by itself.
+    /// Waits until running executions are to be ended: the deadline has passed, or the engine has ended by itself.
     pub(crate) async fn overdue(self: Arc<Self>, clock: Arc<dyn Clock>) {
         let mut known = None;
         loop {
@@ -128,7 +127,7 @@ impl Ending {
         }
     }
 
-    /// Returns why the engine has ended, if it has.
+    /// Returns why the engine has ended; `None` if it has not.
     pub(crate) fn cause(&self) -> Option<&EngineEnd> {
         self.cause.get()
     }
@@ -158,7 +157,7 @@ impl Ending {
         }
     }
 
-    /// Waits until there is a cause and no part is left.
+    /// Waits until there is a cause and no part is left, and returns the cause.
     pub(crate) async fn ended(&self) -> EngineEnd {
         self.until(|| self.cause().filter(|_| self.state().parts == 0).cloned()).await
     }
@@ -166,7 +165,7 @@ impl Ending {
     async fn until<T>(&self, look: impl Fn() -> Option<T>) -> T {
         loop {
             let mut news = std::pin::pin!(self.news.notified());
-            // Before the look: what comes after it is heard.
+            // Enabled before the look, so that a change after the look is heard.
             news.as_mut().enable();
             if let Some(found) = look() {
                 return found;
@@ -175,7 +174,7 @@ impl Ending {
         }
     }
 
-    /// Calls `hook` when there is a cause: now, if there is one already. A hook must not block.
+    /// Calls `hook` when there is a cause, or now if there is a cause already. A hook must not block.
     pub(crate) fn on_end(&self, hook: impl FnOnce() + Send + 'static) {
         let mut state = self.state();
         if self.cause().is_none() {
@@ -219,9 +218,9 @@ impl std::fmt::Debug for Ending {
     }
 }
 
-/// A loop of the engine.
+/// A loop of the engine, as a future that ends the engine if it panics or is dropped before its end.
 pub(crate) struct Part<F> {
-    /// None once it has ended.
+    /// `None` once the loop has ended.
     work: Option<Pin<Box<F>>>,
     name: &'static str,
     ending: Arc<Ending>,
@@ -233,7 +232,7 @@ impl<F: Future<Output = ()>> Future for Part<F> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(work) = &mut self.work {
             if let Err(message) = ready!(contained(work.as_mut(), cx)) {
-                // Before the drop: the host is told, even if that takes long.
+                // Told before the drop, because the drop may take long.
                 self.ending.panicked(self.name, message);
             }
             self.leave();
@@ -324,7 +323,7 @@ mod tests {
             let ending = Arc::new(Ending::default());
             let other = tokio::spawn(ending.part("the deliverer", yield_now()));
             let part = tokio::spawn(ending.part("the scheduler", work));
-            // More often than any of these needs to come to its end.
+            // Eight polls are more than any of these parts needs.
             for _ in 0..8 {
                 yield_now().await;
             }

@@ -86,9 +86,9 @@ struct Inner {
     secrets: Option<Arc<dyn DynSecretResolver>>,
     /// None if the file is open for reading only.
     dispatcher: Option<Dispatcher>,
-    /// Wakes the scheduler; none if nothing is started here.
+    /// Wakes the scheduler; `None` if this engine starts nothing.
     scheduler: Option<Arc<Notify>>,
-    /// What requests have begun and later commits carry out.
+    /// Work that requests have begun and later commits carry out.
     under_way: Arc<UnderWay>,
 }
 
@@ -105,7 +105,7 @@ struct Records {
 const POLL_EVERY: Duration = Duration::from_millis(200);
 
 impl Records {
-    /// Reads for whoever waits or watches.
+    /// Reads for a wait or a watch.
     async fn read<T, F>(&self, op: F) -> Result<T>
     where
         T: Send + 'static,
@@ -123,7 +123,7 @@ impl Records {
         };
         tokio::select! {
             () = sleep.get_or_insert_with(|| clock.sleep(POLL_EVERY)) => *sleep = None,
-            // The reader is being shut down.
+            // Notified also when the reader is shut down.
             () = subscription.wake.notified() => {}
         }
         true
@@ -156,9 +156,9 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Error::InUse`] if another process runs the file, [`Error::Storage`] if it cannot be opened,
-    /// is damaged or was written by a newer version, [`Error::Runtime`] if this is called outside of a tokio
-    /// runtime or that lacks time or I/O.
+    /// [`Error::InUse`] if another process runs the file, [`Error::Storage`] if it cannot be opened, is damaged or
+    /// was written by a newer version, [`Error::Runtime`] if this is called outside of a tokio runtime or if the
+    /// runtime lacks time or I/O.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::builder().path(path).open().await
     }
@@ -193,9 +193,9 @@ impl Engine {
         Self { limits: Arc::new(limits.within_records()), ..self.clone() }
     }
 
-    /// A handle of the same engine whose requests are somebody's: an [`Authorizer`](crate::Authorizer)
-    /// is told who asks, and so are the records of what comes of it. A name of more than 1,024 characters is
-    /// refused with each request.
+    /// Returns a handle of the same engine whose requests carry the name of a caller. An
+    /// [`Authorizer`](crate::Authorizer) gets the name, and the records of the requests keep it. If the name has more
+    /// than 1,024 characters, each request is refused.
     #[must_use]
     pub fn called_by(&self, caller: impl Into<Arc<str>>) -> Self {
         Self { caller: Some(caller.into()), ..self.clone() }
@@ -324,31 +324,31 @@ impl Engine {
         self.inner.records.store.meters().snapshot()
     }
 
-    /// Takes no new executions, waits up to `deadline` for those that run, then ends them too, and so with
-    /// whole outputs that are to be delivered. Runs that survive restarts are left alone, and not waited for.
-    /// When this returns nothing of the engine runs any longer; what waited stays for the next one, as do
-    /// outputs that were not delivered yet.
+    /// Shuts the engine down: takes no new executions, waits up to `deadline` for running executions and for
+    /// deliveries of whole outputs, then ends both. Runs that survive restarts are left alone, and not waited for.
+    /// After the return, no part of the engine runs; executions that wait, and outputs that are not delivered yet,
+    /// stay for the next engine.
     ///
-    /// The deadline holds even if this future is dropped; of several deadlines the earliest does. An execution
-    /// that has not ended 100 ms after the deadline is dropped, and recorded as interrupted. While
-    /// executions run, everything may be called but what makes new executions.
+    /// The deadline holds even if this future is dropped; of several deadlines the earliest holds. An execution that
+    /// has not ended 100 ms after the deadline is dropped, and recorded as interrupted. While executions run, every
+    /// call works except calls that make new executions.
     pub async fn shutdown(&self, deadline: Duration) {
         let deadline = self.inner.clock.monotonic().saturating_add(deadline);
         self.inner.close();
         self.inner.ending().close_by(deadline);
         self.inner.ending().ended().await;
         if self.inner.scheduler.is_some() {
-            // What the scheduler had asked to be written comes before this.
+            // Waits for the writes that the scheduler had asked for: they come before this one.
             let _ = self.inner.records.store.write_first(|_| Ok(()), |()| {}).await;
         }
     }
 
-    /// Returns why the engine has ended, once it has and nothing of it runs any longer. The future does not
-    /// keep the engine open, and may be polled on any runtime.
+    /// Returns a future that ends with the cause once the engine has ended and no part of it runs. The future does
+    /// not keep the engine open, and may be polled on any runtime.
     ///
-    /// An engine ends by [`shutdown`](Engine::shutdown) or when its last handle is dropped. It also ends by
-    /// itself when it cannot go on: then every call that would change something fails with
-    /// [`Error::Ended`], whoever waits is told, and a supervisor may open the file again.
+    /// An engine ends by [`shutdown`](Engine::shutdown) or when its last handle is dropped. It also ends by itself
+    /// when it cannot go on. After such an end every call that would change a record fails with [`Error::Ended`],
+    /// every wait and watch returns that error, and a supervisor may open the file again.
     ///
     /// # A supervisor that opens the file again
     ///
@@ -403,7 +403,7 @@ impl Engine {
         asked.map_err(|why| forbidden(operation, &why))
     }
 
-    /// Refuses a name that each record of its requests would repeat.
+    /// Refuses a caller's name that is too long, because each record of the caller's requests repeats the name.
     fn check_caller(&self) -> Result<()> {
         const CHARS_MAX: usize = 1_024;
         let chars = self.caller.as_deref().unwrap_or_default().chars().count();
@@ -445,7 +445,7 @@ impl Engine {
         self.inner.records.store.write_then(op, then).await
     }
 
-    /// Does the same ahead of the requests that wait.
+    /// As [`write_then`](Self::write_then), ahead of the requests that wait.
     async fn write_first<T, F, G>(&self, op: F, then: G) -> Result<T>
     where
         T: Send + 'static,
@@ -469,15 +469,15 @@ impl Engine {
 
     /// # Errors
     ///
-    /// Those of [`Ending::check`]. While an engine drains, everything may be written but what makes new
-    /// executions.
+    /// The errors of [`Ending::check`]. While an engine drains, all writes are allowed except those that make
+    /// new executions.
     fn check_open(&self) -> Result<()> {
         self.inner.ending().check()
     }
 
     /// # Errors
     ///
-    /// [`Error::ShuttingDown`] as soon as nothing new is to be executed.
+    /// [`Error::ShuttingDown`] as soon as no new execution is to start.
     fn check_takes_work(&self) -> Result<()> {
         self.check_open()?;
         match self.inner.ending().is_closing() {
@@ -486,7 +486,7 @@ impl Engine {
         }
     }
 
-    /// Reads for a call.
+    /// Reads for a call of the host.
     async fn read<T, F>(&self, op: F) -> Result<T>
     where
         T: Send + 'static,

@@ -47,23 +47,23 @@ pub enum Error {
     #[error("the host's part failed: {0}")]
     Host(String),
 
-    /// The host is such that an executor cannot work in it: change that, or plug in another executor.
+    /// An executor cannot work in this host: change the host as the reason says, or plug in another executor.
     #[error("the executor `{executor}` cannot work in this program: {reason}")]
     Unfit {
         /// The name by which instances ask for the executor.
         executor: String,
-        /// What is wrong, and what to do about it.
+        /// The cause, and the remedy.
         reason: String,
     },
 
-    /// So many requests wait to be stored, or to be read for, that this one is not let in: try again in a while.
-    #[error("{waiting} requests wait already; try again in a while")]
+    /// Too many requests wait to be stored, or to be read for: try again in a while.
+    #[error("too many requests are waiting ({waiting}); try again in a while")]
     Busy {
         /// Requests that wait.
         waiting: usize,
     },
 
-    /// The engine cannot be opened where it is called: change how the host starts its tokio runtime.
+    /// The engine cannot be opened on this tokio runtime: change how the host builds the runtime.
     #[error("the engine cannot be opened here: {0}")]
     Runtime(&'static str),
 
@@ -101,12 +101,12 @@ impl Error {
         }
     }
 
-    /// Returns whether SQLite has met a damaged page: it commits nothing of such a transaction.
+    /// Returns whether SQLite has met a damaged page. SQLite commits nothing of such a transaction.
     pub(crate) fn is_damage(&self) -> bool {
         matches!(self, Error::Storage(error) if error.kind == StorageErrorKind::Corrupt)
     }
 
-    /// Returns whether another try would fail too, because a record or the file is to blame and not the disk.
+    /// Returns whether another try would fail too, because a record or the file is to blame, not the disk.
     pub(crate) fn is_lasting(&self) -> bool {
         use StorageErrorKind as Kind;
         match self {
@@ -202,7 +202,7 @@ pub struct StorageError {
     pub message: String,
     /// The file, where it is known.
     pub path: Option<PathBuf>,
-    /// Whether SQLite has said so, and the system has not been asked why yet.
+    /// Whether the error is SQLite's, and the system has not been asked yet for its cause.
     pub(crate) is_unexplained: bool,
 }
 
@@ -226,11 +226,11 @@ pub enum StorageErrorKind {
     Linked,
     /// The file was written by a newer version of this library, or by another build of this one.
     Version,
-    /// The file, or one beside it, was moved, removed, replaced or written over while a process works on it.
+    /// The file, its log or its lock was moved, removed, replaced or written over while an engine runs the file.
     Moved,
     /// Another program holds the file, or memory is short.
     Busy,
-    /// This process, or the system, has as many files open as it may.
+    /// This process, or the system, has reached its limit of open files.
     TooManyFiles,
     /// The system refused a read or a write.
     Io,

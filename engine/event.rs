@@ -65,12 +65,12 @@ pub enum Event {
         /// How much is missing.
         bytes: u64,
     },
-    /// The record of an execution, or of what it printed, says what no version of this library writes. What else
-    /// there is of the invocation is told.
+    /// The record of an execution, or of its output, cannot be understood, because no version of this library writes
+    /// such a record. All other events of the invocation are told.
     Unreadable {
         /// The execution.
         execution_id: ExecutionId,
-        /// What is wrong with the record.
+        /// The error: the fault of the record.
         error: String,
     },
     /// The invocation ended; the last event.
@@ -145,7 +145,7 @@ impl Change {
 /// Changes that wait for one watcher. Past this many it reads the records instead.
 const CHANGES_MAX: usize = 1024;
 
-/// How many invocations whose end cannot be recorded are remembered: more than a damaged page holds.
+/// Invocations whose end cannot be recorded that are remembered at most: more than a damaged page holds.
 const FAILED_MAX: usize = 1_024;
 
 /// Who watches what, and the outputs of what runs.
@@ -297,7 +297,8 @@ impl Hub {
         }
     }
 
-    /// Gives the error to all that watch or wait for an invocation, now or later, because its end cannot be recorded.
+    /// Gives the error to all waits and watches of an invocation, now or later, because the end of the invocation
+    /// cannot be recorded.
     pub(crate) fn fail(&self, invoke_id: InvokeId, error: &Error) {
         let mut state = self.state();
         state.unended.remove(&invoke_id);
@@ -400,7 +401,7 @@ pub(crate) struct Inbox {
     /// Changes were left out: the records know better.
     pub lagged: bool,
     pub finished: Option<InvocationStatus>,
-    /// The error that keeps its end from being recorded.
+    /// The error because of which the end cannot be recorded.
     pub failed: Option<Error>,
     /// The engine is gone.
     pub closed: bool,

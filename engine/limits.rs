@@ -1,16 +1,16 @@
 //! Every number of the API pages, in one value.
 
-/// The longest time that a request can ask for, in seconds, whatever its limits are: a thousand years, from now
-/// on or since any time that a clock may show, end at an instant that can be written down.
+/// The longest time that a request can ask for, in seconds, whatever the limits are. A thousand years after any time
+/// that a clock may show is an instant that can still be written.
 const SECONDS_MAX: u64 = 1_000 * 366 * 24 * 3_600;
-/// The highest count that a request can ask for, whatever its limits are: a column of SQLite holds no more.
+/// The highest count that a request can ask for, whatever the limits are: a column of SQLite holds no more.
 pub(crate) const COUNT_MAX: u64 = i64::MAX as u64;
-/// The same for lengths of lists, which are held in memory.
+/// The longest list or text that a request can have, whatever the limits are: both are held in memory.
 const LENGTH_MAX: usize = u32::MAX as usize;
 
-/// What requests are held to. [`Limits::alibaba`] is the default; a host may change any number. An engine holds
-/// requests to no longer times than a thousand years, to no higher counts than [`i64::MAX`], and to no longer
-/// lists and texts than [`u32::MAX`], whatever higher number is set here.
+/// The limits of requests. [`Limits::alibaba`] is the default; a host may change any number. Whatever higher number
+/// is set here, an engine accepts times up to a thousand years, counts up to [`i64::MAX`], and lists and texts up to
+/// [`u32::MAX`] long.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -133,7 +133,7 @@ impl Limits {
         }
     }
 
-    /// The same with numbers that the records can hold.
+    /// Returns these limits, cut to numbers that the records can hold.
     pub(crate) fn within_records(mut self) -> Self {
         let Self {
             name_chars_max,
@@ -222,7 +222,7 @@ impl Limits {
         self.instances_max.max(self.tagged_instances_max)
     }
 
-    /// Timeout of a command that states none, in seconds. None is shorter than a second.
+    /// Returns the timeout of a command that states none, in seconds; at least 1.
     pub(crate) fn timeout_s(&self) -> u64 {
         self.timeout_s_default.min(self.timeout_s_max).max(1)
     }

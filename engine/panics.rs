@@ -1,4 +1,4 @@
-//! Panics of the host's code, which ends no loop and no thread of the engine.
+//! Panics of the host's code. Contained here, they end no loop and no thread of the engine.
 
 use std::any::Any;
 use std::mem;
@@ -15,7 +15,7 @@ pub(crate) fn contain<T>(act: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(act)).map_err(message)
 }
 
-/// Sends an event to the subscriber of the host, which may panic: then the event is lost, and nothing else.
+/// Sends an event to the subscriber of the host. If the subscriber panics, only the event is lost.
 pub(crate) fn tell(event: impl FnOnce()) {
     let _ = contain(event);
 }
@@ -51,7 +51,7 @@ impl<F: Future> Future for Contained<F> {
 
 impl<F: Future> Drop for Contained<F> {
     fn drop(&mut self) {
-        // Whoever has dropped this waits for no answer.
+        // The owner that dropped this future waits for no answer.
         let _ = self.end();
     }
 }
@@ -61,7 +61,7 @@ pub(crate) fn message(payload: Box<dyn Any + Send>) -> String {
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     let text = text.unwrap_or("no message").to_owned();
-    // The payload is a value of the host, and may panic as it is dropped.
+    // The payload is a value of the host; its drop may panic.
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         mem::forget(again);
     }

@@ -1,4 +1,4 @@
-//! The clock of the host, which may panic.
+//! The clock of the host. It may panic.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use crate::clock::{Clock, Sleep, SystemClock};
 use crate::error::{EngineEnd, Result};
 use crate::panics::{Contained, contain};
 
-/// A clock of the host. A panic of it ends the engine; for its last moments, in which what has ended is
-/// written down, the time is that of the system.
+/// A clock of the host. If the clock panics, the engine ends. In the engine's last moments, in which it
+/// records ends, the time is the system's.
 pub(crate) struct ContainedClock {
     host: Arc<dyn Clock>,
     system: SystemClock,
@@ -40,7 +40,7 @@ impl Trouble {
 impl ContainedClock {
     /// # Errors
     ///
-    /// Returns the panic if the clock panics already.
+    /// Returns the message of the panic if the clock panics already.
     pub(crate) fn new(host: Arc<dyn Clock>, ending: Arc<Ending>) -> Result<Self> {
         let origin = contain(|| host.monotonic())
             .map_err(|message| EngineEnd::Panicked { part: CLOCK, message })?;
@@ -48,7 +48,7 @@ impl ContainedClock {
         Ok(Self { host, system: SystemClock::default(), origin, trouble })
     }
 
-    /// Returns what the host's clock says; none if it panics.
+    /// Returns the answer of the host's clock; `None` if the clock panics.
     fn ask<T>(&self, question: impl FnOnce(&dyn Clock) -> T) -> Option<T> {
         if self.trouble.has_panicked.load(Ordering::Relaxed) {
             return None;
@@ -78,7 +78,7 @@ impl Clock for ContainedClock {
     }
 }
 
-/// A sleep of the host's clock. It ends at once if it panics: the engine does, too.
+/// A sleep of the host's clock. If the sleep panics, it ends at once, because the engine ends too.
 struct ContainedSleep {
     sleep: Contained<Sleep>,
     trouble: Arc<Trouble>,

@@ -29,7 +29,7 @@ pub(super) struct Announcer {
     pub under_way: Arc<UnderWay>,
 }
 
-/// What is on record and takes later commits, for those who wait for the last of them.
+/// Work that is on record and needs later commits. Callers wait here for its last commit.
 #[derive(Debug, Default)]
 pub(super) struct UnderWay(watch::Sender<BTreeSet<Work>>);
 
@@ -46,9 +46,9 @@ impl UnderWay {
         !self.0.borrow().contains(&work)
     }
 
-    /// Waits for the last commit of something that has been begun.
+    /// Waits for the last commit of work that has been begun.
     pub(super) async fn over(&self, work: Work) {
-        // It fails only once the sender is gone, which this is.
+        // Waiting fails only once the sender is gone, and `self` is the sender.
         let _ = self.0.subscribe().wait_for(|under_way| !under_way.contains(&work)).await;
     }
 }

@@ -57,7 +57,7 @@ pub struct EngineBuilder {
     read_only: bool,
     idle: bool,
     config: Config,
-    /// None for that of the system.
+    /// `None` for the system's clock.
     clock: Option<Arc<dyn Clock>>,
     executors: Executors,
     authorizer: Option<Arc<dyn DynAuthorizer>>,
@@ -181,8 +181,8 @@ impl EngineBuilder {
         self
     }
 
-    /// The time between asking a process to end and ending it; 5 s by default, and 50 ms once the deadline of a
-    /// shutdown has passed.
+    /// Sets the time between the request to a process to end and its kill; 5 s by default. Once the deadline of a
+    /// shutdown has passed, the time is 50 ms at most.
     pub fn stop_grace(mut self, grace: Duration) -> Self {
         self.config.stop_grace = grace;
         self
@@ -206,8 +206,8 @@ impl EngineBuilder {
         self
     }
 
-    /// Opens the engine on the tokio runtime that this is called on, which needs time and I/O. If the future is dropped before it
-    /// is ready, what it was doing to the file goes on in the background and is closed then.
+    /// Opens the engine on the current tokio runtime, which needs time and I/O. If the future is dropped before it is
+    /// ready, its work on the file goes on in the background, and the file is closed after that.
     ///
     /// # Errors
     ///
@@ -273,7 +273,7 @@ impl EngineBuilder {
         let config = Arc::new(config);
         let hub = Arc::new(Hub::new(config.output));
         let feed = hub.follow();
-        // Whoever waits or watches is told of the end, whatever brings it about.
+        // Waits and watches are told of the end, whatever its cause.
         let told = Arc::clone(&hub);
         store.ending().on_end(move || told.close());
         let vigil = Arc::new(Vigil::begin(Arc::clone(&clock)));
@@ -298,8 +298,9 @@ impl EngineBuilder {
             let may_forget = left.may_forget;
             let (mut interrupted, booted) =
                 Self::take_over(&store, left, boot_id.clone(), now_ms).await?;
-            // The records say now what has become of all that engines before have left. Where some of it may go on
-            // and the next engine could not be told, that one finds it by the numbers of these engines.
+            // The records now tell the end of every run that earlier engines have left. If some of their processes
+            // may go on and no list of them could be kept, the numbers of the earlier engines stay, and the next
+            // engine finds the processes by these numbers.
             if may_forget {
                 scratch.settle();
             }
@@ -394,8 +395,8 @@ impl EngineBuilder {
         Ok((interrupted, booted))
     }
 
-    /// Takes note of the boot that this machine is in, and fires what waited for it, some invocations in each
-    /// commit. An engine that ends in between leaves the rest to the next one.
+    /// Records the current boot of this machine, and fires the invocations that waited for a boot, some in each
+    /// commit. If the engine ends in between, the next engine fires the others.
     async fn boot(store: &Store, boot_id: Arc<str>, now_ms: i64) -> Result<Vec<Step>> {
         let mut steps = Vec::new();
         loop {
@@ -410,7 +411,7 @@ impl EngineBuilder {
                         break;
                     }
                 }
-                // Nobody waits for it: it is over before the engine is open.
+                // No caller waits for this boot, because it is over before the engine is open.
                 step.begun.clear();
                 Ok((step, news.is_empty()))
             };

@@ -128,7 +128,7 @@ impl Question<'_> {
         timetable.next_after(before).filter(|nominal| *nominal <= self.last_instant())
     }
 
-    /// What a clock that was ahead has to do with a nominal time that is still to come.
+    /// Returns the words on a clock that was ahead, for a nominal time that is still to come.
     fn told_of_clock(&self) -> Result<String> {
         let Self { tx, timer, now, .. } = self;
         let nominal = self.nominal().filter(|nominal| nominal > now);

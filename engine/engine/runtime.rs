@@ -1,4 +1,4 @@
-//! Whether the tokio runtime that an engine is opened on has what the engine needs.
+//! Checks that the tokio runtime of an engine has the drivers that the engine needs.
 
 use std::future::ready;
 use std::time::Duration;
@@ -16,11 +16,11 @@ const NO_TIME: &str =
 const NO_IO: &str =
     "its tokio runtime has no I/O driver; build that with `enable_io` or `enable_all`";
 
-/// Tries what tokio cannot be asked for: without a driver it panics.
+/// Tries each driver. Tokio has no way to ask for a driver, and panics without it.
 ///
 /// # Errors
 ///
-/// [`Error::Runtime`] with what is missing.
+/// [`Error::Runtime`] with the missing driver.
 pub(super) async fn check() -> Result<()> {
     if Handle::try_current().is_err() {
         return Err(Error::Runtime(NO_RUNTIME));
@@ -29,7 +29,7 @@ pub(super) async fn check() -> Result<()> {
     if Contained::new(timed).await.is_err() {
         return Err(Error::Runtime(NO_TIME));
     }
-    // An error of the system says that there is a driver.
+    // If the system returns an error, there is a driver.
     if contain(|| drop(UnixDatagram::unbound())).is_err() {
         return Err(Error::Runtime(NO_IO));
     }

@@ -85,9 +85,9 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] if there is no such instance, it is this machine, or the boot id is empty
-    /// or longer than 128 characters. [`Error::ShuttingDown`] if something waits for the boot and the engine
-    /// takes no new executions: the host tells the next engine of the boot.
+    /// [`Error::Invalid`] if there is no such instance, it is this machine, or the boot id is empty or longer than
+    /// 128 characters. [`Error::ShuttingDown`] if an invocation waits for the boot and the engine takes no new
+    /// executions: the host tells the next engine of the boot.
     pub async fn instance_booted(
         &self,
         instance_id: &InstanceId,
@@ -123,14 +123,14 @@ impl Engine {
                 instances::set_seen(tx, &instance_id, AgentStatus::Online, now_ms)?;
                 let mut step = Step::at(now_ms);
                 step.take_boot(firing::at_boot(tx, &instance_id, &boot_id, now_ms, BOOTS_MAX)?);
-                // The next engine is told of the boot again, and fires what waits for it.
+                // The host tells the next engine of the boot again, and that engine fires.
                 if !step.fires.is_empty() && ending.is_closing() {
                     return Err(Error::ShuttingDown);
                 }
                 Ok(step)
             };
             let step = self.write_step(op).await?;
-            // An earlier boot comes first.
+            // An earlier boot is told first.
             if step.more {
                 continue;
             }
@@ -153,10 +153,9 @@ impl Engine {
         self.write_records(move |tx| instances::set_seen(tx, &instance_id, agent, now_ms)).await
     }
 
-    /// Deals with the nominal times of an invocation up to now and does something to it after them,
-    /// in one commit unless there are very many. If that is refused, they have been dealt with all
-    /// the same: they may be why. What refuses must do so before it writes. Both are told the time of the
-    /// transaction.
+    /// Settles the nominal times of an invocation up to now, then runs `op`, in one commit unless the times are very
+    /// many. If `op` refuses, the times stay settled, because they may be the reason. `op` must refuse before it
+    /// writes. Both `op` and `then` get the time of the transaction.
     pub(super) async fn settle_then<T: Send + 'static>(
         &self,
         invoke_id: InvokeId,
@@ -202,8 +201,9 @@ impl Engine {
         self.write_then(op, move |step| announcer.step(step)).await
     }
 
-    /// Waits until something that is on record has been carried out. Who carries it out is the scheduler; without one
-    /// that is done here. Whoever goes away meanwhile leaves the rest to the scheduler, or to that of the next engine.
+    /// Waits until work that is on record has been carried out. The scheduler carries the work out; in an engine
+    /// without a scheduler this function does. If the caller goes away meanwhile, this engine's scheduler or the next
+    /// engine's carries on.
     pub(super) async fn see_through(&self, work: Work) -> Result<()> {
         let (under_way, ending) = (&self.inner.under_way, self.inner.ending());
         while !under_way.is_over(work) {
@@ -213,7 +213,7 @@ impl Engine {
                     () = ending.closing() => {}
                 }
             }
-            // Nothing new is to be executed here.
+            // No new execution is to start here.
             if ending.is_closing() && matches!(work, Work::Boot(_)) {
                 return Ok(());
             }
@@ -224,7 +224,7 @@ impl Engine {
                 Ok(step)
             };
             match self.write_step(carry_on).await {
-                // It is on disk, and in effect.
+                // The work is on disk, and in effect.
                 Err(Error::ShuttingDown | Error::Ended(_)) => return Ok(()),
                 step => drop(step?),
             }

@@ -299,9 +299,9 @@ impl Engine {
     /// Stops an invocation: what waits is cancelled, what runs is asked to end, and nothing fires
     /// any more. When this returns, the request is on disk; [`wait`](Engine::wait) for the end.
     ///
-    /// The first commit takes effect on all of the invocation: after it nothing of that starts. Where there are more
-    /// executions than a commit takes, later commits cancel the others; the engine sees to that also if this future
-    /// is dropped, and so does the next engine if this one ends.
+    /// The first commit takes effect on the whole invocation: after that commit none of its executions starts. If
+    /// there are more executions than one commit takes, later commits cancel the others. The engine makes these
+    /// commits even if this future is dropped; if the engine ends, the next engine makes them.
     ///
     /// # Errors
     ///

@@ -21,13 +21,15 @@ use crate::store::records::{self, Look, Progress};
 /// The longest stretch of output in one event, in bytes.
 const OUTPUT_EVENT_BYTES_MAX: usize = 64 * 1024;
 
-/// How far a watcher has come: up to which execution all is told or was left out, and of those that are not told to
-/// their end, the status and how much of the output. So it is as large as the number of executions that go on. The
-/// default is the beginning. Serialises, so that a watcher elsewhere can go on from it.
+/// How far a watcher has come: the execution up to which all events are told or were left out, and for each execution
+/// that is not told to its end, the status and the number of bytes of its output. So a position is as large as the
+/// number of executions that go on. The default is the beginning. A position serialises, so that a watcher elsewhere
+/// can go on from it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Position {
-    /// Executions up to this one need no further look, except those below; none if the watch has not begun.
+    /// Executions up to this one need no further look, except the `executions` below; `None` if the watch has not
+    /// begun.
     until: Option<ExecutionId>,
     #[serde(default)]
     executions: BTreeMap<ExecutionId, Seen>,
@@ -50,7 +52,7 @@ pub struct Watch {
     tracks: BTreeMap<ExecutionId, Track>,
     /// Those that may have something to tell, in turn.
     ready: VecDeque<ExecutionId>,
-    /// Executions whose records cannot be understood, and what is wrong with them.
+    /// Executions whose records cannot be understood, each with the error.
     unreadable: VecDeque<(ExecutionId, String)>,
     /// The records have been looked at since they last said more than the hub did.
     in_sync: bool,
@@ -110,7 +112,7 @@ impl Watch {
     ///
     /// # Errors
     ///
-    /// [`Error::Storage`](crate::Error::Storage) if the records cannot be read; calling again tries again.
+    /// [`Error::Storage`](crate::Error::Storage) if the records cannot be read; another call tries again.
     /// [`Error::Ended`](crate::Error::Ended) if the engine has ended although nobody shut it down.
     pub async fn next(&mut self) -> Result<Option<Event>> {
         while !self.ended {
@@ -162,7 +164,7 @@ impl Watch {
                 let (output, error) =
                     match self.records.read(move |tx| records::output(tx, id)).await {
                         Ok(output) => (output, None),
-                        // What else the record says of it is told.
+                        // The rest of the record is told.
                         Err(error) if error.is_of_a_record() => (Output::default(), Some(error)),
                         Err(error) => return Err(error),
                     };
@@ -176,7 +178,7 @@ impl Watch {
             let event = track.next_event(id);
             track.queued = event.is_some();
             if track.is_told() {
-                // Up to its end: there may be no end of executions.
+                // Forgotten at its end, because an invocation may have any number of executions.
                 self.tracks.remove(&id);
             } else if track.queued {
                 self.ready.push_back(id);
@@ -194,8 +196,8 @@ impl Watch {
         for change in inbox.changes {
             let id = change.execution_id;
             let is_known = self.tracks.contains_key(&id);
-            // What is told or was left out. Before the first look nothing is, and an output that is live now has all
-            // that its record will not have.
+            // The execution is told or was left out. Before the first look no execution is, and a live output has all
+            // bytes that its record will lack.
             if !is_known && self.until.is_some_and(|until| id <= until) {
                 continue;
             }
@@ -238,7 +240,7 @@ impl Watch {
             })
             .await?;
         let Look { progress, unreadable, until } = look;
-        // A position from elsewhere may name executions that are none of this invocation.
+        // A position from elsewhere may name executions of another invocation.
         let found: HashSet<ExecutionId> = progress.iter().map(|execution| execution.id).collect();
         self.tracks.retain(|id, _| found.contains(id));
         self.unreadable.extend(unreadable);
@@ -257,7 +259,7 @@ impl Watch {
                 track.add(status, at_ms);
             }
         }
-        // In the order they were made, whatever the hub told first.
+        // Executions have their turn in the order they were made, whatever the hub told first.
         self.ready = self.tracks.keys().copied().collect();
         self.tracks.values_mut().for_each(|track| track.queued = true);
         self.in_sync = true;

@@ -2,8 +2,8 @@
 
 use super::{Error, StorageError};
 
-/// Why an engine has ended: the first cause that there was. Returned by
-/// [`Engine::closed`](crate::Engine::closed), and carried by [`Error::Ended`].
+/// Why an engine has ended: the first cause. Returned by [`Engine::closed`](crate::Engine::closed),
+/// and carried by [`Error::Ended`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineEnd {
@@ -11,9 +11,8 @@ pub enum EngineEnd {
     #[error("it was shut down")]
     ShutDown,
 
-    /// A part of the engine panicked: the dispatcher, the scheduler, the deliverer, the writing thread, or
-    /// the host's clock. The executions that ran are recorded as cut off by the next engine that opens the
-    /// file.
+    /// A part of the engine panicked: the dispatcher, the scheduler, the deliverer, the writing thread, or the host's
+    /// clock. The next engine that opens the file records the executions that ran as cut off.
     #[error("{part} panicked: {message}")]
     Panicked {
         /// The part.
@@ -26,7 +25,8 @@ pub enum EngineEnd {
     #[error("the tokio runtime that it was opened on has been shut down")]
     RuntimeGone,
 
-    /// The database file cannot be used any longer: the file has been moved, replaced or damaged.
+    /// The engine cannot use the database file any longer: the file has been moved, replaced or written over, or
+    /// the disk refuses even to undo a commit.
     #[error("{0}")]
     Storage(StorageError),
 }
