@@ -58,12 +58,12 @@ pub trait Executor: Send + Sync + 'static {
     /// belongs into [`spawn_blocking`](tokio::task::spawn_blocking).
     fn execute(&self, task: Task, cx: ExecutionContext) -> impl Future<Output = Outcome> + Send;
 
-    /// Looks whether the host is such that this executor can work in it. An engine asks when it opens, unless it
-    /// is to start nothing.
+    /// Checks whether this executor can work in the host. An engine calls this when it opens, unless the engine is to
+    /// start nothing.
     ///
     /// # Errors
     ///
-    /// What is wrong with the host, and what to do about it. The engine does not open then.
+    /// The fault of the host, and the remedy. The engine does not open then.
     fn check_host(&self) -> Result<(), String> {
         Ok(())
     }
@@ -218,8 +218,8 @@ impl Task {
     }
 }
 
-/// How long a task may take to end politely once the deadline of a shutdown has passed: the shutdown itself was
-/// the time to end.
+/// The time in which a task may end politely once the deadline of a shutdown has passed. It is short, because the
+/// task had the time of the shutdown to end.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(50);
 
 /// What an executor works with: where output goes, when to stop, what time it is.
@@ -248,8 +248,8 @@ impl ExecutionContext {
         self.contact.stop_asked().await
     }
 
-    /// Returns how long a task may take to end politely once it is asked to: what the host has set, or at most
-    /// 50 ms once the deadline of a shutdown has passed.
+    /// Returns the time in which a task may end politely once it is asked to end: the host's setting, or at most 50
+    /// ms once the deadline of a shutdown has passed.
     pub fn stop_grace(&self) -> Duration {
         let stop_grace = self.surroundings.stop_grace;
         match self.contact.order() {

@@ -55,33 +55,35 @@ pub(crate) use kept::{Resumption, order_stop};
 
 /// Runs scripts as processes of this machine: as the host's own user, or, if the host may, as another.
 ///
-/// A script is written to a private file and run by its launcher, else by the interpreter that its
-/// `#!` line names, else by the instance's shell, else by `sh`; one in PowerShell by `pwsh`. Where what is to run
-/// it is no program, it is `Invalid` and not tried again. Its standard input is empty, its two outputs are captured
-/// apart. It has no descriptors but these three, a session of its own, and a clean environment: `HOME`, `USER`, `LOGNAME`, `SHELL`, `PATH` and `LANG` of its user, what
+/// A script is written to a private file. Its launcher runs it; without a launcher, the interpreter that its `#!`
+/// line names; without that, the instance's shell; otherwise `sh`. `pwsh` runs a script in PowerShell. If the file
+/// that is to run the script is no program, the execution is `Invalid` and not tried again. The standard input of the
+/// script is empty, its two outputs are captured apart. The script has no descriptors but these three, a session of
+/// its own, and a clean environment: `HOME`, `USER`, `LOGNAME`, `SHELL`, `PATH` and `LANG` of its user, what
 /// [`env`](Self::env) adds, and `ADJUTANT_INVOKE_ID`, `ADJUTANT_COMMAND_ID`, `ADJUTANT_INSTANCE_ID`,
 /// `ADJUTANT_EXECUTION_ID`, `ADJUTANT_ATTEMPT`, `ADJUTANT_RUN`, a mark that is another at every start, and
-/// `ADJUTANT_RESULT`, a file in which the script can leave a JSON document of at most 64 KiB for its record. It runs in
-/// the directory asked for; else in its user's home, or in `/` where that cannot be entered.
+/// `ADJUTANT_RESULT`, a file in which the script can leave a JSON document of at most 64 KiB for its record. The
+/// script runs in the requested directory; without a request in its user's home, or in `/` if that cannot be entered.
 ///
 /// Other users, limits, cgroups and runs that survive restarts need [`helper_main`](crate::helper_main) in the host's
 /// `main`. Other users need root, or its capabilities. Memory is limited for all processes of a run together, by a
-/// cgroup; so is their number where the machine lets this program make such a group, else that of all processes of
-/// their user, and not for root. The other limits are each process's own.
+/// cgroup; so is their number if the machine lets this program make such a group. Otherwise the number of all
+/// processes of their user is limited, and not for root. The other limits are each process's own.
 ///
-/// The run ends when its process ends. What a script leaves behind when it ends by itself lives on,
-/// and nothing looks for it later; `ErrorInfo` of the record names the processes, as far as a stop would find them.
-/// Where they hold an output of the run, that is read until it has been silent for 250 ms, for 5 s at most. What
-/// they print after that is in no record, which says so and names them; a helper of the host goes on reading it
-/// into nothing, so that they do not end of it. A stop goes further: everything that the run has started gets SIGTERM
-/// and, after the engine's grace period, SIGKILL, also in sessions of its own; the record says who needed
-/// that. [`TerminationMode::Process`](crate::TerminationMode::Process) spares all but the process itself.
+/// The run ends when its process ends. Processes that a script leaves behind when it ends by itself live on, and the
+/// engine never looks for them later; `ErrorInfo` of the record names the processes that a stop would find. If such
+/// processes hold an output of the run, the output is read until it has been silent for 250 ms, for 5 s at most.
+/// Output after that is in no record; the record says so, and names the processes. A helper of the host goes on to
+/// read and discard that output, so that the writers do not end. A stop goes further: all processes that the run has
+/// started get SIGTERM and, after the engine's grace period, SIGKILL, also in sessions of their own; the record names
+/// the processes that needed SIGKILL. [`TerminationMode::Process`](crate::TerminationMode::Process) ends the process
+/// itself only.
 ///
 /// A stop finds processes by their group, by their parents, by the mark in their environment, and by their
-/// [cgroup](Self::cgroups) if they have one. Without that it does not find one that before the stop has left the
-/// group, has lost its parent, and has cleared its environment or become another user's; of a run that
-/// survives restarts it does, as long as that runs. If `/proc` cannot be read, or not within a second, only the
-/// group is stopped, and the record says so.
+/// [cgroup](Self::cgroups) if they have one. Without a cgroup a stop misses a process that has done all three before
+/// the stop: left the group, lost its parent, and cleared its environment or become another user's. In a run that
+/// survives restarts a stop finds even such a process, as long as the run goes on. If `/proc` cannot be read, or not
+/// within a second, only the group is stopped, and the record says so.
 ///
 /// `UserTime` and `SystemTime` are those of the process and of the children it has waited for. The kernel counts what
 /// the host lends a process before it begins as memory of its own; so `MaxRssBytes` is known where it is more
@@ -93,9 +95,10 @@ pub(crate) use kept::{Resumption, order_stop};
 /// started, as systemd does unless the unit says `KillMode=process`, ends them too. In memory there is nothing to
 /// come back to: there it is a run like any other.
 ///
-/// Needs Linux 5.3, glibc 2.34 and, in the host, that nobody else waits for its children and that `SIGCHLD` is
-/// neither ignored nor has the flag `SA_NOCLDWAIT`: an engine does not open otherwise, and starts no process. A run
-/// whose exit status is lost all the same is an error, and not tried again, because it may have succeeded.
+/// Needs Linux 5.3 and glibc 2.34. No other code of the host may wait for the children of this executor, and
+/// `SIGCHLD` must neither be ignored nor have the flag `SA_NOCLDWAIT`: otherwise an engine does not open, and starts
+/// no process. If the exit status of a run is lost all the same, the execution ends with an error, and is not tried
+/// again, because it may have succeeded.
 ///
 /// # Scripts in bash, with a time zone
 ///
@@ -274,9 +277,9 @@ impl Executor for ProcessExecutor {
     }
 }
 
-/// What follows from how a host treats `SIGCHLD`, and what to do about it.
-const ENDS_ARE_LOST: &str = "so the system tells nobody how processes end; set it to SIG_DFL without that flag, or \
-                             call `adjutant::helper_main()` first in `main`";
+/// The consequence of a host's treatment of `SIGCHLD`, and the remedy.
+const ENDS_ARE_LOST: &str = "so the system does not report how processes end; set SIGCHLD to SIG_DFL \
+                             without that flag, or call `adjutant::helper_main()` first in `main`";
 
 /// Refuses what this executor cannot do, rather than to do something else.
 fn check_type(task: &Task) -> Result<(), Outcome> {

@@ -1,6 +1,6 @@
-//! The folder for what only lives as long as a run: read by this user alone, emptied at open of what an
-//! earlier engine left. In memory where the system has a place for that: creating a file
-//! costs a tenth there, and scripts with secrets in them never reach a disk.
+//! The folder for files that only live as long as a run: read by this user alone, and emptied at open of an
+//! earlier engine's files. In memory where the system has a place for that: creating a file costs a tenth
+//! there, and scripts with secrets in them never reach a disk.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -23,35 +23,36 @@ const IN_MEMORY: &str = "/dev/shm";
 
 /// What the name of a folder begins with that is a surviving run's, and stays until that has ended.
 const KEPT: &str = "kept-";
-/// What the name of a file begins with whose rest is the number of an engine. The number is in the name, so
-/// that no moment leaves a file without its number.
+/// The prefix of a file's name that contains the number of an engine. Because the number is in the name, there is no
+/// moment at which a file lacks its number.
 const ENGINE: &str = "engine-";
-/// What the name of a file begins with that lists the marks of processes which are yet to be ended.
+/// The prefix of the name of a file that lists the marks of processes which are yet to be ended.
 const LEFT: &str = "left-";
-/// What outlives the engine that made it: the engine after it needs it.
+/// Prefixes of files and folders that outlive their engine, because the next engine needs them.
 const LASTING: [&str; 3] = [KEPT, ENGINE, LEFT];
 
-/// Its folder goes with it, unless some run survives, or processes are yet to be ended.
+/// The folder of an engine. Its drop removes the folder, unless a run survives, or processes are yet to be ended.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     path: PathBuf,
     engine: u64,
-    /// The numbers of the engines whose leftovers nobody has ended for certain.
+    /// The numbers of earlier engines whose processes are not known to have ended.
     engines_before: Vec<u64>,
-    /// Every place where an engine of this database may have left something.
+    /// All places where an engine of this database may have left files.
     places: Vec<PathBuf>,
     /// Where surviving runs have their records; none for an engine in memory.
     runs: Option<PathBuf>,
-    /// Runs that have begun, and whose end nobody has seen.
+    /// Runs that have begun and whose end was not seen.
     open_runs: AtomicUsize,
 }
 
-/// A run that has begun. Dropped before its end was seen, the run may have left processes to the next engine.
+/// A run that has begun. If this is dropped before the end of the run was seen, the run may have left processes to
+/// the next engine.
 #[derive(Debug)]
 pub(crate) struct OpenRun<'a>(&'a AtomicUsize);
 
 impl OpenRun<'_> {
-    /// The run has ended, and was seen to.
+    /// Notes that the end of the run was seen.
     pub(crate) fn close(self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -129,24 +130,24 @@ impl Scratch {
         self.engine
     }
 
-    /// Returns the numbers of the engines whose leftovers nobody has ended for certain: every engine since the
+    /// Returns the numbers of earlier engines whose processes are not known to have ended: every engine since the
     /// last one that was [`settled`](Self::settle).
     pub(crate) fn engines_before(&self) -> &[u64] {
         &self.engines_before
     }
 
-    /// Takes note that a run begins.
+    /// Notes that a run begins.
     pub(crate) fn open_run(&self) -> OpenRun<'_> {
         self.open_runs.fetch_add(1, Ordering::Relaxed);
         OpenRun(&self.open_runs)
     }
 
-    /// Returns the lines that engines before have kept with [`keep_left`](Self::keep_left); blocks.
+    /// Returns the lines that earlier engines have kept with [`keep_left`](Self::keep_left); blocks.
     pub(crate) fn left(&self) -> Vec<String> {
         let mut left = Vec::new();
         for (path, name) in self.places.iter().flat_map(|place| files_in(place)) {
             if name.starts_with(LEFT) {
-                // One that has gone meanwhile says nothing.
+                // A file that was removed meanwhile counts as empty.
                 let text = fs::read_to_string(path).unwrap_or_default();
                 left.extend(text.lines().map(str::to_owned));
             }
@@ -154,12 +155,12 @@ impl Scratch {
         left
     }
 
-    /// Keeps these lines for the next engine, in the place of those that this one has kept; blocks. A place that
-    /// takes no file, such as a full one, gives way to the next.
+    /// Keeps these lines for the next engine; they replace the lines that this engine has kept before. Blocks. If a
+    /// place takes no file, for instance because its disk is full, the next place is tried.
     ///
     /// # Errors
     ///
-    /// Why the first place takes no file, if none does.
+    /// The error of the first place, if no place takes the file.
     pub(crate) fn keep_left(&self, lines: &[String]) -> io::Result<()> {
         let others = self.places.iter().filter(|place| **place != self.path);
         let (mut is_kept, mut refusal) = (lines.is_empty(), None);
@@ -170,7 +171,7 @@ impl Scratch {
                     Err(error) => refusal = refusal.or(Some(error)),
                 }
             } else {
-                // One that stays names processes that have ended, or that another list names too.
+                // A list that stays is harmless: its processes have ended, or another list names them too.
                 let _ = fs::remove_file(place.join(self.name_of_left()));
             }
         }
@@ -185,31 +186,31 @@ impl Scratch {
         if kept.is_err() {
             let _ = fs::remove_file(next);
             if place != self.path {
-                // Perhaps this engine has made it; one that is not empty stays.
+                // This engine may have made the folder; a folder that is not empty stays.
                 let _ = fs::remove_dir(place);
             }
         }
         kept
     }
 
-    /// Returns what the file is called in which this engine lists what is left.
+    /// Returns the name of the file in which this engine lists the processes that are left.
     fn name_of_left(&self) -> String {
         format!("{LEFT}{:016x}", self.engine)
     }
 
-    /// Forgets the engines before, and what they have kept: their leftovers have ended, and the records say so.
-    /// Blocks.
+    /// Forgets the earlier engines and the lines that they have kept: their processes have ended, and the records say
+    /// so. Blocks.
     pub(crate) fn settle(&self) {
         let own = format!("{:016x}", self.engine);
         for (path, name) in self.places.iter().flat_map(|place| files_in(place)) {
             let rest = name.strip_prefix(ENGINE).or_else(|| name.strip_prefix(LEFT));
             if rest.is_some_and(|number| number != own) {
-                // What cannot be removed now is removed by the next engine.
+                // If the file cannot be removed now, the next engine removes it.
                 let _ = fs::remove_file(path);
             }
         }
         for place in self.places.iter().filter(|place| **place != self.path) {
-            // Nothing of this engine is there.
+            // This engine has no files there.
             let _ = sweep(place);
         }
     }
@@ -272,7 +273,7 @@ fn is_own(path: &Path) -> bool {
     found.is_ok_and(|found| found.is_dir() && found.uid() == rustix::process::geteuid().as_raw())
 }
 
-/// Removes all but what outlives an engine, and the folder itself if there is no such thing.
+/// Removes all files and folders but those that outlive an engine, and the folder itself if none of those is there.
 fn empty(path: &Path) -> io::Result<()> {
     let mut stays = false;
     for entry in fs::read_dir(path)? {
@@ -289,19 +290,19 @@ fn empty(path: &Path) -> io::Result<()> {
     if stays { Ok(()) } else { fs::remove_dir(path) }
 }
 
-/// What the file with the number of an engine is called.
+/// Returns the name of the file with the number of an engine.
 fn name_of(engine: u64) -> String {
     format!("{ENGINE}{engine:016x}")
 }
 
-/// The engines whose numbers are in a folder of ours.
+/// Returns the engines whose numbers are in a folder, if the folder is this user's.
 fn engines_in(path: &Path) -> Vec<u64> {
     let number =
         |(_, name): (PathBuf, String)| u64::from_str_radix(name.strip_prefix(ENGINE)?, 16).ok();
     files_in(path).into_iter().filter_map(number).collect()
 }
 
-/// Paths and names of what is in a folder of ours; nothing of somebody else's.
+/// Returns the paths and names of the files in a folder; none if the folder is another user's.
 fn files_in(path: &Path) -> Vec<(PathBuf, String)> {
     let entries = Some(path).filter(|path| is_own(path)).and_then(|path| fs::read_dir(path).ok());
     let entries = entries.into_iter().flatten().flatten();
@@ -344,7 +345,7 @@ fn no_folder(database: Option<&Path>, refused: &[(&Path, io::Error)]) -> Error {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // A run that nobody has seen end may have left processes, which the next engine finds by this number.
+        // A run whose end was not seen may have left processes, which the next engine finds by this number.
         if *self.open_runs.get_mut() == 0 {
             let _ = fs::remove_file(self.path.join(name_of(self.engine)));
         }
@@ -394,7 +395,7 @@ mod tests {
             known
         };
         let mut dead = Vec::new();
-        // Two in one place, one in the other, and one that could not make its file.
+        // Two engines in the first place, one in the second.
         for places in [&both[..], &both[..], &both[1..]] {
             let scratch = open(places);
             dead.push(scratch.engine());
@@ -409,7 +410,7 @@ mod tests {
         let mut left = scratch.left();
         left.sort();
         assert_eq!(left, ["mark of 1", "mark of 2", "mark of 3"]);
-        // One that was not settled leaves them all, and its own number unless all that it ran has ended.
+        // An engine that was not settled leaves all numbers, and its own number unless all its runs have ended.
         scratch.open_run().close();
         drop(scratch);
         let scratch = open(&both);
@@ -439,7 +440,7 @@ mod tests {
         let open = || Scratch::in_first_of(&both, &database).expect("a folder");
         let scratch = open();
         let left = ["still there".to_owned()];
-        // Somebody has put files in the way.
+        // A stranger has put files in the way.
         let block = |place: &Path| {
             fs::remove_dir_all(place).or_else(|_| fs::remove_file(place)).unwrap_or_default();
             fs::write(place, "").expect("written");

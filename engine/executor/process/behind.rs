@@ -1,5 +1,6 @@
-//! What a run leaves behind when its process has ended: others of its processes, and whoever holds its outputs.
-//! All that is done about them is to say so in the record, and to see that they do not end of it.
+//! Processes that a run leaves behind when its own process has ended: its other processes, and processes that hold
+//! its outputs. The record names them, and the engine keeps their writes from ending them; nothing else is done about
+//! them.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs;
@@ -20,20 +21,22 @@ use super::pipes::Cut;
 use super::{ExecutionContext, errno, kernel};
 use crate::output::Stream;
 
-/// How long the look may take, of the machine's own time: the record waits for it.
+/// The longest time for the look, in the machine's own time, because the record waits for the look.
 const LOOK_MAX: Duration = Duration::from_secs(1);
-/// How long those may take to end who are there when their run ends: the last of a pipeline is often a moment late.
+/// The time in which processes may end that are there when their run ends: the last process of a pipeline is often a
+/// moment late.
 const LATE_MAX: Duration = Duration::from_millis(20);
 
-/// Processes that are looked at one by one; of more, all of the machine are counted, which takes milliseconds.
+/// Processes that are looked at one by one. If there are more, a census of the whole machine is taken, which costs
+/// milliseconds.
 const LOOKED_AT_MAX: usize = 256;
-/// Looks that may take place at once. The threads of looks that do not come back are lost to the runtime until the
-/// kernel answers; the others are for the rest of the engine.
+/// Looks that may take place at once. The thread of a look that does not come back is lost to the runtime until the
+/// kernel answers; the bound leaves threads for the rest of the engine.
 static LOOKS: Semaphore = Semaphore::const_new(64);
-/// Leaders of runs that are remembered, and so need not be looked at.
+/// Leaders of runs that are remembered, so that they need no look.
 const LEADERS_MAX: usize = 8_192;
 
-/// The leaders that this process has started last.
+/// The leaders of runs that this process has started last.
 static LEADERS: Mutex<Leaders> =
     Mutex::new(Leaders { in_order: VecDeque::new(), all: BTreeSet::new() });
 
@@ -42,7 +45,7 @@ struct Leaders {
     all: BTreeSet<i32>,
 }
 
-/// Takes note that this process leads a run.
+/// Notes that this process leads a run.
 pub(super) fn note_leader(leader: Pid) {
     let leader = leader.as_raw_nonzero().get();
     let mut known = LEADERS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,10 +59,10 @@ pub(super) fn note_leader(leader: Pid) {
     }
 }
 
-/// Returns whether a run may have left processes behind, or nobody can tell; to be asked once its process is reaped.
-/// Mostly it costs a few microseconds.
+/// Returns whether a run may have left processes behind; `true` too if that cannot be found out. Called once the
+/// process of the run is reaped. The call mostly costs a few microseconds.
 pub(super) async fn may_be_left(leader: Pid, kin: &Kin) -> bool {
-    // The number of a group stays its own as long as somebody is in it.
+    // The number of a group is not given again as long as a process is in the group.
     let has_group = rustix::process::test_kill_process_group(leader) != Err(Errno::SRCH);
     let has_cgroup = || {
         kin.group.as_ref().is_some_and(|group| match group.members() {
@@ -76,13 +79,13 @@ pub(super) async fn may_be_left(leader: Pid, kin: &Kin) -> bool {
     }
 }
 
-/// Returns whether one of these processes has this mark, or does not let itself be looked at in time.
+/// Returns whether one of these processes has this mark, or cannot be looked at in time.
 async fn has_mark(
     mut pids: Vec<Pid>,
     mark: Mark,
     read: impl Fn(Pid) -> io::Result<Option<Mark>> + Send + 'static,
 ) -> bool {
-    // Most numbers are of processes that have ended: a thread is not worth its start for them.
+    // Most numbers belong to processes that have ended. The check saves the start of a thread for them.
     pids.retain(|pid| rustix::process::test_kill_process(*pid) != Err(Errno::SRCH));
     if pids.is_empty() {
         return false;
@@ -91,12 +94,12 @@ async fn has_mark(
     aside(look).await.unwrap_or(true)
 }
 
-/// Looks at processes on another thread, because the kernel makes whoever reads an environment wait for the process
+/// Looks at processes on another thread, because the kernel lets the reader of an environment wait for the process
 /// whose environment it is.
 ///
 /// # Errors
 ///
-/// If the look takes longer than `LOOK_MAX`: its thread waits on by itself.
+/// [`io::ErrorKind::TimedOut`] if the look takes longer than `LOOK_MAX`; its thread waits on by itself.
 async fn aside<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
     let look = async {
         let place = LOOKS.acquire().await.map_err(io::Error::other)?;
@@ -110,10 +113,11 @@ async fn aside<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> 
     looked.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "/proc does not answer"))?
 }
 
-/// Returns the numbers of processes that may have started since this one, other leaders aside; none if they are too
-/// many to be looked at. Whatever a run has started has a number that was given later than that of its leader.
+/// Returns the numbers of processes that may have started since this one, without other leaders; `None` if they are
+/// too many to be looked at. The numbers of all processes that a run has started were given later than the number of
+/// its leader.
 fn newer_than(leader: Pid) -> Option<Vec<Pid>> {
-    // The last of its numbers is the one that was given last.
+    // The last field is the process number that was given last.
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let last: i32 = load.split_ascii_whitespace().next_back()?.parse().ok()?;
     let leader = leader.as_raw_nonzero().get();
@@ -127,7 +131,8 @@ fn newer_than(leader: Pid) -> Option<Vec<Pid>> {
     (newer.len() <= LOOKED_AT_MAX).then_some(newer)
 }
 
-/// Whether this process, to which those come who have lost their parents, has a child that has not ended.
+/// Returns whether this process has a child that has not ended. Processes that have lost their parents become its
+/// children.
 fn has_children() -> bool {
     while let Some(ended) = kernel::ended_child() {
         if kernel::try_wait(ended).is_err() {
@@ -138,7 +143,8 @@ fn has_children() -> bool {
     rustix::process::waitid(WaitId::All, look).is_ok()
 }
 
-/// Puts into the record who is left of a run, and who holds its outputs; has the outputs read on.
+/// Puts into the record the processes that are left of a run and the processes that hold its outputs, and has the
+/// outputs read on.
 pub(super) async fn report(
     leader: Pid,
     kin: Kin,
@@ -154,7 +160,7 @@ pub(super) async fn report(
         tokio::time::sleep(LATE_MAX).await;
         looked = look(leader, &kin, &pipes).await;
     }
-    // Its group is left once nobody else has a hold of it.
+    // Dropped here, because the run leaves its cgroup only once no other owner holds the group.
     drop(kin);
     let (mut left, holders) = looked.as_ref().cloned().unwrap_or_default();
     left.retain(|named| !holders.contains(named));
@@ -163,18 +169,19 @@ pub(super) async fn report(
         let mut remark = format!("output on {} cut {why}", streams.join(" and "));
         match (&looked, listed("held by", &holders)) {
             (Err(why), _) => {
-                remark.push_str(&format!("; who holds it could not be looked for: {why}"));
+                remark.push_str(&format!("; its holders could not be looked for: {why}"));
             }
             (Ok(_), Some(holding)) => remark.push_str(&format!(", {holding}")),
             (Ok(_), None) => remark.push_str(", held by a process that cannot be looked at"),
         }
         if !heirs::read_on(held.into_iter().map(|(_, pipe)| pipe).collect()) {
-            remark.push_str("; as many are read on as may be, so a write to it ends its writer");
+            remark
+                .push_str("; no reader is left for this output, so a write to it ends its writer");
         }
         cx.report(|report| report.remark(&remark));
     }
     if is_left && let Err(why) = &looked {
-        let remark = format!("what it left could not be looked for: {why}");
+        let remark = format!("processes that the run left could not be looked for: {why}");
         cx.report(|report| report.remark(&remark));
     }
     if let Some(left) = listed("left running:", &left) {
@@ -182,11 +189,11 @@ pub(super) async fn report(
     }
 }
 
-/// Who is left of a run, and who holds these pipes.
+/// Returns the processes that are left of a run, and the processes that hold these pipes.
 ///
 /// # Errors
 ///
-/// Why that cannot be told.
+/// The reason, in words, why the processes cannot be looked for.
 async fn look(
     leader: Pid,
     kin: &Kin,
@@ -213,12 +220,12 @@ fn inode_of(pipe: &OwnedFd) -> io::Result<u64> {
     Ok(rustix::fs::fstat(pipe.as_fd())?.st_ino)
 }
 
-/// Who has one of these pipes open, this process aside.
+/// Returns the processes that have one of these pipes open, without this process.
 fn holders(census: &Census, pipes: &[u64]) -> BTreeSet<Named> {
     let mut holders = BTreeSet::new();
     let own = rustix::process::getpid();
     for process in census.values().filter(|process| process.pid != own && !pipes.is_empty()) {
-        // Those of others are not for us to look at, and one that has ended has none.
+        // The descriptors of another user's process cannot be read, and an ended process has none.
         let descriptors = fs::read_dir(format!("/proc/{}/fd", process.pid));
         for descriptor in descriptors.into_iter().flatten().flatten() {
             let target = fs::read_link(descriptor.path()).unwrap_or_default();
@@ -251,7 +258,7 @@ mod tests {
         let ((began, begins), (answer, answers)) = (channel(), channel::<()>());
         let began = move |_| {
             began.send(()).expect("the test hears it");
-            // Until the test ends: as a process that waits for its file system.
+            // Waits until the test ends, like a process that waits for its file system.
             let _ = answers.recv_timeout(Duration::from_secs(30));
             Ok(None)
         };
@@ -260,7 +267,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        // On the only thread of this runtime.
+        // Both run on the only thread of this runtime.
         let (may_be_left, ()) = tokio::join!(has_mark(own, mark, began), others);
         assert!(may_be_left);
         drop(answer);

@@ -83,18 +83,18 @@ pub(super) fn look_at(pid: Pid) -> io::Result<Option<Process>> {
     }
 }
 
-/// How often a census looks again at processes without an environment, and how long it waits before: 50 ms in
+/// The number of second looks of a census at processes without an environment, and the wait before each: 50 ms in
 /// all.
 const LOOKS_MAX: u32 = 500;
 const LOOK_AGAIN: Duration = Duration::from_micros(100);
 
-/// The mark of a process; none also if there is no such process, or its environment is not for us to read.
+/// Returns the mark of a process; `None` also if there is no such process, or if its environment cannot be read.
 pub(super) fn mark(pid: Pid) -> io::Result<Option<Mark>> {
     mark_of(pid, &mut 0)
 }
 
-/// The mark of a process; none also if its environment is not for us to read. One that is just becoming another
-/// program has no environment for a moment, and is looked at again.
+/// Returns the mark of a process; `None` also if its environment cannot be read. A process that is just becoming
+/// another program has no environment for a moment; it is looked at again.
 fn mark_of(pid: Pid, looks: &mut u32) -> io::Result<Option<Mark>> {
     let read = |file: &str| match fs::read(format!("/proc/{pid}/{file}")) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -105,7 +105,7 @@ fn mark_of(pid: Pid, looks: &mut u32) -> io::Result<Option<Mark>> {
     };
     loop {
         let Some(environment) = read("environ")? else { return Ok(None) };
-        // Whoever has arguments was given no environment. A thread of the kernel never has either.
+        // A process that has arguments was given an empty environment. A thread of the kernel never has either.
         let is_whole =
             !environment.is_empty() || read("cmdline")?.is_none_or(|all| !all.is_empty());
         if is_whole || *looks == 0 || !may_have_environment(pid)? {
@@ -116,14 +116,14 @@ fn mark_of(pid: Pid, looks: &mut u32) -> io::Result<Option<Mark>> {
     }
 }
 
-/// Whether a process has not ended, and is no thread of the kernel.
+/// Returns whether a process has not ended and is no thread of the kernel.
 fn may_have_environment(pid: Pid) -> io::Result<bool> {
     const FLAGS: usize = 6;
     const OF_KERNEL: u32 = 0x0020_0000;
     if look_at(pid)?.is_none() {
         return Ok(false);
     }
-    // As it lives, its line is a whole one.
+    // Because the process lives, its line is complete.
     let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
     let name_end = stat.iter().rposition(|byte| *byte == b')').map_or(0, |close| close + 1);
     let fields = str::from_utf8(&stat[name_end..]).unwrap_or_default();

@@ -85,7 +85,7 @@ impl Leader {
         Ok(Self { pidfd: watch(group.id)?, group })
     }
 
-    /// Returns its number, which is that of its group too.
+    /// Returns the number of the process, which is the number of its group too.
     pub(super) fn id(&self) -> Pid {
         self.group.id
     }

@@ -60,7 +60,7 @@ impl Mark {
     /// Returns the engine, the execution and the attempt that the mark was made of.
     pub(super) fn parts(self) -> (u64, ExecutionId, u32) {
         let (engine, run) = ((self.0 >> 64) as u64, self.0 as u64);
-        // An attempt has far fewer than these bits.
+        // The number of an attempt needs far fewer bits than these.
         (engine, ExecutionId((run >> ATTEMPT_BITS).cast_signed()), (run & ATTEMPT_MASK) as u32)
     }
 

@@ -223,7 +223,7 @@ impl Member {
         Ok(now.filter(|now| now.started == self.started).map(|_| pidfd))
     }
 
-    /// What there is of it to wait on.
+    /// Returns a way to wait for the end of the process.
     pub(super) fn watch(&self, pid: Pid) -> Watch {
         match self.open(pid) {
             Ok(Some(pidfd)) => Watch::Member(pidfd),

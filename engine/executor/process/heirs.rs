@@ -1,7 +1,8 @@
-//! Pipes that nobody wants to read any more, and that somebody still writes to: read into nothing for as long
-//! as they are held, because a write to a pipe without a reader ends its writer.
+//! Reads and discards pipes whose output no record needs any more, as long as a process holds them, because a write
+//! to a pipe without a reader ends its writer.
 //!
-//! A helper reads them, which goes on when the host ends; where there is none, threads of this process do.
+//! A helper reads the pipes, and goes on when the host ends. If there is no helper, threads of this process read
+//! them.
 
 use std::fs::File;
 use std::io;
@@ -15,12 +16,12 @@ use super::{helper, kernel};
 
 /// Runs whose pipes are read on at a time: each takes a process, or two threads.
 const READ_ON_MAX: usize = 256;
-/// The stack of a thread that reads, or waits for its helper.
+/// The stack of a thread that reads pipes, or waits for a helper.
 const STACK_BYTES: usize = 128 * 1024;
 
 static READ_ON: AtomicUsize = AtomicUsize::new(0);
 
-/// Has somebody read these pipes, two at most, until nobody holds them; whether that is so.
+/// Has these pipes, two at most, read until no process holds them. Returns whether they have a reader.
 pub(super) fn read_on(pipes: Vec<OwnedFd>) -> bool {
     let place = |held: usize| (held < READ_ON_MAX).then_some(held + 1);
     if READ_ON.fetch_update(Ordering::Relaxed, Ordering::Relaxed, place).is_err() {
@@ -44,7 +45,7 @@ pub(super) fn read_on(pipes: Vec<OwnedFd>) -> bool {
 ///
 /// # Errors
 ///
-/// The pipes, if there is no helper.
+/// The pipes, if no helper could be started.
 fn read_by_helper(pipes: Vec<OwnedFd>) -> Result<(), Vec<OwnedFd>> {
     let spawn = || {
         let start = helper::for_reader()?;
@@ -54,7 +55,7 @@ fn read_by_helper(pipes: Vec<OwnedFd>) -> Result<(), Vec<OwnedFd>> {
         kernel::spawn(&start, [next().ok()?, next().ok()?, null.try_clone().ok()?.into()]).ok()
     };
     let Some(helper) = spawn() else { return Err(pipes) };
-    // Where no thread can be had, the helper stays a zombie until this process ends.
+    // If there is no thread to reap the helper, it stays a zombie until this process ends.
     if !apart(move || reap(helper)) {
         READ_ON.fetch_sub(1, Ordering::Relaxed);
     }
@@ -62,24 +63,24 @@ fn read_by_helper(pipes: Vec<OwnedFd>) -> Result<(), Vec<OwnedFd>> {
 }
 
 fn reap(helper: Pid) {
-    // It fails only if somebody else has reaped it.
+    // Waiting fails only if other code of the host has reaped the helper.
     let _ = rustix::process::waitpid(Some(helper), WaitOptions::empty());
     READ_ON.fetch_sub(1, Ordering::Relaxed);
 }
 
-/// Does what blocks on a thread of its own; whether there is one.
+/// Runs blocking work on a thread of its own. Returns whether the thread could be started.
 fn apart(work: impl FnOnce() + Send + 'static) -> bool {
     let thread = thread::Builder::new().name("adjutant-reader".into()).stack_size(STACK_BYTES);
     thread.spawn(work).is_ok()
 }
 
-/// Does a reader's work: standard input and standard output are pipes to read.
+/// Does the work of a reading helper, whose standard input and standard output are the pipes to read.
 ///
 /// # Errors
 ///
 /// If they cannot be duplicated.
 pub(super) fn read() -> io::Result<()> {
-    // By which people know it; that of the path it was started by says nothing.
+    // The name under which people see this process; the path that it was started by says nothing.
     let _ = std::fs::write("/proc/self/comm", "adjutant-reader");
     let stdin = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
     let stdout = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?;
@@ -87,10 +88,10 @@ pub(super) fn read() -> io::Result<()> {
     Ok(())
 }
 
-/// Reads pipes into nothing until nobody holds them.
+/// Reads and discards pipes until no process holds them.
 fn read_all(pipes: Vec<OwnedFd>) {
     let read = |pipe: OwnedFd| {
-        // Whoever had it read what came without waiting.
+        // The earlier owner of the pipe read without waiting; this one waits.
         let _ = rustix::io::ioctl_fionbio(&pipe, false);
         let _ = io::copy(&mut File::from(pipe), &mut io::sink());
     };

@@ -24,11 +24,11 @@ static CAN_HELP: AtomicBool = AtomicBool::new(false);
 ///
 /// If the program was started as a helper, this does the helper's work and does not return.
 ///
-/// Otherwise this undoes what the parent of the program may have done to its signals, which would keep the engine
-/// from its work: it sets `SIGCHLD` to its default if that is ignored, lets no signal be blocked, and ignores
-/// `SIGXFSZ`, so that a limit on the size of files is an error of a write and not the end of the program. Signals
-/// that have a handler keep it, and `SIGHUP`, `SIGINT` and `SIGQUIT` stay ignored if they are. Runs have every
-/// signal as the system has it by default.
+/// Otherwise this undoes changes that the parent of the program may have made to its signals, because such changes
+/// would keep the engine from its work. It sets `SIGCHLD` to its default if that is ignored, unblocks all signals,
+/// and ignores `SIGXFSZ`, so that a limit on the size of files is an error of a write and not the end of the program.
+/// Signals that have a handler keep it, and `SIGHUP`, `SIGINT` and `SIGQUIT` stay ignored if they are. In runs every
+/// signal has the system's default.
 ///
 /// # One line in `main`
 ///
@@ -47,7 +47,7 @@ pub fn helper_main() {
     let work = match role {
         ENTRY if is_started_by_host() => entry::enter,
         KEEPER if is_started_by_host() => keeper::keep,
-        // It does nothing for its parent, which may have ended by now.
+        // The reader needs no check of its parent, because the parent may have ended by now.
         READER => heirs::read,
         _ => std::process::exit(1),
     };
@@ -87,7 +87,7 @@ pub(super) fn for_keeper() -> Result<Start, Outcome> {
     start(KEEPER, Variables::new())
 }
 
-/// How a helper is started that reads on what nobody wants to have; none where there is no helper.
+/// Returns how to start a helper that reads pipes on; `None` if this program cannot be started as a helper.
 pub(super) fn for_reader() -> Option<Start> {
     start(READER, Variables::new()).ok()
 }

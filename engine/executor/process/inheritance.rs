@@ -1,9 +1,9 @@
-//! What the engines before left running on this machine: runs with a keeper, which are taken back, and
-//! others, which are ended.
+//! Runs that earlier engines left running on this machine. Runs with a keeper are taken back, others are
+//! ended.
 //!
-//! An engine may die at any moment, while it ends what another left too. So nothing by which a process can be
-//! found is removed before the process has ended and the records say so: the numbers of engines stay in the
-//! folder of `Scratch`, and beside them the marks of processes whose executions the records no longer tell of.
+//! An engine may die at any moment, also while it ends the runs of an earlier engine. So no trace by which a process
+//! can be found is removed before the process has ended and the records say so. The numbers of engines stay in the
+//! folder of `Scratch`, and beside them the marks of processes whose executions have ended in the records.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
@@ -25,23 +25,23 @@ use crate::id::ExecutionId;
 use crate::output::Output;
 use crate::panics::tell;
 
-/// How long what was left may take to end politely. An engine waits for it before it opens.
+/// The time in which processes that were left may end politely. An engine waits for them before it opens.
 const GRACE: Duration = Duration::from_secs(1);
-/// How long a first look at who is there may take: the kernel makes whoever reads an environment wait for
-/// the process whose it is.
+/// The longest time for a first look at the processes that are there: the kernel lets the reader of an environment
+/// wait for the process whose environment it is.
 const LOOK_MAX: Duration = Duration::from_secs(5);
-/// How long it may take to end that has been killed.
+/// The time in which killed processes may end.
 const KILL_MAX: Duration = Duration::from_secs(5);
 
-/// What engines before have left running.
+/// Runs that earlier engines have left running.
 pub(crate) struct Leftovers<'a> {
     scratch: &'a Scratch,
-    /// Executions that cannot be taken back, in the order of `found.groups`, and what they had printed.
+    /// Executions that cannot be taken back, in the order of `found.groups`, each with the output so far.
     lost: Vec<(ExecutionId, Output)>,
     /// Folders of runs that are not taken back.
     abandoned: Vec<Abandoned>,
     found: Processes,
-    /// Whether it could be seen who is there.
+    /// Whether the last look at the processes succeeded.
     is_seen: bool,
 }
 
@@ -49,15 +49,15 @@ pub(crate) struct Leftovers<'a> {
 struct Abandoned {
     folder: PathBuf,
     identity: Option<Identity>,
-    /// Which run it is, if its name says so.
+    /// The run, if the name of the folder tells it.
     run: Option<Unended>,
     /// Whether the run has ended by itself.
     has_ended: bool,
 }
 
 impl<'a> Leftovers<'a> {
-    /// Finds out which of the executions that had not ended can be taken back, and what is left of others.
-    /// Runs that `may_go_on` refuses are not taken back.
+    /// Takes back executions that had not ended, and looks for the processes of all others. Runs that `may_go_on`
+    /// refuses are not taken back.
     pub(crate) async fn find(
         scratch: &'a Scratch,
         unended: &[Unended],
@@ -97,8 +97,8 @@ impl<'a> Leftovers<'a> {
         Self { scratch, lost, abandoned, found, is_seen }
     }
 
-    /// Returns runs of engines before that live, or have a folder, though no execution was left running that
-    /// they belong to: such an execution has ended, or the records know nothing of it.
+    /// Returns runs of earlier engines that live, or have a folder, although their execution was not left running:
+    /// the execution has ended, or no record knows it.
     pub(crate) fn unexplained(&self) -> Vec<Unended> {
         let lost: HashSet<_> = self.lost.iter().map(|(id, _)| *id).collect();
         let folders = self.abandoned.iter().filter_map(|one| one.run);
@@ -106,9 +106,9 @@ impl<'a> Leftovers<'a> {
         self.found.strangers.values().map(|stranger| stranger.run).chain(folders).collect()
     }
 
-    /// Ends what is left, also of these runs, which are not to go on by the records. Returns what is lost of
-    /// executions, and whether the engines before may be forgotten once the records tell of that: whatever has not
-    /// ended is named to the next engine.
+    /// Ends the processes that are left, also those of the `unknown` runs, which must not go on by the records.
+    /// Returns the lost executions, and whether the earlier engines may be forgotten once the records tell of the
+    /// lost executions: processes that have not ended are named to the next engine.
     pub(crate) async fn end(mut self, unknown: &[Unended]) -> (HashMap<ExecutionId, Lost>, bool) {
         let unknown: HashSet<_> = unknown.iter().map(|run| (run.id, run.attempt)).collect();
         for stranger in std::mem::take(&mut self.found.strangers).into_values() {
@@ -116,7 +116,7 @@ impl<'a> Leftovers<'a> {
             if unknown.contains(&(id, attempt)) {
                 let named = listed("its processes are ended:", &stranger.names).unwrap_or_default();
                 tell(|| {
-                    tracing::warn!(execution = %id, attempt, "a run was left that is not to go on; {named}");
+                    tracing::warn!(execution = %id, attempt, "an earlier engine left a run that must not go on; {named}");
                 });
                 self.found.expect(stranger.run);
             }
@@ -134,7 +134,7 @@ impl<'a> Leftovers<'a> {
             group::sweep(prefix).await;
         }
         let left = self.found.left(self.is_seen, self.scratch.engines_before());
-        // Runs that no record knows of are found by the number of their engine only.
+        // Runs that no record knows are found by the number of their engine only.
         let may_forget = self.keep(&left) && self.is_seen;
         let groups = self.found.groups.into_iter();
         let lost = self.lost.into_iter().zip(groups);
@@ -145,7 +145,7 @@ impl<'a> Leftovers<'a> {
 
     /// Ends the keepers of runs that are not taken back, and removes the folders of these runs.
     fn abandon(&self, unknown: &HashSet<(ExecutionId, u32)>) {
-        // Before the folders go, which are all that tells of these processes.
+        // Kept before the folders are removed, because only the folders tell of these processes.
         if !self.keep(&self.found.marked.keys().copied().collect::<Vec<_>>()) {
             return;
         }
@@ -156,7 +156,7 @@ impl<'a> Leftovers<'a> {
             match (&alive, one.has_ended) {
                 (Some(_), false) => {
                     tell(|| {
-                        tracing::warn!(%folder, "no record knows that a surviving run goes on; it is ended");
+                        tracing::warn!(%folder, "no record knows that a surviving run goes on; the run is ended");
                     });
                 }
                 (_, true) if is_unknown => {
@@ -170,14 +170,14 @@ impl<'a> Leftovers<'a> {
                 let _ = rustix::process::pidfd_send_signal(keeper, Signal::KILL);
             }
             let _ = fs::remove_dir_all(&one.folder);
-            // One that was put aside has another name.
+            // A folder that was put aside has another name.
             if let Some(name) = one.folder.with_extension("").file_name() {
                 self.scratch.forget(name);
             }
         }
     }
 
-    /// Keeps marks for the next engine; whether that is done.
+    /// Keeps marks for the next engine. Returns whether they are kept.
     fn keep(&self, marks: &[Mark]) -> bool {
         let lines: Vec<String> = marks.iter().map(ToString::to_string).collect();
         let kept = self.scratch.keep_left(&lines);
@@ -203,7 +203,7 @@ impl Abandoned {
     }
 }
 
-/// The folders of runs with a keeper, by the names of these runs.
+/// Returns the folders of runs with a keeper, by the names of these runs.
 fn folders(scratch: &Scratch) -> HashMap<String, PathBuf> {
     let folders = scratch.runs().and_then(|runs| fs::read_dir(runs).ok()).into_iter().flatten();
     let folder = |entry: fs::DirEntry| {
@@ -213,13 +213,13 @@ fn folders(scratch: &Scratch) -> HashMap<String, PathBuf> {
     folders.flatten().map(folder).collect()
 }
 
-/// Leaves a run to its keeper, if that has, or will have, the end of the run to tell.
+/// Leaves a run to its keeper, if the keeper has recorded the end of the run, or lives and will record it.
 ///
 /// # Errors
 ///
-/// Where the folder of the run is, if there is no such keeper, nor will be one.
+/// The place of the folder, if there is no such keeper, nor will be one.
 fn take_back(folder: PathBuf) -> Result<(), PathBuf> {
-    // One that cannot be found out about is left alone.
+    // A keeper that cannot be looked for is left alone.
     let goes_on = |folder: &Path| !matches!(keeper::find(folder), Ok(None));
     let tells = |folder: &Path| keeper::read_record(folder).end.is_some() || goes_on(folder);
     let (place, aside) = (folder.with_extension(""), folder.with_extension(ASIDE));
@@ -227,30 +227,30 @@ fn take_back(folder: PathBuf) -> Result<(), PathBuf> {
         if tells(&folder) {
             return Ok(());
         }
-        // One that has only just been started finds its folder gone, and does not begin.
+        // A keeper that has only just been started finds its folder gone, and does not begin.
         if fs::rename(&folder, &aside).is_err() {
             return Err(folder);
         }
     }
-    // An engine before may have put it aside, and have ended then.
+    // An earlier engine may have put the folder aside, and have ended then.
     if tells(&aside) && fs::rename(&aside, &place).is_ok() { Ok(()) } else { Err(aside) }
 }
 
-/// Puts the folder of a run aside that is not to be taken back, so that a keeper which has only just been started does
+/// Puts aside the folder of a run that must not be taken back, so that a keeper which has only just been started does
 /// not begin.
 ///
 /// # Errors
 ///
-/// Always: where the folder is.
+/// Always fails, with the place of the folder.
 fn put_aside(folder: PathBuf) -> Result<(), PathBuf> {
     let aside = folder.with_extension(ASIDE);
     if folder == aside || fs::rename(&folder, &aside).is_ok() { Err(aside) } else { Err(folder) }
 }
 
-/// What the name of a folder ends with that has been put aside.
+/// The extension of a folder that has been put aside.
 const ASIDE: &str = "gone";
 
-/// Ends all processes of a run that nobody watches any more; says what that took.
+/// Ends all processes of a run that has no keeper any more. Returns how they were ended, in words.
 pub(super) async fn end_run(mark: Mark) -> String {
     let mut found = Processes::default();
     found.expect_marked(mark, None);
@@ -260,20 +260,20 @@ pub(super) async fn end_run(mark: Mark) -> String {
     found.groups.first().map(ToString::to_string).unwrap_or_default()
 }
 
-/// Processes of runs that nobody watches any more, found by their marks: in one pass over a census, however
-/// many runs there are.
+/// Processes of runs that have neither host nor keeper, found by their marks in one pass over a census, however many
+/// runs there are.
 #[derive(Default)]
 struct Processes {
     engines: HashSet<u64>,
-    /// The runs to be ended of those engines, by execution and attempt, and their place in `groups`.
+    /// The runs of `engines` that are to be ended, by execution and attempt, each with its place in `groups`.
     runs: HashMap<(ExecutionId, u32), usize>,
-    /// Marks of others that are to be ended, and their place in `groups`.
+    /// Marks of other runs that are to be ended, each with its place in `groups`.
     marked: HashMap<Mark, usize>,
-    /// What it took to end each run.
+    /// How each run was ended.
     groups: Vec<Ended>,
-    /// Whoever was there at the last look, and the place of the run in `groups`.
+    /// The processes that were there at the last look, each with the place of its run in `groups`.
     members: HashMap<Pid, (Member, usize)>,
-    /// Runs of those engines that are not among those to be ended.
+    /// Runs of `engines` that are not to be ended so far.
     strangers: BTreeMap<(ExecutionId, u32), Stranger>,
 }
 
@@ -287,14 +287,14 @@ impl Processes {
         Self { engines: engines.iter().copied().collect(), ..Self::default() }
     }
 
-    /// The processes of a run are to be ended that an engine before has started.
+    /// Notes that the processes of a run of `engines` are to be ended.
     fn expect(&mut self, run: Unended) {
         let place = self.groups.len();
         self.runs.insert((run.id, run.attempt), place);
         self.groups.push(Ended::default());
     }
 
-    /// Whatever has this mark is to be ended, as a part of that run if that is one of those.
+    /// Notes that processes with this mark are to be ended, as a part of `run` if that run is to be ended already.
     fn expect_marked(&mut self, mark: Mark, run: Option<Unended>) {
         let known = run.and_then(|run| self.runs.get(&(run.id, run.attempt)).copied());
         let place = known.unwrap_or(self.groups.len());
@@ -310,7 +310,7 @@ impl Processes {
         self.marked.get(&mark).or_else(of_engine).copied()
     }
 
-    /// Takes in who is there by a census: members that have come, members that are gone.
+    /// Updates the members from a census: adds processes that have come, removes processes that are gone.
     fn update(&mut self, census: &Census) {
         self.members.retain(|pid, (member, _)| {
             census.get(pid).is_some_and(|process| process.started == member.started)
@@ -345,21 +345,21 @@ impl Processes {
                 .members
                 .entry(process.pid)
                 .or_insert_with(|| (Member { started, name: String::new(), strayed: true }, place));
-            // It may have become another program since.
+            // The process may have become another program since.
             member.name.clone_from(name);
             let children = children.get(&process.pid).into_iter().flatten();
-            // An older one is the child of an earlier process of this number.
+            // An older child belongs to an earlier process of this number.
             let children = children.filter(|child| child.started >= started);
             open.extend(children.map(|child| (*child, place)));
         }
     }
 
-    /// Whether it could be seen within so long who is there.
+    /// Looks at the processes that are there. Returns whether the look succeeded within `limit`.
     async fn look_for(&mut self, limit: Duration) -> bool {
         matches!(tokio::time::timeout(limit, self.look()).await, Ok(true))
     }
 
-    /// Whether it could be seen who is there.
+    /// Looks at the processes that are there. Returns whether the look succeeded.
     async fn look(&mut self) -> bool {
         if self.engines.is_empty() && self.marked.is_empty() {
             return true;
@@ -369,7 +369,7 @@ impl Processes {
         true
     }
 
-    /// Ends whoever was there at the last look, and whom these have started since.
+    /// Ends the processes that were there at the last look, and the processes that they have started since.
     async fn end(&mut self) {
         self.take_note(|ended| &mut ended.found);
         self.signal(Signal::TERM);
@@ -386,7 +386,7 @@ impl Processes {
         self.take_note(|ended| &mut ended.left);
     }
 
-    /// Waits until nobody is found any more; does this to whoever still is, at each look.
+    /// Waits until no process is found any more, and calls `at_each_look` for the processes of each look.
     async fn all_gone(&mut self, mut at_each_look: impl FnMut(&mut Self)) {
         while self.look().await {
             at_each_look(self);
@@ -403,7 +403,7 @@ impl Processes {
         self.members.iter().for_each(|(pid, (member, _))| member.signal(*pid, signal));
     }
 
-    /// Notes in such a list of each run which of its processes were there at the last look.
+    /// Adds the processes of the last look to a list of their run.
     fn take_note(&mut self, list: impl Fn(&mut Ended) -> &mut BTreeSet<Named>) {
         for (pid, (member, place)) in &self.members {
             if let Some(ended) = self.groups.get_mut(*place) {
@@ -412,7 +412,8 @@ impl Processes {
         }
     }
 
-    /// The marks of what has not ended, or, where it could not be seen who is there, of all that was to be.
+    /// Returns the marks of runs whose processes have not ended; if the last look failed, the marks of all runs that
+    /// were to be ended.
     fn left(&self, is_seen: bool, engines: &[u64]) -> Vec<Mark> {
         let places: HashSet<usize> = self.members.values().map(|(_, place)| *place).collect();
         let is_left = |place: &usize| !is_seen || places.contains(place);
@@ -467,7 +468,7 @@ mod tests {
             let _ = std::fs::remove_file(scratch.path());
         };
         check(true, true, true).await;
-        // Nobody is left.
+        // No process is left.
         check(true, false, true).await;
         check(false, true, false).await;
         check(false, false, false).await;

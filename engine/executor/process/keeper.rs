@@ -46,7 +46,7 @@ pub(super) struct Charge {
     pub timeout: Duration,
     pub stop_grace: Duration,
     pub output: OutputQuota,
-    /// Whether all that it prints is to be had by each host, past what the record keeps.
+    /// Whether each host gets the whole output of the run, beyond the part that the record keeps.
     #[serde(default)]
     pub is_kept_whole: bool,
 }
@@ -72,7 +72,7 @@ const RECORD: &str = "record";
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// How long a host may take to read the rest of an output before its keeper ends.
 const READ_OUT_MAX: Duration = Duration::from_secs(10);
-/// How long a keeper waits for a host that is just coming as the run ends.
+/// The time that a keeper waits for a host that connects just as the run ends.
 const LAST_MAX: Duration = Duration::from_millis(10);
 /// Bytes sent at a time.
 const PIECE_BYTES_MAX: usize = 64 * 1024;
@@ -214,7 +214,8 @@ struct Keeper {
     cx: ExecutionContext,
     /// How much of the output the record has.
     saved: u64,
-    /// Listens as long as the run goes on, so that the output of it is kept whole; none if that is not wanted.
+    /// Listens as long as the run goes on, so that its output is kept whole; `None` if the whole output is not
+    /// wanted.
     _listener: Option<Arc<Notify>>,
 }
 
@@ -289,7 +290,8 @@ impl Keeper {
             }
             save.tick().await;
         }
-        // One that has come in the meantime is not turned away: nobody else can tell it what the record leaves out.
+        // A host that has connected in the meantime is not turned away: only this keeper has the output that the
+        // record leaves out.
         if let Ok(Ok((stream, _))) = tokio::time::timeout(LAST_MAX, listener.accept()).await {
             host = Some(Box::pin(attend(stream, cx.output.clone(), Arc::clone(&cx.contact))));
         }

@@ -65,8 +65,9 @@ pub(super) fn spawn(start: &Start, stdio: [OwnedFd; 3]) -> io::Result<Pid> {
     Pid::from_raw(pid).ok_or_else(|| io::Error::other("a process without a number"))
 }
 
-/// Has this process become a program, which takes SIGPIPE and SIGXFSZ as the system has them by default: Rust
-/// ignores the one, [`set_up_signals`] the other. What is no program is not given to a shell, as execvp(3) would. Returns if that is not possible.
+/// Makes this process a program. Returns only if that fails. SIGPIPE and SIGXFSZ are set to the system's default,
+/// because Rust ignores the former and [`set_up_signals`] the latter. A file that is no program is not given to a
+/// shell, unlike with execvp(3).
 pub(super) fn execute(start: &Start) -> io::Error {
     let Program { path, arguments, variables } = match Program::new(start) {
         Ok(program) => program,
@@ -82,9 +83,9 @@ pub(super) fn execute(start: &Start) -> io::Error {
     io::Error::last_os_error()
 }
 
-/// Undoes what the parent of this program may have done to its signals: the ends of children can be learnt, no
-/// signal is blocked in this thread and those that it starts, and a limit on the size of files is an error of a
-/// write, not the end of this program. Signals that have a handler keep it.
+/// Undoes changes that the parent of this program may have made to its signals. Afterwards the system reports the
+/// ends of children, no signal is blocked in this thread and in threads that it starts, and a limit on the size of
+/// files is an error of a write, not the end of this program. Signals that have a handler keep it.
 pub(super) fn set_up_signals() {
     if ends_are_lost().is_some() {
         change_action(libc::SIGCHLD, |action| {
@@ -107,7 +108,7 @@ pub(super) fn set_up_signals() {
     }
 }
 
-/// Why the system throws away how the children of this process end, if it does.
+/// Returns why the system does not report how the children of this process end; `None` if it does.
 pub(super) fn ends_are_lost() -> Option<&'static str> {
     let action = action_of(libc::SIGCHLD)?;
     if action.sa_sigaction == libc::SIG_IGN {
@@ -119,10 +120,10 @@ pub(super) fn ends_are_lost() -> Option<&'static str> {
     }
 }
 
-/// What this process does at a signal; none for what is no signal.
+/// Returns the action of this process at a signal; `None` if the number is no signal.
 fn action_of(signal: c_int) -> Option<libc::sigaction> {
     let mut action = MaybeUninit::zeroed();
-    // SAFETY: without a new action the call only fills in the one that it is given, and does so unless it fails.
+    // SAFETY: without a new action the call only fills in the given action, and does so unless it fails.
     unsafe {
         (libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) == 0)
             .then(|| action.assume_init())
@@ -132,7 +133,7 @@ fn action_of(signal: c_int) -> Option<libc::sigaction> {
 fn change_action(signal: c_int, change: impl FnOnce(&mut libc::sigaction)) {
     if let Some(mut action) = action_of(signal) {
         change(&mut action);
-        // SAFETY: the action is what the system said it was, or one that is no code of this program's.
+        // SAFETY: the action is the one that the system returned, or one without code of this program.
         unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
     }
 }

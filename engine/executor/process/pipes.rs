@@ -92,8 +92,8 @@ impl Pipes {
         }
     }
 
-    /// Reads what a process that has ended left in its pipes, and gives those who inherited them a
-    /// moment to finish. Returns the pipes that somebody holds after that.
+    /// Reads the output that a process which has ended left in its pipes, and gives processes that
+    /// inherited the pipes a moment to finish. Returns the pipes that a process holds after that.
     pub(super) async fn drain(mut self, cx: &ExecutionContext) -> Option<Cut> {
         self.turn = None;
         // Whatever the clock says: what the process itself wrote is never lost.
@@ -187,20 +187,20 @@ impl Pipes {
     }
 }
 
-/// Pipes that are not read on, though somebody holds them.
+/// Pipes that a process holds and whose output goes to the record no longer.
 #[derive(Debug)]
 pub(super) struct Cut {
     pub why: Why,
-    /// The reading ends: that of standard output first.
+    /// The reading ends, the one of standard output first.
     pub held: Vec<(Stream, OwnedFd)>,
 }
 
-/// Why a pipe is not read on.
+/// Why the output of a pipe was cut.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Why {
-    /// Nothing came for so long.
+    /// No output came for `SILENCE_MAX`.
     Silence,
-    /// It was read for so long.
+    /// The pipe was read for `DRAIN_MAX`.
     Limit,
 }
 

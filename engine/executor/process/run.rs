@@ -59,7 +59,7 @@ pub(super) struct Place<'a> {
     pub reaper: Option<Pid>,
 }
 
-/// Carries out a run. `Err` is an outcome too: that of one which never came to be, or was lost sight of.
+/// Carries out a run. `Err` is an outcome too: that of a run which never began, or whose end is not known.
 pub(super) async fn carry_out(
     brief: &Brief,
     user: &User,
@@ -79,7 +79,7 @@ pub(super) async fn carry_out(
     })?;
     let (group, limits) = group::make(brief, mark, reaper.is_some()).await?;
     if cx.contact.order().is_some() {
-        // The stop came while the cgroup was made.
+        // The stop came while the engine made the cgroup.
         let info = "it had not been started".to_owned();
         return Err(Outcome::Stopped { signal: None, exit_code: None, info });
     }
@@ -118,7 +118,7 @@ pub(super) async fn carry_out(
         leader.reap(&ending).map_err(|error| lost_sight(LOST_STATUS, &error, cx))?;
     let is_left = async { ending == Ending::ByItself && behind::may_be_left(id, &kin).await };
     let (is_left, cut) = tokio::join!(is_left, pipes.drain(cx));
-    // Whoever has the group of the run keeps it from being left.
+    // Dropped if it is not needed, because an owner of the group keeps the run from leaving its cgroup.
     let kin = Some(kin).filter(|_| is_left || cut.is_some());
     if let Some(kin) = kin {
         behind::report(id, kin, is_left, cut, cx).await;
@@ -194,19 +194,19 @@ impl Started {
     }
 }
 
-/// Refuses to start what nobody would learn the end of.
+/// Refuses to start a process whose end the system would not report.
 fn check_ends() -> Result<(), Outcome> {
     kernel::ends_are_lost().map_or(Ok(()), |why| {
-        let info = format!("it was not started: {why}, {ENDS_ARE_LOST}");
+        let info = format!("the process was not started: {why}, {ENDS_ARE_LOST}");
         Err(Outcome::Broke { info })
     })
 }
 
-/// The outcome of a run that has begun and whose end is not known.
+/// Returns the outcome of a run that has begun and whose end is not known.
 fn lost_sight(what: &str, error: &io::Error, cx: &ExecutionContext) -> Outcome {
     cx.report(|report| {
         report.may_have_succeeded = true;
-        report.remark("it is not tried again, because it may have succeeded");
+        report.remark("the execution is not tried again, because it may have succeeded");
     });
     broke(what, error)
 }

@@ -601,7 +601,7 @@ async fn a_talking_heir_of_the_pipe_is_cut_off_and_lives_on() {
         heir.pid
     );
     assert!(remark.starts_with(&says), "{remark}");
-    // It writes more than a pipe holds, and would wait, or end, without a reader.
+    // The heir writes more than a pipe holds. Without a reader it would wait, or end.
     let written = || written_by(heir.pid);
     let before = written();
     while written() < before + (1 << 20) {
@@ -610,7 +610,7 @@ async fn a_talking_heir_of_the_pipe_is_cut_off_and_lives_on() {
     }
 }
 
-/// Bytes that a process has written.
+/// Returns the bytes that a process has written.
 fn written_by(pid: Pid) -> u64 {
     let io = std::fs::read_to_string(format!("/proc/{pid}/io")).expect("it lives");
     let written = io.lines().find_map(|line| line.strip_prefix("wchar: "));
