@@ -5,11 +5,11 @@
 //!     cargo bench --bench figures -- --quick                # the same with a tenth or less of all
 //!     cargo bench --bench figures -- growth --rows 1000000  # a smaller file: 10,000,000 if not given
 //!
-//! `lone`: one invocation at a time, beside a commit of one row by SQLite alone. `sleeps`: 5,000 executions
-//! of 100 ms at a time, and 50,000 that take turns at 5,000 places. `pending`: 1,000,000 that wait for 64 places.
-//! `growth`: 10,000,000 finished ones in the file. `bytes`: what a finished execution takes on disk. `history`: what is
-//! read of a schedule that has fired on 50 instances each minute of a week. `crowd`: 560 listings at a time that read
-//! all of 300,000 executions each, and what else is read meanwhile.
+//! `lone`: one invocation at a time, beside a commit of one row by SQLite alone. `sleeps`: 5,000 executions of 100 ms
+//! at a time, and 50,000 that take turns at 5,000 places. `pending`: 1,000,000 executions that wait for 64 places.
+//! `growth`: 10,000,000 finished executions in the file. `bytes`: the size of a finished execution on disk.
+//! `history`: reads of a schedule that has fired on 50 instances each minute of a week. `crowd`: 560 listings at a
+//! time that each read all of 300,000 executions, and other reads meanwhile.
 //!
 //! No criterion: what is compared takes turns, and what counts is the median.
 
@@ -43,10 +43,10 @@ const FEW_PLACES: usize = 64;
 /// Finished executions in the large file, unless `--rows` says otherwise.
 const ROWS: usize = 10_000_000;
 const ROUNDS: usize = 5;
-/// Fires of a schedule: about as many as a week has minutes.
+/// Fires of a schedule: about one for each minute of a week.
 const HISTORY_FIRES: usize = 10_000;
 const HISTORY_INSTANCES: usize = 50;
-/// Invocations of 100 instances each that a crowd's listings read.
+/// Invocations of 100 instances each that the listings of the crowd read.
 const CROWD_INVOCATIONS: usize = 3_000;
 const CROWD: usize = 560;
 /// Rounds in which a large file and a small one take turns: what they differ by is small.
@@ -479,7 +479,7 @@ async fn size_after(engine: Engine, path: &PathBuf) -> u64 {
     fs::metadata(path).expect("it is there").len()
 }
 
-/// What is read of a schedule with a long history, as it is written by whoever has one.
+/// Measures reads of a schedule with a long history.
 async fn history(fires: usize) {
     let folder = folder();
     let path = folder.path().join("history.db");
@@ -550,7 +550,7 @@ async fn told(watch: &mut Watch, events: usize) {
     }
 }
 
-/// What becomes of many listings at a time, and of what is wanted beside them.
+/// Measures many listings at a time, and other reads beside them.
 async fn crowd(invocations: usize) {
     let folder = folder();
     let engine = open(builder(&folder.path().join("crowd.db"), 1_000, at_once()), INSTANCES).await;

@@ -173,7 +173,7 @@ pub(crate) fn invocations(invocations: &[Invocation], target: Target) -> String 
     finish(&table)
 }
 
-/// Its status, and what keeps it from firing.
+/// Returns the status of an invocation, with the reason why it does not fire.
 fn standing(invocation: &Invocation, now: DateTime<Utc>) -> String {
     let why = match (pause(invocation), ahead(invocation, now)) {
         (Some(_), _) => " (paused)",
@@ -183,23 +183,25 @@ fn standing(invocation: &Invocation, now: DateTime<Utc>) -> String {
     format!("{}{why}", invocation.status)
 }
 
-/// Until when its schedule waits because the clock was ahead of `now`: its times until then have been dealt
-/// with, or it was made then.
+/// Returns until when a schedule waits because the clock was ahead of `now`: the times until then have records
+/// already, or the invocation was made at that time.
 fn ahead(invocation: &Invocation, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let made = (!invocation.frequency.is_empty()).then_some(invocation.creation_time);
     let until = invocation.dealt_until.max(made);
     until.filter(|until| *until > now && next_fire(invocation).is_some())
 }
 
-/// The same in words.
+/// Returns the words for a schedule that waits because the clock was ahead.
 fn waits(invocation: &Invocation, now: DateTime<Utc>) -> String {
     match (ahead(invocation, now), invocation.dealt_until) {
         (None, _) => String::new(),
         (Some(until), Some(dealt)) if until == dealt => format!(
-            "the clock was ahead: the times until {} have been dealt with, and none fires twice",
+            "the clock was ahead: times until {} have records already, and no time fires twice",
             time(&until)
         ),
-        (Some(until), _) => format!("the clock was ahead when it was made, at {}", time(&until)),
+        (Some(until), _) => {
+            format!("the clock was ahead when the invocation was made, at {}", time(&until))
+        }
     }
 }
 
@@ -744,13 +746,13 @@ mod tests {
         check(json!({}), "Scheduled", "");
         check(json!({"DealtUntil": "2030-01-31T09:00:00Z"}), "Scheduled", "");
         let ahead = "2030-01-31T10:10:00Z";
-        let why = "the clock was ahead: the times until 2030-01-31 10:10:00Z have been dealt with, and \
-            none fires twice";
+        let why = "the clock was ahead: times until 2030-01-31 10:10:00Z have records already, and no \
+            time fires twice";
         check(json!({"DealtUntil": ahead}), "Scheduled (clock was ahead)", why);
         let paused = json!({"DealtUntil": ahead, "PauseTime": "2030-01-31T08:00:00Z"});
         check(paused, "Scheduled (paused)", "");
         check(json!({"DealtUntil": ahead, "NextFireTime": ""}), "Scheduled", "");
-        let why = "the clock was ahead when it was made, at 2031-01-01 00:00:00Z";
+        let why = "the clock was ahead when the invocation was made, at 2031-01-01 00:00:00Z";
         check(json!({"CreationTime": "2031-01-01T00:00:00Z"}), "Scheduled (clock was ahead)", why);
         let boots = json!({"CreationTime": "2031-01-01T00:00:00Z", "Frequency": ""});
         check(boots, "Scheduled", "");

@@ -30,7 +30,7 @@ const OWNER_POLL: Duration = Duration::from_millis(20);
 /// How long a foreground process waits in the end for connections that do nothing.
 const IDLE_MAX: Duration = Duration::from_secs(2);
 
-/// What the engine says of a damaged file.
+/// The engine's code for a damaged file.
 const CORRUPT: &str = "Storage.Corrupt";
 
 /// The most that a page holds.
@@ -105,8 +105,8 @@ impl Session {
         Ok(Self { database: database.to_owned(), role })
     }
 
-    /// Reads the records of a file that is not there: none. A file that has just been taken away from a process
-    /// is another matter.
+    /// Reads the records of a file that does not exist: none. If the file was just taken away from a process that
+    /// runs it, this fails.
     pub(crate) async fn on_nothing(database: &Path) -> Result<Self, Failure> {
         match Engine::builder().path(database).read_only().open().await {
             Err(Error::Storage(error)) if error.kind == StorageErrorKind::Moved => {
@@ -349,7 +349,7 @@ fn has_socket(database: &Path) -> bool {
     Address::of(database).is_ok_and(|address| address.exists())
 }
 
-/// Whether the file may be readable though it cannot be run.
+/// Returns whether the file may be readable although no engine can run it.
 fn only_reading_works(error: &Error) -> bool {
     const KINDS: [StorageErrorKind; 3] =
         [StorageErrorKind::ReadOnly, StorageErrorKind::Full, StorageErrorKind::Corrupt];

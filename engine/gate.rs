@@ -43,10 +43,10 @@ pub enum WaveDecision {
     Halt(String),
 }
 
-/// Decides about the waves of invocations: asked when a wave and its soak time are over, and there is
-/// another. Several waves are asked about at a time, at most 16, each in a task of its own. A gate that has
-/// not answered after 60 s, or panics, is asked again 10 s later. A question is dropped when its
-/// invocation has nothing left that waits, for instance because the invocation was stopped.
+/// Decides about the waves of invocations. The engine asks when a wave and its soak are over and another wave
+/// follows. It asks about 16 waves at a time at most, each in a task of its own. If the gate has not answered after
+/// 60 s, or panics, the engine asks again 10 s later. The engine drops a question as soon as no execution of the
+/// invocation waits, for instance because the invocation was stopped.
 ///
 /// # A fleet that has to stay healthy
 ///
@@ -84,12 +84,12 @@ impl<G: WaveGate> DynWaveGate for G {
     }
 }
 
-/// How long a gate may take to answer: a wave waits no longer for a service that hangs.
+/// The longest time for an answer of a gate, so that a service that hangs does not hold a wave for ever.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
-/// How long a gate is left alone that panicked or did not answer.
+/// The time after which a gate that panicked or did not answer is asked again.
 pub(crate) const ASK_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
-/// Asks a gate. One that panics or does not answer has the wave wait.
+/// Asks a gate. If the gate panics or does not answer, the decision is to wait.
 pub(crate) async fn ask(
     gate: Arc<dyn DynWaveGate>,
     wave: EndedWave,
@@ -101,18 +101,19 @@ pub(crate) async fn ask(
         biased;
         answer = &mut question => answer,
         () = clock.sleep(ANSWER_TIME_MAX) => {
-            tell(|| tracing::error!(%invoke_id, "the gate of its waves does not answer"));
+            tell(|| tracing::error!(%invoke_id, "the wave gate does not answer"));
             None
         }
     };
     answer.unwrap_or(WaveDecision::Wait(ASK_AGAIN_AFTER))
 }
 
-/// A question to a gate. The gate is the host's: it may panic when it is polled and when it is dropped.
+/// A question to a gate. The gate is the host's, so its future may panic when it is polled and when it is
+/// dropped.
 struct Question(Option<Decide<'static>>);
 
 impl Future for Question {
-    /// None if the gate panicked.
+    /// `None` if the gate panicked.
     type Output = Option<WaveDecision>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -120,7 +121,7 @@ impl Future for Question {
         match contain(|| decision.as_mut().poll(cx)) {
             Ok(polled) => polled.map(Some),
             Err(panic) => {
-                tell(|| tracing::error!(panic, "the gate of waves panicked"));
+                tell(|| tracing::error!(panic, "the wave gate panicked"));
                 Poll::Ready(None)
             }
         }
@@ -131,9 +132,7 @@ impl Drop for Question {
     fn drop(&mut self) {
         let decision = self.0.take();
         if let Err(panic) = contain(|| drop(decision)) {
-            tell(|| {
-                tracing::error!(panic, "the gate of waves panicked when its question was dropped")
-            });
+            tell(|| tracing::error!(panic, "the wave gate panicked when its question was dropped"));
         }
     }
 }

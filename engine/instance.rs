@@ -101,9 +101,9 @@ pub struct Instance {
     /// What selects it, beside its name. At most 1,000, each key once.
     #[serde(rename = "Tag", default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Tag>,
-    /// The zone of its clock, which schedules without one follow; this machine's if not given. An invocation keeps
-    /// the zones that its instances have when it is made, as it keeps its script: a zone that is changed later holds
-    /// for later invocations.
+    /// The time zone of the instance, which schedules without a zone follow; this machine's zone if not given. An
+    /// invocation keeps the zones that its instances have when the invocation is made, as it keeps its script. A
+    /// later change of a zone applies to later invocations only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<Zone>,
     /// What runs shell scripts there that have no `#!` line: a path, or a name that is looked up in

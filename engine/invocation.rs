@@ -230,8 +230,9 @@ pub struct Invocation {
     /// The next nominal time of its timers, if one is planned.
     #[serde(with = "wire::time::optional")]
     pub next_fire_time: Option<DateTime<Utc>>,
-    /// The last nominal time before the next of which there is a record. One that is still to come was dealt
-    /// with by a clock that was ahead: no time fires twice, so the schedule waits until the clock is there.
+    /// The last nominal time before the next one that has a record; the latest of several timers. If this time is
+    /// still to come, the clock was ahead when the record was made. Because no time fires twice, the schedule then
+    /// waits until the clock has passed this time.
     #[serde(with = "wire::time::optional", skip_serializing_if = "Option::is_none", default)]
     pub dealt_until: Option<DateTime<Utc>>,
     /// The directory it runs in; empty for the user's home.

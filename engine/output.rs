@@ -54,8 +54,8 @@ struct Gap {
 }
 
 impl Output {
-    /// An output of these parts: bytes, their stretches, where in them how much was left out; none if they do not fit
-    /// one another.
+    /// Returns an output of its parts: bytes, their stretches, and a gap as its place in the bytes and the number of
+    /// bytes left out; `None` if the parts do not fit one another.
     pub(crate) fn from_parts(bytes: Vec<u8>, runs: Runs, gap: Option<(u64, u64)>) -> Option<Self> {
         let gap = match gap {
             Some((at, left_out)) => Some(Gap { at: usize::try_from(at).ok()?, bytes: left_out }),
@@ -91,8 +91,8 @@ impl Output {
         self.gap.map(|gap| gap.at as u64)
     }
 
-    /// What there is at `offset` of the whole output: `Gap` where it was left out, `End` past it. `place` is that of
-    /// the piece before, which spares the look through all stretches before it.
+    /// Returns the piece at `offset` of the whole output: `Gap` if it was left out, `End` past the end. `place` comes
+    /// from the piece before; it saves a look through all earlier stretches.
     pub(crate) fn piece_at(&self, offset: u64, bytes_max: usize, place: &mut Place) -> Piece {
         let (gap_at, gap_bytes) =
             self.gap.map_or((self.bytes.len() as u64, 0), |gap| (gap.at as u64, gap.bytes));
@@ -121,7 +121,7 @@ impl Output {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Place {
     run: usize,
-    /// Where that begins.
+    /// The index at which this stretch begins.
     start: usize,
 }
 
@@ -145,7 +145,7 @@ impl Runs {
         }
     }
 
-    /// The stream of the byte at `index`, and where its stretch ends; looked for from `place` on.
+    /// Returns the stream of the byte at `index` and the end of its stretch. The search begins at `place`.
     fn find(&self, index: usize, place: &mut Place) -> Option<(Stream, usize)> {
         if index < place.start {
             *place = Place::default();
@@ -158,14 +158,14 @@ impl Runs {
                 return Some((stream, end));
             }
             if place.run + 1 == self.0.len() {
-                // It may grow.
+                // `place` stays here, because the last stretch may grow.
                 return None;
             }
             *place = Place { run: place.run + 1, start: end };
         }
     }
 
-    /// Whether they are the stretches of so many bytes.
+    /// Returns whether the lengths of the stretches add up to `bytes`.
     fn cover(&self, bytes: usize) -> bool {
         let sum = self.0.iter().try_fold(0usize, |sum, length| sum.checked_add(*length));
         sum == Some(bytes)
@@ -221,7 +221,7 @@ struct OutputBuffer {
     head_runs: Runs,
     tail: VecDeque<u8>,
     tail_runs: VecDeque<(Stream, usize)>,
-    /// How many stretches the tail has let go of.
+    /// The number of stretches that the tail has dropped.
     tail_runs_gone: u64,
     total: u64,
 }
@@ -230,7 +230,8 @@ struct OutputBuffer {
 #[derive(Debug, Clone, Copy, Default)]
 struct BufferPlace {
     head: Place,
-    /// A stretch of the tail, counted from the first that there ever was, and where in the output it begins.
+    /// A stretch of the tail, counted from the first stretch that the tail ever had, and the offset in the output at
+    /// which the stretch begins.
     tail_run: u64,
     tail_start: u64,
 }
@@ -305,8 +306,8 @@ impl OutputBuffer {
         }
     }
 
-    /// What is kept at `offset`: `Gap` where it was dropped, `End` at the end of what there is so far. `place` is
-    /// that of the piece before.
+    /// Returns the piece at `offset`: `Gap` if it was dropped, `End` at the end of the output so far. `place` comes
+    /// from the piece before.
     fn piece_at(&self, offset: u64, bytes_max: usize, place: &mut BufferPlace) -> Piece {
         if offset >= self.total {
             return Piece::End;

@@ -144,12 +144,12 @@ impl Sinks {
         self.0.push((place, sink));
     }
 
-    /// Returns how many sinks there are.
+    /// Returns the number of sinks.
     pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// Returns which of the sinks serves a place, from 0 on; none if none does.
+    /// Returns the number of the sink that serves a place, from 0 on; `None` if no sink does.
     pub(crate) fn number(&self, to: &str) -> Option<usize> {
         let (serving, _) = self.closest(to)?;
         self.0.iter().position(|(_, sink)| Arc::ptr_eq(sink, serving))

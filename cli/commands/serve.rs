@@ -49,7 +49,7 @@ pub(super) async fn serve(context: &Context) -> Result<u8, Failure> {
     context.interrupts.guard(None);
     match ended {
         None => Ok(0),
-        // A supervisor starts it again.
+        // The exit status lets a supervisor start the program again.
         Some(end) => Err(Error::from(end).into()),
     }
 }

@@ -20,9 +20,9 @@ use tokio::net::UnixStream;
 pub(crate) struct Address {
     folder: PathBuf,
     name: OsString,
-    /// The name under which the socket is made: short, and the same for whoever runs the file next.
+    /// The name under which the socket is made: short, and the same for the next process that runs the file.
     fresh: OsString,
-    /// The device and the inode of the socket that was made here.
+    /// The device and the inode of the socket that this process has made.
     made: Arc<Mutex<Option<(u64, u64)>>>,
 }
 
@@ -56,8 +56,8 @@ impl Address {
         Ok(listener)
     }
 
-    /// Removes what an owner has left that died while it was about to listen. Only for the owner of the
-    /// database's lock.
+    /// Removes the socket of an owner that died while it was about to listen. Only the owner of the
+    /// database's lock may call this.
     pub(crate) fn tidy(&self) {
         let _ = fs::remove_file(self.folder.join(&self.fresh));
     }
@@ -75,7 +75,7 @@ impl Address {
         fs::symlink_metadata(self.path()).is_ok()
     }
 
-    /// Takes the socket away: who comes from now on finds nobody. One that somebody else has put in its place
+    /// Removes the socket: from now on a client finds no owner. A socket that another process has put in its place
     /// stays.
     pub(crate) fn remove(&self) {
         let made = *self.made();
@@ -84,7 +84,7 @@ impl Address {
         }
     }
 
-    /// Returns whether the socket that was made is not at its place any more.
+    /// Returns whether the socket that this process has made is no longer at its place.
     pub(crate) fn is_lost(&self) -> bool {
         let made = *self.made();
         made.is_some() && made != self.found()

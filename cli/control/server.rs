@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// After the system refused a connection, most likely for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Between two looks whether the socket is still there.
+/// The time between two looks whether the socket is still there.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Answers on the socket beside the database until it is stopped.
@@ -141,7 +141,7 @@ async fn accept(
                 }
             }
             _ = looks.tick() => {
-                // What tidies up folders takes a socket for a thing of the past.
+                // A program that tidies up folders may have removed the socket as a leftover.
                 if address.is_lost() && let Ok(fresh) = listen(&address) {
                     listener = fresh;
                 }

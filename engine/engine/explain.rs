@@ -139,7 +139,7 @@ impl Question<'_> {
         let nominal_ms = nominal.timestamp_millis();
         if let Some(at) = fires::withdrawn(tx, timer.invocation, nominal_ms)? {
             told = format!(
-                " A clock that was ahead had written it off; that was taken back at {}.",
+                " A clock that was ahead had written this time off; the record was taken back at {}.",
                 text(at)
             );
         }
@@ -147,7 +147,7 @@ impl Question<'_> {
             let until = last.until.unwrap_or(last.time);
             if until > *now {
                 told.push_str(&format!(
-                    " The clock was ahead before: the times up to {} have been dealt with.",
+                    " The clock was ahead before: times up to {} have records already.",
                     text(until)
                 ));
             }

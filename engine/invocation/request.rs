@@ -73,9 +73,9 @@ macro_rules! invocation_request {
             /// When it runs.
             #[serde(skip_serializing_if = "Given::is_default")]
             pub repeat_mode: Given<RepeatMode>,
-            /// The schedule to run on: `rate(5m)`, `at(2030-01-01 08:00:00)` or `0 30 2 * * ?`, the
-            /// latter two with a time zone if you like. A cron expression without one follows the zone that
-            /// each instance has when the request is made.
+            /// The schedule to run on: `rate(5m)`, `at(2030-01-01 08:00:00)` or `0 30 2 * * ?`, the latter two with a
+            /// time zone if you like. A cron expression without a time zone follows the zone that each instance has
+            /// when the request is made.
             #[serde(skip_serializing_if = "Option::is_none")]
             pub frequency: Option<String>,
             /// What a fire does where the execution before it has not ended.
@@ -112,8 +112,8 @@ macro_rules! invocation_request {
             /// before it.
             #[serde(skip_serializing_if = "Vec::is_empty")]
             pub waves: Vec<Given<Share>>,
-            /// Seconds from the end of a wave to the next one, at most 604,800, which are 7 days; 0 if not
-            /// given. They are as long if the clock is set meanwhile.
+            /// Seconds from the end of a wave to the next one, at most 604,800, which are 7 days; 0 if not given. The
+            /// wait keeps its length if the clock is set meanwhile.
             #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
             pub wave_soak: Option<u64>,
             /// Which executions come first where not all can run, 0 to 9: those that have more of it.
@@ -124,13 +124,14 @@ macro_rules! invocation_request {
             /// 64 characters, none a control character.
             #[serde(skip_serializing_if = "Option::is_none")]
             pub concurrency_key: Option<String>,
-            /// Seconds from when an execution is due, 1 to 2,592,000, which are 30 days, and no more than
-            /// the `Deadline`: later it is not started. A deadline is an instant, so it follows the clock if
-            /// that is set.
+            /// Seconds from when an execution is due, 1 to 2,592,000, which are 30 days, and no more than the
+            /// `Deadline`: after that time the execution is not started. Because a deadline is an instant, it follows
+            /// the clock if the clock is set.
             #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
             pub start_deadline: Option<u64>,
-            /// Seconds from when a fire is due, 1 to 2,592,000, which are 30 days: then what of it has
-            /// not ended is ended. A deadline is an instant, so it follows the clock if that is set.
+            /// Seconds from when a fire is due, 1 to 2,592,000, which are 30 days: then executions of the
+            /// fire that have not ended are ended. Because a deadline is an instant, it follows the clock if
+            /// the clock is set.
             #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
             pub deadline: Option<u64>,
             /// What a timeout or a stop ends.

@@ -67,8 +67,8 @@ pub struct Retry {
     /// How often it is tried at most, the first time included: 1 to 100; 3 if not given.
     #[serde(deserialize_with = "lenient::value")]
     pub max_attempts: u64,
-    /// Seconds from the end of the first attempt to the second, at most a day; 1 if not given. They are as long
-    /// if the clock is set meanwhile.
+    /// Seconds from the end of the first attempt to the second, at most a day; 1 if not given. The wait keeps its
+    /// length if the clock is set meanwhile.
     #[serde(deserialize_with = "lenient::value")]
     pub backoff_seconds: u64,
     /// How many times as long as the wait before it each wait is, 1 to 10; 2 if not given.

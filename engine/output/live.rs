@@ -277,7 +277,7 @@ impl Reader {
                 _ => return kept,
             }
         };
-        // Whoever prints does not wait for the disk.
+        // Read without the lock, so that the printing executor does not wait for the disk.
         match frames.read(self.offset, bytes_max, &mut self.cursor) {
             Ok((stream, bytes)) => Piece::Bytes { stream, bytes },
             Err(error) => {

@@ -102,7 +102,7 @@ impl Spool {
         Ok(true)
     }
 
-    /// What it holds so far, to be read while more is appended.
+    /// Returns the pieces of the spool, to be read while more is appended.
     pub(super) fn frames(&self) -> Frames {
         Frames { file: Arc::clone(&self.file), start: self.start }
     }

@@ -90,7 +90,7 @@ async fn a_clock_that_was_ahead_is_why_times_were_dealt_with_and_why_a_schedule_
     check("00:12:00", "s after its time, by a clock that was ahead. i-1 Success.").await;
     pass(&clock, 410).await;
     check("00:07:00", "It fired").await;
-    check("00:20:00", "the times up to 2026-01-01T00:13:00Z have been dealt with").await;
+    check("00:20:00", "times up to 2026-01-01T00:13:00Z have records already").await;
     let filter = DescribeInvocations { invoke_id: Some(id), ..Default::default() };
     let page = engine.describe_invocations(filter).await.expect("it exists");
     let invocation = &page.invocations[0];

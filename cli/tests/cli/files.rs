@@ -1,4 +1,4 @@
-//! Files that fail, that are taken away, that are somebody else's.
+//! Files whose disk fails, files that are taken away, files of other programs.
 
 use std::fs;
 use std::process::Command;
@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use crate::faults::Faults;
 use crate::harness::{Done, Place, Running};
 
-/// Longer than an engine tries to take back what was refused.
+/// Longer than an engine tries to take a refused commit out of the log.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn serve_with(place: &Place, faults: &Faults) -> Running {
@@ -29,9 +29,9 @@ fn names(place: &Place) -> Vec<String> {
     names
 }
 
-/// Whatever becomes of the process after its answer, and before it.
+/// The process may die before its answer or after it.
 #[test]
-fn what_was_refused_is_not_found_after_the_death_of_its_owner() {
+fn a_refused_commit_is_not_found_after_the_death_of_its_owner() {
     let faults = Faults::new();
     let check = |rules: &[&str]| {
         let place = Place::with_instances(&["i-1"]);
@@ -51,7 +51,7 @@ fn what_was_refused_is_not_found_after_the_death_of_its_owner() {
             _ if done.err.contains("(Storage.") => {
                 assert!(!is_stored, "{rules:?}: refused ({}), and stored: {listed}", done.err);
             }
-            // The owner has died before its answer: it may be there or not.
+            // The owner has died before its answer: the invocation may be stored or not.
             _ => assert!(done.err.contains("(Control.Lost)"), "{rules:?}: {}", done.err),
         }
         done.err
@@ -80,7 +80,7 @@ fn what_was_refused_is_not_found_after_the_death_of_its_owner() {
 }
 
 #[test]
-fn a_disk_that_refuses_for_good_ends_the_owner_and_says_what_is_not_known() {
+fn a_disk_that_refuses_for_good_ends_the_owner_with_an_error_that_names_the_doubt() {
     let (place, faults) = (Place::with_instances(&["i-1"]), Faults::new());
     let serve = serve_with(&place, &faults);
     faults.set(&["sync -wal 0 -1 5", "truncate -wal 0 -1 5"]);
@@ -111,7 +111,7 @@ fn a_served_file_that_is_moved_ends_the_program_and_is_run_on_from_its_new_place
 }
 
 #[test]
-fn what_an_owner_left_that_died_before_it_listened_is_removed() {
+fn the_socket_of_an_owner_that_died_before_it_listened_is_removed() {
     use std::os::unix::fs::MetadataExt;
 
     let place = Place::with_instances(&["i-1"]);
@@ -151,7 +151,7 @@ fn a_full_disk_can_be_read() {
         Done::new(command.output().expect("it starts"))
     };
     let check = || {
-        // The log alone, and the memory that connections share.
+        // First the log alone is full, then also the memory that connections share.
         for rules in [&FULL[..1], &FULL[..]] {
             faults.set(rules);
             for words in [&["ps"][..], &["show", &id]] {
@@ -161,7 +161,7 @@ fn a_full_disk_can_be_read() {
             }
         }
     };
-    // What is in the log, and then what is in the file.
+    // The records are in the log at first, and in the file after `ps`.
     serve.kill();
     check();
     place.ok(&["ps"]);
@@ -170,7 +170,7 @@ fn a_full_disk_can_be_read() {
 }
 
 #[test]
-fn a_full_disk_is_told_of_once_a_minute() {
+fn a_full_disk_is_reported_once_a_minute() {
     let (place, faults) = (Place::with_instances(&["i-1"]), Faults::new());
     let serve = serve_with(&place, &faults);
     place.ok(&["run", "--frequency", "rate(60s)", "--timeout", "9", "true"]);
@@ -194,7 +194,7 @@ fn a_full_disk_is_told_of_once_a_minute() {
 }
 
 #[test]
-fn the_cause_that_the_system_gives_is_told() {
+fn errors_give_the_cause_that_the_system_reports() {
     let (place, faults) = (Place::with_instances(&["i-1"]), Faults::new());
     let check = |rules: &[&str], code: &str, want: &str| {
         faults.set(rules);

@@ -44,7 +44,7 @@ impl Place {
         self.command_after(&[], words)
     }
 
-    /// The same, started by a parent that has done this to its signals, in words of env(1).
+    /// As `command`, started by a parent that has changed its signals, in words of env(1).
     pub fn command_after<S: AsRef<std::ffi::OsStr>>(
         &self,
         signals: &[&str],

@@ -313,9 +313,10 @@ fn looking_at_what_waits_does_not_start_it() {
     assert_eq!((count("Error"), count("Pending"), count("Cancelled")), (64, 0, 6));
 }
 
-/// As after the restoring of a backup: the file knows nothing of what went on when its owner was lost.
+/// The state after a backup was restored: the file does not know the run that went on when its owner was
+/// lost.
 #[test]
-fn a_surviving_run_that_no_record_knows_is_not_ended_without_a_line() {
+fn the_end_of_a_surviving_run_that_no_record_knows_is_reported() {
     let place = Place::with_instances(&["i-1"]);
     fs::copy(place.db(), place.path("backup.db")).expect("a copy");
     let gate = place.gate("gate");

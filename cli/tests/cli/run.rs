@@ -376,7 +376,8 @@ fn the_second_interrupt_leaves_at_once() {
     run.signal(Signal::TERM);
     let done = run.end();
     assert_eq!(done.code, Some(130));
-    // What ran has ended with the program, although it ignores the request to end; only otherwise may it go on.
+    // The script has ended with the program, although the script ignores the request to end; only otherwise may it go
+    // on.
     let goes_on = is_alive(&script_pid.to_string());
     assert_eq!(goes_on, done.err.contains("it may go on"), "{}", done.err);
     assert!(std::fs::metadata(place.path("a.db.sock")).is_err());

@@ -1,4 +1,4 @@
-//! The program starts with whatever signals its parent has left it.
+//! The program works with any signals that its parent has left it.
 
 use std::process::Command;
 
@@ -39,7 +39,7 @@ fn a_blocked_signal_ends_the_program_all_the_same() {
 fn a_limit_on_the_size_of_files_is_an_error_and_not_the_end_of_the_program() {
     let place = Place::new();
     let program = place.command(&["run", "true"]);
-    // Less than a database takes.
+    // The limit is smaller than a database.
     let mut limited = Command::new("sh");
     limited.args(["-c", "ulimit -f 4; exec \"$@\"", "sh"]).arg(program.get_program());
     limited.args(program.get_args()).env("ADJUTANT_DB", place.db());
