@@ -1,5 +1,5 @@
-//! A clock that is wrong for a while: no nominal time fires twice, each has exactly one record, and those that
-//! were written off only because the clock was ahead fire when they come.
+//! A clock that is wrong for a while: no nominal time fires twice, each nominal time has exactly one record, and
+//! nominal times that were written off only because the clock was ahead fire when they come.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,9 +21,9 @@ const MINUTE: u64 = 60;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Restart {
     Never,
-    /// Before the clock goes wrong: it is opened with a wrong clock.
+    /// Before the clock goes wrong: the next engine opens with a wrong clock.
     BeforeWrong,
-    /// While the clock is wrong: it is opened with a right one.
+    /// While the clock is wrong: the next engine opens with a right clock.
     BeforeRight,
     /// At both times.
     Both,
@@ -36,7 +36,7 @@ const POLICIES: [MissedPolicy; 3] =
 const SCHEDULES: [&str; 4] =
     ["rate(60s)", "0 */10 * * * ?", "0 20 * * * ?", "at(2026-01-01 00:20:00)"];
 
-/// An engine whose file, clock and schedule outlive it.
+/// A file, a clock and a schedule, which outlive their engine.
 struct World {
     place: Place,
     clock: ManualClock,
@@ -66,7 +66,7 @@ impl World {
         self.engine = open(Engine::builder().path(self.place.database()), &self.clock).await;
     }
 
-    /// Lets the clock be wrong by so much for so long.
+    /// Lets the clock be wrong by `by` for `seconds`.
     async fn be_wrong(&mut self, by: TimeDelta, seconds: u64, restart: Restart) {
         if matches!(restart, Restart::BeforeWrong | Restart::Both) {
             self.close().await;
@@ -83,7 +83,7 @@ impl World {
         } else {
             self.step(-by);
         }
-        // So long it may go unnoticed.
+        // A step of the clock may go unnoticed so long.
         pass(&self.clock, 40).await;
     }
 
@@ -107,13 +107,14 @@ impl World {
         }
     }
 
-    /// What became of each nominal time. Fails if there are two records of one, or a count is wrong.
+    /// Returns the disposition of each nominal time. Fails if a nominal time has two records, or if a count
+    /// is wrong.
     async fn ledger(&self, what: &str) -> BTreeMap<DateTime<Utc>, FireDisposition> {
         let invocation = self.invocation().await;
         let schedule: Schedule = invocation.frequency.parse().expect("it was taken");
         let times = schedule.bind(invocation.creation_time, Zone::UTC);
         let mut ledger = BTreeMap::new();
-        // What runs beside the schedule has no zone.
+        // Fires beside the schedule have no zone.
         for fire in self.fires().await.iter().filter(|fire| !fire.zone.is_empty()) {
             let last = fire.until.unwrap_or(fire.time);
             let before = fire.time - TimeDelta::milliseconds(1);
@@ -128,7 +129,7 @@ impl World {
         ledger
     }
 
-    /// Checks what is promised of a schedule whose clock is right since `right`.
+    /// Checks the promises for a schedule whose clock is right since `right`.
     async fn check(&self, what: &str, right: DateTime<Utc>) {
         let now = self.clock.realtime();
         let ledger = self.ledger(what).await;
@@ -155,7 +156,7 @@ impl World {
 
 fn request(frequency: &str, policy: MissedPolicy) -> RunCommand {
     let request = RunCommand::shell("exit:0").on(["i-1"]).timeout(5).frequency(frequency);
-    // Whether an execution has ended by the next time is not the matter here.
+    // Allowed, because this test is not about executions that have not ended by the next time.
     request.missed_policy(policy).overlap_policy(OverlapPolicy::Allow)
 }
 
@@ -180,33 +181,34 @@ async fn ahead_for_a_moment(restart: Restart) {
 }
 
 #[tokio::test]
-async fn what_a_clock_that_was_ahead_wrote_off_fires_when_its_time_comes() {
+async fn a_time_that_a_clock_ahead_wrote_off_fires_when_it_comes() {
     ahead_for_a_moment(Restart::Never).await;
 }
 
 #[tokio::test]
-async fn what_an_engine_opened_with_a_clock_ahead_wrote_off_fires_when_its_time_comes() {
+async fn a_time_that_an_engine_opened_with_a_clock_ahead_wrote_off_fires_when_it_comes() {
     ahead_for_a_moment(Restart::BeforeWrong).await;
 }
 
 #[tokio::test]
-async fn what_the_engine_before_wrote_off_while_its_clock_was_ahead_fires_when_its_time_comes() {
+async fn a_time_that_the_engine_before_wrote_off_with_a_clock_ahead_fires_when_it_comes() {
     ahead_for_a_moment(Restart::BeforeRight).await;
 }
 
 #[tokio::test]
-async fn what_was_written_off_between_two_restarts_fires_when_its_time_comes() {
+async fn a_time_that_was_written_off_between_two_restarts_fires_when_it_comes() {
     ahead_for_a_moment(Restart::Both).await;
 }
 
 #[tokio::test]
-async fn what_fired_while_the_clock_was_ahead_does_not_fire_again() {
+async fn a_time_that_fired_while_the_clock_was_ahead_does_not_fire_again() {
     for restart in RESTARTS {
         for policy in POLICIES {
             let what = format!("{policy:?} {restart:?}");
             let mut world = World::begin(request("rate(60s)", policy)).await;
             pass(&world.clock, 90).await;
-            // Ahead by less than it takes: what fired then comes again after that.
+            // The clock is ahead by more than the time for which it is wrong, so times that fired then are still to
+            // come later.
             world.be_wrong(TimeDelta::minutes(10), 6 * MINUTE, restart).await;
             pass(&world.clock, 20 * MINUTE).await;
             let right = world.clock.realtime();
@@ -254,7 +256,7 @@ async fn again_and_again_a_clock_that_is_wrong_leaves_each_time_one_record() {
 async fn a_long_absence_stays_on_record_when_the_clock_returns() {
     let mut world = World::begin(request("rate(60s)", MissedPolicy::Skip)).await;
     world.close().await;
-    // More times than one commit counts; then opened with a clock that is further ahead still.
+    // More times than one commit counts are missed; then the engine opens with a clock that is further ahead still.
     world.clock.advance(Duration::from_secs(90 * 86_400 + 30));
     world.step(TimeDelta::days(400));
     world.reopen().await;
@@ -266,7 +268,7 @@ async fn a_long_absence_stays_on_record_when_the_clock_returns() {
     world.check("after 90 days", right).await;
     let ledger = world.ledger("after 90 days").await;
     let missed = ledger.values().filter(|became| **became == FireDisposition::Missed).count();
-    // The last of them may be met, a little late.
+    // The last time may still be met, a little late.
     assert!((90 * 24 * 60 - 2..=90 * 24 * 60).contains(&missed), "{missed}");
 }
 
@@ -340,7 +342,7 @@ async fn a_pause_and_its_end_plan_by_the_clock_of_today() {
         }
         world.step(-TimeDelta::days(400));
         if matches!(pause, Pause::WhenRight) {
-            // At once: before the scheduler has seen the clock.
+            // Paused at once, before the scheduler has seen the clock.
             engine.pause_invocation(&id).await.expect("it repeats");
         }
         if matches!(pause, Pause::WhenRight | Pause::ResumedWhenRight) {

@@ -1,5 +1,6 @@
-//! Files that say what no version of this library writes: each column of each table in turn, and pages that lead
-//! back to themselves. What can be read is served, what cannot says so, and nothing goes on for ever.
+//! Files with values that no version of this library writes, in each column of each table in turn, and with pages
+//! that lead back to themselves. Readable records are served, unreadable records say so, and no read goes on for
+//! ever.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,18 +15,18 @@ use serde_json::json;
 
 use crate::support::{Place, ask, run, within};
 
-/// What a column may come to hold, as SQL.
+/// Values that are put into a column, as SQL.
 const GARBAGE: [&str; 6] = ["NULL", "-1", "9223372036854775807", "0.5", "'garbage'", "x'ff00'"];
 
-/// What a file holds before it is damaged.
+/// The contents of a file before the damage.
 struct World {
     invocations: Vec<InvokeId>,
     schedule: InvokeId,
-    /// How many entries each listing has.
+    /// The number of entries of each listing.
     entries: Vec<usize>,
 }
 
-/// A file with a row or more in every table, whose columns take values of any type.
+/// Makes a file with at least one row in every table, whose columns take values of any type.
 async fn world(place: &Place) -> World {
     let engine = place.open().await;
     ask(&engine, "CreateCommand", json!({
@@ -54,7 +55,7 @@ async fn world(place: &Place) -> World {
     for _ in 0..6 {
         within(watch.next()).await.expect("readable");
     }
-    // It runs when its engine ends.
+    // The execution runs when its engine ends.
     let last = run(&engine, "out:four exit:0", &["i-3"]).await.results.remove(0);
     let entries = count(&engine).await.expect("nothing is damaged");
     engine.shutdown(Duration::ZERO).await;
@@ -81,7 +82,7 @@ async fn world(place: &Place) -> World {
     World { invocations, schedule, entries }
 }
 
-/// Goes through a listing to its end: how many entries it has, those that cannot be read among them.
+/// Goes through a listing to its end. Returns the number of its entries, including unreadable ones.
 async fn entries(engine: &Engine, operation: &str, list: [&str; 2]) -> Result<usize, Error> {
     let mut request = json!({ "MaxResults": 3 });
     let (mut found, mut pages) = (0, 0);
@@ -101,7 +102,7 @@ async fn entries(engine: &Engine, operation: &str, list: [&str; 2]) -> Result<us
     }
 }
 
-/// How many entries each listing has.
+/// Returns the number of entries of each listing.
 async fn count(engine: &Engine) -> Result<Vec<usize>, Error> {
     Ok(vec![
         entries(engine, "DescribeInvocations", ["Invocations", "Invocation"]).await?,
@@ -112,7 +113,7 @@ async fn count(engine: &Engine) -> Result<Vec<usize>, Error> {
     ])
 }
 
-/// Whether an error says that a record is to blame, or names what is no longer there.
+/// Returns whether an error blames a record, or names a record that is not there any more.
 fn blames_a_record(error: &Error) -> bool {
     let codes = [
         "Storage.Record",
@@ -124,7 +125,7 @@ fn blames_a_record(error: &Error) -> bool {
         || (error.code() == "InternalError" && !error.to_string().contains("panic"))
 }
 
-/// Opens the file and uses it in every way; what was wrong with that.
+/// Opens the file and uses it in every way. Puts failures that must not happen into `wrong`.
 async fn use_it(file: &Path, world: &World, wrong: &mut Vec<String>) {
     let builder = Engine::builder().path(file).durability(Durability::Relaxed);
     let opened = within(crate::support::with_executors(builder).open()).await;
@@ -133,7 +134,7 @@ async fn use_it(file: &Path, world: &World, wrong: &mut Vec<String>) {
         Err(error) => return wrong.push(format!("open: {error}")),
     };
     match within(count(&engine)).await {
-        // What a damaged row names, and what names it, may be nowhere.
+        // The records that a damaged row refers to, and the records that refer to it, may be missing.
         Ok(found) if found.iter().zip(&world.entries).all(|(found, all)| found + 3 >= *all) => {}
         Ok(found) => wrong.push(format!("{found:?} entries instead of {:?}", world.entries)),
         Err(error) => wrong.push(format!("listings: {error}")),
@@ -198,7 +199,7 @@ async fn use_it(file: &Path, world: &World, wrong: &mut Vec<String>) {
     within(engine.shutdown(Duration::ZERO)).await;
 }
 
-/// Damages each column of these tables in turn: of the first row, and of the last where that is of another kind.
+/// Damages each column of these tables in turn, in the first row, and in the last row if that is of another kind.
 async fn check(tables: &[&str]) {
     let place = Place::new();
     let world = world(&place).await;
@@ -219,13 +220,14 @@ async fn check(tables: &[&str]) {
             // In these tables the first and the last row are of different kinds.
             let kinds = ["meta", "invocations", "fires", "executions"].contains(&table);
             for row in if kinds { &["min", "max"][..] } else { &["min"] } {
-                // A name of its own: connections of the engine before may still be about to end.
+                // The file gets a name of its own, because connections of the engine before may still be about to
+                // end.
                 cases += 1;
                 let damaged = place.folder().join(format!("damaged-{cases}.db"));
                 std::fs::copy(place.database(), &damaged).expect("a copy");
                 let changed = damage(&damaged, table, &column, row, garbage);
                 if changed.is_err() {
-                    // A value that the column cannot take, however it is written.
+                    // The column cannot take the value, however it is written.
                     continue;
                 }
                 let mut found = Vec::new();
@@ -288,7 +290,7 @@ async fn a_damaged_execution_holds_up_nothing_else() {
     check(&["executions", "outputs", "results", "deliveries"]).await;
 }
 
-/// A leaf of a table that is the table's own root again: whoever goes through it comes by the same rows.
+/// A leaf of a table becomes a copy of the table's root, so a read of the table comes to the same rows again.
 #[tokio::test]
 async fn pages_that_lead_back_to_themselves_come_to_an_end() {
     let place = Place::new();
@@ -317,7 +319,7 @@ async fn pages_that_lead_back_to_themselves_come_to_an_end() {
     assert_eq!(root_page[0], 5, "an inner page of a table");
     let cells = u16::from_be_bytes([root_page[3], root_page[4]]);
     for cell in 0..cells {
-        // As above, a name of its own.
+        // Each file gets a name of its own, as above.
         let at = usize::from(12 + 2 * cell);
         let at = usize::from(u16::from_be_bytes([root_page[at], root_page[at + 1]]));
         let leaf =
@@ -344,7 +346,7 @@ async fn pages_that_lead_back_to_themselves_come_to_an_end() {
 }
 
 #[tokio::test]
-async fn an_output_whose_parts_do_not_fit_is_told_of_once() {
+async fn an_output_whose_parts_do_not_fit_is_reported_once() {
     let place = Place::new();
     let engine = place.open().await;
     let finished = run(&engine, "out:one err:two exit:0", &["i-1", "i-2"]).await;

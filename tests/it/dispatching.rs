@@ -1,4 +1,4 @@
-//! What the dispatcher promises: who starts, who waits, and what is never called.
+//! The promises of the dispatcher: which executions start, which wait, and which are never polled.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::support::{Gate, Place, register, wait, within};
 
-/// Lets everything go on that can: the engine shares the one thread of the test.
+/// Lets all tasks go on that can: the engine shares the one thread of the test.
 async fn settle() {
     for _ in 0..200 {
         tokio::task::yield_now().await;
@@ -28,7 +28,7 @@ async fn settle() {
 /// The claim of an execution and its stop wait for the disk together, in this order. Each time that the executor is
 /// polled, it looks into the file for the stop.
 #[tokio::test]
-async fn nothing_is_polled_whose_stop_is_on_disk() {
+async fn an_executor_is_not_polled_once_the_stop_of_its_execution_is_on_disk() {
     let (gate, polled) = (Gate::new(), Arc::new(AtomicUsize::new(0)));
     let place = Place::new();
     Place::open(&place).await.shutdown(Duration::ZERO).await;
@@ -110,7 +110,7 @@ impl Stage {
         builder.executor("stage", stage)
     }
 
-    /// Where the executions of an invocation run.
+    /// Returns the instances on which executions of an invocation run.
     fn runs(&self, of: InvokeId) -> Vec<String> {
         let running = self.running.lock().expect("nobody panics");
         let own = running.iter().filter(|run| run.invoke_id == of);
@@ -121,14 +121,14 @@ impl Stage {
         self.running.lock().expect("nobody panics").len()
     }
 
-    /// Ends the one that has run longest of an invocation.
+    /// Ends the execution of an invocation that has run longest.
     fn end(&self, of: InvokeId, exit_code: i32) {
         let mut running = self.running.lock().expect("nobody panics");
         let at = running.iter().position(|run| run.invoke_id == of).expect("it runs");
         running.remove(at).end.send(exit_code).expect("it waits for that");
     }
 
-    /// Ends the one at this place; its invocation and instance.
+    /// Ends the execution at this index. Returns its invocation and instance.
     fn end_at(&self, at: usize) -> (InvokeId, String) {
         let Run { invoke_id, instance, end } =
             self.running.lock().expect("nobody panics").remove(at);
@@ -136,7 +136,7 @@ impl Stage {
         (invoke_id, instance)
     }
 
-    /// What runs beside these.
+    /// Returns the executions that run and are not among `known`.
     fn take_note(&self, known: &[(InvokeId, String)]) -> Vec<(InvokeId, String)> {
         let mut known = known.to_vec();
         let running = self.running.lock().expect("nobody panics");
@@ -151,7 +151,8 @@ impl Stage {
         .collect()
     }
 
-    /// An engine with instances that run so many executions at a time, or any number of them.
+    /// Opens an engine and registers instances, each with the number of executions that it runs at a time; `None`
+    /// for any number.
     async fn open(&self, builder: EngineBuilder, instances: &[(&str, Option<u32>)]) -> Engine {
         let engine = self.plug_in(builder).open().await.expect("it opens");
         for (name, max) in instances {
@@ -163,7 +164,7 @@ impl Stage {
     }
 }
 
-/// Waits until the engine has done all that it can do before the next thing happens.
+/// Waits until the engine has done all that it can do before the next event.
 async fn rest(engine: &Engine) {
     for _ in 0..8 {
         settle().await;
@@ -182,9 +183,9 @@ fn on(instances: &[&str]) -> RunCommand {
     RunCommand::shell("x").on(instances.iter().copied())
 }
 
-/// The first in line for the instance waits for a key as well, and that for long.
+/// The first execution in line for the instance also waits for a key, for long.
 #[tokio::test]
-async fn an_instance_that_is_free_is_had_by_the_next_that_can() {
+async fn a_free_instance_goes_to_the_next_execution_that_can_start() {
     let check = async |first: fn(RunCommand) -> RunCommand, repeats: bool| {
         let stage = Stage::default();
         let instances = [("narrow", Some(1)), ("other", None)];
@@ -221,7 +222,7 @@ async fn an_instance_that_is_free_is_had_by_the_next_that_can() {
 }
 
 #[tokio::test]
-async fn of_those_that_wait_for_an_instance_the_highest_priority_is_next() {
+async fn of_the_executions_that_wait_for_an_instance_the_highest_priority_starts_next() {
     let stage = Stage::default();
     let engine = stage.open(Engine::builder(), &[("narrow", Some(1))]).await;
     let mut runs = run(&engine, on(&["narrow"])).await;
@@ -241,9 +242,9 @@ async fn of_those_that_wait_for_an_instance_the_highest_priority_is_next() {
     assert_eq!(order, [9, 7, 5, 5, 0]);
 }
 
-/// What waits for an instance has one place like all others, and no better one.
+/// An execution that waits for an instance takes its turn for a place by its priority, like all others.
 #[tokio::test]
-async fn what_waits_for_an_instance_keeps_its_priority_for_a_place() {
+async fn an_execution_that_waits_for_an_instance_keeps_its_priority_for_a_place() {
     let check = async |priority: u64, order: [bool; 2]| {
         let stage = Stage::default();
         let instances = [("narrow", Some(1)), ("wide", None)];
@@ -266,7 +267,7 @@ async fn what_waits_for_an_instance_keeps_its_priority_for_a_place() {
 }
 
 #[tokio::test]
-async fn an_instance_that_may_run_more_lets_as_many_go_as_fit() {
+async fn an_instance_with_a_higher_bound_starts_as_many_executions_as_fit() {
     let stage = Stage::default();
     let engine = stage.open(Engine::builder(), &[("narrow", Some(1))]).await;
     for _ in 0..5 {
@@ -313,7 +314,7 @@ async fn another_attempt_keeps_the_priority_of_its_invocation() {
 }
 
 #[tokio::test]
-async fn however_many_wait_of_a_lower_priority_they_hide_none_of_a_higher() {
+async fn executions_of_low_priority_hide_none_of_higher_priority_however_many_wait() {
     let stage = Stage::default();
     let engine = stage.open(Engine::builder().max_concurrent(1), &[("a", None)]).await;
     let first = run(&engine, on(&["a"])).await;
@@ -331,7 +332,7 @@ async fn however_many_wait_of_a_lower_priority_they_hide_none_of_a_higher() {
 }
 
 #[tokio::test]
-async fn what_is_being_served_does_not_age() {
+async fn a_batch_that_is_being_served_does_not_age() {
     let (stage, clock) = (Stage::default(), ManualClock::at(DateTime::UNIX_EPOCH));
     let names: Vec<_> = (0..100).map(|n| format!("i-{n}")).collect();
     let instances: Vec<_> = names.iter().map(|name| (name.as_str(), None)).collect();
@@ -350,9 +351,9 @@ async fn what_is_being_served_does_not_age() {
     assert_eq!(stage.runs(urgent).len(), 1);
 }
 
-/// Looks at the file all the time while executions follow one another.
+/// Looks at the file continually while executions follow one another.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_file_never_calls_more_running_than_may_run() {
+async fn the_file_never_shows_more_executions_as_running_than_may_run() {
     const PLACES: usize = 4;
     let place = Place::new();
     let engine = place.builder().max_concurrent(PLACES).open().await.expect("the file opens");
@@ -388,9 +389,9 @@ async fn the_file_never_calls_more_running_than_may_run() {
     assert!(looks[PLACES + 1..].iter().all(|count| *count == 0), "by how many run: {looks:?}");
 }
 
-/// Somebody has left a row where the output of the fifth of sixteen is to go.
+/// A trigger refuses the remark of one of sixteen ends that share a commit.
 #[tokio::test]
-async fn an_end_that_cannot_be_written_whole_says_how_it_was_all_the_same() {
+async fn an_end_that_cannot_be_written_whole_is_written_in_part() {
     let place = Place::new();
     let stage = Stage::default();
     let names: Vec<_> = (0..16).map(|n| format!("i-{n}")).collect();
@@ -417,9 +418,9 @@ async fn an_end_that_cannot_be_written_whole_says_how_it_was_all_the_same() {
     check(taken, &ends, "exit code 1; not all of its end can be kept").await;
 }
 
-/// One runs, one waits and one comes later: what they are told, if it is an error.
+/// One execution runs, one waits, and one comes later. The table has the error that each `wait` returns.
 #[tokio::test]
-async fn on_a_damaged_file_whoever_waits_is_told() {
+async fn on_a_damaged_file_every_wait_returns() {
     let check = async |damage: &str, codes: [Option<&str>; 3]| {
         let (place, stage) = (Place::new(), Stage::default());
         let builder = place.builder().max_concurrent(1);
@@ -461,9 +462,9 @@ async fn on_a_damaged_file_whoever_waits_is_told() {
     check(&index_of("executions_by_fire", "outputs"), [None, corrupt, corrupt]).await;
 }
 
-/// The zone of an instance is none.
+/// The instance names a time zone that does not exist.
 #[tokio::test]
-async fn what_a_record_keeps_from_starting_ends_and_says_so() {
+async fn an_execution_that_cannot_start_because_of_a_record_ends_and_says_so() {
     let place = Place::new();
     let engine = place.open().await;
     engine.shutdown(Duration::ZERO).await;
@@ -481,7 +482,7 @@ async fn what_a_record_keeps_from_starting_ends_and_says_so() {
     let damage = "UPDATE instances SET time_zone = 'Nowhere/At_All' WHERE instance_id = 'i-1';
         UPDATE invocations SET retry = 'no JSON' WHERE id = 3";
     file.execute_batch(damage).expect("sound SQL");
-    // Whatever the engine remembers of it is forgotten when a write is undone.
+    // A write that is undone makes the engine forget the records that it remembers.
     let undone = engine.write(|_: &HostTransaction<'_>| Err::<(), _>("as told".into())).await;
     undone.expect_err("as told");
     stage.end(first, 0);
@@ -508,7 +509,7 @@ async fn what_a_record_keeps_from_starting_ends_and_says_so() {
     );
 }
 
-/// Numbers at random, from a seed that says all of them again.
+/// Random numbers from a seed that repeats them.
 struct Random(TestRng);
 
 impl Random {
@@ -527,7 +528,7 @@ impl Random {
     }
 }
 
-/// How many of something run, and may run.
+/// The number of executions that run within a bound, and the bound.
 #[derive(Debug, Clone, Copy, Default)]
 struct Room {
     running: usize,
@@ -548,7 +549,7 @@ struct Request {
     waiting: BTreeMap<String, usize>,
 }
 
-/// Says who waits though all that bounds it has room, and what runs past its bound.
+/// Returns the executions that wait although all of their bounds have room, and the bounds that are exceeded.
 fn look_for_wrong(
     requests: &[Request],
     running: &[(InvokeId, String)],
@@ -583,8 +584,8 @@ fn look_for_wrong(
     wrong
 }
 
-/// Instances below their bounds for which executions wait in the file, though there are places: each with how many
-/// run there and wait for it.
+/// Returns instances below their bounds for which executions wait in the file although there are free places, each
+/// with the number of executions that run there and that wait for it.
 fn idle_instances(file: &rusqlite::Connection, places: usize) -> Vec<(String, usize, usize)> {
     let running = "status IN ('Running', 'Stopping')";
     let mut query = file
@@ -606,7 +607,7 @@ fn idle_instances(file: &rusqlite::Connection, places: usize) -> Vec<(String, us
 
 /// Random requests within random bounds, and ends in a random order.
 #[tokio::test]
-async fn nobody_waits_while_all_that_bounds_it_has_room() {
+async fn no_execution_waits_while_all_of_its_bounds_have_room() {
     for _ in 0..12 {
         let (seed, mut random) = Random::new();
         println!("seed {seed}");
@@ -659,11 +660,11 @@ async fn nobody_waits_while_all_that_bounds_it_has_room() {
                 let at = running.iter().position(|one| *one == (id, on.clone())).expect("it runs");
                 running.swap_remove(at);
             }
-            // What starts too much has started by then.
+            // Executions that start although they may not have started by then.
             rest(&engine).await;
             let mut wrong = Vec::new();
-            // How many commits it takes until nobody waits is not promised. Because the clock stands still, only the
-            // event before this leads to them.
+            // The number of commits until no execution waits is not promised. Because the clock stands still, only
+            // the event before this can lead to starts.
             let comes_right = async {
                 loop {
                     for (id, on) in stage.take_note(&running) {
@@ -683,7 +684,7 @@ async fn nobody_waits_while_all_that_bounds_it_has_room() {
             let came = tokio::time::timeout(Duration::from_secs(30), comes_right).await;
             assert!(came.is_ok(), "seed {seed}, step {step}: {wrong:#?}");
         }
-        // All of it comes to an end.
+        // All executions come to their ends.
         let comes_to_an_end = async {
             loop {
                 while stage.count() > 0 {

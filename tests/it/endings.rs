@@ -1,4 +1,4 @@
-//! How an engine ends: when it is told to, when something of the host's panics, and when its runtime is gone.
+//! How an engine ends: by a shutdown, by a panic of the host's code, and when its runtime is gone.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +19,7 @@ use tokio::runtime::{self, Runtime};
 use crate::recurrence::clock;
 use crate::support::{Gate, Place, register, run, wait, with_executors, within};
 
-/// More than a shutdown may take beyond its deadline, on a machine that has other things to do.
+/// More time than a shutdown may take beyond its deadline, on a busy machine.
 const SOON: Duration = Duration::from_secs(10);
 
 fn new_runtime() -> Runtime {
@@ -35,10 +35,10 @@ async fn submit(engine: &Engine, script: &str) -> InvokeId {
     engine.run_command(request).await.expect("a sound request").invoke_id
 }
 
-/// Checks that an engine has ended for a reason: nothing is taken any more, and whoever waits is told.
+/// Checks that an engine has ended for a reason: requests are refused, and every wait returns.
 async fn has_ended(engine: &Engine, waited_for: &InvokeId, why: &EngineEnd) {
     assert_eq!(&within(engine.closed()).await, why);
-    // Its end may have come to disk just before that of the engine.
+    // The end of the invocation may have come to disk just before the end of the engine.
     let told = within(engine.wait_status(waited_for)).await;
     assert!(
         matches!(&told, Err(Error::Ended(end)) if end == why)
@@ -50,13 +50,13 @@ async fn has_ended(engine: &Engine, waited_for: &InvokeId, why: &EngineEnd) {
     let instance = Instance::new("i-9").executor("script");
     let refused = within(engine.register_instance(instance)).await;
     assert!(matches!(&refused, Err(Error::Ended(end)) if end == why), "{refused:?}");
-    // The records can be read on.
+    // The records can still be read.
     engine.describe_invocations(Default::default()).await.expect("a page");
     within(engine.shutdown(Duration::ZERO)).await;
     assert_eq!(&within(engine.closed()).await, why);
 }
 
-/// Checks what the next engine says of an execution that was cut off.
+/// Checks the record that the next engine makes of an execution that was cut off.
 async fn is_recorded_as_cut_off(place: &Place, invoke_id: &InvokeId) {
     let next = place.builder().idle().open().await.expect("the file is free");
     let finished = wait(&next, invoke_id).await;
@@ -65,7 +65,7 @@ async fn is_recorded_as_cut_off(place: &Place, invoke_id: &InvokeId) {
 }
 
 #[test]
-fn an_engine_whose_runtime_is_gone_refuses_requests_and_tells_who_waits() {
+fn an_engine_whose_runtime_is_gone_refuses_requests_and_ends_waits() {
     let place = Place::new();
     let (first, second) = (new_runtime(), new_runtime());
     let (engine, invoke_id) = first.block_on(async {
@@ -101,7 +101,7 @@ fn an_engine_whose_runtime_is_gone_refuses_requests_and_tells_who_waits() {
 }
 
 #[test]
-fn opening_says_what_the_runtime_lacks() {
+fn opening_names_the_driver_that_the_runtime_lacks() {
     let check = |build: fn(&mut runtime::Builder) -> &mut runtime::Builder, lacks: &str| {
         for mut builder in
             [runtime::Builder::new_current_thread(), runtime::Builder::new_multi_thread()]
@@ -122,7 +122,7 @@ fn opening_says_what_the_runtime_lacks() {
     assert!(error.to_string().contains("no tokio runtime"), "{error}");
 }
 
-/// The system's clock, which panics once it is told to.
+/// The system's clock, which panics once it is broken.
 #[derive(Clone)]
 struct Fragile {
     system: SystemClock,
@@ -171,7 +171,7 @@ impl Clock for Fragile {
 }
 
 #[tokio::test]
-async fn a_clock_that_panics_ends_the_engine_and_whoever_waits_is_told() {
+async fn a_clock_that_panics_ends_the_engine_and_its_waits() {
     let check = async |what: What| {
         let (place, clock, gate) = (Place::new(), Fragile::new(what), Gate::new());
         let builder = gate.plug_in(place.builder()).clock(clock.clone());
@@ -184,7 +184,8 @@ async fn a_clock_that_panics_ends_the_engine_and_whoever_waits_is_told() {
         engine.run_command(held).await.expect("sound");
         within(gate.arrivals(1)).await;
         clock.is_broken.store(true, Ordering::Relaxed);
-        // The dispatcher takes the time of its end; the scheduler, of a look; the caller, of its request.
+        // The dispatcher asks for the time of an end, the scheduler for the time of its look, and the caller for the
+        // time of its request.
         gate.let_go(1);
         let _ = engine.run_command(RunCommand::shell("hang").on(["i-1"])).await;
         let _ = engine.pause_invocation(&hangs).await;
@@ -201,7 +202,7 @@ async fn a_clock_that_panics_ends_the_engine_and_whoever_waits_is_told() {
 struct PanicsDropped;
 
 impl PanicsDropped {
-    /// Has a closure hold it.
+    /// Makes a closure capture the value.
     fn held(&self) {}
 }
 
@@ -211,7 +212,7 @@ impl Drop for PanicsDropped {
     }
 }
 
-/// Holds the writing thread until what is returned is dropped.
+/// Holds the writing thread until the returned sender is dropped.
 async fn hold_the_writing_thread(engine: &Engine) -> std::sync::mpsc::Sender<()> {
     let (let_go, held) = std::sync::mpsc::channel::<()>();
     let (has_it, had) = tokio::sync::oneshot::channel();
@@ -231,14 +232,14 @@ async fn hold_the_writing_thread(engine: &Engine) -> std::sync::mpsc::Sender<()>
 #[tokio::test]
 async fn a_write_whose_values_panic_as_they_are_dropped_ends_nothing() {
     let engine = crate::support::engine().await;
-    // Nobody takes what it came to.
+    // No caller takes the result of the write.
     let let_go = hold_the_writing_thread(&engine).await;
     let mut dropped = Box::pin(engine.write(|_| Ok(PanicsDropped)));
     assert!(poll_once(dropped.as_mut()).is_pending());
     drop(dropped);
     drop(let_go);
     assert_eq!(run(&engine, "exit:0", &["i-1"]).await.status, InvocationStatus::Success);
-    // What the closure has captured is dropped as it returns.
+    // The captured value is dropped as the closure returns.
     let captured = PanicsDropped;
     let write = engine.write(move |_| {
         captured.held();
@@ -246,7 +247,7 @@ async fn a_write_whose_values_panic_as_they_are_dropped_ends_nothing() {
     });
     within(write).await.expect_err("the closure panics");
     assert_eq!(run(&engine, "exit:0", &["i-1"]).await.status, InvocationStatus::Success);
-    // What a panic is about.
+    // The value is the payload of a panic.
     let write = engine
         .write(|_| -> Result<(), adjutant::HostError> { std::panic::panic_any(PanicsDropped) });
     within(write).await.expect_err("it panics");
@@ -277,7 +278,7 @@ async fn a_shutdown_that_is_dropped_keeps_its_deadline() {
 }
 
 #[tokio::test]
-async fn while_an_engine_drains_what_runs_may_write_and_be_stopped() {
+async fn while_an_engine_drains_running_executions_may_write_and_be_stopped() {
     let (place, gate) = (Place::new(), Gate::new());
     let own = Arc::new(std::sync::OnceLock::<Engine>::new());
     let writes = ClosureExecutor::new({
@@ -333,7 +334,7 @@ async fn while_an_engine_drains_what_runs_may_write_and_be_stopped() {
     assert_eq!(within(engine.closed()).await, EngineEnd::ShutDown);
 }
 
-/// Heeds no stop.
+/// An executor that ignores stops.
 #[derive(Clone, Copy)]
 enum Deaf {
     Waits,
@@ -384,11 +385,11 @@ fn a_shutdown_holds_its_deadline_whatever_executors_do() {
 }
 
 #[tokio::test]
-async fn a_reader_that_is_shut_down_tells_who_waits_and_watches() {
+async fn a_reader_that_is_shut_down_ends_its_waits_and_watches() {
     let place = Place::new();
     let owner = place.open().await;
     let hangs = submit(&owner, "hang").await;
-    // Its time stands still, so it never looks again by itself.
+    // The reader's clock stands still, so the reader never looks again by itself.
     let reader = Engine::builder().path(place.database()).read_only().clock(clock());
     let reader = reader.open().await.expect("reading is possible");
     let waits = tokio::spawn({
@@ -431,7 +432,7 @@ fn an_engine_may_be_dropped_anywhere() {
         let (engine, closed) = open(&runtime, &place);
         std::thread::spawn(move || drop_it(engine)).join().expect("no panic gets out");
         assert_eq!(runtime.block_on(within(closed)), EngineEnd::ShutDown);
-        // The file is free as soon as its loops have ended.
+        // The file is free as soon as the loops of the engine have ended.
         runtime.block_on(async { drop(place.open().await) });
     };
     check(drop);
@@ -442,7 +443,7 @@ fn an_engine_may_be_dropped_anywhere() {
         }));
         assert!(unwinds.is_err());
     });
-    // Nor does it matter that its runtime is gone first.
+    // The runtime may be gone before the engine is dropped.
     let (place, first, second) = (Place::new(), new_runtime(), new_runtime());
     let (engine, closed) = open(&first, &place);
     drop(first);
@@ -477,9 +478,9 @@ fn an_engine_on_one_thread_ends_like_any_other() {
     runtime.block_on(is_recorded_as_cut_off(&place, &invoke_id));
 }
 
-/// The host's hooks are asked in the calls of the host, whose task must survive them.
+/// Hooks run in calls of the host, and the host's task must survive their panics.
 #[tokio::test]
-async fn hooks_that_panic_refuse_what_they_are_asked_about() {
+async fn a_hook_that_panics_refuses_its_call() {
     struct Panics;
     impl adjutant::Authorizer for Panics {
         async fn authorize(&self, _: adjutant::Action) -> Result<(), String> {

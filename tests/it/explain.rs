@@ -70,7 +70,7 @@ async fn a_leap_of_the_clock_is_told_from_an_engine_that_did_not_run() {
 }
 
 #[tokio::test]
-async fn a_clock_that_was_ahead_is_why_times_were_dealt_with_and_why_a_schedule_waits() {
+async fn a_clock_that_was_ahead_explains_missed_times_and_a_schedule_that_waits() {
     let clock = clock();
     let engine = open(Engine::builder(), &clock).await;
     let request = RunCommand::shell("exit:0").on(["i-1"]).timeout(10).frequency("rate(60s)");

@@ -1,4 +1,4 @@
-//! Whose a file is, and what becomes of an engine whose file is taken away.
+//! The owners of a file, and engines whose file is taken away.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use rusqlite::Connection;
 
 use crate::support::{Gate, Place, register, run, within};
 
-/// Everything in a folder, by its name.
+/// Returns the files of a folder, by name.
 fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let entries = fs::read_dir(folder).expect("it is there");
     let paths = entries.map(|entry| entry.expect("a name").path());
@@ -32,7 +32,7 @@ async fn refusal(path: &Path, read_only: bool) -> Error {
 }
 
 #[tokio::test]
-async fn the_file_of_another_program_is_refused_as_it_was() {
+async fn the_file_of_another_program_is_refused_without_a_change() {
     let check = async |name: &str, sql: &str, crashed: bool, want: &str| {
         let (made, place) = (Place::new(), Place::new());
         let file = Connection::open(made.database()).expect("a new file");
@@ -96,7 +96,7 @@ async fn a_link_is_followed_to_where_the_file_will_be() {
 async fn a_second_engine_stays_out_though_the_lock_is_gone() {
     let place = Place::new();
     let engine = place.open().await;
-    // It does not look at its files before it is let go.
+    // The first engine does not look at its files before the test lets it go.
     let (begun, has_begun) = tokio::sync::oneshot::channel();
     let (let_go, held) = std::sync::mpsc::channel::<()>();
     let holding = engine.clone();
@@ -114,7 +114,7 @@ async fn a_second_engine_stays_out_though_the_lock_is_gone() {
     within(holding).await.expect("no panic").expect("written");
 }
 
-/// A file that is moved keeps what was stored, whichever file is at its place by now.
+/// A file that is moved keeps its records, whichever file is at its place by now.
 #[tokio::test]
 async fn an_engine_whose_file_is_taken_away_ends_and_says_where_it_went() {
     let check = async |name: &str, change: &dyn Fn(&Path), stays_at: Option<&str>, want: &str| {
@@ -126,7 +126,7 @@ async fn an_engine_whose_file_is_taken_away_ends_and_says_where_it_went() {
             engine.run_command(RunCommand::shell("x").on(["i-1"])).await.expect("sound").invoke_id;
         within(gate.arrivals(1)).await;
         change(&path);
-        // Whatever it is asked first: nothing is started.
+        // The first request to the engine starts no execution.
         let refused = engine.run_command(RunCommand::shell("x").on(["i-2"])).await;
         let end = within(engine.closed()).await;
         assert_eq!(gate.waiting(), 0, "{name}");
@@ -178,7 +178,7 @@ async fn an_idle_engine_notices_within_a_second_that_its_file_is_gone() {
 }
 
 #[tokio::test]
-async fn a_reader_tells_a_file_that_is_gone_from_one_that_never_was() {
+async fn a_reader_distinguishes_a_removed_file_from_a_file_that_never_existed() {
     let place = Place::new();
     let engine = place.open().await;
     let missing = refusal(&place.folder().join("never.db"), true).await;
@@ -204,18 +204,18 @@ async fn a_copy_that_is_put_over_the_file_of_an_engine_is_noticed() {
     drop(engine);
     let engine = place.open().await;
     let later = run(&engine, "exit:0", &["i-1"]).await;
-    // In place, as `cp` does it.
+    // Written in place, like `cp` does.
     fs::write(place.database(), &before).expect("written");
     let end = within(engine.closed()).await;
     assert!(end.to_string().contains("another program has written over it"), "{end}");
     drop(engine);
-    // The log is that of what was written over.
+    // The log belongs to the state that was written over.
     let engine = place.open().await;
     assert!(engine.wait_status(&later.results[0].invoke_id).await.is_err());
     run(&engine, "exit:0", &["i-1"]).await;
 }
 
-/// As it is left by an engine that is killed: a copy of what is on disk while the engine works.
+/// Returns the state that a killed engine leaves: a copy of the files while the engine works.
 fn kill(place: &Place) -> Place {
     let left = Place::new();
     for suffix in ["", "-wal", ".lock"] {
@@ -242,7 +242,8 @@ async fn a_log_of_another_state_of_the_file_is_set_aside() {
     }
     let engine = place.open().await;
     run(&engine, "exit:0", &["i-1"]).await;
-    // Its own file, as the engine found it or as it is by now, and those of earlier engines.
+    // The file is the engine's own, as the engine found it or as it is by now, or a copy from an
+    // earlier engine.
     let check = async |file: Option<&[u8]>, want: usize, is_aside: bool| {
         let left = kill(&place);
         if let Some(file) = file {
@@ -318,7 +319,7 @@ async fn read_on(engine: Engine) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_log_stays_short_though_somebody_always_reads() {
+async fn the_log_stays_short_though_it_always_has_a_reader() {
     let place = Place::new();
     let engine = place.open().await;
     let table = "CREATE TABLE blobs (id INTEGER PRIMARY KEY, bytes BLOB)";
@@ -342,7 +343,7 @@ async fn the_log_stays_short_though_somebody_always_reads() {
         tokio::time::timeout(Duration::from_secs(5), short).await.expect("it is short in 5 s");
     };
     short().await;
-    // What somebody else reads has to stay, and shows.
+    // The log has to stay while another connection reads it, and the metrics show that.
     let other = Connection::open(place.database()).expect("it opens");
     other.execute_batch("BEGIN; SELECT count(*) FROM invocations").expect("a snapshot");
     for _ in 0..80 {

@@ -1,5 +1,5 @@
-//! What has a long history, and how it is read: pages that go on while it grows, watchers that are told what is
-//! new, reads of which there are many at a time.
+//! Reads of invocations with a long history: pages that go on while the history grows, watchers that get the news,
+//! and many reads at a time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Gate, Place, engine, register, run, wait, within};
 
-/// A page of two of the latest executions of an invocation, or of all; where the next one begins.
+/// Returns a page of two of the latest executions of an invocation, or of all invocations, and the token of the
+/// next page.
 async fn page(
     engine: &Engine,
     invoke_id: Option<InvokeId>,
@@ -31,7 +32,7 @@ async fn page(
     (page.results, page.next_token)
 }
 
-/// Fires an invocation on all of its instances, and waits until it has ended there.
+/// Fires an invocation on all of its instances, and waits until the executions have ended.
 async fn fire(engine: &Engine, invoke_id: &InvokeId, feed: &mut Watch, instances: usize) {
     engine.run_now(invoke_id).await.expect("it repeats");
     let mut ended = 0;
@@ -89,7 +90,7 @@ async fn pages_name_each_instance_once_though_others_are_tried_again_in_between(
         let is_retry = matches!(&event, Event::Status { retry_time: Some(_), .. });
         scheduled += usize::from(is_retry);
     }
-    // The second attempts are there: a listing of another invocation's time would hold the first ones.
+    // The second attempts exist by now. A listing that began before them shows the first attempts.
     let before = format!("{:x}.{:x}", i64::MAX, 5);
     let (mut told, mut token) = page(&engine, Some(run.invoke_id), &before).await;
     while !token.is_empty() {
@@ -122,7 +123,7 @@ fn first_waits(builder: EngineBuilder, gate: &Gate) -> EngineBuilder {
 }
 
 #[tokio::test]
-async fn a_watch_tells_what_is_new_once_and_remembers_only_what_goes_on() {
+async fn a_watch_tells_news_once_and_remembers_only_executions_that_go_on() {
     const FIRES: usize = 300;
     let gate = Gate::new();
     let engine = first_waits(Engine::builder(), &gate).open().await.expect("an engine");
@@ -137,7 +138,7 @@ async fn a_watch_tells_what_is_new_once_and_remembers_only_what_goes_on() {
     for _ in 0..FIRES {
         fire(&engine, &id, &mut early, 1).await;
     }
-    // The watch begins only now.
+    // This watch begins to read only now.
     let mut told = Vec::new();
     while told.len() < 5 {
         told.push(within(watch.next()).await.expect("readable").expect("it goes on"));
@@ -168,7 +169,7 @@ async fn a_watch_tells_what_is_new_once_and_remembers_only_what_goes_on() {
         let open: Vec<_> = position["Executions"].as_object().expect("a map").keys().collect();
         assert_eq!(open, ["1"], "{position}");
     }
-    // Whoever goes on from a position is told the same.
+    // A watch that goes on from a position gets the same events.
     let position = early.position();
     let mut again = engine.watch_from(&id, position).await.expect("it exists");
     engine.stop_invocation(StopInvocation::new(id)).await.expect("it goes on");
@@ -255,9 +256,9 @@ async fn tokens_and_numbers_of_pages_may_be_anything() {
     }
 }
 
-/// As many calls as a busy dashboard makes at a time, beside a host whose blocking threads are all taken.
+/// As many calls as a busy dashboard makes at a time, in a host whose blocking threads are all taken.
 #[test]
-fn reads_wait_for_their_turn_and_take_no_thread_of_the_hosts() {
+fn reads_wait_for_their_turn_and_take_no_thread_of_the_host() {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).max_blocking_threads(1).enable_all().build();
     let runtime = runtime.expect("a runtime");
@@ -286,7 +287,7 @@ fn reads_wait_for_their_turn_and_take_no_thread_of_the_hosts() {
 }
 
 #[tokio::test]
-async fn how_an_invocation_stands_goes_by_what_started_last_on_each_instance() {
+async fn the_status_of_an_invocation_goes_by_its_latest_execution_on_each_instance() {
     let gate = Gate::new();
     let builder = Engine::builder().executor("gate", {
         let gate = gate.clone();

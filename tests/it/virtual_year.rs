@@ -662,8 +662,8 @@ impl World {
         self.notice((by_ms > 0).then_some(Absence::Leap)).await;
     }
 
-    /// How far the clock can be set back before times that were written off are to come again, which the model
-    /// knows nothing of: see `clock_steps`.
+    /// Returns how far the clock can be set back before times that were written off would come again. The model does
+    /// not know such times; see `clock_steps`.
     fn reach_back_ms(&self) -> i64 {
         let sql = "SELECT coalesce(max(due_until_ms), 0) FROM fires";
         let until_ms = self.looker.query_row(sql, (), |row| row.get(0)).expect("SQL");
