@@ -1,5 +1,5 @@
-//! A host whose subscriber and recorder panic whatever they are told. By itself, for there is one of each in a
-//! process.
+//! A host whose subscriber and recorder panic at every call. This test is a program of its own, because a process has
+//! one subscriber and one recorder.
 
 use std::panic;
 use std::time::Duration;
@@ -78,7 +78,7 @@ mod recorder {
 
 #[tokio::test]
 async fn a_subscriber_and_a_recorder_that_panic_keep_the_engine_from_nothing() {
-    // There would be a page of text for each of them.
+    // Without this hook each panic would print a page of text.
     panic::set_hook(Box::new(|_| {}));
     tracing::subscriber::set_global_default(Panics).expect("the only one");
     #[cfg(feature = "metrics")]
@@ -89,7 +89,7 @@ async fn a_subscriber_and_a_recorder_that_panic_keep_the_engine_from_nothing() {
         _ => 0,
     });
     let folder = tempfile::tempdir().expect("a temporary folder");
-    // The log of a file that is not there any more, of which the engine tells as it opens.
+    // The log of a file that is gone: the engine reports this as it opens.
     for (name, text) in [("foreign.db", ""), ("foreign.db-wal", "of another file")] {
         std::fs::write(folder.path().join(name), text).expect("written");
     }

@@ -174,7 +174,7 @@ fn things_have_their_place() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Returns a text of Rust with spaces in the place of comments, of texts and of characters: as long as it was.
+/// Returns Rust code with spaces in the place of comments, strings and characters; its length stays the same.
 fn bare(code: &str) -> String {
     let mut bare = String::with_capacity(code.len());
     let mut rest = code;
@@ -210,7 +210,7 @@ fn bare(code: &str) -> String {
     bare
 }
 
-/// Whether what follows this text of Rust is among the arguments of `tell` or `contain`.
+/// Returns whether the code after `before` is among the arguments of `tell` or `contain`.
 fn is_contained(before: &str) -> bool {
     let mut closed = 0_usize;
     for (at, c) in before.char_indices().rev() {
@@ -229,7 +229,7 @@ fn is_contained(before: &str) -> bool {
     false
 }
 
-/// Returns the lines on which code of the library calls a subscriber that may panic through it.
+/// Returns the lines on which code of the library calls a subscriber without containing its panics.
 fn bare_events(code: &str) -> Vec<usize> {
     let code = bare(code);
     let line = |at: usize| code[..at].matches('\n').count() + 1;
@@ -306,7 +306,7 @@ fn released_migrations_never_change() {
     }
 }
 
-/// Names that a migration after the first may not give: a host may have them.
+/// Returns names that a migration after the first must not give, because a host may have them.
 fn unreserved(sql: &str) -> Vec<String> {
     let mut found = Vec::new();
     for line in sql.lines().map(str::trim_start) {
@@ -323,7 +323,7 @@ fn unreserved(sql: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_a_later_migration_adds_has_a_reserved_name() {
+fn names_that_a_later_migration_adds_are_reserved() {
     let sample = "CREATE TABLE adjutant_a (\n    id INTEGER\n) STRICT;\nCREATE TABLE b (x);
         CREATE UNIQUE INDEX c ON adjutant_a (id);\nCREATE INDEX adjutant_d ON b (x);";
     assert_eq!(unreserved(sample), ["b", "c"]);

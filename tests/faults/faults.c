@@ -1,15 +1,15 @@
 /*
- * Has calls on files fail, for a program that is started with this library in LD_PRELOAD.
+ * Makes calls on files fail, for a program that is started with this library in LD_PRELOAD.
  *
- * The rules are in the file that $FAULTS names, one a line, and are read again whenever another file is put in
- * its place:
+ * The rules are in the file that $FAULTS names, one rule a line. They are read again whenever another file is put in
+ * the place of that file:
  *
  *     CALL SUFFIX SKIP COUNT ACTION
  *
- * CALL is `open`, `read`, `write`, `sync` or `truncate`. SUFFIX is how the path of the file ends, or `*`.
- * The rule passes over the first SKIP calls that it is about, and takes the COUNT calls after them; a COUNT of -1
- * takes all of them. ACTION is the number of an error, `short` (half of the bytes are written), `kill` (the
- * process dies before the call) or `kill-after` (it dies after the call). The first rule that takes a call decides.
+ * CALL is `open`, `read`, `write`, `sync` or `truncate`. SUFFIX is the end of the path of the file, or `*`.
+ * A rule passes over the first SKIP calls that match, and takes the COUNT calls after them; a COUNT of -1 takes all
+ * of them. ACTION is the number of an error, `short` (half of the bytes are written), `kill` (the process dies before
+ * the call) or `kill-after` (the process dies after the call). The first rule that takes a call decides.
  *
  * Each call that a rule took is a line in the file $FAULTS.hits.
  */
@@ -111,7 +111,7 @@ static void note(const char *rules_path, const char *call, const char *path)
     syscall(SYS_close, file);
 }
 
-/* What is to become of a call; 0 if it is to be left alone. */
+/* Returns the action for a call; 0 if the call is to be left alone. */
 static int fate(const char *call, int fd, const char *path)
 {
     const char *rules_path = getenv("FAULTS");

@@ -1,5 +1,5 @@
-//! Calls on files that fail, in a program that a test starts: a library in C, compiled by the test, that
-//! the program is started with. The rules may change while the program runs.
+//! Makes calls on files fail in a program that a test starts. The test compiles a library in C and loads it into the
+//! program. The rules may change while the program runs.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// The library, compiled, and the rules that it goes by.
+/// The compiled library and its rules.
 pub struct Faults {
     folder: TempDir,
 }
@@ -29,7 +29,7 @@ impl Faults {
         faults
     }
 
-    /// Has a program be started with the library.
+    /// Makes a program start with the library.
     pub fn load_into(&self, command: &mut Command) {
         command.env("LD_PRELOAD", self.at("faults.so")).env("FAULTS", self.at("rules"));
     }

@@ -13,19 +13,20 @@ use tokio::sync::Semaphore;
 use crate::recurrence::{clock, open, status};
 use crate::support::{wait, within};
 
-/// What a gate does when it is asked for the first, the second … time about an invocation.
+/// The behaviour of a gate at one question about an invocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Act {
     Proceed,
     Hang,
     Panic,
-    /// It hangs, and panics when its question is dropped.
+    /// The gate hangs, and panics when its question is dropped.
     PanicInDrop,
-    /// It panics as it is about to answer.
+    /// The gate panics as it is about to answer.
     PanicAtTheEnd,
 }
 
-/// A gate that does as it is told: by the number of the invocation among those asked about, and of the question.
+/// A gate whose behaviour depends on the number of the invocation, in the order of first questions, and on the number
+/// of the question.
 #[derive(Clone)]
 struct Unruly {
     acts: Arc<dyn Fn(usize, usize) -> Act + Send + Sync>,
@@ -35,7 +36,7 @@ struct Unruly {
     ended: Arc<Semaphore>,
 }
 
-/// Lives as long as a question.
+/// A value that lives as long as a question.
 struct Mark {
     ended: Arc<Semaphore>,
     panics: bool,
@@ -90,13 +91,13 @@ async fn gated(gate: &Unruly) -> (Engine, ManualClock) {
     (open(Engine::builder().wave_gate(gate.clone()), &clock).await, clock)
 }
 
-/// Two instances, one after the other.
+/// Runs an invocation on two instances, one after the other.
 async fn in_waves(engine: &Engine) -> InvokeId {
     let request = RunCommand::shell("exit:0").on(["i-1", "i-2"]).waves([1, 2]).timeout(1_000);
     engine.run_command(request).await.expect("sound").invoke_id
 }
 
-/// Lets time pass until an invocation has ended.
+/// Lets time pass until an invocation has ended. Returns its status.
 async fn ended(engine: &Engine, clock: &ManualClock, id: InvokeId) -> InvocationStatus {
     let mut ended = std::pin::pin!(wait(engine, &id));
     loop {
@@ -131,7 +132,7 @@ async fn a_gate_that_does_not_answer_or_panics_is_asked_again() {
         assert_eq!(ended(&engine, &clock, id).await, InvocationStatus::Success, "{act:?}");
         let asked = gate.asked.lock().expect("nobody panics").len();
         assert_eq!(asked, 2, "{act:?}");
-        // The scheduler goes on, whatever befell the question.
+        // The scheduler goes on, whatever happened to the question.
         let request = RunCommand::shell("exit:0").on(["i-1"]).timeout(1).frequency("rate(60s)");
         let id = engine.run_command(request.max_fires(1)).await.expect("sound").invoke_id;
         assert_eq!(ended(&engine, &clock, id).await, InvocationStatus::Success, "{act:?}");
@@ -153,7 +154,7 @@ async fn a_question_about_an_invocation_that_was_stopped_is_dropped() {
         let mut dropped = std::pin::pin!(within(gate.ended.acquire()));
         tokio::select! {
             dropped = &mut dropped => dropped.expect("never closed").forget(),
-            // The question sleeps until the gate has to have answered, long after the scheduler's next look.
+            // The question sleeps until the time for the answer is over, long after the scheduler's next look.
             () = clock.sleeping(2) => {
                 clock.advance(Duration::from_secs(31));
                 dropped.await.expect("never closed").forget();

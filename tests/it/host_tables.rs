@@ -271,7 +271,7 @@ async fn a_host_has_no_foreign_keys_to_what_the_engine_has() {
     sql(&engine, own).await.expect("among its own tables it may");
 }
 
-/// A column is no clause, whatever it is called.
+/// The name of a column is no clause, whatever the name is.
 #[tokio::test]
 async fn a_table_is_not_taken_for_deferred_because_of_its_words() {
     let engine = engine().await;
@@ -296,7 +296,7 @@ async fn a_table_is_not_taken_for_deferred_because_of_its_words() {
     }
 }
 
-/// What a later version of the engine adds has these names.
+/// A later version of the engine may add tables and indexes with such names.
 #[tokio::test]
 async fn names_that_begin_with_that_of_the_engine_are_reserved() {
     let engine = with_orders(engine().await).await;

@@ -55,7 +55,7 @@ fn request() -> Value {
     json!({"Type": "RunShellScript", "CommandContent": "exit:0", "InstanceId": ["i-1"]})
 }
 
-/// Wants an answer, or a refusal that names the field, the value and a limit.
+/// Checks that there is an answer, or a refusal that names the field, the value and a limit.
 #[track_caller]
 fn told(answer: Result<Value, Error>, field: &str, number: u64) -> Option<InvokeId> {
     let error = match answer {
@@ -103,7 +103,7 @@ async fn a_number_too_large_for_its_record_is_refused_with_its_limit_whatever_th
         for number in LARGE {
             let before = everything(&engine).await;
             let answer = ask(&engine, "RunCommand", with(request(), make(number))).await;
-            // Backing off for longer than may be is told once for each of its two fields.
+            // A wait that is too long is refused once for each of its two fields.
             let answer = answer.map_err(|error| match error {
                 Error::Invalid(mut found) if field.starts_with("Retry.Backoff") => {
                     found.truncate(1);
@@ -114,7 +114,7 @@ async fn a_number_too_large_for_its_record_is_refused_with_its_limit_whatever_th
             match told(answer, field, number) {
                 None => assert_eq!(everything(&engine).await, before, "{field} {number}"),
                 Some(id) => {
-                    // It is stored, and everything about it can be read and stopped.
+                    // The invocation is stored, and all of its records can be read and stopped.
                     everything(&engine).await;
                     engine.explain(&id, chrono::Utc::now()).await.expect("readable");
                     engine

@@ -19,7 +19,7 @@ async fn each_minute(
     each_minute_in(gate.plug_in(Engine::builder()), gate, policy).await
 }
 
-/// Has such a schedule in an engine whose executor `gate` is there already.
+/// Starts a schedule of one fire a minute in an engine that has the executor `gate`.
 async fn each_minute_in(
     builder: EngineBuilder,
     gate: &Gate,
@@ -72,7 +72,7 @@ async fn one_waits_in_the_queue_and_starts_when_the_one_before_has_ended() {
     assert_eq!(ended(&engine, id, 3).await, [Success, Success, Skipped]);
 }
 
-/// Ends when it is let go and not before, even if it is asked to stop.
+/// An executor that ends when the gate lets it go and not before, even if it is asked to stop.
 struct Reluctant(Gate);
 
 impl Executor for Reluctant {

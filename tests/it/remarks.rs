@@ -1,4 +1,4 @@
-//! What executors and the host's parts say in words is recorded as far as a reader needs it, however much they say.
+//! The words of executors and hooks are recorded within a bound, however long they are.
 
 use adjutant::{
     Action, Authorizer, EndedWave, Engine, ExecutionContext, Executor, Instance, InvocationResult,
@@ -9,12 +9,12 @@ use adjutant::{
 
 use crate::support::{wait, within};
 
-/// Longer than anybody reads.
+/// Returns a text that is longer than a record keeps.
 fn flood() -> String {
     format!("begin {} end", "ü".repeat(4 << 20))
 }
 
-/// Says more than anybody reads, as its script tells it to.
+/// An executor that ends with a long text, in the way that its script names.
 struct Talker;
 
 impl Executor for Talker {
@@ -37,7 +37,7 @@ impl Executor for Talker {
     }
 }
 
-/// Refuses each start as `guest`, and everything else to nobody.
+/// An authorizer that refuses each start of the caller `guest` and permits all other operations.
 struct Guard;
 
 impl Authorizer for Guard {
@@ -51,7 +51,7 @@ impl Authorizer for Guard {
     }
 }
 
-/// Has a secret until it is needed.
+/// A resolver that knows a secret when a request asks, and does not when an execution starts.
 struct Forgetful;
 
 impl SecretResolver for Forgetful {
@@ -95,7 +95,7 @@ async fn talking() -> Engine {
     engine
 }
 
-/// Wants the beginning and the end, and what is missing between them.
+/// Checks that a text has its beginning and its end, and the number of bytes missing between them.
 #[track_caller]
 fn check_is_cut(what: &str, text: &str) {
     assert!(text.len() <= 4_096, "{what}: {} bytes", text.len());

@@ -577,11 +577,12 @@ async fn outputs_that_hang_in_their_sink_hold_up_no_others() {
         wait(&engine, &id).await;
     }
     hangs.arrivals(4).await;
-    // Neither one of another sink,
+    // An output of another sink is not held up,
     run_to(&engine, "oss://b", "out:x").await;
     assert_eq!(delivered(&mut feed).await, DeliveryStatus::Finished);
     assert_eq!(hangs.arrived.available_permits(), 0);
-    // nor, for long, one of the same. The sleeps are those of the scheduler, of each delivery, and for the next.
+    // and an output of the same sink only for a while. The sleeps are the scheduler's, one for each delivery, and one
+    // before the next delivery.
     within(clock.sleeping(6)).await;
     clock.advance(Duration::from_secs(10));
     hangs.arrivals(1).await;
@@ -609,7 +610,7 @@ async fn a_delivery_that_cannot_be_recorded_holds_up_no_other() {
     for _ in &ids[1..] {
         assert_eq!(delivered(&mut feed).await, DeliveryStatus::Finished);
     }
-    // What is left of it is the next engine's.
+    // The next engine takes the delivery that is left.
     within(engine.shutdown(Duration::from_secs(3_600))).await;
     drop(engine);
     file.execute_batch("DROP TRIGGER refuses").expect("sound SQL");

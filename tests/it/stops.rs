@@ -1,5 +1,5 @@
-//! Stops of more executions than one commit takes, whoever goes away in the midst of them, and how large
-//! the commits are that many executions share.
+//! Stops of more executions than one commit takes, which are carried out although their caller or their engine goes
+//! away, and the size of commits that many executions share.
 
 use std::collections::HashMap;
 use std::sync::mpsc;
@@ -15,10 +15,10 @@ use tokio::task::JoinSet;
 use crate::recurrence::clock;
 use crate::support::{Gate, Place, with_executors, within};
 
-/// More executions than two commits stop.
+/// More executions than two commits can stop.
 const MANY: usize = 9_000;
 
-/// Lets requests name as many instances as there are.
+/// Returns limits under which requests name any number of instances.
 fn limits() -> Limits {
     let mut limits = Limits::alibaba();
     limits.instances_max = 1_000_000;
@@ -34,7 +34,7 @@ fn names(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("n-{n}")).collect()
 }
 
-/// Does something so many times, many of them at once.
+/// Runs `act` for each number below `count`, all at once.
 async fn at_once<F: Future<Output = ()> + Send + 'static>(count: usize, act: impl Fn(usize) -> F) {
     let mut all: JoinSet<()> = (0..count).map(act).collect();
     while let Some(done) = all.join_next().await {
@@ -53,7 +53,7 @@ async fn register(engine: &Engine, executor: &'static str, count: usize) {
     at_once(count, register).await;
 }
 
-/// Waits until something is so.
+/// Waits until a condition is true.
 async fn until(is_so: impl Fn() -> bool) {
     within(async {
         while !is_so() {
@@ -63,7 +63,7 @@ async fn until(is_so: impl Fn() -> bool) {
     .await;
 }
 
-/// How many executions of an invocation have ended how.
+/// Returns the number of executions of an invocation that ended with each status.
 async fn ends(engine: &Engine, invoke_id: InvokeId) -> HashMap<ExecutionStatus, usize> {
     within(engine.wait_status(&invoke_id)).await.expect("the invocation ends");
     let finished = within(engine.wait(&invoke_id)).await.expect("it has ended");
@@ -74,7 +74,7 @@ async fn ends(engine: &Engine, invoke_id: InvokeId) -> HashMap<ExecutionStatus, 
     ends
 }
 
-/// An invocation of so many executions, of which one runs and the others wait.
+/// Starts an invocation of `count` executions. One of them runs and the others wait.
 async fn one_runs(engine: &Engine, gate: &Gate, count: usize) -> InvokeId {
     register(engine, "gate", count).await;
     let run = engine.run_command(RunCommand::shell("x").on(names(count))).await.expect("sound");
@@ -82,7 +82,7 @@ async fn one_runs(engine: &Engine, gate: &Gate, count: usize) -> InvokeId {
     run.invoke_id
 }
 
-/// Stops, and goes away after the first commit.
+/// Stops an invocation, and goes away after the first commit.
 async fn begin_to_stop(engine: &Engine, stop: StopInvocation) {
     tokio::select! {
         biased;
@@ -108,7 +108,7 @@ async fn a_stop_on_named_instances_whose_caller_goes_away_is_carried_out_there()
     let (place, gate) = (Place::new(), Gate::new());
     let engine = builder(&place, &gate).max_concurrent(1).open().await.expect("it opens");
     let id = one_runs(&engine, &gate, MANY).await;
-    // All but the one that runs and a hundred that wait.
+    // All instances but the one whose execution runs and a hundred whose executions wait.
     let named = names(MANY - 100).split_off(1);
     begin_to_stop(&engine, StopInvocation::new(id).on(named.iter().cloned())).await;
     gate.let_go(MANY);
@@ -139,7 +139,7 @@ async fn a_stop_that_an_idle_engine_began_is_carried_out_by_the_next_engine() {
     }
 }
 
-/// The runtime that the engine works on ends, and with it everything but what is on disk.
+/// The runtime of the engine ends, and only the state on disk is left.
 #[test]
 fn a_stop_that_is_cut_off_between_its_commits_is_carried_out_by_the_next_engine() {
     let (place, gate) = (Place::new(), Gate::new());
@@ -161,9 +161,9 @@ fn a_stop_that_is_cut_off_between_its_commits_is_carried_out_by_the_next_engine(
     });
 }
 
-/// The thread that writes waits while an execution is on its way to be claimed, and its stop behind that.
+/// The writing thread is held while the claim of an execution waits for it, and the stop behind the claim.
 #[tokio::test]
-async fn nothing_is_on_record_as_stopped_before_it_started() {
+async fn no_execution_is_on_record_as_stopped_before_it_started() {
     let (place, gate, clock) = (Place::new(), Gate::new(), clock());
     let builder = builder(&place, &gate).clock(clock.clone()).max_concurrent(1);
     let engine = builder.open().await.expect("it opens");
@@ -202,12 +202,12 @@ async fn nothing_is_on_record_as_stopped_before_it_started() {
     assert!(last.start_time <= last.stop_time, "{:?} {:?}", last.start_time, last.stop_time);
 }
 
-/// Rows that the largest commit since an engine was opened has changed.
+/// Returns the number of rows that the largest commit of an engine has changed.
 fn rows_max(engine: &Engine) -> u64 {
     engine.metrics().rows_per_commit.max
 }
 
-/// Rows that commits of many executions stay within: four thousand executions and what belongs to them.
+/// The bound on the rows of a commit: four thousand executions and the rows that belong to them.
 const ROWS_MAX: u64 = 9_000;
 
 #[tokio::test]
@@ -229,7 +229,7 @@ async fn fires_that_were_missed_are_caught_up_with_in_commits_of_bounded_size() 
         let engine = open().await;
         until(|| engine.metrics().executions >= 150 * 100).await;
         assert!(rows_max(&engine) <= ROWS_MAX, "{overlap}: {}", rows_max(&engine));
-        // Another fire meets all of them.
+        // The overlap policy of another fire applies to all of these executions.
         within(engine.run_now(&id)).await.expect("it repeats");
         within(engine.stop_invocation(StopInvocation::new(id))).await.expect("it exists");
         gate.let_go(MANY);
@@ -248,7 +248,7 @@ impl WaveGate for Halts {
 }
 
 #[tokio::test]
-async fn what_is_called_off_is_cancelled_in_commits_of_bounded_size() {
+async fn executions_of_a_halted_invocation_are_cancelled_in_commits_of_bounded_size() {
     let check = async |request: RunCommand, script: &str| {
         let place = Place::new();
         let builder = builder(&place, &Gate::new()).max_concurrent(1).wave_gate(Halts);
@@ -258,7 +258,7 @@ async fn what_is_called_off_is_cancelled_in_commits_of_bounded_size() {
         let run = engine.run_command(request).await.expect("sound");
         let ends = ends(&engine, run.invoke_id).await;
         assert_eq!(ends.get(&ExecutionStatus::Cancelled), Some(&(MANY - 1)), "{script}: {ends:?}");
-        // The request itself is one commit.
+        // The request itself is one more commit.
         let after = engine.metrics().rows_per_commit;
         let (commits, rows) =
             (after.count - before.rows_per_commit.count, after.sum - before.rows_per_commit.sum);
@@ -274,7 +274,7 @@ async fn what_is_called_off_is_cancelled_in_commits_of_bounded_size() {
 }
 
 #[tokio::test]
-async fn a_boot_that_very_many_wait_for_is_dealt_with_in_commits_of_bounded_size() {
+async fn a_boot_that_very_many_invocations_wait_for_fires_them_in_commits_of_bounded_size() {
     const WAIT: usize = 4_000;
     let (place, gate) = (Place::new(), Gate::new());
     let engine = builder(&place, &gate).max_concurrent(1).open().await.expect("it opens");
@@ -300,7 +300,7 @@ async fn a_boot_that_very_many_wait_for_is_dealt_with_in_commits_of_bounded_size
     boot(&engine, "b").await;
     assert_eq!(engine.metrics().executions, WAIT as u64, "the same boot is no reboot");
     assert!(rows_max(&engine) <= ROWS_MAX / 2, "{}", rows_max(&engine));
-    // Whoever tells of a boot goes away, and tells of the next one; each of both fires each.
+    // The host tells of a boot, goes away, and tells of the next boot. Each boot fires each invocation.
     tokio::select! {
         biased;
         () = until(|| engine.metrics().fires_skipped > 0) => {}
@@ -312,7 +312,7 @@ async fn a_boot_that_very_many_wait_for_is_dealt_with_in_commits_of_bounded_size
 }
 
 #[tokio::test]
-async fn what_waits_for_an_instance_stays_marked_unless_more_may_run_there() {
+async fn executions_that_wait_for_an_instance_stay_marked_unless_more_may_run_there() {
     const WAIT: usize = 6_000;
     let (place, gate) = (Place::new(), Gate::new());
     let engine = builder(&place, &gate).max_concurrent(10).open().await.expect("it opens");
@@ -342,7 +342,7 @@ async fn what_waits_for_an_instance_stays_marked_unless_more_may_run_there() {
     assert_eq!(marked(), WAIT - 3, "two more may run");
     let changed = engine.metrics().rows_per_commit.sum - before;
     assert!(changed < 200, "{changed} rows");
-    // Now any number may.
+    // Now any number of executions may run there.
     let wide = Instance::new("narrow").executor("gate");
     engine.register_instance(wide).await.expect("sound");
     gate.let_go(WAIT);
@@ -350,9 +350,9 @@ async fn what_waits_for_an_instance_stays_marked_unless_more_may_run_there() {
     assert!(rows_max(&engine) <= ROWS_MAX / 2 + 512, "{}", rows_max(&engine));
 }
 
-/// Many run and wait when the runtime ends that the engine works on.
+/// Many executions run and wait when the runtime of the engine ends.
 #[test]
-fn what_the_last_engine_left_is_dealt_with_in_commits_of_bounded_size() {
+fn executions_that_the_last_engine_left_are_ended_in_commits_of_bounded_size() {
     const RUN: usize = 11_000;
     const WAIT: usize = 5_500;
     let (place, gate) = (Place::new(), Gate::new());

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use crate::recurrence::{clock, ended};
 use crate::support::{Gate, Place, register, wait, within};
 
-/// A file as an engine leaves it that is killed, and the invocations in it whose records stay sound.
+/// A file in the state that a killed engine leaves, and the invocations in it whose records stay sound.
 struct Left {
     place: Place,
     gate: Gate,
@@ -17,7 +17,7 @@ struct Left {
 }
 
 impl Left {
-    /// Two invocations have run, and two wait for a boot.
+    /// Makes a file in which two invocations run and two wait for a boot.
     async fn new() -> Self {
         let (place, left, gate) = (Place::new(), Place::new(), Gate::new());
         let builder = gate.plug_in(place.builder().clock(clock()));
@@ -69,7 +69,7 @@ async fn one_record_that_cannot_be_read_keeps_no_file_from_being_opened() {
             .and_then(|mut query| query.query_map((), |row| row.get(0))?.collect())
             .unwrap_or_else(|error| panic!("{damage:?}: {error}"));
         assert!(matches!(&*said, [said] if said.contains(says)), "{damage:?}: {said:?}");
-        // The others are served.
+        // The other invocations are served.
         left.gate.let_go(2);
         assert_eq!(wait(&engine, &left.run).await.results.len(), 1, "{damage:?}");
         ended(&engine, left.reboot, 1).await;

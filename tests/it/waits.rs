@@ -1,4 +1,4 @@
-//! What waits for a while waits so long, whatever becomes of the time of day.
+//! Waits of a duration keep their length, whatever happens to the time of day.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,26 +14,26 @@ use crate::recurrence::{clock, pass};
 use crate::support::{Gate, Place, register, wait, within};
 use ExecutionStatus::{Failed, Pending, Running, Scheduled, Success};
 
-/// How far a clock is set, in seconds.
+/// The steps by which a clock is set, in seconds.
 const STEPS: [i64; 6] = [-3_600, 3_600, -86_400, 70 * 60, 400 * 86_400, -400 * 86_400];
 
 /// When the clock is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum When {
-    /// Just before the wait begins, and no loop has looked since.
+    /// Just before the wait begins, without a look of any loop since.
     JustBefore,
-    /// While that runs after which the wait begins.
+    /// During the run after which the wait begins.
     DuringTheRun,
-    /// While it waits.
+    /// During the wait.
     During,
-    /// While it waits, and another engine then goes on with it.
+    /// During the wait, which another engine then continues.
     DuringAndRestart,
 }
 
 const WHENS: [When; 4] =
     [When::JustBefore, When::DuringTheRun, When::During, When::DuringAndRestart];
 
-/// An engine whose executor `gate` holds what runs; scripts are `ok` or `fail`.
+/// An engine whose executor `gate` holds the executions; scripts are `ok` or `fail`.
 struct World {
     place: Place,
     clock: ManualClock,
@@ -42,7 +42,7 @@ struct World {
     engine: Engine,
 }
 
-/// A gate for waves that has each wait once, for 30 s.
+/// A wave gate that makes the wave wait once, for 30 s.
 #[derive(Clone, Default)]
 struct Decisions(Arc<Mutex<bool>>);
 
@@ -123,7 +123,8 @@ impl World {
         within(reached).await;
     }
 
-    /// Has an invocation wait for 30 s after its first run, sets the clock once, and checks when it goes on.
+    /// Lets an invocation wait for 30 s after its first run, sets the clock once, and checks when the invocation goes
+    /// on.
     async fn check(
         mut self,
         request: RunCommand,
@@ -132,7 +133,7 @@ impl World {
         (by, when): (i64, When),
     ) {
         let what = format!("{by} s {when:?}");
-        // The scheduler sleeps, and does not see the clock that is set.
+        // The scheduler sleeps, so it does not see that the clock is set.
         within(self.clock.sleeping(1)).await;
         let id = self.engine.run_command(request).await.expect("sound").invoke_id;
         within(self.gate.arrivals(1)).await;
@@ -144,7 +145,7 @@ impl World {
         }
         self.gate.let_go(1);
         self.reaches(id, &[first, waiting]).await;
-        // The decision of a gate for waves is on its way, too.
+        // The decision of a wave gate may be on its way, too.
         within(self.clock.sleeping(1)).await;
         let settled = async {
             while self.waits.as_ref().is_some_and(|waits| !*waits.0.lock().expect("free")) {
@@ -173,7 +174,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn another_attempt_comes_after_its_wait_whatever_becomes_of_the_clock() {
+async fn another_attempt_comes_after_its_wait_whatever_happens_to_the_clock() {
     for when in WHENS {
         for by in STEPS {
             let world = World::begin(None).await;
@@ -185,7 +186,7 @@ async fn another_attempt_comes_after_its_wait_whatever_becomes_of_the_clock() {
 }
 
 #[tokio::test]
-async fn a_wave_comes_after_its_soak_whatever_becomes_of_the_clock() {
+async fn a_wave_comes_after_its_soak_whatever_happens_to_the_clock() {
     for when in WHENS {
         for by in STEPS {
             let world = World::begin(None).await;
@@ -197,7 +198,7 @@ async fn a_wave_comes_after_its_soak_whatever_becomes_of_the_clock() {
 }
 
 #[tokio::test]
-async fn a_gate_that_waits_is_asked_again_after_that_time_whatever_becomes_of_the_clock() {
+async fn a_gate_that_waits_is_asked_again_after_that_time_whatever_happens_to_the_clock() {
     for when in WHENS {
         for by in STEPS {
             let world = World::begin(Some(Decisions::default())).await;
@@ -245,7 +246,7 @@ async fn the_time_of_another_attempt_is_told_by_the_clock_of_today() {
 }
 
 #[tokio::test]
-async fn a_clock_that_is_set_makes_nothing_older_than_it_is() {
+async fn a_clock_that_is_set_changes_the_age_of_no_execution() {
     for by in STEPS {
         let (clock, gate) = (clock(), Gate::new());
         let builder = Engine::builder().clock(clock.clone()).max_concurrent(1);

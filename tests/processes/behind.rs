@@ -1,4 +1,5 @@
-//! What a run leaves behind when its process has ended: the record names it, and it goes on.
+//! Processes that a run leaves behind when its own process has ended: the record names them, and
+//! they go on.
 
 use adjutant::{ExecutionStatus, InvocationResult, ResourceLimits, RunCommand};
 use libtest_mimic::Trial;
@@ -8,15 +9,15 @@ use crate::host::Setup;
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = trials![
-        who_holds_an_output_is_named_and_lives_on,
-        who_holds_an_output_lives_on_without_a_helper,
-        what_a_success_leaves_running_is_named,
+        a_process_that_holds_an_output_is_named_and_lives_on,
+        a_process_that_holds_an_output_lives_on_without_a_helper,
+        processes_that_a_success_leaves_running_are_named,
     ];
-    trials.extend(need_cgroups(trials![what_is_left_of_a_cgroup_is_named]));
+    trials.extend(need_cgroups(trials![a_process_that_is_left_in_a_cgroup_is_named]));
     trials
 }
 
-/// The ways in which a run comes about.
+/// Returns the ways in which a run can start.
 fn ways(request: &RunCommand) -> [(&'static str, RunCommand); 4] {
     let limits = || ResourceLimits::default().cpu_seconds(60);
     [
@@ -36,7 +37,7 @@ fn check_success(record: &InvocationResult, says: &[&str], what: &str) {
     }
 }
 
-/// Ends whoever has the marker, as nobody else does.
+/// Ends the processes with the marker, because no other code does.
 async fn end(marker: &Marker) {
     for pid in marker.alive() {
         crate::harness::kill(pid.parse().expect("a pid"));
@@ -44,7 +45,7 @@ async fn end(marker: &Marker) {
     until("they end", || marker.alive().is_empty()).await;
 }
 
-async fn who_holds_an_output_is_named_and_lives_on() {
+async fn a_process_that_holds_an_output_is_named_and_lives_on() {
     for (to, says) in [
         ("", "output on standard output and standard error cut after 250 ms of silence, held by "),
         ("2>&-", "output on standard output cut after 250 ms of silence, held by "),
@@ -52,7 +53,7 @@ async fn who_holds_an_output_is_named_and_lives_on() {
     ] {
         let (place, marker) = (Place::new(), Marker::new());
         let (go_on, told) = (place.pipe("go-on"), place.pipe("told"));
-        // More than a pipe holds: a writer without a reader would wait, or end.
+        // The output is more than a pipe holds, so a writer without a reader would wait, or end.
         let writes = "head -c 300000 /dev/zero >&$((to))"
             .replace("$((to))", if to.contains("&2") { "2" } else { "1" });
         let text = format!(
@@ -70,7 +71,7 @@ async fn who_holds_an_output_is_named_and_lives_on() {
             assert_eq!(record.output.to_text(), "started\n", "{what}");
             go_on.open();
             told.heard();
-            // Once more when nobody is there.
+            // Written once more when the host is gone.
             host.kill();
             go_on.open();
             until("it sleeps", || marker.alive().len() == 1).await;
@@ -79,7 +80,7 @@ async fn who_holds_an_output_is_named_and_lives_on() {
     }
 }
 
-async fn who_holds_an_output_lives_on_without_a_helper() {
+async fn a_process_that_holds_an_output_lives_on_without_a_helper() {
     let (place, marker) = (Place::new(), Marker::new());
     let (go_on, told) = (place.pipe("go-on"), place.pipe("told"));
     let text = format!(
@@ -97,7 +98,7 @@ async fn who_holds_an_output_lives_on_without_a_helper() {
     end(&marker).await;
 }
 
-async fn what_a_success_leaves_running_is_named() {
+async fn processes_that_a_success_leaves_running_are_named() {
     let place = Place::new();
     let mut host = place.host();
     for leaves in [
@@ -107,7 +108,7 @@ async fn what_a_success_leaves_running_is_named() {
         "(sh -c 'SLEEP & SLEEP' >/dev/null 2>&1 &)",
     ] {
         let marker = Marker::new();
-        // It is there before its run has ended.
+        // The process is there before its run has ended.
         let waits = format!("until grep -qsa '{}' /proc/[0-9]*/comm; do :; done", "sleep");
         let text = format!("{}\n{waits}", leaves.replace("SLEEP", &marker.sleep()));
         for (way, request) in ways(&script(&text)) {
@@ -122,8 +123,8 @@ async fn what_a_success_leaves_running_is_named() {
     }
 }
 
-/// Whatever it did to hide.
-async fn what_is_left_of_a_cgroup_is_named() {
+/// The process has done everything to hide.
+async fn a_process_that_is_left_in_a_cgroup_is_named() {
     let (place, marker) = (Place::new(), Marker::new());
     let mut host = Host::start(&Setup { cgroups: true, ..place.setup() });
     let text = format!("env -i setsid sh -c '({} >/dev/null 2>&1 &)'", marker.sleep());

@@ -251,7 +251,7 @@ impl Marker {
         alive
     }
 
-    /// Waits until all who have it have become the program that sleeps.
+    /// Waits until all processes with the marker have become the program that sleeps.
     pub async fn sleeps(&self) {
         let is_asleep = |pid: &String| {
             fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n")
@@ -348,7 +348,7 @@ impl Host {
         host
     }
 
-    /// Starts one, and does not wait until it has opened its engine.
+    /// Starts a host without waiting until it has opened its engine.
     pub fn begin(setup: &Setup) -> Self {
         Self::begin_in(Command::new("/proc/self/exe").arg(WITH_HELPER), setup)
     }
@@ -373,7 +373,7 @@ impl Host {
         host
     }
 
-    /// With a variable that no run may see.
+    /// Starts a host with a variable that no run may see.
     pub fn begin_in(command: &mut Command, setup: &Setup) -> Self {
         let command = command.env("SECRET_OF_HOST", "1").env("LD_LIBRARY_PATH", "/secret-of-host");
         let mut child =

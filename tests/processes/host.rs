@@ -32,9 +32,9 @@ pub struct Setup {
     /// Whether it has closed its standard descriptors before it opens anything.
     pub has_closed_stdio: bool,
     pub cgroups: bool,
-    /// Whether it waits for any child, and so learns the ends of those that are not its own to learn.
+    /// Whether the host waits for any child, and so takes the exit statuses of the engine's children.
     pub takes_all_ends: bool,
-    /// Where its sink for `file:///sink` writes, if it has one.
+    /// The folder of the host's sink for `file:///sink`, if there is a sink.
     pub sink: Option<PathBuf>,
 }
 

@@ -20,8 +20,8 @@ pub fn trials() -> Vec<Trial> {
         another_spelling_of_the_path_is_the_same_file,
         dead_owners_in_a_row_leave_nothing,
         owners_that_die_at_any_moment_of_their_start_leave_nothing,
-        what_an_engine_could_not_end_is_ended_by_a_later_one,
-        what_a_restored_file_does_not_know_of_is_ended,
+        processes_that_an_engine_could_not_end_are_ended_by_a_later_one,
+        a_run_that_a_restored_file_does_not_know_is_ended,
         an_engine_that_is_dropped_leaves_its_strays_to_the_next,
     ];
     trials.extend(need_root(trials![what_is_left_of_another_user_is_ended]));
@@ -139,7 +139,7 @@ async fn another_spelling_of_the_path_is_the_same_file() {
     marker.check_nobody_is_left("a run by another path");
 }
 
-/// A script two of whose processes end only when they are killed, and that tells when it is asked to end.
+/// Returns a script that tells when it is asked to end, and two of whose processes end only when they are killed.
 fn stubborn(told: &Pipe, marker: &Marker) -> String {
     let deaf = format!("sh -c \"trap '' TERM; exec {}\"", marker.sleep());
     let tell = told.ring();
@@ -152,11 +152,11 @@ async fn dead_owners_in_a_row_leave_nothing() {
         let told = place.pipe("told");
         let text = stubborn(&told, &marker);
         let invoke_id = cut_off(&place.setup(), &marker, 2, script(&text)).await;
-        // They are deaf by then.
+        // The processes ignore SIGTERM by then.
         marker.sleeps().await;
         for _ in 0..owners {
             let owner = Host::begin(&place.setup());
-            // It has found them, and waits for their end: what it knows of them dies with it.
+            // This owner has found the processes and waits for their end, so its knowledge of them dies with it.
             told.heard();
             owner.kill();
             assert_eq!(marker.alive().len(), 2, "the owner was killed before it had killed");
@@ -186,8 +186,8 @@ async fn owners_that_die_at_any_moment_of_their_start_leave_nothing() {
     check_says(&record, ExecutionStatus::Error, "ExecutionInterrupted", "its end is not known");
 }
 
-/// As where `/proc` did not answer, and no list of processes could be written.
-async fn what_an_engine_could_not_end_is_ended_by_a_later_one() {
+/// The state after an engine to which `/proc` did not answer, and which could write no list of processes.
+async fn processes_that_an_engine_could_not_end_are_ended_by_a_later_one() {
     let (place, marker) = (Place::new(), Marker::new());
     let sleeps = script(format!("echo up; exec {}", marker.sleep()));
     let invoke_id = cut_off(&place.setup(), &marker, 1, sleeps).await;
@@ -214,8 +214,8 @@ async fn what_an_engine_could_not_end_is_ended_by_a_later_one() {
     assert!(!file.exists(), "its engine is forgotten");
 }
 
-/// A copy of the file is put in its place, of before the run: as if that had never been.
-async fn what_a_restored_file_does_not_know_of_is_ended() {
+/// A copy of the file from before the run is put in its place, as if the run had never been.
+async fn a_run_that_a_restored_file_does_not_know_is_ended() {
     for survives in [false, true] {
         let (place, marker) = (Place::new(), Marker::new());
         place.host().shut_down();
@@ -246,7 +246,7 @@ async fn an_engine_that_is_dropped_leaves_its_strays_to_the_next() {
                 let engine = place.open().await;
                 engine.run_command(script(text)).await.expect("a run");
                 told.heard();
-                // The engine goes with its runtime, without a shutdown.
+                // The engine is dropped with its runtime, without a shutdown.
             });
         });
     });
@@ -255,7 +255,7 @@ async fn an_engine_that_is_dropped_leaves_its_strays_to_the_next() {
         let builder = adjutant::Engine::builder().path(place.db());
         match builder.open().await {
             Ok(engine) => break engine,
-            // Its threads are about to end.
+            // The threads of the first engine are about to end.
             Err(adjutant::Error::InUse { .. }) => tokio::task::yield_now().await,
             Err(error) => panic!("{error}"),
         }

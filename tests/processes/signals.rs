@@ -1,4 +1,5 @@
-//! Whatever a parent has done to the signals of a host, and a host to its children.
+//! Hosts whose parent has changed their signals, and hosts that interfere with the engine's
+//! children.
 
 use std::fs;
 use std::process::Command;
@@ -13,11 +14,11 @@ pub fn trials() -> Vec<Trial> {
     trials![
         a_host_is_free_of_the_signals_that_its_parent_left_it,
         a_host_that_ignores_the_ends_of_children_is_refused,
-        what_may_have_succeeded_is_not_tried_again,
+        an_execution_that_may_have_succeeded_is_not_tried_again,
     ]
 }
 
-/// A host whose parent has done this to its signals.
+/// Starts a host whose parent has changed its signals.
 fn host_after(signals: &[&str], role: &str, setup: &Setup) -> Host {
     let program = std::env::current_exe().expect("this program");
     Host::begin_in(Command::new("env").args(signals).arg(program).arg(role), setup)
@@ -45,12 +46,12 @@ async fn a_host_is_free_of_the_signals_that_its_parent_left_it() {
             let printed = record.output.to_text().into_owned();
             let masks = printed.lines().map(|line| line.split_once(":\t").expect("a mask").1);
             for mask in masks.map(|mask| u64::from_str_radix(mask, 16).expect("a mask")) {
-                // Two signals are the C library's own.
+                // Two signals belong to the C library.
                 assert_eq!(mask & !(0b11 << 31), 0, "{signals:?}: {printed}");
             }
             assert_eq!(printed.lines().count(), 2);
         }
-        // The kernel's own way to end what writes too much is left to runs.
+        // In runs SIGXFSZ still ends a process that writes too much.
         let limits = ResourceLimits::default().file_size_bytes(4_096);
         let text = format!("exec head -c 50000 /dev/zero > {}", place.path("large").display());
         let record = host.finish(script(text).resource_limits(limits));
@@ -68,7 +69,7 @@ async fn a_host_that_ignores_the_ends_of_children_is_refused() {
     assert!(!place.db().exists(), "nothing is made for an engine that does not open");
 }
 
-async fn what_may_have_succeeded_is_not_tried_again() {
+async fn an_execution_that_may_have_succeeded_is_not_tried_again() {
     let place = Place::new();
     let mut host = Host::start(&Setup { takes_all_ends: true, ..place.setup() });
     let count = place.path("count");

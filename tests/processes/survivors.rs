@@ -36,7 +36,7 @@ pub fn trials() -> Vec<Trial> {
         a_file_may_be_moved_while_a_run_survives,
         a_keeper_is_listed_by_the_name_of_its_program,
         a_whole_output_waits_for_the_next_engine_with_its_sink,
-        a_whole_output_has_what_a_survivor_prints_at_once,
+        a_whole_output_includes_the_first_output_of_a_survivor,
     ];
     trials.extend(need_root(trials![a_survivor_may_be_another_users]));
     trials.extend(need_cgroups(trials![a_killed_keeper_leaves_nothing_of_its_cgroup]));
@@ -479,7 +479,7 @@ async fn a_killed_keeper_leaves_nothing_of_its_cgroup() {
     }
 }
 
-/// What an engine is like that comes between two with the sink.
+/// The engine that comes between two engines with the sink.
 #[derive(Debug, Clone, Copy)]
 enum Between {
     Idle,
@@ -488,7 +488,7 @@ enum Between {
 
 async fn a_whole_output_waits_for_the_next_engine_with_its_sink() {
     use Between::{Idle, WithoutSink};
-    // The engines between, and whether the run ends under the last of them.
+    // The engines in between, and whether the run ends under the last of them.
     for (between, ends_there) in [
         (&[][..], false),
         (&[Idle], false),
@@ -544,7 +544,8 @@ async fn a_whole_output_waits_for_the_next_engine_with_its_sink() {
     }
 }
 
-/// Waits until an engine has heard from the keeper what a run printed while nobody listened.
+/// Waits until an engine has got from the keeper the output that a run printed while no engine
+/// listened.
 async fn has_heard_all(engine: &Engine, invoke_id: InvokeId) {
     let mut watch = engine.watch(&invoke_id).await.expect("it exists");
     let mut printed = Vec::new();
@@ -556,8 +557,8 @@ async fn has_heard_all(engine: &Engine, invoke_id: InvokeId) {
     }
 }
 
-/// More than the record keeps, printed before an engine can have listened.
-async fn a_whole_output_has_what_a_survivor_prints_at_once() {
+/// The run prints more than the record keeps, before an engine can have listened.
+async fn a_whole_output_includes_the_first_output_of_a_survivor() {
     let (place, folder) = (Place::new(), tempfile::tempdir().expect("a folder"));
     let builder = Engine::builder().path(place.db());
     let builder = builder.output_sink("file:///sink", DirectorySink::new(folder.path()));

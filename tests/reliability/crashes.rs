@@ -1,8 +1,8 @@
-//! Owners of a file that are killed, again and again, at any moment: what they had acknowledged is there, nothing
-//! has happened twice, and nothing is left over.
+//! Owners of a file that are killed, again and again, at any moment: all acknowledged requests are there, no
+//! execution has started twice, and no process is left over.
 //!
-//! `ADJUTANT_SEED=N` repeats the choices of a run; at which instruction a kill finds its process nobody can repeat.
-//! `ADJUTANT_CRASH_KILLS=N` kills more often, or less.
+//! `ADJUTANT_SEED=N` repeats the choices of a run; the instruction at which a kill finds its process cannot be
+//! repeated. `ADJUTANT_CRASH_KILLS=N` sets the number of kills.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
@@ -26,12 +26,12 @@ use crate::invariants::{Invariants, Witness};
 use crate::random::Random;
 use crate::requests::{self, KEYS, RUNNING_MAX};
 
-/// What tells an owner that is to be killed from the tests.
+/// The argument that makes this program an owner that is to be killed.
 pub const ROLE: &str = "--as-owner";
 const KILLS: u64 = 50;
 
-/// How long the processes of a place sleep, which tells them from all others. A test that fails leaves them no
-/// longer than that.
+/// Returns the time, in seconds, for which the processes of a place sleep. The time is different for each place, so
+/// it tells the processes of a place from all others. If a test fails, its processes end after that time.
 fn nap(place: &Path, survives: bool) -> String {
     let name = place.file_name().expect("a name").to_string_lossy();
     let number =
@@ -46,8 +46,8 @@ pub fn trials() -> Vec<Trial> {
     )]
 }
 
-/// What executions and their owners have done, line by line, in a file of its own. A line is there once it is
-/// written, whoever is killed after that.
+/// The deeds of executions and their owners, line by line, in a file of its own. A line that is written stays,
+/// whichever process is killed after that.
 #[derive(Clone)]
 struct Ledger(Arc<File>);
 
@@ -62,7 +62,8 @@ impl Ledger {
     }
 }
 
-/// Has one effect for each execution, and takes its time: its script says how long and how it ends.
+/// An executor that has one effect for each execution. The script gives the time and the exit code of the
+/// execution.
 struct Effects(Ledger);
 
 impl Executor for Effects {
@@ -94,7 +95,7 @@ fn builder(place: &Path) -> EngineBuilder {
     KEYS.iter().fold(builder, |builder, (key, max)| builder.concurrency_key(*key, *max))
 }
 
-/// Opens the file. A process that the owner before was about to start holds the lock for a moment longer.
+/// Opens the file. A process that the owner before was about to start may hold the lock for a moment longer.
 async fn open(builder: impl Fn() -> EngineBuilder) -> Engine {
     let began = Instant::now();
     loop {
@@ -133,7 +134,7 @@ pub fn own() {
     });
 }
 
-/// Invocations that have not ended.
+/// Returns invocations that have not ended.
 async fn known(engine: &Engine) -> Vec<InvokeId> {
     let request = DescribeInvocations { max_results: Some(50), ..Default::default() };
     let page = engine.describe_invocations(request).await.expect("a page");
@@ -179,7 +180,7 @@ async fn act(
             ledger.note(&format!("acknowledged {}", run.invoke_id));
         }
         (8, Some(id)) => {
-            // Not for long: others are to be waited for as well.
+            // The wait is short, because other invocations are to be waited for as well.
             let told =
                 tokio::time::timeout(Duration::from_millis(20), engine.wait_status(&id)).await;
             if let Ok(Ok(status)) = told {
@@ -200,7 +201,7 @@ async fn act(
     }
 }
 
-/// What the ledger says.
+/// The contents of the ledger.
 #[derive(Default)]
 struct Seen {
     started: HashSet<i64>,
@@ -229,7 +230,7 @@ impl Seen {
                 ["stopped", id] => drop(seen.stopped.insert(id.to_owned())),
                 ["told", id, status] => drop(seen.told.insert(id.to_owned(), status.to_owned())),
                 ["end", _] => {}
-                _ => seen.wrong.push(format!("a line that nobody writes: {line}")),
+                _ => seen.wrong.push(format!("a line that no process writes: {line}")),
             }
         }
         seen
@@ -276,7 +277,7 @@ fn kill_owners() -> Result<(), Failed> {
     let mut opened = Vec::new();
     while crashes.kills < kills {
         crashes.kill_one();
-        // Now and then the next owner is killed before anybody has looked after what this one left.
+        // Now and then the next owner is killed before an engine has cleaned up after this one.
         if !crashes.random.one_in(4) {
             opened.push(crashes.look(seed)?);
         }
@@ -324,7 +325,7 @@ impl Crashes {
                 let _ = say.send(line.is_ok());
             }
         });
-        // Some are killed while they open the file.
+        // Some owners are killed while they open the file.
         if !self.random.one_in(5) {
             let _ = says.recv_timeout(Duration::from_secs(20));
         }
@@ -346,7 +347,8 @@ impl Crashes {
         self.kills += 1;
     }
 
-    /// Opens the file as its next owner, who starts nothing, and checks what is there.
+    /// Opens the file as its next owner, which starts no execution, and checks the records. Returns the time that
+    /// the opening took.
     fn look(&mut self, seed: u64) -> Result<Duration, Failed> {
         let place = self.place.path().to_owned();
         let (wrong, took) = runtime().block_on(async {
@@ -371,13 +373,13 @@ impl Crashes {
             WHERE e.status IN ('Running', 'Stopping') AND v.survive_restarts = 0";
         let left: i64 = file.query_row(left, (), |row| row.get(0)).expect("sound SQL");
         if left > 0 {
-            wrong.push(format!("{left} executions run, and nobody runs them"));
+            wrong.push(format!("{left} executions are `Running` without a run"));
         }
         wrong.extend(self.processes(false));
         wrong
     }
 
-    /// The processes of this place's runs that have not ended.
+    /// Returns the processes of this place's runs that have not ended.
     fn processes(&self, survive: bool) -> Vec<String> {
         let nap = nap(self.place.path(), survive);
         let mut alive = Vec::new();
@@ -391,7 +393,7 @@ impl Crashes {
         alive
     }
 
-    /// Lets everything come to its end.
+    /// Lets all executions come to their ends.
     fn finish(&mut self, seed: u64) -> Result<(), Failed> {
         let place = self.place.path().to_owned();
         let ended = runtime().block_on(async {
@@ -427,7 +429,7 @@ impl Crashes {
         });
         let mut wrong = self.wrong();
         if !ended {
-            wrong.push("not everything ends".to_owned());
+            wrong.push("some invocations do not end".to_owned());
         }
         wrong.extend(self.processes(true));
         self.report(seed, wrong)

@@ -1,4 +1,5 @@
-//! What must hold of the records at every commit, whatever has happened: read by SQL, past the engine.
+//! Invariants of the records, which hold at every commit whatever has happened. They are read by SQL, past
+//! the engine.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -12,11 +13,11 @@ use rusqlite::{Connection, OpenFlags};
 pub struct Bounds {
     /// Executions that run at a time.
     pub running: i64,
-    /// Of those with a `ConcurrencyKey`, by that; 1 for the others.
+    /// Executions with a `ConcurrencyKey` that run at a time, by key; 1 for keys that are not listed.
     pub keys: HashMap<String, i64>,
 }
 
-/// Checks the records of one file again and again, and remembers what must not change.
+/// Checks the records of one file again and again, and remembers records that must not change.
 #[derive(Default)]
 pub struct Invariants {
     pub bounds: Bounds,
@@ -30,7 +31,7 @@ pub struct Invariants {
     takes_back: bool,
 }
 
-/// A statement that finds what breaks an invariant.
+/// Each invariant, with a statement that finds the records that break it.
 const WRONG: [(&str, &str); 13] = [
     ("integrity_check", "SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok'"),
     ("foreign_key_check", "SELECT \"table\" || ' ' || rowid FROM pragma_foreign_key_check"),
@@ -63,18 +64,18 @@ const WRONG: [(&str, &str); 13] = [
          WHERE e.finished_at_ms IS NULL OR e.status NOT IN ('Failed', 'Error', 'Timeout', 'Aborted')",
     ),
     (
-        "what an execution belongs to exists",
+        "the fire and the instance of an execution exist",
         "SELECT 'execution ' || id FROM executions
          WHERE fire NOT IN (SELECT id FROM fires) OR instance NOT IN (SELECT id FROM instances)",
     ),
     (
-        "a fire has executions only if it started, and then one for each target",
+        "a missed fire has no executions, and a started fire has some",
         "SELECT 'fire ' || f.id FROM fires f
          WHERE (f.disposition = 'Missed' AND EXISTS (SELECT 1 FROM executions e WHERE e.fire = f.id))
              OR (f.disposition = 'Started' AND NOT EXISTS (SELECT 1 FROM executions e WHERE e.fire = f.id))",
     ),
     (
-        "what has ended has nothing left, and what has nothing left has ended",
+        "an invocation has ended if and only if no fire, timer or boot is left",
         "SELECT 'invocation ' || v.id FROM invocations v
          WHERE (v.finished_at_ms IS NOT NULL) = (
              EXISTS (SELECT 1 FROM fires f WHERE f.invocation = v.id AND f.unfinished > 0)
@@ -87,23 +88,23 @@ const WRONG: [(&str, &str); 13] = [
          WHERE coalesce(f.until_ms, f.fire_at_ms) >= m.next_fire_at_ms AND f.disposition <> 'Started'",
     ),
     (
-        "no more run on an instance than may",
+        "an instance runs no more executions than its bound",
         "SELECT 'instance ' || i.id FROM instances i JOIN executions e ON e.instance = i.id
          WHERE e.status IN ('Running', 'Stopping') AND i.max_concurrency IS NOT NULL
          GROUP BY i.id HAVING count(*) > i.max_concurrency",
     ),
     (
-        "no more of an invocation run than may",
+        "an invocation runs no more executions than its bound",
         "SELECT 'invocation ' || f.invocation FROM fires f JOIN executions e ON e.fire = f.id
          WHERE e.status IN ('Running', 'Stopping') AND f.concurrency_max IS NOT NULL
          GROUP BY f.invocation HAVING count(*) > max(f.concurrency_max)",
     ),
     (
-        "an output is as long as it says",
+        "the gap of an output lies within its bytes",
         "SELECT 'execution ' || execution FROM outputs WHERE gap_at > length(bytes) OR length(runs) = 0",
     ),
     (
-        "nobody waits for an instance and for a time at once",
+        "no execution waits for an instance and for a time at once",
         "SELECT 'execution ' || id FROM executions
          WHERE (awaits_instance IS NOT NULL AND status <> 'Pending')
              OR (retry_at_ms IS NOT NULL AND status <> 'Scheduled')",
@@ -121,7 +122,7 @@ impl Invariants {
         self.takes_back = true;
     }
 
-    /// Returns what is wrong with the records of a file, which an engine may be running.
+    /// Returns the broken invariants of a file, which an engine may be running.
     pub fn check(&mut self, database: &Path) -> Vec<String> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let file = Connection::open_with_flags(database, flags).expect("the file opens");
@@ -174,7 +175,8 @@ impl Invariants {
         }
     }
 
-    /// Each nominal time since a timer was made has exactly one record, and timers only go forward.
+    /// Checks that each nominal time since a timer was made has exactly one record, and that timers only go
+    /// forward.
     fn check_nominal_times(&mut self, file: &Connection, wrong: &mut Vec<String>) {
         let timers = "SELECT m.id, m.zone, v.frequency, v.created_at_ms, m.next_fire_at_ms
             FROM timers m JOIN invocations v ON v.id = m.invocation";
@@ -193,7 +195,7 @@ impl Invariants {
             let created = time(row.get(3).expect("a time"));
             let bound = schedule.bind(created, zone);
             let mut at = created;
-            // A schedule that ended while the clock was behind its records has none for the times between those.
+            // A schedule that ended while the clock was behind its records has no records for the times between.
             let has_gaps = self.takes_back && next_ms.is_none();
             let stretches = covered.query_map([id], |row| {
                 Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
@@ -201,7 +203,7 @@ impl Invariants {
             for stretch in stretches.expect("sound SQL") {
                 let (from_ms, count, until_ms) = stretch.expect("a stretch");
                 if has_gaps || next_ms.is_some_and(|next_ms| from_ms > next_ms) {
-                    // A time that fired ahead of the clock: a single one, of the schedule.
+                    // A time that fired ahead of the clock has a record of its own, and belongs to the schedule.
                     let of_schedule = bound.next_after(time(from_ms - 1)) == Some(time(from_ms));
                     if !of_schedule || (count != 1 && !has_gaps) {
                         wrong.push(format!("timer {id}: {} is no time of it", time(from_ms)));
@@ -238,7 +240,7 @@ impl Invariants {
     }
 }
 
-/// What the outside world has seen of executions, to be found in the records.
+/// Facts that the outside world has seen, which must be found in the records.
 pub struct Witness<'a> {
     /// Executions that have had effects.
     pub started: &'a HashSet<i64>,
@@ -251,7 +253,7 @@ pub struct Witness<'a> {
 }
 
 impl Witness<'_> {
-    /// Returns what the records do not know, or know otherwise.
+    /// Returns the facts that are not in the records, or are different there.
     pub fn check(&self, database: &Path) -> Vec<String> {
         let file = Connection::open(database).expect("the file opens");
         file.execute_batch("PRAGMA query_only = ON; BEGIN").expect("a snapshot");
@@ -293,7 +295,7 @@ fn rows(file: &Connection, sql: &str) -> Vec<(i64, String)> {
     rows.map(|row| row.expect("a row")).collect()
 }
 
-/// What has ended stays as it ended.
+/// Checks that records of ended things do not change.
 fn remember(
     what: &str,
     known: &mut HashMap<i64, String>,

@@ -1,5 +1,6 @@
-//! What must hold whatever happens: owners of a file that are killed, and the whole engine in a simulated world. So
-//! this program has a `main` of its own, which can also be that of an owner, or of a world.
+//! Promises that hold whatever happens, for owners of a file that are killed and for the whole engine in a simulated
+//! world. Because the tests start owners and worlds as processes, this program has a `main` of its own, which can
+//! also be an owner or a world.
 
 mod crashes;
 #[path = "../faults/mod.rs"]

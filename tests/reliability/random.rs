@@ -33,7 +33,7 @@ impl Random {
         self.below(n) == 0
     }
 
-    /// Some of these names, at least one, in their order.
+    /// Returns some of these names, at least one, in their order.
     pub fn some(&mut self, of: &[String]) -> Vec<String> {
         let most = self.between(1, of.len() as u64) as usize;
         let mut chosen: Vec<_> =

@@ -28,7 +28,8 @@ pub fn limits() -> Limits {
     limits
 }
 
-/// The instances of executor `name`: some run so many at a time, and live in several zones.
+/// Returns the instances of an executor. Some have a bound on the executions that run at a time, and they live in
+/// several time zones.
 pub fn instances(executor: &str) -> Vec<Instance> {
     let zones = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata"];
     (0..8)
@@ -48,7 +49,7 @@ pub fn names() -> Vec<String> {
     (0..8).map(|number| format!("i-{number}")).collect()
 }
 
-/// A random request that runs `script`. With `repeats`, one in four repeats.
+/// Returns a random request that runs `script`. With `repeats`, one request in four repeats.
 pub fn request(random: &mut Random, script: String, repeats: bool) -> RunCommand {
     let on = random.some(&names());
     let mut request = RunCommand::shell(script).on(on).timeout(random.between(1, 20));

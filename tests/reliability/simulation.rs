@@ -1,16 +1,16 @@
-//! The whole engine on a clock that moves when told to, among random requests and faults. What it records must
-//! keep the invariants, whatever fails when, and in the end everything must end.
+//! The whole engine on a clock that the test moves, among random requests and faults. The records must keep the
+//! invariants, whatever fails when, and in the end all invocations must end.
 //!
 //! `ADJUTANT_SIM_SEEDS=N` simulates that many worlds instead of the usual number, from `ADJUTANT_SIM_FIRST` on;
-//! `ADJUTANT_SEED=N` one world alone. A world that fails says which it was, and what happened last.
+//! `ADJUTANT_SEED=N` simulates one world alone. A world that fails prints its seed and its last events.
 //!
-//! Each world is a process of its own with one runtime of one thread. Its seed decides what is requested, when the
-//! clock moves and how far, which of the host's parts fail how, which futures are dropped after how many turns,
-//! which call to the system fails with which error, and at which commit an engine is lost. What the seed does not
-//! decide: the writing thread and the threads that read are the system's, so how many writes share a commit, and how
-//! many turns a loop has before it hears of one, may differ when a world is run again. Before the clock moves the
-//! loops are given the time to come to rest; so what depends on that order is little, and a failure mostly comes
-//! back with its seed.
+//! Each world is a process of its own with one runtime of one thread. Its seed decides the requests, the steps of the
+//! clock, the faults of the host's hooks, which futures are dropped after how many turns, which call to the system
+//! fails with which error, and at which commit an engine is lost. The seed does not decide the order of threads: the
+//! system schedules the writing thread and the reading threads. So the number of writes that share a commit, and the
+//! number of turns of a loop before it hears of a commit, may differ when a world is run again. Because the loops get
+//! the time to come to rest before the clock moves, little depends on that order, and a failure mostly comes back
+//! with its seed.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs;
@@ -39,15 +39,15 @@ use crate::invariants::{Invariants, Witness};
 use crate::random::Random;
 use crate::requests::{self, KEYS, RUNNING_MAX};
 
-/// What tells a world from the tests.
+/// The argument that makes this program a world.
 pub const ROLE: &str = "--as-world";
 /// Worlds that each run of the tests simulates.
 const WORLDS: u64 = 24;
-/// A world that has taken so long hangs.
+/// A world that takes longer hangs.
 const WORLD_TIME_MAX: Duration = Duration::from_secs(100);
-/// A call that has taken so long hangs.
+/// A call that takes longer hangs.
 const CALL_TIME_MAX: Duration = Duration::from_secs(30);
-/// What happened last, as far as it is told of a world that fails.
+/// The number of last events that a failed world prints.
 const TOLD_MAX: usize = 80;
 
 pub fn trials() -> Vec<Trial> {
@@ -100,7 +100,7 @@ fn simulate() -> Result<(), Failed> {
     if failed.is_empty() { Ok(()) } else { Err(failed.join("\n\n").into()) }
 }
 
-/// Has one world live in a process of its own. Returns its events and its faults.
+/// Runs one world in a process of its own. Returns the numbers of its events and its faults.
 fn live(seed: u64, faults: &Faults) -> Result<(u32, u32), String> {
     faults.set(&[]);
     let mut command = Command::new("/proc/self/exe");
@@ -112,7 +112,7 @@ fn live(seed: u64, faults: &Faults) -> Result<(u32, u32), String> {
     let mut world = world.stderr(errors).spawn().expect("it starts");
     let pid = world.id();
     let (ended, has_ended) = std::sync::mpsc::channel::<()>();
-    // A world that hangs is ended by whoever waits for its end.
+    // This thread ends a world that hangs.
     let watching = std::thread::spawn(move || {
         let hangs = has_ended.recv_timeout(WORLD_TIME_MAX).is_err();
         if hangs && let Some(pid) = rustix::process::Pid::from_raw(pid.cast_signed()) {
@@ -141,7 +141,7 @@ fn live(seed: u64, faults: &Faults) -> Result<(u32, u32), String> {
     }
 }
 
-/// A world: lives through its seed, and says what it has come to.
+/// Runs a world: lives through its seed, and prints the result.
 pub fn world() {
     let seed = std::env::args().nth(2).and_then(|seed| seed.parse().ok()).expect("a seed");
     std::panic::set_hook(Box::new(|panic| {
@@ -175,26 +175,26 @@ pub fn world() {
     std::process::exit(1);
 }
 
-/// What a part of the host panics with, on purpose.
+/// The text of panics on purpose.
 const AS_TOLD: &str = "as told";
 
-/// What has happened outside of the engine, in order.
+/// The events outside of the engine, in order.
 #[derive(Default)]
 struct Ledger(Mutex<Happened>);
 
 #[derive(Default, Clone)]
 struct Happened {
-    /// Whether the engine it belongs to is lost: what that still does happens in no world.
+    /// Whether the engine of this ledger is lost. Its later deeds count in no world.
     lost: bool,
     started: HashSet<i64>,
     acknowledged: HashSet<String>,
     stopped: HashSet<String>,
-    /// Instances that invocations were taken off.
+    /// Pairs of an invocation and an instance on which it was stopped.
     stopped_on: HashSet<(String, String)>,
     told: HashMap<String, String>,
     /// Bytes that executions have printed to their ends.
     printed: HashMap<i64, u64>,
-    /// Rows of the host's that are on disk for sure.
+    /// Rows of the host that are on disk for sure.
     notes: i64,
     running: usize,
     faults: u32,
@@ -214,7 +214,7 @@ impl Ledger {
         self.now().faults += 1;
     }
 
-    /// The same up to now, for a world that goes on from here.
+    /// Returns a copy of the ledger, for a world that goes on from here, and marks this engine as lost.
     fn branch(&self) -> Happened {
         let mut now = self.now();
         let branch = now.clone();
@@ -224,17 +224,17 @@ impl Ledger {
     }
 }
 
-/// Whatever a host plugs in: each part fails now and then, as the seed has it.
+/// The hooks, the executor and the sink of a host. Each fails now and then, as the seed decides.
 #[derive(Clone)]
 struct Host {
     ledger: Arc<Ledger>,
     random: Arc<Mutex<Random>>,
-    /// Nothing fails any longer.
+    /// Set once no hook may fail any longer.
     calm: Arc<AtomicBool>,
 }
 
 impl Host {
-    /// A number below `of`; 0 is a fault, and never comes once all is calm.
+    /// Returns a number below `of`. 0 is a fault, and never comes once all is calm.
     fn dice(&self, of: usize) -> usize {
         let face = self.random.lock().unwrap_or_else(PoisonError::into_inner).below(of);
         if self.calm.load(Ordering::Relaxed) {
@@ -282,7 +282,7 @@ impl Drop for Runs {
     }
 }
 
-/// Panics when it is dropped.
+/// A value that panics when it is dropped.
 struct Fuse;
 
 impl Drop for Fuse {
@@ -395,7 +395,7 @@ impl OutputSink for Host {
     }
 }
 
-/// A clock that moves when told to, and panics once when it is told to.
+/// A clock that the test moves, and that panics once if the test asks for it.
 #[derive(Clone)]
 struct Time {
     clock: ManualClock,
@@ -429,21 +429,22 @@ impl Clock for Time {
 /// How an engine ends.
 #[derive(Debug, Clone, Copy)]
 enum End {
-    /// By a shutdown, which may be dropped before it is done.
+    /// By a shutdown, whose future may be dropped before its end.
     ShutDown,
     /// With its last handle.
     Dropped,
     /// With the runtime that it works on.
     RuntimeGone,
-    /// With a clock that panics, wherever it is looked at next.
+    /// With a clock that panics at the next look, wherever that is.
     ClockPanics,
-    /// Between two commits, with all that is not on disk; the next one goes on from a copy of the file.
+    /// Between two commits, with all state that is not on disk. The next engine goes on from a copy of the
+    /// file.
     Lost,
 }
 
 struct World {
     place: TempDir,
-    /// Each engine that is lost leaves its folder for another.
+    /// The number of the current folder: after the loss of an engine the next engine uses another folder.
     folder: usize,
     random: Random,
     clock: ManualClock,
@@ -457,7 +458,7 @@ struct World {
     known: Vec<InvokeId>,
     repeating: HashSet<InvokeId>,
     watches: Vec<Watch>,
-    /// The thread that writes is held until this is dropped, or so many actions later.
+    /// Holds the writing thread until the sender is dropped, after so many more actions.
     held: Option<(std::sync::mpsc::Sender<()>, usize)>,
     dropped: Vec<JoinHandle<()>>,
     durability: Durability,
@@ -537,7 +538,7 @@ impl World {
         KEYS.iter().fold(builder, |builder, (key, max)| builder.concurrency_key(*key, *max))
     }
 
-    /// Lives through some engines and to the end of everything. Returns what is wrong.
+    /// Lives through some engines and to the end of all invocations. Returns the faults found.
     fn live(&mut self) -> Vec<String> {
         fs::create_dir(self.at()).expect("a folder");
         let lives = self.random.between(2, 5);
@@ -570,11 +571,11 @@ impl World {
             self.tell(format!("the engine ends: {end:?}"));
             self.faults += 1;
             let wrong = runtime.block_on(self.end(end));
-            // What is left of its tasks is dropped where it stands.
+            // Tasks that are left are dropped where they stand.
             runtime.shutdown_background();
             let mut wrong = wrong;
             if !matches!(end, Lost) && self.ledger.now().running > 0 {
-                wrong.push("executions are at work, and nobody is there".to_owned());
+                wrong.push("executions are at work after the end of their engine".to_owned());
             }
             if !wrong.is_empty() {
                 return wrong;
@@ -591,12 +592,12 @@ impl World {
             let opening = tokio::spawn(self.builder().open());
             match self.finish("open", opening).await {
                 Some(Ok(engine)) => break engine,
-                // The engine before it lets go of the file once all that it had begun is done.
+                // The engine before unlocks the file once all work that it had begun is done.
                 Some(Err(Error::InUse { .. })) if began.elapsed() < CALL_TIME_MAX => {
                     self.turns(50).await;
                 }
                 Some(Err(error)) => panic!("it does not open: {error}"),
-                None => panic!("to open it panics"),
+                None => panic!("the opening panics"),
             }
         };
         if self.events == 1 {
@@ -757,7 +758,7 @@ impl World {
         }
         self.held = self.held.take().and_then(|(held, left)| Some((held, left.checked_sub(1)?)));
         for mut waiting in std::mem::take(&mut self.dropped) {
-            // Those whose answer nobody waited for.
+            // Calls without a caller that waits for the answer.
             if tokio::time::timeout(Duration::ZERO, &mut waiting).await.is_err() {
                 self.dropped.push(waiting);
             }
@@ -837,7 +838,7 @@ impl World {
             }
             if let Some(watch) = &mut some {
                 for _ in 0..20 {
-                    // It may be dropped at any event, and goes on after that.
+                    // The future may be dropped at any event, and the watch goes on after that.
                     let next = tokio::time::timeout(Duration::from_millis(1), watch.next()).await;
                     if !matches!(next, Ok(Ok(Some(_)))) {
                         break;
@@ -852,7 +853,7 @@ impl World {
         }
     }
 
-    /// The host's own part of a commit: sound, refused, a panic, or one that undoes all of the commit.
+    /// Writes the host's own part of a commit, which is sound, fails, panics, or undoes the whole commit.
     async fn write(&mut self) {
         let (engine, ledger) = (self.engine(), Arc::clone(&self.ledger));
         let which = self.random.below(8);
@@ -880,7 +881,7 @@ impl World {
         self.call(format!("write {which}"), write).await;
     }
 
-    /// Has calls to the system fail from now on, or no longer.
+    /// Makes calls to the system fail from now on.
     async fn break_the_disk(&mut self) {
         let Some(rules) = self.rules.clone().filter(|_| self.has_faults) else { return };
         let (skip, count) = (self.random.below(12), self.random.between(1, 4));
@@ -903,7 +904,8 @@ impl World {
         }
     }
 
-    /// Makes a call; one in eight is dropped after a few turns, one in eight nobody waits for.
+    /// Makes a call. One call in eight is dropped after a few turns, and one in eight is left without a caller that
+    /// waits.
     async fn call(
         &mut self,
         told: String,
@@ -933,7 +935,7 @@ impl World {
         }
     }
 
-    /// Waits for the end of a call, and lets time pass if it needs that. Returns nothing if it panicked.
+    /// Waits for the end of a call, and lets time pass if the call needs time. Returns `None` if the call panicked.
     async fn finish<T>(&mut self, what: &str, mut call: JoinHandle<T>) -> Option<T> {
         let began = Instant::now();
         loop {
@@ -943,7 +945,7 @@ impl World {
             assert!(began.elapsed() < CALL_TIME_MAX, "it hangs: {what}");
             self.held = None;
             if began.elapsed() > Duration::from_millis(300) {
-                // Whatever waits for a disk that has failed needs one that works, and time.
+                // A call that waits for a disk that has failed needs a disk that works, and time.
                 self.mend_the_disk();
                 self.clock.advance(Duration::from_millis(500));
             }
@@ -956,14 +958,14 @@ impl World {
         }
     }
 
-    /// Holds the thread that writes for the next few actions: all that they ask for shares a commit.
+    /// Holds the writing thread for the next few actions, so that all their writes share a commit.
     async fn hold_the_writer(&mut self) {
         let (held, is_held) = std::sync::mpsc::channel::<()>();
         let engine = self.engine();
-        self.tell("the thread that writes is held".to_owned());
+        self.tell("the writing thread is held".to_owned());
         self.dropped.push(tokio::spawn(async move {
             let hold = engine.write(move |_| {
-                // Nothing is ever said: it is held until whoever could say something is gone.
+                // No message ever comes: the thread is held until the sender is gone.
                 let _ = is_held.recv_timeout(CALL_TIME_MAX);
                 Ok(())
             });
@@ -973,7 +975,7 @@ impl World {
         self.turns(10).await;
     }
 
-    /// Gives the loops and the threads the time to come to rest.
+    /// Gives loops and threads the time to come to rest.
     async fn settle(&mut self) {
         if self.held.is_some() {
             self.turns(30).await;
@@ -988,7 +990,7 @@ impl World {
         self.turns(8).await;
     }
 
-    /// Checks the records against the invariants, and what has happened outside.
+    /// Checks the records against the invariants and against the ledger.
     async fn check(&mut self, when: &str) -> Vec<String> {
         self.held = None;
         self.mend_the_disk();
@@ -1034,7 +1036,7 @@ impl World {
             }
             End::Dropped => {
                 self.engine = None;
-                // The loops end what runs, which may take time.
+                // The loops end running executions, which may take time.
                 let began = Instant::now();
                 while self.ledger.now().running > 0 && began.elapsed() < CALL_TIME_MAX {
                     self.turns(20).await;
@@ -1045,7 +1047,7 @@ impl World {
             End::RuntimeGone => self.engine = None,
             End::ClockPanics => {
                 self.clock_panics.store(true, Ordering::Relaxed);
-                // Whatever the engine makes of it, each call has an end.
+                // Each call has an end, whether or not the engine ends.
                 for _ in 0..3 {
                     let engine = self.engine();
                     let request = RunCommand::shell("ms:10 exit:0").on(["i-0", "i-1"]);
@@ -1079,11 +1081,11 @@ impl World {
         wrong
     }
 
-    /// Goes on from the copy that was made when all else was lost.
+    /// Goes on from the copy that was made when the engine was lost.
     fn go_on_from(&mut self, mut branch: Happened) {
         self.folder += 1;
         branch.running = 0;
-        // Requests whose answers came after the copy are not known to anybody.
+        // Requests whose answers came after the copy are not in the copy.
         self.known.retain(|id| branch.acknowledged.contains(&id.to_string()));
         self.faults += branch.faults;
         branch.faults = 0;
@@ -1091,7 +1093,7 @@ impl World {
         self.host.ledger = Arc::clone(&self.ledger);
     }
 
-    /// Stops what repeats, and lets everything else come to its end without any more faults.
+    /// Stops invocations that repeat, and lets all others come to their ends without more faults.
     async fn come_to_the_end(&mut self) -> Vec<String> {
         self.mend_the_disk();
         let file = rusqlite::Connection::open(self.database()).expect("the file opens");
@@ -1129,8 +1131,8 @@ impl World {
             idle = if now == before { idle + 1 } else { 0 };
             before = now;
             if idle == 60 && !latest {
-                // A clock that was set back, and an engine that was lost before it knew: whatever waits for an
-                // instant waits until the clock has come there again.
+                // The clock was set back, and an engine was lost before it noticed. An execution that waits for an
+                // instant then waits until the clock has come there again.
                 (idle, latest) = (0, true);
                 let to = self.latest.max(self.clock.realtime()) + chrono::TimeDelta::minutes(10);
                 self.clock.set_realtime(to);
@@ -1178,7 +1180,7 @@ fn set_rules(at: &Path, rules: &str) {
     fs::rename(fresh, at).expect("in place");
 }
 
-/// Outputs of what came to its own end are whole, and the host's rows are there.
+/// Checks that outputs of executions that ended by themselves are whole, and that the host's rows are there.
 fn check_outputs(database: &Path, happened: &Happened) -> Vec<String> {
     let file = rusqlite::Connection::open(database).expect("the file opens");
     let sql = "SELECT e.id, coalesce(length(o.bytes) + o.dropped, 0) FROM executions e
@@ -1203,7 +1205,7 @@ fn check_outputs(database: &Path, happened: &Happened) -> Vec<String> {
     wrong
 }
 
-/// Copies what is in a folder and below it, but what belongs to the process that runs the file.
+/// Copies a folder and its subfolders, without the files of the process that runs the database.
 fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
@@ -1214,7 +1216,7 @@ fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
         if entry.file_type()?.is_dir() {
             copy(&entry.path(), &to.join(name))?;
         } else if !is_lock && !is_shared {
-            // A file that is gone meanwhile was not needed any longer.
+            // If a file is gone meanwhile, it was not needed any longer.
             let _ = fs::copy(entry.path(), to.join(name));
         }
     }
