@@ -1,5 +1,5 @@
-//! Takes whole outputs from the disk to the sinks of the host, in the background. Like executions they
-//! wait in the database, which says the same after a restart: one that was cut off is sent again.
+//! Takes whole outputs from the disk to the sinks of the host, in the background. Like executions, deliveries
+//! wait in the database and survive a restart: a delivery that was cut off is made again.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,18 +18,19 @@ use crate::sink::{OutputDelivery, Route, Sinks};
 use crate::store::deliveries::{self, Waiting};
 use crate::store::{Store, Tx};
 
-/// Outputs on their way to a sink at a time, that have just begun: a few fill a line, and each part of one is held
-/// in memory.
+/// Deliveries to one sink at a time that have just begun. A few fill a network line, and parts of each output are
+/// held in memory.
 const DELIVERIES_MAX: usize = 4;
-/// How long one may take until others are begun beside it: a sink that hangs must not hold up the rest.
+/// The time after which other deliveries begin beside one that goes on: a delivery that hangs must not hold
+/// up the others.
 const OVERTAKEN_AFTER: Duration = Duration::from_secs(10);
-/// Outputs on their way to a sink at a time, however long they take.
+/// Deliveries to one sink at a time, however long they take.
 const LASTING_DELIVERIES_MAX: usize = 16;
-/// Ends that wait to be written down before more outputs are given up.
+/// Ends that wait to be recorded before more outputs without a sink are given up.
 const ENDS_MAX: usize = 512;
 /// Records that are looked at in one read.
 const PAGE: usize = 32;
-/// How long one may take: a large one over a slow line does; one that hangs must not for ever.
+/// The longest time for a delivery: a large output over a slow line takes long, and a delivery that hangs must end.
 const DELIVERY_TIME_MAX: Duration = Duration::from_secs(3_600);
 /// How long to wait before trying again to use a database that refused.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -47,8 +48,8 @@ pub(crate) struct Resources {
     pub sources: watch::Receiver<()>,
 }
 
-/// Starts the loop. It ends when nothing can come any more and everything is delivered, or when what runs
-/// is to be ended: what is not delivered then is left for the next engine.
+/// Starts the loop. It ends when no more outputs can come and all are delivered, or when running executions are to be
+/// ended. Outputs that are not delivered by then are left to the next engine.
 pub(crate) fn start(resources: Resources) {
     let ending = Arc::clone(resources.store.ending());
     let overdue = Arc::clone(&ending).overdue(Arc::clone(&resources.clock));
@@ -75,24 +76,24 @@ struct Loop {
     on_their_way: HashMap<Id, OnItsWay>,
     /// Ended, and not yet written down.
     ended: Vec<Ended>,
-    /// One for each sink, and the last for places that no sink serves.
+    /// One lane for each sink, and the last lane for places that no sink serves.
     lanes: Vec<Lane>,
-    /// Until when the database is left alone, which has refused.
+    /// The wait until the database is used again after it has refused.
     pause: Option<Sleep>,
 }
 
-/// What came of a delivery.
+/// A delivery that has ended.
 type Ended = Arc<(Waiting, Delivery)>;
 
-/// An output that its sink has.
+/// An output on its way to its sink.
 struct OnItsWay {
     waiting: Waiting,
     lane: usize,
-    /// By the monotonic clock.
+    /// The instant of the monotonic clock at which the delivery began.
     began: Duration,
 }
 
-/// The outputs of one sink. Each has places of its own, so one that hangs holds up no other.
+/// The outputs of one sink. Each sink has places of its own, so a sink that hangs holds up no other sink.
 #[derive(Clone, Copy, Default)]
 struct Lane {
     /// The number of the last record that was looked at.
@@ -138,7 +139,7 @@ impl Loop {
         self.pause = Some(self.resources.clock.sleep(RETRY_AFTER));
     }
 
-    /// Starts as many as may be on their way; whether that is all there are.
+    /// Starts as many deliveries as may be on their way. Returns whether these are all that wait.
     async fn take(&mut self) -> Result<bool> {
         let mut all_taken = true;
         for lane in 0..self.lanes.len() {
@@ -147,7 +148,7 @@ impl Loop {
         Ok(all_taken)
     }
 
-    /// Does so with the outputs of one sink.
+    /// Starts as many deliveries to one sink as may be on their way. Returns whether these are all that wait.
     async fn take_of(&mut self, lane: usize) -> Result<bool> {
         let mut room = self.room(lane);
         while room > 0 {
@@ -178,7 +179,7 @@ impl Loop {
         Ok(false)
     }
 
-    /// The lane of what no sink serves.
+    /// Returns the lane of places that no sink serves.
     fn unserved(&self) -> usize {
         self.lanes.len() - 1
     }
@@ -187,7 +188,7 @@ impl Loop {
         self.resources.sinks.number(&waiting.to).unwrap_or(self.unserved())
     }
 
-    /// Returns how many more may be begun.
+    /// Returns the number of deliveries of a lane that may begin now.
     fn room(&self, lane: usize) -> usize {
         if lane == self.unserved() {
             return ENDS_MAX.saturating_sub(self.ended.len());
@@ -201,7 +202,8 @@ impl Loop {
         (DELIVERIES_MAX - fresh.min(DELIVERIES_MAX)).min(LASTING_DELIVERIES_MAX - all)
     }
 
-    /// Returns when the next may be begun though none ends; none if that is not to be waited for.
+    /// Returns the time until another delivery may begin although none ends; `None` if no lane has to wait for
+    /// that.
     fn next_overtaken(&self) -> Option<Duration> {
         let now = self.resources.clock.monotonic();
         let full = |lane: &usize| *lane != self.unserved() && self.room(*lane) == 0;
@@ -241,7 +243,7 @@ impl Loop {
         self.on_their_way.insert(id, OnItsWay { waiting, lane, began });
     }
 
-    /// Waits for an end, for more, for room, or for the close if that has not come.
+    /// Waits for the end of a delivery, for another output, for room, or for the close if that has not come.
     async fn wait(&mut self, closing: bool) {
         let overtaken = self.next_overtaken();
         let clock = Arc::clone(&self.resources.clock);
@@ -283,7 +285,8 @@ impl Loop {
         self.ended.extend(one.map(|one| Arc::new((one.waiting, delivery))));
     }
 
-    /// Writes down what has ended, then lets go of the files: in this order, so that nothing is lost.
+    /// Records deliveries that have ended, then removes their files: in this order, so that no delivery is
+    /// lost.
     async fn record(&mut self, closing: bool) {
         let ended = std::mem::take(&mut self.ended);
         match self.write(&ended).await {
@@ -293,13 +296,13 @@ impl Loop {
         }
     }
 
-    /// Does so one by one, as one of them cannot be recorded.
+    /// Records deliveries one by one, because one of them cannot be recorded.
     async fn record_apart(&mut self, ended: Vec<Ended>, closing: bool) {
         for one in ended {
             match self.write(std::slice::from_ref(&one)).await {
                 Ok(()) => self.let_go(&one),
                 Err(error) if error.is_of_a_record() => {
-                    // Its file stays, and the next engine delivers it again.
+                    // The file stays, and the next engine delivers the output again.
                     let execution = one.0.execution_id;
                     tell(
                         || tracing::error!(%error, %execution, "the end of a delivery cannot be recorded"),
@@ -314,7 +317,7 @@ impl Loop {
         self.resources.store.tell_refused(self.resources.clock.monotonic(), error, what);
     }
 
-    /// Keeps what has ended until the database is better, or leaves it to the next engine.
+    /// Keeps deliveries that have ended until the database works again, or leaves them to the next engine.
     fn put_off(&mut self, mut ended: Vec<Ended>, error: &Error, closing: bool) {
         if closing {
             tell(|| tracing::error!(%error, "the ends of deliveries cannot be recorded"));

@@ -140,7 +140,7 @@ impl From<StopReason> for StopOrder {
 }
 
 impl StopOrder {
-    /// One for a reason in the words of the host.
+    /// Returns an order with a reason in the words of the host.
     pub(crate) fn because(cause: StopReason, why: &str) -> Self {
         let reason = Some(Remark::reason(why)).filter(|reason| !reason.is_empty());
         Self { reason: reason.map(|reason| reason.text().into()), ..cause.into() }
@@ -202,7 +202,8 @@ pub(crate) struct Report {
     pub ended_at_ms: Option<i64>,
     /// What else is to be known of it, in words.
     pub remark: Option<String>,
-    /// Whether it has begun and nobody knows its outcome, which may be a success: it is not tried again.
+    /// Whether the run has begun and its outcome is not known. Because the outcome may be a success, the execution is
+    /// not tried again.
     #[serde(default)]
     pub may_have_succeeded: bool,
     /// Whether nobody knows how it went on.
@@ -214,7 +215,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Says something more.
+    /// Adds a remark.
     pub(crate) fn remark(&mut self, remark: &str) {
         let before = self.remark.take().map(|before| before + "; ").unwrap_or_default();
         self.remark = Some(before + remark);
@@ -258,7 +259,7 @@ pub(crate) struct Lost {
 }
 
 impl Lost {
-    /// Says something more.
+    /// Adds a remark.
     pub(crate) fn remark(&mut self, remark: &str) {
         if !self.ended.is_empty() {
             self.ended.push_str("; ");
@@ -315,7 +316,7 @@ impl Verdict {
         }
     }
 
-    /// Says something more.
+    /// Adds a remark.
     pub(crate) fn add(&mut self, remark: &str) {
         if !self.error_info.is_empty() {
             self.error_info.push_str("; ");
@@ -364,7 +365,7 @@ impl Verdict {
                         order.told(&format!(" of {timeout_s} s"))
                     }
                     Some(order) => order.told(""),
-                    None => "the executor reported a stop that nobody asked for".into(),
+                    None => "the executor reported a stop without an order to stop".into(),
                 };
                 let exit_code = exit_code.or(signal.map(|_| -1));
                 let mut verdict = Self { exit_code, signal, ..plain(cause, code, String::new()) };

@@ -126,7 +126,7 @@ impl Meters {
         self.running_before.store(executions as u64, Ordering::Relaxed);
     }
 
-    /// Takes note of a commit of so many writes and changed rows, and what they did.
+    /// Counts a commit with the numbers of its writes and changed rows, and the deeds of its transactions.
     pub(crate) fn committed(&self, tally: Tally, writes: usize, rows: u64, took: Duration) {
         self.commits.fetch_add(1, Ordering::Relaxed);
         self.writes.fetch_add(writes as u64, Ordering::Relaxed);
@@ -149,7 +149,7 @@ impl Meters {
         facade::refused();
     }
 
-    /// Takes note of how large the file of the log is, and for how long readers have held it.
+    /// Notes the size of the log's file, in bytes, and for how long readers have held the log.
     pub(crate) fn log_is(&self, bytes: u64, held: Option<Duration>) {
         let held_ms = held.map_or(0, |held| u64::try_from(held.as_millis()).unwrap_or(u64::MAX));
         self.log_bytes.store(bytes, Ordering::Relaxed);
@@ -273,8 +273,8 @@ pub struct Metrics {
     pub commit_time_us: Histogram,
     /// Writes that shared a commit.
     pub writes_per_commit: Histogram,
-    /// Rows that a commit has changed, those of the host's tables among them: however much there is to do, a
-    /// commit of the engine's own changes no more than some thousands beside one fire's or one request's.
+    /// Rows that a commit has changed, including rows of the host's tables. However much work waits, a commit of the
+    /// engine changes no more than some thousand rows beside those of one fire or one request.
     pub rows_per_commit: Histogram,
     /// From when a fire was dealt with, or a request stored, to the claim of each first attempt; in
     /// microseconds, by a clock of milliseconds.
@@ -288,8 +288,8 @@ pub struct Metrics {
     pub fire_lateness_us: Histogram,
     /// Bytes of the write-ahead log beside the file. An engine keeps it below 64 MiB, unless a reader holds it.
     pub log_bytes: u64,
-    /// Milliseconds since when a reader, such as a backup or a shell, has kept the log from beginning anew; 0 if
-    /// none does. Until that reader ends the log grows.
+    /// Milliseconds for which a reader, such as a backup or a shell, has kept the log from beginning anew; 0 if no
+    /// reader does. Until that reader ends the log grows.
     pub log_held_ms: u64,
 }
 

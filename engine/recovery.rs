@@ -1,5 +1,5 @@
-//! What the last engine on this file left behind. Whoever opens a file holds its lock, so every
-//! execution that the file calls running belongs to an engine that has ended.
+//! Repairs after the last engine on a file. The engine that opens a file holds its lock, so every
+//! execution that is `Running` in the file belongs to an engine that has ended.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -23,22 +23,22 @@ const OWNER: &str = "owner";
 const ZONE_DATA: &str = "zone_data";
 /// Timers planned again in one commit.
 const TIMERS_MAX: usize = 1_024;
-/// Executions in one commit whose end is not known: each may leave an output and another attempt.
+/// Lost executions that one commit records: each may leave an output and another attempt.
 const LOST_MAX: usize = 1_024;
-/// Executions in one commit that no longer wait for others on their instances.
+/// Executions in one commit that no longer wait for an instance.
 const ADMITTED_MAX: usize = 2_048;
 
-/// What the last engine left running.
+/// The executions that the last engine left running.
 #[derive(Debug)]
 pub(crate) struct Left {
-    /// What has been ended, and how.
+    /// Executions whose runs have been ended, and how.
     lost: Vec<(ExecutionId, Lost)>,
     going_on: Vec<ExecutionId>,
-    /// Whether the engines before may be forgotten once this is on disk.
+    /// Whether the earlier engines may be forgotten once this is on disk.
     pub may_forget: bool,
 }
 
-/// Looks after what was running: what goes on is left alone, the rest is ended.
+/// Looks after executions that were running: runs that go on are left alone, all others are ended.
 pub(crate) async fn look_after(store: &Store, scratch: &Scratch) -> Result<Left> {
     let unended = store.read(executions::unended).await?;
     store.meters().found_running(unended.len());
@@ -57,7 +57,7 @@ pub(crate) async fn look_after(store: &Store, scratch: &Scratch) -> Result<Left>
         match ended.remove(&id) {
             Some(mut one) => {
                 if let Some(error) = unfit.get(&id) {
-                    one.remark(&format!("it could not be taken back: {error}"));
+                    one.remark(&format!("the run could not be taken back: {error}"));
                 }
                 lost.push((id, one));
             }
@@ -68,8 +68,8 @@ pub(crate) async fn look_after(store: &Store, scratch: &Scratch) -> Result<Left>
     Ok(Left { lost, going_on, may_forget })
 }
 
-/// Writes down what is lost, a slice in each commit, and takes the file over. An engine that ends in between
-/// leaves the rest to the next one.
+/// Records the lost executions, a slice in each commit, and takes the file over. If the engine ends in between, the
+/// next engine records the others.
 pub(crate) async fn take_over(store: &Store, left: Left, now_ms: i64) -> Result<Interrupted> {
     let before = store.read(|tx| meta::get(tx, OWNER)).await?;
     let engine =
@@ -94,9 +94,9 @@ pub(crate) async fn take_over(store: &Store, left: Left, now_ms: i64) -> Result<
     Ok(interrupted)
 }
 
-/// Removes whole outputs that the last engine left and that are not to be delivered: it ended after the
-/// record said so and before the file was gone. Outputs of executions that go on stay, because the next engine
-/// with their sink still needs them. Blocks on the disk for a moment.
+/// Removes whole outputs that are left although they are not to be delivered: their engine ended after it had
+/// recorded the delivery and before it had removed the file. Outputs of executions that go on stay, because the next
+/// engine with their sink still needs them. Blocks on the disk for a moment.
 pub(crate) async fn tidy_outputs(
     store: &Store,
     outputs: &WholeOutputs,
@@ -124,8 +124,8 @@ pub(crate) async fn tidy_outputs(
     Ok(())
 }
 
-/// Plans the fires to come again if other zone data planned them. What is due already stays due,
-/// and what has become of nominal times stays as it is.
+/// Plans future fires again if they were planned with other zone data. Times that are due already
+/// stay due, and records of nominal times stay as they are.
 pub(crate) async fn replan(store: &Store, now_ms: i64) -> Result<()> {
     let planned_with = store.read(|tx| meta::get(tx, ZONE_DATA)).await?;
     if planned_with.as_deref() == Some(Zone::DATA_VERSION) {
@@ -162,7 +162,7 @@ fn replan_some(tx: Tx<'_>, after: i64, now_ms: i64) -> Result<Option<i64>> {
             timer => plan(tx, &timer, now_ms),
         });
         match planned {
-            // The scheduler gives up a timer that it cannot read when that is due, and says so.
+            // When such a timer is due, the scheduler gives it up with a record that says so.
             Err(error) if error.is_of_a_record() => {
                 tell(|| tracing::warn!(%error, timer = id, "a timer is not planned again"));
             }
@@ -172,8 +172,8 @@ fn replan_some(tx: Tx<'_>, after: i64, now_ms: i64) -> Result<Option<i64>> {
     Ok(ids.last().copied())
 }
 
-/// Plans a timer from what has become of its nominal times: one that has moved into the past is
-/// due, and meets the policy for missed ones.
+/// Plans a timer after the last record of its nominal times. A time that has moved into the past is
+/// due, and meets the policy for missed times.
 fn plan(tx: Tx<'_>, timer: &Timer, now_ms: i64) -> Result<()> {
     let mut after = timer.created;
     let until_ms = timer.next_fire_at_ms.unwrap_or(i64::MAX);

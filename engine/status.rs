@@ -130,7 +130,7 @@ pub enum Cause {
     Stopped,
     /// It had not started when the time for that was over.
     Expired,
-    /// A record that its start needs cannot be read.
+    /// A record that the start of the execution needs cannot be read.
     Unreadable,
     /// The command does not suit the instance.
     Unsuitable,

@@ -177,15 +177,15 @@ pub(crate) fn shortened(text: &str) -> std::borrow::Cow<'_, str> {
     }
 }
 
-/// A record of a listing that cannot be understood, in the place of what it says. Other records of the page are
-/// not touched by it.
+/// A record of a listing that cannot be understood, reported in the place of the record. Other records of the page
+/// are complete.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "PascalCase")]
 #[non_exhaustive]
 pub struct UnreadableRecord {
-    /// The id of the record, or `row N` where that cannot be read either.
+    /// The id of the record, or `row N` if the id cannot be read either.
     pub id: String,
-    /// What is wrong with the record.
+    /// The error: the fault of the record.
     pub error: String,
 }
 

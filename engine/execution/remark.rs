@@ -1,4 +1,4 @@
-//! Words of executors, hosts and sinks that go into a record: bounded, whoever chose them.
+//! Words of executors, hosts and sinks that go into a record, within a bound.
 
 use std::borrow::Cow;
 
@@ -6,12 +6,13 @@ use std::borrow::Cow;
 const BYTES_MAX: usize = 4 << 10;
 /// Bytes kept for the note on how much is left out.
 const NOTE_BYTES: usize = 64;
-/// Bytes of a remark that are not part of a reason in it: what was done for that reason.
+/// Bytes of a remark that are left for the deed if the rest is its reason.
 const DEED_BYTES: usize = 512;
-/// Bytes from the beginning of a longer one. The end mostly says more.
+/// Bytes from the beginning of a longer text. There are fewer than from the end, because the end
+/// mostly says more.
 const HEAD_BYTES: usize = 1 << 10;
 
-/// What a record says in words: all of a short text, the beginning and the end of a longer one.
+/// The words of a record: all of a short text, the beginning and the end of a longer text.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Remark {
     /// The whole text, or its beginning if something is left out.
@@ -32,7 +33,7 @@ impl Remark {
         reason
     }
 
-    /// Adds to the end.
+    /// Adds words to the end.
     pub(crate) fn push_str(&mut self, text: &str) {
         self.push(text, BYTES_MAX);
     }
@@ -64,7 +65,7 @@ impl Remark {
     }
 }
 
-/// The start of the character that the byte at `at` is part of.
+/// Returns the start of the character to which the byte at `at` belongs.
 fn start_of_char(text: &str, at: usize) -> usize {
     (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default()
 }
@@ -114,7 +115,7 @@ mod tests {
             check(&[&"ü😀".repeat(3_000), &"x".repeat(before)]);
         }
         check(&[&"a".repeat(8 << 20), &"b".repeat(5_000), "; c"]);
-        // A reason that was cut is not cut again by what it is the reason of.
+        // A reason that was cut is not cut again when its deed is added.
         let reason = Remark::reason(&"z".repeat(8 << 20)).text().into_owned();
         assert!(reason.ends_with("zzz"), "{reason}");
         let deed = "d".repeat(BYTES_MAX - reason.len());

@@ -1,6 +1,6 @@
-//! The same through the facade of the crate `metrics`, to whatever the host has installed. Looked up each
-//! time, for a host may install it late; where nothing is, that is one look at a flag. A recorder that panics
-//! loses that figure, and nothing else.
+//! The figures of an engine through the facade of the crate `metrics`, for the recorder that the host has installed.
+//! The recorder is looked up each time, because a host may install it late; without a recorder the lookup is one look
+//! at a flag. If a recorder panics, only that figure is lost.
 
 use ::metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
@@ -106,7 +106,7 @@ pub(super) fn describe() {
         }
         describe_counter!(COMMITS, Unit::Count, "Commits to the database");
         describe_counter!(WRITES, Unit::Count, "Writes in these commits");
-        describe_counter!(BUSY, Unit::Count, "Requests refused, for too many were waiting");
+        describe_counter!(BUSY, Unit::Count, "Requests refused because too many were waiting");
         describe_gauge!(EXECUTIONS_RUNNING, Unit::Count, "Executions that run");
         describe_gauge!(EXECUTIONS_WAITING, Unit::Count, "Executions that wait");
         for what in Measured::ALL {

@@ -322,7 +322,7 @@ async fn a_survivor_whose_record_cannot_be_read_is_ended() {
         let told = "SELECT status || ': ' || error_info FROM executions ORDER BY id LIMIT 1";
         let said: String = file.query_row(told, (), |row| row.get(0)).expect("a record");
         assert!(said.starts_with("Error: "), "{damage}: {said}");
-        assert!(said.contains("it could not be taken back: "), "{damage}: {said}");
+        assert!(said.contains("the run could not be taken back: "), "{damage}: {said}");
         if is_local_sound {
             let next = crate::harness::run(&engine, script("echo next")).await;
             assert_eq!(printed(&next), "next\n", "{damage}");
