@@ -87,7 +87,7 @@ fn in_one_line(message: &str) -> String {
 #[derive(Debug, Parser)]
 #[command(name = "adjutant", version, arg_required_else_help = true)]
 pub(crate) struct Arguments {
-    /// The database [default: $ADJUTANT_DB, else adjutant/adjutant.db in the XDG data folder]
+    /// The database [default: $ADJUTANT_DB, otherwise adjutant/adjutant.db in the XDG data folder]
     #[arg(long, global = true, value_name = "FILE")]
     pub db: Option<PathBuf>,
 
@@ -107,30 +107,30 @@ pub(crate) enum Verb {
     /// Run a stored command and show what it prints
     #[command(after_help = RUN_HELP)]
     Invoke(Invoke),
-    /// Run schedules, and what others ask for, until Ctrl-C; a line for everything that happens
+    /// Run schedules and the requests of other processes until Ctrl-C; print a line for every event
     #[command(after_help = "With --json each line is a JSON document.")]
     Serve,
-    /// List runs, newest first; `*` marks those that have not ended
+    /// List runs, newest first; `*` marks runs that have not ended
     Ps(Ps),
-    /// Watch what runs, waits, ends and is due next; q ends it
+    /// Watch runs that go on, wait, end and are due next; q quits
     #[command(
-        after_help = "It only looks: nothing is started, and whoever runs the database is not held up."
+        after_help = "top only reads: it starts no run, and does not slow the process that runs the database."
     )]
     Top,
     /// Show the record of a run
     Show(Show),
     /// Stop a run, or its part on some instances
     Stop(Stop),
-    /// Run once more, on the instances where a run that has ended did not succeed
+    /// Repeat a run that has ended, on the instances where it did not succeed
     #[command(after_help = RUN_HELP)]
     Retry(Retrying),
-    /// Keep a run that repeats from firing; what runs goes on
+    /// Keep a run that repeats from firing; executions that run go on
     Pause(Repeating),
     /// Let a paused run fire again, from its next time on
     Resume(Repeating),
     /// Fire a run that repeats now, beside its schedule
     #[command(
-        after_help = "It runs in the process that serves the database, or in the background if there is none."
+        after_help = "The run is carried out by the process that serves the database, or in the background if there is none."
     )]
     RunNow(Repeating),
     /// Say why a run did or did not run at an instant
@@ -152,9 +152,9 @@ pub(crate) enum Verb {
     Api(Api),
     /// List when a schedule fires next
     Next(Next),
-    /// Measure what this machine makes of very many runs, on a database of its own that is removed afterwards
+    /// Measure the speed of very many runs on this machine, on a database of its own that is removed afterwards
     #[command(
-        after_help = "The database is beside that of --db or $ADJUTANT_DB, else in the current folder: its disk is what is measured."
+        after_help = "The database is made beside that of --db or $ADJUTANT_DB, otherwise in the current folder: the disk of that folder is measured."
     )]
     Load(Load),
     /// Print completions for a shell
@@ -167,7 +167,7 @@ pub(crate) enum Verb {
     OwnInBackground,
 }
 
-const RUN_HELP: &str = "Exits with 0 if every instance succeeded and what --output-to asks for is there, with 2 if the command line cannot be read, with 1 otherwise, as when the run is refused. Ctrl-C stops the run.";
+const RUN_HELP: &str = "Exit status: 0 if every instance succeeded and --output-to was delivered; 2 if the command line is wrong; 1 for everything else, including a refused run. Ctrl-C stops the run.";
 
 /// What `api` takes and answers.
 fn api_help() -> String {
@@ -177,7 +177,7 @@ fn api_help() -> String {
         "A failure is an answer too, with exit status 1:\n  \
          alibaba  {{\"Code\":…,\"Message\":…,\"RequestId\":…,\"Violations\":[…]}}\n  \
          tencent  {{\"Response\":{{\"Error\":{{\"Code\":…,\"Message\":…}},\"RequestId\":…}}}}\n\
-         Nothing is waited for: what is started goes on in the background.\n\n\
+         The command waits for no run: runs that are started go on in the background.\n\n\
          Operations of alibaba:{}\n\nOperations of tencent:{}",
         listed(Engine::OPERATIONS),
         listed(Tencent::ACTIONS),
@@ -198,20 +198,20 @@ pub(crate) struct Source {
 /// What a script is written in, and what its parameters are by default.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Language {
-    /// What the script is written in
+    /// The language of the script
     #[arg(long = "type", value_enum, value_name = "WHAT", default_value_t = Written::Shell)]
     pub written: Written,
     /// The script is given as Base64
     #[arg(long)]
     pub base64: bool,
-    /// What a parameter is that is given no value
+    /// The value of a parameter that is given none
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     pub default: Vec<Pair>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Written {
-    /// For sh, or what its `#!` line names
+    /// For sh, or the interpreter that its `#!` line names
     Shell,
     /// For PowerShell
     Powershell,
@@ -260,7 +260,7 @@ pub(crate) struct Target {
     /// The user to run as [default: the one who runs this program]
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub user: Option<String>,
-    /// Give the script to this instead of its shell, as in `python3 -u {{ACS::ScriptFileName}}`
+    /// Run the script with this command instead of its shell, as in `python3 -u {{ACS::ScriptFileName}}`
     #[arg(long, value_name = "COMMAND", value_parser = NonEmptyStringValueParser::new())]
     pub launcher: Option<String>,
     /// The container to run in, by name
@@ -281,11 +281,11 @@ pub(crate) struct Target {
     /// Make it safe to ask twice: the same request with the same token runs once in 24 hours
     #[arg(long, value_name = "TOKEN", value_parser = NonEmptyStringValueParser::new())]
     pub client_token: Option<String>,
-    /// Seconds it may take, 1 to 31622400, of a stored command at least 10 [default: 60, or what the
-    /// stored command says]
+    /// Seconds that the run may take, 1 to 31622400, of a stored command at least 10 [default: 60, or the
+    /// timeout of the stored command]
     #[arg(long, value_name = "SECONDS", value_parser = timeout, allow_negative_numbers = true)]
     pub timeout: Option<u64>,
-    /// The folder to run in; a relative one is taken from here [default: the user's home]
+    /// The folder to run in; a relative path begins here [default: the user's home]
     #[arg(long, value_name = "FOLDER")]
     pub workdir: Option<PathBuf>,
     /// Print the ids and return; the run goes on in the background
@@ -294,11 +294,11 @@ pub(crate) struct Target {
     /// What a timeout or a stop ends
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = Termination::Tree)]
     pub termination: Termination,
-    /// What its processes may use, separated by commas: cpu=10s (at least 1s), memory=256M (1M),
+    /// Limits of its processes, separated by commas: cpu=10s (at least 1s), memory=256M (1M),
     /// files=64 (16), processes=32 (1), file-size=1G (4K), address-space=1G (1M)
     #[arg(long, value_name = "NAME=MOST", value_delimiter = ',')]
     pub limit: Vec<Limit>,
-    /// Let it go on when whoever runs the database ends; the next one takes it back
+    /// Let the run go on when the process that runs the database ends; the next process takes it back
     #[arg(long)]
     pub survive_restarts: bool,
     #[command(flatten)]
@@ -353,13 +353,13 @@ fn attempts(text: &str) -> Result<u64, String> {
 /// How often to try, and when again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Again {
-    /// Try so often at most where it does not succeed, 1 to 100, the first time included
+    /// Attempts on each instance at most, including the first, 1 to 100
     #[arg(long, value_name = "N", value_parser = attempts, allow_negative_numbers = true)]
     pub retry: Option<u64>,
-    /// Wait so long before the second try, and twice as long before each later one, up to MAX
+    /// Wait before the second attempt; each later wait is twice as long, up to MAX
     #[arg(long, value_name = "SECONDS[..MAX]", default_value = "1..300", value_parser = backoff, requires = "retry")]
     pub retry_backoff: Backoff,
-    /// What to try again after, separated by commas
+    /// The outcomes after which to try again, separated by commas
     #[arg(
         long,
         value_enum,
@@ -404,7 +404,7 @@ pub(crate) enum Outcome {
     Failed,
     /// Its time was up
     Timeout,
-    /// It could not be started or seen through
+    /// It could not be started, or its end is not known
     Error,
     /// It could not be delivered to the instance
     Aborted,
@@ -427,30 +427,30 @@ impl From<Outcome> for RetryOn {
 /// How many to run at a time, in which order, and until when.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Rates {
-    /// Run it on so many instances at a time, or on such a part of them, such as 10 or 10%
+    /// Run on this many instances at a time at most, such as 10 or 10%
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub max_concurrency: Option<Share>,
-    /// Cancel what waits once it did not succeed on more instances than this, such as 5 or 10%
+    /// Cancel executions that wait once more instances than this have failed, such as 5 or 10%
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub max_errors: Option<Share>,
-    /// Start it on so many instances first, then on so many in all, and so on, such as 1,10%,100%
+    /// Start on the first number of instances, then on the next number in all, and so on, such as 1,10%,100%
     #[arg(long, value_name = "SHARE", value_delimiter = ',', allow_negative_numbers = true)]
     pub waves: Vec<Share>,
-    /// Wait so long from the end of a wave to the next one, up to 604800
+    /// Wait from the end of a wave to the next wave, 0 to 604800
     #[arg(long, value_name = "SECONDS", value_parser = number::<u64>("whole seconds, 0 to 604800"),
         allow_negative_numbers = true, requires = "waves")]
     pub wave_soak: Option<u64>,
-    /// How early its turn comes, 0 to 9, which is the first [default: 5]
+    /// Priority, 0 to 9; 9 comes first [default: 5]
     #[arg(long, value_name = "N", value_parser = number::<u64>("0 to 9"), allow_negative_numbers = true)]
     pub priority: Option<u64>,
     /// Share a bound with all runs that have this key, 1 to 64 characters
     #[arg(long = "key", value_name = "NAME")]
     pub concurrency_key: Option<String>,
-    /// Do not start it later than so long after it was due, 1 to 2592000, at most the --deadline
+    /// Start no execution later than this after it was due, 1 to 2592000, at most the --deadline
     #[arg(long, value_name = "SECONDS", value_parser = number::<u64>("whole seconds, 1 to 2592000"),
         allow_negative_numbers = true)]
     pub start_deadline: Option<u64>,
-    /// End all of it so long after it was due, 1 to 2592000
+    /// End all executions this long after the fire was due, 1 to 2592000
     #[arg(long, value_name = "SECONDS", value_parser = number::<u64>("whole seconds, 1 to 2592000"),
         allow_negative_numbers = true)]
     pub deadline: Option<u64>,
@@ -465,14 +465,13 @@ pub(crate) struct Repeat {
     /// Run when an instance boots, once or always: print the id and return
     #[arg(long, value_enum, value_name = "WHICH", group = "repeats", conflicts_with = "detach")]
     pub on_reboot: Option<Reboots>,
-    /// What a fire does where the run before it has not ended
+    /// What a fire does if the run before it has not ended
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = Overlap::Skip, requires = "repeats")]
     pub overlap: Overlap,
-    /// Which fires that nobody was there for are run: skip, latest or all:N; one that is no more than
-    /// a minute late is met all the same
+    /// Which missed fires are run: skip, latest or all:N; a fire that is at most a minute late is not missed
     #[arg(long, value_name = "WHICH", default_value = "skip", value_parser = missed_policy, requires = "frequency", conflicts_with = "on_reboot")]
     pub missed: MissedPolicy,
-    /// Fire later than the schedule says, by a time of its own that is less than this
+    /// Fire later than the schedule says, by a delay of its own that is less than this
     #[arg(long, value_name = "SECONDS", value_parser = number::<u64>("whole seconds"),
         allow_negative_numbers = true, requires = "frequency", conflicts_with = "on_reboot")]
     pub spread: Option<u64>,
@@ -610,13 +609,13 @@ pub(crate) struct Ps {
 pub(crate) struct Show {
     /// The run
     pub invoke_id: InvokeId,
-    /// Print what it printed, of several tries the latest on each instance; with --history all of them
+    /// Print the output of the latest attempt on each instance; with --history of all attempts
     #[arg(long)]
     pub output: bool,
-    /// Print what it prints until it ends, then exit as `adjutant run` does
+    /// Print the output until the run ends, then exit as `adjutant run` does
     #[arg(long)]
     pub follow: bool,
-    /// List every execution of a run that repeats, and every try, not only the latest on each instance
+    /// List every execution of a run that repeats, and every attempt, not only the latest on each instance
     #[arg(long)]
     pub history: bool,
 }
@@ -628,7 +627,7 @@ pub(crate) struct Stop {
     /// Only on these instances, separated by commas
     #[arg(long, value_name = "ID", value_delimiter = ',', value_parser = trimmed)]
     pub on: Vec<InstanceId>,
-    /// What for; the record says it
+    /// The reason, for the record
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
 }
@@ -667,10 +666,10 @@ pub(crate) enum Commands {
     Create(Box<CreateCommand>),
     /// List stored commands, newest first
     List {
-        /// Only those of this name; a `*` at either end stands for anything
+        /// Only commands of this name; a `*` at either end stands for any text
         #[arg(long)]
         name: Option<String>,
-        /// Only those that have all of these tags
+        /// Only commands that have all of these tags
         #[arg(long, value_name = "KEY=VALUE", value_parser = tag)]
         tag: Vec<Pair>,
     },
@@ -704,13 +703,13 @@ pub(crate) struct CreateCommand {
     /// A name for people
     #[arg(long)]
     pub name: String,
-    /// What it is for
+    /// A description
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub description: String,
     /// Seconds a run may take, 1 to 31622400 [default: 60]
     #[arg(long, value_name = "SECONDS", value_parser = timeout, allow_negative_numbers = true)]
     pub timeout: Option<u64>,
-    /// The folder to run in; a relative one is taken from here [default: the user's home]
+    /// The folder to run in; a relative path begins here [default: the user's home]
     #[arg(long, value_name = "FOLDER")]
     pub workdir: Option<PathBuf>,
     /// Take {{NAME}} in the script for a parameter; implied by --default
@@ -727,10 +726,10 @@ pub(crate) struct Api {
     /// Its name, such as RunCommand
     #[arg(required_unless_present = "batch")]
     pub operation: Option<String>,
-    /// Whose pages
+    /// The API whose pages the request follows
     #[arg(long, value_enum, value_name = "WHOSE", default_value_t = Profile::Alibaba)]
     pub profile: Profile,
-    /// Read {"op":…,"request":…} from each line, and answer each in a line
+    /// Read {"op":…,"request":…} from each line, and answer each request in a line
     #[arg(long, conflicts_with = "operation")]
     pub batch: bool,
 }
@@ -761,19 +760,19 @@ pub(crate) struct Preview {
     pub file: Option<PathBuf>,
     #[command(flatten)]
     pub values: Values,
-    /// Fill in what is known of this instance
+    /// Fill in the built-in parameters of this instance
     #[arg(long, value_name = "ID", value_parser = trimmed)]
     pub on: Option<InstanceId>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Instances {
-    /// Register instances, or change those of the same name
+    /// Register instances, or change instances of the same name
     Add {
         /// Their names
         #[arg(required = true, value_name = "ID")]
         ids: Vec<InstanceId>,
-        /// Who takes commands to them; `local` is this machine
+        /// The executor that takes commands to them; `local` is this machine
         #[arg(long, value_name = "NAME", default_value = LOCAL)]
         executor: String,
         /// The group they belong to
@@ -782,14 +781,14 @@ pub(crate) enum Instances {
         /// Tag them, instead of the tags they had
         #[arg(long, value_name = "KEY=VALUE", value_parser = tag)]
         tag: Vec<Pair>,
-        /// The zone of their clocks, which schedules without one follow [default: this machine's]
+        /// The time zone of the instances, which schedules without a zone follow [default: this machine's]
         #[arg(long, value_name = "ZONE")]
         time_zone: Option<Zone>,
-        /// What runs shell scripts there that have no `#!` line, by its path or its name in PATH
-        /// [default: the executor's own]
+        /// The program that runs shell scripts without a `#!` line there, by its path or its name
+        /// in PATH [default: the executor's own]
         #[arg(long, value_name = "SHELL")]
         shell: Option<String>,
-        /// Run at most so many executions on each at a time
+        /// Run at most this many executions on each instance at a time
         #[arg(long, value_name = "N", value_parser = number::<u32>("a whole number, 1 to 4294967295"),
             allow_negative_numbers = true)]
         max_concurrency: Option<u32>,

@@ -1,4 +1,4 @@
-//! `serve`: runs schedules, and what others ask for, until it is told to end.
+//! `serve`: runs schedules and the requests of other processes until it is told to end.
 
 use std::path::Path;
 use std::time::Duration;
