@@ -48,8 +48,8 @@ pub(crate) struct Resources {
     pub sources: watch::Receiver<()>,
 }
 
-/// Starts the loop. It ends when no more outputs can come and all are delivered, or when running executions are to be
-/// ended. Outputs that are not delivered by then are left to the next engine.
+/// Starts the loop. The loop ends when no more outputs can come and all are delivered, or when running executions are
+/// to be ended. Outputs that are not delivered by then are left to the next engine.
 pub(crate) fn start(resources: Resources) {
     let ending = Arc::clone(resources.store.ending());
     let overdue = Arc::clone(&ending).overdue(Arc::clone(&resources.clock));

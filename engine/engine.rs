@@ -346,9 +346,9 @@ impl Engine {
     /// Returns a future that ends with the cause once the engine has ended and no part of it runs. The future does
     /// not keep the engine open, and may be polled on any runtime.
     ///
-    /// An engine ends by [`shutdown`](Engine::shutdown) or when its last handle is dropped. It also ends by itself
-    /// when it cannot go on. After such an end every call that would change a record fails with [`Error::Ended`],
-    /// every wait and watch returns that error, and a supervisor may open the file again.
+    /// An engine ends by [`shutdown`](Engine::shutdown) or when its last handle is dropped. An engine also ends by
+    /// itself when it cannot go on. After such an end every call that would change a record fails with
+    /// [`Error::Ended`], every wait and watch returns that error, and a supervisor may open the file again.
     ///
     /// # A supervisor that opens the file again
     ///

@@ -218,8 +218,8 @@ impl Task {
     }
 }
 
-/// The time in which a task may end politely once the deadline of a shutdown has passed. It is short, because the
-/// task had the time of the shutdown to end.
+/// The time in which a task may end politely once the deadline of a shutdown has passed. This time is short, because
+/// the task had the time of the shutdown to end.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(50);
 
 /// What an executor works with: where output goes, when to stop, what time it is.

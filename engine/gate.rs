@@ -44,9 +44,9 @@ pub enum WaveDecision {
 }
 
 /// Decides about the waves of invocations. The engine asks when a wave and its soak are over and another wave
-/// follows. It asks about 16 waves at a time at most, each in a task of its own. If the gate has not answered after
-/// 60 s, or panics, the engine asks again 10 s later. The engine drops a question as soon as no execution of the
-/// invocation waits, for instance because the invocation was stopped.
+/// follows. The engine asks about 16 waves at a time at most, each in a task of its own. If the gate has not answered
+/// after 60 s, or panics, the engine asks again 10 s later. The engine drops a question as soon as no execution of
+/// the invocation waits, for instance because the invocation was stopped.
 ///
 /// # A fleet that has to stay healthy
 ///

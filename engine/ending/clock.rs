@@ -1,4 +1,4 @@
-//! The clock of the host. It may panic.
+//! The clock of the host, whose panics end the engine.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -31,7 +31,8 @@ enum Act {
 struct Unruly {
     acts: Arc<dyn Fn(usize, usize) -> Act + Send + Sync>,
     asked: Arc<Mutex<Vec<InvokeId>>>,
-    /// One permit for each question that has been asked, and for each that was dropped or has ended.
+    /// `begun` has a permit for each question that was asked, `ended` one for each question that was dropped
+    /// or has ended.
     begun: Arc<Semaphore>,
     ended: Arc<Semaphore>,
 }

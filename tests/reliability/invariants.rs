@@ -1,5 +1,5 @@
-//! Invariants of the records, which hold at every commit whatever has happened. They are read by SQL, past
-//! the engine.
+//! Invariants of the records, which hold at every commit whatever has happened. The test reads them by SQL, past the
+//! engine.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;

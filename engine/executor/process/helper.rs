@@ -25,10 +25,10 @@ static CAN_HELP: AtomicBool = AtomicBool::new(false);
 /// If the program was started as a helper, this does the helper's work and does not return.
 ///
 /// Otherwise this undoes changes that the parent of the program may have made to its signals, because such changes
-/// would keep the engine from its work. It sets `SIGCHLD` to its default if that is ignored, unblocks all signals,
-/// and ignores `SIGXFSZ`, so that a limit on the size of files is an error of a write and not the end of the program.
-/// Signals that have a handler keep it, and `SIGHUP`, `SIGINT` and `SIGQUIT` stay ignored if they are. In runs every
-/// signal has the system's default.
+/// would keep the engine from its work. This call sets `SIGCHLD` to its default if that is ignored, unblocks all
+/// signals, and ignores `SIGXFSZ`, so that a limit on the size of files is an error of a write and not the end of the
+/// program. Signals that have a handler keep it, and `SIGHUP`, `SIGINT` and `SIGQUIT` stay ignored if they are. In
+/// runs every signal has the system's default.
 ///
 /// # One line in `main`
 ///
