@@ -497,7 +497,9 @@ async fn history(fires: usize) {
                  1700000000000 + n * 60000 FROM n;
          INSERT INTO executions (fire, instance, attempt, status, started_at_ms, finished_at_ms, exit_code)
              SELECT f.id, t.instance, 1, 'Success', f.fire_at_ms + 5, f.fire_at_ms + 20, 0
-             FROM fires f CROSS JOIN targets t ORDER BY f.id, t.id;"
+             FROM fires f CROSS JOIN targets t ORDER BY f.id, t.id;
+         UPDATE targets SET executions_made = {fires}, latest_execution = e.id, standing_execution = e.id
+             FROM executions e WHERE e.fire = {fires} AND e.instance = targets.instance;"
     ))
     .expect("sound SQL");
     drop(file);

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 /// A boxed sleep; see [`Clock::sleep`].
@@ -171,8 +171,11 @@ impl ManualClock {
     /// Lets `duration` pass on both clocks and ends every sleep that is due by then.
     pub fn advance(&self, duration: Duration) {
         let mut state = self.state();
-        state.monotonic += duration;
-        state.realtime += duration;
+        // Past their last instants both clocks stand still.
+        state.monotonic = state.monotonic.saturating_add(duration);
+        let realtime = TimeDelta::from_std(duration).ok();
+        let realtime = realtime.and_then(|passed| state.realtime.checked_add_signed(passed));
+        state.realtime = realtime.unwrap_or(DateTime::<Utc>::MAX_UTC);
         let now = state.monotonic;
         for (_, wake) in state.sleepers.extract_if(.., |(due, _)| *due <= now) {
             // A sleep that was dropped needs no waking.
@@ -219,7 +222,7 @@ impl Clock for ManualClock {
         let (wake, woken) = oneshot::channel();
         {
             let mut state = self.state();
-            let due = state.monotonic + duration;
+            let due = state.monotonic.saturating_add(duration);
             if due <= state.monotonic {
                 let _ = wake.send(());
             } else {
@@ -240,4 +243,21 @@ impl Clock for ManualClock {
 pub(crate) fn boot_id() -> Option<String> {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_clock_that_is_moved_past_its_last_instant_stands_there() {
+        let clock = ManualClock::at("9999-12-31T23:59:59Z".parse().expect("an instant"));
+        let sleep = clock.sleep(Duration::MAX);
+        clock.advance(Duration::from_secs(1));
+        clock.advance(Duration::MAX);
+        sleep.await;
+        assert_eq!(clock.realtime(), DateTime::<Utc>::MAX_UTC);
+        assert_eq!(clock.monotonic(), Duration::MAX);
+        clock.sleep(Duration::from_secs(1)).await;
+    }
 }

@@ -342,20 +342,6 @@ CREATE INDEX executions_awaiting ON executions (instance, awaits_instance, id) W
 CREATE INDEX executions_by_retry ON executions (retry_at_ms) WHERE retry_at_ms IS NOT NULL;
 -- Later attempts are few: whoever looks for new ones of an invocation looks here.
 CREATE INDEX executions_of_retries ON executions (id) WHERE attempt > 1;
--- An execution that is stored as ended was skipped, or comes from elsewhere; of all others whoever stores them
--- tells their target.
-CREATE TRIGGER executions_stored_as_ended_count AFTER INSERT ON executions WHEN new.finished_at_ms IS NOT NULL
-BEGIN
-    UPDATE targets SET executions_made = executions_made + 1,
-        latest_execution = CASE
-            WHEN new.fire < (SELECT l.fire FROM executions l WHERE l.id = latest_execution) THEN latest_execution
-            ELSE new.id END,
-        standing_execution = CASE
-            WHEN new.status = 'Skipped' THEN standing_execution
-            WHEN new.fire < (SELECT s.fire FROM executions s WHERE s.id = standing_execution) THEN standing_execution
-            ELSE new.id END
-    WHERE invocation = (SELECT f.invocation FROM fires f WHERE f.id = new.fire) AND instance = new.instance;
-END;
 CREATE TRIGGER executions_go_with_their_fire AFTER DELETE ON fires
 BEGIN DELETE FROM executions WHERE fire = old.id; END;
 CREATE TRIGGER instances_stay_with_their_executions BEFORE DELETE ON instances

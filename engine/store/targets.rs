@@ -168,7 +168,7 @@ pub(super) fn know_boot(
 }
 
 /// Tells the targets of an invocation of the executions of its newest fire, whose numbers follow one another
-/// from `first`. A trigger has told them of the executions that are stored as ended.
+/// from `first`.
 pub(super) fn count_fired(
     tx: Tx<'_>,
     invocation: i64,
@@ -180,8 +180,9 @@ pub(super) fn count_fired(
              standing_execution = iif(?4, ?3, standing_execution)
          WHERE invocation = ?1 AND instance = ?2",
     )?;
-    for (id, one) in (first.0..).zip(executions).filter(|(_, one)| !one.status.is_final()) {
-        let stands = one.status != ExecutionStatus::Scheduled;
+    for (id, one) in (first.0..).zip(executions) {
+        // An execution that waits for another says nothing yet, and a skipped one gave way to another.
+        let stands = !matches!(one.status, ExecutionStatus::Scheduled | ExecutionStatus::Skipped);
         update.execute((invocation, one.instance, id, stands))?;
     }
     Ok(())
