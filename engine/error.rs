@@ -224,6 +224,8 @@ pub enum StorageErrorKind {
     Foreign,
     /// The file has other names, under each of which another engine could run it.
     Linked,
+    /// A link, a folder, or another thing that is no regular file has the name of a file beside the database.
+    InTheWay,
     /// The file was written by a newer version of this library, or by another build of this one.
     Version,
     /// The file, its log or its lock was moved, removed, replaced or written over while an engine runs the file.
@@ -248,6 +250,7 @@ impl StorageErrorKind {
             Self::Record => "Storage.Record",
             Self::Foreign => "Storage.Foreign",
             Self::Linked => "Storage.Linked",
+            Self::InTheWay => "Storage.InTheWay",
             Self::Version => "Storage.Version",
             Self::Moved => "Storage.Moved",
             Self::TooManyFiles => "Storage.TooManyFiles",
@@ -265,6 +268,7 @@ impl StorageErrorKind {
             Self::Corrupt | Self::Record => "restore the file from a backup, or name another file",
             Self::Foreign => "name a file of its own, which will be created",
             Self::Linked => "remove the other names, so that the file has one only",
+            Self::InTheWay => "remove it, or name another file",
             Self::Version => "use the version that wrote it, or a newer one",
             Self::Moved => "put back what is missing, or name the file where it is now",
             Self::Busy => "try again in a while",

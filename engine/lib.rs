@@ -50,6 +50,7 @@
 //! a file. No sandbox: a command may do what its user may.
 
 mod clock;
+mod files;
 mod id;
 mod operation;
 mod panics;

@@ -24,6 +24,7 @@ pub(crate) mod instances;
 pub(crate) mod invocations;
 mod known;
 mod lock;
+mod log;
 pub(crate) mod meta;
 mod migrate;
 mod outputs;
@@ -161,6 +162,7 @@ impl Store {
     fn open_owner(path: &Arc<Path>, options: &StoreOptions) -> Result<Self> {
         cause::check_descriptors()?;
         // Before anything is made beside it.
+        cause::check_companions(path)?;
         custody::check_file(path)?;
         let lock = Lock::take(path)?;
         let ending = Arc::<Ending>::default();
@@ -237,6 +239,7 @@ impl Store {
                 holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
             return Err(guard::moved(format!("it is gone while {holder} works on it")));
         }
+        cause::check_companions(path)?;
         lock::check_links(path)?;
         custody::check_file(path)?;
         // Opened by itself first: the pool would try again and again, and hide why.

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,14 +46,34 @@ impl Address {
         let folder = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join("");
         // Made under another name and moved: nobody can connect before the mode is right, and a
         // socket that was left behind is replaced in one step.
+        self.check_place()?;
         self.tidy();
         let fresh = folder.join(&self.fresh);
         let listener = UnixListener::bind(&fresh)?;
-        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600))
+        self.set_private(&fresh)
             .and_then(|()| fs::rename(&fresh, folder.join(&self.name)))
             .inspect_err(|_| drop(fs::remove_file(&fresh)))?;
         *self.made() = self.found();
         Ok(listener)
+    }
+
+    /// Checks that the socket replaces nothing but the socket of an earlier owner.
+    fn check_place(&self) -> io::Result<()> {
+        match fs::symlink_metadata(self.path()) {
+            Ok(found) if !found.file_type().is_socket() => {
+                let what = if found.is_symlink() { "a link" } else { "no socket" };
+                let message = format!("{} is {what}; remove it", self.path().display());
+                Err(io::Error::new(io::ErrorKind::AlreadyExists, message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps other users from a socket. The mode of the socket itself is set: another file may have its name by now.
+    fn set_private(&self, socket: &Path) -> io::Result<()> {
+        let socket = self.open(socket, OFlags::PATH | OFlags::NOFOLLOW)?;
+        let path = format!("/proc/self/fd/{}", socket.as_raw_fd());
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))
     }
 
     /// Removes the socket of an owner that died while it was about to listen. Only the owner of the
@@ -79,7 +99,7 @@ impl Address {
     /// stays.
     pub(crate) fn remove(&self) {
         let made = *self.made();
-        if made.is_none() || made == self.found() {
+        if (made.is_none() || made == self.found()) && self.check_place().is_ok() {
             let _ = fs::remove_file(self.path());
         }
     }

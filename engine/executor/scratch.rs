@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::error::{Error, Result, StorageError, StorageErrorKind};
+use crate::files::beside;
 use crate::id::ExecutionId;
 use crate::panics::tell;
 
@@ -246,13 +247,6 @@ impl Scratch {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
-}
-
-/// The name of a folder that belongs to the database.
-fn beside(database: &Path, suffix: &str) -> PathBuf {
-    let mut name = database.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 /// One name for one database and user, whoever opens it next.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::delivery::{Delivery, INCOMPLETE, SPOOL_FAILED, TOO_LARGE};
+use crate::files::beside;
 use crate::id::ExecutionId;
 use crate::panics::tell;
 
@@ -25,11 +26,7 @@ impl WholeOutputs {
     /// The folder of a database, or one for an engine in memory. An output has at most `bytes_max`.
     pub(crate) fn new(database: Option<&Path>, bytes_max: u64) -> Self {
         let folder = match database {
-            Some(database) => {
-                let mut beside = database.as_os_str().to_owned();
-                beside.push(".outputs");
-                PathBuf::from(beside)
-            }
+            Some(database) => beside(database, ".outputs"),
             None => std::env::temp_dir().join(format!("adjutant-outputs-{}", Uuid::new_v4())),
         };
         Self { folder, bytes_max, temporary: database.is_none() }

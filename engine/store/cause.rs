@@ -6,17 +6,34 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use nix::sys::statvfs::{Statvfs, statvfs};
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
 use crate::error::{Error, Result, StorageError, StorageErrorKind};
+use crate::files::{beside, obstacle};
 
-use super::lock::beside;
 use super::storage;
 
 /// Files that SQLite keeps beside a database while it is open.
 const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
+
+/// Files beside a database that SQLite or this library opens.
+const OPENED: [&str; 4] = [".lock", "-wal", "-shm", "-journal"];
+
+/// Checks that nothing but regular files has the names of those beside a database: SQLite would refuse a link
+/// without a word of it, and wait for a pipe.
+///
+/// # Errors
+///
+/// [`StorageErrorKind::InTheWay`], with the name.
+pub(super) fn check_companions(database: &Path) -> Result<()> {
+    OPENED.iter().try_for_each(|suffix| {
+        let path = beside(database, suffix);
+        obstacle(&path).map_or(Ok(()), |what| Err(in_the_way(&path, what)))
+    })
+}
 
 /// How long the longest suffix is that the name of a file beside the database has.
 const SUFFIX_BYTES_MAX: usize = "-journal".len();
@@ -24,8 +41,8 @@ const SUFFIX_BYTES_MAX: usize = "-journal".len();
 /// The longest name that the usual file systems take.
 const NAME_BYTES_MAX: usize = 255;
 
-/// Descriptors of an engine that runs nothing: its locks, and the file, its log and its index.
-const DESCRIPTORS: u64 = 5;
+/// Descriptors of an engine that runs nothing: its locks, and twice the log and the memory that connections share.
+const DESCRIPTORS: u64 = 7;
 /// Descriptors of a connection that reads: the file and its log.
 const DESCRIPTORS_OF_A_READER: u64 = 2;
 /// Descriptors that a run takes: both ends of its pipes, a script, a way to wait for its end.
@@ -169,11 +186,11 @@ fn said_of(path: &Path, errno: Errno) -> (String, StorageErrorKind) {
 /// Returns what there is no more of where the file is.
 fn full(path: &Path) -> String {
     let folder = folder_of(path);
-    match rustix::fs::statvfs(&folder) {
-        Ok(found) if found.f_files > 0 && found.f_favail == 0 => {
+    match statvfs(&folder) {
+        Ok(found) if found.files() > 0 && found.files_available() == 0 => {
             format!("no inodes are left on the file system of `{}`", folder.display())
         }
-        Ok(found) if found.f_bavail.saturating_mul(found.f_frsize) < ROOM_MIN => {
+        Ok(found) if room_of(&found) < ROOM_MIN => {
             format!("no space is left on the file system of `{}`", folder.display())
         }
         _ => format!(
@@ -188,8 +205,11 @@ const ROOM_MIN: u64 = 64 * 1024;
 
 /// Returns how many bytes can be written where the file is; none if the system does not say.
 pub(super) fn room(path: &Path) -> Option<u64> {
-    let found = rustix::fs::statvfs(folder_of(path)).ok()?;
-    Some(found.f_bavail.saturating_mul(found.f_frsize))
+    statvfs(&folder_of(path)).ok().map(|found| room_of(&found))
+}
+
+fn room_of(found: &Statvfs) -> u64 {
+    found.blocks_available().saturating_mul(found.fragment_size())
 }
 
 fn folder_of(path: &Path) -> PathBuf {
@@ -202,6 +222,11 @@ fn folder_of(path: &Path) -> PathBuf {
 /// Makes an error of the system's answer about a file.
 pub(super) fn cannot_open(path: &Path, error: &io::Error) -> Error {
     storage(kind_of(error), told(path, error))
+}
+
+/// Makes an error of what is at the name of a file beside the database.
+pub(super) fn in_the_way(path: &Path, what: impl std::fmt::Display) -> Error {
+    storage(StorageErrorKind::InTheWay, format!("{} beside it: {what}", path.display()))
 }
 
 /// Returns what SQLite was doing when the system refused, by its extended code.

@@ -13,8 +13,8 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::config::Durability;
 use crate::error::{Error, Result, StorageErrorKind};
+use crate::files::beside;
 
-use super::lock::beside;
 use super::{at, storage};
 
 /// For locks that another program holds on the file, such as a backup.
@@ -41,6 +41,19 @@ pub(super) fn set_up_writer(connection: &Connection, durability: Durability) -> 
     // The writing thread makes checkpoints itself (`upkeep`).
     set(connection, "wal_autocheckpoint", 0)?;
     Ok(())
+}
+
+/// Carries out a statement that takes and returns nothing.
+pub(super) fn execute(connection: &Connection, sql: &str) -> Result<()> {
+    connection.prepare_cached(sql)?.execute(())?;
+    Ok(())
+}
+
+/// Ends a transaction that cannot be committed, if there is one; its first error is the one to report.
+pub(super) fn roll_back(connection: &Connection) {
+    if !connection.is_autocommit() {
+        let _ = execute(connection, "ROLLBACK");
+    }
 }
 
 /// Keeps statements prepared. Without the stability guarantee of the query planner SQLite looks at

@@ -7,19 +7,19 @@
 //! first transaction of the new log repeats that mark. So the file has one of the marks of its log, or it is not the
 //! file that the log goes with.
 
-use std::fs::{self, File};
-use std::io::{self, BufReader, Read};
+use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension};
 use uuid::Uuid;
 
 use crate::error::{Error, Result, StorageErrorKind};
+use crate::files::{beside, open_regular};
 
 use super::cause::cannot_open;
 use super::connection::{Access, has_log, reader};
-use super::lock::beside;
-use super::{Tx, migrate, storage};
+use super::{Tx, log, migrate, storage};
 
 /// Ties a log to its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,11 +34,6 @@ pub(super) struct Mark {
 const MARK_BYTES: usize = 16;
 
 impl Mark {
-    /// The mark of what is to be the last transaction of a log.
-    pub(super) fn last() -> Self {
-        Self { generation: random(), is_first: false }
-    }
-
     /// The mark of what is to be the first transaction of the log after it.
     pub(super) fn first(self) -> Self {
         Self { is_first: true, ..self }
@@ -68,6 +63,56 @@ impl Mark {
     }
 }
 
+/// The marks that an engine gives its file, one after another.
+#[derive(Debug)]
+pub(super) struct Marks {
+    /// The generations that file and log had when the engine took them over.
+    found: Vec<u64>,
+    /// A random number; the generation of each mark that is drawn is the next one.
+    base: u64,
+    drawn: u64,
+    /// The mark that was stored last.
+    stored: Mark,
+}
+
+impl Marks {
+    /// Begins with the mark of a file that has just been taken over.
+    pub(super) fn after(found: Mark) -> Self {
+        Self { found: vec![found.generation], base: random(), drawn: 0, stored: found }
+    }
+
+    /// Takes note of marks that earlier engines have given the file: a checkpoint may bring each of them from the log
+    /// into the file.
+    pub(super) fn know(&mut self, earlier: impl IntoIterator<Item = Mark>) {
+        self.found.extend(earlier.into_iter().map(|mark| mark.generation));
+    }
+
+    /// Draws the mark of what is to be the last transaction of a log: no state of any file has had it.
+    pub(super) fn draw(&mut self) -> Mark {
+        self.drawn += 1;
+        Mark { generation: self.base.wrapping_add(self.drawn), is_first: false }
+    }
+
+    /// Takes note that a mark is stored.
+    pub(super) fn store(&mut self, mark: Mark) {
+        self.stored = mark;
+    }
+
+    /// Returns the mark that was stored last.
+    pub(super) fn stored(&self) -> Mark {
+        self.stored
+    }
+
+    /// Returns how many marks had been drawn when this one was; none if it is of another engine.
+    pub(super) fn ordinal(&self, mark: Mark) -> Option<u64> {
+        if self.found.contains(&mark.generation) {
+            return Some(0);
+        }
+        let ordinal = mark.generation.wrapping_sub(self.base);
+        (1..=self.drawn).contains(&ordinal).then_some(ordinal)
+    }
+}
+
 fn random() -> u64 {
     let (high, low) = Uuid::new_v4().as_u64_pair();
     high.rotate_left(32) ^ low
@@ -80,7 +125,8 @@ pub(super) fn new_engine() -> i64 {
 
 /// Makes the file an engine's, in the first transaction that it writes.
 pub(super) fn take_over(tx: Tx<'_>, engine: i64) -> Result<Mark> {
-    let mark = mark_of(tx)?.unwrap_or_else(Mark::last).first();
+    let new = || Mark { generation: random(), is_first: true };
+    let mark = mark_of(tx)?.map_or_else(new, Mark::first);
     tx.execute(
         "INSERT INTO ownership (id, engine, mark) VALUES (1, ?1, ?2)
          ON CONFLICT (id) DO UPDATE SET engine = excluded.engine, mark = excluded.mark",
@@ -170,15 +216,24 @@ pub(super) fn has_foreign_log(path: &Path) -> Result<bool> {
     let log = beside(path, "-wal");
     // What is not there, or cannot be read, is left to SQLite.
     let Ok(Some((mark, page))) = look_for_mark(path) else { return Ok(false) };
-    let marks = marks_in(&log, page).map_err(|error| cannot_open(&log, &error))?;
+    let marks =
+        open_regular(OpenOptions::new().read(true), &log).and_then(|log| marks_in(&log, page));
+    let marks = marks.map_err(|error| cannot_open(&log, &error))?;
     // Somebody may have written between the two looks.
     let is_still = matches!(look_for_mark(path), Ok(Some((again, _))) if again == mark);
-    let begins_as_ours = marks.first().is_some_and(|(mark, in_first)| *in_first && mark.is_first);
+    let begins_as_ours =
+        marks.first().is_some_and(|(mark, transaction)| *transaction == 0 && mark.is_first);
     let is_known = marks.iter().any(|(known, _)| known.generation == mark.generation);
     Ok(is_still && begins_as_ours && !is_known)
 }
 
-fn look_for_mark(path: &Path) -> Result<Option<(Mark, u32)>> {
+/// Returns the marks that committed transactions of a log have written, each with the number of its transaction.
+pub(super) fn marks_in(log: &File, page: u32) -> io::Result<Vec<(Mark, usize)>> {
+    log::committed(log, |number, bytes| Mark::of_page(bytes).filter(|_| number == page))
+}
+
+/// Returns the mark that a file has itself, whatever is in its log, and the page in which it is.
+pub(super) fn look_for_mark(path: &Path) -> Result<Option<(Mark, u32)>> {
     let file = reader(path, Access::Still)?;
     let Some(page) = page_of_mark(&file)? else { return Ok(None) };
     Ok(mark_of(&file)?.map(|mark| (mark, page)))
@@ -198,43 +253,6 @@ pub(super) fn set_aside(path: &Path) -> Result<PathBuf> {
         }
         _ => Ok(free),
     }
-}
-
-const LOG_HEADER_BYTES: usize = 32;
-const FRAME_HEADER_BYTES: usize = 24;
-
-/// Returns the marks that committed transactions of a log have written, and whether that was the first transaction.
-fn marks_in(log: &Path, page: u32) -> io::Result<Vec<(Mark, bool)>> {
-    let mut log = BufReader::with_capacity(1 << 16, File::open(log)?);
-    let mut header = [0; LOG_HEADER_BYTES];
-    if log.read_exact(&mut header).is_err() {
-        return Ok(Vec::new());
-    }
-    let number = |bytes: &[u8], at: usize| {
-        bytes[at..at + 4].iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte))
-    };
-    const MAGIC: u32 = 0x377f_0682;
-    let page_bytes = number(&header, 8) as usize;
-    if number(&header, 0) & !1 != MAGIC || !(512..=65_536).contains(&page_bytes) {
-        return Ok(Vec::new());
-    }
-    let mut frame = [0; FRAME_HEADER_BYTES];
-    let mut bytes = vec![0; page_bytes];
-    let (mut marks, mut uncommitted, mut is_first) = (Vec::new(), Vec::new(), true);
-    // What is behind the last frame of this log has the salt of an earlier one.
-    while log.read_exact(&mut frame).is_ok()
-        && frame[8..16] == header[16..24]
-        && log.read_exact(&mut bytes).is_ok()
-    {
-        if number(&frame, 0) == page {
-            uncommitted.extend(Mark::of_page(&bytes).map(|mark| (mark, is_first)));
-        }
-        if number(&frame, 4) != 0 {
-            marks.append(&mut uncommitted);
-            is_first = false;
-        }
-    }
-    Ok(marks)
 }
 
 /// The error of an engine that finds the file to be another one's.

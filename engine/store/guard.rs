@@ -9,46 +9,63 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result, StorageErrorKind};
+use crate::files::{Identity, beside, open_regular};
 
 use super::cause::cannot_open;
-use super::lock::{Lock, beside};
+use super::lock::Lock;
 use super::{at, storage};
 
 /// Files that cannot be closed: closing any descriptor of a file lets go of all locks that SQLite holds on it
 /// for this process, and the host has connections of its own to them.
 static PARKED: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
-/// A device and an inode: the same as long as it is the same file.
-type Identity = (u64, u64);
-
-fn identity(found: &Metadata) -> Identity {
-    (found.dev(), found.ino())
-}
-
 /// The file that an engine runs, and those that belong to it.
 #[derive(Debug)]
 pub(super) struct Guard {
     path: PathBuf,
-    /// None only while it is dropped.
-    file: Option<File>,
-    /// What lies beside it: its lock, and its log once SQLite has made that.
+    file: Held,
+    /// Its log and the memory that connections share, once SQLite has made both.
+    log: Option<(File, Held)>,
+    /// What lies beside it: its lock, its log and that memory.
     beside: Vec<(PathBuf, Identity)>,
+}
+
+/// A file on which SQLite may hold locks for this process, and which is therefore not closed before SQLite has
+/// closed it.
+#[derive(Debug)]
+struct Held(Option<File>);
+
+impl Held {
+    /// Opens a file, unless it is open still.
+    fn open(path: &Path, options: &mut OpenOptions) -> io::Result<Self> {
+        let found = std::fs::metadata(path)?;
+        match take_parked(Identity::of(&found)) {
+            Some(file) => Ok(Self(Some(file))),
+            None => open_regular(options, path).map(|file| Self(Some(file))),
+        }
+    }
+
+    fn file(&self) -> &File {
+        self.0.as_ref().expect("taken only when dropped")
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(file) = self.0.take_if(|file| is_open_elsewhere(file)) {
+            parked().push(file);
+        }
+    }
 }
 
 impl Guard {
     /// Locks the inode of the file. The caller holds the lock beside it.
     pub(super) fn take(path: &Path, lock: &Lock) -> Result<Self> {
         let cannot = |error| at(cannot_open(path, &error), path);
-        let found = std::fs::metadata(path).map_err(cannot)?;
-        let file = match take_parked(identity(&found)) {
-            Some(file) => file,
-            None => OpenOptions::new().read(true).write(true).open(path).map_err(cannot)?,
-        };
-        let guard = Self {
-            path: path.to_owned(),
-            file: Some(file),
-            beside: vec![lock.known_by().map_err(cannot)?],
-        };
+        let file = Held::open(path, OpenOptions::new().read(true).write(true)).map_err(cannot)?;
+        let found = file.file().metadata().map_err(cannot)?;
+        let beside = vec![lock.known_by().map_err(cannot)?];
+        let guard = Self { path: path.to_owned(), file, log: None, beside };
         match guard.file().try_lock() {
             Ok(()) => Ok(guard),
             Err(TryLockError::WouldBlock) => {
@@ -60,16 +77,27 @@ impl Guard {
     }
 
     fn file(&self) -> &File {
-        self.file.as_ref().expect("taken only when dropped")
+        self.file.file()
     }
 
-    /// Takes note of the log that SQLite has by now.
+    /// Takes note of the log, and of the memory that connections share, both of which SQLite has made by now.
     pub(super) fn know_log(&mut self) -> Result<()> {
-        let log = beside(&self.path, "-wal");
-        let found = std::fs::metadata(&log).map_err(|error| cannot_open(&log, &error))?;
+        let [log, shared] = ["-wal", "-shm"].map(|suffix| beside(&self.path, suffix));
+        let of_log = open_regular(OpenOptions::new().read(true), &log)
+            .and_then(|file| Ok((Identity::of(&file.metadata()?), file)));
+        let (log_is, file) = of_log.map_err(|error| cannot_open(&log, &error))?;
+        let of_shared = Held::open(&shared, OpenOptions::new().read(true))
+            .and_then(|held| Ok((Identity::of(&held.file().metadata()?), held)));
+        let (shared_is, held) = of_shared.map_err(|error| cannot_open(&shared, &error))?;
         self.beside.truncate(1);
-        self.beside.push((log, identity(&found)));
+        self.beside.extend([(log, log_is), (shared, shared_is)]);
+        self.log = Some((file, held));
         Ok(())
+    }
+
+    /// Returns the log and the memory that connections share.
+    pub(super) fn log(&self) -> Option<(&File, &File)> {
+        self.log.as_ref().map(|(log, shared)| (log, shared.file()))
     }
 
     /// Checks that each file is still the one that its name leads to.
@@ -79,7 +107,7 @@ impl Guard {
     /// [`StorageErrorKind::Moved`], with where the file is now.
     pub(super) fn check(&self) -> Result<()> {
         let ours = self.file().metadata().map_err(|error| cannot_open(&self.path, &error))?;
-        if let Some(what) = difference(&self.path, identity(&ours)) {
+        if let Some(what) = difference(&self.path, Identity::of(&ours)) {
             let now = self.where_now();
             return Err(moved(format!("{what}{now}")));
         }
@@ -93,7 +121,9 @@ impl Guard {
 
     /// Returns whether the file itself is still where it was.
     pub(super) fn is_in_place(&self) -> bool {
-        self.file().metadata().is_ok_and(|ours| difference(&self.path, identity(&ours)).is_none())
+        self.file()
+            .metadata()
+            .is_ok_and(|ours| difference(&self.path, Identity::of(&ours)).is_none())
     }
 
     /// Returns whether the file has any name left.
@@ -124,12 +154,8 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let Some(file) = self.file.take() else { return };
         // Closing it would not do: a process that is just being started has it open for a moment too.
-        let _ = file.unlock();
-        if is_open_elsewhere(&file) {
-            parked().push(file);
-        }
+        let _ = self.file().unlock();
     }
 }
 
@@ -139,8 +165,9 @@ fn parked() -> std::sync::MutexGuard<'static, Vec<File>> {
 
 fn take_parked(of: Identity) -> Option<File> {
     let mut parked = parked();
-    let found =
-        parked.iter().position(|file| file.metadata().is_ok_and(|found| identity(&found) == of))?;
+    let found = parked
+        .iter()
+        .position(|file| file.metadata().is_ok_and(|found| Identity::of(&found) == of))?;
     Some(parked.swap_remove(found))
 }
 
@@ -151,7 +178,7 @@ fn is_open_elsewhere(file: &File) -> bool {
     open.flatten().any(|entry| {
         entry.file_name().to_str() != Some(&file.as_raw_fd().to_string())
             && std::fs::metadata(entry.path())
-                .is_ok_and(|found| identity(&found) == identity(&ours))
+                .is_ok_and(|found| Identity::of(&found) == Identity::of(&ours))
     })
 }
 
@@ -159,7 +186,7 @@ fn is_open_elsewhere(file: &File) -> bool {
 fn difference(path: &Path, known: Identity) -> Option<String> {
     let me = std::process::id();
     match std::fs::metadata(path) {
-        Ok(found) if identity(&found) == known => None,
+        Ok(found) if Identity::of(&found) == known => None,
         Ok(_) => Some(format!("another file was put in its place while process {me} works on it")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Some(format!("it was moved or removed while process {me} works on it"))
@@ -196,7 +223,7 @@ mod tests {
         let check = |change: &dyn Fn(&Path), want: &[&str]| {
             let folder = tempfile::tempdir().expect("a folder");
             let path = folder.path().join("a.db");
-            for suffix in ["", "-wal"] {
+            for suffix in ["", "-wal", "-shm"] {
                 std::fs::write(beside(&path, suffix), "x").expect("written");
             }
             let lock = Lock::take(&path).expect("nobody has it");
@@ -227,6 +254,7 @@ mod tests {
         );
         check(&|path| remove(&beside(path, ".lock")), &["a.db.lock` beside it: it was moved"]);
         check(&|path| remove(&beside(path, "-wal")), &["a.db-wal` beside it: it was moved"]);
+        check(&|path| remove(&beside(path, "-shm")), &["a.db-shm` beside it: it was moved"]);
         check(
             &|path| {
                 remove(&beside(path, "-wal"));

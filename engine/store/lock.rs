@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result, StorageErrorKind};
+use crate::files::{Identity, beside, obstacle, open_regular};
 
-use super::cause::{cannot_open, check_name};
+use super::cause::{cannot_open, check_name, in_the_way};
 use super::storage;
 
 /// Readable by this user only: the file holds scripts and what they print.
@@ -44,7 +45,10 @@ impl Lock {
     pub(super) fn take(database: &Path) -> Result<Self> {
         let path = beside(database, ".lock");
         loop {
-            let opened = open_or_create(&path).map_err(|error| cannot_open(&path, &error))?;
+            let opened = open_or_create(&path).map_err(|error| match obstacle(&path) {
+                Some(what) => in_the_way(&path, what),
+                None => cannot_open(&path, &error),
+            })?;
             if let Some(lock) = Self::of(opened, &path, database)? {
                 return Ok(lock);
             }
@@ -71,7 +75,12 @@ impl Lock {
         if !is_at(&file, path).map_err(cannot)? {
             return Ok(None);
         }
-        let was_left = file.metadata().map_err(cannot)?.len() > 0;
+        let found = file.metadata().map_err(cannot)?;
+        if found.nlink() > 1 {
+            // The number of this process would be written over what somebody else has under another name.
+            return Err(in_the_way(path, format!("it has {} names (hard links)", found.nlink())));
+        }
+        let was_left = found.len() > 0;
         let ends_well = AtomicBool::new(!was_left);
         let lock = Self { file, path: path.to_owned(), is_new, was_left, ends_well };
         match write_pid(&lock.file) {
@@ -94,9 +103,9 @@ impl Lock {
     }
 
     /// Returns its path, and by what its file is known.
-    pub(super) fn known_by(&self) -> io::Result<(PathBuf, (u64, u64))> {
+    pub(super) fn known_by(&self) -> io::Result<(PathBuf, Identity)> {
         let found = self.file.metadata()?;
-        Ok((self.path.clone(), (found.dev(), found.ino())))
+        Ok((self.path.clone(), Identity::of(&found)))
     }
 
     /// Gives it up where the database was not opened: nothing stays that was not there before.
@@ -110,7 +119,7 @@ impl Lock {
 
 /// Returns the process that holds the lock of a database, which may be none.
 pub(super) fn holder(database: &Path) -> Option<Option<u32>> {
-    let file = File::open(beside(database, ".lock")).ok()?;
+    let file = open_regular(OpenOptions::new().read(true), &beside(database, ".lock")).ok()?;
     match file.try_lock_shared() {
         Err(TryLockError::WouldBlock) => {
             let mut pid = String::new();
@@ -125,9 +134,9 @@ pub(super) fn holder(database: &Path) -> Option<Option<u32>> {
 fn open_or_create(path: &Path) -> io::Result<(File, bool)> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(PRIVATE);
-    match options.clone().create_new(true).open(path) {
+    match open_regular(options.clone().create_new(true), path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            Ok((options.create(true).truncate(false).open(path)?, false))
+            Ok((open_regular(options.create(true).truncate(false), path)?, false))
         }
         created => Ok((created?, true)),
     }
@@ -135,9 +144,8 @@ fn open_or_create(path: &Path) -> io::Result<(File, bool)> {
 
 /// Whether this is the file that the path leads to.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
-    let number = |found: std::fs::Metadata| (found.dev(), found.ino());
-    match std::fs::metadata(path) {
-        Ok(found) => Ok(number(found) == number(file.metadata()?)),
+    match std::fs::symlink_metadata(path) {
+        Ok(found) => Ok(Identity::of(&found) == Identity::of(&file.metadata()?)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
@@ -147,13 +155,6 @@ fn write_pid(mut file: &File) -> io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
     writeln!(file, "{}", std::process::id())
-}
-
-/// The name of a file that belongs to the database.
-pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
-    let mut name = database.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 /// One name for one file, so that two ways to it meet at one lock. A link is followed to its end, as SQLite does,

@@ -2,9 +2,8 @@
 //! out of the log what was refused, and notices when the file is not the engine's any more.
 
 use std::cell::Cell;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -15,14 +14,15 @@ use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode};
 
 use crate::error::{Error, Result, StorageErrorKind};
+use crate::files::{beside, open_regular};
 use crate::metrics::Meters;
 use crate::panics::tell;
 
 use super::cause::{self, cannot_open};
-use super::connection::BUSY_MS;
-use super::custody::{self, Mark};
+use super::connection::{BUSY_MS, execute, roll_back};
+use super::custody::{self, Mark, Marks};
 use super::guard::{Guard, moved};
-use super::lock::beside;
+use super::log::{self, Copied, Index};
 use super::{Tx, storage};
 
 /// A checkpoint each 16 MiB of log: fewer syncs than at SQLite's 4 MiB, and soon read back.
@@ -51,8 +51,8 @@ const UNDO_AGAIN: Duration = Duration::from_millis(100);
 /// How long the open of a file may take on account of a check.
 const CHECK_TIME: Duration = Duration::from_millis(500);
 
-const LOG_HEADER_BYTES: u64 = 32;
-const FRAME_HEADER_BYTES: u64 = 24;
+/// Looks at a file and its log in a row, each of which another program may disturb.
+const LOOKS_MAX: usize = 16;
 
 thread_local! {
     /// Pages of log as of the last commit on this thread.
@@ -66,7 +66,7 @@ pub(super) struct Upkeep {
     meters: Arc<Meters>,
     /// The engine's number, which the file has as long as it is this engine's.
     engine: i64,
-    mark: Mark,
+    marks: Marks,
     /// Whether the next transaction may be the first of a log, and has to say so.
     begins: bool,
     page_bytes: u64,
@@ -84,7 +84,8 @@ pub(super) struct Upkeep {
     held: Option<Held>,
     /// Whether the log has been cut, and not brought to disk since.
     is_cutting: bool,
-    seen: Seen,
+    /// The file as it was at the last look.
+    seen: Option<Seen>,
     /// Why the engine must not go on, once that is so.
     failed: Option<Error>,
 }
@@ -97,14 +98,57 @@ struct Held {
     is_told: bool,
 }
 
-/// The file as this engine has left it.
+/// The file and its log at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Seen {
     bytes: u64,
     written: (i64, i64),
-    print: Vec<u8>,
-    /// Pages of log that are in it.
-    copied: u32,
+    print: Print,
+    /// How far the log has been copied into the file.
+    copied: Copied,
+    /// Pages of the database, those in the log among them.
+    pages: u32,
+    /// Frames that are committed in the log, and those that its file has room for.
+    frames: u32,
+    file_frames: u32,
+    /// Whether the log is that of the memory which connections share.
+    has_its_log: bool,
+}
+
+/// By what states of one file are told apart from other files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Print {
+    /// The header of a database; zeros if the file is shorter.
+    header: [u8; HEADER_BYTES],
+    /// None if the page of the mark is not in the file itself yet.
+    mark: Option<Mark>,
+}
+
+const HEADER_BYTES: usize = 100;
+/// Where the counter of changes is in it.
+const CHANGES_AT: usize = 24;
+
+impl Print {
+    /// Whether a later state of the same file can begin like this one: the parts of the header are the same that never
+    /// change, and its counter of changes has not gone back.
+    fn can_follow(&self, earlier: &Self) -> bool {
+        let since = self.changes().wrapping_sub(earlier.changes());
+        self.header[..CHANGES_AT] == earlier.header[..CHANGES_AT] && since <= u32::MAX / 2
+    }
+
+    fn changes(&self) -> u32 {
+        log::big_endian(&self.header, CHANGES_AT)
+    }
+
+    /// Returns how many pages the header says that the file has.
+    fn pages(&self) -> u32 {
+        const PAGES_AT: usize = 28;
+        const PAGES_ARE_AS_OF: usize = 92;
+        match log::big_endian(&self.header, PAGES_ARE_AS_OF) == self.changes() {
+            true => log::big_endian(&self.header, PAGES_AT),
+            false => 0,
+        }
+    }
 }
 
 /// What a checkpoint came to.
@@ -126,13 +170,12 @@ impl Upkeep {
         let page_bytes = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
         let page_of_mark = custody::page_of_mark(connection)?.unwrap_or(1);
         let now = Instant::now();
-        let seen = Seen { bytes: 0, written: (0, 0), print: Vec::new(), copied: 0 };
         let mut upkeep = Self {
             path,
             guard,
             meters,
             engine,
-            mark,
+            marks: Marks::after(mark),
             begins: false,
             page_bytes,
             page_of_mark,
@@ -144,14 +187,15 @@ impl Upkeep {
             pages_then: 0,
             held: None,
             is_cutting: false,
-            seen,
+            seen: None,
             failed: None,
         };
         upkeep.guard.know_log()?;
+        upkeep.know_marks();
         let found = checkpoint(connection, "NOOP")?;
         upkeep.file_pages = found.pages;
         LOG_PAGES.set(found.pages);
-        upkeep.seen = upkeep.look(found.copied)?;
+        upkeep.check()?;
         connection.wal_hook(Some(note_pages));
         // What an engine that did not come to its end has left; a disk that is full has more room then.
         if upkeep.bytes_of(found.pages) > CALM_BYTES || upkeep.is_short_of_room(found.pages) {
@@ -159,6 +203,15 @@ impl Upkeep {
         }
         upkeep.pages_then = LOG_PAGES.get();
         Ok(upkeep)
+    }
+
+    /// Takes note of the marks that file and log have. What the system refuses to read is left out.
+    fn know_marks(&mut self) {
+        let of_log = self.guard.log().map(|(log, _)| custody::marks_in(log, self.page_of_mark));
+        let of_log = of_log.and_then(io::Result::ok).unwrap_or_default();
+        self.marks.know(of_log.into_iter().map(|(mark, _)| mark));
+        let of_file = self.look().ok().flatten().and_then(|seen| seen.print.mark);
+        self.marks.know(of_file);
     }
 
     /// Goes on on the thread that writes from now on.
@@ -176,7 +229,7 @@ impl Upkeep {
             return Err(self.fail(custody::taken_over()));
         }
         if self.begins {
-            custody::write_mark(tx, self.mark.first())?;
+            custody::write_mark(tx, self.marks.stored().first())?;
         }
         Ok(())
     }
@@ -206,10 +259,6 @@ impl Upkeep {
     pub(super) fn after_commit(&mut self, connection: &Connection) {
         self.begins = false;
         let pages = LOG_PAGES.get();
-        if pages < self.seen.copied {
-            // The log has begun anew.
-            self.seen.copied = 0;
-        }
         self.file_pages = self.file_pages.max(pages);
         if self.looked_at.elapsed() >= LOOK_EVERY {
             self.look_around(connection);
@@ -252,10 +301,7 @@ impl Upkeep {
     }
 
     fn bytes_of(&self, pages: u32) -> u64 {
-        match pages {
-            0 => 0,
-            pages => LOG_HEADER_BYTES + u64::from(pages) * (FRAME_HEADER_BYTES + self.page_bytes),
-        }
+        log::bytes_of(pages, self.page_bytes)
     }
 
     fn is_held(&self) -> bool {
@@ -273,14 +319,14 @@ impl Upkeep {
         cuts: bool,
         patience: Duration,
     ) -> Result<()> {
+        // Otherwise the log of this file would be copied into another one.
+        self.check()?;
         connection.busy_timeout(patience)?;
         let done = self
             .mark_last(connection)
             .and_then(|()| checkpoint(connection, if cuts { "TRUNCATE" } else { "RESTART" }));
         connection.busy_timeout(Duration::from_millis(BUSY_MS.cast_unsigned()))?;
-        // Also of one that fails something is in the file.
-        let copied = done.as_ref().map_or(self.seen.copied, |done| done.copied);
-        self.seen = self.look(copied)?;
+        self.check()?;
         let done = done?;
         self.note_reach(&done);
         if !done.is_busy {
@@ -301,7 +347,7 @@ impl Upkeep {
         if self.marked_at == Some(LOG_PAGES.get()) {
             return Ok(());
         }
-        let mark = Mark::last();
+        let mark = self.marks.draw();
         let write = || {
             execute(connection, "BEGIN IMMEDIATE")?;
             if !custody::check_engine(connection, self.engine)? {
@@ -323,7 +369,7 @@ impl Upkeep {
             }
             return Err(error);
         }
-        self.mark = mark;
+        self.marks.store(mark);
         self.begins = true;
         self.marked_at = Some(LOG_PAGES.get());
         self.file_pages = self.file_pages.max(LOG_PAGES.get());
@@ -360,13 +406,13 @@ impl Upkeep {
 
     /// Looks at the file, and at the log if that has become calm.
     fn look_around(&mut self, connection: &Connection) {
-        let pages = LOG_PAGES.get();
-        let is_calm = pages.saturating_sub(self.pages_then) < CALM_PAGES;
-        (self.looked_at, self.pages_then) = (Instant::now(), pages);
-        if let Err(error) = self.check(connection) {
-            self.fail(error);
+        self.looked_at = Instant::now();
+        if self.check().is_err() {
             return;
         }
+        let pages = LOG_PAGES.get();
+        let is_calm = pages.saturating_sub(self.pages_then) < CALM_PAGES;
+        self.pages_then = pages;
         if is_calm && self.bytes_of(self.file_pages) > CALM_BYTES {
             let patience = if self.is_held() { Duration::ZERO } else { READERS_TIME };
             let _ = self.begin_anew(connection, true, patience);
@@ -374,43 +420,115 @@ impl Upkeep {
         self.meters.log_is(self.bytes_of(self.file_pages), self.held_for());
     }
 
-    /// Checks that the file is where it was, and as this engine has left it.
-    fn check(&mut self, connection: &Connection) -> Result<()> {
-        self.guard.check()?;
-        let now = self.look(self.seen.copied)?;
-        if now == self.seen {
-            return Ok(());
+    /// Checks that file and log are where they were and follow from how they were, and takes note of them. The engine
+    /// ends if they do not. If the system refuses a look, the next one decides.
+    fn check(&mut self) -> Result<()> {
+        match self.try_check() {
+            Err(Error::Storage(error)) if error.kind == StorageErrorKind::Moved => {
+                Err(self.fail(Error::Storage(error)))
+            }
+            _ => Ok(()),
         }
-        if now.print == self.seen.print && now.bytes >= self.seen.bytes {
-            // Its time was set, or what it has more of was copied from the log.
-            self.seen = now;
-            return Ok(());
-        }
-        let log = checkpoint(connection, "NOOP")?;
-        if log.copied > self.seen.copied || log.pages < LOG_PAGES.get() {
-            // Another program has copied the log, as it may.
-            self.seen = self.look(log.copied)?;
-            return Ok(());
-        }
-        let me = std::process::id();
-        Err(moved(format!("another program has written over it while process {me} works on it")))
     }
 
-    /// Looks at the file itself.
-    fn look(&self, copied: u32) -> Result<Seen> {
-        let look = || {
-            let (bytes, written) = self.guard.state()?;
-            let mut print = vec![0; 100 + MARK_BYTES];
-            if bytes >= 100 {
-                self.guard.read_at(0, &mut print[..100])?;
+    fn try_check(&mut self) -> Result<()> {
+        self.guard.check()?;
+        let Some(mut now) = self.look()? else { return Ok(()) };
+        if !self.follows(&mut now) {
+            // Whoever writes over the file may not be done yet, and a page may be half written.
+            match self.look()? {
+                Some(again) if again == now => {}
+                _ => return Ok(()),
             }
-            let end = u64::from(self.page_of_mark) * self.page_bytes;
-            if bytes >= end {
-                self.guard.read_at(end - MARK_BYTES as u64, &mut print[100..])?;
-            }
-            Ok(Seen { bytes, written, print, copied })
+            let me = std::process::id();
+            let what = if now.has_its_log { "it" } else { "its log" };
+            let message =
+                format!("another program has written over {what} while process {me} works on it");
+            return Err(moved(message));
+        }
+        let is_same_log = |seen: &Seen| (seen.copied, seen.frames) == (now.copied, now.frames);
+        if !self.seen.as_ref().is_some_and(is_same_log) {
+            LOG_PAGES.set(now.frames);
+        }
+        self.file_pages = now.file_frames.max(LOG_PAGES.get());
+        self.seen = Some(now);
+        Ok(())
+    }
+
+    /// Whether the file can have become what it is now by checkpoints alone. Other programs make them too.
+    fn follows(&mut self, now: &mut Seen) -> bool {
+        let Some(seen) = &self.seen else { return now.has_its_log };
+        // Each page has been copied that the header counts, but those that the database has lost since.
+        let pages = now.print.pages().min(now.pages);
+        let is_cut = now.bytes < u64::from(pages) * self.page_bytes;
+        if !now.has_its_log || (is_cut && !now.copied.is_under_way()) {
+            return false;
+        }
+        if now.print == seen.print && now.bytes >= seen.bytes {
+            // Its time was set, or pages of the log were copied that do not show here.
+            return true;
+        }
+        if (now.copied == seen.copied && !now.copied.is_under_way())
+            || !now.print.can_follow(&seen.print)
+        {
+            return false;
+        }
+        let least = seen.print.mark.and_then(|mark| self.marks.ordinal(mark));
+        let is_later = |mark| {
+            self.marks
+                .ordinal(mark)
+                .is_some_and(|ordinal| least.is_none_or(|least| least <= ordinal))
         };
-        look().map_err(|error| cannot_open(&self.path, &error))
+        match now.print.mark {
+            Some(mark) if is_later(mark) => return true,
+            None if seen.print.mark.is_none() => return true,
+            _ => {}
+        }
+        // VACUUM gives tables other pages.
+        match custody::look_for_mark(&self.path) {
+            Ok(Some((mark, page))) if is_later(mark) => {
+                self.page_of_mark = page;
+                now.print.mark = Some(mark);
+                true
+            }
+            _ => now.copied.is_under_way(),
+        }
+    }
+
+    /// Looks at the file itself and at its log; none if somebody writes to them all the time.
+    fn look(&self) -> Result<Option<Seen>> {
+        let Some((log, shared)) = self.guard.log() else { return Ok(None) };
+        let of_log = |error| cannot_open(&beside(&self.path, "-wal"), &error);
+        let of_shared = |error| cannot_open(&beside(&self.path, "-shm"), &error);
+        for _ in 0..LOOKS_MAX {
+            let Some(index) = Index::read(shared).map_err(of_shared)? else { continue };
+            let seen = self.look_once(index).map_err(|error| cannot_open(&self.path, &error))?;
+            let has_its_log = index.is_of(log, self.page_bytes).map_err(of_log)?;
+            let file_bytes = log.metadata().map_err(of_log)?.len();
+            let after = Index::read(shared).map_err(of_shared)?;
+            if after.is_some_and(|after| after.copied == index.copied) {
+                let file_frames = log::frames_in(file_bytes, self.page_bytes);
+                return Ok(Some(Seen { has_its_log, file_frames, ..seen }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn look_once(&self, index: Index) -> io::Result<Seen> {
+        let (bytes, written) = self.guard.state()?;
+        let mut print = Print { header: [0; HEADER_BYTES], mark: None };
+        if bytes >= HEADER_BYTES as u64 {
+            self.guard.read_at(0, &mut print.header)?;
+        }
+        let end = u64::from(self.page_of_mark) * self.page_bytes;
+        if bytes >= end {
+            let mut page = vec![0; usize::try_from(self.page_bytes).unwrap_or_default()];
+            self.guard.read_at(end - self.page_bytes, &mut page)?;
+            print.mark = Mark::of_page(&page);
+        }
+        let Index { copied, frames, pages, .. } = index;
+        let (file_frames, has_its_log) = (frames, true);
+        Ok(Seen { bytes, written, print, copied, pages, frames, file_frames, has_its_log })
     }
 
     /// Does what has to be done after a transaction that could not be committed, before anybody hears of it:
@@ -457,13 +575,13 @@ impl Upkeep {
             if data_version(connection)? != before {
                 return Err(storage(StorageErrorKind::Busy, "another program has just written"));
             }
-            let (log, end) = (beside(&self.path, "-wal"), self.bytes_of(pages));
+            let (path, end) = (beside(&self.path, "-wal"), self.bytes_of(pages));
             let mut cut = || {
-                if !self.is_cutting && !goes_on(&File::open(&log)?, end)? {
+                let file = open_regular(OpenOptions::new().read(true).write(true), &path)?;
+                if !self.is_cutting && !log::goes_on(&file, end)? {
                     return Ok(());
                 }
                 self.is_cutting = true;
-                let file = OpenOptions::new().write(true).open(&log)?;
                 if file.metadata()?.len() > end {
                     file.set_len(end)?;
                 }
@@ -471,7 +589,7 @@ impl Upkeep {
                 self.is_cutting = false;
                 Ok(())
             };
-            cut().map_err(|error| cannot_open(&log, &error))
+            cut().map_err(|error| cannot_open(&path, &error))
         };
         let done = cut();
         roll_back(connection);
@@ -482,6 +600,8 @@ impl Upkeep {
 
     /// Leaves the file as it has to be left.
     pub(super) fn end(&mut self, connection: &Connection) {
+        // Its failure is noted, and looked at right here.
+        let _ = self.check();
         let Some(Error::Storage(error)) = &self.failed else {
             // At its close SQLite copies the log and removes it, unless somebody still reads. It syncs all of that.
             let _ = connection.pragma_update(None, "synchronous", "normal");
@@ -497,22 +617,6 @@ impl Upkeep {
             let _ = checkpoint(connection, "TRUNCATE");
         }
     }
-}
-
-const MARK_BYTES: usize = 16;
-
-/// Whether SQLite would read on behind the end of a log: what is there has the salt of this log, and not that of an
-/// earlier one over which it is written.
-fn goes_on(log: &File, end: u64) -> io::Result<bool> {
-    let mut salt = [0; 8];
-    let mut next = [0; 8];
-    let read = |offset, bytes: &mut [u8]| match log.read_exact_at(bytes, offset) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(error) => Err(error),
-    };
-    let frame = end.max(LOG_HEADER_BYTES);
-    Ok(read(16, &mut salt)? && read(frame + 8, &mut next)? && salt == next)
 }
 
 fn note_pages(_: &Wal, pages: i32) -> rusqlite::Result<()> {
@@ -553,17 +657,6 @@ fn data_version(connection: &Connection) -> Result<i64> {
     Ok(version.query_row((), |row| row.get(0))?)
 }
 
-fn roll_back(connection: &Connection) {
-    if !connection.is_autocommit() {
-        let _ = execute(connection, "ROLLBACK");
-    }
-}
-
-fn execute(connection: &Connection, sql: &str) -> Result<()> {
-    connection.prepare_cached(sql)?.execute(())?;
-    Ok(())
-}
-
 /// Checks a file whose last engine did not come to its end, as far as half a second goes: about 200 MiB of a file
 /// that is in memory.
 pub(super) fn check_soundness(connection: &Connection) -> Result<()> {
@@ -581,5 +674,83 @@ pub(super) fn check_soundness(connection: &Connection) -> Result<()> {
         }
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Mutex;
+
+    use rusqlite::OpenFlags;
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Metadata, Subscriber};
+
+    use super::super::{connection, lock, migrate};
+    use super::*;
+    use crate::config::Durability;
+
+    /// What the host is told, by the levels of its events.
+    #[derive(Clone, Default)]
+    struct Told(Arc<Mutex<Vec<tracing::Level>>>);
+
+    impl Subscriber for Told {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, event: &Event<'_>) {
+            self.0.lock().expect("no panic").push(*event.metadata().level());
+        }
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    fn open(path: &Path) -> (Connection, Upkeep) {
+        let lock = lock::Lock::take(path).expect("nobody has it");
+        lock::create_private(path).expect("made");
+        let guard = Guard::take(path, &lock).expect("nobody has it");
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut writer = Connection::open_with_flags(path, flags).expect("a file");
+        connection::set_up_writer(&writer, Durability::Full).expect("set up");
+        let engine = custody::new_engine();
+        let mark = migrate::migrate(&mut writer, engine).expect("the tables");
+        let meters = Arc::new(Meters::default());
+        let upkeep = Upkeep::begin(&writer, guard, path.to_owned(), meters, (engine, mark));
+        (writer, upkeep.expect("a file of its own"))
+    }
+
+    #[test]
+    fn the_host_is_told_once_of_a_reader_that_holds_the_log_for_long() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.db");
+        let (writer, mut upkeep) = open(&path);
+        let write = |upkeep: &mut Upkeep| {
+            writer
+                .execute_batch("CREATE TABLE IF NOT EXISTS t (x); INSERT INTO t VALUES (1)")
+                .expect("sound SQL");
+            upkeep.begin_anew(&writer, true, Duration::ZERO).expect("nothing is wrong");
+        };
+        let reader = Connection::open(&path).expect("a file");
+        reader.execute_batch("BEGIN; SELECT count(*) FROM meta").expect("a snapshot");
+        let told = Told::default();
+        let heard = || told.0.lock().expect("no panic").clone();
+        tracing::subscriber::with_default(told.clone(), || {
+            write(&mut upkeep);
+            assert!(heard().is_empty());
+            let held = upkeep.held.as_mut().expect("a reader holds it");
+            held.since = held.since.checked_sub(HELD_LONG).expect("the machine runs longer");
+            (0..3).for_each(|_| write(&mut upkeep));
+            assert_eq!(heard(), [tracing::Level::WARN]);
+            reader.execute_batch("COMMIT").expect("it ends");
+            write(&mut upkeep);
+        });
+        assert!(upkeep.held.is_none());
+        assert_eq!(std::fs::metadata(beside(&path, "-wal")).expect("it is there").len(), 0);
+        assert!(upkeep.failed().is_none(), "{:?}", upkeep.failed());
     }
 }

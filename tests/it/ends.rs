@@ -1,15 +1,14 @@
 //! Ends of executions that come to disk together, late, or not at all.
 
-use std::sync::mpsc;
 use std::time::Duration;
 
 use adjutant::{
     ClosureExecutor, DescribeInvocationResults, DescribeInvocations, Engine, ExecutionContext,
-    HostTransaction, Instance, InvocationStatus, InvokeId, RunCommand, Stream,
+    Instance, InvocationStatus, InvokeId, RunCommand, Stream,
 };
 
 use crate::recurrence::clock;
-use crate::support::{Gate, Place, register, wait, within};
+use crate::support::{Gate, Place, hold_writer, register, wait, within};
 
 /// Waits until the engine has heard of so many ends.
 async fn heard_of(engine: &Engine, ends: u64) {
@@ -62,26 +61,14 @@ fn spoil(place: &Place) {
 /// Has the next two executions end, then so many that share a step: the thread that writes is held until the
 /// engine has heard of all of them, and the first two fill the steps that are under way at a time.
 async fn end_together(engine: &Engine, gate: &Gate, count: usize) {
-    let (begun, has_begun) = mpsc::channel();
-    let (let_go, is_let_go) = mpsc::channel::<()>();
-    let writer = engine.clone();
-    let writing = tokio::spawn(async move {
-        let hold = move |_: &HostTransaction<'_>| {
-            begun.send(()).expect("the test waits");
-            is_let_go.recv().expect("the test lets go");
-            Ok(())
-        };
-        writer.write(hold).await.expect("written");
-    });
-    tokio::task::spawn_blocking(move || has_begun.recv()).await.expect("no panic").expect("begun");
+    let writer = hold_writer(engine).await;
     let mut heard = engine.metrics().run_time_us.count;
     for ends in [1, 1, count] {
         gate.let_go(ends);
         heard += ends as u64;
         heard_of(engine, heard).await;
     }
-    let_go.send(()).expect("it is held");
-    writing.await.expect("no panic");
+    writer.let_go().await;
 }
 
 #[tokio::test]

@@ -5,12 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use adjutant::{
-    Engine, EngineEnd, Error, HostTransaction, InvocationStatus, RunCommand, StorageErrorKind,
-};
+use adjutant::{Engine, EngineEnd, Error, InvocationStatus, RunCommand, StorageErrorKind};
 use rusqlite::Connection;
 
-use crate::support::{Gate, Place, register, run, within};
+use crate::support::{Gate, Place, hold_writer, register, run, within};
 
 /// Returns the files of a folder, by name.
 fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -92,26 +90,75 @@ async fn a_link_is_followed_to_where_the_file_will_be() {
     assert!(error.contains("its name has 250 bytes, and may have 247"), "{error}");
 }
 
+/// The links lead to a file, and to a file that does not exist yet.
+#[tokio::test]
+async fn nothing_is_written_through_a_link_or_into_what_is_no_regular_file() {
+    let check = async |suffix: &str, make: &dyn Fn(&Path, &Path), want: &str| {
+        let place = Place::new();
+        place.open().await.shutdown(Duration::ZERO).await;
+        let precious = place.folder().join("precious");
+        fs::write(&precious, "kept").expect("written");
+        let name = beside(&place.database(), suffix);
+        let _ = fs::remove_file(&name);
+        make(&precious, &name);
+        for read_only in [false, true] {
+            let error = refusal(&place.database(), read_only).await;
+            assert_eq!(error.code(), "Storage.InTheWay", "{suffix}: {error}");
+            let named = format!("{} beside it: {want}", name.display());
+            assert!(error.to_string().contains(&named), "{suffix}: {error}");
+        }
+        assert_eq!(fs::read_to_string(&precious).expect("readable"), "kept", "{suffix}");
+        assert!(!place.folder().join("never").exists(), "{suffix}: made through a link");
+        // Once it is gone, the file opens.
+        fs::remove_file(&name).or_else(|_| fs::remove_dir(&name)).expect("it is there");
+        place.open().await.shutdown(Duration::ZERO).await;
+    };
+    let link = |precious: &Path, name: &Path| {
+        std::os::unix::fs::symlink(precious, name).expect("a link");
+    };
+    let dangling = |precious: &Path, name: &Path| link(&precious.with_file_name("never"), name);
+    let folder = |_: &Path, name: &Path| fs::create_dir(name).expect("a folder");
+    let pipe = |_: &Path, name: &Path| {
+        nix::unistd::mkfifo(name, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    };
+    let socket = |_: &Path, name: &Path| {
+        drop(std::os::unix::net::UnixListener::bind(name).expect("a socket"));
+    };
+    for suffix in [".lock", "-wal", "-shm", "-journal"] {
+        check(suffix, &link, "it is a link").await;
+        check(suffix, &dangling, "it is a link").await;
+        check(suffix, &folder, "it is a folder").await;
+        check(suffix, &pipe, "it is no regular file").await;
+        check(suffix, &socket, "it is no regular file").await;
+    }
+}
+
+#[tokio::test]
+async fn a_lock_that_somebody_has_under_another_name_is_not_written_over() {
+    let place = Place::new();
+    let precious = place.folder().join("precious");
+    fs::write(&precious, "kept").expect("written");
+    let lock = beside(&place.database(), ".lock");
+    fs::hard_link(&precious, &lock).expect("a second name");
+    let error = refusal(&place.database(), false).await;
+    assert_eq!(error.code(), "Storage.InTheWay", "{error}");
+    let want = format!("{} beside it: it has 2 names", lock.display());
+    assert!(error.to_string().contains(&want), "{error}");
+    assert_eq!(fs::read_to_string(&precious).expect("readable"), "kept");
+    fs::remove_file(lock).expect("it is there");
+    place.open().await.shutdown(Duration::ZERO).await;
+}
+
 #[tokio::test]
 async fn a_second_engine_stays_out_though_the_lock_is_gone() {
     let place = Place::new();
     let engine = place.open().await;
     // The first engine does not look at its files before the test lets it go.
-    let (begun, has_begun) = tokio::sync::oneshot::channel();
-    let (let_go, held) = std::sync::mpsc::channel::<()>();
-    let holding = engine.clone();
-    let hold = move |_: &HostTransaction<'_>| {
-        begun.send(()).expect("the test waits");
-        held.recv().expect("the test lets go");
-        Ok(())
-    };
-    let holding = tokio::spawn(async move { holding.write(hold).await });
-    within(has_begun).await.expect("it holds");
+    let writer = hold_writer(&engine).await;
     fs::remove_file(beside(&place.database(), ".lock")).expect("it is there");
     let error = refusal(&place.database(), false).await;
     assert!(matches!(error, Error::InUse { .. }), "{error}");
-    let_go.send(()).expect("it waits");
-    within(holding).await.expect("no panic").expect("written");
+    writer.let_go().await;
 }
 
 /// A file that is moved keeps its records, whichever file is at its place by now.
@@ -213,6 +260,148 @@ async fn a_copy_that_is_put_over_the_file_of_an_engine_is_noticed() {
     let engine = place.open().await;
     assert!(engine.wait_status(&later.results[0].invoke_id).await.is_err());
     run(&engine, "exit:0", &["i-1"]).await;
+}
+
+/// Does the work of another program: writes to a table of its own, and makes checkpoints.
+fn another_program(path: &Path, mode: &str, began: std::time::Instant) {
+    let other = Connection::open(path).expect("it opens");
+    other.busy_timeout(Duration::from_secs(20)).expect("set");
+    let auto = if mode == "AUTO" { 7 } else { 0 };
+    other.pragma_update(None, "wal_autocheckpoint", auto).expect("set");
+    let table = format!("CREATE TABLE of_{mode} (id INTEGER PRIMARY KEY, bytes BLOB)");
+    other.execute_batch(&table).expect("a table");
+    let insert = format!("INSERT INTO of_{mode} (bytes) VALUES (randomblob(9000))");
+    // Longer than the engine takes between two looks.
+    while began.elapsed() < Duration::from_millis(2_500) {
+        for _ in 0..3 {
+            other.execute_batch(&insert).expect("written");
+        }
+        match mode {
+            "AUTO" => {}
+            "VACUUM" => {
+                let shrink = format!("DELETE FROM of_{mode}; VACUUM; PRAGMA wal_checkpoint");
+                other.execute_batch(&shrink).expect("done");
+            }
+            mode => {
+                let checkpoint = format!("PRAGMA wal_checkpoint({mode})");
+                let _: i64 = other.query_row(&checkpoint, (), |row| row.get(0)).expect("done");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_lives_on_while_another_program_makes_checkpoints() {
+    let check = async |mode: &'static str| {
+        let place = Place::new();
+        let engine = place.open().await;
+        let began = std::time::Instant::now();
+        let path = place.database();
+        let other = tokio::task::spawn_blocking(move || another_program(&path, mode, began));
+        let mut written = 0;
+        while !other.is_finished() {
+            let done = run(&engine, "out:x exit:0", &["i-1", "i-2"]).await;
+            written += done.results.len();
+        }
+        other.await.unwrap_or_else(|error| panic!("{mode}: {error}"));
+        // The engine looks at the file twice more, and once at its close.
+        let looks = tokio::time::timeout(Duration::from_millis(1_200), engine.closed());
+        assert!(looks.await.is_err(), "{mode}: {:?}", engine.closed().await);
+        engine.shutdown(Duration::ZERO).await;
+        drop(engine);
+        let engine = place.open().await;
+        let file = Connection::open(place.database()).expect("it opens");
+        let kept: usize = file
+            .query_row("SELECT count(*) FROM executions WHERE status = 'Success'", (), |row| {
+                row.get(0)
+            })
+            .expect("readable");
+        let sound: String =
+            file.query_row("PRAGMA integrity_check", (), |row| row.get(0)).expect("readable");
+        assert_eq!((kept, sound.as_str()), (written, "ok"), "{mode}");
+        drop(file);
+        assert!(!beside(&place.database(), "-wal.foreign-1").exists(), "{mode}");
+        engine.shutdown(Duration::ZERO).await;
+    };
+    tokio::join!(
+        check("PASSIVE"),
+        check("FULL"),
+        check("RESTART"),
+        check("TRUNCATE"),
+        check("AUTO"),
+        check("VACUUM"),
+    );
+}
+
+/// The file is written over with and without a checkpoint by another program since the last look of the engine.
+#[tokio::test]
+async fn a_file_or_log_that_is_written_over_is_noticed_within_a_second() {
+    let check = async |name: &str, copied: bool, change: &dyn Fn(&Path), want: &str| {
+        let place = Place::new();
+        for _ in 0..2 {
+            let engine = place.open().await;
+            run(&engine, "exit:0", &["i-1"]).await;
+            engine.shutdown(Duration::ZERO).await;
+            drop(engine);
+            fs::copy(place.database(), place.folder().join("earlier")).expect("copied");
+            let engine = place.open().await;
+            run(&engine, "exit:0", &["i-1"]).await;
+            engine.shutdown(Duration::ZERO).await;
+        }
+        let engine = place.open().await;
+        run(&engine, "exit:0", &["i-1"]).await;
+        if copied {
+            let other = Connection::open(place.database()).expect("it opens");
+            other.execute_batch("PRAGMA wal_checkpoint(PASSIVE)").expect("done");
+            run(&engine, "exit:0", &["i-1"]).await;
+        }
+        change(&place.database());
+        let ended = tokio::time::timeout(Duration::from_millis(1_500), engine.closed()).await;
+        let end = ended.unwrap_or_else(|_| panic!("{name}: it goes on"));
+        let EngineEnd::Storage(error) = &end else { panic!("{name}: {end:?}") };
+        assert_eq!(error.kind, StorageErrorKind::Moved, "{name}: {end}");
+        assert!(end.to_string().contains(want), "{name}: {end}");
+    };
+    let file = "has written over it while";
+    let log = "has written over its log while";
+    for copied in [false, true] {
+        let earlier = |path: &Path| {
+            let earlier = fs::read(path.with_file_name("earlier")).expect("it is there");
+            fs::write(path, earlier).expect("written");
+        };
+        check("an earlier state", copied, &earlier, file).await;
+        check("nothing", copied, &|path| fs::write(path, "").expect("written"), file).await;
+        check(
+            "a text",
+            copied,
+            &|path| fs::write(path, "x".repeat(99_999)).expect("written"),
+            file,
+        )
+        .await;
+        let shorter = |path: &Path| {
+            let bytes = fs::read(path).expect("readable");
+            fs::write(path, &bytes[..bytes.len() - 8_192]).expect("written");
+        };
+        check("a part of it", copied, &shorter, file).await;
+        let of_log = |bytes: &dyn Fn(Vec<u8>) -> Vec<u8>, path: &Path| {
+            let log = beside(path, "-wal");
+            let changed = bytes(fs::read(&log).expect("readable"));
+            fs::write(&log, changed).expect("written");
+        };
+        check("no log", copied, &|path| of_log(&|_| Vec::new(), path), log).await;
+        let cut = |path: &Path| of_log(&|bytes| bytes[..1_000].to_vec(), path);
+        check("a part of its log", copied, &cut, log).await;
+        let noise = |path: &Path| of_log(&|bytes| vec![7; bytes.len()], path);
+        check("noise in its log", copied, &noise, log).await;
+        let salted = |path: &Path| {
+            let change = |mut bytes: Vec<u8>| {
+                bytes[16] ^= 1;
+                bytes
+            };
+            of_log(&change, path);
+        };
+        check("the log of another file", copied, &salted, log).await;
+    }
 }
 
 /// Returns the state that a killed engine leaves: a copy of the files while the engine works.

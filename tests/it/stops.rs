@@ -2,18 +2,16 @@
 //! away, and the size of commits that many executions share.
 
 use std::collections::HashMap;
-use std::sync::mpsc;
 use std::time::Duration;
 
 use adjutant::{
-    EndedWave, Engine, EngineBuilder, ExecutionStatus, HostTransaction, Instance, InstanceId,
-    InvokeId, Limits, MissedPolicy, OverlapPolicy, RepeatMode, RunCommand, StopInvocation,
-    WaveDecision, WaveGate,
+    EndedWave, Engine, EngineBuilder, ExecutionStatus, Instance, InstanceId, InvokeId, Limits,
+    MissedPolicy, OverlapPolicy, RepeatMode, RunCommand, StopInvocation, WaveDecision, WaveGate,
 };
 use tokio::task::JoinSet;
 
 use crate::recurrence::clock;
-use crate::support::{Gate, Place, with_executors, within};
+use crate::support::{Gate, Place, hold_writer, with_executors, within};
 
 /// More executions than two commits can stop.
 const MANY: usize = 9_000;
@@ -168,18 +166,7 @@ async fn no_execution_is_on_record_as_stopped_before_it_started() {
     let builder = builder(&place, &gate).clock(clock.clone()).max_concurrent(1);
     let engine = builder.open().await.expect("it opens");
     one_runs(&engine, &gate, 2).await;
-    let (begun, has_begun) = mpsc::channel();
-    let (let_go, is_let_go) = mpsc::channel::<()>();
-    let writer = engine.clone();
-    let writing = tokio::spawn(async move {
-        let hold = move |_: &HostTransaction<'_>| {
-            begun.send(()).expect("the test waits");
-            is_let_go.recv().expect("the test lets go");
-            Ok(())
-        };
-        writer.write(hold).await.expect("written");
-    });
-    tokio::task::spawn_blocking(move || has_begun.recv()).await.expect("no panic").expect("begun");
+    let writer = hold_writer(&engine).await;
     let listed = engine.describe_invocations(Default::default()).await.expect("a page");
     let id = listed.invocations[0].invoke_id;
     let heard = engine.metrics().run_time_us.count + 1;
@@ -192,8 +179,7 @@ async fn no_execution_is_on_record_as_stopped_before_it_started() {
         tokio::task::yield_now().await;
     }
     clock.advance(Duration::from_secs(1));
-    let_go.send(()).expect("it is held");
-    writing.await.expect("no panic");
+    writer.let_go().await;
     stopping.await.expect("no panic").expect("it exists");
     within(engine.wait_status(&id)).await.expect("it ends");
     let finished = within(engine.wait(&id)).await.expect("it has ended");

@@ -1,11 +1,12 @@
 //! What the tests share: engines on temporary files, and executors that do as they are told.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use adjutant::{
-    ClosureExecutor, Engine, EngineBuilder, Error, Finished, Instance, InvokeId, RunCommand, Stream,
+    ClosureExecutor, Engine, EngineBuilder, Error, Finished, HostTransaction, Instance, InvokeId,
+    RunCommand, Stream,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -89,6 +90,37 @@ pub async fn register_in_zones(engine: &Engine, zones: &[(&str, &str)]) {
         let instance = Instance::new(*name).executor("script");
         let instance = instance.time_zone(zone.parse().expect("a zone"));
         engine.register_instance(instance).await.expect("a sound instance");
+    }
+}
+
+/// The thread that writes, held by the host's part of a transaction until it is let go.
+pub struct HeldWriter {
+    let_go: mpsc::Sender<()>,
+    writing: tokio::task::JoinHandle<()>,
+}
+
+/// Holds the thread that writes; returns once it is held.
+pub async fn hold_writer(engine: &Engine) -> HeldWriter {
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let (let_go, held) = mpsc::channel();
+    let engine = engine.clone();
+    let writing = tokio::spawn(async move {
+        let hold = move |_: &HostTransaction<'_>| {
+            begun.send(()).expect("the test waits");
+            held.recv().expect("the test lets go");
+            Ok(())
+        };
+        engine.write(hold).await.expect("written");
+    });
+    within(has_begun).await.expect("it is held");
+    HeldWriter { let_go, writing }
+}
+
+impl HeldWriter {
+    /// Lets it go, and waits for its commit.
+    pub async fn let_go(self) {
+        self.let_go.send(()).expect("it is held");
+        self.writing.await.expect("no panic");
     }
 }
 
