@@ -25,6 +25,7 @@ use crate::panics::contain;
 use crate::panics::tell;
 
 use super::commit_gate::CommitGate;
+use super::connection::{self, execute};
 use super::upkeep::{self, Upkeep};
 use super::{Tx, at, known, storage, undo_to};
 
@@ -124,7 +125,8 @@ impl Writer {
     {
         let (reply, answer) = oneshot::channel();
         let then = Some(then);
-        let job = Box::new(TypedJob { op, then, is_repeatable, result: None, reply });
+        let job =
+            Box::new(TypedJob { op, then, is_repeatable, is_refused: false, result: None, reply });
         let queue = match lane {
             Lane::First => &self.first,
             Lane::Requests => &self.requests,
@@ -222,8 +224,12 @@ impl Wake for Unpark {
 trait Job: Send {
     /// Does the work; the error if it failed and nothing of it may stay.
     fn run(&mut self, tx: Tx<'_>) -> Option<Error>;
-    /// Forgets what it came to, which has been undone.
+    /// Forgets what it came to, which has been undone. A write that cannot be repeated is refused.
     fn forget(&mut self);
+    /// Refuses it; nothing of it is stored.
+    fn refuse(&mut self, error: Error);
+    /// Whether it was refused, and is not run again.
+    fn is_refused(&self) -> bool;
     /// Whether it can be run again after what it did has been undone.
     fn is_repeatable(&self) -> bool;
     /// Does what has to follow the commit.
@@ -237,6 +243,7 @@ struct TypedJob<T, F, G> {
     /// None once it has been done.
     then: Option<G>,
     is_repeatable: bool,
+    is_refused: bool,
     result: Option<Result<T>>,
     reply: oneshot::Sender<Result<T>>,
 }
@@ -256,8 +263,27 @@ where
     }
 
     fn forget(&mut self) {
-        let result = self.result.take();
-        drop_contained(result);
+        if self.is_refused {
+            return;
+        }
+        match (self.result.take(), self.is_repeatable) {
+            (Some(Ok(value)), false) => {
+                drop_contained(value);
+                let message = "another write in the same commit failed and rolled this one back";
+                self.refuse(storage(StorageErrorKind::Busy, message));
+            }
+            (Some(Err(error)), false) => self.refuse(error),
+            (result, _) => drop_contained(result),
+        }
+    }
+
+    fn refuse(&mut self, error: Error) {
+        self.is_refused = true;
+        drop_contained(self.result.replace(Err(error)));
+    }
+
+    fn is_refused(&self) -> bool {
+        self.is_refused
     }
 
     fn is_repeatable(&self) -> bool {
@@ -351,6 +377,9 @@ impl Work {
                     connection: &self.connection,
                     gate: &self.gate,
                     upkeep: upkeep.as_deref_mut(),
+                    is_apart: false,
+                    is_closed: false,
+                    suspects: Vec::new(),
                 };
                 let written = batch_of.write(first, lanes, batch, commit_takes);
                 let tally = tally::take();
@@ -401,6 +430,12 @@ struct Batch<'a> {
     gate: &'a CommitGate,
     /// None of a database in memory.
     upkeep: Option<&'a mut Upkeep>,
+    /// Whether each write that follows has a savepoint.
+    is_apart: bool,
+    /// Whether a write has ended the transaction, or met damage: no other is let in.
+    is_closed: bool,
+    /// Writes that have met damage, and are done again after the others, each in a commit of its own.
+    suspects: Vec<usize>,
 }
 
 impl Batch<'_> {
@@ -416,8 +451,25 @@ impl Batch<'_> {
             batch.push(first);
             return Err(self.undo(error));
         }
-        let written = self.write_begun(first, lanes, batch, commit_takes);
-        written.map_err(|error| self.undo(error))
+        let began = Instant::now();
+        let filled = self.fill(first, lanes, batch, commit_takes);
+        let committed = filled.and_then(|()| self.commit());
+        match committed {
+            Ok(took) => {
+                for at in std::mem::take(&mut self.suspects) {
+                    self.write_alone(batch[at].as_mut());
+                }
+                Ok(took)
+            }
+            Err(error) if error.is_damage() => {
+                // A write may have met damage and kept silent about it.
+                let _ = self.undo(error);
+                tally::take();
+                batch.iter_mut().for_each(|job| self.write_alone(job.as_mut()));
+                Ok(began.elapsed())
+            }
+            Err(error) => Err(self.undo(error)),
+        }
     }
 
     fn begin(&mut self) -> Result<()> {
@@ -428,133 +480,171 @@ impl Batch<'_> {
         }
     }
 
-    fn write_begun(
+    fn fill(
         &mut self,
         first: Box<dyn Job>,
         lanes: &mut Lanes,
         batch: &mut Vec<Box<dyn Job>>,
         commit_takes: Duration,
-    ) -> Result<Duration> {
-        let (began, mut next, mut apart) = (Instant::now(), Some(first), false);
+    ) -> Result<()> {
+        let (began, mut next) = (Instant::now(), Some(first));
         while let Some(job) = next {
-            apart |= !job.is_repeatable();
+            self.is_apart |= !job.is_repeatable();
             batch.push(job);
-            self.write_last(batch, &mut apart)?;
+            self.write_last(batch)?;
             let starts = tally::count_of(Counted::Started);
             let time_max = if starts < BATCH_STARTS { BATCH_TIME_MAX } else { commit_takes };
-            let more = batch.len() < BATCH_MAX && began.elapsed() < time_max.min(BATCH_TIME_MAX);
+            let more = !self.is_closed
+                && batch.len() < BATCH_MAX
+                && began.elapsed() < time_max.min(BATCH_TIME_MAX);
             next = if more { lanes.try_next() } else { None };
         }
+        Ok(())
+    }
+
+    /// Commits, and returns how long that took.
+    fn commit(&mut self) -> Result<Duration> {
         if let Some(upkeep) = &mut self.upkeep {
             upkeep.before_commit(tally::count_of(Counted::Started) > 0)?;
         }
-        let written = Instant::now();
+        let began = Instant::now();
         self.gate.close_for_stops();
         execute(self.connection, "COMMIT")?;
-        Ok(written.elapsed())
+        Ok(began.elapsed())
     }
 
     /// Ends a transaction that cannot be committed, and sees that nothing of it is found later. Its first error is
     /// the one to report, unless that is not sure.
     fn undo(&mut self, error: Error) -> Error {
-        roll_back(self.connection);
+        self.roll_back();
         match &mut self.upkeep {
             Some(upkeep) => upkeep.after_failure(self.connection, &error).err().unwrap_or(error),
             None => error,
         }
     }
 
+    fn roll_back(&self) {
+        known::forget_all();
+        connection::roll_back(self.connection);
+    }
+
     /// Runs the last job of a batch; an error here is one of the whole batch.
-    fn write_last(&mut self, batch: &mut [Box<dyn Job>], apart: &mut bool) -> Result<()> {
+    fn write_last(&mut self, batch: &mut [Box<dyn Job>]) -> Result<()> {
         let connection = self.connection;
-        let Some((last, _)) = batch.split_last_mut() else { return Ok(()) };
-        if *apart {
+        let Some(last) = batch.last_mut() else { return Ok(()) };
+        if self.is_apart {
             return match write_apart(connection, last.as_mut())? {
-                None => Ok(()),
-                Some(damage) => self.do_again_without_last(batch, damage),
+                Apart::Goes => Ok(()),
+                Apart::Ends(error) => self.do_again_without(batch.len() - 1, batch, error),
             };
         }
         let (changes, counted) = (connection.total_changes(), tally::so_far());
         let Some(error) = last.run(connection) else { return Ok(()) };
-        if connection.is_autocommit() {
-            return Err(undone(error));
-        }
+        let ends = error.is_damage() || connection.is_autocommit();
         // What a statement that is OR FAIL has changed need not be counted, if SQLite refused one of its rows. That
         // looks the same as a record that cannot be understood, which is rare.
         let may_be_partial = matches!(error, Error::Storage(_));
-        if connection.total_changes() == changes && !may_be_partial {
+        if !ends && connection.total_changes() == changes && !may_be_partial {
             tally::back_to(counted);
             return Ok(());
         }
-        *apart = true;
-        if error.is_damage() {
-            return self.do_again_without_last(batch, error);
+        self.is_apart = true;
+        match ends {
+            true => self.do_again_without(batch.len() - 1, batch, error),
+            false => self.do_again(batch),
         }
-        self.do_again(batch)
     }
 
     /// Does the jobs of a batch again, each in a savepoint.
     fn do_again(&mut self, batch: &mut [Box<dyn Job>]) -> Result<()> {
-        execute(self.connection, "ROLLBACK")?;
+        self.roll_back();
         tally::take();
-        known::forget_all();
         // All of it before any of it is done again: what one holds another may need.
         batch.iter_mut().for_each(|job| job.forget());
         self.begin()?;
-        batch.iter_mut().try_for_each(|job| match write_apart(self.connection, job.as_mut())? {
-            None => Ok(()),
-            Some(damage) => Err(damage),
-        })
+        for at in 0..batch.len() {
+            let job = batch[at].as_mut();
+            if job.is_refused() || self.suspects.contains(&at) {
+                continue;
+            }
+            if let Apart::Ends(error) = write_apart(self.connection, job)? {
+                return self.do_again_without(at, batch, error);
+            }
+        }
+        Ok(())
     }
 
-    /// Does the jobs of a batch again without the last, which has met a damaged page: SQLite commits nothing of
-    /// such a transaction.
-    fn do_again_without_last(&mut self, batch: &mut [Box<dyn Job>], damage: Error) -> Result<()> {
-        match batch.split_last_mut() {
-            Some((_, others)) if others.iter().all(|job| job.is_repeatable()) => {
-                self.do_again(others)
-            }
-            _ => Err(damage),
+    /// Does the jobs of a batch again without a job that has ended the transaction: the system has refused it a read or
+    /// a write, or it has met a damaged page, after which SQLite commits nothing.
+    fn do_again_without(
+        &mut self,
+        at: usize,
+        batch: &mut [Box<dyn Job>],
+        error: Error,
+    ) -> Result<()> {
+        self.is_closed = true;
+        let is_damage = error.is_damage();
+        let error = self.undo(error);
+        if let Some(failed) = self.failed() {
+            return Err(failed);
         }
+        // After a damaged page SQLite refuses all writes of a transaction with the same error, so an earlier job may be
+        // to blame.
+        if is_damage && batch[at].is_repeatable() {
+            self.suspects.push(at);
+        } else {
+            batch[at].refuse(error);
+        }
+        self.do_again(batch)
+    }
+
+    /// Does a job again in a commit of its own, and refuses the job if that fails.
+    fn write_alone(&mut self, job: &mut dyn Job) {
+        job.forget();
+        if job.is_refused() {
+            return;
+        }
+        if let Some(failed) = self.failed() {
+            job.refuse(failed);
+            return;
+        }
+        let counted = tally::so_far();
+        let written = self.begin().and_then(|()| match write_apart(self.connection, job)? {
+            Apart::Goes => self.commit().map(drop),
+            Apart::Ends(error) => Err(error),
+        });
+        if let Err(error) = written {
+            let error = self.undo(error);
+            tally::back_to(counted);
+            job.refuse(error);
+        }
+    }
+
+    /// Returns why nothing more can be written, if that is so.
+    fn failed(&self) -> Option<Error> {
+        self.upkeep.as_ref().and_then(|upkeep| upkeep.failed()).cloned()
     }
 }
 
-/// Runs one job in a savepoint. Returns its error if the job has met a damaged page, after which SQLite commits
-/// nothing. An `Err` is an error of the whole batch.
-fn write_apart(connection: &Connection, job: &mut dyn Job) -> Result<Option<Error>> {
+/// What a job comes to that has a savepoint.
+enum Apart {
+    /// It is done, or all of it is undone: the transaction goes on.
+    Goes,
+    /// It failed, and nothing of the transaction can be committed.
+    Ends(Error),
+}
+
+/// Runs one job in a savepoint. An `Err` is an error of the whole batch.
+fn write_apart(connection: &Connection, job: &mut dyn Job) -> Result<Apart> {
     execute(connection, "SAVEPOINT job")?;
     let counted = tally::so_far();
     if let Some(error) = job.run(connection) {
-        if connection.is_autocommit() {
-            return Err(undone(error));
-        }
-        if error.is_damage() {
-            return Ok(Some(error));
+        if error.is_damage() || connection.is_autocommit() {
+            return Ok(Apart::Ends(error));
         }
         undo_to(connection, "job", counted)?;
     }
-    execute(connection, "RELEASE job").map(|()| None)
-}
-
-/// A full disk or an I/O error, or the host's part, has ended the whole transaction.
-fn undone(error: Error) -> Error {
-    match error {
-        Error::Storage(_) => error,
-        _ => storage(StorageErrorKind::Busy, "a write that shared its commit undid it"),
-    }
-}
-
-/// Ends a transaction that cannot be committed; its first error is the one to report.
-fn roll_back(connection: &Connection) {
-    known::forget_all();
-    if !connection.is_autocommit() {
-        let _ = execute(connection, "ROLLBACK");
-    }
-}
-
-fn execute(connection: &Connection, sql: &str) -> Result<()> {
-    connection.prepare_cached(sql)?.execute(())?;
-    Ok(())
+    execute(connection, "RELEASE job").map(|()| Apart::Goes)
 }
 
 #[cfg(test)]
@@ -611,6 +701,114 @@ mod tests {
         check("INSERT OR FAIL INTO numbers VALUES (10), (11), ('x')", "datatype").await;
         check("UPDATE OR FAIL numbers SET n = n / 0", "mismatch").await;
         check("no SQL", "syntax").await;
+    }
+
+    /// Writes that share a commit in which some come to an end that SQLite commits nothing of.
+    #[tokio::test]
+    async fn of_writes_that_share_a_commit_only_those_that_met_damage_are_refused() {
+        #[derive(Clone, Copy, Debug, PartialEq)]
+        enum Write {
+            /// Adds a number.
+            Sound,
+            /// Adds one, and cannot be run again.
+            Once,
+            /// Adds one, cannot be run again, and fails by itself.
+            OnceFailed,
+            /// Adds one, and then meets a damaged page.
+            Damaged,
+            /// Does so, and says nothing of it.
+            Silent,
+            /// Adds one, and fails by itself.
+            Failed,
+        }
+        use Write::{Damaged, Failed, Once, OnceFailed, Silent, Sound};
+        fn add(tx: Tx<'_>, n: i64, write: Write) -> Result<i64> {
+            tx.execute("INSERT INTO numbers VALUES (?1)", [n])?;
+            tally::count(Counted::Started, 1);
+            let meet = || tx.execute("INSERT INTO damaged VALUES (1)", ());
+            match write {
+                Sound | Once => {}
+                Silent => drop(meet()),
+                Damaged => drop(meet()?),
+                Failed | OnceFailed => return Err(Error::Host("as told".to_owned())),
+            }
+            Ok(n)
+        }
+        let check = async |writes: &[Write], want: &[&str]| {
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path().join("a.db");
+            let file = Connection::open(&path).expect("a file");
+            file.execute_batch(
+                "CREATE TABLE numbers (n INTEGER PRIMARY KEY) STRICT; CREATE TABLE damaged (n);",
+            )
+            .expect("sound SQL");
+            let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'damaged'";
+            let page: u64 = file.query_row(root, (), |row| row.get(0)).expect("a table");
+            drop(file);
+            let mut bytes = std::fs::read(&path).expect("readable");
+            bytes[(page as usize - 1) * 4_096..page as usize * 4_096].fill(0xff);
+            std::fs::write(&path, bytes).expect("written");
+            let connection = Connection::open(&path).expect("a file");
+            let meters = Arc::new(Meters::default());
+            let writer = Writer::start(connection, None, None, Arc::clone(&meters), Arc::default())
+                .expect("a thread");
+            let (let_go, held) = std::sync::mpsc::channel::<()>();
+            let hold = move |_: Tx<'_>| {
+                let _ = held.recv();
+                Ok(())
+            };
+            let mut cx = Context::from_waker(Waker::noop());
+            let mut held = Box::pin(writer.write(Lane::Requests, hold, |()| {}));
+            assert!(held.as_mut().poll(&mut cx).is_pending());
+            type Answer<'a> = std::pin::Pin<Box<dyn Future<Output = Result<i64>> + 'a>>;
+            let mut answers: Vec<Answer<'_>> = Vec::new();
+            for (n, &write) in (0..).zip(writes) {
+                let mut answer: Answer<'_> = match write {
+                    Once | OnceFailed => {
+                        Box::pin(writer.write_once(move |tx| add(tx, n, write), |_| {}))
+                    }
+                    write => {
+                        Box::pin(writer.write(Lane::Requests, move |tx| add(tx, n, write), |_| {}))
+                    }
+                };
+                assert!(answer.as_mut().poll(&mut cx).is_pending());
+                answers.push(answer);
+            }
+            drop(let_go);
+            held.await.expect("nothing is wrong with it");
+            let mut got = Vec::new();
+            for answer in answers {
+                got.push(match answer.await {
+                    Ok(_) => "stored".to_owned(),
+                    Err(error) => error.code().to_owned(),
+                });
+            }
+            assert_eq!(got, want, "{writes:?}");
+            let numbers = |tx: Tx<'_>| {
+                let mut numbers = tx.prepare("SELECT n FROM numbers")?;
+                let numbers = numbers.query_map((), |row| row.get::<_, i64>(0))?;
+                Ok(numbers.collect::<rusqlite::Result<Vec<_>>>()?)
+            };
+            let stored = writer.write(Lane::Requests, numbers, |_| {}).await.expect("readable");
+            let acknowledged: Vec<_> =
+                (0..).zip(want).filter(|(_, want)| **want == "stored").map(|(n, _)| n).collect();
+            assert_eq!(stored, acknowledged, "{writes:?}");
+            assert_eq!(meters.snapshot().started, stored.len() as u64, "{writes:?}");
+        };
+        const STORED: &str = "stored";
+        const CORRUPT: &str = "Storage.Corrupt";
+        const BUSY: &str = "Storage.Busy";
+        check(&[Damaged], &[CORRUPT]).await;
+        check(&[Sound, Damaged, Sound], &[STORED, CORRUPT, STORED]).await;
+        check(&[Damaged, Sound, Damaged, Sound], &[CORRUPT, STORED, CORRUPT, STORED]).await;
+        check(&[Sound, Failed, Damaged, Sound], &[STORED, "Host.Failed", CORRUPT, STORED]).await;
+        check(&[Damaged, Once, Sound], &[CORRUPT, STORED, STORED]).await;
+        // What cannot be run again is refused with what is true: nothing of it is stored.
+        check(&[Once, Damaged, Sound], &[BUSY, CORRUPT, STORED]).await;
+        check(&[OnceFailed, Damaged, Sound], &["Host.Failed", CORRUPT, STORED]).await;
+        // Nobody knows who has met it before each has a commit of its own.
+        check(&[Sound, Silent, Sound], &[STORED, CORRUPT, STORED]).await;
+        check(&[Silent, Sound, Failed], &[CORRUPT, STORED, "Host.Failed"]).await;
     }
 
     /// A writer, and what ends with it.
