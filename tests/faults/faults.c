@@ -6,14 +6,22 @@
  *
  *     CALL SUFFIX SKIP COUNT ACTION
  *
- * CALL is `open`, `read`, `write`, `sync` or `truncate`. SUFFIX is the end of the path of the file, or `*`.
+ * CALL is `open`, `read`, `write`, `sync` or `truncate`, or `start` for the start of the program. SUFFIX is the end of
+ * the path of the file, or `*`.
  * A rule passes over the first SKIP calls that match, and takes the COUNT calls after them; a COUNT of -1 takes all
  * of them. ACTION is the number of an error, `short` (half of the bytes are written), `kill` (the process dies before
- * the call) or `kill-after` (the process dies after the call). The first rule that takes a call decides.
+ * the call), `kill-after` (the process dies after the call) or `nocldwait` (the process gives its SIGCHLD the flag
+ * SA_NOCLDWAIT, and the call goes on). The first rule that takes a call decides.
+ *
+ *     room FOLDER BYTES -1 ERROR
+ *
+ * The files in FOLDER have room for BYTES in all: a write that needs more fails with ERROR, and statvfs(3) returns the
+ * room that is left.
  *
  * Each call that a rule took is a line in the file $FAULTS.hits.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -25,6 +33,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -33,6 +42,7 @@
 #define SHORT (-1)
 #define KILL (-2)
 #define KILL_AFTER (-3)
+#define NOCLDWAIT (-4)
 
 struct rule {
     char call[16];
@@ -86,6 +96,8 @@ static void load(const char *path)
             rule.action = KILL;
         else if (strcmp(action, "kill-after") == 0)
             rule.action = KILL_AFTER;
+        else if (strcmp(action, "nocldwait") == 0)
+            rule.action = NOCLDWAIT;
         else
             rule.action = atoi(action);
         rules[rule_count++] = rule;
@@ -111,6 +123,22 @@ static void note(const char *rules_path, const char *call, const char *path)
     syscall(SYS_close, file);
 }
 
+static void name_of(int fd, char *name, size_t size)
+{
+    char link[64];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, name, size - 1);
+    name[length > 0 ? length : 0] = 0;
+}
+
+static void lose_ends(void)
+{
+    struct sigaction action;
+    sigaction(SIGCHLD, NULL, &action);
+    action.sa_flags |= SA_NOCLDWAIT;
+    sigaction(SIGCHLD, &action, NULL);
+}
+
 /* Returns the action for a call; 0 if the call is to be left alone. */
 static int fate(const char *call, int fd, const char *path)
 {
@@ -125,12 +153,8 @@ static int fate(const char *call, int fd, const char *path)
         struct rule *rule = &rules[n];
         if (strcmp(rule->call, call) != 0 || rule->count == 0)
             continue;
-        if (path == NULL && name[0] == 0) {
-            char link[64];
-            snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-            ssize_t size = readlink(link, name, sizeof name - 1);
-            name[size > 0 ? size : 0] = 0;
-        }
+        if (path == NULL && name[0] == 0)
+            name_of(fd, name, sizeof name);
         if (!ends_with(path != NULL ? path : name, rule->suffix))
             continue;
         if (rule->skip > 0) {
@@ -147,8 +171,84 @@ static int fate(const char *call, int fd, const char *path)
     errno = saved;
     if (action == KILL)
         kill(getpid(), SIGKILL);
+    if (action == NOCLDWAIT)
+        lose_ends();
     return action;
 }
+
+__attribute__((constructor)) static void start(void) { fate("start", -1, "program"); }
+
+/* Returns how many bytes the files of a folder have. */
+static long used(const char *folder)
+{
+    DIR *entries = opendir(folder);
+    struct dirent *entry;
+    long bytes = 0;
+    while (entries != NULL && (entry = readdir(entries)) != NULL) {
+        struct stat found;
+        if (fstatat(dirfd(entries), entry->d_name, &found, AT_SYMLINK_NOFOLLOW) == 0
+            && S_ISREG(found.st_mode))
+            bytes += found.st_size;
+    }
+    if (entries != NULL)
+        closedir(entries);
+    return bytes;
+}
+
+/* Returns the room that is left at a path, and the error for a write that needs more; -1 if no rule matches. */
+static long room(const char *path, int *error)
+{
+    const char *rules_path = getenv("FAULTS");
+    long left = -1;
+    if (rules_path == NULL)
+        return left;
+    pthread_mutex_lock(&lock);
+    load(rules_path);
+    for (int n = 0; n < rule_count && left < 0; n++) {
+        struct rule *rule = &rules[n];
+        size_t length = strlen(rule->suffix);
+        if (strcmp(rule->call, "room") != 0 || strncmp(path, rule->suffix, length) != 0
+            || (path[length] != '/' && path[length] != 0))
+            continue;
+        long bytes = used(rule->suffix);
+        left = bytes < rule->skip ? rule->skip - bytes : 0;
+        *error = rule->action;
+    }
+    pthread_mutex_unlock(&lock);
+    return left;
+}
+
+/* Returns whether a write has no room; errno is the error then. */
+static int is_too_much(int fd, size_t size, off_t at)
+{
+    const char *rules_path = getenv("FAULTS");
+    if (rules_path == NULL)
+        return 0;
+    int saved = errno, error = 0;
+    char name[PATH_MAX];
+    struct stat found;
+    name_of(fd, name, sizeof name);
+    long left = room(name, &error);
+    int refused = left >= 0 && fstat(fd, &found) == 0 && S_ISREG(found.st_mode)
+        && at + (long)size - (long)found.st_size > left;
+    if (refused)
+        note(rules_path, "room", name);
+    errno = refused ? error : saved;
+    return refused;
+}
+
+#define STATVFS(name, type)                                                                        \
+    int name(const char *path, struct type *found)                                                 \
+    {                                                                                              \
+        int error, result = REAL(name)(path, found);                                               \
+        long left = result == 0 ? room(path, &error) : -1;                                         \
+        if (left >= 0)                                                                             \
+            found->f_bfree = found->f_bavail = (unsigned long)left / found->f_frsize;              \
+        return result;                                                                             \
+    }
+
+STATVFS(statvfs, statvfs)
+STATVFS(statvfs64, statvfs64)
 
 static int sync_as(const char *call, int fd, int (*real)(int))
 {
@@ -185,18 +285,24 @@ static ssize_t done(int action, ssize_t result)
 ssize_t write(int fd, const void *bytes, size_t size)
 {
     BEGIN("write", fd)
+    if (is_too_much(fd, size, lseek(fd, 0, SEEK_CUR)))
+        return -1;
     return done(action, syscall(SYS_write, fd, bytes, part(action, size)));
 }
 
 ssize_t pwrite(int fd, const void *bytes, size_t size, off_t at)
 {
     BEGIN("write", fd)
+    if (is_too_much(fd, size, at))
+        return -1;
     return done(action, REAL(pwrite)(fd, bytes, part(action, size), at));
 }
 
 ssize_t pwrite64(int fd, const void *bytes, size_t size, off64_t at)
 {
     BEGIN("write", fd)
+    if (is_too_much(fd, size, at))
+        return -1;
     return done(action, REAL(pwrite64)(fd, bytes, part(action, size), at));
 }
 

@@ -4,6 +4,8 @@
 mod behind;
 mod descriptors;
 mod failures;
+#[path = "../faults/mod.rs"]
+mod faults;
 mod harness;
 mod host;
 mod leftovers;

@@ -7,6 +7,7 @@ use std::process::Command;
 use adjutant::{ExecutionStatus, ResourceLimits, Retry};
 use libtest_mimic::Trial;
 
+use crate::faults::Faults;
 use crate::harness::{Host, Place, check_says, printed, script, trials};
 use crate::host::{Setup, WITH_HELPER, WITHOUT_HELPER};
 
@@ -14,6 +15,8 @@ pub fn trials() -> Vec<Trial> {
     trials![
         a_host_is_free_of_the_signals_that_its_parent_left_it,
         a_host_that_ignores_the_ends_of_children_is_refused,
+        a_host_that_has_children_reaped_by_the_system_loses_no_exit_code,
+        a_record_says_so_where_an_exit_code_is_lost,
         an_execution_that_may_have_succeeded_is_not_tried_again,
     ]
 }
@@ -67,6 +70,63 @@ async fn a_host_that_ignores_the_ends_of_children_is_refused() {
         assert!(refused.contains(says), "want `{says}` in: {refused}");
     }
     assert!(!place.db().exists(), "nothing is made for an engine that does not open");
+}
+
+/// Starts a host whose `SIGCHLD` gets the flag `SA_NOCLDWAIT` by these rules.
+fn host_with(faults: &Faults, rules: &[&str], role: &str, setup: &Setup) -> Host {
+    faults.set(rules);
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    faults.load_into(&mut command);
+    Host::begin_in(command.arg(role), setup)
+}
+
+const AT_START: [&str; 1] = ["start * 0 -1 nocldwait"];
+
+async fn a_host_that_has_children_reaped_by_the_system_loses_no_exit_code() {
+    let (place, faults) = (Place::new(), Faults::new());
+    let refused = host_with(&faults, &AT_START, WITHOUT_HELPER, &place.setup()).expect("refused ");
+    for says in ["Host.Unfit", "`local`", "SIGCHLD has the flag SA_NOCLDWAIT", "helper_main"] {
+        assert!(refused.contains(says), "want `{says}` in: {refused}");
+    }
+    assert!(!place.db().exists(), "nothing is made for an engine that does not open");
+    let mut host = host_with(&faults, &AT_START, WITH_HELPER, &place.setup());
+    host.expect("open");
+    let limits = || ResourceLimits::default().cpu_seconds(60);
+    for request in [
+        script("exit 7"),
+        script("exit 7").resource_limits(limits()),
+        script("exit 7").survive_restarts(),
+    ] {
+        let record = host.finish(request);
+        assert_eq!(record.exit_code, Some(7), "{}", record.error_info);
+    }
+    assert!(!faults.hits().is_empty(), "the flag was set");
+}
+
+/// The host sets the flag while the engine works. The record of a run that goes on then says that its exit status is
+/// lost; a run after that does not start.
+async fn a_record_says_so_where_an_exit_code_is_lost() {
+    let (place, faults) = (Place::new(), Faults::new());
+    let mut host = host_with(&faults, &[], WITH_HELPER, &place.setup());
+    host.expect("open");
+    let count = place.path("count");
+    let fifo = place.path("gate");
+    let made = Command::new("mkfifo").arg(&fifo).status().expect("mkfifo starts");
+    assert!(made.success());
+    let text = format!("echo begun; read line < {}; echo >> {}", fifo.display(), count.display());
+    host.run(script(text).retry(Retry::attempts(3).backoff(1)));
+    host.expect("begun");
+    faults.set(&["write -wal 0 -1 nocldwait"]);
+    // The commit that stores this run sets the flag.
+    host.run(script(format!("echo never >> {}", count.display())));
+    let record = host.ended();
+    check_says(&record, ExecutionStatus::Error, "ExecutionException", "SA_NOCLDWAIT");
+    assert!(record.error_info.contains("was not started"), "{}", record.error_info);
+    fs::write(&fifo, "go\n").expect("it is read");
+    let record = host.ended();
+    check_says(&record, ExecutionStatus::Error, "ExecutionException", "may have succeeded");
+    assert_eq!((record.exit_code, record.attempt), (None, 1), "{}", record.error_info);
+    assert_eq!(fs::read_to_string(&count).expect("it has run"), "\n");
 }
 
 async fn an_execution_that_may_have_succeeded_is_not_tried_again() {

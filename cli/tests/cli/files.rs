@@ -169,6 +169,94 @@ fn a_full_disk_can_be_read() {
     assert!(!faults.hits().is_empty());
 }
 
+/// A rule by which the files of a place have room for so many bytes, as on a disk of that size.
+fn room(place: &Place, bytes: u64) -> String {
+    let db = place.db();
+    format!("room {} {bytes} -1 28", db.parent().expect("a folder").display())
+}
+
+#[test]
+fn a_small_disk_takes_more_in_turn_than_it_has_room_for_at_once() {
+    const ROOM: u64 = 4 << 20;
+    let (place, faults) = (Place::with_instances(&["i-1"]), Faults::new());
+    faults.set(&[&room(&place, ROOM)]);
+    let serve = serve_with(&place, &faults);
+    for _ in 0..60 {
+        place.ok(&["run", "head -c 20000 /dev/zero | tr '\\0' x"]);
+        let bytes: u64 = ["a.db", "a.db-wal", "a.db-shm"]
+            .map(|name| fs::metadata(place.path(name)).map_or(0, |found| found.len()))
+            .iter()
+            .sum();
+        assert!(bytes <= ROOM, "{bytes}");
+    }
+    serve.interrupt();
+    assert_eq!(faults.hits(), [""; 0], "nothing was refused");
+    // So much went through the log that the disk would not have had room for.
+    assert!(fs::metadata(place.db()).expect("it is there").len() > 1 << 20);
+}
+
+#[test]
+fn a_full_disk_is_read_told_of_once_and_written_to_again_when_there_is_room() {
+    let (place, faults) = (Place::with_instances(&["i-1"]), Faults::new());
+    let serve = serve_with(&place, &faults);
+    let id = place.ok(&["run", "--detach", "echo kept"]).trim().to_owned();
+    place.wait_until(&id, "Success");
+    let gate = place.gate("gate");
+    let mut run = place.start(&["run", &gate.wait()]);
+    while !place.ok(&["ps"]).contains("Running") {}
+    faults.set(&[&room(&place, 0)]);
+    gate.open();
+    serve.err.expect("not on disk yet");
+    let refused = place.run(&["run", "true"]);
+    assert_eq!(refused.code, Some(1), "{}", refused.err);
+    assert!(refused.err.contains("(Storage.Full)"), "{}", refused.err);
+    assert!(refused.err.contains("no space is left on the file system"), "{}", refused.err);
+    assert!(place.ok(&["ps"]).contains("Running"));
+    assert!(place.ok(&["show", &id]).contains("kept"));
+    let first = faults.hits().len();
+    let began = Instant::now();
+    while faults.hits().len() < first + 6 {
+        assert!(began.elapsed() < PATIENCE, "it is tried again");
+    }
+    faults.set(&[&room(&place, 1 << 30)]);
+    assert_eq!(run.wait().code(), Some(0));
+    place.ok(&["run", "true"]);
+    serve.signal(Signal::INT);
+    let said = serve.end().err;
+    assert!(!said.contains("not on disk yet"), "{said}");
+    // Nobody runs the file, and what looks at it makes nothing.
+    faults.set(&[&room(&place, 0)]);
+    let mut look = place.command(&["show", &id]);
+    faults.load_into(&mut look);
+    let looked = Done::new(look.output().expect("it starts"));
+    assert!(looked.code == Some(0) && looked.out.contains("kept"), "{}", looked.err);
+}
+
+#[test]
+fn what_nobody_has_left_is_not_replaced_by_a_socket() {
+    let check = |make: &dyn Fn(&std::path::Path, &std::path::Path), want: &str| {
+        let place = Place::with_instances(&["i-1"]);
+        let (precious, name) = (place.path("precious"), place.path("a.db.sock"));
+        fs::write(&precious, "kept").expect("written");
+        make(&precious, &name);
+        let before = fs::symlink_metadata(&name).expect("it is there").file_type();
+        let serve = place.start(&["serve"]);
+        let said = serve.err.expect("no control socket beside");
+        let named = format!("a.db.sock is {want}; remove it");
+        assert!(said.contains(&named), "{said}");
+        serve.err.expect("serving ");
+        serve.interrupt();
+        assert_eq!(fs::read_to_string(&precious).expect("readable"), "kept");
+        assert_eq!(fs::symlink_metadata(&name).expect("it is there").file_type(), before);
+    };
+    let link = |precious: &std::path::Path, name: &std::path::Path| {
+        std::os::unix::fs::symlink(precious, name).expect("a link");
+    };
+    check(&link, "a link");
+    check(&|precious, name| link(&precious.with_file_name("never"), name), "a link");
+    check(&|_, name| fs::write(name, "a text").expect("written"), "no socket");
+}
+
 #[test]
 fn a_full_disk_is_reported_once_a_minute() {
     let (place, faults) = (Place::with_instances(&["i-1"]), Faults::new());
