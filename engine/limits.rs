@@ -134,87 +134,45 @@ impl Limits {
     }
 
     /// Returns these limits, cut to numbers that the records can hold.
-    pub(crate) fn within_records(mut self) -> Self {
-        let Self {
-            name_chars_max,
-            description_chars_max,
-            working_dir_chars_max,
-            launcher_bytes_max,
-            username_chars_max,
-            kept_content_bytes_max,
-            unkept_content_bytes_max,
-            parameters_defined_max,
-            parameters_passed_max,
-            parameter_name_bytes_max,
-            parameters_need_values: _,
-            tags_max,
-            resource_tags_max,
-            tag_key_chars_max,
-            tag_value_chars_max,
-            client_token_chars_max,
-            invocations_per_day_max,
-            timeout_s_default,
-            timeout_s_max,
-            invoke_timeout_s_min,
-            rate_s_min,
-            rate_s_max,
-            cron_s_min,
-            spread_s_max,
-            missed_runs_max,
-            retry_attempts_max,
-            retry_backoff_s_max,
-            instances_max,
-            tagged_instances_max,
-            stop_instances_max,
-            one_kind_of_instance: _,
-            kept_commands_max,
-            command_names_differ: _,
-            page_size_max,
-            page_size_default,
-        } = &mut self;
-        for length in [
-            name_chars_max,
-            description_chars_max,
-            working_dir_chars_max,
-            launcher_bytes_max,
-            username_chars_max,
-            kept_content_bytes_max,
-            unkept_content_bytes_max,
-            parameters_defined_max,
-            parameters_passed_max,
-            parameter_name_bytes_max,
-            tags_max,
-            resource_tags_max,
-            tag_key_chars_max,
-            tag_value_chars_max,
-            client_token_chars_max,
-            missed_runs_max,
-            instances_max,
-            tagged_instances_max,
-            stop_instances_max,
-            page_size_max,
-            page_size_default,
-        ] {
-            *length = (*length).min(LENGTH_MAX);
+    pub(crate) fn within_records(self) -> Self {
+        Self {
+            name_chars_max: self.name_chars_max.min(LENGTH_MAX),
+            description_chars_max: self.description_chars_max.min(LENGTH_MAX),
+            working_dir_chars_max: self.working_dir_chars_max.min(LENGTH_MAX),
+            launcher_bytes_max: self.launcher_bytes_max.min(LENGTH_MAX),
+            username_chars_max: self.username_chars_max.min(LENGTH_MAX),
+            kept_content_bytes_max: self.kept_content_bytes_max.min(LENGTH_MAX),
+            unkept_content_bytes_max: self.unkept_content_bytes_max.min(LENGTH_MAX),
+            parameters_defined_max: self.parameters_defined_max.min(LENGTH_MAX),
+            parameters_passed_max: self.parameters_passed_max.min(LENGTH_MAX),
+            parameter_name_bytes_max: self.parameter_name_bytes_max.min(LENGTH_MAX),
+            parameters_need_values: self.parameters_need_values,
+            tags_max: self.tags_max.min(LENGTH_MAX),
+            resource_tags_max: self.resource_tags_max.min(LENGTH_MAX),
+            tag_key_chars_max: self.tag_key_chars_max.min(LENGTH_MAX),
+            tag_value_chars_max: self.tag_value_chars_max.min(LENGTH_MAX),
+            client_token_chars_max: self.client_token_chars_max.min(LENGTH_MAX),
+            invocations_per_day_max: self.invocations_per_day_max.min(COUNT_MAX),
+            timeout_s_default: self.timeout_s_default.min(SECONDS_MAX),
+            timeout_s_max: self.timeout_s_max.min(SECONDS_MAX),
+            invoke_timeout_s_min: self.invoke_timeout_s_min.min(SECONDS_MAX),
+            rate_s_min: self.rate_s_min.min(SECONDS_MAX),
+            rate_s_max: self.rate_s_max.min(SECONDS_MAX),
+            cron_s_min: self.cron_s_min.min(SECONDS_MAX),
+            spread_s_max: self.spread_s_max.min(SECONDS_MAX),
+            missed_runs_max: self.missed_runs_max.min(LENGTH_MAX),
+            // Attempts are counted in 32 bits.
+            retry_attempts_max: self.retry_attempts_max.min(u32::MAX.into()),
+            retry_backoff_s_max: self.retry_backoff_s_max.min(SECONDS_MAX),
+            instances_max: self.instances_max.min(LENGTH_MAX),
+            tagged_instances_max: self.tagged_instances_max.min(LENGTH_MAX),
+            stop_instances_max: self.stop_instances_max.min(LENGTH_MAX),
+            one_kind_of_instance: self.one_kind_of_instance,
+            kept_commands_max: self.kept_commands_max.min(COUNT_MAX),
+            command_names_differ: self.command_names_differ,
+            page_size_max: self.page_size_max.min(LENGTH_MAX),
+            page_size_default: self.page_size_default.min(LENGTH_MAX),
         }
-        for seconds in [
-            timeout_s_default,
-            timeout_s_max,
-            invoke_timeout_s_min,
-            rate_s_min,
-            rate_s_max,
-            cron_s_min,
-            spread_s_max,
-            retry_backoff_s_max,
-        ] {
-            *seconds = (*seconds).min(SECONDS_MAX);
-        }
-        for count in [invocations_per_day_max, kept_commands_max] {
-            *count = (*count).min(COUNT_MAX);
-        }
-        // Attempts are counted in 32 bits.
-        *retry_attempts_max = (*retry_attempts_max).min(u32::MAX.into());
-        self
     }
 
     /// Most instances that an invocation may have, however its request came by them.

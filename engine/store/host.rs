@@ -1,13 +1,12 @@
 //! The host's own part of a transaction: its tables in the same file, in the same commit.
 
-use std::any::Any;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{CachedStatement, OptionalExtension, Params, Row, Statement};
 
 use crate::error::{Error, Result};
+use crate::panics::contain;
 
 use super::{Tx, apart, unreadable};
 
@@ -112,9 +111,9 @@ pub(crate) fn perform<T>(
         tx.commit_hook(Some(|| true))?;
         let ward = Ward(tx);
         let host = HostTransaction { connection: tx };
-        let done = catch_unwind(AssertUnwindSafe(|| op(&host)));
+        let done = contain(|| op(&host));
         drop(ward);
-        let done = done.unwrap_or_else(|panic| Err(panic_message(&*panic).into()));
+        let done = done.unwrap_or_else(|message| Err(format!("it panicked: {message}").into()));
         let done = done.map_err(|error| Error::Host(error.to_string()))?;
         if tx.is_autocommit() {
             return Err(Error::Host("it ended the transaction, as OR ROLLBACK does".to_owned()));
@@ -232,12 +231,6 @@ impl<'a> Iterator for Words<'a> {
             }
         }
     }
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("it panicked: {}", text.unwrap_or("no message"))
 }
 
 struct Ward<'a>(Tx<'a>);

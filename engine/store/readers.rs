@@ -3,7 +3,6 @@
 //! threads of the host's.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -13,6 +12,7 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::error::{Error, Result};
+use crate::panics::contain;
 
 use super::Tx;
 use super::connection::{self, Access};
@@ -170,7 +170,7 @@ impl Shared {
     fn work(&self) {
         while let Some(job) = self.next() {
             // What a read has panicked with is nobody's.
-            let _ = catch_unwind(AssertUnwindSafe(|| self.run(job)));
+            let _ = contain(|| self.run(job));
         }
     }
 
@@ -241,8 +241,8 @@ where
             let snapshot = connection?.transaction()?;
             op(&snapshot)
         };
-        let result = catch_unwind(AssertUnwindSafe(read))
-            .unwrap_or_else(|_| Err(Error::Internal("a read panicked".to_owned())));
+        let result =
+            contain(read).unwrap_or_else(|_| Err(Error::Internal("a read panicked".to_owned())));
         // A caller that no longer waits has no use for the answer.
         let _ = reply.send(result);
     }
