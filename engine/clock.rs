@@ -30,17 +30,17 @@ pub(crate) fn now_ms(clock: &dyn Clock) -> i64 {
     clock.realtime().timestamp_millis()
 }
 
-/// Milliseconds that go on evenly while an engine runs, whatever becomes of the time of day: what waits for a
-/// while, and not for an instant, is due by them. They are milliseconds since 1970 too, as a clock would tell
-/// them that nobody has set.
+/// Steady time: milliseconds that go on evenly while an engine runs, whatever happens to the time of day. Waits of a
+/// duration, in contrast to waits for an instant, are measured in steady time. Steady time counts milliseconds since
+/// 1970, like a clock that is never set.
 pub(crate) struct Steady {
     clock: Arc<dyn Clock>,
-    /// What they come to at the beginning of monotonic time.
+    /// The steady time at the beginning of monotonic time.
     origin_ms: i64,
 }
 
 impl Steady {
-    /// Goes on from `now_ms`.
+    /// Returns steady time that is `now_ms` now.
     pub(crate) fn begin(clock: Arc<dyn Clock>, now_ms: i64) -> Self {
         let origin_ms = now_ms.saturating_sub(monotonic_ms(&*clock));
         Self { clock, origin_ms }
@@ -50,7 +50,7 @@ impl Steady {
         self.origin_ms.saturating_add(monotonic_ms(&*self.clock))
     }
 
-    /// How far the time of day is ahead of them.
+    /// Returns how far the time of day is ahead of steady time, in milliseconds.
     pub(crate) fn ahead_ms(&self) -> i64 {
         now_ms(&*self.clock).saturating_sub(self.now_ms())
     }

@@ -224,7 +224,7 @@ pub enum StorageErrorKind {
     Foreign,
     /// The file has other names, under each of which another engine could run it.
     Linked,
-    /// A link, a folder, or another thing that is no regular file has the name of a file beside the database.
+    /// A link, a folder, or another file that is not regular has the name of a file beside the database.
     InTheWay,
     /// The file was written by a newer version of this library, or by another build of this one.
     Version,

@@ -42,7 +42,7 @@ pub(crate) fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result
     }
 }
 
-/// Returns why a file beside a database must not be opened under this name; none if it is regular or missing.
+/// Returns why a file beside a database must not be opened under this name; `None` if the file is regular or missing.
 pub(crate) fn obstacle(path: &Path) -> Option<&'static str> {
     let found = fs::symlink_metadata(path).ok()?.file_type();
     if found.is_file() {

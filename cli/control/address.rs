@@ -69,7 +69,8 @@ impl Address {
         }
     }
 
-    /// Keeps other users from a socket. The mode of the socket itself is set: another file may have its name by now.
+    /// Keeps other users from a socket. The mode is set by the descriptor of the socket, because another file may
+    /// have its name by now.
     fn set_private(&self, socket: &Path) -> io::Result<()> {
         let socket = self.open(socket, OFlags::PATH | OFlags::NOFOLLOW)?;
         let path = format!("/proc/self/fd/{}", socket.as_raw_fd());

@@ -271,7 +271,7 @@ fn another_program(path: &Path, mode: &str, began: std::time::Instant) {
     let table = format!("CREATE TABLE of_{mode} (id INTEGER PRIMARY KEY, bytes BLOB)");
     other.execute_batch(&table).expect("a table");
     let insert = format!("INSERT INTO of_{mode} (bytes) VALUES (randomblob(9000))");
-    // Longer than the engine takes between two looks.
+    // This is longer than the time between two looks of the engine.
     while began.elapsed() < Duration::from_millis(2_500) {
         for _ in 0..3 {
             other.execute_batch(&insert).expect("written");
@@ -333,7 +333,7 @@ async fn an_engine_lives_on_while_another_program_makes_checkpoints() {
     );
 }
 
-/// The file is written over with and without a checkpoint by another program since the last look of the engine.
+/// Another program overwrites the file after the last look of the engine, with and without a checkpoint of its own.
 #[tokio::test]
 async fn a_file_or_log_that_is_written_over_is_noticed_within_a_second() {
     let check = async |name: &str, copied: bool, change: &dyn Fn(&Path), want: &str| {

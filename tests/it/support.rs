@@ -93,13 +93,13 @@ pub async fn register_in_zones(engine: &Engine, zones: &[(&str, &str)]) {
     }
 }
 
-/// The thread that writes, held by the host's part of a transaction until it is let go.
+/// The writing thread, held by the host's part of a transaction until the test lets it go.
 pub struct HeldWriter {
     let_go: mpsc::Sender<()>,
     writing: tokio::task::JoinHandle<()>,
 }
 
-/// Holds the thread that writes; returns once it is held.
+/// Holds the writing thread. Returns once the thread is held.
 pub async fn hold_writer(engine: &Engine) -> HeldWriter {
     let (begun, has_begun) = tokio::sync::oneshot::channel();
     let (let_go, held) = mpsc::channel();
@@ -117,7 +117,7 @@ pub async fn hold_writer(engine: &Engine) -> HeldWriter {
 }
 
 impl HeldWriter {
-    /// Lets it go, and waits for its commit.
+    /// Lets the writing thread go, and waits for its commit.
     pub async fn let_go(self) {
         self.let_go.send(()).expect("it is held");
         self.writing.await.expect("no panic");

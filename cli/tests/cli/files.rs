@@ -169,7 +169,8 @@ fn a_full_disk_can_be_read() {
     assert!(!faults.hits().is_empty());
 }
 
-/// A rule by which the files of a place have room for so many bytes, as on a disk of that size.
+/// Returns a rule that gives the files of a place room for this many bytes, like a disk of that
+/// size.
 fn room(place: &Place, bytes: u64) -> String {
     let db = place.db();
     format!("room {} {bytes} -1 28", db.parent().expect("a folder").display())
@@ -191,7 +192,7 @@ fn a_small_disk_takes_more_in_turn_than_it_has_room_for_at_once() {
     }
     serve.interrupt();
     assert_eq!(faults.hits(), [""; 0], "nothing was refused");
-    // So much went through the log that the disk would not have had room for.
+    // More bytes went through the log than the disk has room for.
     assert!(fs::metadata(place.db()).expect("it is there").len() > 1 << 20);
 }
 
@@ -224,7 +225,7 @@ fn a_full_disk_is_read_told_of_once_and_written_to_again_when_there_is_room() {
     serve.signal(Signal::INT);
     let said = serve.end().err;
     assert!(!said.contains("not on disk yet"), "{said}");
-    // Nobody runs the file, and what looks at it makes nothing.
+    // No engine runs the file now, and a reader makes no file beside it.
     faults.set(&[&room(&place, 0)]);
     let mut look = place.command(&["show", &id]);
     faults.load_into(&mut look);
@@ -233,7 +234,7 @@ fn a_full_disk_is_read_told_of_once_and_written_to_again_when_there_is_room() {
 }
 
 #[test]
-fn what_nobody_has_left_is_not_replaced_by_a_socket() {
+fn a_file_that_no_owner_has_left_is_not_replaced_by_the_socket() {
     let check = |make: &dyn Fn(&std::path::Path, &std::path::Path), want: &str| {
         let place = Place::with_instances(&["i-1"]);
         let (precious, name) = (place.path("precious"), place.path("a.db.sock"));
