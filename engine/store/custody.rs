@@ -1,11 +1,12 @@
-//! Whose a file is, and whether the log beside it is its own: found out before SQLite opens either, for SQLite
-//! changes both. A file of another program is refused as it was. A log that goes with another state of the file
-//! (somebody has put a copy in its place) is set aside, for to read it back would blend the two.
+//! Finds out to which program a file belongs, and whether the log beside the file is its own, before SQLite opens and
+//! changes either. A file of another program is refused without a change. If a user has put a copy in the place of
+//! the file, the log goes with another state of the file. The log is then set aside, because reading it back would
+//! blend the two states.
 //!
-//! What ties log and file together is a mark in the file. A log begins anew only once everything of it is in the
-//! file; right before that the mark is changed, so the file then has a mark that no earlier state of it had. The
-//! first transaction of the new log repeats that mark. So the file has one of the marks of its log, or it is not the
-//! file that the log goes with.
+//! A mark in the file ties log and file together. A log begins anew only once all of its commits are in the file.
+//! Right before that the mark is changed, so the file then has a mark that no earlier state of the file had. The
+//! first transaction of the new log repeats that mark. So either the file has one of the marks of its log, or the log
+//! goes with another file.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -21,20 +22,21 @@ use super::cause::cannot_open;
 use super::connection::{Access, has_log, reader};
 use super::{Tx, log, migrate, storage};
 
-/// Ties a log to its file.
+/// A mark that ties a log to its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mark {
-    /// Drawn before each log but the first.
+    /// A random number, drawn before each log but the first.
     generation: u64,
-    /// Whether a log has to begin with it.
+    /// Whether a log has to begin with this mark.
     is_first: bool,
 }
 
-/// Bytes of a mark: the generation, and as much by which no two marks are alike. SQLite writes only what changes.
+/// Bytes of a mark: the generation, and as many random bytes, so that no two marks are alike. Marks have to differ
+/// because SQLite writes only changed pages.
 const MARK_BYTES: usize = 16;
 
 impl Mark {
-    /// The mark of what is to be the first transaction of the log after it.
+    /// Returns the mark for the first transaction of the next log.
     pub(super) fn first(self) -> Self {
         Self { is_first: true, ..self }
     }
@@ -52,7 +54,7 @@ impl Mark {
         Self { generation: number(&bytes[..8]), is_first: bytes[15] & 1 == 1 }
     }
 
-    /// Reads it from the only page of its table.
+    /// Reads a mark from the only page of its table.
     pub(super) fn of_page(page: &[u8]) -> Option<Self> {
         const LEAF_OF_A_TABLE: u8 = 0x0d;
         const ONE_ROW: [u8; 2] = [0, 1];
@@ -66,9 +68,9 @@ impl Mark {
 /// The marks that an engine gives its file, one after another.
 #[derive(Debug)]
 pub(super) struct Marks {
-    /// The generations that file and log had when the engine took them over.
+    /// The generations in file and log when the engine took them over.
     found: Vec<u64>,
-    /// A random number; the generation of each mark that is drawn is the next one.
+    /// A random number. Each drawn mark has the next number for its generation.
     base: u64,
     drawn: u64,
     /// The mark that was stored last.
@@ -76,24 +78,24 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    /// Begins with the mark of a file that has just been taken over.
+    /// Returns the marks of an engine that has just taken over a file with this mark.
     pub(super) fn after(found: Mark) -> Self {
         Self { found: vec![found.generation], base: random(), drawn: 0, stored: found }
     }
 
-    /// Takes note of marks that earlier engines have given the file: a checkpoint may bring each of them from the log
+    /// Adds marks that earlier engines have given the file, because a checkpoint may copy each of them from the log
     /// into the file.
     pub(super) fn know(&mut self, earlier: impl IntoIterator<Item = Mark>) {
         self.found.extend(earlier.into_iter().map(|mark| mark.generation));
     }
 
-    /// Draws the mark of what is to be the last transaction of a log: no state of any file has had it.
+    /// Draws a mark for the last transaction of a log. No state of any file has had this mark.
     pub(super) fn draw(&mut self) -> Mark {
         self.drawn += 1;
         Mark { generation: self.base.wrapping_add(self.drawn), is_first: false }
     }
 
-    /// Takes note that a mark is stored.
+    /// Notes that a mark is stored.
     pub(super) fn store(&mut self, mark: Mark) {
         self.stored = mark;
     }
@@ -103,7 +105,8 @@ impl Marks {
         self.stored
     }
 
-    /// Returns how many marks had been drawn when this one was; none if it is of another engine.
+    /// Returns the number of the mark among the drawn ones, 0 for a mark that was found; `None` for a mark of
+    /// another engine.
     pub(super) fn ordinal(&self, mark: Mark) -> Option<u64> {
         if self.found.contains(&mark.generation) {
             return Some(0);
@@ -118,7 +121,7 @@ fn random() -> u64 {
     high.rotate_left(32) ^ low
 }
 
-/// A number for an engine, which is that of no other.
+/// Returns a random number for an engine.
 pub(super) fn new_engine() -> i64 {
     (random() >> 1).cast_signed()
 }
@@ -158,7 +161,7 @@ pub(super) fn page_of_mark(connection: &Connection) -> Result<Option<u32>> {
     Ok(connection.query_row(root, (), |row| row.get(0)).optional()?)
 }
 
-/// Refuses what is no file of this library, or one of a newer version, without a change to it or to what lies
+/// Refuses a file that is not of this library, or of a newer version, without a change to the file or to the files
 /// beside it.
 pub(super) fn check_file(path: &Path) -> Result<()> {
     match fs::metadata(path) {
@@ -173,18 +176,18 @@ pub(super) fn check_file(path: &Path) -> Result<()> {
     });
     match looked {
         Ok(false) => Ok(()),
-        // All that there is may wait in the log.
+        // All commits may wait in the log.
         Ok(true) if has_log(path) => check_with_log(path),
         Ok(true) => Ok(()),
         Err(error) if is_decided(&error, path) => Err(error),
-        // Somebody writes to it at this moment, or it is damaged: whoever opens it finds out.
+        // Another process writes at this moment, or the file is damaged. The opening finds out which.
         Err(_) => Ok(()),
     }
 }
 
-/// Looks at a file with its log, which is left as it is.
+/// Checks a file with its log, without a change to the log.
 fn check_with_log(path: &Path) -> Result<()> {
-    // Where somebody works with it, the memory that connections share is there, and no other file is made.
+    // If another process uses the file, the memory that connections share exists, and no other file is made.
     let is_shared = beside(path, "-shm").exists();
     let access = if is_shared { Access::Shared } else { Access::Alone };
     match reader(path, access).and_then(|connection| migrate::check_readable(&connection)) {
@@ -214,12 +217,12 @@ pub(super) fn has_foreign_log(path: &Path) -> Result<bool> {
         return Ok(true);
     }
     let log = beside(path, "-wal");
-    // What is not there, or cannot be read, is left to SQLite.
+    // A mark that does not exist, or cannot be read, is left to SQLite.
     let Ok(Some((mark, page))) = look_for_mark(path) else { return Ok(false) };
     let marks =
         open_regular(OpenOptions::new().read(true), &log).and_then(|log| marks_in(&log, page));
     let marks = marks.map_err(|error| cannot_open(&log, &error))?;
-    // Somebody may have written between the two looks.
+    // Another process may have written between the two looks.
     let is_still = matches!(look_for_mark(path), Ok(Some((again, _))) if again == mark);
     let begins_as_ours =
         marks.first().is_some_and(|(mark, transaction)| *transaction == 0 && mark.is_first);
@@ -232,21 +235,21 @@ pub(super) fn marks_in(log: &File, page: u32) -> io::Result<Vec<(Mark, usize)>> 
     log::committed(log, |number, bytes| Mark::of_page(bytes).filter(|_| number == page))
 }
 
-/// Returns the mark that a file has itself, whatever is in its log, and the page in which it is.
+/// Returns the mark in a file itself, without its log, and the page of the mark.
 pub(super) fn look_for_mark(path: &Path) -> Result<Option<(Mark, u32)>> {
     let file = reader(path, Access::Still)?;
     let Some(page) = page_of_mark(&file)? else { return Ok(None) };
     Ok(mark_of(&file)?.map(|mark| (mark, page)))
 }
 
-/// Gives a log another name, and returns it.
+/// Gives a log another name. Returns that name.
 pub(super) fn set_aside(path: &Path) -> Result<PathBuf> {
     let log = beside(path, "-wal");
     let free = (1..u32::MAX).map(|n| beside(path, &format!("-wal.foreign-{n}")));
     let free =
         free.into_iter().find(|name| fs::symlink_metadata(name).is_err()).unwrap_or_default();
     fs::rename(&log, &free).map_err(|error| cannot_open(&log, &error))?;
-    // It is the index of that log, and is made anew.
+    // This file is the index of that log, and SQLite makes it anew.
     match fs::remove_file(beside(path, "-shm")) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(cannot_open(&beside(path, "-shm"), &error))
@@ -255,7 +258,7 @@ pub(super) fn set_aside(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The error of an engine that finds the file to be another one's.
+/// Returns the error of an engine whose file another engine has taken over.
 pub(super) fn taken_over() -> Error {
     let me = std::process::id();
     let message = format!("another engine has taken it over while process {me} works on it");

@@ -1,5 +1,5 @@
-//! Holds on to the file itself, whatever becomes of the names that lead to it: a lock on its inode keeps a second
-//! engine out though the lock beside the file be gone, and by its descriptor it is known again.
+//! Holds the file itself, whatever happens to its names. A lock on the inode keeps a second engine out even if the
+//! lock beside the file is gone, and the open descriptor identifies the file.
 
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io;
@@ -15,28 +15,27 @@ use super::cause::cannot_open;
 use super::lock::Lock;
 use super::{at, storage};
 
-/// Files that cannot be closed: closing any descriptor of a file lets go of all locks that SQLite holds on it
-/// for this process, and the host has connections of its own to them.
+/// Files that must stay open, because the host has connections of its own to them: closing any descriptor of a file
+/// releases all locks that SQLite holds on the file for this process.
 static PARKED: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
-/// The file that an engine runs, and those that belong to it.
+/// The file that an engine runs, and the files that belong to it.
 #[derive(Debug)]
 pub(super) struct Guard {
     path: PathBuf,
     file: Held,
-    /// Its log and the memory that connections share, once SQLite has made both.
+    /// The log and the memory that connections share, once SQLite has made both.
     log: Option<(File, Held)>,
-    /// What lies beside it: its lock, its log and that memory.
+    /// The files beside it: its lock, its log and that memory.
     beside: Vec<(PathBuf, Identity)>,
 }
 
-/// A file on which SQLite may hold locks for this process, and which is therefore not closed before SQLite has
-/// closed it.
+/// A file on which SQLite may hold locks for this process. It is therefore not closed before SQLite has closed it.
 #[derive(Debug)]
 struct Held(Option<File>);
 
 impl Held {
-    /// Opens a file, unless it is open still.
+    /// Opens a file, or takes its descriptor if it is still open.
     fn open(path: &Path, options: &mut OpenOptions) -> io::Result<Self> {
         let found = std::fs::metadata(path)?;
         match take_parked(Identity::of(&found)) {
@@ -80,7 +79,7 @@ impl Guard {
         self.file.file()
     }
 
-    /// Takes note of the log, and of the memory that connections share, both of which SQLite has made by now.
+    /// Notes the log and the memory that connections share. SQLite has made both by now.
     pub(super) fn know_log(&mut self) -> Result<()> {
         let [log, shared] = ["-wal", "-shm"].map(|suffix| beside(&self.path, suffix));
         let of_log = open_regular(OpenOptions::new().read(true), &log)
@@ -100,7 +99,7 @@ impl Guard {
         self.log.as_ref().map(|(log, shared)| (log, shared.file()))
     }
 
-    /// Checks that each file is still the one that its name leads to.
+    /// Checks that the name of each file still leads to the same file.
     ///
     /// # Errors
     ///
@@ -140,13 +139,13 @@ impl Guard {
         }
     }
 
-    /// Returns the size of the file and when it was written to last.
+    /// Returns the size of the file in bytes and the time of the last write.
     pub(super) fn state(&self) -> io::Result<(u64, (i64, i64))> {
         let found = self.file().metadata()?;
         Ok((found.len(), (found.mtime(), found.mtime_nsec())))
     }
 
-    /// Reads from the file itself, whatever SQLite has in its log.
+    /// Reads from the file itself, without its log.
     pub(super) fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
         self.file().read_exact_at(bytes, offset)
     }
@@ -154,7 +153,8 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // Closing it would not do: a process that is just being started has it open for a moment too.
+        // Closing the descriptor does not unlock the file, because a process that is just being started has
+        // the file open for a moment too.
         let _ = self.file().unlock();
     }
 }
@@ -171,7 +171,7 @@ fn take_parked(of: Identity) -> Option<File> {
     Some(parked.swap_remove(found))
 }
 
-/// Whether this process has the file open by another descriptor.
+/// Returns whether this process has the file open by another descriptor.
 fn is_open_elsewhere(file: &File) -> bool {
     let Ok(ours) = file.metadata() else { return true };
     let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return true };
@@ -182,7 +182,8 @@ fn is_open_elsewhere(file: &File) -> bool {
     })
 }
 
-/// What is different about a name; none if it leads where it did.
+/// Returns the words for a name that leads to another file or to none; `None` if the name still leads to the same
+/// file.
 fn difference(path: &Path, known: Identity) -> Option<String> {
     let me = std::process::id();
     match std::fs::metadata(path) {
@@ -201,7 +202,7 @@ pub(super) fn moved(message: String) -> Error {
     storage(StorageErrorKind::Moved, message)
 }
 
-/// The process that has locked an inode, if the system lists it.
+/// Returns the process that has locked an inode, if the system lists it.
 fn holder(found: &Metadata) -> Option<u32> {
     let (major, minor) = (rustix::fs::major(found.dev()), rustix::fs::minor(found.dev()));
     let of = format!("{major:02x}:{minor:02x}:{}", found.ino());

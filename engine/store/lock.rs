@@ -23,15 +23,15 @@ pub(super) struct Lock {
     path: PathBuf,
     /// Whether its file was not there before.
     is_new: bool,
-    /// Whether whoever had it before left its number: it did not end by itself.
+    /// Whether the owner before has left its number: it did not come to its end.
     was_left: bool,
-    /// Whether its number is taken out when the lock is given up.
+    /// Whether the number is removed when the lock is given up.
     ends_well: AtomicBool,
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // While it is held: who takes it next finds that this one has come to its end.
+        // Removed while the lock is held, so that the next owner sees that this one has come to its end.
         if self.ends_well.load(Ordering::Relaxed) {
             let _ = self.file.set_len(0);
         }
@@ -77,7 +77,7 @@ impl Lock {
         }
         let found = file.metadata().map_err(cannot)?;
         if found.nlink() > 1 {
-            // The number of this process would be written over what somebody else has under another name.
+            // Writing the number of this process would overwrite a file that has another name elsewhere.
             return Err(in_the_way(path, format!("it has {} names (hard links)", found.nlink())));
         }
         let was_left = found.len() > 0;
@@ -97,12 +97,12 @@ impl Lock {
         self.was_left
     }
 
-    /// Says whether the file is left as it should be, so that the next engine need not look closer.
+    /// Notes whether the file is left in order, so that the next engine need not check it.
     pub(super) fn leaves(&self, well: bool) {
         self.ends_well.store(well, Ordering::Relaxed);
     }
 
-    /// Returns its path, and by what its file is known.
+    /// Returns the path of the lock file, and the device and inode that identify it.
     pub(super) fn known_by(&self) -> io::Result<(PathBuf, Identity)> {
         let found = self.file.metadata()?;
         Ok((self.path.clone(), Identity::of(&found)))
@@ -117,7 +117,7 @@ impl Lock {
     }
 }
 
-/// Returns the process that holds the lock of a database, which may be none.
+/// Returns whether a process holds the lock of a database, and the number of the process if it is known.
 pub(super) fn holder(database: &Path) -> Option<Option<u32>> {
     let file = open_regular(OpenOptions::new().read(true), &beside(database, ".lock")).ok()?;
     match file.try_lock_shared() {
@@ -157,8 +157,8 @@ fn write_pid(mut file: &File) -> io::Result<()> {
     writeln!(file, "{}", std::process::id())
 }
 
-/// One name for one file, so that two ways to it meet at one lock. A link is followed to its end, as SQLite does,
-/// though nothing be there yet.
+/// Returns the one name of a file, so that two ways to the file meet at one lock. A link is followed to its end, like
+/// SQLite does, even if there is no file yet.
 pub(super) fn canonical(path: &Path) -> Result<PathBuf> {
     if let Ok(path) = path.canonicalize() {
         return match std::fs::metadata(&path) {
@@ -199,7 +199,7 @@ pub(super) fn canonical(path: &Path) -> Result<PathBuf> {
 /// Links that are followed one after another; the system follows as many.
 const LINKS_MAX: usize = 40;
 
-/// Follows a link to where the last one leads. What is on the way there is left to the system.
+/// Follows a link to the end of the last link. Folders on the way are left to the system.
 fn end_of_links(path: &Path) -> PathBuf {
     let mut end = path.to_owned();
     for _ in 0..LINKS_MAX {

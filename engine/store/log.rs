@@ -1,5 +1,5 @@
 //! The log beside a database file (SQLite's WAL), and the index of it in the memory that all connections share, as
-//! SQLite documents both. Where the log ends, and which of its frames are valid, is decided as SQLite decides it.
+//! SQLite documents both. The end of the log and the validity of its frames follow SQLite's rules.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 const HEADER_BYTES: usize = 32;
 const FRAME_HEADER_BYTES: usize = 24;
 
-/// Returns how long a log is that has so many frames.
+/// Returns the length in bytes of a log with this many frames.
 pub(super) fn bytes_of(frames: u32, page_bytes: u64) -> u64 {
     match frames {
         0 => 0,
@@ -18,24 +18,24 @@ pub(super) fn bytes_of(frames: u32, page_bytes: u64) -> u64 {
     }
 }
 
-/// Returns how many frames have room in a log of this length.
+/// Returns the number of frames that fit in a log of this length.
 pub(super) fn frames_in(bytes: u64, page_bytes: u64) -> u32 {
     let frames =
         bytes.saturating_sub(HEADER_BYTES as u64) / (FRAME_HEADER_BYTES as u64 + page_bytes);
     u32::try_from(frames).unwrap_or(u32::MAX)
 }
 
-/// Two numbers that tell the frames of a log from those of the log before it in the same file.
+/// Two numbers that distinguish the frames of a log from frames of the log before it in the same file.
 type Salts = [u8; 8];
-/// The checksum of all that a log has up to a frame.
+/// The checksum of a log from its beginning up to a frame.
 type Sum = [u32; 2];
 
-/// Reads a number as SQLite's files have it.
+/// Reads a number in the byte order of SQLite's files.
 pub(super) fn big_endian(bytes: &[u8], at: usize) -> u32 {
     bytes[at..at + 4].iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte))
 }
 
-/// Adds bytes to a checksum, as words in the order of the log.
+/// Adds bytes to a checksum, as words in the byte order of the log.
 fn add(sum: Sum, bytes: &[u8], is_big_endian: bool) -> Sum {
     let (mut first, mut second) = (sum[0], sum[1]);
     let (words, _) = bytes.as_chunks::<4>();
@@ -57,7 +57,7 @@ fn salts_of(bytes: &[u8]) -> Salts {
     salts
 }
 
-/// How a log begins.
+/// The header of a log.
 struct Header {
     page_bytes: usize,
     is_big_endian: bool,
@@ -66,7 +66,7 @@ struct Header {
 }
 
 impl Header {
-    /// Reads it; none if SQLite would find nothing in such a log.
+    /// Reads a header. Returns `None` if SQLite would ignore such a log.
     fn parse(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
         const MAGIC: u32 = 0x377f_0682;
         let magic = big_endian(bytes, 0);
@@ -81,11 +81,11 @@ impl Header {
     }
 }
 
-/// Returns what `pick` takes of the pages that committed transactions of a log have written: it gets the number of a
-/// page and its bytes. Each comes with the number of its transaction, from 0 on.
+/// Returns the values that `pick` makes of pages that committed transactions of a log have written, each with the
+/// number of its transaction, from 0 on. `pick` gets the number of a page and its bytes.
 ///
-/// Frames behind the last commit are left out, and so are frames that an earlier log or an earlier transaction has left
-/// behind the end of this one: their salts differ, or the checksum of all frames before them does.
+/// Frames behind the last commit are left out. So are frames of an earlier log or an earlier transaction behind the
+/// end of this log, because their salts differ, or the checksum of all frames before them does.
 pub(super) fn committed<T>(
     log: &File,
     mut pick: impl FnMut(u32, &[u8]) -> Option<T>,
@@ -120,7 +120,7 @@ pub(super) fn committed<T>(
     Ok(committed)
 }
 
-/// Returns whether there was as much to read.
+/// Reads until `bytes` is full. Returns false if the file ends before.
 fn read_whole(from: &mut impl Read, bytes: &mut [u8]) -> io::Result<bool> {
     match from.read_exact(bytes) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
@@ -144,20 +144,20 @@ pub(super) fn goes_on(log: &File, end: u64) -> io::Result<bool> {
         && salts == next)
 }
 
-/// What the memory that connections share says of a log.
+/// The index of a log, in the memory that connections share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Index {
     /// Frames of committed transactions.
     pub frames: u32,
-    /// Pages of the database as of the last of them.
+    /// Pages of the database after the last of these frames.
     pub pages: u32,
     sum: Sum,
     /// How far the log has been copied into the file.
     pub copied: Copied,
 }
 
-/// How far a log has been copied into its file. Whoever writes to the file changes this first, or has already said
-/// in it that more is about to be copied.
+/// How far a log has been copied into its file. A connection that writes to the file changes this first, or has
+/// announced here that it is about to copy more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Copied {
     salts: Salts,
@@ -166,14 +166,15 @@ pub(super) struct Copied {
 }
 
 impl Copied {
-    /// Returns whether a checkpoint is under way, or has come to no end.
+    /// Returns whether a checkpoint is under way, or was cut off.
     pub(super) fn is_under_way(self) -> bool {
         self.attempted > self.frames
     }
 }
 
 impl Index {
-    /// Reads it from the file that is the shared memory; none if it is being written at this moment.
+    /// Reads the index from the file of the shared memory. Returns `None` if the index is being written at
+    /// this moment.
     pub(super) fn read(shared: &File) -> io::Result<Option<Self>> {
         const HEADER_BYTES: usize = 48;
         const BYTES: usize = 132;
@@ -182,7 +183,7 @@ impl Index {
         if bytes[..HEADER_BYTES] != bytes[HEADER_BYTES..2 * HEADER_BYTES] {
             return Ok(None);
         }
-        // Its numbers are in the order of this machine; the salts are those bytes that the log has.
+        // The numbers of the index are in the byte order of this machine. The salts have the bytes of the log.
         let number = |at: usize| {
             let mut number = [0; 4];
             number.copy_from_slice(&bytes[at..at + 4]);
@@ -200,10 +201,10 @@ impl Index {
         }))
     }
 
-    /// Returns whether a file is the log that this is the index of, up to its last commit.
+    /// Returns whether a file is the log of this index, up to its last commit.
     pub(super) fn is_of(&self, log: &File, page_bytes: u64) -> io::Result<bool> {
         if self.frames == 0 {
-            // Whatever the file has is written over by the next commit.
+            // The next commit overwrites the whole log, whatever its bytes are.
             return Ok(true);
         }
         let (mut salts, mut last) = (Salts::default(), [0; FRAME_HEADER_BYTES]);
@@ -256,13 +257,13 @@ mod tests {
         assert_eq!(length, bytes_of(3, page_bytes));
         assert_eq!(frames_in(length, page_bytes), 3);
 
-        // A frame with the salts of this log, and without the checksum of what is before it.
+        // A frame with the salts of this log, but without the checksum of the frames before it.
         let mut stale = vec![0; FRAME_HEADER_BYTES + page_bytes as usize];
         log.read_exact_at(&mut stale, bytes_of(2, page_bytes)).expect("a frame");
         log.write_all_at(&stale, length).expect("written");
         assert!(goes_on(&open(), length).expect("readable"));
         assert_eq!(reread(), want);
-        // One whose bytes are others by now: nothing is valid from there on.
+        // A frame whose bytes have changed. No frame from there on is valid.
         log.write_all_at(&[7], bytes_of(1, page_bytes) + 100).expect("written");
         assert_eq!(reread(), []);
         log.set_len(20).expect("cut");

@@ -1,5 +1,5 @@
-//! What the writing thread does for the file itself, between one commit and the next: it keeps the log short, takes
-//! out of the log what was refused, and notices when the file is not the engine's any more.
+//! The writing thread's care for the file itself, between one commit and the next: it keeps the log short, takes
+//! refused commits out of the log, and notices when the file is not the engine's any more.
 
 use std::cell::Cell;
 use std::fs::OpenOptions;
@@ -25,33 +25,34 @@ use super::guard::{Guard, moved};
 use super::log::{self, Copied, Index};
 use super::{Tx, storage};
 
-/// A checkpoint each 16 MiB of log: fewer syncs than at SQLite's 4 MiB, and soon read back.
+/// A checkpoint is made each 16 MiB of log: this takes fewer syncs than SQLite's 4 MiB, and such a log is still
+/// read back quickly.
 const CHECKPOINT_BYTES: u64 = 16 << 20;
-/// The log may stay as long as this while nothing, or little, is written; otherwise it is cut.
+/// The log may stay as long as this while little is written. A longer log is cut.
 const CALM_BYTES: u64 = 4 << 20;
-/// A log that has become longer than this is cut when it begins anew; to write over a shorter one is cheaper.
+/// A log longer than this is cut when it begins anew. Writing over a shorter log is cheaper.
 const CUT_BYTES: u64 = 32 << 20;
-/// Pages of log between two looks at how much room there is for more.
+/// Pages of log between two looks at the free room on the disk.
 const ROOM_PAGES: u32 = 64;
-/// Pages of log between two looks: what writes less is calm.
+/// Pages of log between two looks. If fewer are written, the log is calm.
 const CALM_PAGES: u32 = 128;
-/// How long writes may wait for readers of the log, most of which are done in a millisecond.
+/// The longest wait of writes for readers of the log. Most readers end within a millisecond.
 const READERS_TIME: Duration = Duration::from_millis(100);
-/// A reader that has held the log for so long is not waited for any more.
+/// Writes wait no longer for a reader that has held the log for this long.
 const HELD_AFTER: Duration = Duration::from_secs(2);
-/// Between two tries while readers hold the log.
+/// The time between two tries while readers hold the log.
 const TRY_AGAIN: Duration = Duration::from_millis(250);
-/// The host is told of a log that is held for so long.
+/// The host is told if a reader has held the log for this long.
 const HELD_LONG: Duration = Duration::from_secs(60);
-/// Between two looks at the file, by which its absence is noticed within a second.
+/// The time between two looks at the file, so that its absence is noticed within a second.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How long it is tried to take what was refused out of the log before the engine gives up.
+/// The longest time for tries to take a refused commit out of the log. After that the engine ends.
 const UNDO_TIME: Duration = Duration::from_secs(5);
 const UNDO_AGAIN: Duration = Duration::from_millis(100);
-/// How long the open of a file may take on account of a check.
+/// The longest time that a check may add to the opening of a file.
 const CHECK_TIME: Duration = Duration::from_millis(500);
 
-/// Looks at a file and its log in a row, each of which another program may disturb.
+/// Looks at a file and its log in a row. Another program may disturb each of them.
 const LOOKS_MAX: usize = 16;
 
 thread_local! {
@@ -59,41 +60,41 @@ thread_local! {
     static LOG_PAGES: Cell<u32> = const { Cell::new(0) };
 }
 
-/// What is known of the log and of the file.
+/// The state of the log and of the file.
 pub(super) struct Upkeep {
     path: PathBuf,
     guard: Guard,
     meters: Arc<Meters>,
-    /// The engine's number, which the file has as long as it is this engine's.
+    /// The number of this engine. The file has this number as long as it is this engine's.
     engine: i64,
     marks: Marks,
-    /// Whether the next transaction may be the first of a log, and has to say so.
+    /// Whether the next transaction may be the first of a log, and has to write the mark.
     begins: bool,
     page_bytes: u64,
     page_of_mark: u32,
-    /// Pages of log right after a mark was written, which nothing has followed since.
+    /// Pages of log right after a mark was written; `None` once a commit has followed.
     marked_at: Option<u32>,
-    /// Pages for which the log has room in its file.
+    /// Pages that the log's file holds.
     file_pages: u32,
-    /// Pages of log at which to look whether there is something to do.
+    /// Pages of log at which the next look is due.
     look_at: u32,
     try_at: Instant,
     looked_at: Instant,
-    /// Pages of log at that look.
+    /// Pages of log at the last look.
     pages_then: u32,
     held: Option<Held>,
-    /// Whether the log has been cut, and not brought to disk since.
+    /// Whether the log has been cut without a sync since.
     is_cutting: bool,
     /// The file as it was at the last look.
     seen: Option<Seen>,
-    /// Why the engine must not go on, once that is so.
+    /// Why the engine must not go on; `None` as long as it may.
     failed: Option<Error>,
 }
 
 /// A log that readers keep from beginning anew.
 struct Held {
     since: Instant,
-    /// Pages of it that were in the file by then.
+    /// Pages of the log that were in the file by then.
     copied: u32,
     is_told: bool,
 }
@@ -106,31 +107,31 @@ struct Seen {
     print: Print,
     /// How far the log has been copied into the file.
     copied: Copied,
-    /// Pages of the database, those in the log among them.
+    /// Pages of the database, including pages in the log.
     pages: u32,
-    /// Frames that are committed in the log, and those that its file has room for.
+    /// Frames that are committed in the log, and frames that its file has room for.
     frames: u32,
     file_frames: u32,
-    /// Whether the log is that of the memory which connections share.
+    /// Whether the log agrees with the memory that connections share.
     has_its_log: bool,
 }
 
-/// By what states of one file are told apart from other files.
+/// Bytes that distinguish the states of one file from other files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Print {
     /// The header of a database; zeros if the file is shorter.
     header: [u8; HEADER_BYTES],
-    /// None if the page of the mark is not in the file itself yet.
+    /// `None` if the page of the mark is not in the file itself yet.
     mark: Option<Mark>,
 }
 
 const HEADER_BYTES: usize = 100;
-/// Where the counter of changes is in it.
+/// The place of the counter of changes in the header.
 const CHANGES_AT: usize = 24;
 
 impl Print {
-    /// Whether a later state of the same file can begin like this one: the parts of the header are the same that never
-    /// change, and its counter of changes has not gone back.
+    /// Returns whether this can be a later state of the same file: the constant parts of the header are the same, and
+    /// the counter of changes has not gone back.
     fn can_follow(&self, earlier: &Self) -> bool {
         let since = self.changes().wrapping_sub(earlier.changes());
         self.header[..CHANGES_AT] == earlier.header[..CHANGES_AT] && since <= u32::MAX / 2
@@ -140,7 +141,7 @@ impl Print {
         log::big_endian(&self.header, CHANGES_AT)
     }
 
-    /// Returns how many pages the header says that the file has.
+    /// Returns the number of pages of the file, as its header says.
     fn pages(&self) -> u32 {
         const PAGES_AT: usize = 28;
         const PAGES_ARE_AS_OF: usize = 92;
@@ -151,7 +152,7 @@ impl Print {
     }
 }
 
-/// What a checkpoint came to.
+/// The result of a checkpoint.
 struct Checkpoint {
     is_busy: bool,
     pages: u32,
@@ -159,7 +160,7 @@ struct Checkpoint {
 }
 
 impl Upkeep {
-    /// Begins with a file that is open, and whose log has what it had before.
+    /// Begins the care for an open file, whose log is as the last engine has left it.
     pub(super) fn begin(
         connection: &Connection,
         guard: Guard,
@@ -197,7 +198,8 @@ impl Upkeep {
         LOG_PAGES.set(found.pages);
         upkeep.check()?;
         connection.wal_hook(Some(note_pages));
-        // What an engine that did not come to its end has left; a disk that is full has more room then.
+        // An engine that did not come to its end has left a long log. Copying it into the file makes room on
+        // a full disk.
         if upkeep.bytes_of(found.pages) > CALM_BYTES || upkeep.is_short_of_room(found.pages) {
             let _ = upkeep.begin_anew(connection, true, READERS_TIME);
         }
@@ -205,7 +207,7 @@ impl Upkeep {
         Ok(upkeep)
     }
 
-    /// Takes note of the marks that file and log have. What the system refuses to read is left out.
+    /// Notes the marks in file and log. If the system refuses to read a mark, the mark is left out.
     fn know_marks(&mut self) {
         let of_log = self.guard.log().map(|(log, _)| custody::marks_in(log, self.page_of_mark));
         let of_log = of_log.and_then(io::Result::ok).unwrap_or_default();
@@ -214,7 +216,7 @@ impl Upkeep {
         self.marks.know(of_file);
     }
 
-    /// Goes on on the thread that writes from now on.
+    /// Moves the state of the log to this thread, which writes from now on.
     pub(super) fn move_here(&self) {
         LOG_PAGES.set(self.pages_then);
     }
@@ -234,11 +236,11 @@ impl Upkeep {
         Ok(())
     }
 
-    /// Checks that what is about to be committed goes where everybody will look for it.
+    /// Checks before a commit that the file and its log are where every process will look for them.
     ///
     /// # Errors
     ///
-    /// [`StorageErrorKind::Moved`] if it does not.
+    /// [`StorageErrorKind::Moved`] if they are not.
     pub(super) fn before_commit(&mut self, starts_something: bool) -> Result<()> {
         match starts_something {
             true => self.guard.check().map_err(|error| self.fail(error)),
@@ -246,7 +248,7 @@ impl Upkeep {
         }
     }
 
-    /// Returns why the engine must not go on, if that is so.
+    /// Returns why the engine must not go on; `None` if it may.
     pub(super) fn failed(&self) -> Option<&Error> {
         self.failed.as_ref()
     }
@@ -255,7 +257,7 @@ impl Upkeep {
         self.failed.get_or_insert(error).clone()
     }
 
-    /// Does what is due after a commit.
+    /// Does the work that is due after a commit.
     pub(super) fn after_commit(&mut self, connection: &Connection) {
         self.begins = false;
         let pages = LOG_PAGES.get();
@@ -268,7 +270,7 @@ impl Upkeep {
         }
     }
 
-    /// Does what is due though nothing is written.
+    /// Does the work that is due while no write comes.
     pub(super) fn idle(&mut self, connection: &Connection) {
         if self.looked_at.elapsed() >= LOOK_EVERY {
             self.look_around(connection);
@@ -288,13 +290,13 @@ impl Upkeep {
         }
         let cuts = is_short || self.bytes_of(self.file_pages) > CUT_BYTES;
         let patience = if self.is_held() { Duration::ZERO } else { READERS_TIME };
-        // What does not succeed now is tried again, and writes go on.
+        // If this fails now, it is tried again later, and writes go on.
         if self.begin_anew(connection, cuts, patience).is_err() || self.held.is_some() {
             self.try_at = Instant::now() + TRY_AGAIN.max(now.elapsed() * 2);
         }
     }
 
-    /// Whether what is in the log would soon not go into the file any more, for want of room on the disk.
+    /// Returns whether the disk will soon lack the room to copy the log into the file.
     fn is_short_of_room(&self, pages: u32) -> bool {
         let room = cause::room(&self.path).unwrap_or(u64::MAX);
         pages > 0 && self.bytes_of(pages).saturating_mul(2) > room
@@ -312,14 +314,14 @@ impl Upkeep {
         self.held.as_ref().map(|held| held.since.elapsed())
     }
 
-    /// Has the log begin anew, if no reader holds it; `cuts` its file too.
+    /// Lets the log begin anew, if no reader holds it. With `cuts` its file is cut too.
     fn begin_anew(
         &mut self,
         connection: &Connection,
         cuts: bool,
         patience: Duration,
     ) -> Result<()> {
-        // Otherwise the log of this file would be copied into another one.
+        // Without the check the log of this file could be copied into another file.
         self.check()?;
         connection.busy_timeout(patience)?;
         let done = self
@@ -332,7 +334,7 @@ impl Upkeep {
         if !done.is_busy {
             self.held = None;
             LOG_PAGES.set(0);
-            // Nothing has followed it in the new log, which needs none at its end yet.
+            // The new log is empty, so it needs no mark at its end yet.
             (self.marked_at, self.look_at, self.pages_then) = (Some(0), ROOM_PAGES, 0);
             if cuts {
                 self.file_pages = 0;
@@ -360,8 +362,8 @@ impl Upkeep {
             roll_back(connection);
             if is_refused_by_system(&error) {
                 self.undo(connection)?;
-                // A full disk takes no mark. Without one a log cannot be told from that of an earlier state; but
-                // the disk gets no room either.
+                // A full disk takes no mark. Without a mark, the next log cannot be told from the log of an earlier
+                // state; but without the checkpoint the disk would get no room.
                 return match is_full(&error) {
                     true => Ok(()),
                     false => Err(error),
@@ -386,7 +388,7 @@ impl Upkeep {
             is_told: false,
         });
         if done.copied > held.copied {
-            // Readers come and go.
+            // The readers have changed, because more pages could be copied.
             *held = Held { since: Instant::now(), copied: done.copied, is_told: false };
         }
         let time = held.since.elapsed();
@@ -404,7 +406,7 @@ impl Upkeep {
         }
     }
 
-    /// Looks at the file, and at the log if that has become calm.
+    /// Looks at the file, and cuts the log if the log is calm.
     fn look_around(&mut self, connection: &Connection) {
         self.looked_at = Instant::now();
         if self.check().is_err() {
@@ -420,8 +422,8 @@ impl Upkeep {
         self.meters.log_is(self.bytes_of(self.file_pages), self.held_for());
     }
 
-    /// Checks that file and log are where they were and follow from how they were, and takes note of them. The engine
-    /// ends if they do not. If the system refuses a look, the next one decides.
+    /// Checks that file and log are where they were, and that their state follows from the state at the last look. If
+    /// not, the engine ends. If the system refuses a look, the next look decides.
     fn check(&mut self) -> Result<()> {
         match self.try_check() {
             Err(Error::Storage(error)) if error.kind == StorageErrorKind::Moved => {
@@ -435,7 +437,7 @@ impl Upkeep {
         self.guard.check()?;
         let Some(mut now) = self.look()? else { return Ok(()) };
         if !self.follows(&mut now) {
-            // Whoever writes over the file may not be done yet, and a page may be half written.
+            // The other program may still be writing, and a page may be half written. So a second look decides.
             match self.look()? {
                 Some(again) if again == now => {}
                 _ => return Ok(()),
@@ -455,17 +457,17 @@ impl Upkeep {
         Ok(())
     }
 
-    /// Whether the file can have become what it is now by checkpoints alone. Other programs make them too.
+    /// Returns whether checkpoints alone can have led to this state of the file. Other programs make checkpoints too.
     fn follows(&mut self, now: &mut Seen) -> bool {
         let Some(seen) = &self.seen else { return now.has_its_log };
-        // Each page has been copied that the header counts, but those that the database has lost since.
+        // All pages that the header counts have been copied, except pages that the database has lost since.
         let pages = now.print.pages().min(now.pages);
         let is_cut = now.bytes < u64::from(pages) * self.page_bytes;
         if !now.has_its_log || (is_cut && !now.copied.is_under_way()) {
             return false;
         }
         if now.print == seen.print && now.bytes >= seen.bytes {
-            // Its time was set, or pages of the log were copied that do not show here.
+            // The time of the file was set, or pages were copied that do not show here.
             return true;
         }
         if (now.copied == seen.copied && !now.copied.is_under_way())
@@ -484,7 +486,7 @@ impl Upkeep {
             None if seen.print.mark.is_none() => return true,
             _ => {}
         }
-        // VACUUM gives tables other pages.
+        // VACUUM moves tables to other pages.
         match custody::look_for_mark(&self.path) {
             Ok(Some((mark, page))) if is_later(mark) => {
                 self.page_of_mark = page;
@@ -495,7 +497,7 @@ impl Upkeep {
         }
     }
 
-    /// Looks at the file itself and at its log; none if somebody writes to them all the time.
+    /// Looks at the file itself and at its log. Returns `None` if another program writes to them all the time.
     fn look(&self) -> Result<Option<Seen>> {
         let Some((log, shared)) = self.guard.log() else { return Ok(None) };
         let of_log = |error| cannot_open(&beside(&self.path, "-wal"), &error);
@@ -531,25 +533,25 @@ impl Upkeep {
         Ok(Seen { bytes, written, print, copied, pages, frames, file_frames, has_its_log })
     }
 
-    /// Does what has to be done after a transaction that could not be committed, before anybody hears of it:
-    /// what it has left in the log must not be found there after the end of the process.
+    /// Takes a transaction that could not be committed out of the log, before any caller gets the error: its pages
+    /// must not be found there after the end of the process.
     ///
     /// # Errors
     ///
-    /// The error to tell instead, if it is not known what will be found.
+    /// The error to return instead, if the fate of the transaction is not known.
     pub(super) fn after_failure(&mut self, connection: &Connection, error: &Error) -> Result<()> {
         if !is_refused_by_system(error) {
             return Ok(());
         }
         self.undo(connection)?;
         if is_full(error) {
-            // The log is as large as it was; what of it goes into the file makes room.
+            // The log is as large as before. Copying it into the file makes room.
             let _ = self.begin_anew(connection, true, Duration::ZERO);
         }
         Ok(())
     }
 
-    /// Takes out of the log what is behind its last commit.
+    /// Cuts the log behind its last commit.
     fn undo(&mut self, connection: &Connection) -> Result<()> {
         let began = Instant::now();
         loop {
@@ -569,7 +571,7 @@ impl Upkeep {
         roll_back(connection);
         let before = data_version(connection)?;
         let pages = checkpoint(connection, "NOOP")?.pages;
-        // Nobody else writes while the log is cut, and nobody has since it was measured.
+        // No other process writes while the log is cut, and none has written since the log was measured.
         execute(connection, "BEGIN IMMEDIATE")?;
         let mut cut = || {
             if data_version(connection)? != before {
@@ -598,22 +600,23 @@ impl Upkeep {
         Ok(())
     }
 
-    /// Leaves the file as it has to be left.
+    /// Leaves the file in order at the end of the engine.
     pub(super) fn end(&mut self, connection: &Connection) {
-        // Its failure is noted, and looked at right here.
+        // A failure of the check is noted in `failed`, which the next lines read.
         let _ = self.check();
         let Some(Error::Storage(error)) = &self.failed else {
-            // At its close SQLite copies the log and removes it, unless somebody still reads. It syncs all of that.
+            // When the connection closes, SQLite copies the log into the file and removes it, unless another
+            // connection still reads. `normal` syncs these steps too.
             let _ = connection.pragma_update(None, "synchronous", "normal");
             let _ = self.mark_last(connection);
             return;
         };
-        // SQLite goes by names: at its close it would copy the log into a file that is another one's by now, and
-        // remove a log that may be another one's.
+        // SQLite goes by names. At its close it could copy the log into a file that belongs to another engine by now,
+        // and remove another engine's log.
         let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
         let is_changed = self.guard.is_in_place() && self.guard.check().is_ok();
         if error.kind == StorageErrorKind::Moved && !is_changed && self.guard.is_named() {
-            // What is only in the log would not be found with the file.
+            // Commits that are only in the log would not be found with the moved file.
             let _ = checkpoint(connection, "TRUNCATE");
         }
     }
@@ -624,7 +627,7 @@ fn note_pages(_: &Wal, pages: i32) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// What the system has refused may have been written all the same.
+/// Returns whether the system has refused a step. The pages may have been written all the same.
 fn is_refused_by_system(error: &Error) -> bool {
     match error {
         Error::Storage(error) => !matches!(
@@ -657,8 +660,8 @@ fn data_version(connection: &Connection) -> Result<i64> {
     Ok(version.query_row((), |row| row.get(0))?)
 }
 
-/// Checks a file whose last engine did not come to its end, as far as half a second goes: about 200 MiB of a file
-/// that is in memory.
+/// Checks a file whose last engine did not come to its end, for half a second at most: about 200 MiB of a cached
+/// file.
 pub(super) fn check_soundness(connection: &Connection) -> Result<()> {
     let deadline = Instant::now() + CHECK_TIME;
     connection.progress_handler(1_000, Some(move || Instant::now() >= deadline))?;
@@ -690,7 +693,7 @@ mod tests {
     use super::*;
     use crate::config::Durability;
 
-    /// What the host is told, by the levels of its events.
+    /// The events for the host, by level.
     #[derive(Clone, Default)]
     struct Told(Arc<Mutex<Vec<tracing::Level>>>);
 
