@@ -1,6 +1,6 @@
-//! The threads that read, as many as there are connections, and what waits for them. The engine's own reads have a
-//! lane of their own: `wait`, watchers and loops go on however many listings the host asks for. None of it is on
-//! threads of the host's.
+//! The reading threads, as many as there are connections, and the reads that wait for them. The engine's own reads
+//! have a lane of their own, so `wait`, watchers and loops go on however many listings the host asks for. No read
+//! takes a thread of the host.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -17,18 +17,18 @@ use crate::panics::contain;
 use super::Tx;
 use super::connection::{self, Access};
 
-/// Calls of the host that wait to be read for; past this they are refused. At a millisecond each, this is what four
-/// threads do in as many seconds as somebody waits for an answer.
+/// Reads for calls of the host that may wait; further calls are refused. At a millisecond each, four threads need two
+/// seconds for this many reads, which is as long as a caller waits for an answer.
 const CALLS_MAX: usize = 8_192;
-/// Reads of the engine's own that wait; past this they wait to be let in.
+/// Reads of the engine itself that may be queued; further reads wait for room in the queue.
 const OWN_MAX: usize = 1_024;
 
-/// Who wants something read.
+/// The lane of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReadLane {
-    /// The engine itself, which waits as long as it takes.
+    /// A read of the engine itself, which waits as long as necessary.
     Own,
-    /// A call of the host's, which is refused where too many wait.
+    /// A read for a call of the host, which is refused if too many wait.
     Calls,
 }
 
@@ -54,10 +54,10 @@ struct Shared {
 struct Queue {
     own: VecDeque<Box<dyn Job>>,
     calls: VecDeque<Box<dyn Job>>,
-    /// Whose turn it was last, where both lanes wait.
+    /// Whether the last turn was the engine's own lane's.
     own_came_last: bool,
     threads: Vec<JoinHandle<()>>,
-    /// Threads that have nothing to do.
+    /// Threads that wait for a read.
     idle: usize,
     closed: bool,
 }
@@ -69,7 +69,7 @@ impl std::fmt::Debug for Queue {
 }
 
 impl Readers {
-    /// Threads that read a file; they and their connections begin when they are first needed.
+    /// Returns the reading threads of a file. Threads and connections begin when they are first needed.
     pub(super) fn new(path: &Arc<Path>, access: Access, max: u32) -> Self {
         let connections = connection::readers(path, access, max);
         let threads_max = usize::try_from(connections.max_size()).unwrap_or(usize::MAX);
@@ -105,7 +105,7 @@ impl Readers {
 
 impl Drop for Readers {
     fn drop(&mut self) {
-        // Nobody waits for what is queued: whoever does holds the store.
+        // No caller waits for the queued reads, because a caller that waits holds the store.
         let threads = {
             let mut queue = self.shared.lock();
             queue.closed = true;
@@ -152,7 +152,7 @@ impl Shared {
                 .spawn(move || shared.work());
             match started {
                 Ok(thread) => queue.threads.push(thread),
-                // Those that there are do it.
+                // The threads that exist do the work.
                 Err(_) if !queue.threads.is_empty() => {}
                 Err(error) => {
                     queue.own.clear();
@@ -166,10 +166,10 @@ impl Shared {
         Ok(())
     }
 
-    /// What a thread does: one read after another.
+    /// The work of a thread: one read after another.
     fn work(&self) {
         while let Some(job) = self.next() {
-            // What a read has panicked with is nobody's.
+            // No caller needs the payload of the panic.
             let _ = contain(|| self.run(job));
         }
     }
@@ -195,7 +195,7 @@ impl Shared {
         }
         match self.connections.get() {
             Ok(mut connection) => job.run(Ok(&mut connection)),
-            // The pool does not say what is wrong in a way that tells one kind of trouble from another.
+            // The pool's error does not tell one kind of trouble from another.
             Err(_) => match connection::reader(&self.path, self.access) {
                 Ok(mut connection) => job.run(Ok(&mut connection)),
                 Err(error) => job.run(Err(error)),
@@ -205,7 +205,7 @@ impl Shared {
 }
 
 impl Queue {
-    /// The next read: of the lanes in turn, where both wait.
+    /// Returns the next read. If reads of both lanes wait, the lanes take turns.
     fn next(&mut self) -> Option<Box<dyn Job>> {
         let own = !self.own.is_empty() && (!self.own_came_last || self.calls.is_empty());
         self.own_came_last = own;
@@ -215,7 +215,7 @@ impl Queue {
 
 /// A read with its type forgotten.
 trait Job: Send {
-    /// Whether anybody still waits for the answer.
+    /// Returns whether a caller still waits for the answer.
     fn is_wanted(&self) -> bool;
     fn run(self: Box<Self>, connection: Result<&mut Connection>);
 }
@@ -303,7 +303,7 @@ mod tests {
         for one in &mut own {
             assert!(one.as_mut().poll(&mut cx).is_pending());
         }
-        // Of those that nobody waits for any longer none is run.
+        // Reads without a waiting caller are not run.
         calls.truncate(2);
         drop(let_go);
         holds.await;

@@ -1,6 +1,6 @@
-//! What runs, as far as the thread that writes knows: executions that it has claimed or taken back, and has not
-//! written an end of. A stop finds the running executions of a large fire here, because no index says where in the
-//! fire they are: each change of a status would pay for such an index.
+//! The executions that run, as far as the writing thread knows: it has claimed them or taken them back, and has not
+//! written their ends. A stop finds the running executions of a large fire here, because no index tells their places
+//! in the fire: each change of a status would pay for such an index.
 //!
 //! The file has the last word. A transaction may be undone after its claim was noted here, so an execution that is
 //! noted may wait in the file.

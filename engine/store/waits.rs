@@ -1,10 +1,10 @@
-//! By which time what waits for a while is due: the wait before another attempt, the soak of a wave, what a gate
-//! asked for, the age of what is pending. A while is no instant, so it does not follow a clock that is set.
+//! Waits of a duration: the wait before another attempt, the soak of a wave, the wait that a gate asked for, the age
+//! of a pending execution. Because a duration is no instant, it does not follow a clock that is set.
 //!
-//! The columns `retry_at_ms`, `wave_at_ms` and `since_ms` hold [`Steady`] milliseconds. How far the time of day
-//! is ahead of those is kept in `meta`, for the next engine and for whoever reads the file, together with the
-//! time of day at which somebody last looked: an engine that finds its clock behind that goes on from there, so
-//! that no wait gets longer because the clock was set back while no engine ran.
+//! The columns `retry_at_ms`, `wave_at_ms` and `since_ms` hold [`Steady`] milliseconds. `meta` keeps how far the time
+//! of day is ahead of steady time, for the next engine and for readers of the file, together with the time of day of
+//! the last look. An engine whose clock is behind that time of day goes on from there, so that no wait gets longer
+//! because the clock was set back while no engine ran.
 
 use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
@@ -14,22 +14,22 @@ use crate::error::Result;
 
 use super::{Tx, meta};
 
-/// The key of both in `meta`.
+/// The key of both values in `meta`.
 const KEY: &str = "steady_clock";
-/// By less than this the clocks drift apart without one having been set.
+/// The clocks drift apart by less than this unless one of them has been set.
 const DRIFT_MS_MAX: i64 = 500;
-/// So old the time of the last look may be.
+/// The greatest age of the last look.
 const LOOKED_MS_MAX: i64 = 1_000;
 
-/// The clock of an engine; empty until it has one.
+/// The clock of an engine; empty until the engine has a clock.
 pub(super) type Shared = Arc<OnceLock<Steady>>;
 
 thread_local! {
-    /// None in a thread that does not write.
+    /// `None` in a thread that does not write.
     static CLOCK: RefCell<Option<Shared>> = const { RefCell::new(None) };
 }
 
-/// Has this thread go by a clock.
+/// Makes this thread go by a clock.
 pub(super) fn follow(clock: Shared) {
     CLOCK.set(Some(clock));
 }
@@ -38,10 +38,10 @@ fn with<T>(read: impl FnOnce(&Steady) -> T) -> Option<T> {
     CLOCK.with_borrow(|clock| clock.as_ref()?.get().map(read))
 }
 
-/// What `meta` holds.
+/// The values in `meta`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Looked {
-    /// How far the time of day is ahead of the steady one.
+    /// How far the time of day is ahead of steady time, in milliseconds.
     ahead_ms: i64,
     /// The time of day.
     at_ms: i64,
@@ -51,12 +51,12 @@ impl Looked {
     fn read(tx: Tx<'_>) -> Result<Self> {
         let Some(text) = meta::get(tx, KEY)? else { return Ok(Self::default()) };
         let (ahead_ms, at_ms) = text.split_once(' ').unwrap_or((&text, "0"));
-        // A note that cannot be read is as good as none: waits then go by the clock of this engine.
+        // A value that cannot be read counts as missing: waits then go by the clock of this engine.
         let numbers = ahead_ms.parse().ok().zip(at_ms.parse().ok());
         Ok(numbers.map_or_else(Self::default, |(ahead_ms, at_ms)| Self { ahead_ms, at_ms }))
     }
 
-    /// A look at a clock after this one. What the clocks drift apart by is left out.
+    /// Returns a look at a clock after this one. Drift of the clocks is left out.
     fn and_then(self, clock: &Steady) -> Self {
         let (steady_ms, ahead_ms) = (clock.now_ms(), clock.ahead_ms());
         let is_set = self.ahead_ms.abs_diff(ahead_ms) > DRIFT_MS_MAX.unsigned_abs();
@@ -69,46 +69,46 @@ impl Looked {
     }
 }
 
-/// The steady clock that goes on where the last engine's stood, as far as is known.
+/// Returns a steady clock that goes on from the last known time of the last engine.
 pub(super) fn resume(tx: Tx<'_>, clock: Arc<dyn Clock>) -> Result<Steady> {
     let Looked { ahead_ms, at_ms } = Looked::read(tx)?;
     let now_ms = now_ms(&*clock);
-    // A clock behind what the last engine saw has been set back.
+    // If the clock is behind the last engine's look, the clock has been set back.
     let steady_ms = now_ms.max(at_ms).saturating_sub(ahead_ms);
     Ok(Steady::begin(clock, steady_ms))
 }
 
-/// The steady time; in a thread without a clock the time of day that is given.
+/// Returns steady time; in a thread without a clock the given time of day.
 pub(crate) fn now(now_ms: i64) -> i64 {
     with(Steady::now_ms).unwrap_or(now_ms)
 }
 
-/// Since when something waits from now on, unless that is its time of day.
+/// Returns steady time for a wait that begins now; `None` if it is the same as the time of day.
 pub(super) fn since() -> Option<i64> {
     with(|clock| (clock.ahead_ms().abs() > DRIFT_MS_MAX).then(|| clock.now_ms())).flatten()
 }
 
-/// When a wait is over.
+/// The end of a wait.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Over {
-    /// For the record.
+    /// In steady time, for the record.
     pub at_ms: i64,
     /// As a time of day.
     pub told_ms: i64,
 }
 
-/// Begins a wait, at a time of day that counts in a thread without a clock.
+/// Begins a wait. `now_ms`, a time of day, counts only in a thread without a clock.
 pub(super) fn begin(tx: Tx<'_>, now_ms: i64, wait_ms: i64) -> Result<Over> {
     let before = Looked::read(tx)?;
     let looked =
         with(|clock| before.and_then(clock)).unwrap_or(Looked { ahead_ms: 0, at_ms: now_ms });
-    // The wait and by which clock it was begun come to disk together.
+    // The wait and the state of its clock come to disk together.
     looked.write(tx)?;
     let told_ms = looked.at_ms.saturating_add(wait_ms);
     Ok(Over { at_ms: told_ms.saturating_sub(looked.ahead_ms), told_ms })
 }
 
-/// Takes note of the clocks if one of them has been set, or if something waits and nobody has for a while.
+/// Records the clocks if one of them has been set, or if a wait is on record and the last look is old.
 pub(crate) fn look(tx: Tx<'_>, any_wait: bool) -> Result<()> {
     let before = Looked::read(tx)?;
     let Some(now) = with(|clock| before.and_then(clock)) else { return Ok(()) };
@@ -117,7 +117,7 @@ pub(crate) fn look(tx: Tx<'_>, any_wait: bool) -> Result<()> {
     if is_set || (any_wait && is_old) { now.write(tx) } else { Ok(()) }
 }
 
-/// As a time of day: when a wait on record is over.
+/// Returns the time of day at which a recorded wait is over.
 pub(super) fn told_ms(tx: Tx<'_>, at_ms: i64) -> Result<i64> {
     Ok(at_ms.saturating_add(Looked::read(tx)?.ahead_ms))
 }
