@@ -1,5 +1,5 @@
-//! What the system has against a file. SQLite says that a file cannot be opened or written, and keeps to itself
-//! why; so what SQLite tried is tried again, on the file and on those beside it.
+//! Finds out why the system refuses a file. SQLite says that a file cannot be opened or written, but not why. So the
+//! steps that SQLite tried are tried again, on the file and on the files beside it.
 
 use std::ffi::OsStr;
 use std::io;
@@ -22,8 +22,8 @@ const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
 /// Files beside a database that SQLite or this library opens.
 const OPENED: [&str; 4] = [".lock", "-wal", "-shm", "-journal"];
 
-/// Checks that nothing but regular files has the names of those beside a database: SQLite would refuse a link
-/// without a word of it, and wait for a pipe.
+/// Checks that only regular files have the names of files beside a database. Otherwise SQLite would refuse a link
+/// without naming it, and would wait for a pipe.
 ///
 /// # Errors
 ///
@@ -35,20 +35,20 @@ pub(super) fn check_companions(database: &Path) -> Result<()> {
     })
 }
 
-/// How long the longest suffix is that the name of a file beside the database has.
+/// The length of the longest suffix of a file beside the database.
 const SUFFIX_BYTES_MAX: usize = "-journal".len();
 
-/// The longest name that the usual file systems take.
+/// The longest name that usual file systems take.
 const NAME_BYTES_MAX: usize = 255;
 
-/// Descriptors of an engine that runs nothing: its locks, and twice the log and the memory that connections share.
+/// Descriptors of an engine without a run: its locks, and twice the log and the memory that connections share.
 const DESCRIPTORS: u64 = 7;
 /// Descriptors of a connection that reads: the file and its log.
 const DESCRIPTORS_OF_A_READER: u64 = 2;
-/// Descriptors that a run takes: both ends of its pipes, a script, a way to wait for its end.
+/// Descriptors of a run: both ends of its pipes, a script, a way to wait for its end.
 const DESCRIPTORS_OF_A_RUN: u64 = 8;
 
-/// Adds to an error of SQLite what the system has against the file, if that can be found out.
+/// Adds the cause that the system gives to an error of SQLite, if the cause can be found out.
 pub(super) fn explain(error: &mut StorageError, path: &Path) {
     let found = match error.kind {
         StorageErrorKind::CannotOpen | StorageErrorKind::ReadOnly => refusal(path),
@@ -62,7 +62,7 @@ pub(super) fn explain(error: &mut StorageError, path: &Path) {
     }
 }
 
-/// Returns the kind of trouble that the system's answer is.
+/// Returns the kind of an error of the system.
 pub(super) fn kind_of(error: &io::Error) -> StorageErrorKind {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => StorageErrorKind::ReadOnly,
@@ -73,7 +73,7 @@ pub(super) fn kind_of(error: &io::Error) -> StorageErrorKind {
     }
 }
 
-/// Returns the words for the system's answer about a file.
+/// Returns the words for an error of the system about a file.
 pub(super) fn told(path: &Path, error: &io::Error) -> String {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(errno @ (Errno::MFILE | Errno::NFILE)) => too_many_files(errno, 0),
@@ -82,14 +82,14 @@ pub(super) fn told(path: &Path, error: &io::Error) -> String {
     }
 }
 
-/// Refuses to begin with fewer descriptors than an engine needs that reads and runs one thing at a time.
+/// Refuses to begin with fewer descriptors than an engine needs for one reader and one run.
 pub(super) fn check_descriptors() -> Result<()> {
     let more = DESCRIPTORS + DESCRIPTORS_OF_A_READER + DESCRIPTORS_OF_A_RUN;
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let open = match std::fs::read_dir("/proc/self/fd") {
         Ok(open) => open.count() as u64,
         Err(error) if is_want_of_descriptors(&error) => limit,
-        // Nothing is known, so the trouble shows where it comes.
+        // The number of open descriptors is not known, so a want of them shows later.
         Err(_) => return Ok(()),
     };
     if open.saturating_add(more) <= limit {
@@ -99,7 +99,7 @@ pub(super) fn check_descriptors() -> Result<()> {
     Err(storage(StorageErrorKind::TooManyFiles, message))
 }
 
-/// Refuses a name beside which there would be no room for those of SQLite's files.
+/// Refuses a name that is too long for the names of SQLite's files beside it.
 pub(super) fn check_name(name: &OsStr) -> Result<()> {
     let (bytes, max) = (name.as_bytes().len(), NAME_BYTES_MAX - SUFFIX_BYTES_MAX);
     if bytes <= max {
@@ -116,7 +116,7 @@ fn is_want_of_descriptors(error: &io::Error) -> bool {
     kind_of(error) == StorageErrorKind::TooManyFiles
 }
 
-/// `needed` is how many are needed in all; 0 if that is not known.
+/// `needed` is the number of descriptors needed in all; 0 if it is not known.
 fn too_many_files(errno: Errno, needed: u64) -> String {
     if errno == Errno::NFILE {
         return format!(
@@ -143,7 +143,7 @@ fn descriptors_used_up(needed: u64) -> Option<(String, StorageErrorKind)> {
     }
 }
 
-/// Returns what keeps the file, or one beside it, from being opened for writing.
+/// Returns why the file, or a file beside it, cannot be opened for writing.
 fn refusal(path: &Path) -> Option<(String, StorageErrorKind)> {
     if let Some(found) = descriptors_used_up(0) {
         return Some(found);
@@ -153,7 +153,7 @@ fn refusal(path: &Path) -> Option<(String, StorageErrorKind)> {
     for file in files {
         match can_write(&file) {
             Ok(()) => {}
-            // One that is missing is made in the folder.
+            // A missing file is made in the folder.
             Err(Errno::NOENT) if file != path => {}
             Err(errno) => return Some(said_of(&file, errno)),
         }
@@ -183,7 +183,7 @@ fn said_of(path: &Path, errno: Errno) -> (String, StorageErrorKind) {
     (told(path, &error), kind_of(&error))
 }
 
-/// Returns what there is no more of where the file is.
+/// Returns which resource is used up on the file's disk, in words.
 fn full(path: &Path) -> String {
     let folder = folder_of(path);
     match statvfs(&folder) {
@@ -200,10 +200,10 @@ fn full(path: &Path) -> String {
     }
 }
 
-/// Less room than this is none: a page and what SQLite adds to it do not go in.
+/// Less room than this counts as none, because a page with SQLite's additions does not fit in.
 const ROOM_MIN: u64 = 64 * 1024;
 
-/// Returns how many bytes can be written where the file is; none if the system does not say.
+/// Returns the number of bytes that can be written on the file's disk; `None` if the system does not say.
 pub(super) fn room(path: &Path) -> Option<u64> {
     statvfs(&folder_of(path)).ok().map(|found| room_of(&found))
 }
@@ -219,17 +219,17 @@ fn folder_of(path: &Path) -> PathBuf {
     }
 }
 
-/// Makes an error of the system's answer about a file.
+/// Makes a storage error of an error of the system about a file.
 pub(super) fn cannot_open(path: &Path, error: &io::Error) -> Error {
     storage(kind_of(error), told(path, error))
 }
 
-/// Makes an error of what is at the name of a file beside the database.
+/// Makes an error for an obstacle at the name of a file beside the database.
 pub(super) fn in_the_way(path: &Path, what: impl std::fmt::Display) -> Error {
     storage(StorageErrorKind::InTheWay, format!("{} beside it: {what}", path.display()))
 }
 
-/// Returns what SQLite was doing when the system refused, by its extended code.
+/// Returns the step at which the system refused SQLite, by SQLite's extended code.
 pub(super) fn refused_step(code: i32) -> Option<&'static str> {
     const IOERR: i32 = 10;
     if code & 0xff != IOERR {

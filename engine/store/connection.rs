@@ -43,13 +43,14 @@ pub(super) fn set_up_writer(connection: &Connection, durability: Durability) -> 
     Ok(())
 }
 
-/// Carries out a statement that takes and returns nothing.
+/// Carries out a statement without parameters and rows.
 pub(super) fn execute(connection: &Connection, sql: &str) -> Result<()> {
     connection.prepare_cached(sql)?.execute(())?;
     Ok(())
 }
 
-/// Ends a transaction that cannot be committed, if there is one; its first error is the one to report.
+/// Ends a transaction that cannot be committed, if there is one. The caller reports the first error, so
+/// errors here are ignored.
 pub(super) fn roll_back(connection: &Connection) {
     if !connection.is_autocommit() {
         let _ = execute(connection, "ROLLBACK");
@@ -85,9 +86,9 @@ const READ_ONLY: OpenFlags =
 pub(super) enum Access {
     /// Others may write, and the files beside the database can be used.
     Shared,
-    /// Nobody writes: nothing waits in a journal, and this user, or the disk, would not take one.
+    /// No process writes. There is no log, and this user, or the disk, would not take a log.
     Still,
-    /// Nobody else has the file, whose journal is read; the memory that connections share cannot be had.
+    /// No other process has the file. Its log is read, but the memory that connections share cannot be had.
     Alone,
 }
 
@@ -111,7 +112,7 @@ impl Access {
         let less = if has_log(path) { Self::Alone } else { Self::Still };
         match reader(path, less).and_then(check) {
             Ok(()) => Ok(less),
-            // The first of them says what is in the way; the other one's address is not the file's.
+            // The first error names the cause; the second error would name another path than the file's.
             Err(_) => Err(refused),
         }
     }
@@ -135,7 +136,7 @@ impl Access {
 
     fn set_up(self, connection: &mut Connection) -> rusqlite::Result<()> {
         if self == Self::Alone {
-            // Then SQLite has the index of the journal in memory of its own, and leaves the journal as it is.
+            // In this mode SQLite has the index of the log in memory of its own, and leaves the log as it is.
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
             connection.pragma_update(None, "locking_mode", "exclusive")?;
         }
@@ -143,7 +144,7 @@ impl Access {
     }
 }
 
-/// Whether anything may wait in the journal of a file.
+/// Returns whether commits may wait in the log of a file.
 pub(super) fn has_log(path: &Path) -> bool {
     std::fs::metadata(beside(path, "-wal")).is_ok_and(|found| found.len() > 0)
 }
@@ -168,7 +169,7 @@ pub(super) fn reader(path: &Path, access: Access) -> Result<Connection> {
     Ok(connection)
 }
 
-/// A pool of connections that cannot write, one for each reading thread; they are opened when they are first
+/// Returns a pool of connections that cannot write, one for each reading thread. Each is opened when it is first
 /// needed.
 pub(super) fn readers(
     path: &Path,
@@ -182,7 +183,7 @@ pub(super) fn readers(
     r2d2::Pool::builder()
         .max_size(max.max(1))
         .min_idle(Some(0))
-        // Only to open one takes time: there are as many as want one.
+        // There are as many connections as threads, so a thread waits only while a connection is opened.
         .connection_timeout(Duration::from_secs(2))
         .error_handler(Box::new(r2d2::NopErrorHandler))
         .test_on_check_out(false)

@@ -40,8 +40,8 @@ pub(crate) struct Waiting {
     pub bytes: Option<u64>,
 }
 
-/// Returns up to `max` outputs that wait to be delivered, in the order they came, those after `after`; each with
-/// the number of its record. A record that cannot be read hides no other.
+/// Returns up to `max` outputs after `after` that wait to be delivered, in the order they came, each with the number
+/// of its record. A record that cannot be read hides no other record.
 pub(crate) fn waiting(tx: Tx<'_>, after: i64, max: usize) -> Result<Vec<(i64, Result<Waiting>)>> {
     let mut query = tx.prepare_cached(
         "SELECT d.id, d.execution, v.invoke_id, v.output_to, d.bytes

@@ -10,30 +10,30 @@ use crate::panics::contain;
 
 use super::{Tx, apart, unreadable};
 
-/// A transaction that the engine has begun and will commit. The host reads what it likes and writes
-/// to tables of its own; to begin, end or nest transactions, to change settings, and to write to the
-/// engine's tables is refused as "not authorized".
+/// A transaction that the engine has begun and will commit. The host may read all tables and write to tables
+/// of its own. Statements that begin, end or nest transactions, change settings, or write to the engine's
+/// tables are refused as "not authorized".
 ///
 /// The tables of the host share a file with those of the engine, and its statements share a commit with
 /// others. So some names and clauses are refused once the host's part has ended:
 ///
-/// - Names that begin with `adjutant_` are the engine's, also those that it does not use yet.
+/// - Names that begin with `adjutant_` are reserved for the engine, including names that it does not use yet.
 /// - Temporary tables must not have the names of the engine's tables.
 /// - Foreign keys must not point to the engine's tables, and must not be `INITIALLY DEFERRED`.
 ///
-/// A statement that says `OR ROLLBACK` fails for everybody in the commit.
+/// A statement with `OR ROLLBACK` that fails also fails all other writes of the commit.
 pub struct HostTransaction<'a> {
     connection: Tx<'a>,
 }
 
-/// The SQL of the host, in the terms of [`rusqlite`](crate::rusqlite). The connection itself stays with the
-/// engine: its hooks and settings are what keeps the engine's tables out of reach.
+/// The SQL of the host, in the terms of [`rusqlite`](crate::rusqlite). The connection itself stays with the engine,
+/// because its hooks and settings keep the engine's tables out of reach.
 impl HostTransaction<'_> {
     /// Carries out one statement. Returns the number of rows that it changed.
     ///
     /// # Errors
     ///
-    /// What SQLite says, "not authorized" of what is the engine's.
+    /// The error of SQLite; "not authorized" for a statement that would change the engine's tables.
     pub fn execute(&self, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
         self.connection.execute(sql, params)
     }
@@ -66,7 +66,7 @@ impl HostTransaction<'_> {
         self.connection.prepare_cached(sql)
     }
 
-    /// Returns the first row of a query as `read` makes it out.
+    /// Returns the value that `read` makes of the first row of a query.
     ///
     /// # Errors
     ///
@@ -167,7 +167,7 @@ fn check_schema(tx: Tx<'_>) -> Result<()> {
             "the {what} `{name}` has a reserved name: those that begin with `{RESERVED}` are the engine's; want another name"
         )));
     }
-    // The comparison by LIKE is quick and finds too much, which the second look leaves out.
+    // The comparison by LIKE is quick and finds too many tables; the second look leaves the surplus out.
     let mut suspect = tx.prepare_cached(
         "SELECT name, sql FROM (SELECT * FROM sqlite_schema UNION ALL SELECT * FROM sqlite_temp_schema)
          WHERE type = 'table' AND sql LIKE '%deferrable%initially%deferred%'",
@@ -184,8 +184,8 @@ fn check_schema(tx: Tx<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Whether a CREATE TABLE has a foreign key that is looked at no sooner than at the commit. In SQLite's grammar
-/// that is `DEFERRABLE INITIALLY DEFERRED` without a NOT before it; `DEFERRABLE` is no name unless quoted.
+/// Returns whether a CREATE TABLE has a foreign key that SQLite checks only at the commit. In SQLite's grammar such a
+/// key is `DEFERRABLE INITIALLY DEFERRED` without a NOT before it; `DEFERRABLE` is no name unless quoted.
 fn has_deferred_key(sql: &str) -> bool {
     let words: Vec<_> = Words(sql).collect();
     let is = |word: &str, want: &str| word.eq_ignore_ascii_case(want);
@@ -196,8 +196,8 @@ fn has_deferred_key(sql: &str) -> bool {
     })
 }
 
-/// The words of an SQL text outside of comments. What is quoted, a text or a name, is one word with its quotes;
-/// so is each character that is no part of a word.
+/// The words of an SQL text outside of comments. A quoted text or name is one word with its quotes; each character
+/// that is no part of a word is a word too.
 struct Words<'a>(&'a str);
 
 impl<'a> Iterator for Words<'a> {
@@ -243,8 +243,8 @@ impl Drop for Ward<'_> {
     }
 }
 
-/// What the names of all tables, indexes, views and triggers begin with that the engine adds after the first
-/// migration. A host that had one of them would make the file impossible to upgrade.
+/// The prefix of the names of all tables, indexes, views and triggers that the engine adds after the first migration.
+/// If a host could have such a name, the file could become impossible to upgrade.
 pub(super) const RESERVED: &str = "adjutant_";
 
 /// The engine's tables, in the order of their creation.
@@ -317,7 +317,7 @@ mod tests {
                 format!("PRAGMA foreign_keys = ON; CREATE TABLE a (id INTEGER PRIMARY KEY); {sql}");
             connection.execute_batch(&both).unwrap_or_else(|error| panic!("{sql}: {error}"));
             assert_eq!(has_deferred_key(&sql), want, "{sql}");
-            // SQLite itself says so too: a row that points nowhere is refused at once, or at the commit.
+            // SQLite itself agrees: a row that points nowhere is refused at once, or at the commit.
             let points = "INSERT INTO t (x) VALUES (7)";
             let at_once = connection.execute_batch(&format!("BEGIN; {points}")).is_err();
             let later = !at_once && connection.execute_batch("COMMIT").is_err();

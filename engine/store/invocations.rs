@@ -244,7 +244,7 @@ pub(super) const JOB: &str =
     v.container_name, v.windows_password_name, v.caller, v.secrets_are_names, v.content_bytes_max,
     v.resource_limits, v.survive_restarts, v.retry";
 
-/// The invocation of a fire.
+/// Returns the id of the invocation of a fire.
 pub(crate) fn invoke_id_of_fire(tx: Tx<'_>, fire: i64) -> Result<InvokeId> {
     let invoke_id = tx
         .prepare_cached(
@@ -301,7 +301,7 @@ pub(crate) fn final_status(tx: Tx<'_>, invocation: i64) -> Result<Option<Invocat
         .prepare_cached("SELECT status, finished_at_ms IS NOT NULL FROM invocations WHERE id = ?1")?
         .query_row([invocation], |row| Ok((row.get(0)?, row.get(1)?)))?;
     match stored {
-        // Whoever waits for it would wait for good.
+        // Without the error a wait for this invocation would never end.
         None if has_ended => Err(unreadable("an invocation has ended, and does not say how")),
         stored => stored.as_deref().map(parse).transpose(),
     }
@@ -319,8 +319,8 @@ pub(crate) fn status(tx: Tx<'_>, invocation: i64) -> Result<InvocationStatus> {
     }
 }
 
-/// How many of the latest executions of an invocation stand where. An invocation that repeats has targets, which
-/// know the execution that says how it stands there; any other has one fire.
+/// Counts the latest executions of an invocation by status. An invocation that repeats has targets, each with the
+/// execution that says how the invocation stands there; any other invocation has one fire.
 fn counts(tx: Tx<'_>, invocation: i64) -> Result<StatusCounts> {
     // Counted here: to group them SQLite sorts them first.
     let mut query = tx.prepare_cached(&format!(
@@ -410,8 +410,8 @@ pub(super) fn end(
     expect_all(changed, &invocations, "invocations")
 }
 
-/// Has a timer go on from a nominal time that has no record any more. One that had ended goes on if it had
-/// only run out of times, and its invocation with it.
+/// Lets a timer go on from a nominal time that has no record any more. A timer that had ended goes on, with its
+/// invocation, if it had only run out of times.
 pub(crate) fn take_back(tx: Tx<'_>, timer: &Timer, next_fire_at_ms: i64) -> Result<()> {
     if timer.next_fire_at_ms.is_none() {
         let was_stopped: bool = tx
@@ -508,7 +508,7 @@ pub(crate) fn list(
     query.filter("v.resource_group_id = ?", filter.resource_group_id.clone());
     match &filter.instance_id {
         Some(id) => query.filter(
-            // All that repeat have targets, and all others one fire.
+            // Invocations that repeat have targets, and all others have one fire.
             "EXISTS (SELECT 1 FROM instances i WHERE i.instance_id = ? AND (
                  EXISTS (SELECT 1 FROM targets t WHERE t.invocation = v.id AND t.instance = i.id)
                  OR EXISTS (SELECT 1 FROM executions e INDEXED BY executions_by_fire

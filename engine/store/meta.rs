@@ -6,7 +6,7 @@ use crate::error::Result;
 
 use super::Tx;
 
-/// What the file says under a key; nothing, if that is no text.
+/// Returns the value of a key; `None` if there is no value or it is no text.
 pub(crate) fn get(tx: Tx<'_>, key: &str) -> Result<Option<String>> {
     let value = tx
         .prepare_cached("SELECT value FROM meta WHERE key = ?1")?

@@ -30,7 +30,7 @@ pub(super) fn migrate(connection: &mut Connection, engine: i64) -> Result<Mark> 
 
 /// Takes the steps that the file has not taken.
 fn take(connection: &mut Connection, steps: &[Migration], engine: i64) -> Result<Mark> {
-    // Otherwise a view of the host's over a column that a step drops or renames would fail the step.
+    // Without these settings a step fails if a view of the host uses a column that the step drops or renames.
     let lenient = ["legacy_alter_table", "writable_schema"];
     lenient.iter().try_for_each(|pragma| connection.pragma_update(None, pragma, true))?;
     let migrated = take_all(connection, steps, engine);
@@ -62,13 +62,13 @@ fn take_all(connection: &mut Connection, steps: &[Migration], engine: i64) -> Re
     Ok(mark)
 }
 
-/// Checks that this version could work with the file, if there is anything in it.
+/// Checks that this version can use the file, unless the file is empty.
 pub(super) fn check_readable(connection: &Connection) -> Result<()> {
     check_ownership(connection)?;
     if is_empty(connection)? { Ok(()) } else { applied(connection).map(drop) }
 }
 
-/// Checks that no table of the schema is missing, nor anything that belongs to one.
+/// Checks that no table, index or trigger of the schema is missing.
 fn check_complete(connection: &Connection) -> Result<()> {
     let mut found =
         connection.prepare("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1)")?;
@@ -81,7 +81,7 @@ fn check_complete(connection: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// What a step of the schema makes: of each the kind and the name.
+/// Returns the kind and the name of each thing that a step of the schema makes.
 fn made_by(sql: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
     sql.lines().filter_map(|line| {
         let words = line.strip_prefix("CREATE ")?;
@@ -110,10 +110,10 @@ pub(super) fn check(connection: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// A file that holds tables, but not those of this library, belongs to somebody else; so does one without tables
-/// that says of itself what it is for.
+/// Refuses a file of another program: it has tables, but not those of this library, or it has no tables and names its
+/// purpose itself.
 pub(super) fn check_ownership(connection: &Connection) -> Result<()> {
-    // Many programs have a table of this name; what is in it tells whose it is.
+    // Many programs have a table of this name. Its columns tell whether it is this library's.
     let foreign: bool = connection.query_row(
         "SELECT EXISTS (SELECT 1 FROM sqlite_schema)
             AND (SELECT count(*) FROM pragma_table_info('migrations')
@@ -208,9 +208,9 @@ mod tests {
         assert_eq!(tables(&connection), 2);
     }
 
-    /// Its own tables come to no harm, and what it has made of the engine's is no hindrance.
+    /// The host's tables stay, and views or triggers that use the engine's tables do not prevent the upgrade.
     #[test]
-    fn what_a_host_has_made_does_not_prevent_an_upgrade() {
+    fn tables_and_views_of_a_host_do_not_prevent_an_upgrade() {
         let mut connection = Connection::open_in_memory().expect("memory");
         migrate(&mut connection, 1).expect("an empty file");
         let hosts = "CREATE TABLE leases (id INTEGER PRIMARY KEY, fires INTEGER);
