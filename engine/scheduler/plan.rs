@@ -17,7 +17,7 @@ pub(super) struct Budget {
     pub times: u64,
     /// Fires to store.
     pub fires: usize,
-    /// Executions of these fires, and others that they stop: the last fire may come to more than is left.
+    /// Executions of these fires, and executions that they stop; the last fire may exceed the budget.
     pub executions: usize,
 }
 
@@ -26,7 +26,7 @@ impl Budget {
         self.times == 0 || self.fires == 0 || self.executions == 0
     }
 
-    /// Takes note of executions.
+    /// Takes executions off the budget.
     pub(super) fn spend(&mut self, executions: usize) {
         self.executions = self.executions.saturating_sub(executions);
     }
@@ -35,18 +35,18 @@ impl Budget {
 /// What to do about a timer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// Times that passed and are not run, before those that are: a stretch each between two that have
-    /// been dealt with already.
+    /// Times that have passed and are not run, before the times that run: one stretch for each gap between
+    /// times that have records already.
     pub passed: Vec<Stretch>,
     pub runs: Vec<i64>,
-    /// The first time that is not dealt with by this; none if the schedule has finished.
+    /// The first time that this plan does not cover; `None` if the schedule has finished.
     pub next_ms: Option<i64>,
 }
 
 impl Plan {
-    /// Of the times that have passed, the last is met if it is not too late for that; of the others,
-    /// as many run as the policy says, each on so many targets. Oldest first, as far as the budget goes. Those
-    /// `dealt` with already, in order, are none of them.
+    /// Returns the plan for a timer that is due. The last of the passed times runs if it is not too late for that. Of
+    /// the others, as many run as the policy says, each on `targets` targets, the oldest first, as far as the budget
+    /// goes. Times in `dealt`, which is in order, have records already and are left out.
     pub(super) fn for_due(
         timer: &Timer,
         dealt: &[i64],
@@ -92,8 +92,8 @@ impl Plan {
     const NOTHING: Self = Self { passed: Vec::new(), runs: Vec::new(), next_ms: None };
 }
 
-/// Parts a stretch of times into those that are not after `until_ms`, as far as `times_max` of them, and
-/// the others. The first is not after it, the last is.
+/// Parts a stretch of times into the times up to `until_ms`, `times_max` of them at most, and the others. The first
+/// time of the stretch is not after `until_ms`, the last time is.
 pub(super) fn part(
     timer: &Timer,
     stretch: Stretch,
@@ -101,7 +101,7 @@ pub(super) fn part(
     times_max: u64,
 ) -> (Stretch, Stretch) {
     let after = |at_ms| {
-        // By the zone data of today, which may know other times than were counted.
+        // Computed with the zone data of today, which may know other times than were counted.
         let next_ms = timer.first_after(at_ms, &[]).unwrap_or(stretch.until_ms);
         next_ms.min(stretch.until_ms)
     };
@@ -113,14 +113,14 @@ pub(super) fn part(
         next_ms = after(next_ms);
     }
     if next_ms <= until_ms && first.count < times_max {
-        // Only the last is left, which is after it.
+        // Only the last time is left, which is after `until_ms`.
         next_ms = stretch.until_ms;
     }
     let count = stretch.count.saturating_sub(first.count).max(1);
     (first, Stretch { from_ms: next_ms, until_ms: stretch.until_ms, count })
 }
 
-/// The nominal times of a timer from its next on that have not been dealt with.
+/// The nominal times of a timer from its next one on that have no record yet.
 struct Times<'a> {
     timetable: Timetable<'a>,
     dealt: &'a [i64],
@@ -143,7 +143,7 @@ impl<'a> Times<'a> {
         timers::first_after(&self.timetable, self.end_ms, after_ms, self.dealt)
     }
 
-    /// Whether a time between two has been dealt with.
+    /// Returns whether a time between these two has a record already.
     fn any_dealt_between(&self, from_ms: i64, until_ms: i64) -> bool {
         let later = self.dealt.partition_point(|at_ms| *at_ms <= from_ms);
         self.dealt.get(later).is_some_and(|at_ms| *at_ms < until_ms)
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_fired_already_is_neither_run_nor_missed_again() {
+    fn a_time_that_has_fired_already_is_neither_run_nor_missed_again() {
         let check = |missed, dealt: &[i64], passed: &[(i64, i64, u64)], runs: &[i64], next: i64| {
             let timer = timer("rate(60s)", MINUTE, missed);
             let dealt: Vec<_> = dealt.iter().map(|minute| minute * MINUTE).collect();
@@ -335,7 +335,7 @@ mod tests {
             check(schedule, 100, 99 * MINUTE, 10, (10, 10), 11);
             check(schedule, 2, MINUTE, u64::MAX, (1, 1), 2);
         }
-        // Other zone data knows fewer times than were counted.
+        // The zone data of today knows fewer times than were counted.
         check("rate(25m)", 100, 80 * MINUTE, u64::MAX, (75, 4), 100);
     }
 

@@ -56,7 +56,8 @@ impl Vigil {
             let seconds = -step.num_seconds();
             tell(|| tracing::warn!(seconds, "the clock was set back; no nominal time fires twice"));
             state.began = state.began.min(now);
-            // A leap past now has been undone: what passed meanwhile was not met because of it.
+            // A leap past now has been undone. Times up to now may have been missed because of the
+            // leap.
             state.leap = state.leap.map(|(from, until)| (from, until.min(now)));
         }
         state.seen = now;

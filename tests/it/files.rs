@@ -333,7 +333,7 @@ async fn an_engine_lives_on_while_another_program_makes_checkpoints() {
     );
 }
 
-/// Another program overwrites the file after the last look of the engine, with and without a checkpoint of its own.
+/// A program overwrites the file or its log, with and without a checkpoint of another program before.
 #[tokio::test]
 async fn a_file_or_log_that_is_written_over_is_noticed_within_a_second() {
     let check = async |name: &str, copied: bool, change: &dyn Fn(&Path), want: &str| {
