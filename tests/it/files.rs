@@ -458,6 +458,40 @@ async fn a_log_of_another_state_of_the_file_is_set_aside() {
 }
 
 #[tokio::test]
+async fn a_stale_frame_behind_the_end_of_a_log_does_not_vouch_for_a_file() {
+    let place = Place::new();
+    let mut earlier = Vec::new();
+    for _ in 0..2 {
+        let engine = place.open().await;
+        run(&engine, "exit:0", &["i-1"]).await;
+        engine.shutdown(Duration::ZERO).await;
+        drop(engine);
+        earlier.push(fs::read(place.database()).expect("readable"));
+    }
+    let file = Connection::open(place.database()).expect("it opens");
+    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'ownership'";
+    let page: u32 = file.query_row(root, (), |row| row.get(0)).expect("a table");
+    drop(file);
+    let engine = place.open().await;
+    run(&engine, "exit:0", &["i-1"]).await;
+    let left = kill(&place);
+    let log = beside(&left.database(), "-wal");
+    let mut bytes = fs::read(&log).expect("readable");
+    // A frame of this log that commits the mark of the earlier file, without the checksum of the frames before it.
+    let salts = bytes[16..24].to_vec();
+    bytes.extend([page.to_be_bytes(), 1_u32.to_be_bytes()].concat());
+    bytes.extend([&salts[..], &[0; 8]].concat());
+    bytes.extend(&earlier[0][(page as usize - 1) * 4_096..page as usize * 4_096]);
+    fs::write(&log, bytes).expect("written");
+    fs::write(left.database(), &earlier[0]).expect("written");
+    let opened = left.open().await;
+    assert!(beside(&left.database(), "-wal.foreign-1").exists(), "the two were blended");
+    run(&opened, "exit:0", &["i-1"]).await;
+    opened.shutdown(Duration::ZERO).await;
+    engine.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test]
 async fn a_file_that_an_engine_has_not_left_in_order_is_checked_first() {
     let place = Place::new();
     let engine = place.open().await;
