@@ -1,8 +1,9 @@
 //! The names and identities of files that belong to a database.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -42,6 +43,23 @@ pub(crate) fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result
     }
 }
 
+/// Sets the mode of a folder of this user, whose own mode may keep this user from reading it.
+///
+/// # Errors
+///
+/// The system's answer, also if the name is a link or a file, and an error if the folder is another user's.
+pub(crate) fn set_mode_of_folder(path: &Path, mode: u32) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY;
+    let folder =
+        OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    if folder.metadata()?.uid() != rustix::process::geteuid().as_raw() {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    // By its descriptor: whoever may write to the parent could put a link in the place of the name.
+    let path = format!("/proc/self/fd/{}", folder.as_raw_fd());
+    fs::set_permissions(path, Permissions::from_mode(mode))
+}
+
 /// Returns why a file beside a database must not be opened under this name; `None` if the file is regular or missing.
 pub(crate) fn obstacle(path: &Path) -> Option<&'static str> {
     let found = fs::symlink_metadata(path).ok()?.file_type();
@@ -53,5 +71,25 @@ pub(crate) fn obstacle(path: &Path) -> Option<&'static str> {
         Some("it is a folder, not a file")
     } else {
         Some("it is no regular file")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mode_of_a_folder_is_set_though_its_mode_permits_nothing_and_through_no_link() {
+        let place = tempfile::tempdir().expect("a folder");
+        let (folder, link) = (place.path().join("folder"), place.path().join("link"));
+        let mode = || fs::metadata(&folder).expect("it is there").mode() & 0o7777;
+        fs::create_dir(&folder).expect("a folder");
+        fs::set_permissions(&folder, Permissions::from_mode(0)).expect("set");
+        std::os::unix::fs::symlink(&folder, &link).expect("a link");
+        set_mode_of_folder(&link, 0o777).expect_err("it is a link");
+        assert_eq!(mode(), 0);
+        set_mode_of_folder(&folder, 0o711).expect("it is a folder of this user");
+        assert_eq!(mode(), 0o711);
+        set_mode_of_folder(&place.path().join("never"), 0o777).expect_err("it is not there");
     }
 }

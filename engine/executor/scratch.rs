@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::error::{Error, Result, StorageError, StorageErrorKind};
-use crate::files::beside;
+use crate::files::{beside, set_mode_of_folder};
 use crate::id::ExecutionId;
 use crate::panics::tell;
 
@@ -311,7 +311,7 @@ fn create(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_own(path) => {}
         created => created?,
     }
-    fs::set_permissions(path, Permissions::from_mode(MODE))
+    set_mode_of_folder(path, MODE)
 }
 
 /// Runs as other users pass through to a folder of their own.
