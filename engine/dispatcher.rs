@@ -67,10 +67,10 @@ const CLAIM_MAX: usize = 512;
 /// Ends that are taken in at a time, before the loop looks whether a step can be begun with them.
 const COLLECT_MAX: usize = 512;
 
-/// How long executors have to heed the order to stop that the deadline of a shutdown is. Together with
-/// [`DROP_TIME_MAX`] it is how much longer than its deadline a shutdown takes at most, but for the disk.
+/// The time in which executors may end after the deadline of a shutdown, which asks them to stop. A shutdown takes at
+/// most this and [`DROP_TIME_MAX`] longer than its deadline, apart from the disk.
 const LET_GO_AFTER: Duration = Duration::from_millis(100);
-/// How long executors that are let go of are waited for until they have been dropped.
+/// The longest wait for the drop of executors that have not ended.
 const DROP_TIME_MAX: Duration = Duration::from_millis(50);
 
 /// What the loop works with.
@@ -146,7 +146,7 @@ impl Dispatcher {
             tokio::select! {
                 biased;
                 () = work.run(going_on) => {}
-                // Beside the loop, which may be waiting for the disk.
+                // Polled beside the loop, because the loop may be waiting for the disk.
                 () = ends => {}
             }
         };
@@ -170,7 +170,7 @@ impl Dispatcher {
     }
 }
 
-/// Has the loop end what runs when that is due; does not end itself.
+/// Makes the loop end running executions when that is due. The future itself never ends.
 async fn end_what_runs(ending: Arc<Ending>, orders: Arc<Orders>, clock: Arc<dyn Clock>) {
     ending.overdue(Arc::clone(&clock)).await;
     orders.advance(Phase::Stopping);
@@ -179,8 +179,8 @@ async fn end_what_runs(ending: Arc<Ending>, orders: Arc<Orders>, clock: Arc<dyn 
     std::future::pending().await
 }
 
-/// Says that the loop is gone, whatever has ended it: nothing is handed to it any longer, and whoever waits for
-/// the end of an invocation is told that none will come.
+/// Reports in its drop that the loop is gone, whatever has ended it. From then on no order is handed to the loop, and
+/// waits for the end of an invocation are told that no end will come.
 struct Presence {
     orders: Arc<Orders>,
     hub: Arc<Hub>,
@@ -249,7 +249,7 @@ impl Loop {
         tokio::select! {
             biased;
             () = async { while self.outcomes.recv().await.is_some() {} } => {}
-            // An executor that blocks its thread cannot be dropped, and is not waited for.
+            // An executor that blocks its thread cannot be dropped, so the loop does not wait for it.
             () = async {
                 while self.orders.phase() < Phase::LettingGo {
                     self.orders.wake.notified().await;
@@ -302,7 +302,7 @@ impl Loop {
         self.start_begun();
     }
 
-    /// Ends what has not heeded its order to stop, without waiting for it.
+    /// Ends executions that have not ended after their order to stop, without waiting for their executors.
     fn let_go_of_all(&mut self) {
         for running in self.roster.take_all() {
             running.contact.let_go();
@@ -384,8 +384,8 @@ impl Loop {
         self.ended.push(Over::new(ended, running));
     }
 
-    /// Has what ended written down and what may start claimed, in one commit; whether there was anything
-    /// to do, and not too much on its way.
+    /// Begins a step that records ended executions and claims executions that may start, in one commit. Returns
+    /// whether a step was begun.
     fn begin_step(&mut self) -> bool {
         if self.steps.is_full() {
             return false;
@@ -453,8 +453,8 @@ impl Loop {
                 self.give_up(&plan, places);
                 if error.is_lasting() {
                     self.write_apart(&over).await;
-                    // Without the ends the claim may succeed. If it fails too, a careful plan looks for the fire that
-                    // makes it fail; if that finds none, the loop waits for news.
+                    // Without the ends the claim may succeed. If the claim fails too, a careful plan looks for the
+                    // fire that makes it fail. If the plan finds none, the loop waits for news.
                     self.claims_fail = over.is_empty() && plan.is_careful && !any_suspect;
                     if over.is_empty() {
                         self.backlog.be_careful();
@@ -462,7 +462,7 @@ impl Loop {
                 }
             }
         }
-        // Their places within bounds were reserved for this step until now.
+        // The places of the ended executions within bounds were reserved for this step until now.
         for limits in over.iter().filter_map(|one| one.run.of.limits.as_ref()) {
             self.backlog.rouse(limits);
         }
@@ -522,7 +522,7 @@ impl Loop {
         self.backlog.open(one.frees);
     }
 
-    /// Tells of what has ended, and sees to what that has led to.
+    /// Tells watchers of ended executions, and releases executions that waited for them.
     fn act_on(&mut self, over: &[Over], finished: Finished) {
         self.tell(over, &finished);
         self.backlog.release(finished.released);

@@ -15,10 +15,10 @@ pub(super) enum Bound {
     Key(Arc<str>),
 }
 
-/// How the places within a bound are used.
+/// The use of the places within a bound.
 #[derive(Debug, Default)]
 struct Use {
-    /// Places of executions that run, and of plans that may claim so many.
+    /// Places of executions that run, and of plans that may claim executions.
     taken: usize,
     /// Places of ended executions whose step has not begun to write. Until then only that step may use them.
     leaving: usize,
@@ -26,7 +26,7 @@ struct Use {
 
 #[derive(Debug)]
 pub(super) struct Bounds {
-    /// How many executions run at a time under each key.
+    /// The number of executions that may run at a time under each key.
     widths: HashMap<String, usize>,
     state: Mutex<State>,
 }
@@ -47,7 +47,7 @@ impl Bounds {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the bounds of a fire, each with how many executions may run within it.
+    /// Returns the bounds of a fire, each with the number of executions that may run within it.
     pub(super) fn of<'a>(
         &'a self,
         limits: &'a FireLimits,
@@ -97,7 +97,7 @@ impl Bounds {
         self.change(&mut self.state(), limits, |used| used.taken += 1);
     }
 
-    /// Frees places for so many executions.
+    /// Frees `count` places.
     pub(super) fn give_back(&self, limits: &FireLimits, count: usize) {
         self.change(&mut self.state(), limits, |used| {
             used.taken = used.taken.saturating_sub(count);

@@ -42,8 +42,8 @@ pub(super) struct ClaimedFire {
     pub within: Option<Within>,
 }
 
-/// A fire or an instance that a damaged page keeps from being claimed. SQLite commits nothing of the transaction that
-/// has found it, so a suspect is told beside the transaction.
+/// A fire or an instance that cannot be claimed because of a damaged page. Because SQLite commits nothing of the
+/// transaction that has found it, a suspect is reported beside the transaction.
 #[derive(Debug)]
 pub(super) struct Suspect {
     pub subject: Subject,
@@ -61,9 +61,9 @@ struct Claiming<'a> {
     orders: &'a Arc<Orders>,
     bounds: &'a Arc<Bounds>,
     now_ms: i64,
-    /// The same by the clock that nobody sets: by which ages count.
+    /// The same instant in steady time, for ages.
     steady_ms: i64,
-    /// Where a careful plan puts its suspects. None for other plans.
+    /// The place for the suspects of a careful plan; `None` for other plans.
     suspects: Option<&'a Suspects>,
     /// The level of the fires whose turn it is.
     top: u8,
@@ -124,12 +124,12 @@ pub(super) fn claim(
 }
 
 impl Claiming<'_> {
-    /// Steady time as a time of day.
+    /// Converts steady time to a time of day.
     fn time_of_day(&self, steady_ms: i64) -> i64 {
         self.now_ms.saturating_sub(self.steady_ms.saturating_sub(steady_ms))
     }
 
-    /// Looks for new fires, those of the highest priority first.
+    /// Looks for new fires, the highest priority first.
     fn look(&mut self, plan: &Plan) -> Result<Vec<Waiting>> {
         let mut new = Vec::new();
         let Some(looks) = plan.looks else { return Ok(new) };
@@ -185,7 +185,7 @@ impl Claiming<'_> {
         self.suspect(opened, Subject::Opening(instance), invoke_id)
     }
 
-    /// Adds a suspect if this has failed for good.
+    /// Adds a suspect if `done` is an error that another try would meet too.
     fn suspect(
         &self,
         done: Result<Result<usize>>,
@@ -203,7 +203,7 @@ impl Claiming<'_> {
         }
     }
 
-    /// Does something in a savepoint, which leaves nothing behind if a record makes it fail.
+    /// Runs `act` in a savepoint, so that an action that fails because of a record leaves no change.
     fn apart<T>(&mut self, act: impl FnOnce(&mut Self) -> Result<T>) -> Result<Result<T>> {
         let (tx, before) = (self.tx, std::mem::take(&mut self.work));
         let done = store::apart(tx, || act(self));
@@ -218,8 +218,8 @@ impl Claiming<'_> {
         }
     }
 
-    /// Ends the executions of a fire that cannot start because of a record: on one instance, or all of them. If their
-    /// ends cannot be written either, the fire is set aside.
+    /// Ends the executions of a fire that cannot start because of a record, on one instance or on all. If their ends
+    /// cannot be written either, the fire is set aside.
     fn give_up(&mut self, fire: i64, on: Option<i64>, why: &Error) -> Result<()> {
         tell(|| tracing::error!(error = %why, fire, "executions cannot start"));
         let (tx, now_ms) = (self.tx, self.now_ms);
@@ -236,7 +236,7 @@ impl Claiming<'_> {
         Ok(())
     }
 
-    /// Claims up to `max` executions of a fire; how many that were.
+    /// Claims up to `max` executions of a fire. Returns their number.
     fn serve(&mut self, fire: i64, mut waiting: Waiting, max: usize) -> Result<usize> {
         if waiting.terms.is_none() {
             let Some(terms) = fires::terms(self.tx, fire)? else { return Ok(0) };
@@ -303,9 +303,9 @@ impl Claiming<'_> {
         Ok(count)
     }
 
-    /// Claims up to `max` of the executions that wait for an instance, in their order. Returns how many. An execution
-    /// that another bound holds back waits for that bound instead, and the next execution has the instance in the same
-    /// transaction.
+    /// Claims up to `max` of the executions that wait for an instance, in their order. Returns their number. An
+    /// execution that another bound holds back waits for that bound instead, and the next execution gets the instance
+    /// in the same transaction.
     fn open(&mut self, instance: i64, max: usize) -> Result<usize> {
         let (mut claimed, mut unmarked) = (0, 0);
         while let Some(next) = claims::next_awaiting(self.tx, instance)? {

@@ -39,7 +39,7 @@ use crate::store::instances::Target;
 use bounds::{Bounds, Within};
 use orders::{Errand, Launch, Line, Orders, Phase};
 
-/// The same file once more, as below.
+/// Compiled once more for the models, like the files below.
 #[expect(dead_code, clippy::duplicate_mod, reason = "on purpose, and no model needs all of it")]
 #[path = "bounds.rs"]
 mod bounds;
@@ -291,7 +291,7 @@ fn a_stop_may_overtake_the_news_of_a_claim() {
 /// A claim is known to the loop, and its execution about to be polled; meanwhile its stop comes to disk, or the
 /// engine ends what runs, and the loop passes on what it has been told.
 #[test]
-fn nothing_is_polled_whose_stop_is_on_disk() {
+fn an_executor_is_not_polled_once_the_stop_of_its_execution_is_on_disk() {
     let check = |stop: fn(&Record, &Line)| {
         explore(move |world| {
             let mut desk = Desk::new(world);
@@ -433,10 +433,10 @@ fn one_at_a_time() -> (Arc<Bounds>, Arc<FireLimits>) {
     (Arc::new(Bounds::new([].into())), Arc::new(limits))
 }
 
-/// An execution is admitted to its instance in a transaction, which is undone or not, while the loop plans for
-/// another within the same bound.
+/// A transaction, which may be undone, admits an execution to its instance, while the loop plans for another
+/// execution within the same bound.
 #[test]
-fn a_place_within_a_bound_is_had_by_one_and_lost_by_none() {
+fn a_place_within_a_bound_goes_to_one_execution_and_is_never_lost() {
     let check = |is_undone: bool| {
         explore(move |_| {
             let (bounds, limits) = one_at_a_time();
@@ -456,7 +456,7 @@ fn a_place_within_a_bound_is_had_by_one_and_lost_by_none() {
             let is_called = !bounds.take_undone().is_empty() && bounds.take(&limits, 1).is_ok();
             assert!(
                 is_granted || is_admitted || is_called,
-                "a place that nobody has, and one waits"
+                "a place is free, and a fire waits for it"
             );
         });
     };
@@ -600,7 +600,7 @@ impl Clock for Arc<Alarms> {
     }
 }
 
-/// No order is on its way.
+/// A source of stops without any order.
 struct Silence;
 
 impl PendingStops for Silence {

@@ -26,9 +26,9 @@ pub(super) enum Phase {
     Draining,
     /// What runs is being ended.
     Stopping,
-    /// What runs has not ended, and is let go of.
+    /// Running executions have not ended in time, and are dropped.
     LettingGo,
-    /// There is no loop any longer, and nobody opens its mail.
+    /// The loop is gone, so its mail is never read.
     Gone,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct Mail {
     pub new_work: bool,
 }
 
-/// Orders to stop, by the executions that they are for.
+/// Orders to stop, by execution.
 type Stops = foldhash::HashMap<ExecutionId, StopOrder>;
 
 /// Something for the loop to do.
@@ -82,8 +82,8 @@ pub(super) struct Orders {
     /// What goes on, and is not followed here.
     kept: HashMap<ExecutionId, u32>,
     scratch: Arc<Scratch>,
-    /// Whether the loop may have orders to stop yet to pass on. Because each start reads this, it is an atomic:
-    /// a start takes the lock only if there may be an order.
+    /// Whether the loop may still have to pass on orders to stop. Because each start reads this, it is an atomic: a
+    /// start takes the lock only if there may be an order.
     has_stops: AtomicBool,
     gate: Arc<CommitGate>,
     pub wake: Notify,
@@ -242,14 +242,14 @@ impl Drop for Berth {
 pub(super) struct Places {
     /// Places for the executions that the step claims.
     pub room: usize,
-    /// How many places of `room` belong to executions whose ends the step writes.
+    /// The places of `room` that belong to executions whose ends the step writes.
     from_ended: usize,
-    /// How many ends the step writes.
+    /// The number of ends that the step writes.
     ended: usize,
 }
 
 impl Places {
-    /// Gives up so many places of `room`. Returns how many of them are free at once.
+    /// Gives up `places` places of `room`. Returns how many of them are free at once.
     pub(super) fn let_go(&mut self, places: usize) -> usize {
         let now = places.min(self.room - self.from_ended);
         self.room -= places;
@@ -257,12 +257,13 @@ impl Places {
         now
     }
 
-    /// Returns how many places the commit of the step frees, if the step has claimed so many executions.
+    /// Returns the number of places that the commit of the step frees if the step has claimed `claimed` executions.
     pub(super) fn after(self, claimed: usize) -> usize {
         (self.ended - self.from_ended) + self.room.saturating_sub(claimed)
     }
 
-    /// Returns how many places a step that has failed frees. The executions whose ends it was to write keep theirs.
+    /// Returns the number of places that a failed step frees. Executions whose ends the step was to write keep their
+    /// places.
     pub(super) fn unused(self) -> usize {
         self.room - self.from_ended
     }

@@ -158,7 +158,7 @@ impl Roster {
         }
     }
 
-    /// Takes all that run.
+    /// Takes all running executions out.
     pub(super) fn take_all(&mut self) -> impl Iterator<Item = Box<Running>> + use<> {
         std::mem::take(&mut self.running).into_values()
     }

@@ -298,7 +298,7 @@ mod tests {
         PanicsDropped,
         /// Nothing: it has been let go of.
         IsLetGo,
-        /// Nothing: the order to stop it came first.
+        /// The execution does not start, because the order to stop it came first.
         IsCalledOff,
     }
 

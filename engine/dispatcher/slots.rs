@@ -28,7 +28,7 @@ pub(super) struct Waiting {
     /// Executions on instances after this one, up to that one.
     pub after: i64,
     pub until: i64,
-    /// The priority, and since when the fire has waited without a share.
+    /// The priority, and the time since when the fire has waited without a share.
     pub standing: Standing,
     /// Loaded with the first claim.
     pub job: Option<Arc<Job>>,
@@ -51,7 +51,7 @@ impl Waiting {
         Self { terms: Some(terms), ..Self::on(Subject::Fire(fire), 1..=i64::MAX, standing) }
     }
 
-    /// What a fire, of which no more is known, has on these instances.
+    /// Returns the turn of a fire on these instances, before its terms have been read.
     fn on(subject: Subject, instances: RangeInclusive<i64>, standing: Standing) -> Self {
         let (first, last) = instances.into_inner();
         Self { subject, after: first - 1, until: last, standing, job: None, terms: None }
@@ -72,8 +72,8 @@ impl Waiting {
         self.terms.as_ref().and_then(|terms| terms.limits.as_ref())
     }
 
-    /// How many of its executions wait, as far as is known. What has to be looked up is taken for one: no
-    /// place stays free because it turns out to be less.
+    /// Returns the number of executions that wait. If the number has not been read yet, returns 1, because too low a
+    /// guess never leaves a place empty.
     fn size(&self) -> usize {
         self.terms.as_ref().map_or(1, |terms| terms.unfinished)
     }
@@ -119,7 +119,7 @@ pub(super) struct Taken {
     pub claimed: Vec<usize>,
     /// Of each look, the newest fire found, and whether there may be newer ones still.
     pub found: [(Option<i64>, bool); LEVELS],
-    /// Fires that cannot be dealt with.
+    /// Fires that cannot be served because of a record.
     pub set_aside: Vec<i64>,
 }
 
@@ -176,7 +176,7 @@ impl Turn {
 /// The bounds that fires have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Class {
-    /// The invocation and its bound, if it has one.
+    /// The invocation and its bound, if there is a bound.
     invocation: Option<(i64, usize)>,
     key: Option<Arc<str>>,
 }
@@ -201,9 +201,9 @@ struct Line {
 }
 
 /// Fires that wait for room within a bound. Each class waits for one bound at a time: if that bound has room and
-/// another bound of the class has none, the class waits for the other. Invariant: if a bound has room and a class waits
-/// for it, a fire with that bound has its turn, or is in a plan. Whatever becomes of that fire calls the next, so no
-/// fire waits while all of its bounds have room.
+/// another bound of the class has none, the class waits for the other. Invariant: if a bound has room and a class
+/// waits for it, a fire with that bound has its turn, or is in a plan. Each outcome for that fire calls the next
+/// fire, so no fire waits while all of its bounds have room.
 #[derive(Debug, Default)]
 struct Parked {
     lines: HashMap<Class, Line>,
@@ -226,7 +226,7 @@ impl Parked {
         self.put(class, line);
     }
 
-    /// Takes the line of a class out.
+    /// Removes the line of a class and returns it.
     fn take(&mut self, class: &Class) -> Option<Line> {
         let line = self.lines.remove(class)?;
         if let (Some(lines), Some(first)) = (self.by_bound.get_mut(&line.under), line.first()) {
@@ -261,7 +261,7 @@ impl Parked {
                 }
                 // A key has one number of places: if it is full for one class, it is full for all.
                 (Err(full), Bound::Key(_)) if full == *bound => break,
-                // A percentage comes to another number for each fire: another class may have a larger share.
+                // A percentage gives a different number for each fire, so another class may have a larger share.
                 (Err(full), Bound::Invocation(_)) if full == *bound => {}
                 (Err(full), _) => held_back.push((class.clone(), full)),
             }
@@ -292,7 +292,7 @@ pub(super) struct Backlog {
     bounds: Arc<Bounds>,
     parked: Parked,
     aged_at_ms: i64,
-    /// The newest fires seen, by priority. Later ones have higher numbers.
+    /// The newest fires seen, by priority. Later fires have higher numbers.
     newest: [i64; LEVELS],
     /// Whether the database may hold fires newer than those.
     may_have_new: bool,
@@ -303,7 +303,7 @@ pub(super) struct Backlog {
     plans_made: u64,
     /// Whether the last plan used its places: the fires have what they are taken for.
     sizes_hold: bool,
-    /// Whether the next plan is to find the record that made the last one fail.
+    /// Whether the next plan looks for the record that made the last plan fail.
     is_careful: bool,
     /// Fires and instances that cannot be served. They have no turn any more.
     set_aside: HashSet<Subject>,
@@ -356,8 +356,8 @@ impl Backlog {
         self.join(waiting);
     }
 
-    /// Gives a turn to instances that may have room for executions that wait. Because the level of these is not known,
-    /// the turn is of the highest one.
+    /// Gives a turn to instances that may have room for executions that wait. Because the level of these executions
+    /// is not known, the turn has the highest level.
     pub(super) fn open(&mut self, instances: impl IntoIterator<Item = i64>) {
         let standing = Standing { priority: PRIORITY_MAX, since_ms: self.aged_at_ms };
         self.join(instances.into_iter().map(|one| Waiting::opening(one, standing)));
@@ -380,8 +380,8 @@ impl Backlog {
         self.rouse(limits);
     }
 
-    /// Has the next of those try that wait within each of these bounds. If it has nothing left, or leaves room,
-    /// the one after it has its turn when that is known.
+    /// Gives a turn to the next fire that waits within each of these bounds. If that fire has no executions left, or
+    /// leaves room, the fire after it gets its turn once that is known.
     pub(super) fn rouse(&mut self, limits: &FireLimits) {
         if self.parked.lines.is_empty() {
             return;
@@ -449,7 +449,7 @@ impl Backlog {
         self.set_aside.insert(subject);
     }
 
-    /// Has the next plan find the record that made the last one fail.
+    /// Makes the next plan look for the record that made the last plan fail.
     pub(super) fn be_careful(&mut self) {
         self.is_careful = true;
     }
@@ -513,11 +513,12 @@ impl Backlog {
         }
     }
 
-    /// Takes places within the bounds of a fire, as many as they leave of `room`. Returns none if a bound is full: the
-    /// fire is then parked. In both cases the next fire is called within each bound that has room left.
+    /// Takes up to `room` places within the bounds of a fire. Returns `None` if a bound is full: the fire is then
+    /// parked. In both cases the next fire is called within each bound that has room left.
     fn grant(&mut self, waiting: Waiting, room: usize) -> Option<(Waiting, usize)> {
         let Some(limits) = waiting.limits().map(Arc::clone) else { return Some((waiting, room)) };
-        // No more places than executions: other fires within the same bounds then start in the same plan.
+        // A fire takes no more places than it has executions, so that other fires within the same bounds start in the
+        // same plan.
         let most = room.min(waiting.size().max(1));
         let granted = match self.bounds.take(&limits, most) {
             Ok(most) => Some((waiting, most)),
@@ -646,7 +647,7 @@ mod tests {
         Waiting::all((fire, Terms { limits, ..terms(PRIORITY) }))
     }
 
-    /// With so many executions.
+    /// Sets the number of executions of a turn.
     fn sized(waiting: Waiting, unfinished: usize) -> Waiting {
         let terms = waiting.terms.map(|terms| Terms { unfinished, ..terms });
         Waiting { terms, ..waiting }
@@ -675,14 +676,14 @@ mod tests {
         }
     }
 
-    /// What a look came to that found these fires, all of the same priority.
+    /// Returns the result of a look that found these fires, all of the same priority.
     fn found(fires: std::ops::RangeInclusive<i64>, more_new: bool) -> Taken {
         let mut found = [(None, false); LEVELS];
         found[usize::from(PRIORITY)] = (Some(*fires.end()), more_new);
         Taken { found, unserved: fires.map(waiting).collect(), ..Taken::default() }
     }
 
-    /// A look for at most as many fires of each priority as this says.
+    /// Returns the greatest numbers of fires of a look, by priority.
     fn looks_for(max: impl Fn(u8) -> usize) -> [usize; LEVELS] {
         let mut all = (0..).map(max);
         [(); LEVELS].map(|()| all.next().expect("without end"))
@@ -846,7 +847,7 @@ mod tests {
         assert_eq!(turn, [(1, 2, 9), (2, 0, i64::MAX), (1, 3, 4)]);
     }
 
-    /// A thousand invocations of the lowest priority would hide one of the next.
+    /// A thousand invocations of the lowest priority must not hide an invocation of the next priority.
     #[test]
     fn fires_of_one_priority_hide_none_of_another() {
         let full = looks_for(|priority| if priority == PRIORITY { 1 } else { FIRES_MAX });
@@ -940,7 +941,7 @@ mod tests {
         assert_eq!(turn(&backlog.plan(3, NOW)), [3]);
     }
 
-    /// A thousand classes wait, and it is counted how many are asked for their room.
+    /// A thousand classes wait, and the test counts how many of them are asked for their room.
     #[test]
     fn a_call_asks_each_class_at_most_once_and_stops_at_a_full_key() {
         const CLASSES: usize = 1_000;
@@ -992,7 +993,7 @@ mod tests {
             if set_aside_in_turn {
                 set_aside(&mut backlog);
             }
-            // Turns are looked through as they age.
+            // The levels of turns change only as they age.
             assert_eq!(turn(&backlog.plan(4, NOW + 2 * AGED_EVERY_MS)), [4]);
         };
         check(false);
@@ -1000,7 +1001,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_a_share_is_as_old_as_if_it_had_just_come() {
+    fn a_fire_that_has_had_a_share_is_as_young_as_a_new_fire() {
         let mut backlog = with([waiting(1)]);
         let plan = backlog.plan(1, NOW + 40_000);
         let (mut served, _) = plan.turn[0].clone();
@@ -1012,7 +1013,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_claimed_again_keeps_its_priority() {
+    fn a_fire_that_is_claimed_again_keeps_its_priority() {
         let on = |fire, priority| {
             let standing = Standing { priority, since_ms: NOW };
             Released::Fire { fire, instance: None, standing }
@@ -1027,7 +1028,8 @@ mod tests {
         assert_eq!(order, [[2], [1], [3]]);
     }
 
-    /// Two fires of one invocation, which runs one execution at a time, and one of another wait for a key.
+    /// Two fires of an invocation that runs one execution at a time, and a fire of another invocation, wait for a
+    /// key.
     #[test]
     fn a_bound_that_has_room_is_used_whatever_holds_back_the_first_in_line() {
         let wide = |fire, invocation, max| limited(fire, invocation, max, Some("wide"));
@@ -1035,7 +1037,7 @@ mod tests {
         let first = backlog.plan(3, NOW);
         assert_eq!(turn(&first), [1, 2, 3]);
         backlog.apply(&first, Taken { claimed: vec![1; 3], ..Taken::default() });
-        // All three places are taken: the next wait for the key.
+        // All three places are taken, so the next fires wait for the key.
         let later = [wide(4, 2, Some(1)), wide(5, 2, Some(1)), wide(6, 6, None)];
         backlog.join(later);
         assert!(backlog.plan(3, NOW).turn.is_empty());
@@ -1043,7 +1045,7 @@ mod tests {
             let limits = first.turn[one].0.limits().map(Arc::clone).expect("it has some");
             backlog.vacate(&limits);
         };
-        // Those before it in the line may not run two at a time.
+        // The fires before it in the line may not run two executions at a time.
         ends(&mut backlog, 0);
         let second = backlog.plan(3, NOW);
         assert_eq!(turn(&second), [6]);
@@ -1052,7 +1054,7 @@ mod tests {
         assert_eq!(turn(&backlog.plan(3, NOW)), [4]);
     }
 
-    /// The share of an invocation's targets comes to another number for each fire.
+    /// A share of an invocation's targets gives a different number for each fire.
     #[test]
     fn a_fire_is_held_to_its_own_share_and_not_to_that_of_another() {
         let mut backlog = with([limited(1, 7, Some(1), None)]);

@@ -73,7 +73,7 @@ pub(super) struct Step {
     number: u64,
 }
 
-/// A write that stands in for the end of an execution, which has failed with the error.
+/// A write in the place of the end of an execution, after the end has failed with the error.
 type WriteInstead = fn(Tx<'_>, &Ended, &Error) -> Result<Recorded>;
 
 /// What a step came to on disk.
@@ -160,10 +160,11 @@ impl Steps {
         });
     }
 
-    /// Writes down one of the ends that could not be written together, as much of it as can be.
+    /// Writes one of the ends that could not be written together, as much of it as can be written.
     pub(super) async fn write_apart(&self, over: &Arc<Vec<Over>>, one: usize) -> Result<Recorded> {
         let mut recorded = self.disk.write_one(over, one, None).await;
-        // Each try has its own transaction, because SQLite commits nothing of one that has met a damaged page.
+        // Each try has its own transaction, because SQLite commits nothing of a transaction that has met a damaged
+        // page.
         for write in
             [executions::finish_least as WriteInstead, executions::release_after_unrecorded_end]
         {
@@ -223,7 +224,7 @@ impl Disk {
         }
     }
 
-    /// Writes down the end of an execution, or the write that stands in for it.
+    /// Writes the end of an execution, or the write in its place.
     async fn write_one(
         &self,
         over: &Arc<Vec<Over>>,
@@ -247,9 +248,9 @@ impl Disk {
         }
     }
 
-    /// Waits for another try: what has ended must not be forgotten because a disk is full. There is none if
-    /// a record or the file is to blame, or when the engine is being stopped; the next one will find the executions
-    /// running and say so in their records.
+    /// Waits for another try, because an end must not be forgotten because a disk is full. Returns false if a record
+    /// or the file is to blame, or if the engine is being stopped: the next engine then finds the executions running,
+    /// and its records say so.
     async fn is_to_try_again(&self, error: &Error) -> bool {
         if error.is_lasting() || self.orders.phase() >= Phase::Stopping {
             return false;
