@@ -48,7 +48,7 @@ pub(crate) struct Scheduler {
 }
 
 impl Scheduler {
-    /// Works until nothing new is to be executed. What is being written then is written.
+    /// Works until no new execution is to start. A write that is under way then is completed.
     pub(crate) async fn run(self) {
         let ending = Arc::clone(self.store.ending());
         let mut questions = Questions::new(&self);
@@ -58,7 +58,7 @@ impl Scheduler {
             () = self.work(&mut questions) => {}
         }
         questions.end().await;
-        // The next engine goes on with what waits from here.
+        // The next engine continues the waits from this point.
         if let Err(error) =
             self.store.write_first(|tx: Tx<'_>| waits::look(tx, true), |()| {}).await
         {
@@ -114,7 +114,7 @@ impl Scheduler {
         self.store.write_first(decide, move |step| announce(step)).await.map(drop)
     }
 
-    /// How long there is nothing to do.
+    /// Returns the time until the next step has work.
     fn until(&self, step: &Step) -> Duration {
         let clock = &*self.clock;
         let due = step.next_due_ms.and_then(DateTime::<Utc>::from_timestamp_millis);

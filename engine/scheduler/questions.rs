@@ -1,4 +1,4 @@
-//! The questions to the host's gate that are under way: each in a task, all of them the scheduler's.
+//! The questions to the host's gate that are under way. Each has a task, and the scheduler owns all of them.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -12,13 +12,13 @@ use crate::clock::Clock;
 use crate::gate::{self, ASK_AGAIN_AFTER, DynWaveGate, EndedWave, WaveDecision};
 use crate::store::waves::DueWave;
 
-/// Waves that the gate is asked about at a time: one that hangs keeps few others waiting, and a herd
-/// of waves does not fall upon the host at once.
+/// Waves that the gate is asked about at a time. A question that hangs keeps few others waiting, and a herd
+/// of waves does not reach the host at once.
 const QUESTIONS_MAX: usize = 16;
 
-/// The questions under way. They end with this.
+/// The questions under way. They end when this is dropped.
 pub(super) struct Questions {
-    /// None if there is nobody to ask.
+    /// `None` if the host has no gate.
     gate: Option<Arc<dyn DynWaveGate>>,
     clock: Arc<dyn Clock>,
     tasks: JoinSet<WaveDecision>,
@@ -35,7 +35,7 @@ impl Questions {
         }
     }
 
-    /// Who decides about the waves that are due.
+    /// Returns the party that decides about waves that are due.
     pub(super) fn gate(&self) -> Gate {
         match &self.gate {
             None => Gate::None,

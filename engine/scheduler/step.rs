@@ -43,18 +43,18 @@ pub(crate) struct Step {
     pub at_ms: i64,
     /// What became of nominal times, in order.
     pub fires: Vec<(InvokeId, Fire)>,
-    /// Executions that had to make room for later ones, whose time was over, or that somebody stopped.
+    /// Executions that were replaced by later ones, whose deadline was over, or that a request stopped.
     pub stopped: Vec<(InvokeId, StopOrder, Stopped)>,
     pub finished: FinishedInvocations,
     /// What may be claimed now: it is tried again, or has been let loose.
     pub released: Vec<Released>,
     /// Waves that the gate has to decide about.
     pub waves: Vec<DueWave>,
-    /// Fires whose waves the gate is asked about to no end.
+    /// Fires whose waves the gate need not decide about any more.
     pub withdrawn: Vec<i64>,
     /// How late the timers were that fired.
     pub late_ms: Vec<i64>,
-    /// What is on record, and goes on in later commits.
+    /// Work that is on record and goes on in later commits.
     pub begun: Vec<Work>,
     /// What of that has come to its end.
     pub done: Vec<Work>,
@@ -68,7 +68,7 @@ pub(crate) struct Step {
     pub next_wait_ms: Option<i64>,
 }
 
-/// Something that takes several commits.
+/// Work that takes several commits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Work {
     /// An order to stop, by its row.
@@ -82,7 +82,7 @@ pub(crate) enum Work {
 pub(super) enum Gate {
     /// Nobody: they start when they are due.
     None,
-    /// The host: about these now, and about so many more.
+    /// The host. The gate is asked about these waves now, and may be asked about `more` others.
     Asked { about: Vec<DueWave>, more: usize },
 }
 
@@ -95,7 +95,7 @@ pub(crate) struct Settling {
     pub ends: bool,
 }
 
-/// Nominal times that do not fire, and what is said of them.
+/// Nominal times that do not fire, and their record.
 struct Passing<'a> {
     until_ms: i64,
     what: PassedOver<'a>,
@@ -205,12 +205,12 @@ impl Step {
         }
     }
 
-    /// Takes in how far a boot has been dealt with.
+    /// Adds the progress of a boot.
     pub(crate) fn take_boot(&mut self, booting: Booting) {
         for (invoke_id, fired) in booting.fired {
             self.take_in(invoke_id, fired);
         }
-        // What waits for an earlier boot is told of that first, before this one is on record.
+        // Invocations that wait for an earlier boot are told of that boot first, before this boot is on record.
         self.more |= !booting.is_noted;
         self.begun.extend(booting.has_more.then_some(Work::Boot(booting.instance)));
     }
@@ -237,7 +237,7 @@ impl Step {
                 }
             }
         }
-        // The others wait for an answer, not for a time.
+        // The other waves wait for an answer, not for a time.
         waves::next_ms(tx, steady_ms)
     }
 
@@ -448,7 +448,7 @@ impl Step {
     }
 }
 
-/// Does something that is left out if a record that it needs cannot be understood.
+/// Runs `act`. If a record that it needs cannot be understood, the action is left out.
 fn even_if_unreadable<T>(tx: Tx<'_>, act: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
     match store::apart(tx, act) {
         Err(error) if error.is_of_a_record() => {

@@ -1,8 +1,8 @@
-//! What was written off by a clock that was ahead: it is taken back once the clock has been set right. A time
-//! that the clock has not come to has no record, unless it fired.
+//! Takes back the records of nominal times that a clock which was ahead wrote off, once the clock has been set right.
+//! A time that the clock has not reached has no record, unless the time fired.
 //!
-//! The records alone say what that is, so it makes no difference which engine wrote them, or whether one ran
-//! when the clock was set.
+//! The records alone tell which times these are, so it makes no difference which engine wrote them, or whether an
+//! engine ran when the clock was set.
 
 use crate::error::Result;
 use crate::panics::tell;
@@ -38,9 +38,9 @@ impl Step {
     }
 }
 
-/// Takes back what of a record is not due, and what is so little late that it may still be met: the clock may
-/// have been set right while the loop slept. If too many of its times are to be counted for that, a part of
-/// those that are due becomes a record of its own, and the next step goes on.
+/// Takes back the times of a record that are not due, and times that are so little late that they may still fire,
+/// because the clock may have been set right while the loop slept. If too many times are to be counted for that, a
+/// part of the due times becomes a record of its own, and the next step goes on.
 fn take_back(tx: Tx<'_>, record: Ahead, now_ms: i64, times: &mut u64) -> Result<()> {
     let timer = timers::get(tx, record.timer)?;
     let until_ms = now_ms.saturating_sub(timer.delay_ms).saturating_sub(LATE_MS_MAX + 1);
