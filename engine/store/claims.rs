@@ -77,7 +77,8 @@ impl Standing {
         aged.min(PRIORITY_MAX)
     }
 
-    /// Returns a number that orders all that wait, the lowest first. It does not change with time.
+    /// Returns a number that orders waiting executions and fires, the lowest first. The number does not change with
+    /// time.
     pub(crate) fn rank(self) -> i64 {
         self.since_ms.saturating_sub(AGEING_MS * i64::from(self.priority))
     }
@@ -263,7 +264,7 @@ pub(super) struct EndedEarly {
     pub was_next: bool,
 }
 
-/// Lets those of their invocation go on that waited for executions which have ended before they started.
+/// Releases executions of the same invocation that waited for executions which have ended before they started.
 pub(super) fn release_behind(tx: Tx<'_>, fire: i64, ended: &[EndedEarly]) -> Result<Vec<Released>> {
     let repeats: bool = tx
         .prepare_cached(
@@ -282,8 +283,8 @@ pub(super) fn release_behind(tx: Tx<'_>, fire: i64, ended: &[EndedEarly]) -> Res
     Ok(released)
 }
 
-/// Lets up to `max` executions be claimed that wait for the end of one on their instance, whichever that is: the
-/// dispatcher will see how many run there. How many there were.
+/// Lets up to `max` executions be claimed that wait for room on their instance, whichever instance that is: the
+/// dispatcher checks later how many run there. Returns the number of these executions.
 pub(crate) fn admit_all(tx: Tx<'_>, max: usize) -> Result<usize> {
     let admitted = tx
         .prepare_cached(
@@ -295,8 +296,8 @@ pub(crate) fn admit_all(tx: Tx<'_>, max: usize) -> Result<usize> {
     Ok(admitted)
 }
 
-/// Lets up to `max` executions be claimed whose time to be tried again has come, those first that
-/// have waited longest. A claim leaves out those of them that an order to stop is about.
+/// Lets up to `max` executions be claimed whose time for another attempt has come, the longest
+/// waiting first. A claim leaves out executions that an order stops.
 pub(crate) fn release_due(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<Released>> {
     let mut update = tx.prepare_cached(
         "UPDATE executions SET status = ?3, retry_at_ms = NULL WHERE status = 'Scheduled' AND id IN (

@@ -149,7 +149,7 @@ pub(crate) struct Ended {
     /// What becomes of the whole output, if it was to go anywhere and something may have been printed.
     pub delivery: Option<Delivery>,
     pub finished_at_ms: i64,
-    /// After what time it is tried again, unless somebody has asked to stop it.
+    /// The wait before another attempt, in milliseconds, unless a stop is on record.
     pub retry_after_ms: Option<i64>,
 }
 
@@ -157,7 +157,7 @@ pub(crate) struct Ended {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NextAttempt {
     pub id: ExecutionId,
-    /// When it is due, as a time of day.
+    /// When the attempt is due, as a time of day.
     pub retry_at_ms: i64,
 }
 
@@ -172,7 +172,7 @@ pub(crate) struct Finished {
     pub released: Vec<Released>,
     /// Of fires that were called off, because too much of them had failed: what waited.
     pub called_off: Vec<(InvokeId, Vec<(ExecutionId, InstanceId)>)>,
-    /// Whether more of those waits than one commit calls off.
+    /// Whether more executions of such fires wait than one commit cancels.
     pub more_to_stop: bool,
     /// Whether a wave has ended that another follows.
     pub wave_ended: bool,
@@ -221,22 +221,22 @@ struct EndedOfFire {
     sole: Option<SoleFire>,
 }
 
-/// How much of the end of an execution could be written down.
+/// The part of an end that could be written.
 #[derive(Debug)]
 pub(crate) enum Recorded {
     Whole(Finished),
-    /// The status, and not all of the output, the result and the delivery.
+    /// The status, but not all of the output, the result and the delivery.
     Least(Finished, Error),
-    /// Nothing. The execution that waited for it is released all the same.
+    /// No part. The execution that waited for this one is released all the same.
     Nothing(Vec<Released>, Error),
 }
 
-/// Writes down the end of an execution: whole, or without the parts that cannot be written.
+/// Writes the end of an execution: whole, or without the parts that cannot be written.
 ///
 /// # Errors
 ///
-/// If the status cannot be written either, or a page is damaged: SQLite commits nothing of a transaction that has met
-/// one.
+/// The error of the database if the status cannot be written either, or if a page is damaged. SQLite commits nothing
+/// of a transaction that has met a damaged page.
 pub(crate) fn finish_as_far_as_possible(tx: Tx<'_>, ended: &Ended) -> Result<Recorded> {
     let error = match lasting(store::apart(tx, || finish(tx, &[ended], true)))? {
         Ok(finished) => return Ok(Recorded::Whole(finished)),
@@ -270,7 +270,7 @@ pub(crate) fn finish_least(tx: Tx<'_>, ended: &Ended, error: &Error) -> Result<R
     Ok(Recorded::Least(finished, error.clone()))
 }
 
-/// Releases the execution that waited for one whose end cannot be written down because of the error.
+/// Releases the execution that waited for an execution whose end cannot be written because of `error`.
 pub(crate) fn release_after_unrecorded_end(
     tx: Tx<'_>,
     ended: &Ended,
@@ -280,7 +280,7 @@ pub(crate) fn release_after_unrecorded_end(
     Ok(Recorded::Nothing(released.into_iter().collect(), error.clone()))
 }
 
-/// Returns errors that another try may not have as errors, and the others as values.
+/// Returns an error that another try may avoid as an error, and any other error as a value.
 fn lasting<T>(done: Result<T>) -> Result<Result<T>> {
     match done {
         Err(error) if !error.is_lasting() => Err(error),
@@ -637,9 +637,9 @@ pub(crate) fn not_to_go_on(tx: Tx<'_>, runs: Vec<Unended>) -> Result<Vec<Unended
     Ok(not_to_go_on)
 }
 
-/// Ends executions that an engine left running when it ended, and that are lost: nobody knows how they went on,
-/// and nothing is run twice unless its request says so. If a record cannot be understood, each execution ends by
-/// itself, as far as can be written down.
+/// Ends lost executions, which an engine left running when it ended. Because their outcome is not known, they are not
+/// run again unless their request asks for it. If a record cannot be understood, each execution is ended by itself,
+/// with as much of its end as can be written.
 pub(crate) fn interrupt(
     tx: Tx<'_>,
     lost: Vec<(ExecutionId, Lost)>,
@@ -711,11 +711,11 @@ fn interrupt_apart(
     Ok(interrupted)
 }
 
-/// The ids that an execution is told of by.
+/// The ids of an execution for watchers.
 type ToldBy = (InvokeId, ExecutionId, InstanceId);
 
-/// Returns the end of an execution that was cut off, if it was, with the ids that it is told of by. It is not tried
-/// again if the record of its retries cannot be read.
+/// Returns the end of an execution that was cut off, with its ids for watchers; `None` if the execution does not run.
+/// If the record of its retries cannot be read, the execution is not tried again.
 fn cut_off(
     tx: Tx<'_>,
     id: ExecutionId,
@@ -750,7 +750,7 @@ fn cut_off(
         verdict,
         output: lost.output.clone(),
         report: None,
-        // What it printed until then may still be there.
+        // The whole output up to the cut may still be there.
         delivery: row.get::<_, bool>(6)?.then(|| Delivery::in_progress(None)),
         finished_at_ms: now_ms,
         retry_after_ms: retry.and_then(|retry| retry.delay_ms(Cause::Interrupted, attempt)),
@@ -759,7 +759,7 @@ fn cut_off(
     Ok(Some((ended, (InvokeId::from_bytes(row.get(3)?), id, instance_id.into()))))
 }
 
-/// Returns those of these executions that could not be taken back because of a record, each with the error.
+/// Returns the executions that cannot be taken back because of a record, each with the error.
 pub(crate) fn not_to_be_taken_back(
     tx: Tx<'_>,
     unended: &[Unended],
@@ -776,7 +776,7 @@ pub(crate) fn not_to_be_taken_back(
     Ok(unfit)
 }
 
-/// Returns what is needed to take these executions back, which have survived their engine.
+/// Returns the records that are needed to take back executions that have survived their engine.
 pub(crate) fn going_on(tx: Tx<'_>, ids: &[ExecutionId]) -> Result<Vec<GoingOn>> {
     let mut query = tx.prepare_cached(
         "SELECT e.attempt, e.fire, e.instance, e.started_at_ms, e.status = 'Stopping', e.stop_cause, e.stopped_by,
@@ -811,7 +811,7 @@ impl Interrupted {
         self.retries.extend(finished.retries);
     }
 
-    /// Adds what ended in a later commit.
+    /// Adds the executions that ended in a later commit.
     pub(crate) fn add(&mut self, other: Self) {
         let Self { executions, invocations, retries, going_on } = other;
         self.executions.extend(executions);

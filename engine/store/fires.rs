@@ -27,7 +27,7 @@ pub(super) struct NewFire<'a> {
     pub fire_at_ms: i64,
     pub disposition: FireDisposition,
     pub reason: &'a str,
-    /// If it can be withdrawn: when it was due.
+    /// When the time was due, if the record can be withdrawn.
     pub due_until_ms: Option<i64>,
     /// Executions to come.
     pub unfinished: usize,
@@ -82,7 +82,7 @@ pub(super) fn open_wave(tx: Tx<'_>, fire: i64, opened: u64, until: ExecutionId) 
 #[derive(Debug, Clone)]
 pub(crate) struct Terms {
     pub priority: u8,
-    /// When it was dealt with, in steady time.
+    /// When the fire was stored, in steady time.
     pub dealt_at_ms: i64,
     /// Its executions that had not ended when this was read: no more of them wait.
     pub unfinished: usize,
@@ -135,7 +135,7 @@ pub(crate) fn terms(tx: Tx<'_>, fire: i64) -> Result<Option<Terms>> {
     Ok(terms)
 }
 
-/// Returns the highest priority below this one that a fire has with executions that have not ended.
+/// Returns the highest priority below `below` of a fire with executions that have not ended.
 pub(crate) fn priority_below(tx: Tx<'_>, below: u8) -> Result<Option<u8>> {
     let priority = tx
         .prepare_cached(
@@ -188,12 +188,12 @@ pub(crate) struct Stretch {
     pub count: u64,
 }
 
-/// What is said of nominal times that do not fire.
+/// The record of nominal times that do not fire.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PassedOver<'a> {
     pub disposition: FireDisposition,
     pub reason: &'a str,
-    /// Whether the record stays even if the clock goes back before the time at which they were due.
+    /// Whether the record stays even if the clock goes back to before the times were due.
     pub is_final: bool,
 }
 
@@ -255,8 +255,8 @@ pub(crate) fn pass_over(
     })
 }
 
-/// Records that the next nominal time of a timer is the one at which it had to be given up. No other fire of it is
-/// read, for that may be the record that cannot be understood.
+/// Records at the next nominal time of a timer that the timer had to be given up. No other fire of the timer is read,
+/// because it may be the record that cannot be understood.
 pub(crate) fn give_up(tx: Tx<'_>, timer: i64, reason: &str, now_ms: i64) -> Result<Option<Fire>> {
     let inserted = tx
         .prepare_cached(
@@ -274,14 +274,14 @@ pub(crate) fn give_up(tx: Tx<'_>, timer: i64, reason: &str, now_ms: i64) -> Resu
         tx.prepare_cached(&format!("SELECT {COLUMNS} FROM {TABLES} WHERE f.id = ?1"))?;
     let mut rows = query.query([tx.last_insert_rowid()])?;
     match rows.next()?.map(read).transpose() {
-        // Its timer says what cannot be understood. That is why, and it is on record.
+        // The record of the timer cannot be understood. The fire with the reason is stored all the same.
         Err(error) if error.is_of_a_record() => Ok(None),
         told => Ok(told?.map(|(_, fire)| fire)),
     }
 }
 
-/// A record of nominal times that did not fire, of which the last is not due yet: the clock has been
-/// set back since.
+/// A record of nominal times that did not fire although the last of them is not due yet, because the clock
+/// has been set back since.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ahead {
     pub id: i64,
@@ -325,8 +325,8 @@ pub(crate) fn cut(
     Ok(Ahead { id, times: second, ..record })
 }
 
-/// Takes a record back: its times have no record any more. The row stays, for its number is not to be
-/// used again, and says when that was.
+/// Takes a record back, so that its times have no record any more. The row stays, because its number must not
+/// be used again, and says when it was taken back.
 pub(crate) fn withdraw(tx: Tx<'_>, record: i64, now_ms: i64) -> Result<()> {
     tx.prepare_cached(
         "UPDATE fires SET disposition = 'Withdrawn', timer = NULL, due_until_ms = NULL, dealt_at_ms = ?2
@@ -336,14 +336,14 @@ pub(crate) fn withdraw(tx: Tx<'_>, record: i64, now_ms: i64) -> Result<()> {
     Ok(())
 }
 
-/// Leaves a record as it is, whatever becomes of the clock.
+/// Makes a record final, whatever happens to the clock.
 pub(crate) fn keep(tx: Tx<'_>, record: i64) -> Result<()> {
     tx.prepare_cached("UPDATE fires SET due_until_ms = NULL WHERE id = ?1")?.execute([record])?;
     Ok(())
 }
 
-/// The nominal times of a timer after its next one that have a record already, in order: they fired while
-/// the clock was ahead.
+/// Returns the nominal times of a timer after its next one that have a record already, in order: they fired while the
+/// clock was ahead.
 pub(crate) fn dealt_ahead(tx: Tx<'_>, timer: &Timer) -> Result<Vec<i64>> {
     let Some(next_ms) = timer.next_fire_at_ms else { return Ok(Vec::new()) };
     if timer.fired_until_ms.is_none_or(|until_ms| until_ms < next_ms) {
@@ -357,7 +357,8 @@ pub(crate) fn dealt_ahead(tx: Tx<'_>, timer: &Timer) -> Result<Vec<i64>> {
     Ok(times.collect::<rusqlite::Result<_>>()?)
 }
 
-/// When a record of times of an invocation was withdrawn that stood for this one, the last time.
+/// Returns when the last record of an invocation that covered the time `at_ms` was withdrawn; `None` if there is no
+/// such record.
 pub(crate) fn withdrawn(tx: Tx<'_>, invocation: i64, at_ms: i64) -> Result<Option<DateTime<Utc>>> {
     let dealt_at_ms = tx
         .prepare_cached(
@@ -381,7 +382,7 @@ fn counted(disposition: FireDisposition) -> Counted {
 pub(super) fn unended(tx: Tx<'_>) -> Result<u64> {
     let unended = tx
         .prepare_cached(
-            // Not `sum`, which fails where a damaged row has it overflow.
+            // Not `sum`, which fails if a damaged row makes it overflow.
             "SELECT total(unfinished) FROM fires INDEXED BY fires_unfinished WHERE unfinished > 0",
         )?
         .query_row((), |row| row.get::<_, f64>(0))?;
@@ -517,7 +518,7 @@ pub(crate) fn beside_schedule(
     from_ms: i64,
     until_ms: i64,
 ) -> Result<Vec<(i64, Fire)>> {
-    // The only fire of an invocation that runs once has no reason; all others beside a schedule have one.
+    // The only fire of an invocation that runs once has no reason. All other fires beside a schedule have a reason.
     const WITHIN: &str =
         "f.invocation = ?1 AND f.timer IS NULL AND f.fire_at_ms >= ?2 AND f.fire_at_ms < ?3
         AND f.disposition <> 'Withdrawn'";

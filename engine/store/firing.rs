@@ -147,12 +147,12 @@ pub(crate) fn on_request(
     fire(tx, &firing)
 }
 
-/// How far the boot of an instance has been dealt with.
+/// The progress of the boot of an instance.
 #[derive(Debug)]
 pub(crate) struct Booting {
     /// The row of the instance.
     pub instance: i64,
-    /// Of each invocation that has been told, what came of it.
+    /// The fire of each invocation that has been told.
     pub fired: Vec<(InvokeId, Fired)>,
     /// How many invocations have been told.
     pub told: usize,
@@ -254,7 +254,7 @@ fn tell_of_boot(
     Ok(left)
 }
 
-/// Records that an invocation that cannot be read does not fire, as far as can be recorded.
+/// Records that an invocation does not fire because it cannot be read, as far as that can be recorded.
 fn give_up(tx: Tx<'_>, invocation: i64, why: &str, now_ms: i64) -> Result<Option<Fired>> {
     let firing = Firing {
         invocation,
@@ -299,8 +299,8 @@ fn pass_over(tx: Tx<'_>, firing: &Firing<'_>, reason: &str) -> Result<Fired> {
 /// Stores a fire with an execution for each target, as the policy has it.
 fn fire(tx: Tx<'_>, firing: &Firing<'_>) -> Result<Fired> {
     let replaces = firing.overlap == OverlapPolicy::Replace && !firing.late;
-    // There may be very many: none is read that makes no difference. One that runs is the oldest, for the others
-    // wait for it.
+    // Because there may be very many executions, none is read that makes no difference. An execution that runs is the
+    // oldest, because the others wait for it.
     let before = match firing.overlap {
         OverlapPolicy::Allow => Vec::new(),
         overlap => {

@@ -30,8 +30,8 @@ pub(crate) struct Target {
 const TARGET: &str = "i.id, i.instance_id, i.name, i.os_type, i.state, i.executor, i.time_zone,
     i.resource_group_id, i.agent_status, i.agent_version, i.kind, i.shell, i.max_concurrency";
 
-/// Registers an instance, or changes the one of that name; it, if executions wait for it to run fewer, of which it
-/// may run more now.
+/// Registers an instance, or changes the instance of that name. Returns the executions that wait for room on it,
+/// because it may run more now.
 pub(crate) fn upsert(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Result<Option<Released>> {
     known::forget(&instance.instance_id);
     let row: i64 = tx.prepare_cached(
@@ -78,7 +78,7 @@ pub(super) fn set_booting(tx: Tx<'_>, instance: i64, is_booting: bool) -> Result
     Ok(())
 }
 
-/// An instance whose boot is not dealt with.
+/// An instance whose boot has not been told to all invocations yet.
 #[derive(Debug)]
 pub(crate) struct Booting {
     pub row: i64,
@@ -199,14 +199,14 @@ pub(crate) fn of_row(tx: Tx<'_>, row: i64) -> Result<Arc<Target>> {
 /// So many are found faster one by one than by a JSON document.
 const FEW: usize = 4;
 
-/// Takes note of the boot that an instance is in.
+/// Records the boot that an instance is in.
 pub(super) fn set_boot(tx: Tx<'_>, instance: i64, boot_id: &str) -> Result<()> {
     tx.prepare_cached("UPDATE instances SET boot_id = ?2 WHERE id = ?1")?
         .execute((instance, boot_id))?;
     Ok(())
 }
 
-/// The boot that an instance is in, as far as is known.
+/// The recorded boot of an instance.
 #[derive(Debug)]
 pub(super) struct KnownBoot {
     pub instance: i64,
@@ -221,7 +221,7 @@ pub(super) fn known_boot(tx: Tx<'_>, id: &InstanceId) -> Result<KnownBoot> {
          WHERE instance_id = ?1 AND removed_at_ms IS NULL",
     )?
     .query_row([id.as_str()], |row| {
-        // A boot that cannot be read is another than any that comes.
+        // A boot that cannot be read differs from every later boot.
         let boot_id = row.get(1).unwrap_or_default();
         Ok(KnownBoot { instance: row.get(0)?, boot_id, has_more: row.get(2)? })
     })

@@ -1,6 +1,6 @@
-//! Stopping executions: what waits is cancelled, what runs is asked to end. An order may be about more
-//! executions than one commit takes: then it is in table `stops` until a slice in each of the commits that follow
-//! has carried it out, and nothing starts meanwhile that it is about.
+//! Stops of executions: executions that wait are cancelled, executions that run are asked to end. If an order stops
+//! more executions than one commit takes, the order stays in table `stops` until later commits have carried it out, a
+//! slice in each. Meanwhile none of its executions starts.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -18,13 +18,13 @@ use super::executions::{self, Finished, FinishedInvocations, expect_one};
 use super::invocations::{self, read_status};
 use super::{Tx, apart, commit_gate, parse, running, targets};
 
-/// Executions that are ended in one commit; others write in between.
+/// Executions that one commit ends; other writes come in between.
 pub(crate) const SLICE: usize = 2_048;
-/// Records that one commit looks at for them.
+/// Records that one commit looks at to find these executions.
 const LOOKS: usize = 16_384;
 
-/// The condition that nothing has been ordered which keeps execution `e` from starting. Where there is no
-/// order at all, that is one look.
+/// The condition that no order keeps execution `e` from starting. If there is no order at all, the condition costs
+/// one look.
 pub(super) const NOT_STOPPED: &str = "(NOT EXISTS (SELECT 1 FROM stops) OR NOT EXISTS (
     SELECT 1 FROM stops s INDEXED BY stops_by_invocation
     WHERE s.invocation = (SELECT sf.invocation FROM fires sf WHERE sf.id = e.fire)
@@ -33,7 +33,7 @@ pub(super) const NOT_STOPPED: &str = "(NOT EXISTS (SELECT 1 FROM stops) OR NOT E
         AND (s.is_partial = 0 OR EXISTS (
             SELECT 1 FROM stopped_instances si WHERE si.stop = s.id AND si.instance = e.instance))))";
 
-/// Whether there is an order that keeps executions of a fire from starting.
+/// Returns whether an order may keep executions of a fire from starting.
 pub(super) fn may_hold(tx: Tx<'_>, fire: i64) -> Result<bool> {
     let may_hold = tx
         .prepare_cached(
@@ -61,8 +61,8 @@ const UNFINISHED: &str = "SELECT e.id, e.fire, e.instance, e.status, e.attempt
 const IS_SO: &str = "f.unfinished > 0 AND e.finished_at_ms IS NULL";
 
 impl Unfinished {
-    /// One of an invocation on each of these instances, where there is any: the oldest, which is
-    /// found without looking at the others. What is about to be cancelled is none.
+    /// Returns the oldest execution of an invocation on each of these instances, if there is one,
+    /// without a look at the others. Executions that are about to be cancelled do not count.
     pub(super) fn oldest_on(tx: Tx<'_>, invocation: i64, instances: &[i64]) -> Result<Vec<Self>> {
         let is_so = format!("{IS_SO} AND (e.status IN ('Running', 'Stopping') OR {NOT_STOPPED})");
         Self::first_on(tx, invocation, instances, &is_so)
@@ -115,7 +115,7 @@ pub(crate) struct Stopped {
     pub released: Vec<Released>,
     /// Whether a wave has ended that another follows.
     pub wave_ended: bool,
-    /// The order, if there is more to stop than this commit took.
+    /// The order, if it stops more executions than this commit took.
     pub left: Option<i64>,
 }
 
@@ -128,7 +128,7 @@ impl Stopped {
             && self.left.is_none()
     }
 
-    /// How many executions it has ended, or asked to end.
+    /// Returns the number of executions that were ended, or asked to end.
     pub(crate) fn count(&self) -> usize {
         self.expired.len() + self.cancelled.len() + self.stopping.len()
     }
@@ -149,7 +149,7 @@ impl Stopped {
 #[derive(Debug, Clone)]
 pub(crate) enum Ending {
     Stop(StopOrder),
-    /// First attempts that wait were not started in time.
+    /// First attempts that wait are ended, because they were not started in time.
     Expiry,
 }
 
@@ -164,7 +164,7 @@ impl Ending {
         }
     }
 
-    /// What is told to those who follow what runs.
+    /// Returns the order for watchers and for running executions.
     pub(crate) fn order(&self) -> StopOrder {
         match self {
             Self::Stop(order) => order.clone(),
@@ -172,21 +172,21 @@ impl Ending {
         }
     }
 
-    /// Whether it is about an execution that has not ended.
+    /// Returns whether an order applies to an execution that has not ended.
     fn is_about(&self, one: &Unfinished) -> bool {
         let waits = one.status.on(Cause::StopAskedEarly).is_some();
         match self {
             Self::Expiry => waits && one.attempt == 1,
             Self::Stop(order) => match order.cause {
                 StopReason::Errors | StopReason::Gate => waits,
-                // Whoever asked before may have been cut off before it came through.
+                // An earlier stop may have been cut off before the executor got it.
                 StopReason::Stopped => true,
                 _ => one.status != ExecutionStatus::Stopping,
             },
         }
     }
 
-    /// Whether what waits behind such executions goes on: later fires of their invocation.
+    /// Returns whether executions that wait behind the stopped ones go on: those of later fires of the invocation.
     fn lets_go_on(&self) -> bool {
         match self {
             Self::Expiry => true,
@@ -197,15 +197,15 @@ impl Ending {
     }
 }
 
-/// Which executions an order is about.
+/// The executions to which an order applies.
 #[derive(Debug)]
 pub(super) struct Scope {
     pub invocation: i64,
-    /// None: those of all fires.
+    /// `None` for all fires.
     pub fire: Option<i64>,
-    /// The last of them.
+    /// The last execution to which the order applies.
     pub until: i64,
-    /// None: those on all instances.
+    /// `None` for all instances.
     pub instances: Option<Vec<i64>>,
 }
 
@@ -218,13 +218,13 @@ impl Scope {
     }
 }
 
-/// On which instances an order is carried out.
+/// The instances on which an order is carried out.
 #[derive(Debug)]
 enum Only {
     All,
     /// In order.
     These(Vec<i64>),
-    /// Those in `stopped_instances`.
+    /// The instances in `stopped_instances`.
     Stored,
 }
 
@@ -238,7 +238,7 @@ struct Stop {
     only: Only,
     ending: Ending,
     at_ms: i64,
-    /// How far it has come: the fire, and the instance there.
+    /// The progress of the order: the fire, and the instance there.
     at_fire: i64,
     at_instance: i64,
     /// An execution cannot be ended.
@@ -283,14 +283,14 @@ pub(super) fn order(
     Ok(stopped)
 }
 
-/// What of an order has been carried out.
+/// The part of an order that has been carried out.
 #[derive(Debug)]
 pub(crate) struct CarriedOn {
     pub stop: i64,
     pub invoke_id: InvokeId,
     pub order: StopOrder,
     pub stopped: Stopped,
-    /// Whether there is more.
+    /// Whether more executions are to be stopped.
     pub has_more: bool,
 }
 
@@ -508,7 +508,7 @@ impl Stop {
         Ok(found)
     }
 
-    /// The next fire with executions that have not ended.
+    /// Returns the next fire with executions that have not ended.
     fn next_fire(&self, tx: Tx<'_>) -> Result<Option<i64>> {
         let next = tx
             .prepare_cached(
@@ -520,8 +520,8 @@ impl Stop {
         Ok(next.filter(|next| self.fire.is_none_or(|fire| fire == *next)))
     }
 
-    /// The next of the instances that it is about, if it is not about all; one more than `max` if there are
-    /// more.
+    /// Returns the next instances of the order, one more than `max` if there are more; `None` if the order applies to
+    /// all instances.
     fn instances(&self, tx: Tx<'_>, max: usize) -> Result<Option<Vec<i64>>> {
         match &self.only {
             Only::All => Ok(None),
@@ -569,7 +569,7 @@ impl Stop {
         Ok(true)
     }
 
-    /// Does the same on these instances only.
+    /// As [`look_at_all`](Self::look_at_all), on these instances only.
     fn look_at(
         &mut self,
         tx: Tx<'_>,
@@ -609,7 +609,8 @@ impl Stop {
         Ok(())
     }
 
-    /// Whether it is about an execution that has not ended, and has not asked that one to end in its first commit.
+    /// Returns whether the order applies to an execution that has not ended and that the first commit has not asked
+    /// to end.
     fn is_about(&self, one: &Unfinished) -> bool {
         let is_asked = self.id.is_some() && one.status == ExecutionStatus::Stopping;
         !is_asked && self.ending.is_about(one)
@@ -691,8 +692,8 @@ impl Stop {
         Ok(())
     }
 
-    /// Takes note that an execution which runs is to end. It started before it was stopped, whatever has become
-    /// of the clock since.
+    /// Records that a running execution is to end. The recorded stop is never before the start, whatever has happened
+    /// to the clock.
     fn ask_to_end(&self, tx: Tx<'_>, one: &Unfinished, order: &StopOrder) -> Result<()> {
         let Some(stopping) = one.status.on(Cause::StopAsked) else { return Ok(()) };
         commit_gate::note_stop();
@@ -715,7 +716,7 @@ impl Stop {
     }
 }
 
-/// Takes note that an execution was not started in time.
+/// Records that an execution was not started in time.
 fn expire(tx: Tx<'_>, one: &Unfinished, now_ms: i64) -> Result<()> {
     let target = Cause::Expired.target();
     let changed = tx
@@ -738,8 +739,8 @@ fn name(tx: Tx<'_>, instance: i64) -> Result<InstanceId> {
     Ok(name.into())
 }
 
-/// Stops an invocation, on these instances or on all if none is named: up to `max` of its executions now. If all of
-/// it is being stopped already, that goes on.
+/// Stops up to `max` executions of an invocation now, on these instances, or on all if none is named. If a stop of
+/// the whole invocation is under way already, that stop goes on.
 pub(crate) fn invocation(
     tx: Tx<'_>,
     invocation: i64,
@@ -777,7 +778,7 @@ pub(crate) fn invocation(
     Ok(stopped)
 }
 
-/// The row of an instance that is a target of an invocation.
+/// Returns the row of an instance that is a target of an invocation.
 fn target_row(tx: Tx<'_>, invocation: i64, id: &InstanceId) -> Result<i64> {
     let found: Option<(i64, bool)> = tx
         .prepare_cached(
@@ -805,9 +806,10 @@ mod tests {
     use crate::store::claims::Claim;
     use crate::store::plans::{Database, INSTANCES, STANDING};
 
-    /// Of a fire on three instances the execution on the last runs, and each commit stops one.
+    /// A fire has executions on three instances. The execution on the last instance runs, and each commit stops one
+    /// execution.
     #[test]
-    fn the_first_commit_of_an_order_asks_all_that_runs_to_end() {
+    fn the_first_commit_of_an_order_asks_all_running_executions_to_end() {
         let check = |cause: StopReason, only: &[InstanceId], stopping: usize, slices: usize| {
             let database = Database::with_one_fire();
             let (tx, fire) = (&database.connection, database.fire);
@@ -837,7 +839,7 @@ mod tests {
                 )
                 .expect("it is stored");
             assert_eq!(status, if stopping == 1 { "Stopping" } else { "Running" });
-            // The slices after it tell nobody twice.
+            // The later slices report no execution twice.
             let mut cancelled = 1;
             while let Some(carried_on) = carry_on(tx, 0, 1).expect("readable") {
                 assert_eq!(carried_on.stopped.stopping.len(), 0, "{cause:?} on {only:?}");

@@ -44,7 +44,7 @@ pub(crate) fn of_timer(tx: Tx<'_>, invocation: i64, timer: i64) -> Result<Vec<i6
     Ok(instances.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Takes instances that have been removed out of an ended timer; whether others are left.
+/// Takes removed instances out of an ended timer. Returns whether other instances are left.
 pub(super) fn revive(tx: Tx<'_>, timer: i64) -> Result<bool> {
     tx.prepare_cached(
         "UPDATE targets SET stopped = 1, timer = NULL
@@ -113,9 +113,9 @@ pub(super) struct Booted {
     pub invocation: i64,
     pub once: bool,
     pub paused: bool,
-    /// The id and the policy of the invocation, or why these cannot be read.
+    /// The id and the policy of the invocation, or the error if these cannot be read.
     pub terms: Result<(InvokeId, OverlapPolicy)>,
-    /// It knows of no boot: it takes this one for the one that it was made under.
+    /// Whether the invocation knows no boot yet. It then takes this boot for the boot under which it was made.
     pub is_first: bool,
 }
 
@@ -167,8 +167,8 @@ pub(super) fn know_boot(
     Ok(())
 }
 
-/// Tells the targets of an invocation of the executions of its newest fire, whose numbers follow one another
-/// from `first`.
+/// Counts the executions of the newest fire of an invocation in its targets; the numbers of the executions follow one
+/// another from `first`.
 pub(super) fn count_fired(
     tx: Tx<'_>,
     invocation: i64,
@@ -181,14 +181,14 @@ pub(super) fn count_fired(
          WHERE invocation = ?1 AND instance = ?2",
     )?;
     for (id, one) in (first.0..).zip(executions) {
-        // An execution that waits for another says nothing yet, and a skipped one gave way to another.
+        // An execution that waits for another, or was skipped, does not say how the invocation stands.
         let stands = !matches!(one.status, ExecutionStatus::Scheduled | ExecutionStatus::Skipped);
         update.execute((invocation, one.instance, id, stands))?;
     }
     Ok(())
 }
 
-/// Tells its target, if its invocation has any, of another attempt.
+/// Counts another attempt in its target, if the invocation has targets.
 pub(super) fn count_attempt(tx: Tx<'_>, id: ExecutionId) -> Result<()> {
     tx.prepare_cached(&format!(
         "UPDATE targets SET executions_made = executions_made + 1,
@@ -201,8 +201,8 @@ pub(super) fn count_attempt(tx: Tx<'_>, id: ExecutionId) -> Result<()> {
     Ok(())
 }
 
-/// Tells its target that an execution which waited for another no longer does: it says how the invocation
-/// stands there.
+/// Notes in its target that an execution no longer waits for another: from now on it says how the invocation stands
+/// there.
 pub(super) fn note_standing(tx: Tx<'_>, id: ExecutionId) -> Result<()> {
     tx.prepare_cached(&format!(
         "UPDATE targets SET standing_execution = {STANDING} {OF_EXECUTION}"
@@ -211,7 +211,7 @@ pub(super) fn note_standing(tx: Tx<'_>, id: ExecutionId) -> Result<()> {
     Ok(())
 }
 
-/// The execution `e`, unless a later one says how the invocation stands.
+/// The execution `e`, unless a later execution says how the invocation stands.
 const STANDING: &str =
     "CASE WHEN e.fire < (SELECT s.fire FROM executions s WHERE s.id = standing_execution)
         THEN standing_execution ELSE e.id END";

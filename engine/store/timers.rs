@@ -56,7 +56,7 @@ pub(crate) struct Timer {
     pub end_at_ms: Option<i64>,
     /// The last step did not come to the end of what was due.
     pub catching_up: bool,
-    /// Times after the next one may have fired up to this one: the clock was ahead.
+    /// The last nominal time that has fired ahead of the next one, because the clock was ahead.
     pub fired_until_ms: Option<i64>,
 }
 
@@ -66,7 +66,8 @@ impl Timer {
         self.next_fire_at_ms.map_or(i64::MAX, |at_ms| at_ms.saturating_add(self.delay_ms))
     }
 
-    /// Its first nominal time after an instant, passing over those `dealt` with, which are in order.
+    /// Returns the first nominal time after an instant. Times in `dealt`, which is in order, have records
+    /// already and are passed over.
     pub(crate) fn first_after(&self, after_ms: i64, dealt: &[i64]) -> Option<i64> {
         let timetable = self.schedule.bind(self.created, self.zone);
         first_after(&timetable, self.end_at_ms.unwrap_or(i64::MAX), after_ms, dealt)
@@ -88,8 +89,8 @@ impl Timer {
     }
 }
 
-/// The first time of a timetable after an instant that is not after `end_ms` and not among those `dealt`
-/// with, which are in order.
+/// Returns the first time of a timetable after an instant that is not after `end_ms` and not in `dealt`, which is in
+/// order.
 pub(crate) fn first_after(
     timetable: &Timetable<'_>,
     end_ms: i64,
@@ -219,7 +220,7 @@ pub(crate) fn advance(
     Err(Error::Internal(format!("timer {} moved while it fired", timer.id)))
 }
 
-/// Goes back to a nominal time that has no record any more, if that is before the next one.
+/// Moves a timer back to a nominal time that has no record any more, if that time is before the next one.
 pub(crate) fn take_back(tx: Tx<'_>, timer: i64, next_fire_at_ms: i64) -> Result<()> {
     tx.prepare_cached(
         "UPDATE timers SET next_fire_at_ms = ?2, catching_up = 0,
@@ -232,8 +233,8 @@ pub(crate) fn take_back(tx: Tx<'_>, timer: i64, next_fire_at_ms: i64) -> Result<
     Ok(())
 }
 
-/// The last nominal time of an invocation before the next of its timer of which there is a record; the latest
-/// of several timers.
+/// Returns the last nominal time of an invocation before the next one that has a record; the latest of several
+/// timers.
 pub(super) fn dealt_until_ms(tx: Tx<'_>, invocation: i64) -> Result<Option<i64>> {
     let until_ms = tx
         .prepare_cached(

@@ -10,8 +10,8 @@ use crate::status::Ends;
 use super::stop::{self, Ending, Scope, Stopped};
 use super::{Tx, fires, invocations, waits};
 
-/// Sees whether a wave of a fire has ended with its last execution; then the next comes after the soak, which is
-/// a while and not an instant.
+/// Checks whether a wave of a fire has ended with its last execution. If so, the next wave comes after the soak,
+/// which is a duration, not an instant. Returns whether the wave has ended.
 pub(super) fn look(tx: Tx<'_>, fire: i64, invocation: i64, now_ms: i64) -> Result<bool> {
     if any_open(tx, fire)? {
         return Ok(false);
@@ -104,7 +104,7 @@ fn any_open(tx: Tx<'_>, fire: i64) -> Result<bool> {
     Ok(any)
 }
 
-/// Puts the next wave of a fire off for a while.
+/// Puts the next wave of a fire off for `wait_ms`.
 pub(crate) fn put_off(tx: Tx<'_>, due: &DueWave, wait_ms: i64, now_ms: i64) -> Result<()> {
     let until_ms = waits::begin(tx, now_ms, wait_ms)?.at_ms;
     tx.prepare_cached(
@@ -114,7 +114,7 @@ pub(crate) fn put_off(tx: Tx<'_>, due: &DueWave, wait_ms: i64, now_ms: i64) -> R
     Ok(())
 }
 
-/// When the next wave is due that is not due yet.
+/// Returns when the next wave that is not due yet will be due.
 pub(crate) fn next_ms(tx: Tx<'_>, now_ms: i64) -> Result<Option<i64>> {
     let next = tx
         .prepare_cached(
