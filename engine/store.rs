@@ -1,8 +1,8 @@
 //! The database: the only module that speaks SQL.
 //!
-//! All writes go through one thread, which commits together whatever waits together; a few threads beside it
-//! read, each on a connection that cannot write. A file is run by one process at a time, which
-//! holds the lock beside it; others may read.
+//! All writes go through one thread, which commits writes together if they wait together. A few other threads read,
+//! each on a connection that cannot write. One process at a time runs a file; this process holds the lock beside the
+//! file. Other processes may read.
 
 mod cause;
 pub(crate) mod claims;
@@ -98,14 +98,14 @@ pub(crate) struct Store {
     writer: Option<Writer>,
     meters: Arc<Meters>,
     ending: Arc<Ending>,
-    /// When it was last told of writes that are refused, by the monotonic clock.
+    /// When the host was last told of refused writes, by the monotonic clock.
     told_at: Mutex<Option<Duration>>,
-    /// By which what waits for a while is due.
+    /// The steady clock, which measures waits of a duration.
     waits: waits::Shared,
     lock: Option<Lock>,
 }
 
-/// How often the host is told at most of writes that are tried again until the disk takes them.
+/// The shortest time between two reports to the host about writes that are tried again until the disk takes them.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
 impl Drop for Store {
@@ -161,7 +161,7 @@ impl Store {
 
     fn open_owner(path: &Arc<Path>, options: &StoreOptions) -> Result<Self> {
         cause::check_descriptors()?;
-        // Before anything is made beside it.
+        // Checked before any file is made beside it.
         cause::check_companions(path)?;
         custody::check_file(path)?;
         let lock = Lock::take(path)?;
@@ -207,13 +207,13 @@ impl Store {
                 );
             });
         }
-        // Either may be missing, where somebody has copied one without the other.
+        // One of these traces may be missing, if a user has copied one file without the other.
         let is_left = lock.was_left() || connection::has_log(path);
         let mut connection = Connection::open_with_flags(
             path,
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
         )?;
-        // Again, for another program may have made it since.
+        // Checked again, because another program may have made the file since.
         migrate::check_ownership(&connection)?;
         connection::set_up_writer(&connection, options.durability)?;
         if is_left {
@@ -278,8 +278,8 @@ impl Store {
         &self.ending
     }
 
-    /// Tells the host of a write that is tried again, unless it has just been told of one: a disk that is full
-    /// refuses all loops of the engine, each every second. `now` is by the monotonic clock.
+    /// Tells the host of a write that is tried again, unless the host has just been told of one, because a full disk
+    /// refuses all loops of the engine every second. `now` is an instant of the monotonic clock.
     pub(crate) fn tell_refused(&self, now: Duration, error: &Error, what: &str) {
         let mut told_at = self.told_at.lock().unwrap_or_else(PoisonError::into_inner);
         if told_at.is_some_and(|told_at| now.saturating_sub(told_at) < TELL_EVERY) {
@@ -290,7 +290,7 @@ impl Store {
         tell(|| tracing::error!(%error, "{what}"));
     }
 
-    /// Has what waits for a while go by a clock from now on.
+    /// Measures waits of a duration by a clock from now on.
     pub(crate) async fn follow(&self, clock: &Arc<dyn Clock>) -> Result<()> {
         let (clock, waits) = (Arc::clone(clock), Arc::clone(&self.waits));
         let resume = move |tx: Tx<'_>| {
@@ -302,8 +302,7 @@ impl Store {
         self.write_once(resume, |_| {}).await
     }
 
-    /// Returns the time by which what waits for a while is due, in milliseconds; the time of day of `clock` if
-    /// the store follows none.
+    /// Returns steady time, in milliseconds; the time of day of `clock` if the store follows no clock.
     pub(crate) fn steady_ms(&self, clock: &dyn Clock) -> i64 {
         self.waits.get().map_or_else(|| now_ms(clock), Steady::now_ms)
     }
@@ -335,7 +334,8 @@ impl Store {
         self.writer()?.write(Lane::Requests, op, then).await
     }
 
-    /// Does the same ahead of the requests that wait: for the loops of the engine, and for stops.
+    /// As [`write_then`](Self::write_then), ahead of the requests that wait: for the loops of the engine, and for
+    /// stops.
     pub(crate) async fn write_first<T, F, G>(&self, op: F, then: G) -> Result<T>
     where
         T: Send + 'static,
@@ -369,7 +369,7 @@ impl Store {
         self.read_for(ReadLane::Own, op).await
     }
 
-    /// Does the same for whoever asks.
+    /// Runs `op` on one consistent view of the database, in a lane of the readers' queue.
     pub(crate) async fn read_for<T, F>(&self, lane: ReadLane, op: F) -> Result<T>
     where
         T: Send + 'static,
@@ -503,8 +503,8 @@ fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T> 
     text.parse().map_err(unreadable)
 }
 
-/// Where a listing goes on: the key of the last entry of the page before, and the newest record that there was at
-/// the first page where the listing goes by what is latest; as the caller's opaque text.
+/// The place at which a listing goes on, an opaque text for the caller: the key of the last entry of the page before
+/// and, if the listing shows the latest records, the newest record at the time of the first page.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PageToken {
     key: i64,
@@ -568,29 +568,29 @@ pub(crate) struct Listing<T> {
 #[derive(Debug)]
 struct Query {
     columns: String,
-    /// Where its rows come from; those of all ways are one listing.
+    /// The sources of its rows; the rows of all ways are one listing.
     ways: Vec<Way>,
     /// The column of the key.
     key: &'static str,
     /// Whether the keys get larger from entry to entry.
     ascending: bool,
-    /// What its rows have to fulfil, whichever way they come. A `?` takes the next of the values.
+    /// The conditions of its rows, whichever way they come. A `?` takes the next of the values.
     conditions: Vec<String>,
     values: Vec<Value>,
-    /// The newest record that there was at the first page, if that matters.
+    /// The newest record at the time of the first page, if that matters.
     until: Option<i64>,
-    /// What the record of a row is called, for who is told that it cannot be read.
+    /// Returns the id of the record of a row, for reports of records that cannot be read.
     name: fn(&rusqlite::Row<'_>) -> Option<String>,
 }
 
-/// The tables that rows of a listing come from, each by one letter, and which of their rows those are.
+/// The tables of a listing's rows, each named by one letter, and the condition that picks the rows.
 #[derive(Debug)]
 struct Way {
     tables: String,
     condition: Option<String>,
-    /// Another order that comes to that of the keys, and that an index has them in.
+    /// An order that is the same as the order of the keys, and that an index has.
     order: Option<&'static str>,
-    /// What bounds that order where the listing goes on after the key `?key`.
+    /// The bound of that order if the listing goes on after the key `?key`.
     bound: Option<&'static str>,
 }
 
@@ -602,7 +602,7 @@ impl Way {
 }
 
 impl Query {
-    /// All rows of these tables, the largest key first.
+    /// Returns a query of all rows of these tables, the largest key first.
     fn new(columns: String, tables: &str, key: &'static str) -> Self {
         Self {
             columns,
@@ -632,7 +632,7 @@ impl Query {
         self.conditions.push(format!("{column} IN ({places})"));
     }
 
-    /// A way to its rows, as SQL with numbered values: each way takes the same ones.
+    /// Returns a way to its rows, as SQL with numbered values; each way takes the same values.
     fn from(&self, way: &Way, bound: Option<&String>) -> String {
         let own = way.condition.iter().chain(bound).map(String::as_str);
         let conditions: Vec<&str> = own.chain(self.conditions.iter().map(String::as_str)).collect();
@@ -665,7 +665,7 @@ impl Query {
         Ok(total)
     }
 
-    /// Reads a slice of it. A record that cannot be understood is told of in its place.
+    /// Reads a slice of the listing. A record that cannot be understood is reported in its place.
     fn slice<T>(
         mut self,
         tx: Tx<'_>,
@@ -682,7 +682,7 @@ impl Query {
         }
         let key = format!("?{}", self.values.len());
         let (limit, offset) = (self.values.len() + 1, self.values.len() + 2);
-        // Each way is read as far as the slice may go.
+        // Each way is read as far as the slice can reach.
         let each = if self.ways.len() > 1 { offset + 1 } else { limit };
         let number = |n: usize| Value::from(i64::try_from(n).unwrap_or(i64::MAX));
         let size = slice.size.saturating_add(1);
@@ -717,7 +717,7 @@ impl Query {
         while let Some(row) = rows.next()? {
             let key: i64 = row.get(0)?;
             let goes_on = |last: i64| if self.ascending { key > last } else { key < last };
-            // In a damaged file a page may be found again and again.
+            // In a damaged file a page may lead back to itself.
             if let Some(before) = last.filter(|last| !goes_on(*last)) {
                 let message = format!("a listing has come from record {before} to record {key}");
                 return Err(storage(StorageErrorKind::Corrupt, message));

@@ -1,7 +1,7 @@
-//! The plans of the hot statements, pinned in `plans.txt`: what requests, claims, ends, the scheduler's
-//! look and the listings run, as SQLite means to carry it out, and how many steps of its machine that takes
-//! here. Where a plan gets worse, a database of ten million records is what notices it next. What a plan does not say,
-//! over how many rows a search goes, is what the steps say: those of a read must not grow with a history.
+//! The plans of the hot statements, pinned in `plans.txt`: SQLite's plans for the statements of requests, claims,
+//! ends, the scheduler's look and the listings, with the steps of SQLite's machine that each takes here. If a plan
+//! got worse, only a database of ten million records would show it. A plan does not tell over how many rows a search
+//! goes, but the steps do: the steps of a read must not grow with a history.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -57,8 +57,8 @@ const ALLOWED: [(&str, &str, &str); 4] = [
 const SORTS: &str = "USE TEMP B-TREE FOR ORDER BY";
 const SORTS_TAGS: &str = "USE TEMP B-TREE FOR json_group_array(ORDER BY)";
 const SCANS_TARGETS: &str = "SCAN t";
-/// What is read whole in any plan: single rows, values given with the statement, what a statement has
-/// found itself; and of the orders to stop the first, which says that there is any.
+/// Sources that any plan may read whole: single rows, values given with the statement, rows that the
+/// statement itself has found, and the first order to stop, which tells whether there is one.
 const SMALL: [&str; 4] = ["SCAN CONSTANT ROW", "SCAN json_each ", "SCAN (subquery-", "SCAN stops"];
 
 const NOW_MS: i64 = 1_700_000_000_000;
@@ -111,7 +111,8 @@ impl Traced {
         done
     }
 
-    /// Does something; the statements that it ran, in order, and how many steps of SQLite's machine each has taken.
+    /// Runs `op`. Returns its value and its statements, in order, each with the steps of SQLite's machine that it has
+    /// taken.
     fn measure<T>(&self, op: impl FnOnce(Tx<'_>) -> T) -> (T, Vec<(String, i32)>) {
         let remember = |event: TraceEvent<'_>| {
             if let TraceEvent::Stmt(statement, _) = event {
@@ -125,7 +126,7 @@ impl Traced {
         for sql in RUN.take() {
             let took = match self.connection.prepare_cached(&sql) {
                 Ok(statement) => statement.reset_status(StatementStatus::VmStep),
-                // A trigger's, which is part of another.
+                // The statement of a trigger is part of another statement.
                 Err(_) => 0,
             };
             run.push((words(&sql), took));
@@ -133,9 +134,9 @@ impl Traced {
         (done, run)
     }
 
-    /// How many steps of SQLite's machine something takes.
+    /// Returns the steps of SQLite's machine that `op` takes.
     fn cost(&self, op: impl FnOnce(Tx<'_>)) -> i32 {
-        // Whatever was done before counts for nothing.
+        // Statements before this do not count.
         let ((), _) = self.measure(|_| {});
         let ((), run) = self.measure(op);
         run.iter().map(|(_, took)| took).sum()
@@ -280,10 +281,10 @@ fn claim(tx: Tx<'_>, fire: i64) -> Vec<Claimed> {
     claims::claim(tx, &all, |_| true).expect("readable").claimed
 }
 
-/// What waits by all that is inserted here.
+/// The standing of all executions that are inserted here.
 pub(super) const STANDING: Standing = Standing { priority: 5, since_ms: NOW_MS };
 
-/// Stops in more than one commit, and what meets them.
+/// Runs stops of more than one commit, and a claim beside them.
 fn stop(traced: &mut Traced) {
     let request = RunCommand::shell("true").on(INSTANCES);
     let order = StopOrder::from(StopReason::Stopped);
@@ -304,7 +305,7 @@ fn stop(traced: &mut Traced) {
     }
 }
 
-/// A database with an invocation that has one fire, of which all executions wait.
+/// A database with one invocation. Its only fire has executions that all wait.
 pub(super) struct Database {
     pub connection: Connection,
     pub invocation: i64,
@@ -322,7 +323,7 @@ impl Database {
     }
 }
 
-/// An instance whose boot two invocations wait for.
+/// Runs the boot of an instance for which two invocations wait.
 fn boot(traced: &mut Traced) {
     let request = RunCommand::shell("true").on(INSTANCES).repeat_mode(RepeatMode::EveryReboot);
     for _ in 0..2 {
@@ -415,7 +416,7 @@ fn submit(traced: &mut Traced) {
     });
 }
 
-/// Executions that wait for the end of one on their instance, and those that a record keeps from starting.
+/// Runs executions that wait for room on their instance, and executions that cannot start because of a record.
 fn hold_and_admit(traced: &mut Traced) {
     let request = RunCommand::shell("true").on(INSTANCES);
     traced.write(|tx| insert(tx, &request, false));
@@ -677,7 +678,7 @@ fn hot_statements_are_carried_out_as_planned() {
     );
 }
 
-/// A file in which an invocation of each kind has fired so often.
+/// A file in which an invocation of each kind has fired many times.
 struct History {
     traced: Traced,
     repeating: Vec<(i64, InvokeId)>,
@@ -743,14 +744,14 @@ impl History {
         self.fires += 1;
     }
 
-    /// What each read costs, by its name.
+    /// Returns the cost of each read, by name.
     fn reads(&mut self) -> Vec<(String, i32)> {
         let mut costs = Vec::new();
         let repeating = self.repeating.clone();
         for (kind, (row, invoke_id)) in repeating.into_iter().enumerate() {
             let traced = &self.traced;
             let mut read = |name: &str, op: &dyn Fn(Tx<'_>)| {
-                // Twice, for the first time SQLite reads the schema.
+                // Run twice, because SQLite reads the schema the first time.
                 traced.cost(op);
                 costs.push((format!("{name}, of kind {kind}"), traced.cost(op)));
             };
@@ -852,7 +853,7 @@ impl History {
 }
 
 #[test]
-fn what_is_read_of_an_invocation_costs_the_same_however_often_it_has_fired() {
+fn a_read_of_an_invocation_costs_the_same_however_often_it_has_fired() {
     let (few, many) = (History::of(8).reads(), History::of(400).reads());
     let mut grown = Vec::new();
     for ((name, few), (_, many)) in few.into_iter().zip(many) {

@@ -25,7 +25,7 @@ use super::{
     Listing, Query, Slice, Tx, Way, deliveries, outputs, parse, results, unreadable, waits,
 };
 
-/// What is read of an execution `e`, whichever way it is found.
+/// The tables of the record of an execution `e`, whichever way it is found.
 const RESULT_TABLES: &str = "executions e JOIN fires f ON f.id = e.fire
     JOIN invocations v ON v.id = f.invocation JOIN instances i ON i.id = e.instance";
 
@@ -71,25 +71,25 @@ const LAST_ATTEMPT: &str = "NOT EXISTS (
     SELECT 1 FROM executions l INDEXED BY executions_by_fire
     WHERE l.fire = e.fire AND l.instance = e.instance AND l.attempt > e.attempt)";
 
-/// Picks the last attempt that there was when the first page was read, which ended with execution `?1`.
+/// Picks the last attempt at the time of the first page, when `?1` was the newest execution.
 const LAST_ATTEMPT_THEN: &str = "NOT EXISTS (
     SELECT 1 FROM executions l INDEXED BY executions_by_fire
     WHERE l.fire = e.fire AND l.instance = e.instance AND l.attempt > e.attempt AND l.id <= ?1)";
 
-/// Picks, among the executions of an invocation that runs once, those that say how it stands: of each instance
-/// the last attempt, unless it was skipped or waits for another execution.
+/// Picks the executions that say how an invocation stands that runs once: the last attempt on each instance, unless
+/// it was skipped or waits for another execution.
 pub(super) const STANDS_ONCE: &str =
     "(e.status NOT IN ('Skipped', 'Scheduled') OR e.retry_at_ms IS NOT NULL) AND NOT EXISTS (
     SELECT 1 FROM executions l INDEXED BY executions_by_fire
     WHERE l.fire = e.fire AND l.instance = e.instance AND l.attempt > e.attempt)";
 
-/// The only fire of invocation `?1`, if that runs once. An invocation that repeats has targets, and as many fires as it
-/// likes.
+/// The only fire of invocation `?1`, if the invocation runs once. An invocation that repeats has targets, and any
+/// number of fires.
 pub(super) const FIRE_WITHOUT_TARGETS: &str =
     "(SELECT min(o.id) FROM fires o INDEXED BY fires_by_invocation
     WHERE o.invocation = iif(EXISTS (SELECT 1 FROM targets t WHERE t.invocation = ?1), NULL, ?1))";
 
-/// The condition that one of the executions which say how an invocation `v` stands has one of these statuses.
+/// Returns the condition that one of the executions that say how invocation `v` stands has one of these statuses.
 pub(super) fn any_stands(statuses: &str) -> String {
     format!(
         "(EXISTS (SELECT 1 FROM targets t CROSS JOIN executions e ON e.id = t.standing_execution
@@ -130,7 +130,7 @@ fn of_history(tx: Tx<'_>, filter: &DescribeInvocationResults, newest: i64) -> Re
         )?
         .query_row([invoke_id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?;
-    // There is no invocation 0.
+    // No invocation has the number 0.
     let (invocation, repeats, is_retried) = found.unwrap_or_default();
     query.values.push(invocation.into());
     if repeats && !filter.include_history {
@@ -160,7 +160,7 @@ fn of_history(tx: Tx<'_>, filter: &DescribeInvocationResults, newest: i64) -> Re
     Ok(query)
 }
 
-/// The number of the newest execution.
+/// Returns the number of the newest execution.
 fn newest(tx: Tx<'_>) -> Result<i64> {
     let newest = tx
         .prepare_cached("SELECT coalesce(max(id), 0) FROM executions")?
@@ -187,7 +187,7 @@ pub(crate) fn list(
         query.conditions.push(OF_COMMAND.to_owned());
         query.values.extend([id.as_bytes().to_vec().into(), id.as_bytes().to_vec().into()]);
     }
-    // Looked up first, so that of a fire no other execution is read.
+    // Looked up first, so that no other execution of a fire is read.
     query.filter(
         "e.instance = (SELECT id FROM instances WHERE instance_id = ?)",
         filter.instance_id.as_ref().map(|id| id.as_str().to_owned()),
@@ -239,7 +239,8 @@ pub(crate) fn all_of(
             query.query((fire, any_result, any_output, first, last))?,
         )?;
     } else {
-        // One that repeats has targets; one that is only tried again has one fire.
+        // An invocation that repeats has targets; an invocation that runs once has one fire, also if it is tried
+        // again.
         let mut query = tx.prepare_cached(&format!(
             "SELECT {RESULT_COLUMNS}, {HAS_MORE} FROM targets t
                  CROSS JOIN executions e ON e.id = t.latest_execution
@@ -341,7 +342,7 @@ impl Known {
         Ok(found)
     }
 
-    /// How many executions an invocation has had on the instance of one of them.
+    /// Returns the number of executions that an invocation has had on an instance.
     fn repeats(&mut self, tx: Tx<'_>, invocation: i64, fire: i64, instance: i64) -> Result<u64> {
         if let Some(count) = self.repeats.get(&(invocation, instance)) {
             return Ok(*count);
@@ -474,18 +475,18 @@ pub(crate) struct Progress {
     pub retry_at_ms: Option<i64>,
 }
 
-/// What a watcher's look at the records finds.
+/// The findings of a watcher's look at the records.
 #[derive(Debug)]
 pub(crate) struct Look {
-    /// In the order they were made.
+    /// Executions in the order they were made.
     pub progress: Vec<Progress>,
-    /// The executions whose records cannot be understood, and what is wrong with them.
+    /// The executions whose records cannot be understood, each with the error.
     pub unreadable: Vec<(ExecutionId, String)>,
-    /// Up to which execution the look has come.
+    /// The newest execution at the time of the look.
     pub until: ExecutionId,
 }
 
-/// For [`read_progress`], of the executions `s.id`. A later attempt was made when the one before it ended.
+/// For [`read_progress`], of the executions `s.id`. A later attempt was made when the attempt before it ended.
 const PROGRESS: &str =
     "SELECT e.id, i.instance_id, e.status, coalesce(b.finished_at_ms, f.fire_at_ms),
          e.started_at_ms, e.stop_at_ms, e.finished_at_ms, e.retry_at_ms
@@ -495,8 +496,9 @@ const PROGRESS: &str =
              ON b.fire = e.fire AND b.instance = e.instance AND b.attempt = e.attempt - 1
      WHERE f.invocation = ?1 ORDER BY e.id";
 
-/// Where the executions of an invocation stand at a watcher's first look: those of the latest fire on each
-/// instance, and whatever has not ended. What still runs may be older: a fire that meets it is skipped.
+/// Returns the executions of an invocation for a watcher's first look: the executions of the latest fire on each
+/// instance, and all that have not ended. An execution that still runs may be older than the latest fire, because a
+/// fire that meets it is skipped.
 pub(crate) fn first_look(tx: Tx<'_>, invocation: i64) -> Result<Look> {
     let mut query = tx.prepare_cached(&format!(
         "WITH s (id) AS (
@@ -515,8 +517,9 @@ pub(crate) fn first_look(tx: Tx<'_>, invocation: i64) -> Result<Look> {
     look_at(tx, query.query([invocation])?)
 }
 
-/// Where those executions of an invocation stand that a watcher has left `open`, and all that were made after
-/// `until`. Neither its history nor what other invocations have done is looked at, but for their later attempts.
+/// Returns the executions of an invocation for a watcher's next look: the executions that the watcher has left
+/// `open`, and all that were made after `until`. The look reads neither the history nor other invocations, except for
+/// later attempts of those.
 pub(crate) fn next_look(
     tx: Tx<'_>,
     invocation: i64,
@@ -525,7 +528,7 @@ pub(crate) fn next_look(
 ) -> Result<Look> {
     let open: Vec<i64> = open.iter().map(|id| id.0).collect();
     let open = serde_json::to_string(&open).map_err(unreadable)?;
-    // The executions of a fire are stored together, and fires one after another.
+    // The executions of a fire are stored together, and fires are stored one after another.
     let from_fire: Option<i64> = tx
         .prepare_cached(
             "SELECT fire FROM executions WHERE id > ?1 AND attempt = 1 ORDER BY id LIMIT 1",

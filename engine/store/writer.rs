@@ -6,8 +6,8 @@
 //! until one fails having changed something: then all is undone and done again, each in a savepoint
 //! of its own. A closure that cannot be repeated has one from the start, and so has what follows it.
 //!
-//! Closures, their values and what follows a commit are the host's in part, and may panic. Each panic is
-//! contained where it happens; one that gets past that ends the engine, and not this thread alone.
+//! Closures, their values and actions after a commit are partly the host's, and may panic. Each panic is contained
+//! where it happens. A panic that is not contained there ends the engine, not only this thread.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -31,8 +31,8 @@ use super::{Tx, at, known, storage, undo_to};
 
 /// Writes that wait for the thread; past this callers wait to be let in.
 const QUEUE_MAX: usize = 1_024;
-/// Writes of the first lane that are written before one of the other, if that has any: a flood of stops
-/// holds up no request for ever.
+/// Writes of the first lane in a row while a request waits, so that a flood of stops holds up no request for
+/// ever.
 const FIRST_IN_A_ROW_MAX: usize = 8;
 /// Writes that share a commit. More would gain little and keep the first of them waiting.
 const BATCH_MAX: usize = 512;
@@ -44,10 +44,10 @@ const BATCH_TIME_MAX: Duration = Duration::from_millis(20);
 /// gained; with more the first wait for the last.
 const BATCH_STARTS: u64 = 768;
 
-/// How far ahead a write is.
+/// The lane of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lane {
-    /// Written before the requests that wait: what the engine's loops write, and stops. Otherwise a flood of
+    /// For writes of the engine's loops, and stops. They come before requests that wait; otherwise a flood of
     /// requests would keep executions from ending and from being stopped.
     First,
     Requests,
@@ -132,7 +132,7 @@ impl Writer {
             Lane::Requests => &self.requests,
         };
         let queue = queue.as_ref().expect("taken only when dropped");
-        // The thread ends before its handle only with the engine, whose end has its cause by then.
+        // The thread ends before its handle only if the engine has ended, so there is a cause by then.
         queue.send(job).await.map_err(|_| self.ending.error())?;
         answer.await.map_err(|_| self.ending.error())?
     }
@@ -148,11 +148,11 @@ impl Drop for Writer {
     }
 }
 
-/// What waits for the thread.
+/// The writes that wait for the thread.
 struct Lanes {
     first: mpsc::Receiver<Box<dyn Job>>,
     requests: mpsc::Receiver<Box<dyn Job>>,
-    /// Writes of the first lane since the last of the other.
+    /// Writes of the first lane since the last request.
     in_a_row: usize,
 }
 
@@ -177,11 +177,11 @@ impl Lanes {
         self.requests.try_recv().or_else(|_| self.first.try_recv()).ok()
     }
 
-    /// Returns the next write, or none after `time` without one. Blocks.
+    /// Returns the next write; `None` after `time` without a write. Blocks.
     ///
     /// # Errors
     ///
-    /// [`Closed`] once nothing can come any more.
+    /// [`Closed`] once no more writes can come.
     fn next(&mut self, waker: &Waker, time: Duration) -> Result<Option<Box<dyn Job>>, Closed> {
         let mut cx = Context::from_waker(waker);
         let began = Instant::now();
@@ -208,7 +208,7 @@ impl Lanes {
     }
 }
 
-/// Nothing more can come.
+/// No more writes can come.
 struct Closed;
 
 /// Wakes the thread from its sleep.
@@ -224,15 +224,15 @@ impl Wake for Unpark {
 trait Job: Send {
     /// Does the work; the error if it failed and nothing of it may stay.
     fn run(&mut self, tx: Tx<'_>) -> Option<Error>;
-    /// Forgets what it came to, which has been undone. A write that cannot be repeated is refused.
+    /// Forgets its result, which has been undone. A write that cannot be repeated is refused.
     fn forget(&mut self);
-    /// Refuses it; nothing of it is stored.
+    /// Refuses the write. No part of it is stored.
     fn refuse(&mut self, error: Error);
-    /// Whether it was refused, and is not run again.
+    /// Returns whether the write was refused, and so is not run again.
     fn is_refused(&self) -> bool;
-    /// Whether it can be run again after what it did has been undone.
+    /// Returns whether the write can be run again after its changes have been undone.
     fn is_repeatable(&self) -> bool;
-    /// Does what has to follow the commit.
+    /// Does the actions that have to follow the commit.
     fn follow(&mut self, work: &Work);
     /// Answers the caller; `lost` if the work was done and its commit failed.
     fn answer(self: Box<Self>, lost: Option<&Error>, work: &Work);
@@ -240,7 +240,7 @@ trait Job: Send {
 
 struct TypedJob<T, F, G> {
     op: F,
-    /// None once it has been done.
+    /// `None` once it has been done.
     then: Option<G>,
     is_repeatable: bool,
     is_refused: bool,
@@ -293,7 +293,7 @@ where
     fn follow(&mut self, work: &Work) {
         let (Some(Ok(value)), Some(then)) = (&mut self.result, self.then.take()) else { return };
         if let Err(message) = contain(|| then(value)) {
-            // It is on disk, and nobody acts on it: the next engine does.
+            // The write is on disk, but no part of this engine acts on it. The next engine does.
             work.ending.panicked("what follows a commit", message);
         }
     }
@@ -319,7 +319,7 @@ where
     }
 }
 
-/// Drops a value of the host's, whose drop may panic.
+/// Drops a value of the host. The drop may panic.
 fn drop_contained<T>(value: T) {
     if let Err(message) = contain(|| drop(value)) {
         let _ = contain(|| {
@@ -344,7 +344,7 @@ impl Work {
             self.ending.panicked("the writing thread", message);
         }
         self.gate.open();
-        // None of these is answered but by the end of the engine.
+        // The end of the engine is the answer to all of these writes.
         lanes.close();
         let left = std::iter::from_fn(|| lanes.try_next());
         batch.into_iter().chain(left).for_each(drop_contained);
@@ -390,8 +390,8 @@ impl Work {
                 }
                 let lost = written.err();
                 if lost.is_none() {
-                    // All of them before any answer. Otherwise a caller that has claimed an execution could start it
-                    // before the stop of the same commit has told the dispatcher.
+                    // All actions run before any answer. Otherwise a caller that has claimed an execution could start
+                    // it before a stop of the same commit has reached the dispatcher.
                     batch.iter_mut().for_each(|job| job.follow(self));
                 }
                 self.gate.open();
@@ -411,7 +411,7 @@ impl Work {
         }
     }
 
-    /// Ends the engine, whose file must not be written to any more.
+    /// Ends the engine, because it must not write to its file any more.
     fn give_up(&self, error: &Error) {
         let error = match &self.path {
             Some(path) => at(error.clone(), path),
@@ -424,22 +424,23 @@ impl Work {
     }
 }
 
-/// What a batch is written with.
+/// The means to write a batch.
 struct Batch<'a> {
     connection: &'a Connection,
     gate: &'a CommitGate,
-    /// None of a database in memory.
+    /// `None` for a database in memory.
     upkeep: Option<&'a mut Upkeep>,
     /// Whether each write that follows has a savepoint.
     is_apart: bool,
-    /// Whether a write has ended the transaction, or met damage: no other is let in.
+    /// Whether a write has ended the transaction, or met damage. No other write is then let in.
     is_closed: bool,
-    /// Writes that have met damage, and are done again after the others, each in a commit of its own.
+    /// Writes that have met damage. They are run again after the others, each in a commit of its own.
     suspects: Vec<usize>,
 }
 
 impl Batch<'_> {
-    /// Writes what waits, in one commit; how long that took to come to disk, which took so long before.
+    /// Writes the waiting jobs in one commit. Returns the time that the commit took; `commit_takes` is the
+    /// time of the commit before.
     fn write(
         mut self,
         first: Box<dyn Job>,
@@ -462,7 +463,7 @@ impl Batch<'_> {
                 Ok(took)
             }
             Err(error) if error.is_damage() => {
-                // A write may have met damage and kept silent about it.
+                // A write may have met damage without returning the error.
                 let _ = self.undo(error);
                 tally::take();
                 batch.iter_mut().for_each(|job| self.write_alone(job.as_mut()));
@@ -502,7 +503,7 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Commits, and returns how long that took.
+    /// Commits. Returns the time that the commit took.
     fn commit(&mut self) -> Result<Duration> {
         if let Some(upkeep) = &mut self.upkeep {
             upkeep.before_commit(tally::count_of(Counted::Started) > 0)?;
@@ -513,8 +514,8 @@ impl Batch<'_> {
         Ok(began.elapsed())
     }
 
-    /// Ends a transaction that cannot be committed, and sees that nothing of it is found later. Its first error is
-    /// the one to report, unless that is not sure.
+    /// Ends a transaction that cannot be committed, and takes it out of the log. Returns its first error, unless the
+    /// fate of the transaction is not known.
     fn undo(&mut self, error: Error) -> Error {
         self.roll_back();
         match &mut self.upkeep {
@@ -528,7 +529,7 @@ impl Batch<'_> {
         connection::roll_back(self.connection);
     }
 
-    /// Runs the last job of a batch; an error here is one of the whole batch.
+    /// Runs the last job of a batch. An error here is an error of the whole batch.
     fn write_last(&mut self, batch: &mut [Box<dyn Job>]) -> Result<()> {
         let connection = self.connection;
         let Some(last) = batch.last_mut() else { return Ok(()) };
@@ -541,8 +542,8 @@ impl Batch<'_> {
         let (changes, counted) = (connection.total_changes(), tally::so_far());
         let Some(error) = last.run(connection) else { return Ok(()) };
         let ends = error.is_damage() || connection.is_autocommit();
-        // What a statement that is OR FAIL has changed need not be counted, if SQLite refused one of its rows. That
-        // looks the same as a record that cannot be understood, which is rare.
+        // If SQLite refuses a row of an OR FAIL statement, rows that it has changed before may not be counted. Such
+        // an error looks like a record that cannot be understood, which is rare.
         let may_be_partial = matches!(error, Error::Storage(_));
         if !ends && connection.total_changes() == changes && !may_be_partial {
             tally::back_to(counted);
@@ -555,11 +556,11 @@ impl Batch<'_> {
         }
     }
 
-    /// Does the jobs of a batch again, each in a savepoint.
+    /// Runs the jobs of a batch again, each in a savepoint.
     fn do_again(&mut self, batch: &mut [Box<dyn Job>]) -> Result<()> {
         self.roll_back();
         tally::take();
-        // All of it before any of it is done again: what one holds another may need.
+        // All jobs forget before any job runs again, because a job may need a value that another holds.
         batch.iter_mut().for_each(|job| job.forget());
         self.begin()?;
         for at in 0..batch.len() {
@@ -574,8 +575,8 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Does the jobs of a batch again without a job that has ended the transaction: the system has refused it a read or
-    /// a write, or it has met a damaged page, after which SQLite commits nothing.
+    /// Runs the jobs of a batch again without a job that has ended the transaction: the system has refused the job a
+    /// read or a write, or the job has met a damaged page, after which SQLite commits nothing.
     fn do_again_without(
         &mut self,
         at: usize,
@@ -598,7 +599,7 @@ impl Batch<'_> {
         self.do_again(batch)
     }
 
-    /// Does a job again in a commit of its own, and refuses the job if that fails.
+    /// Runs a job again in a commit of its own, and refuses the job if that fails.
     fn write_alone(&mut self, job: &mut dyn Job) {
         job.forget();
         if job.is_refused() {
@@ -620,17 +621,17 @@ impl Batch<'_> {
         }
     }
 
-    /// Returns why nothing more can be written, if that is so.
+    /// Returns why no more writes are possible; `None` if they are.
     fn failed(&self) -> Option<Error> {
         self.upkeep.as_ref().and_then(|upkeep| upkeep.failed()).cloned()
     }
 }
 
-/// What a job comes to that has a savepoint.
+/// The result of a job with a savepoint.
 enum Apart {
-    /// It is done, or all of it is undone: the transaction goes on.
+    /// The job is done, or all of it is undone. The transaction goes on.
     Goes,
-    /// It failed, and nothing of the transaction can be committed.
+    /// The job failed, and no part of the transaction can be committed.
     Ends(Error),
 }
 
@@ -703,22 +704,22 @@ mod tests {
         check("no SQL", "syntax").await;
     }
 
-    /// Writes that share a commit in which some come to an end that SQLite commits nothing of.
+    /// Several writes share a commit. Some of them fail in a way after which SQLite commits nothing.
     #[tokio::test]
     async fn of_writes_that_share_a_commit_only_those_that_met_damage_are_refused() {
         #[derive(Clone, Copy, Debug, PartialEq)]
         enum Write {
             /// Adds a number.
             Sound,
-            /// Adds one, and cannot be run again.
+            /// Adds a number, and cannot be run again.
             Once,
-            /// Adds one, cannot be run again, and fails by itself.
+            /// Adds a number, cannot be run again, and fails by itself.
             OnceFailed,
-            /// Adds one, and then meets a damaged page.
+            /// Adds a number, and then meets a damaged page.
             Damaged,
-            /// Does so, and says nothing of it.
+            /// Adds a number, meets a damaged page, and returns no error.
             Silent,
-            /// Adds one, and fails by itself.
+            /// Adds a number, and fails by itself.
             Failed,
         }
         use Write::{Damaged, Failed, Once, OnceFailed, Silent, Sound};
@@ -803,15 +804,15 @@ mod tests {
         check(&[Damaged, Sound, Damaged, Sound], &[CORRUPT, STORED, CORRUPT, STORED]).await;
         check(&[Sound, Failed, Damaged, Sound], &[STORED, "Host.Failed", CORRUPT, STORED]).await;
         check(&[Damaged, Once, Sound], &[CORRUPT, STORED, STORED]).await;
-        // What cannot be run again is refused with what is true: nothing of it is stored.
+        // A write that cannot be run again is refused with a true reason, and no part of it is stored.
         check(&[Once, Damaged, Sound], &[BUSY, CORRUPT, STORED]).await;
         check(&[OnceFailed, Damaged, Sound], &["Host.Failed", CORRUPT, STORED]).await;
-        // Nobody knows who has met it before each has a commit of its own.
+        // The write that has met the damage is known only once each write has a commit of its own.
         check(&[Sound, Silent, Sound], &[STORED, CORRUPT, STORED]).await;
         check(&[Silent, Sound, Failed], &[CORRUPT, STORED, "Host.Failed"]).await;
     }
 
-    /// A writer, and what ends with it.
+    /// Returns a writer and its ending.
     fn writer() -> (Writer, Arc<Ending>) {
         let connection = Connection::open_in_memory().expect("memory");
         let table = "CREATE TABLE numbers (n INTEGER PRIMARY KEY) STRICT";
@@ -850,7 +851,7 @@ mod tests {
                     Ok(())
                 };
                 let mut write = Box::pin(writer.write(lane, write, |()| {}));
-                // Now it waits for the thread.
+                // From here on the job waits for the thread.
                 let mut cx = Context::from_waker(Waker::noop());
                 assert!(write.as_mut().poll(&mut cx).is_pending());
                 writes.push(write);
@@ -865,14 +866,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_engine_ends_if_nobody_acts_on_what_it_has_written() {
+    async fn an_engine_ends_if_an_action_after_a_commit_panics() {
         let (writer, ending) = writer();
         let insert = execute_and_count("INSERT INTO numbers VALUES (1)");
         let written = writer.write(Lane::Requests, insert, |_| panic!("as told")).await;
         assert_eq!(written.expect("it is on disk"), 1);
         let error = ending.check().expect_err("it has ended").to_string();
         assert_eq!(error, "the engine has ended: what follows a commit panicked: as told");
-        // Whoever winds up the engine can still write.
+        // The loops that end with the engine can still write.
         assert_eq!(writer.write(Lane::First, count, |_| {}).await.expect("readable"), 1);
     }
 }
