@@ -24,7 +24,7 @@ use crate::panics::tell;
 use crate::store::waves::DueWave;
 use crate::store::{Store, Tx, waits};
 use questions::Questions;
-use step::Gate;
+use step::{Gate, Part};
 
 pub(crate) use step::{BOOTS_MAX, Settling, Step, Work};
 pub(crate) use vigil::Vigil;
@@ -67,16 +67,27 @@ impl Scheduler {
     }
 
     async fn work(&self, questions: &mut Questions) {
+        let mut is_apart = false;
         loop {
-            let wait = match self.step(questions.gate()).await {
+            let (stepped, is_whole) = match is_apart {
+                true => self.step_apart(questions).await,
+                false => (self.step(questions.gate(), &Part::ALL).await, true),
+            };
+            is_apart = !is_whole || stepped.as_ref().is_err_and(Error::is_lasting);
+            let wait = match stepped {
                 Ok(mut step) => {
                     questions.withdraw(&step.withdrawn);
                     questions.ask(std::mem::take(&mut step.waves));
                     if step.more {
                         continue;
                     }
-                    self.until(&step)
+                    match is_whole {
+                        true => self.until(&step),
+                        false => self.until(&step).min(RETRY_AFTER),
+                    }
                 }
+                // Nobody need wait: the parts that can be done are done at once.
+                Err(_) if is_apart && is_whole => continue,
                 Err(error) => {
                     self.tell_refused(&error, "what is due is not on disk yet");
                     RETRY_AFTER
@@ -95,11 +106,32 @@ impl Scheduler {
         }
     }
 
+    /// Does each part of a step in a commit of its own, because a record or a damaged page keeps the step from being
+    /// done as a whole; whether all parts could be done. The error is that of the last part, if none could.
+    async fn step_apart(&self, questions: &Questions) -> (Result<Step>, bool) {
+        let (mut whole, mut refused) = (Step::at(now_ms(&*self.clock)), Vec::new());
+        for part in Part::ALL {
+            match self.step(questions.gate(), &[part]).await {
+                Ok(step) => whole.add_part(step),
+                Err(error) => {
+                    self.tell_refused(&error, part.undone());
+                    refused.push(error);
+                }
+            }
+        }
+        let is_whole = refused.is_empty();
+        match refused.pop().filter(|_| refused.len() + 1 == Part::ALL.len()) {
+            Some(error) => (Err(error), false),
+            None => (Ok(whole), is_whole),
+        }
+    }
+
     /// Fires what is due and tries again what is, one batch of it.
-    async fn step(&self, gate: Gate) -> Result<Step> {
+    async fn step(&self, gate: Gate, parts: &[Part]) -> Result<Step> {
+        let parts = parts.to_vec();
         let (announce, vigil) = (Arc::clone(&self.announce), Arc::clone(&self.vigil));
         // The clock is read in the transaction: what the commits before it have started has started before.
-        let fire = move |tx: Tx<'_>| Step::fire_due(tx, vigil.look(), &gate);
+        let fire = move |tx: Tx<'_>| Step::fire_due(tx, vigil.look(), &gate, &parts);
         self.store.write_first(fire, move |step| announce(step)).await
     }
 

@@ -77,6 +77,33 @@ pub(crate) enum Work {
     Boot(i64),
 }
 
+/// A part of a step of the scheduler, which can have a commit of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Timers,
+    Retries,
+    Deadlines,
+    /// Stops and boots that earlier commits have begun.
+    Begun,
+    Waves,
+}
+
+impl Part {
+    pub(super) const ALL: [Self; 5] =
+        [Self::Timers, Self::Retries, Self::Deadlines, Self::Begun, Self::Waves];
+
+    /// What the host is told of if it cannot be done.
+    pub(super) const fn undone(self) -> &'static str {
+        match self {
+            Self::Timers => "timers that are due cannot be fired",
+            Self::Retries => "executions cannot be tried again",
+            Self::Deadlines => "deadlines cannot be kept",
+            Self::Begun => "stops and boots cannot be carried out",
+            Self::Waves => "waves cannot start",
+        }
+    }
+}
+
 /// Who decides about waves.
 #[derive(Debug)]
 pub(super) enum Gate {
@@ -106,29 +133,61 @@ impl Step {
         Self { at_ms: now_ms, ..Self::default() }
     }
 
-    /// Fires what is due and tries again what is, those first that have waited longest.
-    pub(super) fn fire_due(tx: Tx<'_>, watchful: Watchful, gate: &Gate) -> Result<Self> {
+    /// Fires what is due and tries again what is, those first that have waited longest; only these parts of it.
+    pub(super) fn fire_due(
+        tx: Tx<'_>,
+        watchful: Watchful,
+        gate: &Gate,
+        parts: &[Part],
+    ) -> Result<Self> {
         let now_ms = watchful.now.timestamp_millis();
         let mut step = Self::at(now_ms);
-        step.take_back(tx, now_ms)?;
-        let due = timers::due(tx, now_ms, TIMERS_MAX)?;
-        step.more |= due.len() == TIMERS_MAX;
-        step.deal_with(tx, due, now_ms, |step, timer, budget| {
-            step.fire(tx, timer, watchful, budget)
-        })?;
         let steady_ms = waits::now(now_ms);
-        let retried = claims::release_due(tx, steady_ms, RETRIES_MAX)?;
-        step.more |= retried.len() == RETRIES_MAX;
-        step.released.extend(retried);
-        step.keep_deadlines(tx, now_ms)?;
-        step.carry_on(tx, now_ms)?;
-        let next_wave_ms = step.let_waves_loose(tx, gate, steady_ms)?;
-        let next_due = [timers::next_due_ms(tx)?, deadlines::next_ms(tx)?];
-        step.next_due_ms = next_due.into_iter().flatten().min();
-        let next_wait = [claims::next_retry_ms(tx)?, next_wave_ms];
-        step.next_wait_ms = next_wait.into_iter().flatten().min();
-        waits::look(tx, step.next_wait_ms.is_some())?;
+        let mut next_wave_ms = None;
+        for part in parts {
+            match part {
+                Part::Timers => {
+                    step.take_back(tx, now_ms)?;
+                    let due = timers::due(tx, now_ms, TIMERS_MAX)?;
+                    step.more |= due.len() == TIMERS_MAX;
+                    step.deal_with(tx, due, now_ms, |step, timer, budget| {
+                        step.fire(tx, timer, watchful, budget)
+                    })?;
+                }
+                Part::Retries => {
+                    let retried = claims::release_due(tx, steady_ms, RETRIES_MAX)?;
+                    step.more |= retried.len() == RETRIES_MAX;
+                    step.released.extend(retried);
+                }
+                Part::Deadlines => step.keep_deadlines(tx, now_ms)?,
+                Part::Begun => step.carry_on(tx, now_ms)?,
+                Part::Waves => next_wave_ms = step.let_waves_loose(tx, gate, steady_ms)?,
+            }
+        }
+        let (mut next_due, mut next_wait) = (Vec::new(), Vec::from_iter(next_wave_ms));
+        for part in parts {
+            match part {
+                Part::Timers => next_due.extend(timers::next_due_ms(tx)?),
+                Part::Deadlines => next_due.extend(deadlines::next_ms(tx)?),
+                Part::Retries => next_wait.extend(claims::next_retry_ms(tx)?),
+                Part::Begun | Part::Waves => {}
+            }
+        }
+        step.next_due_ms = next_due.into_iter().min();
+        step.next_wait_ms = next_wait.into_iter().min();
+        // By itself a part does not know whether something waits for another.
+        let any_wait = step.next_wait_ms.is_some() || parts.len() < Part::ALL.len();
+        waits::look(tx, any_wait)?;
         Ok(step)
+    }
+
+    /// Adds how another part of the step has gone, which is announced already.
+    pub(super) fn add_part(&mut self, other: Self) {
+        self.waves.extend(other.waves);
+        self.withdrawn.extend(other.withdrawn);
+        self.more |= other.more;
+        self.next_due_ms = [self.next_due_ms, other.next_due_ms].into_iter().flatten().min();
+        self.next_wait_ms = [self.next_wait_ms, other.next_wait_ms].into_iter().flatten().min();
     }
 
     /// Ends what has not started, or not ended, in time: at once as much as one commit takes.

@@ -1,11 +1,11 @@
-//! Records that cannot be read, in a file that is opened.
+//! Records that cannot be read, in a file that is opened and in one that is in use.
 
 use std::fs;
 
 use adjutant::{InvocationStatus, InvokeId, LOCAL, RepeatMode, Retry, RetryOn, RunCommand};
 use rusqlite::Connection;
 
-use crate::recurrence::{clock, ended};
+use crate::recurrence::{clock, ended, open, pass};
 use crate::support::{Gate, Place, register, wait, within};
 
 /// A file in the state that a killed engine leaves, and the invocations in it whose records stay sound.
@@ -85,4 +85,27 @@ async fn one_record_that_cannot_be_read_keeps_no_file_from_being_opened() {
     let fire = "UPDATE fires SET succeeded = -1 WHERE invocation =
         (SELECT id FROM invocations WHERE name = 'damaged run')";
     check(&[once, fire], of_run, "nothing else can follow from its end").await;
+}
+
+/// The engine tried again and again to do all that was due at once.
+#[tokio::test]
+async fn deadlines_that_cannot_be_read_keep_no_schedule_from_firing() {
+    let (place, gate, clock) = (Place::new(), Gate::new(), clock());
+    let engine = open(gate.plug_in(place.builder()), &clock).await;
+    register(&engine, "gate", 1).await;
+    let late = RunCommand::shell("x").on(["i-1"]).name("late").deadline(15);
+    engine.run_command(late).await.expect("a sound request");
+    within(gate.arrivals(1)).await;
+    let repeating = RunCommand::shell("exit:0").on(["i-2"]).timeout(10);
+    let repeating = repeating.frequency("0/10 * * * * ?");
+    let repeating = engine.run_command(repeating).await.expect("a sound request").invoke_id;
+    let file = Connection::open(place.database()).expect("a database");
+    file.execute_batch("PRAGMA ignore_check_constraints = on").expect("sound SQL");
+    let damage = "UPDATE invocations SET invoke_id = x'00' WHERE name = 'late'";
+    assert_eq!(file.execute(damage, ()).expect("sound SQL"), 1);
+    for count in 1..=5 {
+        pass(&clock, 10).await;
+        within(ended(&engine, repeating, count)).await;
+    }
+    gate.let_go(1);
 }
