@@ -727,6 +727,9 @@ impl Loop {
         if over.iter().any(waits) {
             self.resources.deliverer.notify_one();
         }
+        for (invoke_id, error) in &finished.uncounted {
+            self.resources.hub.fail(*invoke_id, error);
+        }
         for &(invoke_id, status) in &finished.invocations {
             self.resources.hub.finish(invoke_id, status);
         }

@@ -38,7 +38,7 @@ use crate::panics::Contained;
 use crate::scheduler::{Scheduler, Vigil};
 use crate::secret::DynSecretResolver;
 use crate::status::InvocationStatus;
-use crate::store::{ReadLane, Store, Tx, invocations, records};
+use crate::store::{ReadLane, Store, Tx, fires, invocations, records};
 
 use announcer::{Announcer, UnderWay};
 
@@ -206,7 +206,8 @@ impl Engine {
     /// # Errors
     ///
     /// [`Error::Invalid`] if there is no such invocation, [`Error::ShuttingDown`] if the engine
-    /// ends before it.
+    /// ends before it. [`Error::Storage`] if a record or a damaged page keeps the end of the invocation from being
+    /// recorded.
     pub async fn wait(&self, invoke_id: &InvokeId) -> Result<Finished> {
         self.authorize_of(Operation::DescribeInvocations, *invoke_id).await?;
         self.finished(*invoke_id).await
@@ -234,13 +235,14 @@ impl Engine {
     /// Waits until an invocation has ended.
     async fn ended(&self, invoke_id: InvokeId) -> Result<InvocationStatus> {
         let (subscription, mut may_have_ended) = self.inner.records.hub.subscribe_to_end(invoke_id);
-        let mut sleep = None;
+        let (mut sleep, mut is_checked) = (None, false);
         loop {
-            if may_have_ended
-                && let Some(status) =
-                    self.inner.records.read(move |tx| final_status(tx, invoke_id)).await?
-            {
-                return Ok(status);
+            if may_have_ended {
+                let is_first = !std::mem::replace(&mut is_checked, true);
+                let read = move |tx: Tx<'_>| final_status(tx, invoke_id, is_first);
+                if let Some(status) = self.inner.records.read(read).await? {
+                    return Ok(status);
+                }
             }
             loop {
                 let inbox = subscription.take();
@@ -501,6 +503,16 @@ fn start(store: &Store, scheduler: Scheduler) {
     tokio::spawn(store.ending().part("the scheduler", scheduler.run()));
 }
 
-fn final_status(tx: Tx<'_>, invoke_id: InvokeId) -> Result<Option<InvocationStatus>> {
-    invocations::final_status(tx, invocations::find(tx, invoke_id)?)
+/// How an invocation has ended, if it has. Whoever begins to wait for its end learns whether it can end.
+fn final_status(
+    tx: Tx<'_>,
+    invoke_id: InvokeId,
+    is_first: bool,
+) -> Result<Option<InvocationStatus>> {
+    let invocation = invocations::find(tx, invoke_id)?;
+    let status = invocations::final_status(tx, invocation)?;
+    if status.is_none() && is_first {
+        fires::check_counts(tx, invocation)?;
+    }
+    Ok(status)
 }

@@ -18,21 +18,27 @@ use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, now_ms};
-use crate::error::{Error, Result};
+use crate::error::{EngineEnd, Error, Result};
 use crate::gate::{DynWaveGate, WaveDecision};
 use crate::panics::tell;
+use crate::store::aside::Subject;
 use crate::store::waves::DueWave;
 use crate::store::{Store, Tx, waits};
 use questions::Questions;
 use step::{Gate, Part};
 
-pub(crate) use step::{BOOTS_MAX, Settling, Step, Work};
+pub(crate) use step::{EXECUTIONS_MAX, Settling, Step, Work};
 pub(crate) use vigil::Vigil;
 
 /// The clock may be set while the loop sleeps; this is how long that can go unnoticed.
 const SLEEP_MAX: Duration = Duration::from_secs(30);
 /// How long to wait before trying again to write to a database that refused.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long rows are passed over that cannot be dealt with, and how often the host is told of each part of a step at
+/// most.
+const ASIDE_FOR: Duration = Duration::from_secs(60);
+/// Tries of a part of a step at a time, each of which finds a row that cannot be dealt with.
+const TRIES_MAX: usize = 256;
 
 /// What the loop works with.
 pub(crate) struct Scheduler {
@@ -67,92 +73,257 @@ impl Scheduler {
     }
 
     async fn work(&self, questions: &mut Questions) {
-        let mut is_apart = false;
+        let mut troubles = Troubles::default();
         loop {
-            let (stepped, is_whole) = match is_apart {
-                true => self.step_apart(questions).await,
-                false => (self.step(questions.gate(), &Part::ALL).await, true),
-            };
-            is_apart = !is_whole || stepped.as_ref().is_err_and(Error::is_lasting);
-            let wait = match stepped {
+            let mut wait = SLEEP_MAX;
+            if !self.decide_all(questions, &mut troubles).await {
+                wait = RETRY_AFTER;
+            }
+            match self.step(questions, &mut troubles).await {
                 Ok(mut step) => {
                     questions.withdraw(&step.withdrawn);
                     questions.ask(std::mem::take(&mut step.waves));
                     if step.more {
                         continue;
                     }
-                    match is_whole {
-                        true => self.until(&step),
-                        false => self.until(&step).min(RETRY_AFTER),
-                    }
+                    wait = wait.min(self.until(&step));
                 }
-                // Nobody need wait: the parts that can be done are done at once.
-                Err(_) if is_apart && is_whole => continue,
                 Err(error) => {
-                    self.tell_refused(&error, "what is due is not on disk yet");
-                    RETRY_AFTER
+                    self.store.tell_refused(
+                        self.clock.monotonic(),
+                        &error,
+                        "what is due is not on disk yet",
+                    );
+                    wait = RETRY_AFTER;
                 }
-            };
+            }
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = self.clock.sleep(wait) => {}
-                (due, decision) = questions.answer() => {
-                    if let Err(error) = self.decide(due, decision).await {
-                        self.tell_refused(&error, "a decision about a wave is not on disk");
-                        self.clock.sleep(RETRY_AFTER).await;
-                    }
-                }
+                () = questions.hear() => {}
             }
         }
     }
 
-    /// Does each part of a step in a commit of its own, because a record or a damaged page keeps the step from being
-    /// done as a whole; whether all parts could be done. The error is that of the last part, if none could.
-    async fn step_apart(&self, questions: &Questions) -> (Result<Step>, bool) {
-        let (mut whole, mut refused) = (Step::at(now_ms(&*self.clock)), Vec::new());
+    /// Does a step: as a whole, or, while a record or a damaged page keeps it from being done as a whole, each part of
+    /// it in a commit of its own.
+    async fn step(&self, questions: &Questions, troubles: &mut Troubles) -> Result<Step> {
+        let aside = self.store.aside();
+        troubles.end_aside(&self.store, self.clock.monotonic());
+        if !aside.is_careful() {
+            let stepped = self.write(questions.gate(), &Part::ALL).await;
+            let is_hindered = stepped.as_ref().is_err_and(Error::is_lasting);
+            aside.be_careful(is_hindered || aside.count() > 0);
+            self.tell_news(troubles);
+            if !is_hindered {
+                return stepped;
+            }
+        }
+        self.step_apart(questions, troubles).await
+    }
+
+    /// Does each part of a step in a commit of its own. What keeps a part from being done keeps no other from that; if
+    /// none can be done, the file cannot be used any longer, and the engine ends.
+    ///
+    /// # Errors
+    ///
+    /// That of a part that another try may do.
+    async fn step_apart(&self, questions: &Questions, troubles: &mut Troubles) -> Result<Step> {
+        let mut whole = Step::at(now_ms(&*self.clock));
+        whole.steady_ms = self.store.steady_ms(&*self.clock);
+        let (mut hindered, mut refused) = (Vec::new(), None);
         for part in Part::ALL {
-            match self.step(questions.gate(), &[part]).await {
+            match self.write_part(part, questions, troubles).await {
                 Ok(step) => whole.add_part(step),
-                Err(error) => {
-                    self.tell_refused(&error, part.undone());
-                    refused.push(error);
+                Err(error) if error.is_lasting() => {
+                    troubles.tell(self.clock.monotonic(), part, &error);
+                    hindered.push((part, error));
                 }
+                Err(error) => refused = Some(error),
             }
         }
-        let is_whole = refused.is_empty();
-        match refused.pop().filter(|_| refused.len() + 1 == Part::ALL.len()) {
-            Some(error) => (Err(error), false),
-            None => (Ok(whole), is_whole),
+        let aside = self.store.aside();
+        aside.be_careful(!hindered.is_empty() || refused.is_some() || aside.count() > 0);
+        self.look_at_clocks().await;
+        if let Some(error) = refused {
+            return Err(error);
+        }
+        if let [.., (_, error)] = hindered.as_slice()
+            && hindered.len() == Part::ALL.len()
+        {
+            self.store.ending().end(match error.clone() {
+                Error::Storage(error) => EngineEnd::Storage(error),
+                error => EngineEnd::Panicked { part: "the scheduler", message: error.to_string() },
+            });
+            return Err(error.clone());
+        }
+        // Whoever waits for what is on record must not wait for ever.
+        let undone = hindered.iter().find(|(part, _)| *part == Part::Begun);
+        if let Some((_, error)) = undone {
+            let mut told = Step::at(whole.at_ms);
+            told.undone = Some(error.clone());
+            (self.announce)(&told);
+        }
+        if !hindered.is_empty() {
+            // A part that could not be done does not say when it is due.
+            whole.next_due_ms = Some(whole.at_ms);
+        }
+        Ok(whole)
+    }
+
+    /// Does a part of a step. Each row that cannot be dealt with is set aside.
+    async fn write_part(
+        &self,
+        part: Part,
+        questions: &Questions,
+        troubles: &mut Troubles,
+    ) -> Result<Step> {
+        let aside = self.store.aside();
+        aside.be_careful(true);
+        let mut tries = 0;
+        loop {
+            let before = aside.count();
+            let stepped = self.write(questions.gate(), &[part]).await;
+            let is_found = aside.count() > before;
+            self.tell_news(troubles);
+            tries += 1;
+            match stepped {
+                Err(error) if error.is_lasting() && is_found && tries < TRIES_MAX => {}
+                stepped => return stepped,
+            }
         }
     }
 
-    /// Fires what is due and tries again what is, one batch of it.
-    async fn step(&self, gate: Gate, parts: &[Part]) -> Result<Step> {
-        let parts = parts.to_vec();
+    /// Fires what is due and tries again what is, one batch of it; or does only these parts of that.
+    async fn write(&self, gate: Gate, parts: &[Part]) -> Result<Step> {
+        let (parts, aside) = (parts.to_vec(), Arc::clone(self.store.aside()));
         let (announce, vigil) = (Arc::clone(&self.announce), Arc::clone(&self.vigil));
         // The clock is read in the transaction: what the commits before it have started has started before.
-        let fire = move |tx: Tx<'_>| Step::fire_due(tx, vigil.look(), &gate, &parts);
+        let fire = move |tx: Tx<'_>| Step::fire_due(tx, vigil.look(), &gate, &parts, &aside);
         self.store.write_first(fire, move |step| announce(step)).await
     }
 
-    fn tell_refused(&self, error: &Error, what: &str) {
-        self.store.tell_refused(self.clock.monotonic(), error, what);
+    /// Takes note of the clocks, for what waits for a while.
+    async fn look_at_clocks(&self) {
+        let look = |tx: Tx<'_>| waits::look(tx, true);
+        if let Err(error) = self.store.write_first(look, |()| {}).await {
+            tell(|| tracing::debug!(%error, "the clocks are not on disk"));
+        }
     }
 
-    /// Carries out what was decided about a wave.
-    async fn decide(&self, due: DueWave, decision: WaveDecision) -> Result<()> {
+    /// Tells of rows that have been set aside.
+    fn tell_news(&self, troubles: &mut Troubles) {
+        let refused = self.store.aside().take_news();
+        if refused.is_empty() {
+            return;
+        }
+        for refusal in &refused {
+            troubles.tell_row(self.clock.monotonic(), refusal.subject, &refusal.error);
+        }
+        (self.announce)(&Step { refused, ..Step::at(now_ms(&*self.clock)) });
+    }
+
+    /// Carries out what was decided about waves; whether the disk has taken all of it. A wave that a record or a
+    /// damaged page keeps from that is set aside; others are tried again.
+    async fn decide_all(&self, questions: &mut Questions, troubles: &mut Troubles) -> bool {
+        let mut is_taken = true;
+        for (due, decision) in questions.take_answers() {
+            let aside = self.store.aside();
+            match self.decide(&due, &decision).await {
+                Ok(()) => {}
+                Err(error) if error.is_lasting() => {
+                    aside.set(Subject::Wave(due.fire), Some(due.invoke_id), error);
+                    aside.be_careful(true);
+                }
+                Err(error) => {
+                    self.store.tell_refused(
+                        self.clock.monotonic(),
+                        &error,
+                        "a decision about a wave is not on disk",
+                    );
+                    questions.keep(due, decision);
+                    is_taken = false;
+                }
+            }
+            self.tell_news(troubles);
+        }
+        is_taken
+    }
+
+    async fn decide(&self, due: &DueWave, decision: &WaveDecision) -> Result<()> {
         let (announce, clock) = (Arc::clone(&self.announce), Arc::clone(&self.clock));
-        let decide = move |tx: Tx<'_>| Step::decide(tx, &due, &decision, now_ms(&*clock));
+        let (aside, due, decision) =
+            (Arc::clone(self.store.aside()), due.clone(), decision.clone());
+        let decide = move |tx: Tx<'_>| Step::decide(tx, &aside, &due, &decision, now_ms(&*clock));
         self.store.write_first(decide, move |step| announce(step)).await.map(drop)
     }
 
     /// Returns the time until the next step has work.
     fn until(&self, step: &Step) -> Duration {
         let clock = &*self.clock;
+        // What was due before the step and is still due after it cannot be dealt with.
+        let is_stuck = step.next_due_ms.is_some_and(|due_ms| due_ms <= step.at_ms)
+            || step.next_wait_ms.is_some_and(|at_ms| at_ms <= step.steady_ms);
+        if is_stuck {
+            return RETRY_AFTER;
+        }
         let due = step.next_due_ms.and_then(DateTime::<Utc>::from_timestamp_millis);
         let due = due.map(|due| (due - clock.realtime()).to_std().unwrap_or_default());
         let wait = step.next_wait_ms.map(|at_ms| at_ms.saturating_sub(self.store.steady_ms(clock)));
         let wait = wait.map(|left_ms| Duration::from_millis(left_ms.max(0).unsigned_abs()));
         [due, wait].into_iter().flatten().fold(SLEEP_MAX, Duration::min)
+    }
+}
+
+/// What keeps the scheduler from parts of its steps, and when the host was told.
+#[derive(Default)]
+struct Troubles {
+    /// By the part and whether it was about a row of it, by the monotonic clock.
+    told_at: Vec<((Part, bool), Duration)>,
+    /// Since when rows are set aside.
+    aside_since: Option<Duration>,
+}
+
+impl Troubles {
+    /// Has rows that were set aside a while ago be tried again.
+    fn end_aside(&mut self, store: &Store, now: Duration) {
+        let aside = store.aside();
+        if aside.count() == 0 {
+            self.aside_since = None;
+        } else if now.saturating_sub(*self.aside_since.get_or_insert(now)) >= ASIDE_FOR {
+            aside.clear();
+            self.aside_since = None;
+        }
+    }
+
+    /// Tells the host of a part that cannot be done.
+    fn tell(&mut self, now: Duration, part: Part, error: &Error) {
+        if self.is_time((part, false), now) {
+            tell(|| tracing::error!(%error, "{}", part.undone()));
+        }
+    }
+
+    /// Tells the host of a row that cannot be dealt with.
+    fn tell_row(&mut self, now: Duration, subject: Subject, error: &Error) {
+        let part = Part::of(subject);
+        if self.is_time((part, true), now) {
+            tell(
+                || tracing::error!(%error, ?subject, "a row is passed over, perhaps others: {}", part.undone()),
+            );
+        }
+    }
+
+    fn is_time(&mut self, what: (Part, bool), now: Duration) -> bool {
+        match self.told_at.iter_mut().find(|(told, _)| *told == what) {
+            Some((_, told_at)) if now.saturating_sub(*told_at) < ASIDE_FOR => false,
+            Some((_, told_at)) => {
+                *told_at = now;
+                true
+            }
+            None => {
+                self.told_at.push((what, now));
+                true
+            }
+        }
     }
 }

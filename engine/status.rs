@@ -263,7 +263,8 @@ impl Ends {
     }
 
     pub(crate) fn total(self) -> u64 {
-        self.succeeded + self.failed + self.stopped
+        // A damaged record may say anything.
+        self.succeeded.saturating_add(self.failed).saturating_add(self.stopped)
     }
 
     /// How an invocation ended of which nothing is left.

@@ -4,6 +4,7 @@
 //! each on a connection that cannot write. One process at a time runs a file; this process holds the lock beside the
 //! file. Other processes may read.
 
+pub(crate) mod aside;
 mod cause;
 pub(crate) mod claims;
 pub(crate) mod client_tokens;
@@ -61,6 +62,7 @@ use crate::metrics::Meters;
 use crate::metrics::tally::{self, Tally};
 use crate::panics::tell;
 use crate::wire::UnreadableRecord;
+use aside::Aside;
 use commit_gate::CommitGate;
 use connection::Access;
 use guard::Guard;
@@ -102,6 +104,8 @@ pub(crate) struct Store {
     told_at: Mutex<Option<Duration>>,
     /// The steady clock, which measures waits of a duration.
     waits: waits::Shared,
+    /// The rows that steps of the scheduler pass over.
+    aside: Arc<Aside>,
     lock: Option<Lock>,
 }
 
@@ -143,6 +147,7 @@ impl Store {
                     ending,
                     told_at: Mutex::default(),
                     waits: Arc::default(),
+                    aside: Arc::default(),
                     lock: None,
                 })
             }
@@ -177,6 +182,7 @@ impl Store {
                     ending,
                     told_at: Mutex::default(),
                     waits: Arc::default(),
+                    aside: Arc::default(),
                     lock: Some(lock),
                 })
             }
@@ -259,6 +265,7 @@ impl Store {
             ending: Arc::default(),
             told_at: Mutex::default(),
             waits: Arc::default(),
+            aside: Arc::default(),
             lock: None,
         })
     }
@@ -271,6 +278,11 @@ impl Store {
     /// Returns the gate that the starts of executions pass.
     pub(crate) fn gate(&self) -> Arc<CommitGate> {
         self.writer.as_ref().map_or_else(Arc::default, |writer| Arc::clone(writer.gate()))
+    }
+
+    /// Returns the rows that steps of the scheduler pass over.
+    pub(crate) fn aside(&self) -> &Arc<Aside> {
+        &self.aside
     }
 
     /// Returns what ends the engine, and who is told of it.

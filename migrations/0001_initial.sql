@@ -43,8 +43,9 @@ CREATE TABLE instances (
     -- How many executions run on it at a time; NULL for any number.
     max_concurrency   INTEGER CHECK (max_concurrency > 0),
     boot_id           TEXT,
-    -- Whether invocations that wait for its boot have not been told yet of the one that it is in.
-    is_booting        INTEGER CHECK (is_booting = 1),
+    -- Whether targets that wait for its boot have yet to hear of the one that it is in: 1, they are told of it and
+    -- fire; 2, they take it for one that they know of.
+    is_booting        INTEGER CHECK (is_booting IN (1, 2)),
     registered_at_ms  INTEGER NOT NULL,
     updated_at_ms     INTEGER NOT NULL,
     -- Records outlive their instance: a removed one keeps its row and comes back under its name.
@@ -225,6 +226,8 @@ CREATE TABLE targets (
     CHECK (stopped = 0 OR (timer IS NULL AND awaits_boot = 0))
 ) STRICT;
 CREATE INDEX targets_by_instance ON targets (instance);
+-- Those that wait for a boot: which of them do not know of the one that their instance is in.
+CREATE INDEX targets_by_boot ON targets (instance, boot_id) WHERE awaits_boot = 1;
 
 -- Exactly one row per nominal time of a timer; no timer for a run at once. Numbers are never used
 -- again, for the dispatcher takes a higher one for a later one.
@@ -359,21 +362,22 @@ CREATE TABLE stops (
     until       INTEGER NOT NULL,
     -- Whether only instances are meant that stopped_instances names.
     is_partial  INTEGER NOT NULL CHECK (is_partial IN (0, 1)),
-    cause       TEXT NOT NULL CHECK (cause IN ('Stopped', 'Replaced', 'Deadline', 'Errors', 'Gate', 'Expired')),
+    cause       TEXT NOT NULL CHECK (
+        cause IN ('Stopped', 'Replaced', 'Deadline', 'Errors', 'Gate', 'Expired', 'Unreadable')),
     stopped_by  TEXT,
     stop_reason TEXT,
+    -- Of executions that cannot start because of a record: the code of the error, whose text is the reason.
+    error_code  TEXT,
     stop_at_ms  INTEGER NOT NULL,
     -- How far the order has been carried out: the executions of earlier fires, and of this one up to the instance.
     at_fire     INTEGER NOT NULL,
     at_instance INTEGER NOT NULL,
-    -- Whether an execution could not be ended, for its record cannot be understood: then the order stays.
-    is_stuck    INTEGER NOT NULL DEFAULT 0 CHECK (is_stuck IN (0, 1)),
-    -- Whether there is more to end.
-    has_more    INTEGER NOT NULL DEFAULT 1 CHECK (has_more IN (0, 1))
+    -- How many executions could not be ended, and why not the first of them.
+    unstopped     INTEGER NOT NULL DEFAULT 0,
+    unstopped_why TEXT
 ) STRICT;
 CREATE INDEX stops_by_invocation ON stops (invocation, fire);
 CREATE INDEX stops_by_fire ON stops (fire) WHERE fire IS NOT NULL;
-CREATE INDEX stops_unfinished ON stops (id) WHERE has_more = 1;
 
 CREATE TABLE stopped_instances (
     id       INTEGER PRIMARY KEY,

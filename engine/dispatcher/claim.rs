@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::error::{Error, Result};
 use crate::id::InvokeId;
 use crate::panics::tell;
-use crate::store::claims::{self, Awaiting, Claim, Claimed};
+use crate::store::claims::{self, Awaiting, Claim, Claimed, Place};
 use crate::store::executions::{self, Aborted};
 use crate::store::fires::Terms;
 use crate::store::{self, Tx, fires, instances, invocations, waits};
@@ -19,6 +19,9 @@ use super::slots::{LEVELS, Plan, Subject, Taken, Waiting, share};
 /// Executions of one instance that one step may unmark because another bound holds them back. The next step goes on
 /// with the rest, so that no step is long.
 const UNMARKED_MAX: usize = 256;
+
+/// Executions that cannot start and that one step ends. Later commits end the others.
+const ABORTED_MAX: usize = 2_048;
 
 /// What a claim came to.
 #[derive(Debug, Default)]
@@ -67,6 +70,8 @@ struct Claiming<'a> {
     suspects: Option<&'a Suspects>,
     /// The level of the fires whose turn it is.
     top: u8,
+    /// Executions that cannot start of which this commit still ends so many.
+    left: usize,
     work: ClaimedWork,
 }
 
@@ -83,7 +88,9 @@ pub(super) fn claim(
 ) -> Result<ClaimedWork> {
     let (work, suspects) = (ClaimedWork::default(), plan.is_careful.then_some(suspects));
     let steady_ms = waits::now(now_ms);
-    let mut claiming = Claiming { tx, orders, bounds, now_ms, steady_ms, suspects, top: 0, work };
+    let left = ABORTED_MAX;
+    let mut claiming =
+        Claiming { tx, orders, bounds, now_ms, steady_ms, suspects, top: 0, left, work };
     let mut left = plan.room;
     let new = claiming.look(plan)?;
     // What came with a plan has been counted against its limits, what is new has not.
@@ -174,7 +181,7 @@ impl Claiming<'_> {
         if self.suspects.is_none() {
             return self.open(instance, max);
         }
-        let next = claims::next_awaiting(self.tx, instance).ok().flatten();
+        let next = claims::next_awaiting(self.tx, instance, Place::FIRST).ok().flatten();
         let invoke_id =
             next.and_then(|next| invocations::invoke_id_of_fire(self.tx, next.fire).ok());
         let opened = self.apart(|claiming| claiming.open(instance, max));
@@ -222,8 +229,8 @@ impl Claiming<'_> {
     /// cannot be written either, the fire is set aside.
     fn give_up(&mut self, fire: i64, on: Option<i64>, why: &Error) -> Result<()> {
         tell(|| tracing::error!(error = %why, fire, "executions cannot start"));
-        let (tx, now_ms) = (self.tx, self.now_ms);
-        match store::apart(tx, || executions::abort(tx, fire, on, why, now_ms)) {
+        let (tx, now_ms, left) = (self.tx, self.now_ms, &mut self.left);
+        match store::apart(tx, || executions::abort(tx, fire, on, why, now_ms, left)) {
             Ok(aborted) => self.work.aborted.push(aborted),
             Err(error) if error.is_lasting() && !error.is_damage() => {
                 tell(|| tracing::error!(%error, fire, "neither can they end: they are set aside"));
@@ -307,15 +314,33 @@ impl Claiming<'_> {
     /// execution that another bound holds back waits for that bound instead, and the next execution gets the instance
     /// in the same transaction.
     fn open(&mut self, instance: i64, max: usize) -> Result<usize> {
-        let (mut claimed, mut unmarked) = (0, 0);
-        while let Some(next) = claims::next_awaiting(self.tx, instance)? {
+        let (mut claimed, mut unmarked, mut after) = (0, 0, Place::FIRST);
+        while let Some(next) = claims::next_awaiting(self.tx, instance, after)? {
+            after = next.place;
+            if unmarked == UNMARKED_MAX {
+                self.work.taken.unserved.push(Waiting::opening(instance, next.standing));
+                break;
+            }
+            if next.is_held {
+                // Its stop is about to end it. If its record cannot be changed, the search goes on behind it.
+                let (tx, unmark) = (self.tx, || claims::unmark_awaiting(self.tx, &next));
+                match store::apart(tx, unmark) {
+                    Err(error) if error.is_of_a_record() => {}
+                    unmarked => unmarked?,
+                }
+                unmarked += 1;
+                continue;
+            }
             let berth = match self.berth(instance, &next)? {
                 Ok(berth) => berth,
-                Err(ended) if ended => continue,
+                Err(ended) if ended => {
+                    unmarked += 1;
+                    continue;
+                }
                 Err(_) => break,
             };
             let is_due = next.standing.level(self.steady_ms) >= self.top;
-            if claimed == max || unmarked == UNMARKED_MAX || !is_due {
+            if claimed == max || !is_due {
                 self.work.taken.unserved.push(Waiting::opening(instance, next.standing));
                 break;
             }

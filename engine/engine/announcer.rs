@@ -1,11 +1,12 @@
 //! What has to follow a commit: the dispatcher is called on, watchers are told.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
 
 use crate::dispatcher::Line;
+use crate::error::{Error, Result};
 use crate::event::{Change, Hub};
 use crate::execution::StopOrder;
 use crate::id::{ExecutionId, InstanceId, InvokeId};
@@ -14,6 +15,7 @@ use crate::metrics::{Measured, Meters};
 use crate::panics::tell;
 use crate::scheduler::{Step, Work};
 use crate::status::ExecutionStatus;
+use crate::store::aside::{Refusal, Subject};
 use crate::store::executions::Interrupted;
 use crate::store::stop::Stopped;
 
@@ -29,27 +31,82 @@ pub(super) struct Announcer {
     pub under_way: Arc<UnderWay>,
 }
 
-/// Work that is on record and needs later commits. Callers wait here for its last commit.
+/// Work that is on record and needs later commits. Callers wait here for its last commit. Each has the error that keeps
+/// the work from going on, or that the work has ended with.
 #[derive(Debug, Default)]
-pub(super) struct UnderWay(watch::Sender<BTreeSet<Work>>);
+pub(super) struct UnderWay(watch::Sender<BTreeMap<Work, Option<Error>>>);
+
+/// Errors that are kept for those who wait.
+const FAILED_MAX: usize = 1_024;
 
 impl UnderWay {
+    /// Begins something, unless it is under way.
     fn begin(&self, work: Work) {
-        self.0.send_if_modified(|under_way| under_way.insert(work));
+        self.0.send_if_modified(|under_way| match under_way.contains_key(&work) {
+            true => false,
+            false => under_way.insert(work, None).is_none(),
+        });
     }
 
-    fn end(&self, work: Work) {
-        self.0.send_if_modified(|under_way| under_way.remove(&work));
+    /// Takes note that something has gone on.
+    fn carry_on(&self, work: Work) {
+        self.0.send_if_modified(|under_way| match under_way.get_mut(&work) {
+            Some(failed) => failed.take().is_some(),
+            None => false,
+        });
     }
 
-    pub(super) fn is_over(&self, work: Work) -> bool {
-        !self.0.borrow().contains(&work)
+    fn end(&self, work: Work, left: Option<&Error>) {
+        match left {
+            Some(error) => self.fail(work, error),
+            None => {
+                self.0.send_if_modified(|under_way| under_way.remove(&work).is_some());
+            }
+        }
     }
 
-    /// Waits for the last commit of work that has been begun.
-    pub(super) async fn over(&self, work: Work) {
-        // Waiting fails only once the sender is gone, and `self` is the sender.
-        let _ = self.0.subscribe().wait_for(|under_way| !under_way.contains(&work)).await;
+    /// Tells those who wait for something why it does not go on.
+    fn fail(&self, work: Work, error: &Error) {
+        self.0.send_modify(|under_way| {
+            under_way.insert(work, Some(error.clone()));
+            let failed = under_way.iter().filter(|(_, failed)| failed.is_some());
+            if failed.clone().count() > FAILED_MAX
+                && let Some((&oldest, _)) = failed.into_iter().find(|(one, _)| **one != work)
+            {
+                under_way.remove(&oldest);
+            }
+        });
+    }
+
+    /// Tells all who wait why nothing goes on.
+    fn fail_all(&self, error: &Error) {
+        self.0.send_modify(|under_way| {
+            under_way.values_mut().for_each(|failed| *failed = Some(error.clone()));
+        });
+    }
+
+    /// Returns what has come of something, once it has ended or does not go on.
+    pub(super) fn outcome(&self, work: Work) -> Option<Result<()>> {
+        outcome(&self.0.borrow(), work)
+    }
+
+    /// Waits for the last commit of something that has been begun.
+    ///
+    /// # Errors
+    ///
+    /// The error that keeps it from going on, or that it has ended with.
+    pub(super) async fn over(&self, work: Work) -> Result<()> {
+        let mut under_way = self.0.subscribe();
+        // It fails only once the sender is gone, which this is.
+        let ended = under_way.wait_for(|under_way| outcome(under_way, work).is_some()).await;
+        ended.ok().and_then(|under_way| outcome(&under_way, work)).unwrap_or(Ok(()))
+    }
+}
+
+fn outcome(under_way: &BTreeMap<Work, Option<Error>>, work: Work) -> Option<Result<()>> {
+    match under_way.get(&work) {
+        None => Some(Ok(())),
+        Some(failed) => failed.clone().map(Err),
     }
 }
 
@@ -61,7 +118,7 @@ impl Announcer {
         }
     }
 
-    fn wake_scheduler(&self) {
+    pub(super) fn wake_scheduler(&self) {
         if let Some(scheduler) = &self.scheduler {
             scheduler.notify_one();
         }
@@ -101,9 +158,27 @@ impl Announcer {
             self.wake_scheduler();
         }
         step.begun.iter().for_each(|work| self.under_way.begin(*work));
-        step.done.iter().for_each(|work| self.under_way.end(*work));
+        step.carried.iter().for_each(|work| self.under_way.carry_on(*work));
+        step.done.iter().for_each(|(work, left)| self.under_way.end(*work, left.as_ref()));
+        step.refused.iter().for_each(|refusal| self.refused(refusal));
+        if let Some(error) = &step.undone {
+            self.under_way.fail_all(error);
+        }
         for &(invoke_id, status) in &step.finished {
             self.hub.finish(invoke_id, status);
+        }
+    }
+
+    /// A row cannot be dealt with: whoever waits for what it stands for is told so.
+    fn refused(&self, refusal: &Refusal) {
+        let Refusal { subject, invoke_id, error } = refusal;
+        match subject {
+            Subject::Stop(stop) => self.under_way.fail(Work::Stop(*stop), error),
+            Subject::Boot(instance) => self.under_way.fail(Work::Boot(*instance), error),
+            _ => {}
+        }
+        if let Some(invoke_id) = invoke_id {
+            self.hub.fail(*invoke_id, error);
         }
     }
 
@@ -135,8 +210,11 @@ impl Announcer {
             dispatcher.stop(stopped.stopping.iter().map(|(id, _)| *id), order);
             dispatcher.release(stopped.released.iter().copied());
         }
-        if stopped.wave_ended || stopped.left.is_some() {
+        if stopped.wave_ended || stopped.left.is_some() || stopped.more_to_stop {
             self.wake_scheduler();
+        }
+        if let Some(error) = &stopped.uncounted {
+            self.hub.fail(invoke_id, error);
         }
         if let Some(stop) = stopped.left {
             self.under_way.begin(Work::Stop(stop));

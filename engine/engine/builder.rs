@@ -24,11 +24,14 @@ use crate::limits::Limits;
 use crate::output::WholeOutputs;
 use crate::panics::{contain, tell};
 use crate::recovery;
-use crate::scheduler::{BOOTS_MAX, Scheduler, Step, Vigil};
+use crate::scheduler::{EXECUTIONS_MAX, Scheduler, Step, Vigil};
 use crate::secret::{DynSecretResolver, SecretResolver};
 use crate::sink::{OutputSink, Sinks};
 use crate::store::executions::Interrupted;
-use crate::store::{Location, Store, StoreOptions, Tx, instances};
+use crate::store::{Location, Store, StoreOptions, Tx, firing, instances};
+
+/// Instances of this machine that one commit tells of its boot.
+const INSTANCES_MAX: usize = 512;
 
 /// What an engine is to be. Everything has a default; without a [`path`](EngineBuilder::path) it
 /// lives in memory.
@@ -396,30 +399,48 @@ impl EngineBuilder {
     }
 
     /// Records the current boot of this machine, and fires the invocations that waited for a boot, some in each
-    /// commit. If the engine ends in between, the next engine fires the others.
+    /// commit. If the engine ends in between, the next engine fires the others. If invocations cannot be told of the
+    /// boot, the file opens all the same, and the scheduler tells them as far as it can.
     async fn boot(store: &Store, boot_id: Arc<str>, now_ms: i64) -> Result<Vec<Step>> {
-        let mut steps = Vec::new();
+        let (mut steps, mut after, mut is_given_up) = (Vec::new(), 0, false);
         loop {
-            let boot_id = Arc::clone(&boot_id);
+            let (boot_id, aside) = (Arc::clone(&boot_id), Arc::clone(store.aside()));
             let boot = move |tx: Tx<'_>| {
                 let mut step = Step::at(now_ms);
-                let news = instances::booted_since(tx, LOCAL, &boot_id, BOOTS_MAX)?;
-                let mut left = BOOTS_MAX;
-                for id in &news {
-                    left = left.saturating_sub(step.boot(tx, id, &boot_id, now_ms, left)?);
-                    if left == 0 {
-                        break;
+                let news = instances::booted_since(tx, LOCAL, &boot_id, after, INSTANCES_MAX)?;
+                let (mut left, mut through) = (EXECUTIONS_MAX, None);
+                for (instance, id) in &news {
+                    if let Some(id) = id.as_ref().filter(|_| is_given_up) {
+                        firing::note_boot(tx, id, &boot_id)?;
+                    } else if let Some(id) = id {
+                        let is_left = step.boot(tx, &aside, id, &boot_id, &mut left)?;
+                        if !is_left && (step.more || !step.begun.is_empty()) {
+                            // Nobody waits for it: it is over before the engine is open.
+                            step.begun.clear();
+                            step.more = false;
+                            break;
+                        }
                     }
+                    through = Some(*instance);
                 }
-                // No caller waits for this boot, because it is over before the engine is open.
-                step.begun.clear();
-                Ok((step, news.is_empty()))
+                Ok((step, through, news.is_empty()))
             };
-            let (step, is_over) = store.write(boot).await?;
-            if is_over {
-                return Ok(steps);
+            match store.write(boot).await {
+                Ok((_, _, true)) => return Ok(steps),
+                Ok((step, through, false)) => {
+                    after = through.unwrap_or(after);
+                    steps.push(step);
+                }
+                Err(error) if error.is_lasting() && !is_given_up => {
+                    let refused = store.aside().take_news();
+                    is_given_up = refused.is_empty();
+                    tell(
+                        || tracing::error!(%error, "not all that waits for a boot is told of it yet"),
+                    );
+                    steps.push(Step { refused, ..Step::at(now_ms) });
+                }
+                Err(error) => return Err(error),
             }
-            steps.push(step);
         }
     }
 }

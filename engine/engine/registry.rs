@@ -26,10 +26,10 @@ use crate::instance::{
 };
 use crate::invocation::client_token::ClientToken;
 use crate::operation::Operation;
-use crate::scheduler::{BOOTS_MAX, Step};
+use crate::scheduler::{EXECUTIONS_MAX, Step};
 use crate::store::commands::{Definition, NewCommand};
 use crate::store::selections::AgentNarrow;
-use crate::store::{Listing, Tx, client_tokens, commands, firing, instances, targets};
+use crate::store::{Listing, Tx, client_tokens, commands, firing, instances};
 use crate::tag;
 use crate::wire::{self, Encoded};
 
@@ -59,32 +59,54 @@ impl Engine {
         self.store_instance(instance, is_known).await
     }
 
-    /// Stores an instance if it passes a check. If it is this machine, its boot is known.
+    /// Stores an instance if it passes a check. If it is this machine, its boot is known. Whatever keeps invocations from
+    /// being told of that boot keeps no instance from being stored.
     async fn store_instance(
         &self,
         instance: Instance,
-        check: impl Fn(Tx<'_>, &Instance) -> Result<()> + Send + 'static,
+        check: impl Fn(Tx<'_>, &Instance) -> Result<()> + Clone + Send + 'static,
     ) -> Result<()> {
-        let clock = Arc::clone(&self.inner.clock);
         let boot_id = self.inner.boot_id.clone().filter(|_| instance.executor == LOCAL);
-        self.write_step(move |tx| {
-            let mut step = Step::at(now_ms(&*clock));
-            check(tx, &instance)?;
-            let before = instances::find(tx, &instance.instance_id)?;
-            step.released.extend(instances::upsert(tx, &instance, step.at_ms)?);
-            let was_local = before.is_some_and(|before| before.instance.executor == LOCAL);
-            let id = &instance.instance_id;
-            match &boot_id {
-                None => {}
-                Some(boot_id) if was_local => {
-                    step.take_boot(firing::at_boot(tx, id, boot_id, step.at_ms, BOOTS_MAX)?);
+        let mut is_given_up = false;
+        loop {
+            let (clock, check) = (Arc::clone(&self.inner.clock), check.clone());
+            let aside = Arc::clone(self.inner.records.store.aside());
+            let (instance, boot_id) = (instance.clone(), boot_id.clone());
+            let store = move |tx: Tx<'_>| {
+                let mut step = Step::at(now_ms(&*clock));
+                check(tx, &instance)?;
+                let id = &instance.instance_id;
+                let before = match instances::find(tx, id) {
+                    // What cannot be read is replaced.
+                    Err(error) if error.is_of_a_record() => None,
+                    before => before?,
+                };
+                step.released.extend(instances::upsert(tx, &instance, step.at_ms)?);
+                let was_local = before.is_some_and(|before| before.instance.executor == LOCAL);
+                let (at_ms, mut left) = (step.at_ms, EXECUTIONS_MAX);
+                match &boot_id {
+                    None => {}
+                    Some(boot_id) if is_given_up => firing::note_boot(tx, id, boot_id)?,
+                    Some(boot_id) if was_local => {
+                        step.boot(tx, &aside, id, boot_id, &mut left)?;
+                    }
+                    Some(boot_id) => {
+                        let rebased = firing::rebase(tx, id, boot_id, at_ms, &mut left, &aside)?;
+                        step.take_boot(rebased);
+                    }
                 }
-                Some(boot_id) => targets::rebase(tx, id, boot_id)?,
-            }
-            Ok(step)
-        })
-        .await
-        .map(drop)
+                Ok(step)
+            };
+            return match self.write_step(store).await {
+                Err(error) if self.may_do_without(&error, &mut is_given_up) => continue,
+                step => {
+                    if is_given_up {
+                        self.announcer().wake_scheduler();
+                    }
+                    step.map(drop)
+                }
+            };
+        }
     }
 
     /// Removes an instance. Its records stay, and registering it again brings it back.

@@ -9,7 +9,8 @@ use crate::id::{InstanceId, InvokeId};
 use crate::instance::{AgentStatus, LOCAL};
 use crate::invocation::fire::Fire;
 use crate::operation::Operation;
-use crate::scheduler::{BOOTS_MAX, Settling, Step, Work};
+use crate::panics::tell;
+use crate::scheduler::{EXECUTIONS_MAX, Settling, Step, Work};
 use crate::store::{Tx, firing, instances, invocations};
 
 /// The longest boot id, in characters; the kernel's has 36.
@@ -106,11 +107,13 @@ impl Engine {
             )));
         }
         self.authorize_on(Operation::ReportInstance, &instance_id).await?;
+        let mut is_given_up = false;
         loop {
             let (clock, ending) = (Arc::clone(&self.inner.clock), Arc::clone(self.inner.ending()));
+            let aside = Arc::clone(self.inner.records.store.aside());
             let (instance_id, boot_id) = (instance_id.clone(), boot_id.clone());
             let op = move |tx: Tx<'_>| {
-                let now_ms = now_ms(&*clock);
+                let mut step = Step::at(now_ms(&*clock));
                 let target = instances::find(tx, &instance_id)?;
                 if target.is_some_and(|target| target.instance.executor == LOCAL) {
                     return Err(Error::invalid(Violation::new(
@@ -120,16 +123,26 @@ impl Engine {
                         format!("`{instance_id}` is this machine, whose boots are known"),
                     )));
                 }
-                instances::set_seen(tx, &instance_id, AgentStatus::Online, now_ms)?;
-                let mut step = Step::at(now_ms);
-                step.take_boot(firing::at_boot(tx, &instance_id, &boot_id, now_ms, BOOTS_MAX)?);
+                instances::set_seen(tx, &instance_id, AgentStatus::Online, step.at_ms)?;
+                if is_given_up {
+                    firing::note_boot(tx, &instance_id, &boot_id)?;
+                    return Ok(step);
+                }
+                step.boot(tx, &aside, &instance_id, &boot_id, &mut { EXECUTIONS_MAX })?;
                 // The host tells the next engine of the boot again, and that engine fires.
                 if !step.fires.is_empty() && ending.is_closing() {
                     return Err(Error::ShuttingDown);
                 }
                 Ok(step)
             };
-            let step = self.write_step(op).await?;
+            let step = match self.write_step(op).await {
+                Err(error) if self.may_do_without(&error, &mut is_given_up) => continue,
+                step => step?,
+            };
+            if is_given_up {
+                self.announcer().wake_scheduler();
+                return Ok(());
+            }
             // An earlier boot is told first.
             if step.more {
                 continue;
@@ -139,6 +152,23 @@ impl Engine {
                 None => Ok(()),
             };
         }
+    }
+
+    /// Returns whether a boot that could not be told of because of an error can be dealt with all the same: without a
+    /// row that has been set aside since, or, if no row is known to be to blame, by the scheduler.
+    pub(super) fn may_do_without(&self, error: &Error, is_given_up: &mut bool) -> bool {
+        if !error.is_lasting() {
+            return false;
+        }
+        if self.tell_refused() {
+            return true;
+        }
+        if *is_given_up {
+            return false;
+        }
+        tell(|| tracing::error!(%error, "what waits for a boot is not told of it yet"));
+        *is_given_up = true;
+        true
     }
 
     /// Takes note that the host has heard of an instance just now, and whether its agent is up: one
@@ -165,13 +195,16 @@ impl Engine {
     ) -> Result<T> {
         // Without a scheduler there is nobody to run what is due.
         let settling = Settling { fires: self.inner.scheduler.is_some(), ends };
+        let mut is_tried = false;
         loop {
+            let is_first = !std::mem::replace(&mut is_tried, true);
             let (op, then) = (op.clone(), then.clone());
             let (announcer, vigil) = (self.announcer(), Arc::clone(&self.inner.vigil));
+            let aside = Arc::clone(self.inner.records.store.aside());
             let write = move |tx: Tx<'_>| {
                 let watchful = vigil.look();
                 let invocation = invocations::find(tx, invoke_id)?;
-                let step = Step::settle(tx, invocation, watchful, settling)?;
+                let step = Step::settle(tx, &aside, invocation, watchful, settling)?;
                 let done = match (!step.more).then(|| op(tx, invocation, step.at_ms)).transpose() {
                     Err(refusal @ (Error::Invalid(_) | Error::Conflict { .. })) => {
                         Some(Err(refusal))
@@ -186,8 +219,14 @@ impl Engine {
                     then(done, step.at_ms);
                 }
             };
-            if let (_, Some(done)) = self.write_first(write, announce).await? {
-                return done;
+            let written = self.write_first(write, announce).await;
+            let has_refused = self.tell_refused();
+            match written {
+                Ok((_, Some(done))) => return done,
+                Ok((_, None)) => {}
+                // Without the row that is set aside now, it can be done; or the row is found now.
+                Err(error) if error.is_lasting() && (has_refused || is_first) => {}
+                Err(error) => return Err(error),
             }
         }
     }
@@ -206,10 +245,14 @@ impl Engine {
     /// engine's carries on.
     pub(super) async fn see_through(&self, work: Work) -> Result<()> {
         let (under_way, ending) = (&self.inner.under_way, self.inner.ending());
-        while !under_way.is_over(work) {
+        let aside = self.inner.records.store.aside();
+        loop {
+            if let Some(outcome) = under_way.outcome(work) {
+                return outcome;
+            }
             if self.inner.scheduler.is_some() && !ending.is_closing() {
                 tokio::select! {
-                    () = under_way.over(work) => return Ok(()),
+                    outcome = under_way.over(work) => return outcome,
                     () = ending.closing() => {}
                 }
             }
@@ -217,18 +260,33 @@ impl Engine {
             if ending.is_closing() && matches!(work, Work::Boot(_)) {
                 return Ok(());
             }
-            let clock = Arc::clone(&self.inner.clock);
+            let (clock, of) = (Arc::clone(&self.inner.clock), Arc::clone(aside));
             let carry_on = move |tx: Tx<'_>| {
                 let mut step = Step::at(now_ms(&*clock));
-                step.carry_on(tx, step.at_ms)?;
+                step.carry_on(tx, &of, step.at_ms, &mut { EXECUTIONS_MAX })?;
                 Ok(step)
             };
-            match self.write_step(carry_on).await {
+            let written = self.write_step(carry_on).await;
+            let has_refused = self.tell_refused();
+            match written {
                 // The work is on disk, and in effect.
                 Err(Error::ShuttingDown | Error::Ended(_)) => return Ok(()),
+                // Without the row that is set aside now, others can go on.
+                Err(error) if error.is_lasting() && has_refused => {}
                 step => drop(step?),
             }
         }
-        Ok(())
+    }
+
+    /// Tells those who wait of rows that have been set aside; whether there are any that nobody had been told of.
+    pub(super) fn tell_refused(&self) -> bool {
+        let refused = self.inner.records.store.aside().take_news();
+        let any = !refused.is_empty();
+        for refusal in &refused {
+            let (subject, error) = (refusal.subject, &refusal.error);
+            tell(|| tracing::error!(%error, ?subject, "a row is passed over"));
+        }
+        self.announcer().step(&Step { refused, ..Step::at(self.now_ms()) });
+        any
     }
 }

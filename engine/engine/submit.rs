@@ -305,7 +305,9 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] if there is no such invocation, or it has no such target.
+    /// [`Error::Invalid`] if there is no such invocation, or it has no such target. [`Error::Storage`] if a record or a
+    /// damaged page keeps executions from being stopped; the error names the first of them, and all others are
+    /// stopped.
     pub async fn stop_invocation(&self, request: StopInvocation) -> Result<StopInvocationResponse> {
         let refused = |found| Error::all(Operation::StopInvocation, found);
         let invoke_id = request.check(self.limits()).map_err(refused)?;
@@ -317,8 +319,9 @@ impl Engine {
         let ends = instance_ids.is_empty();
         let order = Arc::new(StopOrder::request(self.caller.clone(), request.reason));
         let (told, announcer) = (Arc::clone(&order), self.announcer());
+        let aside = Arc::clone(self.inner.records.store.aside());
         let stop = move |tx: Tx<'_>, invocation, now_ms| {
-            stop::invocation(tx, invocation, &instance_ids, &order, now_ms, stop::SLICE)
+            stop::invocation(tx, invocation, &instance_ids, &order, now_ms, stop::SLICE, &aside)
         };
         let announce = move |stopped: &Stopped, now_ms| {
             announcer.stopped(invoke_id, stopped, &told, now_ms);
@@ -326,6 +329,9 @@ impl Engine {
         let stopped = self.settle_then(invoke_id, ends, stop, announce).await?;
         if let Some(left) = stopped.left {
             self.see_through(Work::Stop(left)).await?;
+        }
+        if let Some(error) = stopped.unstopped {
+            return Err(error);
         }
         Ok(StopInvocationResponse { request_id: wire::request_id() })
     }

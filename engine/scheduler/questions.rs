@@ -23,6 +23,8 @@ pub(super) struct Questions {
     clock: Arc<dyn Clock>,
     tasks: JoinSet<WaveDecision>,
     asked: HashMap<Id, (DueWave, AbortHandle)>,
+    /// Answers that are not on record. With the tasks they are no more than questions.
+    answers: Vec<(DueWave, WaveDecision)>,
 }
 
 impl Questions {
@@ -32,6 +34,7 @@ impl Questions {
             clock: Arc::clone(&scheduler.clock),
             tasks: JoinSet::new(),
             asked: HashMap::new(),
+            answers: Vec::new(),
         }
     }
 
@@ -40,10 +43,16 @@ impl Questions {
         match &self.gate {
             None => Gate::None,
             Some(_) => Gate::Asked {
-                about: self.asked.values().map(|(due, _)| due.clone()).collect(),
-                more: QUESTIONS_MAX.saturating_sub(self.tasks.len()),
+                about: self.about().cloned().collect(),
+                more: QUESTIONS_MAX.saturating_sub(self.tasks.len() + self.answers.len()),
             },
         }
+    }
+
+    /// The waves whose decision is not on record.
+    fn about(&self) -> impl Iterator<Item = &DueWave> {
+        let asked = self.asked.values().map(|(due, _)| due);
+        asked.chain(self.answers.iter().map(|(due, _)| due))
     }
 
     /// Asks about waves.
@@ -68,26 +77,36 @@ impl Questions {
             }
             !is_withdrawn
         });
+        self.answers.retain(|(due, _)| !fires.contains(&due.fire));
+    }
+
+    /// Takes the answers that are not on record.
+    pub(super) fn take_answers(&mut self) -> Vec<(DueWave, WaveDecision)> {
+        std::mem::take(&mut self.answers)
+    }
+
+    /// Keeps an answer that the disk has not taken. The gate is not asked again meanwhile.
+    pub(super) fn keep(&mut self, due: DueWave, decision: WaveDecision) {
+        self.answers.push((due, decision));
     }
 
     /// Drops all questions, and waits until they are gone.
     pub(super) async fn end(&mut self) {
         self.asked.clear();
+        self.answers.clear();
         self.tasks.shutdown().await;
     }
 
-    /// Waits for an answer. May be dropped and called again.
-    pub(super) async fn answer(&mut self) -> (DueWave, WaveDecision) {
-        loop {
-            let (id, decision) = match self.tasks.join_next_with_id().await {
-                Some(Ok(answered)) => answered,
-                // The task was cut off, or panicked in spite of all.
-                Some(Err(error)) => (error.id(), WaveDecision::Wait(ASK_AGAIN_AFTER)),
-                None => pending().await,
-            };
-            if let Some((due, _)) = self.asked.remove(&id) {
-                return (due, decision);
-            }
-        }
+    /// Waits until there is an answer, or a question that was withdrawn is gone and leaves its place to another. May be
+    /// dropped and called again.
+    pub(super) async fn hear(&mut self) {
+        let (id, decision) = match self.tasks.join_next_with_id().await {
+            Some(Ok(answered)) => answered,
+            // The task was cut off, or panicked in spite of all.
+            Some(Err(error)) => (error.id(), WaveDecision::Wait(ASK_AGAIN_AFTER)),
+            None => pending().await,
+        };
+        let asked = self.asked.remove(&id);
+        self.answers.extend(asked.map(|(due, _)| (due, decision)));
     }
 }

@@ -7,6 +7,7 @@ use crate::gate::WaveDecision;
 use crate::id::{InstanceId, InvokeId};
 use crate::invocation::fire::{Fire, FireDisposition, PAUSED};
 use crate::panics::tell;
+use crate::store::aside::{Aside, Refusal, Subject};
 use crate::store::claims::{self, Released};
 use crate::store::executions::FinishedInvocations;
 use crate::store::fires::{self, PassedOver};
@@ -23,14 +24,16 @@ use super::vigil::Watchful;
 const TIMERS_MAX: usize = 512;
 const FIRES_MAX: usize = 1_024;
 pub(super) const TIMES_MAX: u64 = 50_000;
-/// Executions in one commit that timers lead to, beside those of the last fire.
-const EXECUTIONS_MAX: usize = 2_048;
-/// Invocations in one commit that are told of a boot.
-pub(crate) const BOOTS_MAX: usize = 512;
+/// Executions in one commit that all parts of a step lead to, beside those of the last fire.
+pub(crate) const EXECUTIONS_MAX: usize = 2_048;
+/// Executions that each part of a step may lead to, whatever the parts before it have led to.
+const PART_MIN: usize = 256;
 /// Executions that are tried again in one commit.
 const RETRIES_MAX: usize = 1_024;
 /// Fires with waves or deadlines that are dealt with in one commit.
 const LATE_MAX: usize = 4;
+/// Orders to stop, and boots, that one commit goes on with.
+const BEGUN_MAX: usize = 16;
 /// A gate is not asked again sooner.
 const WAIT_MS_MIN: i64 = 100;
 /// The reason of what had passed, and had not come to its place in the spread.
@@ -56,15 +59,22 @@ pub(crate) struct Step {
     pub late_ms: Vec<i64>,
     /// Work that is on record and goes on in later commits.
     pub begun: Vec<Work>,
-    /// What of that has come to its end.
-    pub done: Vec<Work>,
+    /// What of that has gone on.
+    pub carried: Vec<Work>,
+    /// What of that has come to its end, and what of it could not be done.
+    pub done: Vec<(Work, Option<Error>)>,
+    /// Rows that cannot be dealt with.
+    pub refused: Vec<Refusal>,
+    /// Why nothing that is on record can go on.
+    pub undone: Option<Error>,
     /// Records that were taken back: their times are to come.
     pub taken_back: usize,
     /// Whether there is more to do at once.
     pub more: bool,
     /// When the next timer is due, or a deadline is over.
     pub next_due_ms: Option<i64>,
-    /// When the next attempt or the next wave is due, in steady time.
+    /// When its transaction was, and when the next attempt or the next wave is due, in steady time.
+    pub steady_ms: i64,
     pub next_wait_ms: Option<i64>,
 }
 
@@ -91,6 +101,19 @@ pub(super) enum Part {
 impl Part {
     pub(super) const ALL: [Self; 5] =
         [Self::Timers, Self::Retries, Self::Deadlines, Self::Begun, Self::Waves];
+
+    /// The part that deals with a row.
+    pub(super) const fn of(subject: Subject) -> Self {
+        match subject {
+            Subject::Ahead(_) | Subject::Timer(_) => Self::Timers,
+            Subject::Retry(_) => Self::Retries,
+            Subject::Start(_) | Subject::End(_) => Self::Deadlines,
+            Subject::Stop(_) | Subject::Execution(_) | Subject::Boot(_) | Subject::Target(_) => {
+                Self::Begun
+            }
+            Subject::Wave(_) => Self::Waves,
+        }
+    }
 
     /// What the host is told of if it cannot be done.
     pub(super) const fn undone(self) -> &'static str {
@@ -133,35 +156,50 @@ impl Step {
         Self { at_ms: now_ms, ..Self::default() }
     }
 
-    /// Fires what is due and tries again what is, those first that have waited longest; only these parts of it.
+    /// Fires what is due and tries again what is, those first that have waited longest; only these parts of it. What is
+    /// set aside is passed over.
     pub(super) fn fire_due(
         tx: Tx<'_>,
         watchful: Watchful,
         gate: &Gate,
         parts: &[Part],
+        aside: &Aside,
     ) -> Result<Self> {
         let now_ms = watchful.now.timestamp_millis();
-        let mut step = Self::at(now_ms);
         let steady_ms = waits::now(now_ms);
+        let mut step = Self { steady_ms, ..Self::at(now_ms) };
+        let mut budget = Budget { times: TIMES_MAX, fires: FIRES_MAX, executions: EXECUTIONS_MAX };
         let mut next_wave_ms = None;
         for part in parts {
+            // What comes first in a step must not keep the rest from going on.
+            budget.executions = budget.executions.max(PART_MIN);
             match part {
                 Part::Timers => {
-                    step.take_back(tx, now_ms)?;
-                    let due = timers::due(tx, now_ms, TIMERS_MAX)?;
+                    step.take_back(tx, aside, now_ms, &mut budget)?;
+                    let due = match aside.is_careful() {
+                        true => timers::due_apart(tx, now_ms, TIMERS_MAX, aside)?,
+                        false => timers::due(tx, now_ms, TIMERS_MAX)?,
+                    };
                     step.more |= due.len() == TIMERS_MAX;
-                    step.deal_with(tx, due, now_ms, |step, timer, budget| {
+                    step.deal_with(tx, aside, due, now_ms, &mut budget, |step, timer, budget| {
                         step.fire(tx, timer, watchful, budget)
                     })?;
                 }
                 Part::Retries => {
-                    let retried = claims::release_due(tx, steady_ms, RETRIES_MAX)?;
-                    step.more |= retried.len() == RETRIES_MAX;
+                    let max = RETRIES_MAX.min(budget.executions);
+                    let retried = match aside.is_careful() {
+                        true => claims::release_due_apart(tx, steady_ms, max, aside)?,
+                        false => claims::release_due(tx, steady_ms, max)?,
+                    };
+                    step.more |= retried.len() == max;
+                    budget.spend(retried.len());
                     step.released.extend(retried);
                 }
-                Part::Deadlines => step.keep_deadlines(tx, now_ms)?,
-                Part::Begun => step.carry_on(tx, now_ms)?,
-                Part::Waves => next_wave_ms = step.let_waves_loose(tx, gate, steady_ms)?,
+                Part::Deadlines => {
+                    step.keep_deadlines(tx, aside, now_ms, &mut budget.executions)?;
+                }
+                Part::Begun => step.carry_on(tx, aside, now_ms, &mut budget.executions)?,
+                Part::Waves => next_wave_ms = step.let_waves_loose(tx, aside, gate, steady_ms)?,
             }
         }
         let (mut next_due, mut next_wait) = (Vec::new(), Vec::from_iter(next_wave_ms));
@@ -175,9 +213,9 @@ impl Step {
         }
         step.next_due_ms = next_due.into_iter().min();
         step.next_wait_ms = next_wait.into_iter().min();
-        // By itself a part does not know whether something waits for another.
-        let any_wait = step.next_wait_ms.is_some() || parts.len() < Part::ALL.len();
-        waits::look(tx, any_wait)?;
+        if parts.len() == Part::ALL.len() {
+            waits::look(tx, step.next_wait_ms.is_some())?;
+        }
         Ok(step)
     }
 
@@ -190,76 +228,135 @@ impl Step {
         self.next_wait_ms = [self.next_wait_ms, other.next_wait_ms].into_iter().flatten().min();
     }
 
-    /// Ends what has not started, or not ended, in time: at once as much as one commit takes.
-    fn keep_deadlines(&mut self, tx: Tx<'_>, now_ms: i64) -> Result<()> {
-        let mut left = stop::SLICE;
-        let late = deadlines::late_to_start(tx, now_ms, LATE_MAX)?;
-        self.more |= !late.is_empty();
-        for (fire, invoke_id) in late {
-            let expired = deal_apart(tx, fire, || deadlines::expire(tx, fire, now_ms, left))?;
-            left = self.take_down(invoke_id, expired, left);
-        }
-        let late = deadlines::late_to_end(tx, now_ms, LATE_MAX)?;
-        self.more |= !late.is_empty();
-        for (fire, invoke_id) in late {
-            let ended = deal_apart(tx, fire, || deadlines::end(tx, fire, now_ms, left))?;
-            left = self.take_down(invoke_id, ended, left);
-        }
-        Ok(())
-    }
-
-    /// Takes in what a deadline led to; how much this commit takes beside it.
-    fn take_down(&mut self, invoke_id: InvokeId, stopped: Option<Stopped>, left: usize) -> usize {
-        let Some(stopped) = stopped.filter(|stopped| !stopped.is_empty()) else { return left };
-        let left = left.saturating_sub(stopped.count());
-        self.stopped.push((invoke_id, StopReason::Deadline.into(), stopped));
-        left
-    }
-
-    /// Goes on with what has been begun in earlier commits: stops, and boots.
-    pub(crate) fn carry_on(&mut self, tx: Tx<'_>, now_ms: i64) -> Result<()> {
-        match store::apart(tx, || stop::carry_on(tx, now_ms, stop::SLICE)) {
-            Err(error) if error.is_of_a_record() => {
-                tell(|| tracing::error!(%error, "a stop is given up: its executions do not start"));
-                self.done.extend(stop::give_up(tx)?.map(Work::Stop));
-            }
-            carried_on => {
-                if let Some(CarriedOn { stop, invoke_id, order, stopped, has_more }) = carried_on? {
-                    self.stopped.push((invoke_id, order, stopped));
-                    self.done.extend((!has_more).then_some(Work::Stop(stop)));
+    /// Ends what has not started, or not ended, in time: at once as much as is `left` to this commit.
+    fn keep_deadlines(
+        &mut self,
+        tx: Tx<'_>,
+        aside: &Aside,
+        now_ms: i64,
+        left: &mut usize,
+    ) -> Result<()> {
+        type Late = fn(Tx<'_>, i64, usize) -> Result<Vec<i64>>;
+        type Deal = fn(Tx<'_>, i64, i64, &mut usize) -> Result<Stopped>;
+        let both: [(Late, Deal, fn(i64) -> Subject); 2] = [
+            (deadlines::late_to_start, deadlines::expire, Subject::Start),
+            (deadlines::late_to_end, deadlines::end, Subject::End),
+        ];
+        for (late, deal, subject) in both {
+            let late = late(tx, now_ms, LATE_MAX.saturating_add(aside.count()))?;
+            let late = aside.others(late, LATE_MAX, subject);
+            self.more |= !late.is_empty();
+            for fire in late {
+                let before = *left;
+                let act = || {
+                    let invoke_id = invocations::invoke_id_of_fire(tx, fire)?;
+                    Ok((invoke_id, deal(tx, fire, now_ms, left)?))
+                };
+                let dealt = aside.deal(tx, subject(fire), act, |error| give_up(tx, fire, error))?;
+                match dealt {
+                    Some((invoke_id, stopped)) if !stopped.is_empty() => {
+                        self.stopped.push((invoke_id, StopReason::Deadline.into(), stopped));
+                    }
+                    Some(_) => {}
+                    None => *left = before,
                 }
             }
         }
-        if let Some(of) = instances::booting(tx)? {
-            self.boot(tx, &of.id, &of.boot_id, now_ms, BOOTS_MAX)?;
-            self.done
-                .extend((!self.begun.contains(&Work::Boot(of.row))).then_some(Work::Boot(of.row)));
-        }
-        self.more |= stop::any_left(tx)? || instances::booting(tx)?.is_some();
         Ok(())
     }
 
-    /// Tells up to `max` invocations of the boot that they wait for; how many have been told.
+    /// Goes on with what has been begun in earlier commits, stops and boots, as far as `left` goes.
+    pub(crate) fn carry_on(
+        &mut self,
+        tx: Tx<'_>,
+        aside: &Aside,
+        now_ms: i64,
+        left: &mut usize,
+    ) -> Result<()> {
+        let max = BEGUN_MAX + 1;
+        let orders = stop::unfinished(tx, max.saturating_add(aside.count()))?;
+        let orders = aside.others(orders, max, Subject::Stop);
+        self.more |= orders.len() == max;
+        for order in orders.into_iter().take(BEGUN_MAX) {
+            if *left == 0 {
+                self.more = true;
+                break;
+            }
+            let act = || stop::carry_on(tx, order, now_ms, left, aside);
+            // Its row keeps what it is about from starting.
+            let give_up = |error: &Error| Err(error.clone());
+            let Some(carried_on) = aside.deal(tx, Subject::Stop(order), act, give_up)? else {
+                continue;
+            };
+            let CarriedOn { stop, invoke_id, order, stopped, has_more } = carried_on;
+            match has_more {
+                true => self.carried.push(Work::Stop(stop)),
+                false => self.done.push((Work::Stop(stop), stopped.unstopped.clone())),
+            }
+            self.more |= has_more || stopped.more_to_stop;
+            // Nobody watches an invocation that cannot be read.
+            let invoke_id = invoke_id.unwrap_or_else(|| InvokeId::from_bytes([0; 16]));
+            self.stopped.push((invoke_id, order, stopped));
+        }
+        let booting = instances::booting(tx, max.saturating_add(aside.count()))?;
+        let booting = aside.others(booting, max, Subject::Boot);
+        self.more |= booting.len() == max;
+        for instance in booting.into_iter().take(BEGUN_MAX) {
+            if *left == 0 {
+                self.more = true;
+                break;
+            }
+            let act = || {
+                let of = instances::get_booting(tx, instance)?;
+                firing::at_boot(tx, &of.id, &of.boot_id, now_ms, left, aside)
+            };
+            let give_up = |error: &Error| {
+                tell(
+                    || tracing::error!(%error, instance, "what waits for a boot is not told of it"),
+                );
+                instances::end_booting(tx, instance)
+            };
+            let has_more = match aside.deal(tx, Subject::Boot(instance), act, give_up)? {
+                Some(booting) => {
+                    let has_more = booting.has_more;
+                    self.take_boot(booting);
+                    has_more
+                }
+                None if aside.has(Subject::Boot(instance)) => continue,
+                None => false,
+            };
+            self.more |= has_more;
+            match has_more {
+                true => self.carried.push(Work::Boot(instance)),
+                false => self.done.push((Work::Boot(instance), None)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of the boot of an instance, and tells invocations that wait for it, as many as are `left` to this
+    /// commit. Returns whether the boot had to be given up: those then wait for the boot after it.
     pub(crate) fn boot(
         &mut self,
         tx: Tx<'_>,
+        aside: &Aside,
         id: &InstanceId,
         boot_id: &str,
-        now_ms: i64,
-        max: usize,
-    ) -> Result<usize> {
-        match store::apart(tx, || firing::at_boot(tx, id, boot_id, now_ms, max)) {
+        left: &mut usize,
+    ) -> Result<bool> {
+        let now_ms = self.at_ms;
+        match store::apart(tx, || firing::at_boot(tx, id, boot_id, now_ms, left, aside)) {
             Err(error) if error.is_of_a_record() => {
                 tell(
                     || tracing::error!(%error, instance = %id, "what waits for a boot is not told of it"),
                 );
-                firing::give_up_boot(tx, id, boot_id).map(|()| 0)
+                let instance = firing::give_up_boot(tx, id, boot_id)?;
+                self.begun.extend(instance.map(Work::Boot));
+                Ok(true)
             }
             booting => {
-                let booting = booting?;
-                let told = booting.told;
-                self.take_boot(booting);
-                Ok(told)
+                self.take_boot(booting?);
+                Ok(false)
             }
         }
     }
@@ -275,24 +372,40 @@ impl Step {
     }
 
     /// Lets waves loose that are due, or finds those to be decided about; when the next is due.
-    fn let_waves_loose(&mut self, tx: Tx<'_>, gate: &Gate, steady_ms: i64) -> Result<Option<i64>> {
+    fn let_waves_loose(
+        &mut self,
+        tx: Tx<'_>,
+        aside: &Aside,
+        gate: &Gate,
+        steady_ms: i64,
+    ) -> Result<Option<i64>> {
         match gate {
             Gate::Asked { about, more } => {
                 for due in about {
-                    if !waves::waits(tx, due)? {
+                    let act = || waves::waits(tx, due);
+                    let give_up = |error: &Error| Err(error.clone());
+                    // Whoever cannot be told whether it waits is asked no longer.
+                    if aside.deal(tx, Subject::Wave(due.fire), act, give_up)? != Some(true) {
                         self.withdrawn.push(due.fire);
                     }
                 }
-                let mut due = waves::due(tx, steady_ms, about.len() + more)?;
-                due.retain(|due| about.iter().all(|other| other.fire != due.fire));
-                due.truncate(*more);
-                self.waves = due;
+                let limit = about.len().saturating_add(*more).saturating_add(aside.count());
+                let mut due = waves::due(tx, steady_ms, limit)?;
+                due.retain(|fire| about.iter().all(|other| other.fire != *fire));
+                for fire in aside.others(due, *more, Subject::Wave) {
+                    let due = self.deal_with_wave(tx, aside, fire, || waves::get(tx, fire))?;
+                    self.waves.extend(due);
+                }
             }
             Gate::None => {
-                let due = waves::due(tx, steady_ms, LATE_MAX)?;
+                let due = waves::due(tx, steady_ms, LATE_MAX.saturating_add(aside.count()))?;
+                let due = aside.others(due, LATE_MAX, Subject::Wave);
                 self.more |= due.len() == LATE_MAX;
-                for due in due {
-                    self.open(tx, &due, steady_ms)?;
+                for fire in due {
+                    let due = || waves::get(tx, fire);
+                    if let Some(due) = self.deal_with_wave(tx, aside, fire, due)? {
+                        self.open(tx, aside, &due, steady_ms)?;
+                    }
                 }
             }
         }
@@ -300,8 +413,32 @@ impl Step {
         waves::next_ms(tx, steady_ms)
     }
 
-    fn open(&mut self, tx: Tx<'_>, due: &DueWave, steady_ms: i64) -> Result<()> {
-        if deal_apart(tx, due.fire, || waves::open(tx, due))?.unwrap_or_default() {
+    /// Deals with the next wave of a fire. If that cannot be read, the wave never comes, and whoever waits for the end
+    /// of the invocation is told so.
+    fn deal_with_wave<T>(
+        &mut self,
+        tx: Tx<'_>,
+        aside: &Aside,
+        fire: i64,
+        act: impl FnOnce() -> Result<T>,
+    ) -> Result<Option<T>> {
+        let subject = Subject::Wave(fire);
+        let mut given_up = None;
+        let dealt = aside.deal(tx, subject, act, |error| {
+            give_up(tx, fire, error)?;
+            given_up = Some(error.clone());
+            Ok(())
+        })?;
+        self.refused.extend(given_up.map(|error| {
+            let invoke_id = subject.invoke_id(tx);
+            Refusal { subject, invoke_id, error }
+        }));
+        Ok(dealt)
+    }
+
+    fn open(&mut self, tx: Tx<'_>, aside: &Aside, due: &DueWave, steady_ms: i64) -> Result<()> {
+        let opened = self.deal_with_wave(tx, aside, due.fire, || waves::open(tx, due))?;
+        if opened.unwrap_or_default() {
             self.released.push(Released::all_of(tx, due.fire, steady_ms)?);
         }
         Ok(())
@@ -310,19 +447,23 @@ impl Step {
     /// Carries out what was decided about a wave.
     pub(super) fn decide(
         tx: Tx<'_>,
+        aside: &Aside,
         due: &DueWave,
         decision: &WaveDecision,
         now_ms: i64,
     ) -> Result<Self> {
         let mut step = Self::at(now_ms);
+        if !waves::waits(tx, due)? {
+            return Ok(step);
+        }
         match decision {
-            WaveDecision::Proceed => step.open(tx, due, waits::now(now_ms))?,
+            WaveDecision::Proceed => step.open(tx, aside, due, waits::now(now_ms))?,
             WaveDecision::Wait(time) => {
                 let time_ms = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
                 waves::put_off(tx, due, time_ms.max(WAIT_MS_MIN), now_ms)?;
             }
             WaveDecision::Halt(why) => {
-                let halted = waves::halt(tx, due, why, now_ms)?;
+                let halted = waves::halt(tx, due, why, now_ms, &mut { EXECUTIONS_MAX })?;
                 step.stopped.push((due.invoke_id, StopReason::Gate.into(), halted));
             }
         }
@@ -333,17 +474,20 @@ impl Step {
     /// them. To be repeated while there is `more`.
     pub(crate) fn settle(
         tx: Tx<'_>,
+        aside: &Aside,
         invocation: i64,
         watchful: Watchful,
         settling: Settling,
     ) -> Result<Self> {
         let now_ms = watchful.now.timestamp_millis();
         let mut step = Self::at(now_ms);
-        step.take_back(tx, now_ms)?;
+        let mut budget = Budget { times: TIMES_MAX, fires: FIRES_MAX, executions: EXECUTIONS_MAX };
+        step.take_back(tx, aside, now_ms, &mut budget)?;
         let mut found = timers::of_invocation(tx, invocation)?;
+        found.retain(|found| !aside.has(Subject::Timer(found.id)));
         found.retain(|found| found.timer.as_ref().map_or(true, |timer| timer.is_nominal(now_ms)));
         let paused = invocations::standing_of(tx, invocation)?.paused.is_some();
-        step.deal_with(tx, found, now_ms, |step, timer, budget| {
+        step.deal_with(tx, aside, found, now_ms, &mut budget, |step, timer, budget| {
             let mut timer = timer.clone();
             if timer.is_due(now_ms) {
                 let until_ms = now_ms.saturating_sub(timer.delay_ms);
@@ -373,32 +517,38 @@ impl Step {
     }
 
     /// Deals with timers, as far as the budget goes. One that cannot be dealt with must not keep the
-    /// others from firing: it ends, with a record that says why.
+    /// others from firing: it ends, with a record that says why, or is set aside if it cannot be ended either.
     fn deal_with(
         &mut self,
         tx: Tx<'_>,
+        aside: &Aside,
         found: Vec<Found>,
         now_ms: i64,
+        budget: &mut Budget,
         mut deal: impl FnMut(&mut Self, &Timer, &mut Budget) -> Result<()>,
     ) -> Result<()> {
-        let mut budget = Budget { times: TIMES_MAX, fires: FIRES_MAX, executions: EXECUTIONS_MAX };
-        for Found { id, invocation, invoke_id, timer } in found {
+        for found in found {
             if budget.is_spent() {
                 break;
             }
+            let Found { id, invocation, invoke_id, timer } = found;
             let before =
                 (self.fires.len(), self.stopped.len(), self.finished.len(), self.late_ms.len());
-            let dealt =
-                timer.and_then(|timer| store::apart(tx, || deal(self, &timer, &mut budget)));
-            match dealt {
-                Err(error) if error.is_of_a_record() => {
-                    self.fires.truncate(before.0);
-                    self.stopped.truncate(before.1);
-                    self.finished.truncate(before.2);
-                    self.late_ms.truncate(before.3);
-                    self.give_up(tx, id, invocation, invoke_id, &error, now_ms)?;
+            let dealt = timer.and_then(|timer| store::apart(tx, || deal(self, &timer, budget)));
+            let Err(error) = dealt else { continue };
+            self.fires.truncate(before.0);
+            self.stopped.truncate(before.1);
+            self.finished.truncate(before.2);
+            self.late_ms.truncate(before.3);
+            let given_up = match error.is_of_a_record() {
+                true => {
+                    let of = (id, invocation, invoke_id);
+                    store::apart(tx, || self.give_up(tx, of, &error, now_ms))
                 }
-                dealt => dealt?,
+                false => Err(error),
+            };
+            if let Err(error) = given_up {
+                aside.refuse(tx, Subject::Timer(id), invoke_id, error)?;
             }
         }
         self.more |= budget.is_spent();
@@ -408,20 +558,22 @@ impl Step {
     fn give_up(
         &mut self,
         tx: Tx<'_>,
-        timer: i64,
-        invocation: i64,
-        invoke_id: InvokeId,
+        (timer, invocation, invoke_id): (i64, Option<i64>, Option<InvokeId>),
         error: &Error,
         now_ms: i64,
     ) -> Result<()> {
+        let told_id = invoke_id.map(|id| id.to_string()).unwrap_or_default();
         tell(
-            || tracing::error!(%error, %invoke_id, "a schedule ends, for its timer cannot be dealt with"),
+            || tracing::error!(%error, invoke_id = told_id, "a schedule ends, for its timer cannot be dealt with"),
         );
         let why = format!("its schedule ends here, for it cannot be carried out: {error}");
         let told = even_if_unreadable(tx, || fires::give_up(tx, timer, &why, now_ms))?;
-        self.fires.extend(told.flatten().map(|fire| (invoke_id, fire)));
+        self.fires.extend(invoke_id.zip(told.flatten()));
         timers::end(tx, timer)?;
-        let finish = || invocations::finish_if_done(tx, invocation, now_ms);
+        let finish = || match invocation {
+            Some(invocation) => invocations::finish_if_done(tx, invocation, now_ms),
+            None => Ok(None),
+        };
         self.finished.extend(even_if_unreadable(tx, finish)?.flatten());
         Ok(())
     }
@@ -452,8 +604,8 @@ impl Step {
         let mut fires_left = timer.fires_left;
         for at_ms in runs {
             let late = catching_up || until_ms - at_ms > LATE_MS_MAX;
-            let fired = firing::by_timer(tx, timer, &targets, at_ms, late, now_ms)?;
-            budget.spend(fired.stopped.count());
+            let left = &mut budget.executions;
+            let fired = firing::by_timer(tx, timer, &targets, at_ms, late, now_ms, left)?;
             if let Some(left) = fires_left.as_mut().filter(|_| fired.is_start()) {
                 *left = left.saturating_sub(1);
             }
@@ -518,13 +670,8 @@ fn even_if_unreadable<T>(tx: Tx<'_>, act: impl FnOnce() -> Result<T>) -> Result<
     }
 }
 
-/// Deals with a fire. One that cannot be dealt with must not keep others waiting: its times are given up.
-fn deal_apart<T>(tx: Tx<'_>, fire: i64, deal: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
-    match store::apart(tx, deal) {
-        Err(error) if error.is_of_a_record() => {
-            tell(|| tracing::error!(%error, fire, "the times of a fire are given up"));
-            deadlines::give_up(tx, fire).map(|()| None)
-        }
-        dealt => dealt.map(Some),
-    }
+/// Gives up the times of a fire that cannot be dealt with: it must not keep others waiting.
+fn give_up(tx: Tx<'_>, fire: i64, error: &Error) -> Result<()> {
+    tell(|| tracing::error!(%error, fire, "the times of a fire are given up"));
+    deadlines::give_up(tx, fire)
 }

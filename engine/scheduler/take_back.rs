@@ -6,34 +6,39 @@
 
 use crate::error::Result;
 use crate::panics::tell;
+use crate::store::aside::{Aside, Subject};
 use crate::store::fires::{self, Ahead};
-use crate::store::{self, Tx, invocations, timers};
+use crate::store::{Tx, invocations, timers};
 
-use super::plan::{LATE_MS_MAX, part};
-use super::step::{Step, TIMES_MAX};
+use super::plan::{Budget, LATE_MS_MAX, part};
+use super::step::Step;
 
 /// Records that are taken back in one commit.
 const RECORDS_MAX: usize = 256;
 
 impl Step {
-    /// Takes back what was written off of times that are not due, a part of it.
-    pub(super) fn take_back(&mut self, tx: Tx<'_>, now_ms: i64) -> Result<()> {
-        let ahead = fires::ahead(tx, now_ms, RECORDS_MAX)?;
-        let mut times = TIMES_MAX;
-        for record in &ahead {
-            if times == 0 {
+    /// Takes back what was written off of times that are not due, as far as the budget goes.
+    pub(super) fn take_back(
+        &mut self,
+        tx: Tx<'_>,
+        aside: &Aside,
+        now_ms: i64,
+        budget: &mut Budget,
+    ) -> Result<()> {
+        let ahead = fires::ahead(tx, now_ms, RECORDS_MAX.saturating_add(aside.count()))?;
+        let ahead = aside.others(ahead, RECORDS_MAX, Subject::Ahead);
+        self.more |= !ahead.is_empty();
+        for record in ahead {
+            if budget.times == 0 {
                 break;
             }
-            match store::apart(tx, || take_back(tx, *record, now_ms, &mut times)) {
-                Err(error) if error.is_of_a_record() => {
-                    tell(|| tracing::error!(%error, "the records of a clock that was ahead stay"));
-                    fires::keep(tx, record.id)?;
-                }
-                taken => taken?,
-            }
+            let act = || take_back(tx, fires::get_ahead(tx, record)?, now_ms, &mut budget.times);
+            aside.deal(tx, Subject::Ahead(record), act, |error| {
+                tell(|| tracing::error!(%error, "the records of a clock that was ahead stay"));
+                fires::keep(tx, record)
+            })?;
+            self.taken_back += 1;
         }
-        self.more |= !ahead.is_empty();
-        self.taken_back += ahead.len();
         Ok(())
     }
 }

@@ -11,10 +11,11 @@ use crate::invocation::rate_control::PRIORITY_MAX;
 use crate::metrics::{Counted, tally};
 use crate::status::{Cause, ExecutionStatus};
 
+use super::aside::{Aside, Subject};
 use super::executions::{self, SoleFire, expect_one};
 use super::instances::{self, Target};
 use super::stop::NOT_STOPPED;
-use super::{Tx, fires, running, stop, targets};
+use super::{Tx, apart, fires, running, stop, targets};
 
 /// An execution that has just been claimed.
 #[derive(Debug)]
@@ -89,6 +90,9 @@ impl Standing {
     }
 }
 
+/// Executions that one claim passes over because an order to stop is about them.
+const HELD_MAX: usize = 4_096;
+
 /// Claims waiting executions of a fire, unless `admit` says that their instance has too many: those wait
 /// for the end of one there. Executions whose instances cannot be read stay as they are.
 pub(crate) fn claim(
@@ -101,27 +105,34 @@ pub(crate) fn claim(
     static SQL: LazyLock<[String; 2]> = LazyLock::new(|| {
         ["TRUE", NOT_STOPPED].map(|is_so| {
             format!(
-                "SELECT e.id, e.attempt, e.instance FROM executions e INDEXED BY executions_by_fire
+                "SELECT e.id, e.attempt, e.instance, {is_so} FROM executions e INDEXED BY executions_by_fire
                  WHERE e.fire = ?1 AND e.instance > ?2 AND e.instance <= ?3 AND e.status = 'Pending'
                      AND e.awaits_instance IS NULL AND (e.attempt > 1 OR (e.id <= ?5 AND NOT ?6))
-                     AND {is_so}
                  ORDER BY e.instance LIMIT ?4"
             )
         })
     });
     let mut query = tx.prepare_cached(&SQL[usize::from(may_be_stopped)])?;
     let open_until = open_until.unwrap_or(i64::MAX);
-    let limit = of.max as i64 + 1;
+    // Those that an order is about are passed over, a part of them in each commit.
+    let mut held_max = if may_be_stopped { HELD_MAX } else { 0 };
+    let limit = of.max.saturating_add(held_max) as i64 + 1;
     let bounds = (of.fire, of.after, of.until, limit, open_until, of.is_late);
     let mut rows = query.query(bounds)?;
     let (mut found, mut unreadable) = (Vec::new(), Vec::new());
     let (mut count, mut last, mut more_after) = (0, of.after, None);
     while let Some(row) = rows.next()? {
-        if count == of.max {
+        let is_free = row.get(3)?;
+        if (is_free && count == of.max) || (!is_free && held_max == 0) {
             more_after = Some(last);
             break;
         }
-        (count, last) = (count + 1, row.get(2)?);
+        last = row.get(2)?;
+        if !is_free {
+            held_max -= 1;
+            continue;
+        }
+        count += 1;
         match instances::of_row(tx, last) {
             Err(error) if error.is_lasting() => unreadable.push((last, error)),
             target => found.push(Claimed {
@@ -186,23 +197,39 @@ pub(crate) struct Awaiting {
     pub attempt: u32,
     pub fire: i64,
     pub standing: Standing,
+    /// Whether an order to stop is about it: then it is not to be claimed, and it need not stay in line.
+    pub is_held: bool,
+    /// Its place in the line.
+    pub place: Place,
 }
 
-/// Returns the next execution that waits for a place on an instance.
-pub(crate) fn next_awaiting(tx: Tx<'_>, instance: i64) -> Result<Option<Awaiting>> {
+/// A place in the line for an instance: the rank and the number of an execution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place(i64, i64);
+
+impl Place {
+    /// The place before all executions.
+    pub(crate) const FIRST: Self = Self(i64::MIN, i64::MIN);
+}
+
+/// Returns the next execution after a place that waits for a place on an instance, also one that an order to stop is
+/// about: whoever looks for others goes on behind it.
+pub(crate) fn next_awaiting(tx: Tx<'_>, instance: i64, after: Place) -> Result<Option<Awaiting>> {
     let next = tx
         .prepare_cached(&format!(
-            "SELECT e.id, e.attempt, e.fire, e.awaits_instance FROM executions e INDEXED BY executions_awaiting
-             WHERE e.awaits_instance IS NOT NULL AND e.instance = ?1 AND {NOT_STOPPED}
+            "SELECT e.id, e.attempt, e.fire, e.awaits_instance, NOT {NOT_STOPPED}
+             FROM executions e INDEXED BY executions_awaiting
+             WHERE e.awaits_instance IS NOT NULL AND e.instance = ?1 AND (e.awaits_instance, e.id) > (?2, ?3)
              ORDER BY e.awaits_instance, e.id LIMIT 1"
         ))?
-        .query_row([instance], |row| {
-            Ok((ExecutionId(row.get(0)?), row.get(1)?, row.get(2)?, row.get(3)?))
+        .query_row((instance, after.0, after.1), |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
         })
         .optional()?;
-    let Some((id, attempt, fire, rank)) = next else { return Ok(None) };
+    let Some((id, attempt, fire, rank, is_held)) = next else { return Ok(None) };
     let standing = Standing::of_rank(fires::priority(tx, fire)?, rank);
-    Ok(Some(Awaiting { id, attempt, fire, standing }))
+    let place = Place(rank, id);
+    Ok(Some(Awaiting { id: ExecutionId(id), attempt, fire, standing, is_held, place }))
 }
 
 /// Claims an execution that has waited for a place on its instance.
@@ -310,12 +337,50 @@ pub(crate) fn release_due(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<Rel
     Ok(released.collect::<rusqlite::Result<_>>()?)
 }
 
+/// Does the same without an execution that is set aside. Each execution is released by itself, so that it is known which
+/// one cannot be.
+pub(crate) fn release_due_apart(
+    tx: Tx<'_>,
+    now_ms: i64,
+    max: usize,
+    aside: &Aside,
+) -> Result<Vec<Released>> {
+    let limit = max.saturating_add(aside.count()) as i64;
+    let mut query = tx.prepare_cached(
+        "SELECT id FROM executions INDEXED BY executions_by_retry
+         WHERE retry_at_ms <= ?1 ORDER BY retry_at_ms, id LIMIT ?2",
+    )?;
+    let due = query.query_map((now_ms, limit), |row| row.get(0))?;
+    let due = due.collect::<rusqlite::Result<_>>()?;
+    let mut update = tx.prepare_cached(
+        "UPDATE executions SET status = ?3, retry_at_ms = NULL WHERE status = 'Scheduled' AND id = ?1
+         RETURNING fire, instance, (SELECT f.priority FROM fires f WHERE f.id = fire), ?2",
+    )?;
+    let target = Cause::Released.target().as_str();
+    let mut released = Vec::new();
+    for id in aside.others(due, max, Subject::Retry) {
+        let subject = Subject::Retry(id);
+        let one = apart(tx, || {
+            let one = update.query_row((id, now_ms, target), read_released).optional()?;
+            one.ok_or_else(|| {
+                Error::Internal(format!("execution {} is not scheduled", ExecutionId(id)))
+            })
+        });
+        match one {
+            Err(error) => aside.refuse(tx, subject, subject.invoke_id(tx), error)?,
+            Ok(one) => released.push(one),
+        }
+    }
+    Ok(released)
+}
+
 /// When the next execution is tried again.
 pub(crate) fn next_retry_ms(tx: Tx<'_>) -> Result<Option<i64>> {
     let next = tx
         .prepare_cached(
-            "SELECT min(retry_at_ms) FROM executions INDEXED BY executions_by_retry
-             WHERE retry_at_ms IS NOT NULL",
+            // A time that is no number comes after all numbers, and never comes.
+            "SELECT CAST(min(retry_at_ms) AS INTEGER) FROM executions INDEXED BY executions_by_retry
+             WHERE retry_at_ms <= 9223372036854775807",
         )?
         .query_row((), |row| row.get(0))?;
     Ok(next)
@@ -323,20 +388,21 @@ pub(crate) fn next_retry_ms(tx: Tx<'_>) -> Result<Option<i64>> {
 
 /// Lets the execution that waited for the end of this one be claimed.
 pub(super) fn release(tx: Tx<'_>, ended: ExecutionId) -> Result<Option<Released>> {
+    let Some(from) = stop::free_behind(tx, ended)? else { return Ok(None) };
     let released = tx
         .prepare_cached(&format!(
             "UPDATE executions SET status = ?2 WHERE status = 'Scheduled' AND id = (
                  SELECT e.id FROM executions o JOIN fires f ON f.id = o.fire
                      CROSS JOIN fires wf INDEXED BY fires_unfinished_by_invocation
                      CROSS JOIN executions e INDEXED BY executions_by_fire
-                 WHERE o.id = ?1 AND wf.invocation = f.invocation AND wf.unfinished > 0
+                 WHERE o.id = ?1 AND wf.invocation = f.invocation AND wf.unfinished > 0 AND wf.id >= ?3
                      AND e.fire = wf.id AND e.instance = o.instance AND e.status = 'Scheduled'
                      AND e.retry_at_ms IS NULL AND {NOT_STOPPED}
                  ORDER BY wf.id LIMIT 1)
              RETURNING fire, instance, (SELECT f.priority FROM fires f WHERE f.id = fire),
                  (SELECT coalesce(f.since_ms, f.dealt_at_ms) FROM fires f WHERE f.id = fire), id",
         ))?
-        .query_row((ended.0, Cause::Released.target().as_str()), |row| {
+        .query_row((ended.0, Cause::Released.target().as_str(), from), |row| {
             Ok((read_released(row)?, ExecutionId(row.get(4)?)))
         })
         .optional()?;

@@ -2,36 +2,27 @@
 
 use crate::error::Result;
 use crate::execution::StopReason;
-use crate::id::InvokeId;
 
 use super::Tx;
 use super::stop::{self, Ending, Scope, Stopped};
 
-/// Fires of which the time to start is over.
-pub(crate) fn late_to_start(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<(i64, InvokeId)>> {
+/// Returns up to `max` fires of which the time to start is over.
+pub(crate) fn late_to_start(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<i64>> {
     late(tx, "fires_by_start", "start_by_ms", now_ms, max)
 }
 
-/// Fires of which the time to end is over.
-pub(crate) fn late_to_end(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<(i64, InvokeId)>> {
+/// Returns up to `max` fires of which the time to end is over.
+pub(crate) fn late_to_end(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<i64>> {
     late(tx, "fires_by_end", "end_by_ms", now_ms, max)
 }
 
-fn late(
-    tx: Tx<'_>,
-    index: &str,
-    by_ms: &str,
-    now_ms: i64,
-    max: usize,
-) -> Result<Vec<(i64, InvokeId)>> {
+/// By the index alone: each fire is read by itself, so that it is known which one cannot be read.
+fn late(tx: Tx<'_>, index: &str, by_ms: &str, now_ms: i64, max: usize) -> Result<Vec<i64>> {
     let mut query = tx.prepare_cached(&format!(
-        "SELECT f.id, v.invoke_id FROM fires f INDEXED BY {index}
-             JOIN invocations v ON v.id = f.invocation
-         WHERE f.{by_ms} < ?1 AND f.unfinished > 0 ORDER BY f.{by_ms}, f.id LIMIT ?2"
+        "SELECT id FROM fires INDEXED BY {index}
+         WHERE {by_ms} < ?1 AND unfinished > 0 ORDER BY {by_ms}, id LIMIT ?2"
     ))?;
-    let late = query.query_map((now_ms, max as i64), |row| {
-        Ok((row.get(0)?, InvokeId::from_bytes(row.get(1)?)))
-    })?;
+    let late = query.query_map((now_ms, max as i64), |row| row.get(0))?;
     Ok(late.collect::<rusqlite::Result<_>>()?)
 }
 
@@ -39,10 +30,11 @@ fn late(
 pub(crate) fn next_ms(tx: Tx<'_>) -> Result<Option<i64>> {
     let next: (Option<i64>, Option<i64>) = tx
         .prepare_cached(
-            "SELECT (SELECT min(start_by_ms) FROM fires INDEXED BY fires_by_start
-                     WHERE start_by_ms IS NOT NULL AND unfinished > 0),
-                 (SELECT min(end_by_ms) FROM fires INDEXED BY fires_by_end
-                     WHERE end_by_ms IS NOT NULL AND unfinished > 0)",
+            // A time that is no number comes after all numbers, and is never over.
+            "SELECT (SELECT CAST(min(start_by_ms) AS INTEGER) FROM fires INDEXED BY fires_by_start
+                     WHERE start_by_ms <= 9223372036854775807 AND unfinished > 0),
+                 (SELECT CAST(min(end_by_ms) AS INTEGER) FROM fires INDEXED BY fires_by_end
+                     WHERE end_by_ms <= 9223372036854775807 AND unfinished > 0)",
         )?
         .query_row((), |row| Ok((row.get(0)?, row.get(1)?)))?;
     let earliest = [next.0, next.1].into_iter().flatten().min();
@@ -59,16 +51,16 @@ pub(crate) fn give_up(tx: Tx<'_>, fire: i64) -> Result<()> {
     Ok(())
 }
 
-/// Ends up to `max` executions of a fire that have not started in time, and lets the others start no more. What
-/// is tried again has started.
-pub(crate) fn expire(tx: Tx<'_>, fire: i64, now_ms: i64, max: usize) -> Result<Stopped> {
+/// Ends executions of a fire that have not started in time, as many as are `left`, and lets the others start no more.
+/// What is tried again has started.
+pub(crate) fn expire(tx: Tx<'_>, fire: i64, now_ms: i64, left: &mut usize) -> Result<Stopped> {
     tx.prepare_cached("UPDATE fires SET start_by_ms = NULL WHERE id = ?1")?.execute([fire])?;
-    stop::order(tx, Scope::of_fire(tx, fire)?, &Ending::Expiry, now_ms, max)
+    stop::order(tx, Scope::of_fire(tx, fire)?, &Ending::Expiry, now_ms, left)
 }
 
-/// Stops up to `max` executions of a fire that have not ended in time, and lets the others start no more.
-pub(crate) fn end(tx: Tx<'_>, fire: i64, now_ms: i64, max: usize) -> Result<Stopped> {
+/// Stops executions of a fire that have not ended in time, as many as are `left`, and lets the others start no more.
+pub(crate) fn end(tx: Tx<'_>, fire: i64, now_ms: i64, left: &mut usize) -> Result<Stopped> {
     tx.prepare_cached("UPDATE fires SET end_by_ms = NULL WHERE id = ?1")?.execute([fire])?;
     let ending = Ending::Stop(StopReason::Deadline.into());
-    stop::order(tx, Scope::of_fire(tx, fire)?, &ending, now_ms, max)
+    stop::order(tx, Scope::of_fire(tx, fire)?, &ending, now_ms, left)
 }

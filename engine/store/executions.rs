@@ -19,7 +19,7 @@ use crate::output::{Delivery, Output};
 use crate::panics::tell;
 use crate::status::{Cause, Ends, ExecutionStatus, InvocationStatus};
 
-use super::claims::{self, Claimed, EndedEarly, Released};
+use super::claims::{self, Claimed, Released};
 use super::commands::read_json;
 use super::fires::FireLimits;
 use super::stop::{Ending, NOT_STOPPED, Scope};
@@ -178,11 +178,19 @@ pub(crate) struct Finished {
     pub wave_ended: bool,
     /// By the execution that has ended: what is tried again.
     pub retries: HashMap<ExecutionId, NextAttempt>,
+    /// Invocations whose end cannot be recorded: executions have ended, and their fire cannot be told.
+    pub uncounted: Vec<(InvokeId, Error)>,
 }
 
 /// Writes down how executions ended, in the order of their numbers; says what ended with them, and what
-/// begins. Unless `apart`, invocations that are known to end with them are not read first.
+/// begins. Unless `apart`, invocations that are known to end with them are not read first. What is called off because
+/// of them is cancelled in later commits beyond what one commit takes, however many fires have failed.
 pub(crate) fn finish(tx: Tx<'_>, ended: &[&Ended], apart: bool) -> Result<Finished> {
+    finish_within(tx, ended, apart, stop::SLICE)
+}
+
+/// Does the same, and ends at most so many executions beside these.
+fn finish_within(tx: Tx<'_>, ended: &[&Ended], apart: bool, mut left: usize) -> Result<Finished> {
     let mut fires = BTreeMap::<i64, EndedOfFire>::new();
     let mut finished = Finished::default();
     for alike in ended.chunk_by(|one, next| one.goes_with(next)) {
@@ -207,7 +215,7 @@ pub(crate) fn finish(tx: Tx<'_>, ended: &[&Ended], apart: bool) -> Result<Finish
     let known: Vec<_> = fires.values().copied().filter(is_known).collect();
     finish_invocations(tx, &known, &mut finished)?;
     for (&fire, of) in fires.iter().filter(|(_, of)| !is_known(of)) {
-        finish_fire(tx, fire, of.ends, of.last_ms, true, &mut finished)?;
+        finish_fire(tx, fire, of.ends, of.last_ms, true, &mut left, &mut finished)?;
     }
     Ok(finished)
 }
@@ -263,10 +271,11 @@ pub(crate) fn finish_as_far_as_possible(tx: Tx<'_>, ended: &Ended) -> Result<Rec
     Ok(Recorded::Least(finished, error))
 }
 
-/// Writes down the status of an execution and nothing else, because of the error.
+/// Writes down the status of an execution and nothing else, because of the error. What is called off because of it is
+/// cancelled in later commits, because a record or a page of that may be the damaged one.
 pub(crate) fn finish_least(tx: Tx<'_>, ended: &Ended, error: &Error) -> Result<Recorded> {
     let least = ended.least(&format!("not all of its end can be kept: {error}"));
-    let finished = finish(tx, &[&least], true)?;
+    let finished = finish_within(tx, &[&least], true, 0)?;
     Ok(Recorded::Least(finished, error.clone()))
 }
 
@@ -464,28 +473,31 @@ fn stored(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Counts what has ended of a fire, and does what follows from it; no wave does unless it `may_go_on`.
+/// Counts what has ended of a fire, and does what follows from it; no wave does unless it `may_go_on`. Of the executions
+/// that are called off because of it, as many are cancelled now as are `left` to this commit.
 pub(super) fn finish_fire(
     tx: Tx<'_>,
     fire: i64,
     ended: Ends,
     now_ms: i64,
     may_go_on: bool,
+    left: &mut usize,
     finished: &mut Finished,
 ) -> Result<()> {
     let counted = fires::count_down(tx, fire, ended)?;
     if counted.has_failed_with(ended) {
         let ending = Ending::Stop(StopReason::Errors.into());
         let scope = Scope::of_fire(tx, fire)?;
-        let stopped = stop::order(tx, scope, &ending, now_ms, stop::SLICE)?;
+        let stopped = stop::order(tx, scope, &ending, now_ms, left)?;
         let off: HashSet<_> = stopped.cancelled.iter().map(|(id, _)| *id).collect();
         finished.retries.retain(|_, next| !off.contains(&next.id));
         if !stopped.cancelled.is_empty() {
             finished.called_off.push((counted.invoke_id, stopped.cancelled));
         }
-        finished.more_to_stop |= stopped.left.is_some();
+        finished.more_to_stop |= stopped.left.is_some() || stopped.more_to_stop;
         finished.released.extend(stopped.released);
         finished.invocations.extend(stopped.finished);
+        finished.uncounted.extend(stopped.uncounted.map(|error| (counted.invoke_id, error)));
         // What ended with those has been counted with them.
         return Ok(());
     }
@@ -520,63 +532,40 @@ pub(crate) struct Aborted {
     pub finished: Finished,
 }
 
-/// Ends the executions of a fire that wait and cannot start because of a record: on one instance, or all of them.
+/// Ends the executions of a fire that wait and cannot start because of a record: on one instance, or all of them. As
+/// many end now as are `left` to this commit, and the others in later commits, like those of a stop.
 pub(crate) fn abort(
     tx: Tx<'_>,
     fire: i64,
     on: Option<i64>,
     why: &Error,
     now_ms: i64,
+    left: &mut usize,
 ) -> Result<Aborted> {
-    const WAITING: &str = "e.fire = ?1 AND e.instance BETWEEN ?2 AND ?3
-        AND e.status IN ('Pending', 'Scheduled')";
-    let (first, last) = on.map_or((i64::MIN, i64::MAX), |one| (one, one));
-    let aborted: Vec<_> = tx
-        .prepare_cached(&format!(
-            "SELECT e.id, coalesce(i.instance_id, '?'), e.status = 'Pending' OR e.attempt > 1
-             FROM executions e INDEXED BY executions_by_fire
-                 LEFT JOIN instances i ON i.id = e.instance WHERE {WAITING}"
-        ))?
-        .query_map((fire, first, last), |row| {
-            let id = ExecutionId(row.get(0)?);
-            let early = EndedEarly { id, was_next: row.get(2)? };
-            Ok((early, InstanceId::from(row.get::<_, String>(1)?)))
-        })?
-        .collect::<rusqlite::Result<_>>()?;
-    let (target, what) = match on {
-        Some(_) => (Cause::Unreadable.target(), "instance"),
-        None => (Cause::Unreadable.target(), "invocation"),
+    let invoke_id = invocations::invoke_id_of_fire(tx, fire)?;
+    let mut aborted = Aborted { invoke_id, executions: Vec::new(), finished: Finished::default() };
+    let scope = Scope { instances: on.map(|one| vec![one]), ..Scope::of_fire(tx, fire)? };
+    if stop::is_aborting(tx, &scope)? {
+        return Ok(aborted);
+    }
+    let what = if on.is_some() { "instance" } else { "invocation" };
+    let info = format!("it could not start, for the record of its {what} cannot be read: {why}");
+    let ending = Ending::Unstartable { code: why.code().into(), info: info.into() };
+    let stopped = stop::order(tx, scope, &ending, now_ms, left)?;
+    let uncounted = stopped.uncounted.or(stopped.unstopped);
+    aborted.executions = stopped.expired;
+    aborted.finished = Finished {
+        invocations: stopped.finished,
+        released: stopped.released,
+        more_to_stop: stopped.left.is_some() || stopped.more_to_stop,
+        wave_ended: stopped.wave_ended,
+        uncounted: uncounted.map(|error| (invoke_id, error)).into_iter().collect(),
+        ..Finished::default()
     };
-    let changed = tx
-        .prepare_cached(&format!(
-            "UPDATE executions AS e INDEXED BY executions_by_fire
-             SET status = ?4, finished_at_ms = ?5, error_code = ?6, error_info = ?7, retry_at_ms = NULL,
-                 awaits_instance = NULL, room = NULL
-             WHERE {WAITING}"
-        ))?
-        .execute((
-            fire,
-            first,
-            last,
-            target.as_str(),
-            now_ms,
-            why.code(),
-            format!("it could not start, for the record of its {what} cannot be read: {why}"),
-        ))?;
-    if changed != aborted.len() {
-        return Err(Error::Internal(format!("{changed} executions of fire {fire} were aborted")));
+    if !stopped.cancelled.is_empty() {
+        aborted.finished.called_off.push((invoke_id, stopped.cancelled));
     }
-    tally::count(Counted::Ended(target), changed);
-    let mut ends = Ends::default();
-    aborted.iter().for_each(|_| ends.count(target));
-    let (early, executions): (Vec<_>, Vec<_>) =
-        aborted.into_iter().map(|(early, on)| (early, (early.id, on))).unzip();
-    let released = claims::release_behind(tx, fire, &early)?;
-    let mut finished = Finished { released, ..Finished::default() };
-    if changed > 0 {
-        finish_fire(tx, fire, ends, now_ms, true, &mut finished)?;
-    }
-    Ok(Aborted { invoke_id: invocations::invoke_id_of_fire(tx, fire)?, executions, finished })
+    Ok(aborted)
 }
 
 /// What an engine left running when it ended.

@@ -289,17 +289,28 @@ pub(crate) struct Ahead {
     pub times: Stretch,
 }
 
-/// Up to `max` records of times that did not fire and that are not due at `now_ms`.
-pub(crate) fn ahead(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<Ahead>> {
+/// Returns up to `max` records of times that did not fire and that are not due at `now_ms`. By the index alone: each
+/// record is read by itself, so that it is known which one cannot be read.
+pub(crate) fn ahead(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<i64>> {
     let mut query = tx.prepare_cached(
-        "SELECT id, timer, fire_at_ms, coalesce(until_ms, fire_at_ms), count
-         FROM fires INDEXED BY fires_by_due_until WHERE due_until_ms > ?1 ORDER BY due_until_ms LIMIT ?2",
+        "SELECT id FROM fires INDEXED BY fires_by_due_until
+         WHERE due_until_ms > ?1 ORDER BY due_until_ms, id LIMIT ?2",
     )?;
-    let ahead = query.query_map((now_ms, max as i64), |row| {
-        let times = Stretch { from_ms: row.get(2)?, until_ms: row.get(3)?, count: row.get(4)? };
-        Ok(Ahead { id: row.get(0)?, timer: row.get(1)?, times })
-    })?;
+    let ahead = query.query_map((now_ms, max as i64), |row| row.get(0))?;
     Ok(ahead.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Returns a record of times that did not fire.
+pub(crate) fn get_ahead(tx: Tx<'_>, record: i64) -> Result<Ahead> {
+    let ahead = tx
+        .prepare_cached(
+            "SELECT timer, fire_at_ms, coalesce(until_ms, fire_at_ms), count FROM fires WHERE id = ?1",
+        )?
+        .query_row([record], |row| {
+            let times = Stretch { from_ms: row.get(1)?, until_ms: row.get(2)?, count: row.get(3)? };
+            Ok(Ahead { id: record, timer: row.get(0)?, times })
+        })?;
+    Ok(ahead)
 }
 
 /// Cuts a record in two; the second.
@@ -419,6 +430,60 @@ impl Countdown {
     }
 }
 
+/// Executions that no fire has more of.
+const EXECUTIONS_MAX: u64 = u32::MAX as u64;
+/// Executions that [`check_counts`] looks at. Of a fire with more the search goes on without those.
+const CHECKED_MAX: usize = 16_384;
+
+/// Checks that the fires of an invocation that have not ended can end: that their counts can be read, and that there are
+/// executions that have not ended. Whoever waits for the end of the others would wait for good.
+///
+/// # Errors
+///
+/// That of the record of a fire which cannot end.
+pub(crate) fn check_counts(tx: Tx<'_>, invocation: i64) -> Result<()> {
+    let mut unended = tx.prepare_cached(
+        "SELECT id, unfinished, succeeded, failed, stopped
+         FROM fires INDEXED BY fires_unfinished_by_invocation
+         WHERE invocation = ?1 AND unfinished > 0 ORDER BY id LIMIT ?2",
+    )?;
+    let mut rows = unended.query((invocation, CHECKED_MAX as i64))?;
+    // Those on the last instances are claimed last.
+    let mut executions = tx.prepare_cached(
+        "SELECT finished_at_ms IS NULL FROM executions INDEXED BY executions_by_fire
+         WHERE fire = ?1 ORDER BY instance DESC, attempt DESC",
+    )?;
+    let mut left = CHECKED_MAX;
+    while let Some(row) = rows.next()? {
+        let fire: i64 = row.get(0)?;
+        for count in 1..=4 {
+            let count = row.get::<_, u64>(count).map_err(|error| {
+                unreadable(format!("how many executions of fire {fire} have ended, {error}"))
+            })?;
+            if count > EXECUTIONS_MAX {
+                return Err(unreadable(format!("fire {fire} cannot have {count} executions")));
+            }
+        }
+        let mut rows = executions.query([fire])?;
+        loop {
+            if left == 0 {
+                return Ok(());
+            }
+            left -= 1;
+            match rows.next()? {
+                None => {
+                    return Err(unreadable(format!(
+                        "fire {fire} says that executions have not ended, and all of them have"
+                    )));
+                }
+                Some(row) if row.get(0)? => break,
+                Some(_) => {}
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Takes note that executions of a fire have ended.
 pub(super) fn count_down(tx: Tx<'_>, fire: i64, ended: Ends) -> Result<Countdown> {
     // Not by RETURNING, for which SQLite makes a table each time.
@@ -441,6 +506,10 @@ pub(super) fn count_down(tx: Tx<'_>, fire: i64, ended: Ends) -> Result<Countdown
         })
         .optional()?
         .ok_or_else(|| Error::Internal(format!("fire {fire} is gone")))?;
+    let count = counted.unfinished.saturating_add(counted.ended.total());
+    if count > EXECUTIONS_MAX {
+        return Err(unreadable(format!("fire {fire} cannot have {count} executions")));
+    }
     let left = counted.unfinished.checked_sub(ended.total());
     counted.unfinished =
         left.ok_or_else(|| Error::Internal(format!("fire {fire} ends more often than it began")))?;

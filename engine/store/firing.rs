@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::error::Result;
+use rusqlite::OptionalExtension;
+
+use crate::error::{Error, Result};
 use crate::execution::StopReason;
 use crate::id::{ExecutionId, InstanceId, InvokeId};
 use crate::invocation::bounds::Bounds;
@@ -14,11 +16,12 @@ use crate::invocation::recurrence::{Admission, Before, OverlapPolicy};
 use crate::panics::tell;
 use crate::status::{Cause, ExecutionStatus};
 
+use super::aside::{Aside, Subject};
 use super::claims::{Claimed, ClaimedAtOnce};
 use super::commands::read_time;
 use super::executions::{self, NewExecution, SoleFire};
 use super::fires::{self, NewFire};
-use super::instances::Target;
+use super::instances::{News, Target};
 use super::stop::{self, Ending, Scope, Stopped, Unfinished};
 use super::targets::{self, Booted};
 use super::timers::Timer;
@@ -104,7 +107,8 @@ fn open_first_wave(
     fires::open_wave(tx, fire, wave, ExecutionId(first.0.saturating_add_unsigned(wave - 1)))
 }
 
-/// Fires a timer for one of its nominal times, on these of its targets.
+/// Fires a timer for one of its nominal times, on these of its targets. Of the executions that the fire takes the place
+/// of, as many end now as are `left` to this commit.
 pub(crate) fn by_timer(
     tx: Tx<'_>,
     timer: &Timer,
@@ -112,6 +116,7 @@ pub(crate) fn by_timer(
     fire_at_ms: i64,
     late: bool,
     now_ms: i64,
+    left: &mut usize,
 ) -> Result<Fired> {
     let firing = Firing {
         invocation: timer.invocation,
@@ -123,7 +128,7 @@ pub(crate) fn by_timer(
         occasion: "",
         targets,
     };
-    fire(tx, &firing)
+    fire(tx, &firing, left)
 }
 
 /// Fires a repeating invocation beside its schedule, on all its targets.
@@ -144,7 +149,8 @@ pub(crate) fn on_request(
         occasion: "asked for beside the schedule",
         targets: &targets,
     };
-    fire(tx, &firing)
+    let mut left = stop::SLICE;
+    fire(tx, &firing, &mut left)
 }
 
 /// The progress of the boot of an instance.
@@ -154,89 +160,165 @@ pub(crate) struct Booting {
     pub instance: i64,
     /// The fire of each invocation that has been told.
     pub fired: Vec<(InvokeId, Fired)>,
-    /// How many invocations have been told.
-    pub told: usize,
     /// Whether the boot is on record; otherwise an earlier one is not dealt with yet.
     pub is_noted: bool,
     /// Whether invocations have not been told yet.
     pub has_more: bool,
 }
 
-/// Takes note of the boot of an instance and fires up to `max` of the invocations that waited for it. What waits
-/// for an earlier boot comes first.
+/// Invocations in one commit that are told of a boot.
+const BOOTS_MAX: usize = 512;
+
+/// Takes note of the boot of an instance and fires those of the invocations that waited for it, as many as are `left` to
+/// this commit, and takes them off. What waits for an earlier boot comes first.
 pub(crate) fn at_boot(
     tx: Tx<'_>,
     id: &InstanceId,
     boot_id: &str,
     now_ms: i64,
-    max: usize,
+    left: &mut usize,
+    aside: &Aside,
 ) -> Result<Booting> {
     let known = instances::known_boot(tx, id)?;
     let instance = known.instance;
     let is_known = known.boot_id.as_deref() == Some(boot_id);
-    let (fired, has_more) = (Vec::new(), known.has_more);
-    let mut booting = Booting { instance, fired, told: 0, is_noted: is_known, has_more };
-    let mut left = max;
-    if let Some(earlier) = known.boot_id.filter(|_| known.has_more && !is_known) {
-        left = tell_of_boot(tx, (instance, id, &earlier), now_ms, left, &mut booting.fired)?;
+    let mut booting = Booting { instance, fired: Vec::new(), is_noted: is_known, has_more: false };
+    if let (Some(earlier), Some(news), false) = (&known.boot_id, known.news, is_known) {
+        let of = Boot { instance, id, boot_id: earlier, now_ms };
+        booting.has_more = of.carry_on(tx, news, left, aside, &mut booting.fired)?;
+        if booting.has_more {
+            // Its record says already that it goes on.
+            return Ok(booting);
+        }
     }
-    if !is_known && left > 0 {
-        instances::set_boot(tx, instance, boot_id)?;
-        booting.is_noted = true;
-    }
-    if booting.is_noted && left > 0 {
-        left = tell_of_boot(tx, (instance, id, boot_id), now_ms, left, &mut booting.fired)?;
-        booting.has_more = left == 0;
-    }
-    instances::set_booting(tx, instance, booting.has_more)?;
-    booting.told = max - left;
+    let news = match is_known {
+        true => known.news.unwrap_or(News::Told),
+        false => {
+            instances::set_boot(tx, instance, boot_id)?;
+            booting.is_noted = true;
+            News::Told
+        }
+    };
+    let of = Boot { instance, id, boot_id, now_ms };
+    booting.has_more = of.carry_on(tx, news, left, aside, &mut booting.fired)?;
+    instances::set_booting(tx, instance, booting.has_more.then_some(news))?;
     Ok(booting)
 }
 
-/// Gives up the boot of an instance, which cannot be dealt with: invocations wait for the boot after it. No record is
-/// read, for that may be the one that cannot be understood.
-pub(crate) fn give_up_boot(tx: Tx<'_>, id: &InstanceId, boot_id: &str) -> Result<()> {
-    tx.prepare_cached(
-        "UPDATE targets SET boot_id = ?2
-         WHERE awaits_boot = 1 AND instance = (SELECT id FROM instances WHERE instance_id = ?1)",
-    )?
-    .execute((id.as_str(), boot_id))?;
-    tx.prepare_cached(
-        "UPDATE instances SET boot_id = ?2, is_booting = NULL WHERE instance_id = ?1",
-    )?
-    .execute((id.as_str(), boot_id))?;
+/// Takes note of the boot of an instance; later commits tell the invocations that wait for it.
+pub(crate) fn note_boot(tx: Tx<'_>, id: &InstanceId, boot_id: &str) -> Result<()> {
+    let known = instances::known_boot(tx, id)?;
+    if known.boot_id.as_deref() != Some(boot_id) {
+        instances::set_boot(tx, known.instance, boot_id)?;
+        instances::set_booting(tx, known.instance, Some(News::Told))?;
+    }
     Ok(())
 }
 
-/// Fires up to `max` of the invocations that wait for the boot of an instance; how many others could have been.
-fn tell_of_boot(
+/// Gives up the boot of an instance, which cannot be dealt with: invocations wait for the boot after it. No record is
+/// read, for that may be the one that cannot be understood; later commits tell the targets. Returns the row of the
+/// instance.
+pub(crate) fn give_up_boot(tx: Tx<'_>, id: &InstanceId, boot_id: &str) -> Result<Option<i64>> {
+    let instance = tx
+        .prepare_cached(
+            "UPDATE instances SET boot_id = ?2, is_booting = ?3 WHERE instance_id = ?1 RETURNING id",
+        )?
+        .query_row((id.as_str(), boot_id, News::Known.stored()), |row| row.get(0))
+        .optional()?;
+    Ok(instance)
+}
+
+/// Has an instance start over from the boot it is in, for it has become another machine: nothing fires because of that
+/// boot. As many targets are told as are `left` to this commit, the others in later ones. Returns how far that has come.
+pub(crate) fn rebase(
     tx: Tx<'_>,
-    (instance, id, boot_id): (i64, &InstanceId, &str),
+    id: &InstanceId,
+    boot_id: &str,
     now_ms: i64,
-    max: usize,
-    fired: &mut Vec<(InvokeId, Fired)>,
-) -> Result<usize> {
-    let occasion = format!("{id} booted; its boot id is {boot_id}");
-    let waiting = targets::booted(tx, instance, boot_id, max)?;
-    let left = max - waiting.len();
-    for Booted { invocation, once, paused, terms, is_first } in waiting {
-        targets::know_boot(tx, invocation, instance, boot_id, is_first || !once)?;
-        if is_first {
-            continue;
+    left: &mut usize,
+    aside: &Aside,
+) -> Result<Booting> {
+    let instance = instances::known_boot(tx, id)?.instance;
+    instances::set_boot(tx, instance, boot_id)?;
+    let (mut fired, of) = (Vec::new(), Boot { instance, id, boot_id, now_ms });
+    let has_more = of.carry_on(tx, News::Known, left, aside, &mut fired)?;
+    instances::set_booting(tx, instance, has_more.then_some(News::Known))?;
+    Ok(Booting { instance, fired, is_noted: true, has_more })
+}
+
+/// The boot of an instance.
+struct Boot<'a> {
+    instance: i64,
+    id: &'a InstanceId,
+    boot_id: &'a str,
+    now_ms: i64,
+}
+
+impl Boot<'_> {
+    /// Tells targets of the boot; whether there are others.
+    fn carry_on(
+        &self,
+        tx: Tx<'_>,
+        news: News,
+        left: &mut usize,
+        aside: &Aside,
+        fired: &mut Vec<(InvokeId, Fired)>,
+    ) -> Result<bool> {
+        if news == News::Known {
+            let known = targets::take_for_known(tx, self.instance, self.boot_id, *left)?;
+            *left -= known;
+            return Ok(*left == 0);
         }
+        let max = BOOTS_MAX.min(*left);
+        let limit = max.saturating_add(1).saturating_add(aside.count());
+        let waiting = targets::booted(tx, self.instance, self.boot_id, limit)?;
+        let waiting = aside.others(waiting, max + 1, Subject::Target);
+        for (told, &target) in waiting.iter().enumerate() {
+            if told == max || *left == 0 {
+                return Ok(true);
+            }
+            *left -= 1;
+            let give_up = |error: &Error| {
+                tell(|| {
+                    tracing::error!(%error, target, instance = %self.id, "a target is not told of a boot");
+                });
+                targets::set_boot(tx, target, self.boot_id)
+            };
+            let act = || self.tell_one(tx, target, left);
+            fired.extend(aside.deal(tx, Subject::Target(target), act, give_up)?.flatten());
+        }
+        Ok(false)
+    }
+
+    /// Tells one target of the boot. If its invocation cannot be read, a record says so.
+    fn tell_one(
+        &self,
+        tx: Tx<'_>,
+        target: i64,
+        left: &mut usize,
+    ) -> Result<Option<(InvokeId, Fired)>> {
+        let Booted { invocation, once, paused, terms, is_first } = targets::get_booted(tx, target)?;
+        targets::know_boot(tx, target, self.boot_id, is_first || !once)?;
+        if is_first {
+            return Ok(None);
+        }
+        let occasion = format!("{} booted; its boot id is {}", self.id, self.boot_id);
         let invoke_id = terms.as_ref().ok().map(|(invoke_id, _)| *invoke_id);
         let told = terms.and_then(|(_, overlap)| {
             let firing = Firing {
                 invocation,
                 timer: None,
-                fire_at_ms: now_ms,
-                now_ms,
+                fire_at_ms: self.now_ms,
+                now_ms: self.now_ms,
                 overlap,
                 late: false,
                 occasion: &occasion,
-                targets: &[instance],
+                targets: &[self.instance],
             };
-            apart(tx, || if paused { pass_over(tx, &firing, PAUSED) } else { fire(tx, &firing) })
+            apart(tx, || match paused {
+                true => pass_over(tx, &firing, PAUSED),
+                false => fire(tx, &firing, left),
+            })
         });
         let told = match told {
             // Invocations that can be read are told of the boot all the same.
@@ -245,13 +327,12 @@ fn tell_of_boot(
                     || tracing::error!(%error, invocation, "an invocation does not fire: {occasion}"),
                 );
                 let why = format!("{occasion}; the invocation did not fire, for {error}");
-                give_up(tx, invocation, &why, now_ms)?
+                give_up(tx, invocation, &why, self.now_ms)?
             }
             told => Some(told?),
         };
-        fired.extend(invoke_id.zip(told));
+        Ok(invoke_id.zip(told))
     }
-    Ok(left)
 }
 
 /// Records that an invocation does not fire because it cannot be read, as far as that can be recorded.
@@ -297,7 +378,7 @@ fn pass_over(tx: Tx<'_>, firing: &Firing<'_>, reason: &str) -> Result<Fired> {
 }
 
 /// Stores a fire with an execution for each target, as the policy has it.
-fn fire(tx: Tx<'_>, firing: &Firing<'_>) -> Result<Fired> {
+fn fire(tx: Tx<'_>, firing: &Firing<'_>, left: &mut usize) -> Result<Fired> {
     let replaces = firing.overlap == OverlapPolicy::Replace && !firing.late;
     // Because there may be very many executions, none is read that makes no difference. An execution that runs is the
     // oldest, because the others wait for it.
@@ -369,7 +450,7 @@ fn fire(tx: Tx<'_>, firing: &Firing<'_>) -> Result<Fired> {
             instances: Some(before.iter().map(|one| one.instance).collect()),
         };
         let replaced = Ending::Stop(StopReason::Replaced.into());
-        stopped = stop::order(tx, scope, &replaced, firing.now_ms, stop::SLICE)?;
+        stopped = stop::order(tx, scope, &replaced, firing.now_ms, left)?;
     }
     let zone = firing.timer.map(|timer| timer.zone.name());
     Ok(Fired { fire: record(&new, &zone.unwrap_or_default())?, stopped })

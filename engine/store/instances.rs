@@ -16,7 +16,7 @@ use super::claims::{self, Released};
 use super::commands::{json_or_null, read_json};
 use super::selections::AgentNarrow;
 use super::tags::{self, Tagged};
-use super::{Listing, Query, Slice, Tx, known, parse, unreadable};
+use super::{Listing, Query, Slice, Tx, known, parse, targets, unreadable};
 
 /// An instance and its row.
 #[derive(Debug, Clone)]
@@ -68,37 +68,64 @@ pub(crate) fn upsert(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Result<Opt
     Ok(claims::any_awaits(tx, row)?.then_some(Released::Instance(row)))
 }
 
-/// Takes note of whether invocations have not been told yet of the boot that an instance is in.
-pub(super) fn set_booting(tx: Tx<'_>, instance: i64, is_booting: bool) -> Result<()> {
+/// What the targets on an instance have yet to hear of the boot that it is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum News {
+    /// They are told of it, and fire.
+    Told,
+    /// They take it for one that they know of, and do not fire.
+    Known,
+}
+
+impl News {
+    /// How it is stored.
+    pub(super) const fn stored(self) -> i64 {
+        match self {
+            Self::Told => 1,
+            Self::Known => 2,
+        }
+    }
+}
+
+/// Takes note of whether targets have yet to hear of the boot that an instance is in, and what.
+pub(super) fn set_booting(tx: Tx<'_>, instance: i64, news: Option<News>) -> Result<()> {
     tx.prepare_cached(
-        "UPDATE instances SET is_booting = nullif(?2, 0)
-         WHERE id = ?1 AND is_booting IS NOT nullif(?2, 0)",
+        "UPDATE instances SET is_booting = ?2 WHERE id = ?1 AND is_booting IS NOT ?2",
     )?
-    .execute((instance, is_booting))?;
+    .execute((instance, news.map(News::stored)))?;
     Ok(())
 }
 
 /// An instance whose boot has not been told to all invocations yet.
 #[derive(Debug)]
 pub(crate) struct Booting {
-    pub row: i64,
     pub id: InstanceId,
     pub boot_id: String,
 }
 
-/// The first instance whose boot is not dealt with.
-pub(crate) fn booting(tx: Tx<'_>) -> Result<Option<Booting>> {
+/// Returns up to `max` instances whose boot is not dealt with.
+pub(crate) fn booting(tx: Tx<'_>, max: usize) -> Result<Vec<i64>> {
+    let mut query = tx.prepare_cached(
+        "SELECT id FROM instances INDEXED BY instances_booting
+         WHERE is_booting IS NOT NULL AND id > 0 ORDER BY id LIMIT ?1",
+    )?;
+    let booting = query.query_map([max as i64], |row| row.get(0))?;
+    Ok(booting.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Returns an instance whose boot is not dealt with.
+pub(crate) fn get_booting(tx: Tx<'_>, instance: i64) -> Result<Booting> {
     let booting = tx
-        .prepare_cached(
-            "SELECT id, instance_id, coalesce(boot_id, '') FROM instances INDEXED BY instances_booting
-             WHERE is_booting IS NOT NULL AND id > 0 ORDER BY id LIMIT 1",
-        )?
-        .query_row((), |row| {
-            let id = row.get::<_, String>(1)?.into();
-            Ok(Booting { row: row.get(0)?, id, boot_id: row.get(2)? })
-        })
-        .optional()?;
+        .prepare_cached("SELECT instance_id, coalesce(boot_id, '') FROM instances WHERE id = ?1")?
+        .query_row([instance], |row| {
+            Ok(Booting { id: row.get::<_, String>(0)?.into(), boot_id: row.get(1)? })
+        })?;
     Ok(booting)
+}
+
+/// Has nobody be told any more of the boot that an instance is in.
+pub(crate) fn end_booting(tx: Tx<'_>, instance: i64) -> Result<()> {
+    set_booting(tx, instance, None)
 }
 
 /// Registers an instance unless one of that name is, or was, registered.
@@ -211,43 +238,50 @@ pub(super) fn set_boot(tx: Tx<'_>, instance: i64, boot_id: &str) -> Result<()> {
 pub(super) struct KnownBoot {
     pub instance: i64,
     pub boot_id: Option<String>,
-    /// Whether invocations wait for it that have not been told.
-    pub has_more: bool,
+    /// What targets have yet to hear of it.
+    pub news: Option<News>,
 }
 
 pub(super) fn known_boot(tx: Tx<'_>, id: &InstanceId) -> Result<KnownBoot> {
     tx.prepare_cached(
-        "SELECT id, boot_id, is_booting IS NOT NULL FROM instances
+        "SELECT id, boot_id, is_booting IS NOT NULL, is_booting IS 2 FROM instances
          WHERE instance_id = ?1 AND removed_at_ms IS NULL",
     )?
     .query_row([id.as_str()], |row| {
         // A boot that cannot be read differs from every later boot.
         let boot_id = row.get(1).unwrap_or_default();
-        Ok(KnownBoot { instance: row.get(0)?, boot_id, has_more: row.get(2)? })
+        let news = match (row.get(2)?, row.get(3)?) {
+            (false, _) => None,
+            (true, false) => Some(News::Told),
+            (true, true) => Some(News::Known),
+        };
+        Ok(KnownBoot { instance: row.get(0)?, boot_id, news })
     })
     .optional()?
     .ok_or_else(|| Error::invalid(not_found(id)))
 }
 
-/// Up to `max` of the instances that an executor serves for which a boot is news, or is not dealt with yet.
+/// Returns up to `max` of the instances after `after` that an executor serves for which a boot is news, or is not dealt with
+/// yet; each with its name, if that can be read.
 pub(crate) fn booted_since(
     tx: Tx<'_>,
     executor: &str,
     boot_id: &str,
+    after: i64,
     max: usize,
-) -> Result<Vec<InstanceId>> {
-    let mut query = tx.prepare_cached(
-        "SELECT i.instance_id FROM instances i WHERE i.executor = ?1 AND i.removed_at_ms IS NULL
-             AND (i.boot_id IS NOT ?2 OR i.is_booting IS NOT NULL OR EXISTS (
-                 SELECT 1 FROM targets t INDEXED BY targets_by_instance
-                 WHERE t.instance = i.id AND t.awaits_boot = 1 AND t.boot_id IS NOT ?2))
-         ORDER BY i.id LIMIT ?3",
-    )?;
+) -> Result<Vec<(i64, Option<InstanceId>)>> {
+    let mut query = tx.prepare_cached(&format!(
+        "SELECT i.id, i.instance_id FROM instances i
+         WHERE i.executor = ?1 AND i.removed_at_ms IS NULL AND i.id > ?3
+             AND (i.boot_id IS NOT ?2 OR i.is_booting IS NOT NULL OR {})
+         ORDER BY i.id LIMIT ?4",
+        targets::ANY_BOOTED
+    ))?;
     // An instance without a readable name cannot be asked for anything.
-    let found = query.query_map((executor, boot_id, max as i64), |row| {
-        Ok(row.get::<_, String>(0).ok().map(Into::into))
+    let found = query.query_map((executor, boot_id, after, max as i64), |row| {
+        Ok((row.get(0)?, row.get::<_, String>(1).ok().map(Into::into)))
     })?;
-    Ok(found.filter_map(rusqlite::Result::transpose).collect::<rusqlite::Result<_>>()?)
+    Ok(found.collect::<rusqlite::Result<_>>()?)
 }
 
 /// The instances that have all of these tags, in the order of their registration, and one more

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::error::Error;
 use crate::execution::{DescribeInvocationResults, Remark, Report, StopOrder, StopReason, Verdict};
-use crate::id::{InstanceId, InvokeId};
+use crate::id::{ExecutionId, InstanceId, InvokeId};
 use crate::instance::Instance;
 use crate::invocation::client_token::ClientToken;
 use crate::invocation::fire::FireDisposition;
@@ -28,7 +28,8 @@ use crate::status::{Cause, ExecutionStatus, InvocationStatus};
 use crate::tag::Tag;
 use crate::wire::ContentEncoding;
 
-use super::claims::{self, Claim, Claimed, ClaimedAtOnce, Released, Standing};
+use super::aside::Aside;
+use super::claims::{self, Claim, Claimed, ClaimedAtOnce, Place, Released, Standing};
 use super::commands::Definition;
 use super::executions::{self, Ended, Finished};
 use super::fires::{self, PassedOver, Stretch};
@@ -294,13 +295,16 @@ fn stop(traced: &mut Traced) {
             fires::queue(tx, STANDING.priority, 0, 100).expect("readable").last().expect("a fire").0
         });
         traced.step("stop", |tx| {
-            stop::invocation(tx, invocation, &only, &order, NOW_MS, 1).expect("it waits");
+            let aside = Aside::default();
+            stop::invocation(tx, invocation, &only, &order, NOW_MS, 1, &aside).expect("it waits");
         });
         let claimed = traced.step("claim beside a stop", |tx| claim(tx, fire));
         assert_eq!(claimed.len(), if only.is_empty() { 0 } else { 1 });
         traced.step("go on with a stop", |tx| {
-            assert!(stop::any_left(tx).expect("readable"));
-            while stop::carry_on(tx, NOW_MS, 1).expect("readable").is_some() {}
+            let aside = Aside::default();
+            while let Some(&order) = stop::unfinished(tx, 1).expect("readable").first() {
+                stop::carry_on(tx, order, NOW_MS, &mut 1, &aside).expect("readable");
+            }
         });
     }
 }
@@ -330,17 +334,19 @@ fn boot(traced: &mut Traced) {
         traced.write(|tx| insert(tx, &request, false));
     }
     let id = InstanceId::from("i-0");
-    let boot = |tx: Tx<'_>, boot_id: &str, max| {
-        firing::at_boot(tx, &id, boot_id, NOW_MS, max).expect("it is there")
+    let aside = Aside::default();
+    let boot = |tx: Tx<'_>, boot_id: &str, mut left| {
+        firing::at_boot(tx, &id, boot_id, NOW_MS, &mut left, &aside).expect("it is there")
     };
     traced.step("boot", |tx| {
         boot(tx, "a", 9);
         assert!(boot(tx, "b", 1).has_more);
     });
     traced.step("go on with a boot", |tx| {
-        let booting = instances::booting(tx).expect("readable").expect("it has booted");
+        let booting = instances::booting(tx, 9).expect("readable");
+        let booting = instances::get_booting(tx, booting[0]).expect("it has booted");
         assert!(!boot(tx, &booting.boot_id, 9).has_more);
-        assert!(instances::booting(tx).expect("readable").is_none());
+        assert!(instances::booting(tx, 9).expect("readable").is_empty());
     });
 }
 
@@ -374,16 +380,17 @@ fn let_loose(traced: &mut Traced) {
     });
     traced.step("let a wave loose", |tx| {
         let due = waves::due(tx, NOW_MS, 1).expect("readable").pop().expect("one is due");
+        let due = waves::get(tx, due).expect("readable");
         assert!(waves::open(tx, &due).expect("it is there"));
     });
     traced.step("expire", |tx| {
-        let expired = deadlines::expire(tx, fire, NOW_MS, 9).expect("it is late");
+        let expired = deadlines::expire(tx, fire, NOW_MS, &mut 9).expect("it is late");
         assert_eq!(expired.expired.len() + 1, INSTANCES.len());
     });
     traced.write(|tx| insert(tx, &request, false));
     let fire = traced.write(newest);
     traced.step("end by the deadline", |tx| {
-        let ended = deadlines::end(tx, fire, NOW_MS, 9).expect("it is late");
+        let ended = deadlines::end(tx, fire, NOW_MS, &mut 9).expect("it is late");
         assert_eq!(ended.cancelled.len(), INSTANCES.len());
     });
     traced.write(|tx| insert(tx, &request, false));
@@ -438,17 +445,20 @@ fn hold_and_admit(traced: &mut Traced) {
         assert!(claims::claim(tx, &all, |_| false).expect("readable").claimed.is_empty());
     });
     traced.step("admit", |tx| {
-        let next = claims::next_awaiting(tx, 1).expect("readable").expect("one waits");
+        let next =
+            claims::next_awaiting(tx, 1, Place::FIRST).expect("readable").expect("one waits");
         assert_eq!(next.standing, STANDING);
         claims::unmark_awaiting(tx, &next).expect("it waits");
-        let next = claims::next_awaiting(tx, 2).expect("readable").expect("one waits");
+        let next =
+            claims::next_awaiting(tx, 2, Place::FIRST).expect("readable").expect("one waits");
         claims::claim_awaiting(tx, &next, NOW_MS).expect("it waits");
         let released = instances::upsert(tx, &Instance::new(INSTANCES[2]), NOW_MS);
         assert_eq!(released.expect("a sound instance"), Some(Released::Instance(3)));
     });
     traced.step("abort", |tx| {
         let why = Error::Internal("a record".to_owned());
-        let aborted = executions::abort(tx, fire, None, &why, NOW_MS).expect("they wait");
+        let aborted = executions::abort(tx, fire, None, &why, NOW_MS, &mut 9);
+        let aborted = aborted.expect("they wait");
         assert_eq!(aborted.executions.len(), INSTANCES.len() - 1);
     });
 }
@@ -515,7 +525,8 @@ fn look(traced: &mut Traced) {
         let fire = |tx: Tx<'_>| {
             let targets = targets::of_timer(tx, timer.invocation, timer.id).expect("readable");
             for at_ms in [NOW_MS, NOW_MS + 60_000] {
-                firing::by_timer(tx, &timer, &targets, at_ms, false, at_ms).expect("it fires");
+                let fired = firing::by_timer(tx, &timer, &targets, at_ms, false, at_ms, &mut 9);
+                fired.expect("it fires");
             }
         };
         let name = match timer.overlap {
@@ -535,7 +546,7 @@ fn look(traced: &mut Traced) {
         });
         traced.step("take back what a clock ahead wrote off", |tx| {
             let ahead = fires::ahead(tx, NOW_MS + 130_000, 10).expect("readable");
-            let record = ahead[0];
+            let record = fires::get_ahead(tx, ahead[0]).expect("readable");
             let (from_ms, until_ms) = (NOW_MS + 120_000, NOW_MS + 180_000);
             let first = Stretch { from_ms, until_ms: from_ms, count: 1 };
             let second = Stretch { from_ms: until_ms, until_ms, count: 1 };
@@ -724,7 +735,8 @@ impl History {
             let goes_on = self.fires == 0 && (kind == 1 || kind == 3);
             self.traced.write(|tx| {
                 let targets = targets::of_timer(tx, timer.invocation, timer.id).expect("readable");
-                firing::by_timer(tx, timer, &targets, at_ms, false, at_ms).expect("it fires");
+                let fired = firing::by_timer(tx, timer, &targets, at_ms, false, at_ms, &mut 9);
+                fired.expect("it fires");
                 let fire: i64 =
                     tx.query_row("SELECT max(id) FROM fires", (), |row| row.get(0)).expect("one");
                 let claimed = claim(tx, fire);
@@ -863,4 +875,60 @@ fn a_read_of_an_invocation_costs_the_same_however_often_it_has_fired() {
         }
     }
     assert!(grown.is_empty(), "these grow with the history: {grown:#?}");
+}
+
+/// What looks for executions that may go on costs beside an order to stop that is about very many.
+#[test]
+fn a_search_for_executions_costs_the_same_however_many_a_stop_is_about() {
+    let costs = |fires: i64| {
+        let traced = Traced::open();
+        let plain = || RunCommand::shell("true").on(INSTANCES);
+        let repeating = plain().frequency("rate(1m)").overlap_policy(OverlapPolicy::Allow);
+        let (invocation, _) = traced.write(|tx| insert(tx, &repeating, false));
+        let timer = traced.write(|tx| timers::due(tx, NOW_MS, 1).expect("readable").pop());
+        let timer = timer.expect("one is due").timer.expect("readable");
+        let rows = traced.write(|tx| {
+            let targets = targets::of_timer(tx, invocation, timer.id).expect("readable");
+            for n in 0..fires {
+                let at_ms = NOW_MS + 60_000 * n;
+                let fired = firing::by_timer(tx, &timer, &targets, at_ms, false, at_ms, &mut 9);
+                fired.expect("it fires");
+            }
+            targets
+        });
+        let mark = "UPDATE executions SET awaits_instance = id";
+        assert_eq!(traced.connection.execute(mark, ()).expect("they wait") as i64, 3 * fires);
+        traced.write(|tx| {
+            let (order, aside) = (StopOrder::from(StopReason::Stopped), Aside::default());
+            let stopped = stop::invocation(tx, invocation, &[], &order, NOW_MS, 0, &aside);
+            assert!(stopped.expect("readable").left.is_some());
+        });
+        let first =
+            traced.connection.query_row("SELECT min(id) FROM executions", (), |row| row.get(0));
+        let first = ExecutionId(first.expect("one waits"));
+        let searches: [(&str, &dyn Fn(Tx<'_>)); 3] = [
+            ("the line for an instance", &|tx| {
+                let next = claims::next_awaiting(tx, rows[0], Place::FIRST).expect("readable");
+                assert!(next.expect("one waits").is_held);
+            }),
+            ("behind an execution", &|tx| {
+                assert!(claims::release(tx, first).expect("readable").is_none());
+            }),
+            ("what a fire meets", &|tx| {
+                let met = stop::Unfinished::oldest_on(tx, invocation, &rows).expect("readable");
+                assert!(met.is_empty());
+                let met = stop::Unfinished::waiting_on(tx, invocation, &rows).expect("readable");
+                assert!(met.is_empty());
+            }),
+        ];
+        // Twice, for the first time SQLite reads the schema.
+        searches.map(|(name, search)| {
+            traced.cost(search);
+            (name, traced.cost(search))
+        })
+    };
+    for ((name, few), (_, many)) in costs(4).into_iter().zip(costs(400)) {
+        assert!(few > 0, "{name} has not been measured");
+        assert!(many <= few + 50, "{name}: {few} steps beside 4 fires, {many} beside 400");
+    }
 }

@@ -3,20 +3,22 @@
 //! slice in each. Meanwhile none of its executions starts.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, Row};
 
-use crate::error::{Error, Result, Violation};
+use crate::error::{Error, Result, StorageErrorKind, Violation};
 use crate::execution::{START_DEADLINE_EXCEEDED, StopOrder, StopReason};
 use crate::id::{ExecutionId, InstanceId, InvokeId};
 use crate::metrics::{Counted, tally};
 use crate::panics::tell;
 use crate::status::{Cause, Ends, ExecutionStatus};
 
+use super::aside::{Aside, Subject};
 use super::claims::{self, EndedEarly, Released};
 use super::executions::{self, Finished, FinishedInvocations, expect_one};
 use super::invocations::{self, read_status};
-use super::{Tx, apart, commit_gate, parse, running, targets};
+use super::{Tx, apart, commit_gate, parse, running, storage, targets};
 
 /// Executions that one commit ends; other writes come in between.
 pub(crate) const SLICE: usize = 2_048;
@@ -45,6 +47,58 @@ pub(super) fn may_hold(tx: Tx<'_>, fire: i64) -> Result<bool> {
     Ok(may_hold)
 }
 
+/// Returns the first fire of an invocation of which an execution on an instance may not be held by an order about all
+/// of its fires; none if all of them are held. So nobody looks at one fire after another that is about to be stopped.
+fn free_from(tx: Tx<'_>, invocation: i64, instance: i64) -> Result<Option<i64>> {
+    let until: Option<i64> = tx
+        .prepare_cached(
+            "SELECT max(s.until) FROM stops s INDEXED BY stops_by_invocation
+             WHERE s.invocation = ?1 AND s.fire IS NULL AND s.cause <> 'Expired'
+                 AND (s.is_partial = 0 OR EXISTS (
+                     SELECT 1 FROM stopped_instances si WHERE si.stop = s.id AND si.instance = ?2))",
+        )?
+        .query_row((invocation, instance), |row| row.get(0))?;
+    match until {
+        None => Ok(Some(0)),
+        Some(i64::MAX) => Ok(None),
+        Some(until) => {
+            let fire = tx
+                .prepare_cached(
+                    "SELECT fire FROM executions WHERE id <= ?1 ORDER BY id DESC LIMIT 1",
+                )?
+                .query_row([until], |row| row.get(0))
+                .optional()?;
+            Ok(Some(fire.unwrap_or_default()))
+        }
+    }
+}
+
+/// Returns the first fire that an execution behind this one, on its instance, may be released of; none if all of those
+/// are held.
+pub(super) fn free_behind(tx: Tx<'_>, ended: ExecutionId) -> Result<Option<i64>> {
+    if !any(tx)? {
+        return Ok(Some(0));
+    }
+    let of = tx
+        .prepare_cached(
+            "SELECT f.invocation, e.instance FROM executions e JOIN fires f ON f.id = e.fire WHERE e.id = ?1",
+        )?
+        .query_row([ended.0], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    match of {
+        None => Ok(None),
+        Some((invocation, instance)) => free_from(tx, invocation, instance),
+    }
+}
+
+/// Whether there is any order.
+fn any(tx: Tx<'_>) -> Result<bool> {
+    let any = tx
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM stops)")?
+        .query_row((), |row| row.get(0))?;
+    Ok(any)
+}
+
 /// An execution that has not ended.
 #[derive(Debug)]
 pub(super) struct Unfinished {
@@ -64,8 +118,24 @@ impl Unfinished {
     /// Returns the oldest execution of an invocation on each of these instances, if there is one,
     /// without a look at the others. Executions that are about to be cancelled do not count.
     pub(super) fn oldest_on(tx: Tx<'_>, invocation: i64, instances: &[i64]) -> Result<Vec<Self>> {
+        if !any(tx)? {
+            return Self::first_on(tx, invocation, instances, IS_SO);
+        }
+        // An execution that runs is the oldest there, for the others wait for it. So behind one that waits and is held
+        // none runs.
         let is_so = format!("{IS_SO} AND (e.status IN ('Running', 'Stopping') OR {NOT_STOPPED})");
-        Self::first_on(tx, invocation, instances, &is_so)
+        let mut found = Vec::new();
+        for &instance in instances {
+            let oldest = Self::first_on(tx, invocation, &[instance], IS_SO)?;
+            let Some(oldest) = oldest.into_iter().next() else { continue };
+            if matches!(oldest.status, ExecutionStatus::Running | ExecutionStatus::Stopping) {
+                found.push(oldest);
+            } else if let Some(from) = free_from(tx, invocation, instance)? {
+                let of = (invocation, instance, from.max(oldest.fire));
+                found.extend(Self::first_from(tx, of, &is_so)?);
+            }
+        }
+        Ok(found)
     }
 
     /// One that waits on each of these instances, where there is any; not for another attempt, which
@@ -74,20 +144,37 @@ impl Unfinished {
         let waits = format!(
             "{IS_SO} AND e.attempt = 1 AND e.status IN ('Pending', 'Scheduled') AND {NOT_STOPPED}"
         );
-        Self::first_on(tx, invocation, instances, &waits)
-    }
-
-    fn first_on(tx: Tx<'_>, invocation: i64, instances: &[i64], is_so: &str) -> Result<Vec<Self>> {
-        let mut query = tx.prepare_cached(&format!(
-            "{UNFINISHED} WHERE f.invocation = ?1 AND e.instance = ?2 AND {is_so} ORDER BY f.id LIMIT 1"
-        ))?;
+        if !any(tx)? {
+            return Self::first_on(tx, invocation, instances, &waits);
+        }
         let mut found = Vec::new();
-        for instance in instances {
-            if let Some(row) = query.query((invocation, instance))?.next()? {
-                found.push(Self::read(row)?);
+        for &instance in instances {
+            if let Some(from) = free_from(tx, invocation, instance)? {
+                found.extend(Self::first_from(tx, (invocation, instance, from), &waits)?);
             }
         }
         Ok(found)
+    }
+
+    fn first_on(tx: Tx<'_>, invocation: i64, instances: &[i64], is_so: &str) -> Result<Vec<Self>> {
+        let mut found = Vec::new();
+        for &instance in instances {
+            found.extend(Self::first_from(tx, (invocation, instance, 0), is_so)?);
+        }
+        Ok(found)
+    }
+
+    fn first_from(
+        tx: Tx<'_>,
+        (invocation, instance, from): (i64, i64, i64),
+        is_so: &str,
+    ) -> Result<Option<Self>> {
+        let mut query = tx.prepare_cached(&format!(
+            "{UNFINISHED} WHERE f.invocation = ?1 AND e.instance = ?2 AND f.id >= ?3 AND {is_so}
+             ORDER BY f.id LIMIT 1"
+        ))?;
+        let mut rows = query.query((invocation, instance, from))?;
+        rows.next()?.map(Self::read).transpose()
     }
 
     fn read(row: &Row<'_>) -> Result<Self> {
@@ -117,6 +204,12 @@ pub(crate) struct Stopped {
     pub wave_ended: bool,
     /// The order, if it stops more executions than this commit took.
     pub left: Option<i64>,
+    /// Whether another order that follows from this one has more to stop.
+    pub more_to_stop: bool,
+    /// What keeps the end of the invocation from being recorded: executions have ended, and their fire cannot be told.
+    pub uncounted: Option<Error>,
+    /// What could not be stopped, once the order has come to its end.
+    pub unstopped: Option<Error>,
 }
 
 impl Stopped {
@@ -126,6 +219,9 @@ impl Stopped {
             && self.finished.is_empty()
             && self.released.is_empty()
             && self.left.is_none()
+            && !self.more_to_stop
+            && self.uncounted.is_none()
+            && self.unstopped.is_none()
     }
 
     /// Returns the number of executions that were ended, or asked to end.
@@ -133,8 +229,33 @@ impl Stopped {
         self.expired.len() + self.cancelled.len() + self.stopping.len()
     }
 
+    /// Adds what followed from the ends of executions.
+    fn take_in(&mut self, finished: Finished) {
+        let Finished {
+            invocations, released, called_off, more_to_stop, wave_ended, uncounted, ..
+        } = finished;
+        self.finished.extend(invocations);
+        self.released.extend(released);
+        self.cancelled.extend(called_off.into_iter().flat_map(|(_, cancelled)| cancelled));
+        self.more_to_stop |= more_to_stop;
+        self.wave_ended |= wave_ended;
+        let uncounted = uncounted.into_iter().map(|(_, error)| error).next();
+        self.uncounted = self.uncounted.take().or(uncounted);
+    }
+
     fn add(&mut self, other: Self) {
-        let Self { expired, cancelled, stopping, finished, released, wave_ended, left } = other;
+        let Self {
+            expired,
+            cancelled,
+            stopping,
+            finished,
+            released,
+            wave_ended,
+            left,
+            more_to_stop,
+            uncounted,
+            unstopped,
+        } = other;
         self.expired.extend(expired);
         self.cancelled.extend(cancelled);
         self.stopping.extend(stopping);
@@ -142,6 +263,9 @@ impl Stopped {
         self.released.extend(released);
         self.wave_ended |= wave_ended;
         self.left = self.left.or(left);
+        self.more_to_stop |= more_to_stop;
+        self.uncounted = self.uncounted.take().or(uncounted);
+        self.unstopped = self.unstopped.take().or(unstopped);
     }
 }
 
@@ -151,16 +275,24 @@ pub(crate) enum Ending {
     Stop(StopOrder),
     /// First attempts that wait are ended, because they were not started in time.
     Expiry,
+    /// Executions that wait cannot start because of a record: the code of the error, and what they say of it.
+    Unstartable {
+        code: Arc<str>,
+        info: Arc<str>,
+    },
 }
 
 /// How [`Ending::Expiry`] is stored.
 const EXPIRED: &str = "Expired";
+/// How [`Ending::Unstartable`] is stored.
+const UNREADABLE: &str = "Unreadable";
 
 impl Ending {
     fn cause(&self) -> &'static str {
         match self {
             Self::Stop(order) => order.cause.as_str(),
             Self::Expiry => EXPIRED,
+            Self::Unstartable { .. } => UNREADABLE,
         }
     }
 
@@ -168,7 +300,8 @@ impl Ending {
     pub(crate) fn order(&self) -> StopOrder {
         match self {
             Self::Stop(order) => order.clone(),
-            Self::Expiry => StopReason::Deadline.into(),
+            // Neither is about what runs.
+            Self::Expiry | Self::Unstartable { .. } => StopReason::Deadline.into(),
         }
     }
 
@@ -177,6 +310,7 @@ impl Ending {
         let waits = one.status.on(Cause::StopAskedEarly).is_some();
         match self {
             Self::Expiry => waits && one.attempt == 1,
+            Self::Unstartable { .. } => waits,
             Self::Stop(order) => match order.cause {
                 StopReason::Errors | StopReason::Gate => waits,
                 // An earlier stop may have been cut off before the executor got it.
@@ -189,7 +323,7 @@ impl Ending {
     /// Returns whether executions that wait behind the stopped ones go on: those of later fires of the invocation.
     fn lets_go_on(&self) -> bool {
         match self {
-            Self::Expiry => true,
+            Self::Expiry | Self::Unstartable { .. } => true,
             Self::Stop(order) => {
                 matches!(order.cause, StopReason::Errors | StopReason::Gate | StopReason::Deadline)
             }
@@ -241,19 +375,47 @@ struct Stop {
     /// The progress of the order: the fire, and the instance there.
     at_fire: i64,
     at_instance: i64,
-    /// An execution cannot be ended.
-    is_stuck: bool,
+    /// How many executions could not be ended.
+    unstopped: u64,
+    /// Why not the first of them; or what of the order itself cannot be read.
+    why: Option<String>,
     has_more: bool,
 }
 
-/// Ends up to `max` of the executions in a scope now. If there are more, the order is stored, all that run are asked
-/// to end in the same commit, and [`carry_on`] ends the others.
+/// The executions that a slice of an order is about.
+#[derive(Debug, Default)]
+struct FoundExecutions {
+    readable: Vec<Unfinished>,
+    /// Each with its fire and with why it cannot be read.
+    unreadable: Vec<(ExecutionId, i64, Error)>,
+}
+
+impl FoundExecutions {
+    fn count(&self) -> usize {
+        self.readable.len() + self.unreadable.len()
+    }
+}
+
+/// Ends executions in a scope now, as many as are `left` to this commit, and takes them off. If there are more, the
+/// order is stored, all that run are asked to end in the same commit, and [`carry_on`] ends the others.
 pub(super) fn order(
     tx: Tx<'_>,
     scope: Scope,
     ending: &Ending,
     now_ms: i64,
-    max: usize,
+    left: &mut usize,
+) -> Result<Stopped> {
+    order_beside(tx, scope, ending, now_ms, left, &Aside::default())
+}
+
+/// Does the same, and passes over executions that are set aside.
+fn order_beside(
+    tx: Tx<'_>,
+    scope: Scope,
+    ending: &Ending,
+    now_ms: i64,
+    left: &mut usize,
+    aside: &Aside,
 ) -> Result<Stopped> {
     let only = match scope.instances {
         None => Only::All,
@@ -272,14 +434,18 @@ pub(super) fn order(
         at_ms: now_ms,
         at_fire: scope.fire.unwrap_or_default(),
         at_instance: 0,
-        is_stuck: false,
+        unstopped: 0,
+        why: None,
         has_more: true,
     };
-    let mut stopped = stop.carry_out(tx, now_ms, max)?;
+    let mut stopped = stop.carry_out(tx, now_ms, left, aside)?;
     if stop.has_more {
-        stop.ask_what_runs(tx, now_ms, &mut stopped)?;
+        stop.ask_what_runs(tx, now_ms, &mut stopped, left, aside)?;
     }
-    stopped.left = stop.store(tx)?.filter(|_| stop.has_more);
+    match stop.has_more {
+        true => stopped.left = Some(stop.insert(tx)?),
+        false => stopped.unstopped = stop.what_is_left(),
+    }
     Ok(stopped)
 }
 
@@ -287,205 +453,504 @@ pub(super) fn order(
 #[derive(Debug)]
 pub(crate) struct CarriedOn {
     pub stop: i64,
-    pub invoke_id: InvokeId,
+    /// None if the invocation cannot be read.
+    pub invoke_id: Option<InvokeId>,
     pub order: StopOrder,
     pub stopped: Stopped,
     /// Whether more executions are to be stopped.
     pub has_more: bool,
 }
 
-/// Ends up to `max` executions more of the oldest order that is not carried out; none if there is no such
-/// order.
-pub(crate) fn carry_on(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Option<CarriedOn>> {
+/// Returns up to `max` orders that are not carried out, the oldest first.
+pub(crate) fn unfinished(tx: Tx<'_>, max: usize) -> Result<Vec<i64>> {
+    let mut query = tx.prepare_cached("SELECT id FROM stops WHERE id > 0 ORDER BY id LIMIT ?1")?;
+    let orders = query.query_map([max as i64], |row| row.get(0))?;
+    Ok(orders.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Ends executions more of an order, as many as are `left` to this commit, and takes them off. An order that cannot
+/// be read is carried out as far as it can be; what it is about is then told as not stopped.
+pub(crate) fn carry_on(
+    tx: Tx<'_>,
+    order: i64,
+    now_ms: i64,
+    left: &mut usize,
+    aside: &Aside,
+) -> Result<CarriedOn> {
     let mut query = tx.prepare_cached(
         "SELECT s.id, s.invocation, s.fire, s.until, s.is_partial, s.cause, s.stopped_by, s.stop_reason,
-             s.stop_at_ms, s.at_fire, s.at_instance, s.is_stuck, v.invoke_id
-         FROM stops s INDEXED BY stops_unfinished JOIN invocations v ON v.id = s.invocation
-         WHERE s.has_more = 1 AND s.id > 0 ORDER BY s.id LIMIT 1",
+             s.stop_at_ms, s.at_fire, s.at_instance, s.unstopped, s.unstopped_why, s.error_code, v.invoke_id
+         FROM stops s LEFT JOIN invocations v ON v.id = s.invocation WHERE s.id = ?1",
     )?;
-    let Some((id, mut stop, invoke_id)) = query
-        .query_row((), |row| Ok((row.get(0)?, Stop::read(row), InvokeId::from_bytes(row.get(12)?))))
-        .optional()?
-        .map(|(id, stop, invoke_id): (i64, Result<Stop>, _)| stop.map(|stop| (id, stop, invoke_id)))
-        .transpose()?
-    else {
-        return Ok(None);
+    let mut rows = query.query([order])?;
+    let row = rows.next()?.ok_or_else(|| Error::Internal(format!("order {order} is gone")))?;
+    let invoke_id = row.get(14).ok().map(InvokeId::from_bytes);
+    let read = Stop::read(tx, row, now_ms);
+    drop(rows);
+    let (mut stop, is_sound) = match read {
+        Err(error) if error.is_of_a_record() => {
+            // Nobody can tell what it is about.
+            tell(|| tracing::error!(%error, order, "an order to stop is given up"));
+            delete(tx, order)?;
+            let why = format!("the order to stop cannot be read, and has been given up: {error}");
+            let unstopped = Some(storage(StorageErrorKind::Corrupt, why));
+            let stopped = Stopped { unstopped, ..Stopped::default() };
+            let order_told = StopReason::Stopped.into();
+            let has_more = false;
+            return Ok(CarriedOn { stop: order, invoke_id, order: order_told, stopped, has_more });
+        }
+        read => read?,
     };
-    let stopped = stop.carry_out(tx, now_ms.max(stop.at_ms), max)?;
-    stop.store(tx)?;
-    let (order, has_more) = (stop.ending.order(), stop.has_more);
-    Ok(Some(CarriedOn { stop: id, invoke_id, order, stopped, has_more }))
+    if !is_sound {
+        tell(|| {
+            tracing::error!(
+                why = stop.why,
+                order,
+                "an order to stop cannot be read, and is carried out as far as it can be"
+            );
+        });
+    }
+    let mut stopped = stop.carry_out(tx, now_ms.max(stop.at_ms), left, aside)?;
+    let has_more = stop.has_more;
+    match stop.store(tx, order) {
+        // What it has ended stays so. It goes on after a while, from where it began this time.
+        Err(error) if error.is_of_a_record() && has_more => {
+            let subject = Subject::Stop(order);
+            aside.refuse(tx, subject, subject.invoke_id(tx), error)?;
+        }
+        stored => stored?,
+    }
+    if !has_more {
+        stopped.unstopped = stop.what_is_left();
+    }
+    Ok(CarriedOn { stop: order, invoke_id, order: stop.ending.order(), stopped, has_more })
 }
 
-/// Gives up the order that [`carry_on`] would go on with, for it cannot be carried out. What it is about does not
-/// start.
-pub(crate) fn give_up(tx: Tx<'_>) -> Result<Option<i64>> {
-    let given_up = tx
+/// Returns whether the executions in a scope are being ended already because they cannot start.
+pub(super) fn is_aborting(tx: Tx<'_>, scope: &Scope) -> Result<bool> {
+    let is_aborting = tx
         .prepare_cached(
-            "UPDATE stops SET has_more = 0, is_stuck = 1 WHERE id = (
-                 SELECT id FROM stops INDEXED BY stops_unfinished WHERE has_more = 1 ORDER BY id LIMIT 1)
-             RETURNING id",
+            "SELECT EXISTS (SELECT 1 FROM stops INDEXED BY stops_by_invocation
+                 WHERE invocation = ?1 AND fire = ?2 AND is_partial = 0 AND cause = ?3)",
         )?
-        .query_row((), |row| row.get(0))
-        .optional()?;
-    Ok(given_up)
+        .query_row((scope.invocation, scope.fire, UNREADABLE), |row| row.get(0))?;
+    Ok(is_aborting)
 }
 
-/// Whether there are orders that are not carried out.
-pub(crate) fn any_left(tx: Tx<'_>) -> Result<bool> {
-    let any = tx
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM stops INDEXED BY stops_unfinished WHERE has_more = 1)",
-        )?
-        .query_row((), |row| row.get(0))?;
-    Ok(any)
+fn delete(tx: Tx<'_>, order: i64) -> Result<()> {
+    tx.prepare_cached("DELETE FROM stops WHERE id = ?1")?.execute([order])?;
+    Ok(())
 }
 
 impl Stop {
-    fn read(row: &Row<'_>) -> Result<Self> {
-        let cause: String = row.get(5)?;
-        let text = |column| Ok::<_, Error>(row.get::<_, Option<String>>(column)?.map(Into::into));
-        let ending = match cause.as_str() {
-            EXPIRED => Ending::Expiry,
-            cause => {
-                Ending::Stop(StopOrder { cause: parse(cause)?, by: text(6)?, reason: text(7)? })
+    /// Reads an order; whether all of it could be read. What cannot be read and can be done without is left out.
+    fn read(tx: Tx<'_>, row: &Row<'_>, now_ms: i64) -> Result<(Self, bool)> {
+        let (id, invocation, fire): (i64, i64, Option<i64>) =
+            (row.get(0)?, row.get(1)?, row.get(2)?);
+        let mut wrong = None;
+        let mut text = |column| {
+            let text = row.get::<_, Option<Arc<str>>>(column);
+            text.unwrap_or_else(|error| {
+                wrong.get_or_insert(Error::from(error));
+                None
+            })
+        };
+        let (by, reason, code, why) = (text(6), text(7), text(13), text(12));
+        let mut number = |column, otherwise| {
+            row.get(column).unwrap_or_else(|error| {
+                wrong.get_or_insert(Error::from(error));
+                otherwise
+            })
+        };
+        let (at_ms, at_fire) = (number(8, now_ms), number(9, fire.unwrap_or_default()));
+        let (at_instance, unstopped) = (number(10, 0), number(11, 0));
+        let cause = row.get::<_, String>(5).map_err(Error::from);
+        let ending = cause.and_then(|cause| match cause.as_str() {
+            EXPIRED => Ok(Ending::Expiry),
+            UNREADABLE => Ok(Ending::Unstartable {
+                code: code.unwrap_or_default(),
+                info: reason.clone().unwrap_or_default(),
+            }),
+            cause => Ok(Ending::Stop(StopOrder {
+                cause: parse(cause)?,
+                by: by.clone(),
+                reason: reason.clone(),
+            })),
+        });
+        let ending = ending.unwrap_or_else(|error| {
+            wrong.get_or_insert(error);
+            // Orders about one fire may be about what waits only; those about all fires are requests, or replace.
+            let cause = if fire.is_some() { StopReason::Errors } else { StopReason::Stopped };
+            Ending::Stop(StopOrder { cause, by, reason })
+        });
+        let is_partial = match row.get(4) {
+            Ok(is_partial) => is_partial,
+            Err(error) => {
+                wrong.get_or_insert(error.into());
+                tx.prepare_cached(
+                    "SELECT EXISTS (SELECT 1 FROM stopped_instances WHERE stop = ?1)",
+                )?
+                .query_row([id], |row| row.get(0))?
             }
         };
-        Ok(Self {
-            id: row.get(0)?,
-            invocation: row.get(1)?,
-            fire: row.get(2)?,
-            until: row.get(3)?,
-            only: if row.get(4)? { Only::Stored } else { Only::All },
+        let until = match row.get(3) {
+            Ok(until) => until,
+            // What has come after the order is not meant by it.
+            Err(error) if is_partial && fire.is_none() => return Err(error.into()),
+            Err(error) => {
+                wrong.get_or_insert(error.into());
+                i64::MAX
+            }
+        };
+        let is_sound = wrong.is_none();
+        let unread = wrong.map(|error| format!("the order to stop cannot be read whole: {error}"));
+        let stop = Self {
+            id: Some(id),
+            invocation,
+            fire,
+            until,
+            only: if is_partial { Only::Stored } else { Only::All },
             ending,
-            at_ms: row.get(8)?,
-            at_fire: row.get(9)?,
-            at_instance: row.get(10)?,
-            is_stuck: row.get(11)?,
+            at_ms,
+            at_fire,
+            at_instance,
+            unstopped: unstopped.max(0).unsigned_abs(),
+            why: why.map(|why| why.to_string()).or(unread),
             has_more: true,
-        })
+        };
+        Ok((stop, is_sound))
     }
 
-    /// Writes down how far it has come; its row, as long as it has one.
-    fn store(&self, tx: Tx<'_>) -> Result<Option<i64>> {
-        let stays = self.has_more || self.is_stuck;
-        match (self.id, stays) {
-            (None, false) => Ok(None),
-            (None, true) => self.insert(tx).map(Some),
-            (Some(id), false) => {
-                tx.prepare_cached("DELETE FROM stops WHERE id = ?1")?.execute([id])?;
-                Ok(None)
-            }
-            (Some(id), true) => {
-                tx.prepare_cached(
-                    "UPDATE stops SET at_fire = ?2, at_instance = ?3, is_stuck = ?4, has_more = ?5 WHERE id = ?1",
-                )?
-                .execute((id, self.at_fire, self.at_instance, self.is_stuck, self.has_more))?;
-                Ok(Some(id))
-            }
+    /// What it could not do, as an error.
+    fn what_is_left(&self) -> Option<Error> {
+        let why = self.why.as_ref()?;
+        let message = match self.unstopped {
+            0 => why.clone(),
+            1 => format!("an execution could not be stopped: {why}"),
+            count => format!("{count} executions could not be stopped, the first of them: {why}"),
+        };
+        Some(storage(StorageErrorKind::Corrupt, message))
+    }
+
+    /// Writes down how far it has come. Its row is there as long as it is not carried out.
+    fn store(&self, tx: Tx<'_>, order: i64) -> Result<()> {
+        if !self.has_more {
+            return delete(tx, order);
+        }
+        let update = || {
+            tx.prepare_cached(
+                "UPDATE stops SET at_fire = ?2, at_instance = ?3, unstopped = ?4, unstopped_why = ?5
+                 WHERE id = ?1",
+            )?
+            .execute((order, self.at_fire, self.at_instance, self.unstopped, &self.why))?;
+            Ok(())
+        };
+        match apart(tx, update) {
+            // A row that cannot be changed, perhaps because of what cannot be read of it.
+            Err(error) if error.is_of_a_record() => apart(tx, || self.replace(tx, order)),
+            stored => stored,
         }
     }
 
+    /// Stores an order anew of which something cannot be read, under its number.
+    fn replace(&self, tx: Tx<'_>, order: i64) -> Result<()> {
+        let instances = match self.only {
+            Only::All => Vec::new(),
+            _ => {
+                let mut query =
+                    tx.prepare_cached("SELECT instance FROM stopped_instances WHERE stop = ?1")?;
+                let these = query.query_map([order], |row| row.get(0))?;
+                these.collect::<rusqlite::Result<Vec<i64>>>()?
+            }
+        };
+        delete(tx, order)?;
+        self.insert_row(tx, &instances).map(drop)
+    }
+
     fn insert(&self, tx: Tx<'_>) -> Result<i64> {
+        match &self.only {
+            Only::These(instances) => self.insert_row(tx, instances),
+            Only::All | Only::Stored => self.insert_row(tx, &[]),
+        }
+    }
+
+    fn insert_row(&self, tx: Tx<'_>, instances: &[i64]) -> Result<i64> {
         let order = match &self.ending {
             Ending::Stop(order) => Some(order),
-            Ending::Expiry => None,
+            Ending::Expiry | Ending::Unstartable { .. } => None,
+        };
+        let (code, info) = match &self.ending {
+            Ending::Unstartable { code, info } => (Some(code), Some(info)),
+            _ => (None, order.and_then(|order| order.reason.as_ref())),
         };
         tx.prepare_cached(
-            "INSERT INTO stops (invocation, fire, until, is_partial, cause, stopped_by, stop_reason, stop_at_ms,
-                 at_fire, at_instance, is_stuck, has_more)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+            "INSERT INTO stops (id, invocation, fire, until, is_partial, cause, stopped_by, stop_reason, stop_at_ms,
+                 at_fire, at_instance, unstopped, unstopped_why, error_code)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         )?
         .execute((
+            self.id,
             self.invocation,
             self.fire,
             self.until,
             !matches!(self.only, Only::All),
             self.ending.cause(),
             order.and_then(|order| order.by.as_deref()),
-            order.and_then(|order| order.reason.as_deref()),
+            info.map(|info| &**info),
             self.at_ms,
             self.at_fire,
             self.at_instance,
-            self.is_stuck,
-            self.has_more,
+            self.unstopped,
+            &self.why,
+            code.map(|code| &**code),
         ))?;
         let id = tx.last_insert_rowid();
-        if let Only::These(instances) = &self.only {
-            let mut insert = tx.prepare_cached(
-                "INSERT INTO stopped_instances (stop, instance) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-            )?;
-            for instance in instances {
-                insert.execute((id, instance))?;
-            }
+        let mut insert = tx.prepare_cached(
+            "INSERT INTO stopped_instances (stop, instance) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+        )?;
+        for instance in instances {
+            insert.execute((id, instance))?;
         }
         Ok(id)
     }
 
-    /// Ends up to `max` of its executions. One whose record cannot be understood must not keep the others from
-    /// being ended: it stays, and so does the order, which keeps it from starting.
-    fn carry_out(&mut self, tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Stopped> {
-        let found = self.look(tx, max)?;
-        self.end_found(tx, found, now_ms)
+    /// Ends executions of it, as many as are `left`, and takes them off. One whose record cannot be understood must
+    /// not keep the others from being ended.
+    fn carry_out(
+        &mut self,
+        tx: Tx<'_>,
+        now_ms: i64,
+        left: &mut usize,
+        aside: &Aside,
+    ) -> Result<Stopped> {
+        let found = self.look(tx, *left, aside)?;
+        *left = left.saturating_sub(found.count());
+        self.end_found(tx, found, now_ms, left, aside)
     }
 
     /// Asks all of its executions that run to end, wherever in their fires they are: no execution may be polled once
     /// the order is on disk. There are no more of them than places.
-    fn ask_what_runs(&mut self, tx: Tx<'_>, now_ms: i64, stopped: &mut Stopped) -> Result<()> {
+    fn ask_what_runs(
+        &mut self,
+        tx: Tx<'_>,
+        now_ms: i64,
+        stopped: &mut Stopped,
+        left: &mut usize,
+        aside: &Aside,
+    ) -> Result<()> {
         let asked: HashSet<_> = stopped.stopping.iter().map(|(id, _)| *id).collect();
         let mut query = tx.prepare_cached(
-            "SELECT e.id, e.fire, e.instance, e.status, e.attempt, e.finished_at_ms IS NULL,
-                 e.status IN ('Running', 'Stopping'), f.invocation
+            "SELECT e.instance, e.status IN ('Running', 'Stopping'), f.invocation
              FROM executions e CROSS JOIN fires f ON f.id = e.fire WHERE e.id = ?1",
         )?;
-        let (mut found, mut idle) = (Vec::new(), Vec::new());
+        let (mut found, mut idle) = (FoundExecutions::default(), Vec::new());
         for id in running::of(self.fire) {
-            let mut rows = query.query([id.0])?;
-            let Some(row) = rows.next()? else {
-                idle.push(id);
+            if aside.has(Subject::Execution(id.0)) {
                 continue;
+            }
+            let of = query.query_row([id.0], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?, row.get::<_, i64>(2)?))
+            });
+            let (instance, runs, invocation) = match of.optional().map_err(Error::from) {
+                // Its own look says what is wrong with it.
+                Err(error) if error.is_of_a_record() => (0, true, self.invocation),
+                Err(error) => {
+                    aside.refuse(tx, Subject::Execution(id.0), None, error)?;
+                    continue;
+                }
+                Ok(None) => (0, false, 0),
+                Ok(Some(of)) => of,
             };
-            if !row.get::<_, bool>(6)? {
+            if !runs {
                 idle.push(id);
                 continue;
             }
-            let is_meant = row.get::<_, i64>(7)? == self.invocation
+            let is_meant = invocation == self.invocation
                 && match &self.only {
-                    Only::These(these) => these.binary_search(&row.get(2)?).is_ok(),
+                    Only::These(these) => these.binary_search(&instance).is_ok(),
                     Only::All | Only::Stored => true,
                 };
             if is_meant && !asked.contains(&id) {
-                self.take_in(row, &mut found)?;
+                self.take_in(tx, id.0, &mut found, aside)?;
             }
         }
         running::forget(idle);
-        stopped.add(self.end_found(tx, found, now_ms)?);
+        stopped.add(self.end_found(tx, found, now_ms, left, aside)?);
         Ok(())
     }
 
-    fn end_found(&mut self, tx: Tx<'_>, found: Vec<Unfinished>, now_ms: i64) -> Result<Stopped> {
-        match apart(tx, || self.end(tx, &found, now_ms)) {
-            Err(error) if error.is_of_a_record() => {}
-            ended => return ended,
-        }
+    fn end_found(
+        &mut self,
+        tx: Tx<'_>,
+        found: FoundExecutions,
+        now_ms: i64,
+        left: &mut usize,
+        aside: &Aside,
+    ) -> Result<Stopped> {
+        let FoundExecutions { readable, unreadable } = found;
         let mut stopped = Stopped::default();
-        for one in found {
-            match apart(tx, || self.end(tx, std::slice::from_ref(&one), now_ms)) {
-                Err(error) if error.is_of_a_record() => self.pass_over(one.id, &error),
-                ended => stopped.add(ended?),
+        for (id, fire, error) in unreadable {
+            self.end_alone(tx, (id, fire), &error, now_ms, left, aside, &mut stopped)?;
+        }
+        // After a damaged page SQLite refuses all writes of the transaction, so that nobody can tell which execution has
+        // met it. The next transaction is careful then, and ends one after another.
+        if !aside.is_careful() {
+            let before = *left;
+            match apart(tx, || self.end(tx, &readable, now_ms, left)) {
+                Err(error) if error.is_of_a_record() => *left = before,
+                Err(error) => {
+                    aside.be_careful(error.is_damage());
+                    return Err(error);
+                }
+                Ok(ended) => {
+                    stopped.add(ended);
+                    return Ok(stopped);
+                }
+            }
+        }
+        for one in readable {
+            let before = *left;
+            match apart(tx, || self.end(tx, std::slice::from_ref(&one), now_ms, left)) {
+                Ok(ended) => stopped.add(ended),
+                Err(error) if error.is_of_a_record() => {
+                    *left = before;
+                    let of = (one.id, one.fire);
+                    self.end_alone(tx, of, &error, now_ms, left, aside, &mut stopped)?;
+                }
+                Err(error) => self.set_aside(tx, one.id, error, aside)?,
             }
         }
         Ok(stopped)
     }
 
+    /// Ends an execution that cannot be ended like others because of a record: without what of its record cannot be
+    /// read, and, if its fire cannot be told of the end, without that.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "two of them are the commit's, and go everywhere"
+    )]
+    fn end_alone(
+        &mut self,
+        tx: Tx<'_>,
+        (id, fire): (ExecutionId, i64),
+        error: &Error,
+        now_ms: i64,
+        left: &mut usize,
+        aside: &Aside,
+        stopped: &mut Stopped,
+    ) -> Result<()> {
+        let end = || {
+            let changed = tx
+                .prepare_cached(
+                    "UPDATE executions SET status = ?2, stop_at_ms = ?3, finished_at_ms = ?4, error_info = ?5,
+                         stop_cause = ?6, stopped_by = ?7, stop_reason = ?8, error_code = nullif(?9, ''),
+                         retry_at_ms = NULL, awaits_instance = NULL, room = NULL
+                     WHERE id = ?1 AND finished_at_ms IS NULL AND status NOT IN ('Running', 'Stopping')",
+                )?;
+            let (target, code) = match &self.ending {
+                Ending::Stop(order) => (Cause::StopAskedEarly.target(), order.cause.code()),
+                Ending::Expiry => (Cause::Expired.target(), START_DEADLINE_EXCEEDED),
+                Ending::Unstartable { code, .. } => (Cause::Unreadable.target(), &**code),
+            };
+            let order = match &self.ending {
+                Ending::Stop(order) => Some(order),
+                _ => None,
+            };
+            let info = format!("it never ran; not all of its end can be kept: {error}");
+            let mut changed = changed;
+            let changed = changed.execute((
+                id.0,
+                target.as_str(),
+                order.map(|_| self.at_ms),
+                now_ms,
+                info,
+                order.map(|order| order.cause.as_str()),
+                order.and_then(|order| order.by.as_deref()),
+                order.and_then(|order| order.reason.as_deref()),
+                code,
+            ))?;
+            tally::count(Counted::Ended(target), changed);
+            Ok((changed > 0).then_some(target))
+        };
+        let target = match apart(tx, end) {
+            Ok(target) => target,
+            Err(error) if error.is_of_a_record() => {
+                self.pass_over(id, &error);
+                stopped.uncounted.get_or_insert(error);
+                return Ok(());
+            }
+            Err(error) => return self.set_aside(tx, id, error, aside),
+        };
+        let on = name_of(tx, id);
+        let Some(target) = target else {
+            let is_about_it = match &self.ending {
+                Ending::Stop(order) => {
+                    !matches!(order.cause, StopReason::Errors | StopReason::Gate)
+                }
+                Ending::Expiry | Ending::Unstartable { .. } => false,
+            };
+            if is_about_it {
+                // It runs, and is asked to end all the same.
+                commit_gate::note_stop();
+                stopped.stopping.push((id, on));
+            }
+            return Ok(());
+        };
+        match target {
+            ExecutionStatus::Cancelled => stopped.cancelled.push((id, on)),
+            _ => stopped.expired.push((id, on)),
+        }
+        let (mut ends, mut finished, before) = (Ends::default(), Finished::default(), *left);
+        ends.count(target);
+        let may_go_on = self.may_go_on();
+        let told = apart(tx, || {
+            executions::finish_fire(tx, fire, ends, now_ms, may_go_on, left, &mut finished)
+        });
+        match told {
+            Ok(()) => stopped.take_in(finished),
+            Err(error) if error.is_of_a_record() => {
+                *left = before;
+                tell(
+                    || tracing::error!(%error, %id, "an execution has ended, and its fire cannot be told"),
+                );
+                stopped.uncounted.get_or_insert(error);
+            }
+            Err(error) => return self.set_aside(tx, id, error, aside),
+        }
+        if self.ending.lets_go_on() {
+            let early = EndedEarly { id, was_next: true };
+            match apart(tx, || claims::release_behind(tx, fire, &[early])) {
+                Ok(released) => stopped.released.extend(released),
+                Err(error) if error.is_of_a_record() => {}
+                Err(error) => return self.set_aside(tx, id, error, aside),
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes over an execution that a damaged page keeps from being ended.
+    fn set_aside(
+        &mut self,
+        tx: Tx<'_>,
+        id: ExecutionId,
+        error: Error,
+        aside: &Aside,
+    ) -> Result<()> {
+        let subject = Subject::Execution(id.0);
+        aside.refuse(tx, subject, subject.invoke_id(tx), error.clone())?;
+        self.pass_over(id, &error);
+        Ok(())
+    }
+
     fn pass_over(&mut self, id: ExecutionId, error: &Error) {
-        tell(|| tracing::error!(%error, %id, "an execution cannot be stopped, and will not start"));
-        self.is_stuck = true;
+        tell(|| tracing::error!(%error, %id, "an execution cannot be stopped"));
+        self.unstopped += 1;
+        self.why.get_or_insert_with(|| format!("execution {id}: {error}"));
     }
 
     /// The next `max` executions that it is about; goes on to behind them.
-    fn look(&mut self, tx: Tx<'_>, max: usize) -> Result<Vec<Unfinished>> {
-        let mut found = Vec::new();
+    fn look(&mut self, tx: Tx<'_>, max: usize, aside: &Aside) -> Result<FoundExecutions> {
+        let mut found = FoundExecutions::default();
         let mut looks = LOOKS;
         while max > 0 && looks > 0 {
             let Some(fire) = self.next_fire(tx)? else {
@@ -496,8 +961,8 @@ impl Stop {
                 (self.at_fire, self.at_instance) = (fire, 0);
             }
             let is_through = match self.instances(tx, looks)? {
-                None => self.look_at_all(tx, &mut found, max, &mut looks)?,
-                Some(these) => self.look_at(tx, &these, &mut found, max, &mut looks)?,
+                None => self.look_at_all(tx, &mut found, max, &mut looks, aside)?,
+                Some(these) => self.look_at(tx, &these, &mut found, max, &mut looks, aside)?,
             };
             looks = looks.saturating_sub(1);
             if !is_through {
@@ -542,29 +1007,31 @@ impl Stop {
         }
     }
 
-    /// Looks at the executions of a fire; whether at the last of them.
+    /// Looks at the executions of a fire; whether at the last of them. By the index alone: each execution is read by
+    /// itself, so that it is known which one cannot be read.
     fn look_at_all(
         &mut self,
         tx: Tx<'_>,
-        found: &mut Vec<Unfinished>,
+        found: &mut FoundExecutions,
         max: usize,
         looks: &mut usize,
+        aside: &Aside,
     ) -> Result<bool> {
         let mut query = tx.prepare_cached(
-            "SELECT e.id, e.fire, e.instance, e.status, e.attempt, e.finished_at_ms IS NULL
-             FROM executions e INDEXED BY executions_by_fire
+            "SELECT e.id, e.instance FROM executions e INDEXED BY executions_by_fire
              WHERE e.fire = ?1 AND e.instance > ?2 ORDER BY e.instance, e.attempt",
         )?;
         let mut rows = query.query((self.at_fire, self.at_instance))?;
         while let Some(row) = rows.next()? {
-            let instance: i64 = row.get(2)?;
+            // An instance that is no number comes after all numbers.
+            let instance = row.get(1).unwrap_or(self.at_instance);
             // Attempts on an instance are looked at together.
-            if instance > self.at_instance && (found.len() >= max || *looks == 0) {
+            if instance > self.at_instance && (found.count() >= max || *looks == 0) {
                 return Ok(false);
             }
             self.at_instance = instance;
             *looks = looks.saturating_sub(1);
-            self.take_in(row, found)?;
+            self.take_in(tx, row.get(0)?, found, aside)?;
         }
         Ok(true)
     }
@@ -574,37 +1041,56 @@ impl Stop {
         &mut self,
         tx: Tx<'_>,
         instances: &[i64],
-        found: &mut Vec<Unfinished>,
+        found: &mut FoundExecutions,
         max: usize,
         looks: &mut usize,
+        aside: &Aside,
     ) -> Result<bool> {
         let mut query = tx.prepare_cached(
-            "SELECT e.id, e.fire, e.instance, e.status, e.attempt, e.finished_at_ms IS NULL
-             FROM executions e INDEXED BY executions_by_fire
+            "SELECT e.id FROM executions e INDEXED BY executions_by_fire
              WHERE e.fire = ?1 AND e.instance = ?2 ORDER BY e.attempt",
         )?;
         for &instance in instances {
-            if found.len() >= max || *looks == 0 {
+            if found.count() >= max || *looks == 0 {
                 return Ok(false);
             }
             self.at_instance = instance;
             *looks = looks.saturating_sub(1);
             let mut rows = query.query((self.at_fire, instance))?;
             while let Some(row) = rows.next()? {
-                self.take_in(row, found)?;
+                self.take_in(tx, row.get(0)?, found, aside)?;
             }
         }
         Ok(true)
     }
 
-    fn take_in(&mut self, row: &Row<'_>, found: &mut Vec<Unfinished>) -> Result<()> {
-        let id: i64 = row.get(0)?;
-        if id > self.until || !row.get::<_, bool>(5)? {
+    fn take_in(
+        &mut self,
+        tx: Tx<'_>,
+        id: i64,
+        found: &mut FoundExecutions,
+        aside: &Aside,
+    ) -> Result<()> {
+        if id > self.until {
             return Ok(());
         }
-        match Unfinished::read(row) {
-            Err(error) if error.is_of_a_record() => self.pass_over(ExecutionId(id), &error),
-            one => found.extend(Some(one?).filter(|one| self.is_about(one))),
+        if aside.has(Subject::Execution(id)) {
+            self.unstopped += 1;
+            self.why.get_or_insert_with(|| format!("execution {id} lies on a damaged page"));
+            return Ok(());
+        }
+        let mut query = tx.prepare_cached(
+            "SELECT e.id, e.fire, e.instance, e.status, e.attempt FROM executions e
+             WHERE e.id = ?1 AND e.finished_at_ms IS NULL",
+        )?;
+        let read = query.query_row([id], |row| Ok(Unfinished::read(row)));
+        let read = read.optional().map_err(Error::from);
+        match read.and_then(Option::transpose) {
+            Ok(one) => found.readable.extend(one.filter(|one| self.is_about(one))),
+            Err(error) if error.is_of_a_record() => {
+                found.unreadable.push((ExecutionId(id), self.at_fire, error));
+            }
+            Err(error) => self.set_aside(tx, ExecutionId(id), error, aside)?,
         }
         Ok(())
     }
@@ -616,8 +1102,20 @@ impl Stop {
         !is_asked && self.ending.is_about(one)
     }
 
-    /// Ends executions, and counts what ended by it.
-    fn end(&self, tx: Tx<'_>, found: &[Unfinished], now_ms: i64) -> Result<Stopped> {
+    /// Whether a wave may follow: none of a fire that has been stopped as a whole.
+    fn may_go_on(&self) -> bool {
+        !matches!(self.only, Only::All) || !matches!(self.ending, Ending::Stop(_))
+    }
+
+    /// Ends executions, and counts what ended by it. Other orders may follow from that: they end as many as are
+    /// `left`.
+    fn end(
+        &self,
+        tx: Tx<'_>,
+        found: &[Unfinished],
+        now_ms: i64,
+        left: &mut usize,
+    ) -> Result<Stopped> {
         let mut stopped = Stopped::default();
         let mut fires = BTreeMap::<i64, Ends>::new();
         let mut ended_early = BTreeMap::<i64, Vec<EndedEarly>>::new();
@@ -627,6 +1125,11 @@ impl Stop {
                 (Ending::Expiry, _) => {
                     expire(tx, one, now_ms)?;
                     fires.entry(one.fire).or_default().count(Cause::Expired.target());
+                    stopped.expired.push(entry);
+                }
+                (Ending::Unstartable { code, info }, _) => {
+                    abort(tx, one, code, info, now_ms)?;
+                    fires.entry(one.fire).or_default().count(Cause::Unreadable.target());
                     stopped.expired.push(entry);
                 }
                 (Ending::Stop(order), Some(cancelled)) => {
@@ -649,17 +1152,11 @@ impl Stop {
                 stopped.released.extend(claims::release_behind(tx, fire, ended)?);
             }
         }
-        let mut finished = Finished::default();
-        // Of a fire that has been stopped as a whole no wave follows.
-        let may_go_on = !matches!(self.only, Only::All) || matches!(self.ending, Ending::Expiry);
+        let (mut finished, may_go_on) = (Finished::default(), self.may_go_on());
         for (&fire, &ended) in &fires {
-            executions::finish_fire(tx, fire, ended, now_ms, may_go_on, &mut finished)?;
+            executions::finish_fire(tx, fire, ended, now_ms, may_go_on, left, &mut finished)?;
         }
-        stopped.wave_ended = finished.wave_ended;
-        stopped.finished = finished.invocations;
-        stopped.released.extend(finished.released);
-        let called_off = finished.called_off.into_iter().flat_map(|(_, cancelled)| cancelled);
-        stopped.cancelled.extend(called_off);
+        stopped.take_in(finished);
         Ok(stopped)
     }
 
@@ -732,11 +1229,37 @@ fn expire(tx: Tx<'_>, one: &Unfinished, now_ms: i64) -> Result<()> {
     Ok(())
 }
 
+/// Ends an execution that cannot start because of a record.
+fn abort(tx: Tx<'_>, one: &Unfinished, code: &str, info: &str, now_ms: i64) -> Result<()> {
+    let target = Cause::Unreadable.target();
+    let changed = tx
+        .prepare_cached(
+            "UPDATE executions SET status = ?2, finished_at_ms = ?3, error_code = ?4, error_info = ?5,
+                 retry_at_ms = NULL, awaits_instance = NULL, room = NULL
+             WHERE id = ?1 AND status = ?6",
+        )?
+        .execute((one.id.0, target.as_str(), now_ms, code, info, one.status.as_str()))?;
+    expect_one(changed, one.id)?;
+    tally::count(Counted::Ended(target), 1);
+    Ok(())
+}
+
+/// The name of an instance. One that cannot be read keeps nothing from being ended there.
 fn name(tx: Tx<'_>, instance: i64) -> Result<InstanceId> {
-    let name: String = tx
+    let name = tx
         .prepare_cached("SELECT instance_id FROM instances WHERE id = ?1")?
-        .query_row([instance], |row| row.get(0))?;
-    Ok(name.into())
+        .query_row([instance], |row| Ok(row.get::<_, String>(0).unwrap_or_else(|_| "?".to_owned())))
+        .optional()?;
+    Ok(name.unwrap_or_else(|| "?".to_owned()).into())
+}
+
+/// The name of the instance of an execution, as far as it can be read.
+fn name_of(tx: Tx<'_>, id: ExecutionId) -> InstanceId {
+    let instance = tx
+        .prepare_cached("SELECT instance FROM executions WHERE id = ?1")
+        .and_then(|mut query| query.query_row([id.0], |row| row.get(0)));
+    let name = instance.map_err(Error::from).and_then(|instance| name(tx, instance));
+    name.unwrap_or_else(|_| "?".into())
 }
 
 /// Stops up to `max` executions of an invocation now, on these instances, or on all if none is named. If a stop of
@@ -748,6 +1271,7 @@ pub(crate) fn invocation(
     order: &StopOrder,
     now_ms: i64,
     max: usize,
+    aside: &Aside,
 ) -> Result<Stopped> {
     let mut rows = Vec::with_capacity(only.len());
     for id in only {
@@ -763,7 +1287,7 @@ pub(crate) fn invocation(
     let under_way = tx
         .prepare_cached(
             "SELECT id FROM stops INDEXED BY stops_by_invocation WHERE invocation = ?1 AND fire IS NULL
-                 AND is_partial = 0 AND has_more = 1 LIMIT 1",
+                 AND is_partial = 0 LIMIT 1",
         )?
         .query_row([invocation], |row| row.get(0))
         .optional()?;
@@ -773,7 +1297,8 @@ pub(crate) fn invocation(
     let instances = (!only.is_empty()).then_some(rows);
     let scope = Scope { invocation, fire: None, until: i64::MAX, instances };
     let ending = Ending::Stop(order.clone());
-    let mut stopped = self::order(tx, scope, &ending, now_ms, max)?;
+    let mut left = max;
+    let mut stopped = order_beside(tx, scope, &ending, now_ms, &mut left, aside)?;
     stopped.finished.extend(invocations::finish_stopped(tx, invocation, now_ms)?);
     Ok(stopped)
 }
@@ -827,7 +1352,8 @@ mod tests {
             assert_eq!(claimed.len(), 1);
             let order = StopOrder::from(cause);
             let stopped =
-                invocation(tx, database.invocation, only, &order, 0, 1).expect("readable");
+                invocation(tx, database.invocation, only, &order, 0, 1, &Aside::default())
+                    .expect("readable");
             let told: Vec<_> = stopped.stopping.iter().map(|(id, _)| *id).collect();
             let running: Vec<_> = claimed.iter().map(|one| one.id).take(stopping).collect();
             assert_eq!((told, stopped.cancelled.len()), (running, 1), "{cause:?} on {only:?}");
@@ -841,7 +1367,9 @@ mod tests {
             assert_eq!(status, if stopping == 1 { "Stopping" } else { "Running" });
             // The later slices report no execution twice.
             let mut cancelled = 1;
-            while let Some(carried_on) = carry_on(tx, 0, 1).expect("readable") {
+            while let Some(&order) = unfinished(tx, 1).expect("readable").first() {
+                let carried_on = carry_on(tx, order, 0, &mut 1, &Aside::default());
+                let carried_on = carried_on.expect("readable");
                 assert_eq!(carried_on.stopped.stopping.len(), 0, "{cause:?} on {only:?}");
                 cancelled += carried_on.stopped.cancelled.len();
             }

@@ -6,7 +6,7 @@ use crate::invocation::recurrence::OverlapPolicy;
 use crate::status::ExecutionStatus;
 
 use super::executions::NewExecution;
-use super::{Tx, instances, parse, timers};
+use super::{Tx, parse, timers};
 
 /// Stores the targets of a timer.
 pub(super) fn insert_timed(
@@ -119,51 +119,80 @@ pub(super) struct Booted {
     pub is_first: bool,
 }
 
-/// Up to `max` of the invocations that wait for an instance and do not know of the boot that it is in.
-pub(super) fn booted(tx: Tx<'_>, instance: i64, boot_id: &str, max: usize) -> Result<Vec<Booted>> {
+/// Targets on instance `?1` that wait for a boot and do not know of boot `?2`.
+const BOOTED: &str = "SELECT id FROM targets INDEXED BY targets_by_boot
+         WHERE instance = ?1 AND awaits_boot = 1 AND boot_id IS NULL
+     UNION ALL SELECT id FROM targets INDEXED BY targets_by_boot
+         WHERE instance = ?1 AND awaits_boot = 1 AND boot_id < ?2
+     UNION ALL SELECT id FROM targets INDEXED BY targets_by_boot
+         WHERE instance = ?1 AND awaits_boot = 1 AND boot_id > ?2";
+
+/// The condition that a target on instance `i` waits for a boot and does not know of boot `?2`.
+pub(super) const ANY_BOOTED: &str = "EXISTS (SELECT 1 FROM targets t INDEXED BY targets_by_boot
+         WHERE t.instance = i.id AND t.awaits_boot = 1 AND t.boot_id IS NULL)
+     OR EXISTS (SELECT 1 FROM targets t INDEXED BY targets_by_boot
+         WHERE t.instance = i.id AND t.awaits_boot = 1 AND t.boot_id < ?2)
+     OR EXISTS (SELECT 1 FROM targets t INDEXED BY targets_by_boot
+         WHERE t.instance = i.id AND t.awaits_boot = 1 AND t.boot_id > ?2)";
+
+/// Returns up to `max` targets that wait for an instance and do not know of the boot that it is in.
+pub(super) fn booted(tx: Tx<'_>, instance: i64, boot_id: &str, max: usize) -> Result<Vec<i64>> {
+    let mut query = tx.prepare_cached(&format!("{BOOTED} LIMIT ?3"))?;
+    let booted = query.query_map((instance, boot_id, max as i64), |row| row.get(0))?;
+    Ok(booted.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Returns what a target that waits for a boot belongs to.
+pub(super) fn get_booted(tx: Tx<'_>, target: i64) -> Result<Booted> {
     let mut query = tx.prepare_cached(
-        "SELECT v.id, v.invoke_id, v.repeat_mode = 'NextRebootOnly', v.paused_at_ms IS NOT NULL,
+        "SELECT t.invocation, v.invoke_id, v.repeat_mode = 'NextRebootOnly', v.paused_at_ms IS NOT NULL,
                 v.overlap_policy, t.boot_id IS NULL
-         FROM targets t JOIN invocations v ON v.id = t.invocation
-         WHERE t.instance = ?1 AND t.awaits_boot = 1 AND t.boot_id IS NOT ?2 ORDER BY t.id LIMIT ?3",
+         FROM targets t LEFT JOIN invocations v ON v.id = t.invocation WHERE t.id = ?1",
     )?;
-    let mut rows = query.query((instance, boot_id, max as i64))?;
-    let mut booted = Vec::new();
-    while let Some(row) = rows.next()? {
+    let booted = query.query_row([target], |row| {
         let terms = || Ok((InvokeId::from_bytes(row.get(1)?), parse(&row.get::<_, String>(4)?)?));
-        booted.push(Booted {
+        Ok(Booted {
             invocation: row.get(0)?,
             once: row.get::<_, Option<bool>>(2)?.unwrap_or_default(),
             paused: row.get(3)?,
             terms: terms(),
             is_first: row.get(5)?,
-        });
-    }
+        })
+    })?;
     Ok(booted)
 }
 
-/// Has an instance start over from the boot it is in: it has become another machine.
-pub(crate) fn rebase(tx: Tx<'_>, id: &InstanceId, boot_id: &str) -> Result<()> {
-    let instance = instances::known_boot(tx, id)?.instance;
-    instances::set_boot(tx, instance, boot_id)?;
-    instances::set_booting(tx, instance, false)?;
-    tx.prepare_cached("UPDATE targets SET boot_id = ?2 WHERE instance = ?1 AND awaits_boot = 1")?
-        .execute((instance, boot_id))?;
+/// Has up to `max` targets on an instance take the boot that it is in for one that they know of; how many there were.
+pub(super) fn take_for_known(
+    tx: Tx<'_>,
+    instance: i64,
+    boot_id: &str,
+    max: usize,
+) -> Result<usize> {
+    let changed = tx
+        .prepare_cached(&format!(
+            "UPDATE targets SET boot_id = ?2 WHERE id IN (SELECT id FROM ({BOOTED}) LIMIT ?3)"
+        ))?
+        .execute((instance, boot_id, max as i64))?;
+    Ok(changed)
+}
+
+/// Has a target take a boot for one that it knows of.
+pub(super) fn set_boot(tx: Tx<'_>, target: i64, boot_id: &str) -> Result<()> {
+    tx.prepare_cached("UPDATE targets SET boot_id = ?2 WHERE id = ?1")?
+        .execute((target, boot_id))?;
     Ok(())
 }
 
-/// Takes note of the boot that an invocation has been told of, and whether it waits for another.
+/// Takes note of the boot that a target has been told of, and whether it waits for another.
 pub(super) fn know_boot(
     tx: Tx<'_>,
-    invocation: i64,
-    instance: i64,
+    target: i64,
     boot_id: &str,
     awaits_another: bool,
 ) -> Result<()> {
-    tx.prepare_cached(
-        "UPDATE targets SET boot_id = ?3, awaits_boot = ?4 WHERE invocation = ?1 AND instance = ?2",
-    )?
-    .execute((invocation, instance, boot_id, awaits_another))?;
+    tx.prepare_cached("UPDATE targets SET boot_id = ?2, awaits_boot = ?3 WHERE id = ?1")?
+        .execute((target, boot_id, awaits_another))?;
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use crate::id::InvokeId;
 use crate::invocation::recurrence::{MissedPolicy, OverlapPolicy};
 use crate::schedule::{Schedule, Timetable, Zone};
 
+use super::aside::{Aside, Subject};
 use super::commands::read_time;
 use super::{Tx, parse};
 
@@ -139,8 +140,9 @@ fn read(row: &Row<'_>) -> Result<Timer> {
 #[derive(Debug)]
 pub(crate) struct Found {
     pub id: i64,
-    pub invocation: i64,
-    pub invoke_id: InvokeId,
+    /// The invocation of the timer and the id of that, if they can be read.
+    pub invocation: Option<i64>,
+    pub invoke_id: Option<InvokeId>,
     pub timer: Result<Timer>,
 }
 
@@ -151,8 +153,8 @@ fn find_all(tx: Tx<'_>, from: &str, parameters: impl rusqlite::Params) -> Result
     while let Some(row) = rows.next()? {
         found.push(Found {
             id: row.get(0)?,
-            invocation: row.get(1)?,
-            invoke_id: InvokeId::from_bytes(row.get(2)?),
+            invocation: row.get(1).ok(),
+            invoke_id: row.get(2).ok().map(InvokeId::from_bytes),
             timer: read(row),
         });
     }
@@ -161,9 +163,31 @@ fn find_all(tx: Tx<'_>, from: &str, parameters: impl rusqlite::Params) -> Result
 
 /// Timers due at `now_ms`, those that have waited longest first.
 pub(crate) fn due(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<Found>> {
-    let from = "FROM timers m INDEXED BY timers_due JOIN invocations v ON v.id = m.invocation
+    let from = "FROM timers m INDEXED BY timers_due LEFT JOIN invocations v ON v.id = m.invocation
         WHERE m.due_at_ms <= ?1 ORDER BY m.due_at_ms, m.id LIMIT ?2";
     find_all(tx, from, (now_ms, max as i64))
+}
+
+/// Does the same without a timer that is set aside. Each timer is read by itself, so that it is known which one
+/// cannot be read.
+pub(crate) fn due_apart(tx: Tx<'_>, now_ms: i64, max: usize, aside: &Aside) -> Result<Vec<Found>> {
+    let limit = max.saturating_add(aside.count()) as i64;
+    let mut query = tx.prepare_cached(
+        "SELECT id FROM timers INDEXED BY timers_due WHERE due_at_ms <= ?1 ORDER BY due_at_ms, id LIMIT ?2",
+    )?;
+    let due = query.query_map((now_ms, limit), |row| row.get(0))?;
+    let due = due.collect::<rusqlite::Result<_>>()?;
+    let mut found = Vec::new();
+    for timer in aside.others(due, max, Subject::Timer) {
+        match find(tx, timer) {
+            Err(error) if error.is_lasting() => {
+                let subject = Subject::Timer(timer);
+                aside.refuse(tx, subject, subject.invoke_id(tx), error)?;
+            }
+            timer => found.extend(timer?),
+        }
+    }
+    Ok(found)
 }
 
 /// The timers of an invocation, those that have ended too.
@@ -184,16 +208,21 @@ pub(crate) fn planned(tx: Tx<'_>, after: i64, max: usize) -> Result<Vec<i64>> {
 
 /// The timer of a row.
 pub(crate) fn get(tx: Tx<'_>, timer: i64) -> Result<Timer> {
-    let from = "FROM timers m JOIN invocations v ON v.id = m.invocation WHERE m.id = ?1";
-    let found = find_all(tx, from, [timer])?.pop();
-    found.ok_or_else(|| Error::Internal(format!("timer {timer} is gone")))?.timer
+    find(tx, timer)?.ok_or_else(|| Error::Internal(format!("timer {timer} is gone")))?.timer
+}
+
+fn find(tx: Tx<'_>, timer: i64) -> Result<Option<Found>> {
+    let from = "FROM timers m LEFT JOIN invocations v ON v.id = m.invocation WHERE m.id = ?1";
+    Ok(find_all(tx, from, [timer])?.pop())
 }
 
 /// When the next timer is due.
 pub(crate) fn next_due_ms(tx: Tx<'_>) -> Result<Option<i64>> {
     let next = tx
         .prepare_cached(
-            "SELECT min(due_at_ms) FROM timers INDEXED BY timers_due WHERE due_at_ms IS NOT NULL",
+            // A time that is no number comes after all numbers, and is none at which a timer is due.
+            "SELECT CAST(min(due_at_ms) AS INTEGER) FROM timers INDEXED BY timers_due
+             WHERE due_at_ms <= 9223372036854775807",
         )?
         .query_row((), |row| row.get(0))?;
     Ok(next)

@@ -36,25 +36,37 @@ pub(crate) struct DueWave {
     pub targets: u64,
 }
 
-/// Up to `max` fires of which the next wave is due, the longest due first.
-pub(crate) fn due(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<DueWave>> {
+/// Returns up to `max` fires of which the next wave is due, the longest due first. By the index alone: each fire is
+/// read by itself, so that it is known which one cannot be read.
+pub(crate) fn due(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<i64>> {
     let mut query = tx.prepare_cached(
-        "SELECT f.id, v.invoke_id, f.invocation, f.opened, f.succeeded, f.failed, f.stopped, f.unfinished
-         FROM fires f INDEXED BY fires_by_wave JOIN invocations v ON v.id = f.invocation
-         WHERE f.wave_at_ms <= ?1 AND f.unfinished > 0 ORDER BY f.wave_at_ms, f.id LIMIT ?2",
+        "SELECT id FROM fires INDEXED BY fires_by_wave
+         WHERE wave_at_ms <= ?1 AND unfinished > 0 ORDER BY wave_at_ms, id LIMIT ?2",
     )?;
-    let due = query.query_map((now_ms, max as i64), |row| {
-        let ended = Ends { succeeded: row.get(4)?, failed: row.get(5)?, stopped: row.get(6)? };
-        Ok(DueWave {
-            fire: row.get(0)?,
-            invoke_id: InvokeId::from_bytes(row.get(1)?),
-            invocation: row.get(2)?,
-            opened: row.get(3)?,
-            ended,
-            targets: ended.total() + row.get::<_, u64>(7)?,
-        })
-    })?;
+    let due = query.query_map((now_ms, max as i64), |row| row.get(0))?;
     Ok(due.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Returns what is to be known of the next wave of a fire.
+pub(crate) fn get(tx: Tx<'_>, fire: i64) -> Result<DueWave> {
+    let due = tx
+        .prepare_cached(
+            "SELECT v.invoke_id, f.invocation, f.opened, f.succeeded, f.failed, f.stopped, f.unfinished
+             FROM fires f JOIN invocations v ON v.id = f.invocation WHERE f.id = ?1",
+        )?
+        .query_row([fire], |row| {
+            let ended =
+                Ends { succeeded: row.get(3)?, failed: row.get(4)?, stopped: row.get(5)? };
+            Ok(DueWave {
+                fire,
+                invoke_id: InvokeId::from_bytes(row.get(0)?),
+                invocation: row.get(1)?,
+                opened: row.get(2)?,
+                ended,
+                targets: ended.total().saturating_add(row.get::<_, u64>(6)?),
+            })
+        })?;
+    Ok(due)
 }
 
 /// Whether the next wave of a fire still waits to be let loose.
@@ -118,16 +130,23 @@ pub(crate) fn put_off(tx: Tx<'_>, due: &DueWave, wait_ms: i64, now_ms: i64) -> R
 pub(crate) fn next_ms(tx: Tx<'_>, now_ms: i64) -> Result<Option<i64>> {
     let next = tx
         .prepare_cached(
-            "SELECT min(wave_at_ms) FROM fires INDEXED BY fires_by_wave
-             WHERE wave_at_ms > ?1 AND unfinished > 0",
+            // A time that is no number comes after all numbers, and never comes.
+            "SELECT CAST(min(wave_at_ms) AS INTEGER) FROM fires INDEXED BY fires_by_wave
+             WHERE wave_at_ms > ?1 AND wave_at_ms <= 9223372036854775807 AND unfinished > 0",
         )?
         .query_row([now_ms], |row| row.get(0))?;
     Ok(next)
 }
 
 /// Calls off what waits of a fire whose next wave may not start.
-pub(crate) fn halt(tx: Tx<'_>, due: &DueWave, why: &str, now_ms: i64) -> Result<Stopped> {
+pub(crate) fn halt(
+    tx: Tx<'_>,
+    due: &DueWave,
+    why: &str,
+    now_ms: i64,
+    left: &mut usize,
+) -> Result<Stopped> {
     tx.prepare_cached("UPDATE fires SET wave_at_ms = NULL WHERE id = ?1")?.execute([due.fire])?;
     let ending = Ending::Stop(StopOrder::because(StopReason::Gate, why));
-    stop::order(tx, Scope::of_fire(tx, due.fire)?, &ending, now_ms, stop::SLICE)
+    stop::order(tx, Scope::of_fire(tx, due.fire)?, &ending, now_ms, left)
 }

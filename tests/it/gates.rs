@@ -11,7 +11,7 @@ use adjutant::{
 use tokio::sync::Semaphore;
 
 use crate::recurrence::{clock, open, status};
-use crate::support::{wait, within};
+use crate::support::{Place, wait, within};
 
 /// The behaviour of a gate at one question about an invocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,4 +192,51 @@ async fn no_question_outlives_its_engine() {
         within(engine.shutdown(Duration::ZERO)).await;
         assert_eq!(gate.ended.available_permits(), 1, "{act:?}");
     }
+}
+
+#[tokio::test]
+async fn a_question_that_is_dropped_leaves_its_place_to_another_at_once() {
+    const HUNG: u32 = 16;
+    let gate = Unruly::new(|_, _| Act::Hang);
+    let (engine, _clock) = gated(&gate).await;
+    let mut ids = Vec::new();
+    for _ in 0..HUNG {
+        ids.push(in_waves(&engine).await);
+    }
+    gate.begun(HUNG).await;
+    in_waves(&engine).await;
+    for id in ids {
+        engine.stop_invocation(StopInvocation::new(id)).await.expect("it exists");
+        wait(&engine, &id).await;
+    }
+    // Nobody moves the clock.
+    gate.begun(1).await;
+}
+
+/// SQLite refuses each change of one fire.
+#[tokio::test]
+async fn a_decision_that_cannot_be_carried_out_holds_up_no_other_wave() {
+    let (place, clock) = (Place::new(), clock());
+    let gate = Unruly::new(|number, _| if number == 0 { Act::Hang } else { Act::Proceed });
+    let engine = open(place.builder().wave_gate(gate.clone()), &clock).await;
+    let first = in_waves(&engine).await;
+    gate.begun(1).await;
+    let file = rusqlite::Connection::open(place.database()).expect("a database");
+    let second = in_waves(&engine).await;
+    assert_eq!(wait(&engine, &second).await.status, InvocationStatus::Success);
+    file.execute_batch(
+        "CREATE TRIGGER refuses BEFORE UPDATE OF wave_at_ms ON fires
+         WHEN old.wave_at_ms IS NOT NULL AND old.id = (SELECT min(id) FROM fires)
+         BEGIN SELECT RAISE(ABORT, 'damaged'); END",
+    )
+    .expect("sound SQL");
+    // The gate has not answered in time, which cannot be put down.
+    within(clock.sleeping(2)).await;
+    clock.advance(Duration::from_secs(61));
+    for _ in 0..3 {
+        let other = in_waves(&engine).await;
+        assert_eq!(wait(&engine, &other).await.status, InvocationStatus::Success);
+    }
+    let told = within(engine.wait_status(&first)).await.expect_err("its next wave never comes");
+    assert_eq!(told.code(), "Storage.Record", "{told}");
 }

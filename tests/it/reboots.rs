@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use adjutant::{
-    DescribeFires, Engine, ExecutionStatus, FireDisposition, InstanceId, InvocationStatus,
-    InvokeId, LOCAL, OverlapPolicy, RepeatMode, RunCommand, StopInvocation,
+    DescribeFires, Engine, ExecutionStatus, FireDisposition, Instance, InstanceId,
+    InvocationStatus, InvokeId, LOCAL, OverlapPolicy, RepeatMode, RunCommand, StopInvocation,
 };
 
 use crate::recurrence::{ended, status};
-use crate::support::{Place, engine, wait};
+use crate::support::{Place, engine, wait, within};
 
 fn on_reboot(mode: RepeatMode) -> RunCommand {
     RunCommand::shell("exit:0").on(["i-1", "i-2"]).repeat_mode(mode)
@@ -140,4 +140,56 @@ async fn a_run_beside_the_schedule_leaves_out_what_has_been_removed() {
     };
     let on_removed = engine.describe_invocation_results(filter).await.expect("a page");
     assert_eq!(on_removed.invocation.results.len(), 1);
+}
+
+/// What waits for the boot of an instance cannot be told of it: one of the invocations, or any.
+#[tokio::test]
+async fn a_boot_that_cannot_be_dealt_with_refuses_neither_the_instance_nor_the_report() {
+    let redirected = "PRAGMA writable_schema = ON;
+        UPDATE sqlite_schema SET rootpage = (SELECT rootpage FROM sqlite_schema WHERE name = 'outputs')
+        WHERE name = 'targets_by_boot'; PRAGMA schema_version = 1000";
+    let refuses = |event: &str| {
+        format!(
+            "CREATE TRIGGER refuses BEFORE {event} WHEN old.invocation = (SELECT min(id) FROM invocations)
+             BEGIN SELECT RAISE(ABORT, 'damaged'); END"
+        )
+    };
+    let gone = "PRAGMA foreign_keys = OFF; UPDATE targets SET invocation = 4711
+        WHERE invocation = (SELECT min(id) FROM invocations)";
+    let check = async |damage: &str, told: bool| {
+        let place = Place::new();
+        let engine = place.open().await;
+        boot(&engine, "i-1", "a").await;
+        let request = || RunCommand::shell("exit:0").repeat_mode(RepeatMode::EveryReboot);
+        let mut others = Vec::new();
+        for on in ["i-1", LOCAL] {
+            engine.run_command(request().on([on])).await.expect("sound");
+            let other = engine.run_command(request().on([on])).await.expect("sound");
+            others.push(other.invoke_id);
+        }
+        let file = rusqlite::Connection::open(place.database()).expect("a database");
+        file.execute("UPDATE targets SET boot_id = 'before'", ()).expect("sound SQL");
+        file.execute_batch(damage).unwrap_or_else(|error| panic!("{damage}: {error}"));
+        let local = Instance::new(LOCAL).name("this one");
+        within(engine.register_instance(local)).await.unwrap_or_else(|e| panic!("{damage}: {e}"));
+        within(boot(&engine, "i-1", "b")).await;
+        let listed = engine.describe_instances(Default::default()).await.expect("a page");
+        assert!(listed.instances.iter().any(|one| one.name == "this one"), "{damage}");
+        if !told {
+            return;
+        }
+        for id in others {
+            ended(&engine, id, 1).await;
+        }
+        within(engine.shutdown(Duration::ZERO)).await;
+        drop(engine);
+        // Neither does it keep the file from being opened.
+        let engine = within(place.builder().open()).await;
+        engine.unwrap_or_else(|error| panic!("{damage}: {error}"));
+    };
+    check("UPDATE invocations SET overlap_policy = 'x' WHERE FALSE", true).await;
+    check(&refuses("UPDATE ON targets"), true).await;
+    check(&refuses("UPDATE OF boot_id ON targets"), true).await;
+    check(gone, true).await;
+    check(redirected, false).await;
 }

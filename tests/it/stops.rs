@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use adjutant::{
-    EndedWave, Engine, EngineBuilder, ExecutionStatus, Instance, InstanceId, InvokeId, Limits,
-    MissedPolicy, OverlapPolicy, RepeatMode, RunCommand, StopInvocation, WaveDecision, WaveGate,
+    ClosureExecutor, EndedWave, Engine, EngineBuilder, ExecutionStatus, Instance, InstanceId,
+    InvokeId, LOCAL, Limits, MissedPolicy, OverlapPolicy, RepeatMode, RunCommand, StopInvocation,
+    WaveDecision, WaveGate,
 };
 use tokio::task::JoinSet;
 
@@ -361,4 +362,196 @@ fn executions_that_the_last_engine_left_are_ended_in_commits_of_bounded_size() {
         let engine = builder(&place, &gate).idle().open().await.expect("it opens");
         assert!(rows_max(&engine) <= ROWS_MAX / 2 + 512, "{}", rows_max(&engine));
     });
+}
+
+/// What SQL counts in the file of an engine.
+fn count(place: &Place, sql: &str) -> usize {
+    let file = rusqlite::Connection::open(place.database()).expect("a database");
+    file.query_row(sql, (), |row| row.get(0)).expect("sound SQL")
+}
+
+/// Has SQL run in the file of an engine, which takes columns of any type for orders to stop.
+fn damage(place: &Place, sql: &str) {
+    let file = rusqlite::Connection::open(place.database()).expect("a database");
+    file.execute_batch(&format!(
+        "PRAGMA wal_autocheckpoint = 0; PRAGMA ignore_check_constraints = ON; PRAGMA writable_schema = ON;
+         UPDATE sqlite_schema SET sql = replace(sql, ') STRICT', ')') WHERE name = 'stops';
+         PRAGMA schema_version = 1000; PRAGMA writable_schema = RESET; {sql}"
+    ))
+    .unwrap_or_else(|error| panic!("{sql}: {error}"));
+}
+
+#[tokio::test]
+async fn a_stop_whose_record_cannot_be_read_is_told_as_that_and_holds_up_no_other() {
+    let check = async |damaged: &str, cancels: bool| {
+        let (place, gate) = (Place::new(), Gate::new());
+        let idle = builder(&place, &gate).idle().open().await.expect("it opens");
+        register(&idle, "gate", MANY).await;
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            let request = RunCommand::shell("x").on(names(MANY));
+            ids.push(idle.run_command(request).await.expect("sound").invoke_id);
+        }
+        let orders = || count(&place, "SELECT count(*) FROM stops");
+        for (number, id) in ids.iter().enumerate() {
+            let stop = idle.stop_invocation(StopInvocation::new(*id));
+            tokio::select! {
+                biased;
+                () = until(|| orders() > number) => {}
+                _ = stop => {}
+            }
+        }
+        assert_eq!(orders(), 2, "{damaged}");
+        damage(&place, &format!("UPDATE stops SET {damaged} WHERE id = 1"));
+        let told = within(idle.stop_invocation(StopInvocation::new(ids[0]))).await;
+        assert_eq!(told.expect_err(damaged).code(), "Storage.Corrupt", "{damaged}");
+        within(idle.stop_invocation(StopInvocation::new(ids[1]))).await.expect("it can be stopped");
+        assert_eq!(orders(), 0, "{damaged}");
+        within(idle.shutdown(Duration::ZERO)).await;
+        drop(idle);
+        let engine = builder(&place, &gate).max_concurrent(64).open().await.expect("it opens");
+        gate.let_go(2 * MANY);
+        for id in ids.into_iter().skip(usize::from(!cancels)) {
+            let ends = ends(&engine, id).await;
+            assert_eq!(ends.get(&ExecutionStatus::Cancelled), Some(&MANY), "{damaged}: {ends:?}");
+        }
+        if cancels {
+            assert_eq!(gate.waiting(), 0, "{damaged}: nothing has started");
+        }
+    };
+    check("cause = 'none'", true).await;
+    check("stopped_by = x'ff'", true).await;
+    check("stop_reason = CAST(x'ff' AS TEXT)", true).await;
+    check("until = 'x'", true).await;
+    check("at_fire = 'x', at_instance = x'ff', stop_at_ms = NULL", true).await;
+    check("fire = 'x'", false).await;
+}
+
+/// The record of how far an order has come cannot be written, and neither can the order go.
+#[tokio::test]
+async fn whoever_waits_for_a_stop_that_cannot_go_on_is_told() {
+    for is_idle in [false, true] {
+        let (place, gate) = (Place::new(), Gate::new());
+        let builder = builder(&place, &gate).max_concurrent(1);
+        let builder = if is_idle { builder.idle() } else { builder };
+        let engine = builder.open().await.expect("it opens");
+        register(&engine, "gate", MANY).await;
+        let run = engine.run_command(RunCommand::shell("x").on(names(MANY))).await.expect("sound");
+        let refuses = |what: &str| {
+            format!(
+                "CREATE TRIGGER refuses_{what} BEFORE {what} ON stops
+                 BEGIN SELECT RAISE(ABORT, 'damaged'); END;"
+            )
+        };
+        damage(&place, &[refuses("UPDATE"), refuses("DELETE")].concat());
+        let stop = StopInvocation::new(run.invoke_id);
+        let told = within(engine.stop_invocation(stop)).await.expect_err("it cannot go on");
+        assert_eq!(told.code(), "Storage.Record", "{is_idle}: {told}");
+    }
+}
+
+/// The writing thread is held until the engine has heard of all of them.
+#[tokio::test]
+async fn fires_that_fail_together_are_called_off_in_commits_of_bounded_size() {
+    const FIRES: usize = 10;
+    const WAIT: usize = 2_500;
+    let (place, gate) = (Place::new(), Gate::new());
+    let held = gate.clone();
+    let breaks = ClosureExecutor::new(move |_, _| {
+        let gate = held.clone();
+        async move {
+            gate.pass().await;
+            Err::<(), _>("as told".to_owned())
+        }
+    });
+    let builder = builder(&place, &gate).executor("breaks", breaks);
+    let engine = builder.max_concurrent(FIRES).open().await.expect("it opens");
+    register(&engine, "breaks", WAIT).await;
+    let mut ids = Vec::new();
+    for _ in 0..FIRES {
+        let request = RunCommand::shell("x").on(names(WAIT)).max_errors(0).max_concurrency(1);
+        ids.push(engine.run_command(request).await.expect("sound").invoke_id);
+        within(gate.arrivals(1)).await;
+    }
+    let writer = hold_writer(&engine).await;
+    gate.let_go(FIRES);
+    until(|| engine.metrics().run_time_us.count >= FIRES as u64).await;
+    writer.let_go().await;
+    for id in ids {
+        let ends = ends(&engine, id).await;
+        assert_eq!(ends.get(&ExecutionStatus::Cancelled), Some(&(WAIT - 1)), "{ends:?}");
+    }
+    assert!(rows_max(&engine) <= ROWS_MAX, "{}", rows_max(&engine));
+}
+
+#[tokio::test]
+async fn executions_that_cannot_start_end_in_commits_of_bounded_size() {
+    let (place, gate) = (Place::new(), Gate::new());
+    let idle = builder(&place, &gate).idle().open().await.expect("it opens");
+    register(&idle, "gate", MANY).await;
+    let run = idle.run_command(RunCommand::shell("x").on(names(MANY))).await.expect("sound");
+    within(idle.shutdown(Duration::ZERO)).await;
+    drop(idle);
+    damage(&place, "UPDATE invocations SET retry = 'x'");
+    let engine = builder(&place, &gate).open().await.expect("it opens");
+    let ends = ends(&engine, run.invoke_id).await;
+    assert_eq!(ends.get(&ExecutionStatus::Aborted), Some(&MANY), "{ends:?}");
+    assert_eq!(gate.waiting(), 0, "nothing has started");
+    assert!(rows_max(&engine) <= ROWS_MAX / 2 + 512, "{}", rows_max(&engine));
+    assert_eq!(count(&place, "SELECT count(*) FROM stops"), 0);
+    let info = "SELECT count(*) FROM executions WHERE error_code = 'Storage.Record'
+        AND error_info LIKE '%the record of its invocation cannot be read%'";
+    assert_eq!(count(&place, info), MANY);
+}
+
+/// Very many executions wait for an instance that cannot be read.
+#[tokio::test]
+async fn executions_that_wait_for_a_damaged_instance_end_in_commits_of_bounded_size() {
+    const WAIT: usize = 4_000;
+    let (place, gate) = (Place::new(), Gate::new());
+    let engine = builder(&place, &gate).max_concurrent(10).open().await.expect("it opens");
+    let narrow = Instance::new("narrow").executor("gate").max_concurrency(1);
+    engine.register_instance(narrow).await.expect("sound");
+    let wait = |_| {
+        let engine = engine.clone();
+        async move {
+            engine.run_command(RunCommand::shell("x").on(["narrow"])).await.expect("sound");
+        }
+    };
+    at_once(WAIT, wait).await;
+    within(gate.arrivals(1)).await;
+    let marked = "SELECT count(*) FROM executions WHERE awaits_instance IS NOT NULL";
+    until(|| count(&place, marked) == WAIT - 1).await;
+    within(engine.shutdown(Duration::ZERO)).await;
+    drop(engine);
+    damage(&place, "UPDATE instances SET time_zone = 'nowhere' WHERE instance_id = 'narrow'");
+    let engine = builder(&place, &gate).max_concurrent(10).open().await.expect("it opens");
+    until(|| engine.metrics().ended.get(ExecutionStatus::Aborted) == WAIT as u64 - 1).await;
+    assert!(rows_max(&engine) <= ROWS_MAX / 2 + 512, "{}", rows_max(&engine));
+}
+
+#[tokio::test]
+async fn an_instance_that_becomes_this_machine_starts_over_in_commits_of_bounded_size() {
+    const WAIT: usize = 6_000;
+    let (place, gate) = (Place::new(), Gate::new());
+    let engine = builder(&place, &gate).max_concurrent(1).open().await.expect("it opens");
+    register(&engine, "gate", 1).await;
+    engine.instance_booted(&"n-0".into(), "elsewhere").await.expect("it is registered");
+    let wait = |_| {
+        let engine = engine.clone();
+        async move {
+            let request = RunCommand::shell("x").on(["n-0"]).repeat_mode(RepeatMode::EveryReboot);
+            engine.run_command(request).await.expect("sound");
+        }
+    };
+    at_once(WAIT, wait).await;
+    within(engine.shutdown(Duration::ZERO)).await;
+    drop(engine);
+    let engine = builder(&place, &gate).max_concurrent(1).open().await.expect("it opens");
+    engine.register_instance(Instance::new("n-0").executor(LOCAL)).await.expect("sound");
+    let known = "SELECT count(*) FROM targets t JOIN instances i ON i.id = t.instance
+        WHERE i.instance_id = 'n-0' AND t.boot_id <> 'elsewhere' AND i.is_booting IS NULL";
+    until(|| count(&place, known) == WAIT).await;
+    assert!(rows_max(&engine) <= ROWS_MAX / 2, "{}", rows_max(&engine));
+    assert_eq!(engine.metrics().executions, 0, "it was no boot");
 }

@@ -2,10 +2,15 @@
 
 use std::fs;
 
-use adjutant::{InvocationStatus, InvokeId, LOCAL, RepeatMode, Retry, RetryOn, RunCommand};
+use std::time::Duration;
+
+use adjutant::{
+    Engine, EngineEnd, Instance, InvocationStatus, InvokeId, LOCAL, ManualClock, MissedPolicy,
+    RepeatMode, Retry, RetryOn, RunCommand, StopInvocation, StorageErrorKind,
+};
 use rusqlite::Connection;
 
-use crate::recurrence::{clock, ended, open, pass};
+use crate::recurrence::{clock, ended, open};
 use crate::support::{Gate, Place, register, wait, within};
 
 /// A file in the state that a killed engine leaves, and the invocations in it whose records stay sound.
@@ -87,25 +92,259 @@ async fn one_record_that_cannot_be_read_keeps_no_file_from_being_opened() {
     check(&[once, fire], of_run, "nothing else can follow from its end").await;
 }
 
-/// The engine tried again and again to do all that was due at once.
-#[tokio::test]
-async fn deadlines_that_cannot_be_read_keep_no_schedule_from_firing() {
-    let (place, gate, clock) = (Place::new(), Gate::new(), clock());
-    let engine = open(gate.plug_in(place.builder()), &clock).await;
-    register(&engine, "gate", 1).await;
-    let late = RunCommand::shell("x").on(["i-1"]).name("late").deadline(15);
-    engine.run_command(late).await.expect("a sound request");
-    within(gate.arrivals(1)).await;
-    let repeating = RunCommand::shell("exit:0").on(["i-2"]).timeout(10);
-    let repeating = repeating.frequency("0/10 * * * * ?");
-    let repeating = engine.run_command(repeating).await.expect("a sound request").invoke_id;
-    let file = Connection::open(place.database()).expect("a database");
-    file.execute_batch("PRAGMA ignore_check_constraints = on").expect("sound SQL");
-    let damage = "UPDATE invocations SET invoke_id = x'00' WHERE name = 'late'";
-    assert_eq!(file.execute(damage, ()).expect("sound SQL"), 1);
-    for count in 1..=5 {
-        pass(&clock, 10).await;
-        within(ended(&engine, repeating, count)).await;
+/// Of each part of what the scheduler does two invocations, one of which is to be damaged: a schedule, another attempt, a
+/// deadline and a wave.
+struct Parts {
+    place: Place,
+    gate: Gate,
+    clock: ManualClock,
+    engine: Engine,
+    /// The damaged ones.
+    damaged: Vec<InvokeId>,
+    schedule: InvokeId,
+    /// The others, each with how it ends.
+    sound: Vec<(InvokeId, InvocationStatus)>,
+}
+
+impl Parts {
+    async fn new() -> Self {
+        let (place, gate, clock) = (Place::new(), Gate::new(), clock());
+        let engine = open(gate.plug_in(place.builder()), &clock).await;
+        for name in ["held-1", "held-2"] {
+            let instance = Instance::new(name).executor("gate");
+            engine.register_instance(instance).await.expect("a sound instance");
+        }
+        let invoke = async |request: RunCommand, name: &str| {
+            engine.run_command(request.name(name)).await.expect("a sound request").invoke_id
+        };
+        let schedule = RunCommand::shell("exit:0").on(["i-1"]).timeout(5);
+        let schedule = schedule.frequency("0/10 * * * * ?").missed_policy(MissedPolicy::Latest);
+        let retry = Retry::attempts(2).backoff(15);
+        let retried = RunCommand::shell("exit:1").on(["i-1"]).retry(retry);
+        let late = RunCommand::shell("x").timeout(80_000).deadline(15);
+        let waves = RunCommand::shell("exit:0").on(["i-1", "i-2"]).waves([1]).wave_soak(15);
+        let mut damaged = vec![invoke(schedule.clone(), "damaged schedule").await];
+        let sound_schedule = invoke(schedule, "schedule").await;
+        damaged.push(invoke(retried.clone(), "damaged retry").await);
+        damaged.push(invoke(late.clone().on(["held-1"]), "damaged deadline").await);
+        damaged.push(invoke(waves.clone(), "damaged wave").await);
+        let sound = vec![
+            (invoke(retried, "retry").await, InvocationStatus::Failed),
+            (invoke(late.on(["held-2"]), "deadline").await, InvocationStatus::Stopped),
+            (invoke(waves, "wave").await, InvocationStatus::Success),
+        ];
+        within(gate.arrivals(2)).await;
+        let file = Connection::open(place.database()).expect("a database");
+        let waiting = "SELECT (SELECT count(*) FROM executions WHERE retry_at_ms IS NOT NULL)
+            + (SELECT count(*) FROM fires WHERE wave_at_ms IS NOT NULL)";
+        let wait = async {
+            while file.query_row(waiting, (), |row| row.get::<_, i64>(0)).expect("sound SQL") < 4 {
+                tokio::task::yield_now().await;
+            }
+        };
+        within(wait).await;
+        Self { place, gate, clock, engine, damaged, schedule: sound_schedule, sound }
     }
-    gate.let_go(1);
+
+    fn damage(&self, sql: &str) {
+        let file = Connection::open(self.place.database()).expect("a database");
+        let sql =
+            format!("PRAGMA wal_autocheckpoint = 0; PRAGMA ignore_check_constraints = ON; {sql}");
+        file.execute_batch(&sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    /// Checks that what is not damaged goes on. Those that hold the gate end when they are asked to.
+    async fn goes_on(&self, what: &str, except: &[usize]) {
+        println!("{what}");
+        for count in 1..=4 {
+            if !except.contains(&0) {
+                pass_until(&self.engine, &self.clock, ended(&self.engine, self.schedule, count))
+                    .await;
+            }
+        }
+        for (number, (invoke_id, status)) in self.sound.iter().enumerate() {
+            if !except.contains(&(number + 1)) {
+                let waits = self.engine.wait_status(invoke_id);
+                let told = pass_until(&self.engine, &self.clock, waits).await;
+                assert_eq!(told.ok(), Some(*status), "{what}: {number}");
+            }
+        }
+        self.gate.let_go(2);
+    }
+}
+
+/// Lets time pass until something is so. Each second the engine has a while to act.
+async fn pass_until<T>(engine: &Engine, clock: &ManualClock, is_so: impl Future<Output = T>) -> T {
+    let mut is_so = std::pin::pin!(within(is_so));
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut is_so => return done,
+            _ = engine.overview(1) => {}
+        }
+        clock.advance(Duration::from_secs(1));
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_dealt_with_keeps_no_other_row_from_it() {
+    let of_damaged = "IN (SELECT id FROM invocations WHERE name LIKE 'damaged%')";
+    let refuses = |table: &str, of: &str| {
+        format!(
+            "CREATE TRIGGER refuses_{table} BEFORE UPDATE ON {table} WHEN {of} {of_damaged}
+             BEGIN SELECT RAISE(ABORT, 'damaged'); END;"
+        )
+    };
+    let of_execution = "(SELECT invocation FROM fires WHERE id = old.fire)";
+    let check = async |damage: &str| {
+        let parts = Parts::new().await;
+        parts.damage(damage);
+        parts.goes_on(damage, &[]).await;
+    };
+    check(&format!(
+        "UPDATE invocations SET invoke_id = substr(invoke_id, 14, 3) WHERE id {of_damaged}"
+    ))
+    .await;
+    check(&refuses("timers", "old.invocation")).await;
+    check(&refuses("fires", "old.invocation")).await;
+    check(&refuses("executions", of_execution)).await;
+    check(&["timers", "fires"].map(|table| refuses(table, "old.invocation")).concat()).await;
+}
+
+#[tokio::test]
+async fn a_part_of_the_work_that_cannot_be_read_keeps_no_other_part_from_going_on() {
+    let check = async |index: &str, except: &[usize]| {
+        let parts = Parts::new().await;
+        parts.damage(&redirect(index, "outputs"));
+        parts.goes_on(index, except).await;
+    };
+    check("timers_due", &[0]).await;
+    check("executions_by_retry", &[1]).await;
+    check("fires_by_end", &[2]).await;
+    check("fires_by_wave", &[3]).await;
+    check("instances_booting", &[]).await;
+    check("fires_by_due_until", &[0]).await;
+}
+
+/// SQL that has an index or a table of the engine's file lie where another does, so that whatever reads it finds damage.
+fn redirect(name: &str, other: &str) -> String {
+    format!(
+        "PRAGMA writable_schema = ON;
+         UPDATE sqlite_schema SET rootpage =
+             (SELECT rootpage FROM sqlite_schema WHERE name = '{other}') WHERE name = '{name}';
+         PRAGMA schema_version = {}",
+        1_000 + name.len()
+    )
+}
+
+/// The page on which the invocation of a timer lies.
+#[tokio::test]
+async fn a_damaged_page_keeps_no_other_schedule_from_firing() {
+    let parts = Parts::new().await;
+    let Parts { place, clock, damaged, schedule, gate, .. } = &parts;
+    within(parts.engine.shutdown(Duration::ZERO)).await;
+    let Parts { engine, .. } = &parts;
+    assert_eq!(engine.path(), Some(place.database().canonicalize().expect("a file").as_path()));
+    let copy = Place::new();
+    {
+        let file = Connection::open(place.database()).expect("a database");
+        // Each on a page of its own, the damaged one on the first.
+        let grow = "UPDATE invocations SET description = printf('%.*c', 3000, 'x')";
+        assert_eq!(file.execute(grow, ()).expect("sound SQL"), 8);
+        file.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("nobody else is there");
+        let number =
+            |sql: &str| file.query_row(sql, (), |row| row.get::<_, usize>(0)).expect("a number");
+        let page = number(
+            "SELECT pageno FROM dbstat WHERE name = 'invocations' AND pagetype = 'leaf' ORDER BY path LIMIT 1",
+        );
+        let page_size = number("PRAGMA page_size");
+        let mut bytes = fs::read(place.database()).expect("a file");
+        bytes[(page - 1) * page_size] = 0xff;
+        fs::write(copy.database(), bytes).expect("a file");
+    }
+    {
+        let file = Connection::open(copy.database()).expect("a database");
+        let read = "SELECT frequency FROM invocations WHERE name = 'damaged schedule'";
+        let read = file.query_row(read, (), |row| row.get::<_, String>(0));
+        assert!(read.is_err(), "its row is damaged: {read:?}");
+    }
+    let engine = open(gate.plug_in(copy.builder()), clock).await;
+    for count in 1..=3 {
+        pass_until(&engine, clock, ended(&engine, *schedule, count)).await;
+    }
+    let told = pass_until(&engine, clock, engine.wait_status(&damaged[0])).await;
+    let told = told.expect_err("it cannot be read");
+    assert_eq!(told.code(), "Storage.Corrupt", "{told}");
+}
+
+#[tokio::test]
+async fn an_engine_ends_if_no_part_of_its_work_can_be_read() {
+    let parts = Parts::new().await;
+    let damaged = [
+        ("timers_due", "outputs"),
+        ("executions_by_retry", "outputs"),
+        ("fires_by_start", "outputs"),
+        ("fires_by_wave", "results"),
+        ("stops", "commands_by_name"),
+    ];
+    parts.damage(&damaged.map(|(name, other)| redirect(name, other)).join(";"));
+    parts.clock.advance(Duration::from_secs(31));
+    let end = within(parts.engine.closed()).await;
+    assert!(
+        matches!(&end, EngineEnd::Storage(error) if error.kind == StorageErrorKind::Corrupt),
+        "{end}"
+    );
+    let told = within(parts.engine.wait_status(&parts.damaged[0])).await.expect_err("it has ended");
+    assert_eq!(told.code(), "Storage.Corrupt", "{told}");
+}
+
+/// Counts that no version of this library writes, of a fire that goes on.
+#[tokio::test]
+async fn whoever_waits_for_an_invocation_whose_counts_cannot_be_read_is_told() {
+    let columns = ["unfinished", "succeeded", "failed", "stopped"];
+    for (number, column) in columns.into_iter().enumerate() {
+        let value = ["'x'", "9223372036854775807", "-1", "x'ff'"][number];
+        for reopens in [false, true] {
+            for stops in [false, true] {
+                let what = format!("{column} = {value}, {reopens}, {stops}");
+                let (place, gate) = (Place::new(), Gate::new());
+                let open = async || {
+                    let builder = gate.plug_in(place.builder()).max_concurrent(1);
+                    let engine = builder.open().await.expect("it opens");
+                    register(&engine, "gate", 2).await;
+                    engine
+                };
+                let mut engine = open().await;
+                let request = RunCommand::shell("x").on(["i-1", "i-2"]);
+                let id = engine.run_command(request).await.expect("sound").invoke_id;
+                within(gate.arrivals(1)).await;
+                let waiter = engine.clone();
+                let waits = tokio::spawn(async move { waiter.wait_status(&id).await });
+                let file = Connection::open(place.database()).expect("a database");
+                file.execute_batch(&format!(
+                    "PRAGMA wal_autocheckpoint = 0; PRAGMA ignore_check_constraints = ON; PRAGMA writable_schema = ON;
+                     UPDATE sqlite_schema SET sql = replace(sql, ') STRICT', ')') WHERE name = 'fires';
+                     PRAGMA schema_version = 1000; PRAGMA writable_schema = RESET;
+                     UPDATE fires SET {column} = {value};"
+                ))
+                .unwrap_or_else(|error| panic!("{what}: {error}"));
+                if stops {
+                    let _ = within(engine.stop_invocation(StopInvocation::new(id))).await;
+                }
+                gate.let_go(2);
+                let told = within(waits).await.expect("no panic").expect_err(&what);
+                assert!(
+                    ["Storage.Record", "ServiceUnavailable"].contains(&told.code()),
+                    "{what}: {told}"
+                );
+                if reopens {
+                    within(engine.shutdown(Duration::ZERO)).await;
+                    drop(engine);
+                    engine = open().await;
+                }
+                let told = within(engine.wait_status(&id)).await.expect_err(&what);
+                assert_eq!(told.code(), "Storage.Record", "{what}: {told}");
+            }
+        }
+    }
 }
