@@ -1,20 +1,19 @@
--- The data model. Conventions: every table has an INTEGER PRIMARY KEY, foreign keys carry the name of
--- the noun they point to, instants are milliseconds since 1970 in columns that end in _ms (retry_at_ms, wave_at_ms and since_ms are
--- steady time, which nobody sets), and the
--- CHECK constraints repeat what the state machine in the library says. Those of more than two values are
--- written out where rows come and go fast: for a longer IN (...) SQLite builds a table in memory, each time
--- that a row is written, which takes longer than to write it.
+-- The data model. Conventions: every table has an INTEGER PRIMARY KEY, foreign keys carry the name of the noun they
+-- point to, instants are milliseconds since 1970 in columns that end in _ms (retry_at_ms, wave_at_ms and since_ms are
+-- steady time, which no step of the clock changes), and the CHECK constraints repeat what the state machine in the
+-- library says. Constraints with more than two values are written out where rows come and go fast: for a longer IN
+-- (...) SQLite builds a table in memory for each row that is written, which takes longer than writing the row.
 
--- What the file says of itself: which engine ran it last, which zone data its timers were planned with.
+-- Facts about the file: the engine that ran it last, the zone data with which its timers were planned.
 CREATE TABLE meta (
     id    INTEGER PRIMARY KEY,
     key   TEXT NOT NULL UNIQUE,
     value TEXT NOT NULL
 ) STRICT;
 
--- Which engine runs the file, and what ties the log to it: the mark is written anew as the last thing before the
--- log begins anew, and the first transaction of the log repeats the first half of it. The mark is the last column,
--- and always as long: it lies at the end of the table's only page, where it is found without SQLite.
+-- The engine that runs the file, and the mark that ties the log to the file. A new mark is written right before the
+-- log begins anew, and the first transaction of the log repeats the first half of the mark. Because the mark is the
+-- last column and has a fixed length, it lies at the end of the table's only page, where it is found without SQLite.
 CREATE TABLE ownership (
     id     INTEGER PRIMARY KEY CHECK (id = 1),
     engine INTEGER NOT NULL,
@@ -195,7 +194,7 @@ CREATE TABLE timers (
     fires_left      INTEGER CHECK (fires_left >= 0),
     -- Whether the last step with it stopped before the end of what was due.
     catching_up     INTEGER NOT NULL DEFAULT 0 CHECK (catching_up IN (0, 1)),
-    -- Where times after the next have records already, for the clock was ahead: the last of those that may.
+    -- The last nominal time that may have a record although it is after the next one, because the clock was ahead.
     fired_until_ms  INTEGER,
     UNIQUE (invocation, zone),
     CHECK (due_at_ms IS NULL OR due_at_ms = next_fire_at_ms + delay_ms),
@@ -215,9 +214,9 @@ CREATE TABLE targets (
     boot_id     TEXT,
     -- Whether it was taken out of the invocation, which goes on elsewhere.
     stopped     INTEGER NOT NULL DEFAULT 0 CHECK (stopped IN (0, 1)),
-    -- What a reader would otherwise have to look for in all of the history: how many executions there have been
-    -- here, the last attempt of the latest fire, and the latest that says how the invocation stands here. A
-    -- skipped execution gave way to another, and one that waits for another says nothing yet.
+    -- Facts that a reader would otherwise have to look for in the whole history: the number of executions here, the
+    -- last attempt of the latest fire, and the latest execution that says how the invocation stands here. A skipped
+    -- execution, and one that waits for another, do not say that.
     executions_made    INTEGER NOT NULL DEFAULT 0,
     latest_execution   INTEGER,
     standing_execution INTEGER,
@@ -236,8 +235,8 @@ CREATE TABLE fires (
     invocation  INTEGER NOT NULL REFERENCES invocations ON DELETE CASCADE,
     timer       INTEGER REFERENCES timers ON DELETE CASCADE,
     fire_at_ms  INTEGER NOT NULL,
-    -- Withdrawn: times that were written off by a clock that was ahead, and are to come again. Such a row
-    -- belongs to no timer any more, and to no listing.
+    -- Withdrawn: a clock that was ahead wrote these times off, and they are to come again. Such a row belongs to no
+    -- timer any more, and to no listing.
     disposition TEXT NOT NULL CHECK (
         disposition = 'Started' OR disposition = 'Skipped' OR disposition = 'Missed'
         OR disposition = 'Withdrawn'),
@@ -245,7 +244,8 @@ CREATE TABLE fires (
     -- A range of missed fires is one row: how many, and the last of them.
     count       INTEGER NOT NULL DEFAULT 1 CHECK (count > 0),
     until_ms    INTEGER,
-    -- Of times that did not fire: when the last of them was due. Before that the record can be withdrawn.
+    -- When the last of the times was due, for times that did not fire. If the clock goes back to before that, the
+    -- record can be withdrawn.
     due_until_ms INTEGER,
     -- Its executions that have not ended, and those that have, by how; what is tried again has not.
     unfinished  INTEGER NOT NULL CHECK (unfinished >= 0),
@@ -254,7 +254,7 @@ CREATE TABLE fires (
     stopped     INTEGER NOT NULL DEFAULT 0,
     -- When it was dealt with, which is later than its nominal time.
     dealt_at_ms INTEGER NOT NULL,
-    -- The same in steady time, if the clock has been set; NULL: the same.
+    -- The same instant in steady time; NULL if both are the same.
     since_ms    INTEGER,
     -- What its invocation's rate control comes to for it; NULL where it says nothing.
     priority        INTEGER NOT NULL DEFAULT 5 CHECK (priority BETWEEN 0 AND 9),
@@ -274,11 +274,11 @@ CREATE TABLE fires (
 ) STRICT;
 CREATE INDEX fires_by_invocation ON fires (invocation);
 CREATE UNIQUE INDEX fires_by_timer ON fires (timer, fire_at_ms) WHERE timer IS NOT NULL;
--- What is to be withdrawn is found by the clock alone: records of times that it has not come to.
+-- The clock alone finds the records to be withdrawn: those of times that it has not reached.
 CREATE INDEX fires_by_due_until ON fires (due_until_ms) WHERE due_until_ms IS NOT NULL;
--- Those of an invocation that repeats which no timer set off.
+-- The fires of a repeating invocation that no timer set off.
 CREATE INDEX fires_beside_schedule ON fires (invocation, fire_at_ms) WHERE timer IS NULL AND reason IS NOT NULL;
--- The queue, by priority: what is finished costs it nothing.
+-- The queue, by priority. Finished fires cost it nothing.
 CREATE INDEX fires_unfinished ON fires (priority, id) WHERE unfinished > 0;
 CREATE INDEX fires_unfinished_by_invocation ON fires (invocation) WHERE unfinished > 0;
 CREATE INDEX fires_by_wave ON fires (wave_at_ms) WHERE wave_at_ms IS NOT NULL AND unfinished > 0;
@@ -314,8 +314,8 @@ CREATE TABLE executions (
     memory_peak_bytes INTEGER,
     -- When it is to be tried, if it waits for that and not for another on its instance.
     retry_at_ms    INTEGER,
-    -- While it waits for the end of another on its instance, which runs no more at a time: its place in that
-    -- line. Those with lower numbers come first, which are of higher priority or have waited longer.
+    -- The rank among executions that wait for room on the instance; NULL if the execution does not wait for that.
+    -- Lower ranks come first: they have a higher priority or have waited longer.
     awaits_instance INTEGER,
     -- While it waits for its turn or runs: as long as the times are that it is to have yet. A row that keeps its
     -- length is written over where it stands; one that grows has its full page split, and the commit then
@@ -343,7 +343,7 @@ CREATE TABLE executions (
 CREATE UNIQUE INDEX executions_by_fire ON executions (fire, instance, attempt);
 CREATE INDEX executions_awaiting ON executions (instance, awaits_instance, id) WHERE awaits_instance IS NOT NULL;
 CREATE INDEX executions_by_retry ON executions (retry_at_ms) WHERE retry_at_ms IS NOT NULL;
--- Later attempts are few: whoever looks for new ones of an invocation looks here.
+-- Later attempts are few: a look for new attempts of an invocation uses this index.
 CREATE INDEX executions_of_retries ON executions (id) WHERE attempt > 1;
 CREATE TRIGGER executions_go_with_their_fire AFTER DELETE ON fires
 BEGIN DELETE FROM executions WHERE fire = old.id; END;
@@ -351,16 +351,16 @@ CREATE TRIGGER instances_stay_with_their_executions BEFORE DELETE ON instances
 WHEN EXISTS (SELECT 1 FROM executions WHERE instance = old.id)
 BEGIN SELECT RAISE(ABORT, 'the instance has executions'); END;
 
--- Orders to end executions of an invocation, of all of its fires or of one, that are not carried out yet. From the
--- commit that stores an order on nothing starts that the order is about; a slice of those executions is ended in each
--- commit that follows. An order that is carried out has no row.
+-- Orders to end executions of an invocation, of all of its fires or of one, that are not carried out yet. After the
+-- commit that stores an order, none of its executions starts. Each commit that follows ends a slice of them. An order
+-- that has been carried out has no row.
 CREATE TABLE stops (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
     invocation  INTEGER NOT NULL REFERENCES invocations ON DELETE CASCADE,
     fire        INTEGER REFERENCES fires ON DELETE CASCADE,
-    -- Up to this execution.
+    -- The last execution to which the order applies.
     until       INTEGER NOT NULL,
-    -- Whether only instances are meant that stopped_instances names.
+    -- Whether the order applies only to the instances in stopped_instances.
     is_partial  INTEGER NOT NULL CHECK (is_partial IN (0, 1)),
     cause       TEXT NOT NULL CHECK (
         cause IN ('Stopped', 'Replaced', 'Deadline', 'Errors', 'Gate', 'Expired', 'Unreadable')),
@@ -369,7 +369,7 @@ CREATE TABLE stops (
     -- Of executions that cannot start because of a record: the code of the error, whose text is the reason.
     error_code  TEXT,
     stop_at_ms  INTEGER NOT NULL,
-    -- How far the order has been carried out: the executions of earlier fires, and of this one up to the instance.
+    -- The progress of the order: the executions of earlier fires are done, and those of this fire up to the instance.
     at_fire     INTEGER NOT NULL,
     at_instance INTEGER NOT NULL,
     -- How many executions could not be ended, and why not the first of them.
