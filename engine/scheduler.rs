@@ -198,7 +198,7 @@ impl Scheduler {
     async fn write(&self, gate: Gate, parts: &[Part]) -> Result<Step> {
         let (parts, aside) = (parts.to_vec(), Arc::clone(self.store.aside()));
         let (announce, vigil) = (Arc::clone(&self.announce), Arc::clone(&self.vigil));
-        // The clock is read in the transaction: what the commits before it have started has started before.
+        // The clock is read in the transaction, so that executions of earlier commits have started before this time.
         let fire = move |tx: Tx<'_>| Step::fire_due(tx, vigil.look(), &gate, &parts, &aside);
         self.store.write_first(fire, move |step| announce(step)).await
     }

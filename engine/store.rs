@@ -285,7 +285,7 @@ impl Store {
         &self.aside
     }
 
-    /// Returns what ends the engine, and who is told of it.
+    /// Returns the end of the engine, which holds its cause.
     pub(crate) fn ending(&self) -> &Arc<Ending> {
         &self.ending
     }

@@ -102,7 +102,7 @@ impl Questions {
     pub(super) async fn hear(&mut self) {
         let (id, decision) = match self.tasks.join_next_with_id().await {
             Some(Ok(answered)) => answered,
-            // The task was cut off, or panicked in spite of all.
+            // The task was cut off, or panicked although its panics are contained.
             Some(Err(error)) => (error.id(), WaveDecision::Wait(ASK_AGAIN_AFTER)),
             None => pending().await,
         };

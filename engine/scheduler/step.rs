@@ -67,7 +67,7 @@ pub(crate) struct Step {
     pub refused: Vec<Refusal>,
     /// Why nothing that is on record can go on.
     pub undone: Option<Error>,
-    /// Records that were taken back: their times are to come.
+    /// The number of records that were taken back, because their times are still to come.
     pub taken_back: usize,
     /// Whether there is more to do at once.
     pub more: bool,
@@ -371,7 +371,7 @@ impl Step {
         self.begun.extend(booting.has_more.then_some(Work::Boot(booting.instance)));
     }
 
-    /// Lets waves loose that are due, or finds those to be decided about; when the next is due.
+    /// Opens waves that are due, or finds waves to be decided about. Returns when the next wave is due.
     fn let_waves_loose(
         &mut self,
         tx: Tx<'_>,

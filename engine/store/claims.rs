@@ -93,8 +93,8 @@ impl Standing {
 /// Executions that one claim passes over because an order to stop is about them.
 const HELD_MAX: usize = 4_096;
 
-/// Claims waiting executions of a fire, unless `admit` says that their instance has too many: those wait
-/// for the end of one there. Executions whose instances cannot be read stay as they are.
+/// Claims waiting executions of a fire. If `admit` says that an instance has no room, the execution waits for the end
+/// of another execution there. Executions whose instances cannot be read stay as they are.
 pub(crate) fn claim(
     tx: Tx<'_>,
     of: &Claim,

@@ -271,8 +271,8 @@ pub(crate) fn finish_as_far_as_possible(tx: Tx<'_>, ended: &Ended) -> Result<Rec
     Ok(Recorded::Least(finished, error))
 }
 
-/// Writes down the status of an execution and nothing else, because of the error. What is called off because of it is
-/// cancelled in later commits, because a record or a page of that may be the damaged one.
+/// Writes only the status of an execution, because the whole end has failed with `error`. What is called off because
+/// of it is cancelled in later commits, because a record or a page of that may be the damaged one.
 pub(crate) fn finish_least(tx: Tx<'_>, ended: &Ended, error: &Error) -> Result<Recorded> {
     let least = ended.least(&format!("not all of its end can be kept: {error}"));
     let finished = finish_within(tx, &[&least], true, 0)?;
@@ -473,8 +473,9 @@ fn stored(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Counts what has ended of a fire, and does what follows from it; no wave does unless it `may_go_on`. Of the executions
-/// that are called off because of it, as many are cancelled now as are `left` to this commit.
+/// Counts ended executions of a fire, and carries out the consequences. The next wave follows only if the fire
+/// `may_go_on`. Of the executions that are called off because of it, as many are cancelled now as are `left` to this
+/// commit.
 pub(super) fn finish_fire(
     tx: Tx<'_>,
     fire: i64,
@@ -498,7 +499,7 @@ pub(super) fn finish_fire(
         finished.released.extend(stopped.released);
         finished.invocations.extend(stopped.finished);
         finished.uncounted.extend(stopped.uncounted.map(|error| (counted.invoke_id, error)));
-        // What ended with those has been counted with them.
+        // The order has counted the executions that ended with it.
         return Ok(());
     }
     if may_go_on && counted.may_await_wave() {
@@ -532,8 +533,8 @@ pub(crate) struct Aborted {
     pub finished: Finished,
 }
 
-/// Ends the executions of a fire that wait and cannot start because of a record: on one instance, or all of them. As
-/// many end now as are `left` to this commit, and the others in later commits, like those of a stop.
+/// Ends the waiting executions of a fire that cannot start because of a record, on one instance or on all. As many
+/// end now as are `left` to this commit, and the others in later commits, like those of a stop.
 pub(crate) fn abort(
     tx: Tx<'_>,
     fire: i64,

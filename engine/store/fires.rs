@@ -313,7 +313,7 @@ pub(crate) fn get_ahead(tx: Tx<'_>, record: i64) -> Result<Ahead> {
     Ok(ahead)
 }
 
-/// Cuts a record in two; the second.
+/// Cuts a record in two. Returns the second part.
 pub(crate) fn cut(
     tx: Tx<'_>,
     record: Ahead,

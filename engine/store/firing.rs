@@ -107,8 +107,8 @@ fn open_first_wave(
     fires::open_wave(tx, fire, wave, ExecutionId(first.0.saturating_add_unsigned(wave - 1)))
 }
 
-/// Fires a timer for one of its nominal times, on these of its targets. Of the executions that the fire takes the place
-/// of, as many end now as are `left` to this commit.
+/// Fires a timer for one of its nominal times, on some of its targets. Of the executions that the fire takes the
+/// place of, as many end now as are `left` to this commit.
 pub(crate) fn by_timer(
     tx: Tx<'_>,
     timer: &Timer,
@@ -160,7 +160,7 @@ pub(crate) struct Booting {
     pub instance: i64,
     /// The fire of each invocation that has been told.
     pub fired: Vec<(InvokeId, Fired)>,
-    /// Whether the boot is on record; otherwise an earlier one is not dealt with yet.
+    /// Whether the boot is on record; otherwise an earlier boot has not been told to all invocations yet.
     pub is_noted: bool,
     /// Whether invocations have not been told yet.
     pub has_more: bool,

@@ -277,7 +277,7 @@ pub(crate) fn booted_since(
          ORDER BY i.id LIMIT ?4",
         targets::ANY_BOOTED
     ))?;
-    // An instance without a readable name cannot be asked for anything.
+    // An instance without a readable name is left out.
     let found = query.query_map((executor, boot_id, after, max as i64), |row| {
         Ok((row.get(0)?, row.get::<_, String>(1).ok().map(Into::into)))
     })?;

@@ -728,8 +728,8 @@ impl Stop {
         self.end_found(tx, found, now_ms, left, aside)
     }
 
-    /// Asks all of its executions that run to end, wherever in their fires they are: no execution may be polled once
-    /// the order is on disk. There are no more of them than places.
+    /// Asks all running executions of the order to end, wherever in their fires they are, because no execution may be
+    /// polled once the order is on disk. There are no more of them than places.
     fn ask_what_runs(
         &mut self,
         tx: Tx<'_>,
@@ -948,7 +948,7 @@ impl Stop {
         self.why.get_or_insert_with(|| format!("execution {id}: {error}"));
     }
 
-    /// The next `max` executions that it is about; goes on to behind them.
+    /// Returns the next `max` executions of the order, and moves the progress behind them.
     fn look(&mut self, tx: Tx<'_>, max: usize, aside: &Aside) -> Result<FoundExecutions> {
         let mut found = FoundExecutions::default();
         let mut looks = LOOKS;
@@ -1007,8 +1007,8 @@ impl Stop {
         }
     }
 
-    /// Looks at the executions of a fire; whether at the last of them. By the index alone: each execution is read by
-    /// itself, so that it is known which one cannot be read.
+    /// Looks at the executions of a fire. Returns whether the look has come to the last of them. By the index alone:
+    /// each execution is read by itself, so that it is known which one cannot be read.
     fn look_at_all(
         &mut self,
         tx: Tx<'_>,
@@ -1107,8 +1107,8 @@ impl Stop {
         !matches!(self.only, Only::All) || !matches!(self.ending, Ending::Stop(_))
     }
 
-    /// Ends executions, and counts what ended by it. Other orders may follow from that: they end as many as are
-    /// `left`.
+    /// Ends executions, and counts the fires and invocations that end with them. Other orders may follow from that:
+    /// they end as many as are `left`.
     fn end(
         &self,
         tx: Tx<'_>,

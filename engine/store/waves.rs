@@ -69,7 +69,7 @@ pub(crate) fn get(tx: Tx<'_>, fire: i64) -> Result<DueWave> {
     Ok(due)
 }
 
-/// Whether the next wave of a fire still waits to be let loose.
+/// Returns whether the next wave of a fire still waits to be opened.
 pub(crate) fn waits(tx: Tx<'_>, due: &DueWave) -> Result<bool> {
     let waits = tx
         .prepare_cached(
