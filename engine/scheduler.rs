@@ -34,8 +34,8 @@ pub(crate) use vigil::Vigil;
 const SLEEP_MAX: Duration = Duration::from_secs(30);
 /// How long to wait before trying again to write to a database that refused.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How long rows are passed over that cannot be dealt with, and how often the host is told of each part of a step at
-/// most.
+/// The time for which a row that cannot be dealt with is passed over, and the least time between two messages to the
+/// host about the same part of a step.
 const ASIDE_FOR: Duration = Duration::from_secs(60);
 /// Tries of a part of a step at a time, each of which finds a row that cannot be dealt with.
 const TRIES_MAX: usize = 256;
@@ -122,12 +122,12 @@ impl Scheduler {
         self.step_apart(questions, troubles).await
     }
 
-    /// Does each part of a step in a commit of its own. What keeps a part from being done keeps no other from that; if
-    /// none can be done, the file cannot be used any longer, and the engine ends.
+    /// Does each part of a step in a commit of its own. An error in one part keeps no other part from being done. If
+    /// no part can be done, the file cannot be used any longer, and the engine ends.
     ///
     /// # Errors
     ///
-    /// That of a part that another try may do.
+    /// Returns the error of a part if another try may succeed, or the last error if no part can be done.
     async fn step_apart(&self, questions: &Questions, troubles: &mut Troubles) -> Result<Step> {
         let mut whole = Step::at(now_ms(&*self.clock));
         whole.steady_ms = self.store.steady_ms(&*self.clock);
@@ -157,7 +157,7 @@ impl Scheduler {
             });
             return Err(error.clone());
         }
-        // Whoever waits for what is on record must not wait for ever.
+        // Callers that wait for an order to stop or for a boot must not wait for ever.
         let undone = hindered.iter().find(|(part, _)| *part == Part::Begun);
         if let Some((_, error)) = undone {
             let mut told = Step::at(whole.at_ms);
@@ -194,7 +194,7 @@ impl Scheduler {
         }
     }
 
-    /// Fires what is due and tries again what is, one batch of it; or does only these parts of that.
+    /// Does these parts of a step: fires a batch of due timers, and tries due executions again.
     async fn write(&self, gate: Gate, parts: &[Part]) -> Result<Step> {
         let (parts, aside) = (parts.to_vec(), Arc::clone(self.store.aside()));
         let (announce, vigil) = (Arc::clone(&self.announce), Arc::clone(&self.vigil));
@@ -203,7 +203,7 @@ impl Scheduler {
         self.store.write_first(fire, move |step| announce(step)).await
     }
 
-    /// Takes note of the clocks, for what waits for a while.
+    /// Takes note of the clocks, for executions that wait in steady time.
     async fn look_at_clocks(&self) {
         let look = |tx: Tx<'_>| waits::look(tx, true);
         if let Err(error) = self.store.write_first(look, |()| {}).await {
@@ -223,8 +223,8 @@ impl Scheduler {
         (self.announce)(&Step { refused, ..Step::at(now_ms(&*self.clock)) });
     }
 
-    /// Carries out what was decided about waves; whether the disk has taken all of it. A wave that a record or a
-    /// damaged page keeps from that is set aside; others are tried again.
+    /// Carries out the decisions about waves. Returns whether the disk has taken all of them. A wave that a record or
+    /// a damaged page keeps from that is set aside; others are tried again.
     async fn decide_all(&self, questions: &mut Questions, troubles: &mut Troubles) -> bool {
         let mut is_taken = true;
         for (due, decision) in questions.take_answers() {
@@ -261,7 +261,7 @@ impl Scheduler {
     /// Returns the time until the next step has work.
     fn until(&self, step: &Step) -> Duration {
         let clock = &*self.clock;
-        // What was due before the step and is still due after it cannot be dealt with.
+        // A timer that was due before the step and is still due after it cannot be dealt with.
         let is_stuck = step.next_due_ms.is_some_and(|due_ms| due_ms <= step.at_ms)
             || step.next_wait_ms.is_some_and(|at_ms| at_ms <= step.steady_ms);
         if is_stuck {
@@ -275,17 +275,17 @@ impl Scheduler {
     }
 }
 
-/// What keeps the scheduler from parts of its steps, and when the host was told.
+/// The troubles that keep the scheduler from parts of its steps, and when the host was told of them.
 #[derive(Default)]
 struct Troubles {
-    /// By the part and whether it was about a row of it, by the monotonic clock.
+    /// The monotonic time of the last message about each part, and about a row of each part.
     told_at: Vec<((Part, bool), Duration)>,
-    /// Since when rows are set aside.
+    /// The monotonic time since which rows are set aside.
     aside_since: Option<Duration>,
 }
 
 impl Troubles {
-    /// Has rows that were set aside a while ago be tried again.
+    /// Lets rows that were set aside a while ago be tried again.
     fn end_aside(&mut self, store: &Store, now: Duration) {
         let aside = store.aside();
         if aside.count() == 0 {

@@ -24,15 +24,17 @@ use super::vigil::Watchful;
 const TIMERS_MAX: usize = 512;
 const FIRES_MAX: usize = 1_024;
 pub(super) const TIMES_MAX: u64 = 50_000;
-/// Executions in one commit that all parts of a step lead to, beside those of the last fire.
+/// The number of executions that all parts of a step may lead to in one commit, beside the executions of the last
+/// fire.
 pub(crate) const EXECUTIONS_MAX: usize = 2_048;
-/// Executions that each part of a step may lead to, whatever the parts before it have led to.
+/// The number of executions that each part of a step may lead to, even if the parts before it have used up the
+/// budget.
 const PART_MIN: usize = 256;
 /// Executions that are tried again in one commit.
 const RETRIES_MAX: usize = 1_024;
 /// Fires with waves or deadlines that are dealt with in one commit.
 const LATE_MAX: usize = 4;
-/// Orders to stop, and boots, that one commit goes on with.
+/// The number of orders to stop, and of boots, that one commit goes on with.
 const BEGUN_MAX: usize = 16;
 /// A gate is not asked again sooner.
 const WAIT_MS_MIN: i64 = 100;
@@ -42,7 +44,7 @@ const STOPPED: &str = "the invocation was stopped before its delay was over";
 /// What came of a step.
 #[derive(Debug, Default)]
 pub(crate) struct Step {
-    /// When its transaction was.
+    /// The wall-clock time of the transaction, in milliseconds.
     pub at_ms: i64,
     /// What became of nominal times, in order.
     pub fires: Vec<(InvokeId, Fire)>,
@@ -57,15 +59,15 @@ pub(crate) struct Step {
     pub withdrawn: Vec<i64>,
     /// How late the timers were that fired.
     pub late_ms: Vec<i64>,
-    /// Work that is on record and goes on in later commits.
+    /// Stops and boots that are on record and go on in later commits.
     pub begun: Vec<Work>,
-    /// What of that has gone on.
+    /// Stops and boots that have gone on in this commit.
     pub carried: Vec<Work>,
-    /// What of that has come to its end, and what of it could not be done.
+    /// Stops and boots that have come to their end, each with the error if a part of it could not be done.
     pub done: Vec<(Work, Option<Error>)>,
     /// Rows that cannot be dealt with.
     pub refused: Vec<Refusal>,
-    /// Why nothing that is on record can go on.
+    /// The error that keeps all stops and boots on record from going on.
     pub undone: Option<Error>,
     /// The number of records that were taken back, because their times are still to come.
     pub taken_back: usize,
@@ -115,7 +117,7 @@ impl Part {
         }
     }
 
-    /// What the host is told of if it cannot be done.
+    /// Returns the message for the host if the part cannot be done.
     pub(super) const fn undone(self) -> &'static str {
         match self {
             Self::Timers => "timers that are due cannot be fired",
@@ -127,7 +129,7 @@ impl Part {
     }
 }
 
-/// Who decides about waves.
+/// The party that decides about waves.
 #[derive(Debug)]
 pub(super) enum Gate {
     /// Nobody: they start when they are due.
@@ -156,8 +158,8 @@ impl Step {
         Self { at_ms: now_ms, ..Self::default() }
     }
 
-    /// Fires what is due and tries again what is, those first that have waited longest; only these parts of it. What is
-    /// set aside is passed over.
+    /// Does these parts of a step: fires due timers and tries due executions again, the ones that have waited longest
+    /// first. Rows that are set aside are passed over.
     pub(super) fn fire_due(
         tx: Tx<'_>,
         watchful: Watchful,
@@ -171,7 +173,7 @@ impl Step {
         let mut budget = Budget { times: TIMES_MAX, fires: FIRES_MAX, executions: EXECUTIONS_MAX };
         let mut next_wave_ms = None;
         for part in parts {
-            // What comes first in a step must not keep the rest from going on.
+            // The first parts of a step must not keep the later parts from going on.
             budget.executions = budget.executions.max(PART_MIN);
             match part {
                 Part::Timers => {
@@ -219,7 +221,7 @@ impl Step {
         Ok(step)
     }
 
-    /// Adds how another part of the step has gone, which is announced already.
+    /// Adds the outcome of another part of the step, which is announced already.
     pub(super) fn add_part(&mut self, other: Self) {
         self.waves.extend(other.waves);
         self.withdrawn.extend(other.withdrawn);
@@ -228,7 +230,7 @@ impl Step {
         self.next_wait_ms = [self.next_wait_ms, other.next_wait_ms].into_iter().flatten().min();
     }
 
-    /// Ends what has not started, or not ended, in time: at once as much as is `left` to this commit.
+    /// Ends executions that have not started, or not ended, in time: as many as are `left` to this commit.
     fn keep_deadlines(
         &mut self,
         tx: Tx<'_>,
@@ -265,7 +267,7 @@ impl Step {
         Ok(())
     }
 
-    /// Goes on with what has been begun in earlier commits, stops and boots, as far as `left` goes.
+    /// Goes on with stops and boots that earlier commits have begun, as far as `left` goes.
     pub(crate) fn carry_on(
         &mut self,
         tx: Tx<'_>,
@@ -283,7 +285,7 @@ impl Step {
                 break;
             }
             let act = || stop::carry_on(tx, order, now_ms, left, aside);
-            // Its row keeps what it is about from starting.
+            // The row of an order keeps its executions from starting.
             let give_up = |error: &Error| Err(error.clone());
             let Some(carried_on) = aside.deal(tx, Subject::Stop(order), act, give_up)? else {
                 continue;
@@ -335,7 +337,7 @@ impl Step {
     }
 
     /// Takes note of the boot of an instance, and tells invocations that wait for it, as many as are `left` to this
-    /// commit. Returns whether the boot had to be given up: those then wait for the boot after it.
+    /// commit. Returns whether the boot had to be given up: these invocations then wait for the next boot.
     pub(crate) fn boot(
         &mut self,
         tx: Tx<'_>,
@@ -384,7 +386,7 @@ impl Step {
                 for due in about {
                     let act = || waves::waits(tx, due);
                     let give_up = |error: &Error| Err(error.clone());
-                    // Whoever cannot be told whether it waits is asked no longer.
+                    // The gate is no longer asked about a wave if nobody can tell whether the wave waits.
                     if aside.deal(tx, Subject::Wave(due.fire), act, give_up)? != Some(true) {
                         self.withdrawn.push(due.fire);
                     }
@@ -413,8 +415,8 @@ impl Step {
         waves::next_ms(tx, steady_ms)
     }
 
-    /// Deals with the next wave of a fire. If that cannot be read, the wave never comes, and whoever waits for the end
-    /// of the invocation is told so.
+    /// Deals with the next wave of a fire. If the wave cannot be read, it never comes, and callers that wait for the
+    /// end of the invocation are told so.
     fn deal_with_wave<T>(
         &mut self,
         tx: Tx<'_>,
@@ -516,8 +518,9 @@ impl Step {
         Ok(step)
     }
 
-    /// Deals with timers, as far as the budget goes. One that cannot be dealt with must not keep the
-    /// others from firing: it ends, with a record that says why, or is set aside if it cannot be ended either.
+    /// Deals with timers, as far as the budget goes. A timer that cannot be dealt with must not keep the others from
+    /// firing: its schedule ends, with a record that says why. If the schedule cannot be ended either, the timer is
+    /// set aside.
     fn deal_with(
         &mut self,
         tx: Tx<'_>,
@@ -670,7 +673,7 @@ fn even_if_unreadable<T>(tx: Tx<'_>, act: impl FnOnce() -> Result<T>) -> Result<
     }
 }
 
-/// Gives up the times of a fire that cannot be dealt with: it must not keep others waiting.
+/// Gives up the times of a fire that cannot be dealt with, so that the fire keeps no other fire waiting.
 fn give_up(tx: Tx<'_>, fire: i64, error: &Error) -> Result<()> {
     tell(|| tracing::error!(%error, fire, "the times of a fire are given up"));
     deadlines::give_up(tx, fire)

@@ -17,7 +17,7 @@ use super::step::Step;
 const RECORDS_MAX: usize = 256;
 
 impl Step {
-    /// Takes back what was written off of times that are not due, as far as the budget goes.
+    /// Takes back the records of times that are not due, as far as the budget goes.
     pub(super) fn take_back(
         &mut self,
         tx: Tx<'_>,

@@ -36,16 +36,17 @@ pub(crate) enum Subject {
     Wave(i64),
 }
 
-/// Why a row was set aside.
+/// The reason why a row was set aside.
 #[derive(Debug, Clone)]
 pub(crate) struct Refusal {
     pub subject: Subject,
-    /// The invocation that does not go on because of it, if the row belongs to one that can be read.
+    /// The invocation that does not go on because of the row; none if no invocation depends on the row, or if
+    /// the invocation cannot be read.
     pub invoke_id: Option<InvokeId>,
     pub error: Error,
 }
 
-/// More rows than this are not set aside: the file is then damaged as a whole.
+/// The greatest number of rows that are set aside: a file with more of them is damaged as a whole.
 const ROWS_MAX: usize = 4_096;
 
 /// The rows that are set aside.
@@ -55,7 +56,7 @@ pub(crate) struct Aside(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     rows: BTreeSet<Subject>,
-    /// What nobody has been told of yet.
+    /// Refusals that nobody has been told of yet.
     news: Vec<Refusal>,
     /// Whether each row is read by itself, so that the row which cannot be read is known.
     is_careful: bool,
@@ -70,7 +71,7 @@ impl Aside {
         self.state().rows.contains(&subject)
     }
 
-    /// Returns how many rows are set aside: a search for some that are not has to go as much further.
+    /// Returns the number of rows that are set aside: a search for other rows has to go as much further.
     pub(crate) fn count(&self) -> usize {
         self.state().rows.len()
     }
@@ -80,17 +81,17 @@ impl Aside {
         self.state().is_careful
     }
 
-    /// Has each row be read by itself, or no longer.
+    /// Sets whether each row is read by itself.
     pub(crate) fn be_careful(&self, is_careful: bool) {
         self.state().is_careful = is_careful;
     }
 
-    /// Has all rows be tried again.
+    /// Lets all rows be tried again.
     pub(crate) fn clear(&self) {
         self.state().rows.clear();
     }
 
-    /// Takes what nobody has been told of yet.
+    /// Takes the refusals that nobody has been told of yet.
     pub(crate) fn take_news(&self) -> Vec<Refusal> {
         std::mem::take(&mut self.state().news)
     }
@@ -121,7 +122,7 @@ impl Aside {
     ///
     /// # Errors
     ///
-    /// The error itself if another try may not meet it, or if the transaction cannot be committed after it.
+    /// Returns the error itself if another try may not meet it, or if the transaction cannot be committed after it.
     pub(crate) fn refuse(
         &self,
         tx: Tx<'_>,
@@ -139,8 +140,8 @@ impl Aside {
         }
     }
 
-    /// Deals with a row in a savepoint. If a record keeps it from being dealt with, the row is given up; if it
-    /// cannot be given up either, the row is set aside. Returns none then.
+    /// Deals with a row in a savepoint. If a record keeps it from being dealt with, the row is given up; if it cannot
+    /// be given up either, the row is set aside. Returns none in both cases.
     pub(crate) fn deal<T>(
         &self,
         tx: Tx<'_>,
@@ -164,7 +165,7 @@ impl Subject {
     /// Returns the invocation that does not come to its end without the row, if it can be read.
     pub(crate) fn invoke_id(self, tx: Tx<'_>) -> Option<InvokeId> {
         let invocation = match self {
-            // Its invocation goes on all the same.
+            // The invocation goes on without the row.
             Self::Ahead(_) | Self::Boot(_) | Self::Target(_) | Self::Start(_) | Self::End(_) => {
                 return None;
             }

@@ -20,9 +20,9 @@ use super::executions::{self, Finished, FinishedInvocations, expect_one};
 use super::invocations::{self, read_status};
 use super::{Tx, apart, commit_gate, parse, running, storage, targets};
 
-/// Executions that one commit ends; other writes come in between.
+/// The number of executions that one commit ends; other writes come between two such commits.
 pub(crate) const SLICE: usize = 2_048;
-/// Records that one commit looks at to find these executions.
+/// The number of records that one commit looks at to find these executions.
 const LOOKS: usize = 16_384;
 
 /// The condition that no order keeps execution `e` from starting. If there is no order at all, the condition costs
@@ -73,8 +73,8 @@ fn free_from(tx: Tx<'_>, invocation: i64, instance: i64) -> Result<Option<i64>> 
     }
 }
 
-/// Returns the first fire that an execution behind this one, on its instance, may be released of; none if all of those
-/// are held.
+/// Returns the first fire of which an execution behind this one, on its instance, may be released; none if all such
+/// executions are held.
 pub(super) fn free_behind(tx: Tx<'_>, ended: ExecutionId) -> Result<Option<i64>> {
     if !any(tx)? {
         return Ok(Some(0));
@@ -91,7 +91,7 @@ pub(super) fn free_behind(tx: Tx<'_>, ended: ExecutionId) -> Result<Option<i64>>
     }
 }
 
-/// Whether there is any order.
+/// Returns whether there is any order.
 fn any(tx: Tx<'_>) -> Result<bool> {
     let any = tx
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM stops)")?
@@ -121,8 +121,8 @@ impl Unfinished {
         if !any(tx)? {
             return Self::first_on(tx, invocation, instances, IS_SO);
         }
-        // An execution that runs is the oldest there, for the others wait for it. So behind one that waits and is held
-        // none runs.
+        // An execution that runs is the oldest on its instance, because the others wait for it. So no execution runs
+        // behind one that waits and is held.
         let is_so = format!("{IS_SO} AND (e.status IN ('Running', 'Stopping') OR {NOT_STOPPED})");
         let mut found = Vec::new();
         for &instance in instances {
@@ -202,13 +202,14 @@ pub(crate) struct Stopped {
     pub released: Vec<Released>,
     /// Whether a wave has ended that another follows.
     pub wave_ended: bool,
-    /// The order, if it stops more executions than this commit took.
+    /// The order to go on with, if the order stops more executions than this commit took.
     pub left: Option<i64>,
     /// Whether another order that follows from this one has more to stop.
     pub more_to_stop: bool,
-    /// What keeps the end of the invocation from being recorded: executions have ended, and their fire cannot be told.
+    /// The error that keeps the end of the invocation from being recorded: executions have ended, and their fire
+    /// cannot be told.
     pub uncounted: Option<Error>,
-    /// What could not be stopped, once the order has come to its end.
+    /// The error about executions that could not be stopped, once the order has come to its end.
     pub unstopped: Option<Error>,
 }
 
@@ -229,7 +230,7 @@ impl Stopped {
         self.expired.len() + self.cancelled.len() + self.stopping.len()
     }
 
-    /// Adds what followed from the ends of executions.
+    /// Adds the effects of the ends of executions.
     fn take_in(&mut self, finished: Finished) {
         let Finished {
             invocations, released, called_off, more_to_stop, wave_ended, uncounted, ..
@@ -269,22 +270,22 @@ impl Stopped {
     }
 }
 
-/// How executions are to be ended.
+/// The way in which executions are to be ended.
 #[derive(Debug, Clone)]
 pub(crate) enum Ending {
     Stop(StopOrder),
     /// First attempts that wait are ended, because they were not started in time.
     Expiry,
-    /// Executions that wait cannot start because of a record: the code of the error, and what they say of it.
+    /// Executions that wait cannot start because of a record: the code of the error, and the message for their ends.
     Unstartable {
         code: Arc<str>,
         info: Arc<str>,
     },
 }
 
-/// How [`Ending::Expiry`] is stored.
+/// The stored form of [`Ending::Expiry`].
 const EXPIRED: &str = "Expired";
-/// How [`Ending::Unstartable`] is stored.
+/// The stored form of [`Ending::Unstartable`].
 const UNREADABLE: &str = "Unreadable";
 
 impl Ending {
@@ -300,7 +301,7 @@ impl Ending {
     pub(crate) fn order(&self) -> StopOrder {
         match self {
             Self::Stop(order) => order.clone(),
-            // Neither is about what runs.
+            // Neither ending applies to executions that run.
             Self::Expiry | Self::Unstartable { .. } => StopReason::Deadline.into(),
         }
     }
@@ -320,7 +321,7 @@ impl Ending {
         }
     }
 
-    /// Returns whether executions that wait behind the stopped ones go on: those of later fires of the invocation.
+    /// Returns whether executions of later fires of the invocation, which wait behind the stopped executions, go on.
     fn lets_go_on(&self) -> bool {
         match self {
             Self::Expiry | Self::Unstartable { .. } => true,
@@ -356,7 +357,7 @@ impl Scope {
 #[derive(Debug)]
 enum Only {
     All,
-    /// In order.
+    /// The instances in ascending order.
     These(Vec<i64>),
     /// The instances in `stopped_instances`.
     Stored,
@@ -375,9 +376,9 @@ struct Stop {
     /// The progress of the order: the fire, and the instance there.
     at_fire: i64,
     at_instance: i64,
-    /// How many executions could not be ended.
+    /// The number of executions that could not be ended.
     unstopped: u64,
-    /// Why not the first of them; or what of the order itself cannot be read.
+    /// The reason for the first of them, or the part of the order itself that cannot be read.
     why: Option<String>,
     has_more: bool,
 }
@@ -386,7 +387,7 @@ struct Stop {
 #[derive(Debug, Default)]
 struct FoundExecutions {
     readable: Vec<Unfinished>,
-    /// Each with its fire and with why it cannot be read.
+    /// Executions that cannot be read, each with its fire and the error.
     unreadable: Vec<(ExecutionId, i64, Error)>,
 }
 
@@ -408,7 +409,7 @@ pub(super) fn order(
     order_beside(tx, scope, ending, now_ms, left, &Aside::default())
 }
 
-/// Does the same, and passes over executions that are set aside.
+/// Works like [`order`], and passes over executions that are set aside.
 fn order_beside(
     tx: Tx<'_>,
     scope: Scope,
@@ -469,7 +470,7 @@ pub(crate) fn unfinished(tx: Tx<'_>, max: usize) -> Result<Vec<i64>> {
 }
 
 /// Ends executions more of an order, as many as are `left` to this commit, and takes them off. An order that cannot
-/// be read is carried out as far as it can be; what it is about is then told as not stopped.
+/// be read is carried out as far as possible; the other executions are then reported as not stopped.
 pub(crate) fn carry_on(
     tx: Tx<'_>,
     order: i64,
@@ -489,7 +490,7 @@ pub(crate) fn carry_on(
     drop(rows);
     let (mut stop, is_sound) = match read {
         Err(error) if error.is_of_a_record() => {
-            // Nobody can tell what it is about.
+            // Nobody can tell which executions the order is about.
             tell(|| tracing::error!(%error, order, "an order to stop is given up"));
             delete(tx, order)?;
             let why = format!("the order to stop cannot be read, and has been given up: {error}");
@@ -513,7 +514,8 @@ pub(crate) fn carry_on(
     let mut stopped = stop.carry_out(tx, now_ms.max(stop.at_ms), left, aside)?;
     let has_more = stop.has_more;
     match stop.store(tx, order) {
-        // What it has ended stays so. It goes on after a while, from where it began this time.
+        // Executions that the order has ended stay ended. After a while the order goes on from the place where it
+        // began this time.
         Err(error) if error.is_of_a_record() && has_more => {
             let subject = Subject::Stop(order);
             aside.refuse(tx, subject, subject.invoke_id(tx), error)?;
@@ -543,7 +545,8 @@ fn delete(tx: Tx<'_>, order: i64) -> Result<()> {
 }
 
 impl Stop {
-    /// Reads an order; whether all of it could be read. What cannot be read and can be done without is left out.
+    /// Reads an order. Returns also whether all of it could be read: parts that cannot be read and are not needed are
+    /// left out.
     fn read(tx: Tx<'_>, row: &Row<'_>, now_ms: i64) -> Result<(Self, bool)> {
         let (id, invocation, fire): (i64, i64, Option<i64>) =
             (row.get(0)?, row.get(1)?, row.get(2)?);
@@ -579,7 +582,8 @@ impl Stop {
         });
         let ending = ending.unwrap_or_else(|error| {
             wrong.get_or_insert(error);
-            // Orders about one fire may be about what waits only; those about all fires are requests, or replace.
+            // An order about one fire may apply to waiting executions only; an order about all fires comes from a
+            // request or from a replacement.
             let cause = if fire.is_some() { StopReason::Errors } else { StopReason::Stopped };
             Ending::Stop(StopOrder { cause, by, reason })
         });
@@ -595,7 +599,7 @@ impl Stop {
         };
         let until = match row.get(3) {
             Ok(until) => until,
-            // What has come after the order is not meant by it.
+            // The order must not reach executions that came after it.
             Err(error) if is_partial && fire.is_none() => return Err(error.into()),
             Err(error) => {
                 wrong.get_or_insert(error.into());
@@ -621,7 +625,7 @@ impl Stop {
         Ok((stop, is_sound))
     }
 
-    /// What it could not do, as an error.
+    /// Returns an error that says which executions the order could not stop.
     fn what_is_left(&self) -> Option<Error> {
         let why = self.why.as_ref()?;
         let message = match self.unstopped {
@@ -632,7 +636,7 @@ impl Stop {
         Some(storage(StorageErrorKind::Corrupt, message))
     }
 
-    /// Writes down how far it has come. Its row is there as long as it is not carried out.
+    /// Stores the progress of the order. The row stays until the order is carried out.
     fn store(&self, tx: Tx<'_>, order: i64) -> Result<()> {
         if !self.has_more {
             return delete(tx, order);
@@ -646,13 +650,13 @@ impl Stop {
             Ok(())
         };
         match apart(tx, update) {
-            // A row that cannot be changed, perhaps because of what cannot be read of it.
+            // The row cannot be changed, perhaps because a part of it cannot be read.
             Err(error) if error.is_of_a_record() => apart(tx, || self.replace(tx, order)),
             stored => stored,
         }
     }
 
-    /// Stores an order anew of which something cannot be read, under its number.
+    /// Stores an order that cannot be read in full anew, under its number.
     fn replace(&self, tx: Tx<'_>, order: i64) -> Result<()> {
         let instances = match self.only {
             Only::All => Vec::new(),
@@ -714,8 +718,8 @@ impl Stop {
         Ok(id)
     }
 
-    /// Ends executions of it, as many as are `left`, and takes them off. One whose record cannot be understood must
-    /// not keep the others from being ended.
+    /// Ends executions of the order, as many as are `left`, and takes them off. An execution whose record cannot be
+    /// understood must not keep the others from being ended.
     fn carry_out(
         &mut self,
         tx: Tx<'_>,
@@ -752,7 +756,7 @@ impl Stop {
                 Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?, row.get::<_, i64>(2)?))
             });
             let (instance, runs, invocation) = match of.optional().map_err(Error::from) {
-                // Its own look says what is wrong with it.
+                // `take_in` finds out later what is wrong with the record.
                 Err(error) if error.is_of_a_record() => (0, true, self.invocation),
                 Err(error) => {
                     aside.refuse(tx, Subject::Execution(id.0), None, error)?;
@@ -792,8 +796,8 @@ impl Stop {
         for (id, fire, error) in unreadable {
             self.end_alone(tx, (id, fire), &error, now_ms, left, aside, &mut stopped)?;
         }
-        // After a damaged page SQLite refuses all writes of the transaction, so that nobody can tell which execution has
-        // met it. The next transaction is careful then, and ends one after another.
+        // After a damaged page SQLite refuses all writes of the transaction, so that nobody can tell which execution
+        // has met it. The next transaction is careful then, and ends one execution after another.
         if !aside.is_careful() {
             let before = *left;
             match apart(tx, || self.end(tx, &readable, now_ms, left)) {
@@ -823,8 +827,8 @@ impl Stop {
         Ok(stopped)
     }
 
-    /// Ends an execution that cannot be ended like others because of a record: without what of its record cannot be
-    /// read, and, if its fire cannot be told of the end, without that.
+    /// Ends an execution that cannot be ended like others because of a record. The parts of its record that cannot be
+    /// read are left out; so is the message to its fire, if the fire cannot be told of the end.
     #[expect(
         clippy::too_many_arguments,
         reason = "two of them are the commit's, and go everywhere"
@@ -890,7 +894,7 @@ impl Stop {
                 Ending::Expiry | Ending::Unstartable { .. } => false,
             };
             if is_about_it {
-                // It runs, and is asked to end all the same.
+                // The execution runs, and is asked to end all the same.
                 commit_gate::note_stop();
                 stopped.stopping.push((id, on));
             }
@@ -1007,8 +1011,8 @@ impl Stop {
         }
     }
 
-    /// Looks at the executions of a fire. Returns whether the look has come to the last of them. By the index alone:
-    /// each execution is read by itself, so that it is known which one cannot be read.
+    /// Looks at the executions of a fire. Returns whether the look has come to the last of them. The look reads the
+    /// index alone: each execution is read by itself later, so that the engine knows which execution cannot be read.
     fn look_at_all(
         &mut self,
         tx: Tx<'_>,
@@ -1036,7 +1040,7 @@ impl Stop {
         Ok(true)
     }
 
-    /// As [`look_at_all`](Self::look_at_all), on these instances only.
+    /// Works like [`look_at_all`](Self::look_at_all), on these instances only.
     fn look_at(
         &mut self,
         tx: Tx<'_>,
