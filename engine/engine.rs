@@ -340,7 +340,7 @@ impl Engine {
         self.inner.ending().close_by(deadline);
         self.inner.ending().ended().await;
         if self.inner.scheduler.is_some() {
-            // Waits for the writes that the scheduler had asked for: they come before this one.
+            // This write waits for the writes that the scheduler had asked for, because they come first.
             let _ = self.inner.records.store.write_first(|_| Ok(()), |()| {}).await;
         }
     }
@@ -447,7 +447,7 @@ impl Engine {
         self.inner.records.store.write_then(op, then).await
     }
 
-    /// As [`write_then`](Self::write_then), ahead of the requests that wait.
+    /// Works like [`write_then`](Self::write_then), ahead of the requests that wait.
     async fn write_first<T, F, G>(&self, op: F, then: G) -> Result<T>
     where
         T: Send + 'static,
@@ -503,7 +503,8 @@ fn start(store: &Store, scheduler: Scheduler) {
     tokio::spawn(store.ending().part("the scheduler", scheduler.run()));
 }
 
-/// How an invocation has ended, if it has. Whoever begins to wait for its end learns whether it can end.
+/// Returns the final status of an invocation, if the invocation has ended. A caller that begins to wait for the end
+/// learns whether the invocation can end.
 fn final_status(
     tx: Tx<'_>,
     invoke_id: InvokeId,

@@ -36,11 +36,11 @@ pub(super) struct Announcer {
 #[derive(Debug, Default)]
 pub(super) struct UnderWay(watch::Sender<BTreeMap<Work, Option<Error>>>);
 
-/// Errors that are kept for those who wait.
+/// The number of errors that are kept for callers that wait.
 const FAILED_MAX: usize = 1_024;
 
 impl UnderWay {
-    /// Begins something, unless it is under way.
+    /// Begins a piece of work, unless it is under way.
     fn begin(&self, work: Work) {
         self.0.send_if_modified(|under_way| match under_way.contains_key(&work) {
             true => false,
@@ -48,7 +48,7 @@ impl UnderWay {
         });
     }
 
-    /// Takes note that something has gone on.
+    /// Notes that a piece of work has gone on.
     fn carry_on(&self, work: Work) {
         self.0.send_if_modified(|under_way| match under_way.get_mut(&work) {
             Some(failed) => failed.take().is_some(),
@@ -65,7 +65,7 @@ impl UnderWay {
         }
     }
 
-    /// Tells those who wait for something why it does not go on.
+    /// Tells callers that wait for a piece of work why the work does not go on.
     fn fail(&self, work: Work, error: &Error) {
         self.0.send_modify(|under_way| {
             under_way.insert(work, Some(error.clone()));
@@ -78,26 +78,26 @@ impl UnderWay {
         });
     }
 
-    /// Tells all who wait why nothing goes on.
+    /// Tells all callers that wait why no work goes on.
     fn fail_all(&self, error: &Error) {
         self.0.send_modify(|under_way| {
             under_way.values_mut().for_each(|failed| *failed = Some(error.clone()));
         });
     }
 
-    /// Returns what has come of something, once it has ended or does not go on.
+    /// Returns the outcome of a piece of work, once the work has ended or does not go on.
     pub(super) fn outcome(&self, work: Work) -> Option<Result<()>> {
         outcome(&self.0.borrow(), work)
     }
 
-    /// Waits for the last commit of something that has been begun.
+    /// Waits for the last commit of a piece of work that has been begun.
     ///
     /// # Errors
     ///
-    /// The error that keeps it from going on, or that it has ended with.
+    /// Returns the error that keeps the work from going on, or that the work has ended with.
     pub(super) async fn over(&self, work: Work) -> Result<()> {
         let mut under_way = self.0.subscribe();
-        // It fails only once the sender is gone, which this is.
+        // The wait fails only if the sender is gone, and `self` is the sender.
         let ended = under_way.wait_for(|under_way| outcome(under_way, work).is_some()).await;
         ended.ok().and_then(|under_way| outcome(&under_way, work)).unwrap_or(Ok(()))
     }
@@ -169,7 +169,7 @@ impl Announcer {
         }
     }
 
-    /// A row cannot be dealt with: whoever waits for what it stands for is told so.
+    /// Tells callers that a row cannot be dealt with, if they wait for its work or its invocation.
     fn refused(&self, refusal: &Refusal) {
         let Refusal { subject, invoke_id, error } = refusal;
         match subject {

@@ -30,7 +30,7 @@ use crate::sink::{OutputSink, Sinks};
 use crate::store::executions::Interrupted;
 use crate::store::{Location, Store, StoreOptions, Tx, firing, instances};
 
-/// Instances of this machine that one commit tells of its boot.
+/// The number of instances of this machine that one commit tells of its boot.
 const INSTANCES_MAX: usize = 512;
 
 /// What an engine is to be. Everything has a default; without a [`path`](EngineBuilder::path) it
@@ -415,7 +415,7 @@ impl EngineBuilder {
                     } else if let Some(id) = id {
                         let is_left = step.boot(tx, &aside, id, &boot_id, &mut left)?;
                         if !is_left && (step.more || !step.begun.is_empty()) {
-                            // Nobody waits for it: it is over before the engine is open.
+                            // No caller waits for the boot: the work is over before the engine is open.
                             step.begun.clear();
                             step.more = false;
                             break;

@@ -59,8 +59,8 @@ impl Engine {
         self.store_instance(instance, is_known).await
     }
 
-    /// Stores an instance if it passes a check. If it is this machine, its boot is known. Whatever keeps invocations from
-    /// being told of that boot keeps no instance from being stored.
+    /// Stores an instance if it passes a check. If it is this machine, its boot is known. The instance is stored even
+    /// if invocations cannot be told of that boot.
     async fn store_instance(
         &self,
         instance: Instance,
@@ -77,7 +77,7 @@ impl Engine {
                 check(tx, &instance)?;
                 let id = &instance.instance_id;
                 let before = match instances::find(tx, id) {
-                    // What cannot be read is replaced.
+                    // A stored instance that cannot be read is replaced.
                     Err(error) if error.is_of_a_record() => None,
                     before => before?,
                 };

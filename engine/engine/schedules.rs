@@ -154,8 +154,8 @@ impl Engine {
         }
     }
 
-    /// Returns whether a boot that could not be told of because of an error can be dealt with all the same: without a
-    /// row that has been set aside since, or, if no row is known to be to blame, by the scheduler.
+    /// Returns whether a boot that met an error can be dealt with all the same: without a row that has been set aside
+    /// since, or by the scheduler if no row is known to have caused the error.
     pub(super) fn may_do_without(&self, error: &Error, is_given_up: &mut bool) -> bool {
         if !error.is_lasting() {
             return false;
@@ -224,7 +224,7 @@ impl Engine {
             match written {
                 Ok((_, Some(done))) => return done,
                 Ok((_, None)) => {}
-                // Without the row that is set aside now, it can be done; or the row is found now.
+                // Another try can succeed without the row that is set aside now, or it finds the row to set aside.
                 Err(error) if error.is_lasting() && (has_refused || is_first) => {}
                 Err(error) => return Err(error),
             }
@@ -271,14 +271,14 @@ impl Engine {
             match written {
                 // The work is on disk, and in effect.
                 Err(Error::ShuttingDown | Error::Ended(_)) => return Ok(()),
-                // Without the row that is set aside now, others can go on.
+                // The other rows can go on without the row that is set aside now.
                 Err(error) if error.is_lasting() && has_refused => {}
                 step => drop(step?),
             }
         }
     }
 
-    /// Tells those who wait of rows that have been set aside; whether there are any that nobody had been told of.
+    /// Tells callers that wait of rows that have been set aside. Returns whether there was news.
     pub(super) fn tell_refused(&self) -> bool {
         let refused = self.inner.records.store.aside().take_news();
         let any = !refused.is_empty();

@@ -16,7 +16,8 @@ pub(crate) fn late_to_end(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<i64
     late(tx, "fires_by_end", "end_by_ms", now_ms, max)
 }
 
-/// By the index alone: each fire is read by itself, so that it is known which one cannot be read.
+/// The query reads the index alone: each fire is read by itself later, so that the engine knows which fire cannot
+/// be read.
 fn late(tx: Tx<'_>, index: &str, by_ms: &str, now_ms: i64, max: usize) -> Result<Vec<i64>> {
     let mut query = tx.prepare_cached(&format!(
         "SELECT id FROM fires INDEXED BY {index}
@@ -51,14 +52,14 @@ pub(crate) fn give_up(tx: Tx<'_>, fire: i64) -> Result<()> {
     Ok(())
 }
 
-/// Ends executions of a fire that have not started in time, as many as are `left`, and lets the others start no more.
-/// What is tried again has started.
+/// Ends executions of a fire that have not started in time, as many as are `left`, and keeps all others from
+/// starting. An execution that is tried again counts as started.
 pub(crate) fn expire(tx: Tx<'_>, fire: i64, now_ms: i64, left: &mut usize) -> Result<Stopped> {
     tx.prepare_cached("UPDATE fires SET start_by_ms = NULL WHERE id = ?1")?.execute([fire])?;
     stop::order(tx, Scope::of_fire(tx, fire)?, &Ending::Expiry, now_ms, left)
 }
 
-/// Stops executions of a fire that have not ended in time, as many as are `left`, and lets the others start no more.
+/// Stops executions of a fire that have not ended in time, as many as are `left`, and keeps all others from starting.
 pub(crate) fn end(tx: Tx<'_>, fire: i64, now_ms: i64, left: &mut usize) -> Result<Stopped> {
     tx.prepare_cached("UPDATE fires SET end_by_ms = NULL WHERE id = ?1")?.execute([fire])?;
     let ending = Ending::Stop(StopReason::Deadline.into());

@@ -289,8 +289,8 @@ pub(crate) struct Ahead {
     pub times: Stretch,
 }
 
-/// Returns up to `max` records of times that did not fire and that are not due at `now_ms`. By the index alone: each
-/// record is read by itself, so that it is known which one cannot be read.
+/// Returns up to `max` records of times that did not fire and that are not due at `now_ms`. The query reads the index
+/// alone: each record is read by itself later, so that the engine knows which record cannot be read.
 pub(crate) fn ahead(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<i64>> {
     let mut query = tx.prepare_cached(
         "SELECT id FROM fires INDEXED BY fires_by_due_until
@@ -430,17 +430,17 @@ impl Countdown {
     }
 }
 
-/// Executions that no fire has more of.
+/// The greatest number of executions of a fire.
 const EXECUTIONS_MAX: u64 = u32::MAX as u64;
-/// Executions that [`check_counts`] looks at. Of a fire with more the search goes on without those.
+/// The number of executions that [`check_counts`] looks at, over all fires. The check ends there.
 const CHECKED_MAX: usize = 16_384;
 
-/// Checks that the fires of an invocation that have not ended can end: that their counts can be read, and that there are
-/// executions that have not ended. Whoever waits for the end of the others would wait for good.
+/// Checks that the fires of an invocation that have not ended can end: that their counts can be read, and that there
+/// are executions that have not ended. A caller that waits for the end of any other fire would wait for ever.
 ///
 /// # Errors
 ///
-/// That of the record of a fire which cannot end.
+/// Returns the error of the record of a fire that cannot end.
 pub(crate) fn check_counts(tx: Tx<'_>, invocation: i64) -> Result<()> {
     let mut unended = tx.prepare_cached(
         "SELECT id, unfinished, succeeded, failed, stopped
@@ -448,7 +448,7 @@ pub(crate) fn check_counts(tx: Tx<'_>, invocation: i64) -> Result<()> {
          WHERE invocation = ?1 AND unfinished > 0 ORDER BY id LIMIT ?2",
     )?;
     let mut rows = unended.query((invocation, CHECKED_MAX as i64))?;
-    // Those on the last instances are claimed last.
+    // Executions on the last instances are claimed last.
     let mut executions = tx.prepare_cached(
         "SELECT finished_at_ms IS NULL FROM executions INDEXED BY executions_by_fire
          WHERE fire = ?1 ORDER BY instance DESC, attempt DESC",

@@ -107,8 +107,8 @@ fn open_first_wave(
     fires::open_wave(tx, fire, wave, ExecutionId(first.0.saturating_add_unsigned(wave - 1)))
 }
 
-/// Fires a timer for one of its nominal times, on some of its targets. Of the executions that the fire takes the
-/// place of, as many end now as are `left` to this commit.
+/// Fires a timer for one of its nominal times, on some of its targets. Executions that the fire replaces end now, as
+/// many as are `left` to this commit.
 pub(crate) fn by_timer(
     tx: Tx<'_>,
     timer: &Timer,
@@ -166,11 +166,11 @@ pub(crate) struct Booting {
     pub has_more: bool,
 }
 
-/// Invocations in one commit that are told of a boot.
+/// The number of invocations that one commit tells of a boot.
 const BOOTS_MAX: usize = 512;
 
-/// Takes note of the boot of an instance and fires those of the invocations that waited for it, as many as are `left` to
-/// this commit, and takes them off. What waits for an earlier boot comes first.
+/// Records the boot of an instance and fires invocations that waited for it, as many as are `left` to this commit,
+/// and takes them off. Invocations that wait for an earlier boot come first.
 pub(crate) fn at_boot(
     tx: Tx<'_>,
     id: &InstanceId,
@@ -205,7 +205,7 @@ pub(crate) fn at_boot(
     Ok(booting)
 }
 
-/// Takes note of the boot of an instance; later commits tell the invocations that wait for it.
+/// Records the boot of an instance; later commits tell the invocations that wait for it.
 pub(crate) fn note_boot(tx: Tx<'_>, id: &InstanceId, boot_id: &str) -> Result<()> {
     let known = instances::known_boot(tx, id)?;
     if known.boot_id.as_deref() != Some(boot_id) {
@@ -215,8 +215,8 @@ pub(crate) fn note_boot(tx: Tx<'_>, id: &InstanceId, boot_id: &str) -> Result<()
     Ok(())
 }
 
-/// Gives up the boot of an instance, which cannot be dealt with: invocations wait for the boot after it. No record is
-/// read, for that may be the one that cannot be understood; later commits tell the targets. Returns the row of the
+/// Gives up the boot of an instance because of an error: invocations wait for the next boot. No record is read,
+/// because it may be the record that cannot be understood; later commits tell the targets. Returns the row of the
 /// instance.
 pub(crate) fn give_up_boot(tx: Tx<'_>, id: &InstanceId, boot_id: &str) -> Result<Option<i64>> {
     let instance = tx
@@ -228,8 +228,9 @@ pub(crate) fn give_up_boot(tx: Tx<'_>, id: &InstanceId, boot_id: &str) -> Result
     Ok(instance)
 }
 
-/// Has an instance start over from the boot it is in, for it has become another machine: nothing fires because of that
-/// boot. As many targets are told as are `left` to this commit, the others in later ones. Returns how far that has come.
+/// Lets an instance that has become another machine start over from its current boot: no invocation fires because of
+/// that boot. This commit tells as many targets as are `left`, and later commits tell the others. Returns the
+/// progress.
 pub(crate) fn rebase(
     tx: Tx<'_>,
     id: &InstanceId,
@@ -255,7 +256,7 @@ struct Boot<'a> {
 }
 
 impl Boot<'_> {
-    /// Tells targets of the boot; whether there are others.
+    /// Tells targets of the boot. Returns whether there are others.
     fn carry_on(
         &self,
         tx: Tx<'_>,
@@ -380,8 +381,8 @@ fn pass_over(tx: Tx<'_>, firing: &Firing<'_>, reason: &str) -> Result<Fired> {
 /// Stores a fire with an execution for each target, as the policy has it.
 fn fire(tx: Tx<'_>, firing: &Firing<'_>, left: &mut usize) -> Result<Fired> {
     let replaces = firing.overlap == OverlapPolicy::Replace && !firing.late;
-    // Because there may be very many executions, none is read that makes no difference. An execution that runs is the
-    // oldest, because the others wait for it.
+    // Because there may be very many executions, only executions that make a difference are read. An execution that
+    // runs is the oldest, because the others wait for it.
     let before = match firing.overlap {
         OverlapPolicy::Allow => Vec::new(),
         overlap => {

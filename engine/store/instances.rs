@@ -68,17 +68,17 @@ pub(crate) fn upsert(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Result<Opt
     Ok(claims::any_awaits(tx, row)?.then_some(Released::Instance(row)))
 }
 
-/// What the targets on an instance have yet to hear of the boot that it is in.
+/// The news of the current boot of an instance that its targets have yet to hear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum News {
-    /// They are told of it, and fire.
+    /// Targets are told of the boot, and fire.
     Told,
-    /// They take it for one that they know of, and do not fire.
+    /// Targets take the boot for one that they know of, and do not fire.
     Known,
 }
 
 impl News {
-    /// How it is stored.
+    /// Returns the stored form.
     pub(super) const fn stored(self) -> i64 {
         match self {
             Self::Told => 1,
@@ -87,7 +87,7 @@ impl News {
     }
 }
 
-/// Takes note of whether targets have yet to hear of the boot that an instance is in, and what.
+/// Records the news of the current boot of an instance that its targets have yet to hear, if any.
 pub(super) fn set_booting(tx: Tx<'_>, instance: i64, news: Option<News>) -> Result<()> {
     tx.prepare_cached(
         "UPDATE instances SET is_booting = ?2 WHERE id = ?1 AND is_booting IS NOT ?2",
@@ -123,7 +123,7 @@ pub(crate) fn get_booting(tx: Tx<'_>, instance: i64) -> Result<Booting> {
     Ok(booting)
 }
 
-/// Has nobody be told any more of the boot that an instance is in.
+/// Records that no more targets are to be told of the current boot of an instance.
 pub(crate) fn end_booting(tx: Tx<'_>, instance: i64) -> Result<()> {
     set_booting(tx, instance, None)
 }
@@ -238,7 +238,7 @@ pub(super) fn set_boot(tx: Tx<'_>, instance: i64, boot_id: &str) -> Result<()> {
 pub(super) struct KnownBoot {
     pub instance: i64,
     pub boot_id: Option<String>,
-    /// What targets have yet to hear of it.
+    /// The news of the boot that targets have yet to hear.
     pub news: Option<News>,
 }
 
@@ -261,8 +261,8 @@ pub(super) fn known_boot(tx: Tx<'_>, id: &InstanceId) -> Result<KnownBoot> {
     .ok_or_else(|| Error::invalid(not_found(id)))
 }
 
-/// Returns up to `max` of the instances after `after` that an executor serves for which a boot is news, or is not dealt with
-/// yet; each with its name, if that can be read.
+/// Returns up to `max` instances of an executor, after `after`, for which a boot is news or is not dealt with yet;
+/// each with its name, if the name can be read.
 pub(crate) fn booted_since(
     tx: Tx<'_>,
     executor: &str,

@@ -142,7 +142,7 @@ pub(super) fn booted(tx: Tx<'_>, instance: i64, boot_id: &str, max: usize) -> Re
     Ok(booted.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Returns what a target that waits for a boot belongs to.
+/// Returns the invocation of a target that waits for a boot, with its terms.
 pub(super) fn get_booted(tx: Tx<'_>, target: i64) -> Result<Booted> {
     let mut query = tx.prepare_cached(
         "SELECT t.invocation, v.invoke_id, v.repeat_mode = 'NextRebootOnly', v.paused_at_ms IS NOT NULL,
@@ -162,7 +162,8 @@ pub(super) fn get_booted(tx: Tx<'_>, target: i64) -> Result<Booted> {
     Ok(booted)
 }
 
-/// Has up to `max` targets on an instance take the boot that it is in for one that they know of; how many there were.
+/// Lets up to `max` targets on an instance take its current boot for one that they know of. Returns the number of
+/// these targets.
 pub(super) fn take_for_known(
     tx: Tx<'_>,
     instance: i64,
@@ -177,7 +178,7 @@ pub(super) fn take_for_known(
     Ok(changed)
 }
 
-/// Has a target take a boot for one that it knows of.
+/// Lets a target take a boot for one that it knows of.
 pub(super) fn set_boot(tx: Tx<'_>, target: i64, boot_id: &str) -> Result<()> {
     tx.prepare_cached("UPDATE targets SET boot_id = ?2 WHERE id = ?1")?
         .execute((target, boot_id))?;
