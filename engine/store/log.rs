@@ -215,6 +215,42 @@ impl Index {
             && last[8..16] == self.copied.salts
             && [big_endian(&last, 16), big_endian(&last, 20)] == self.sum)
     }
+
+    /// Returns whether a file has the page that was copied into it last; `None` if that cannot be told.
+    ///
+    /// A checkpoint leaves out a page that has a later frame, so a page with a later frame tells nothing.
+    pub(super) fn is_copied_into(
+        &self,
+        file: impl Fn(&mut [u8], u64) -> io::Result<()>,
+        log: &File,
+        page_bytes: u64,
+    ) -> io::Result<Option<bool>> {
+        const LATER_MAX: u32 = 1_024;
+        let last = self.copied.frames;
+        if last == 0 || self.copied.is_under_way() || self.frames.saturating_sub(last) > LATER_MAX {
+            return Ok(None);
+        }
+        let at = |frame: u32| bytes_of(frame, page_bytes) - FRAME_HEADER_BYTES as u64 - page_bytes;
+        let page_of = |frame: u32| -> io::Result<u32> {
+            let mut header = [0; FRAME_HEADER_BYTES];
+            log.read_exact_at(&mut header, at(frame))?;
+            Ok(if header[8..16] == self.copied.salts { big_endian(&header, 0) } else { 0 })
+        };
+        let page = page_of(last)?;
+        if page == 0 || page > self.pages {
+            return Ok(None);
+        }
+        for later in last + 1..=self.frames {
+            if page_of(later)? == page {
+                return Ok(None);
+            }
+        }
+        let mut want = vec![0; usize::try_from(page_bytes).unwrap_or_default()];
+        let mut found = want.clone();
+        log.read_exact_at(&mut want, at(last) + FRAME_HEADER_BYTES as u64)?;
+        file(&mut found, u64::from(page - 1) * page_bytes)?;
+        Ok(Some(want == found))
+    }
 }
 
 #[cfg(test)]

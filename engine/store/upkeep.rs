@@ -87,6 +87,8 @@ pub(super) struct Upkeep {
     is_cutting: bool,
     /// The file as it was at the last look.
     seen: Option<Seen>,
+    /// Whether a checkpoint of another program was seen, after which the file has had no mark.
+    was_copied: bool,
     /// Why the engine must not go on; `None` as long as it may.
     failed: Option<Error>,
 }
@@ -114,6 +116,8 @@ struct Seen {
     file_frames: u32,
     /// Whether the log agrees with the memory that connections share.
     has_its_log: bool,
+    /// Whether the file has the page that was copied last, as far as that can be told.
+    has_its_copy: bool,
 }
 
 /// Bytes that distinguish the states of one file from other files.
@@ -189,6 +193,7 @@ impl Upkeep {
             held: None,
             is_cutting: false,
             seen: None,
+            was_copied: false,
             failed: None,
         };
         upkeep.guard.know_log()?;
@@ -200,7 +205,10 @@ impl Upkeep {
         connection.wal_hook(Some(note_pages));
         // An engine that did not come to its end has left a long log. Copying it into the file makes room on
         // a full disk.
-        if upkeep.bytes_of(found.pages) > CALM_BYTES || upkeep.is_short_of_room(found.pages) {
+        // After a crash SQLite does not know how much of the log is in the file.
+        let is_unknown = upkeep.seen.as_ref().is_some_and(|seen| seen.copied.is_under_way());
+        let is_large = upkeep.bytes_of(found.pages) > CALM_BYTES;
+        if is_unknown || is_large || upkeep.is_short_of_room(found.pages) {
             let _ = upkeep.begin_anew(connection, true, READERS_TIME);
         }
         upkeep.pages_then = LOG_PAGES.get();
@@ -323,12 +331,16 @@ impl Upkeep {
     ) -> Result<()> {
         // Without the check the log of this file could be copied into another file.
         self.check()?;
+        if self.was_copied {
+            self.marked_at = None;
+        }
         connection.busy_timeout(patience)?;
         let done = self
             .mark_last(connection)
             .and_then(|()| checkpoint(connection, if cuts { "TRUNCATE" } else { "RESTART" }));
         connection.busy_timeout(Duration::from_millis(BUSY_MS.cast_unsigned()))?;
         self.check()?;
+        self.was_copied = false;
         let done = done?;
         self.note_reach(&done);
         if !done.is_busy {
@@ -412,6 +424,10 @@ impl Upkeep {
         if self.check().is_err() {
             return;
         }
+        if self.was_copied {
+            // Otherwise two states of the file would have the same mark.
+            let _ = self.begin_anew(connection, false, Duration::ZERO);
+        }
         let pages = LOG_PAGES.get();
         let is_calm = pages.saturating_sub(self.pages_then) < CALM_PAGES;
         self.pages_then = pages;
@@ -452,6 +468,7 @@ impl Upkeep {
         if !self.seen.as_ref().is_some_and(is_same_log) {
             LOG_PAGES.set(now.frames);
         }
+        self.was_copied |= self.seen.as_ref().is_some_and(|seen| seen.copied != now.copied);
         self.file_pages = now.file_frames.max(LOG_PAGES.get());
         self.seen = Some(now);
         Ok(())
@@ -463,7 +480,7 @@ impl Upkeep {
         // All pages that the header counts have been copied, except pages that the database has lost since.
         let pages = now.print.pages().min(now.pages);
         let is_cut = now.bytes < u64::from(pages) * self.page_bytes;
-        if !now.has_its_log || (is_cut && !now.copied.is_under_way()) {
+        if !now.has_its_log || !now.has_its_copy || (is_cut && !now.copied.is_under_way()) {
             return false;
         }
         if now.print == seen.print && now.bytes >= seen.bytes {
@@ -507,10 +524,17 @@ impl Upkeep {
             let seen = self.look_once(index).map_err(|error| cannot_open(&self.path, &error))?;
             let has_its_log = index.is_of(log, self.page_bytes).map_err(of_log)?;
             let file_bytes = log.metadata().map_err(of_log)?.len();
+            let is_changed = |then: &Seen| (then.bytes, then.written) != (seen.bytes, seen.written);
+            let read = |page: &mut [u8], at| self.guard.read_at(at, page);
+            let has_its_copy = match self.seen.as_ref().is_some_and(is_changed) {
+                true => index.is_copied_into(read, log, self.page_bytes).map_err(of_log)?,
+                false => None,
+            };
+            let has_its_copy = has_its_copy.unwrap_or(true);
             let after = Index::read(shared).map_err(of_shared)?;
             if after.is_some_and(|after| after.copied == index.copied) {
                 let file_frames = log::frames_in(file_bytes, self.page_bytes);
-                return Ok(Some(Seen { has_its_log, file_frames, ..seen }));
+                return Ok(Some(Seen { has_its_log, has_its_copy, file_frames, ..seen }));
             }
         }
         Ok(None)
@@ -529,8 +553,18 @@ impl Upkeep {
             print.mark = Mark::of_page(&page);
         }
         let Index { copied, frames, pages, .. } = index;
-        let (file_frames, has_its_log) = (frames, true);
-        Ok(Seen { bytes, written, print, copied, pages, frames, file_frames, has_its_log })
+        let (file_frames, has_its_log, has_its_copy) = (frames, true, true);
+        Ok(Seen {
+            bytes,
+            written,
+            print,
+            copied,
+            pages,
+            frames,
+            file_frames,
+            has_its_log,
+            has_its_copy,
+        })
     }
 
     /// Takes a transaction that could not be committed out of the log, before any caller gets the error: its pages
