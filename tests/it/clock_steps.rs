@@ -17,7 +17,7 @@ use crate::support::{Place, within};
 
 const MINUTE: u64 = 60;
 
-/// When an engine ends and another one opens the file.
+/// The time at which an engine ends and another engine opens the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Restart {
     Never,
@@ -314,7 +314,7 @@ async fn a_schedule_that_was_stopped_while_the_clock_was_ahead_stays_stopped() {
 
 #[tokio::test]
 async fn a_pause_and_its_end_plan_by_the_clock_of_today() {
-    /// When the invocation pauses and is resumed.
+    /// The times at which the invocation pauses and is resumed.
     #[derive(Debug, Clone, Copy)]
     enum Pause {
         WhileWrong,
@@ -342,7 +342,7 @@ async fn a_pause_and_its_end_plan_by_the_clock_of_today() {
         }
         world.step(-TimeDelta::days(400));
         if matches!(pause, Pause::WhenRight) {
-            // Paused at once, before the scheduler has seen the clock.
+            // The invocation is paused at once, before the scheduler has seen the clock.
             engine.pause_invocation(&id).await.expect("it repeats");
         }
         if matches!(pause, Pause::WhenRight | Pause::ResumedWhenRight) {

@@ -201,7 +201,7 @@ async fn a_schedule_that_cannot_be_carried_out_ends_with_a_record_and_holds_up_n
     assert_eq!(fires(&engine, broken).await, ["00:01:00 skipped"]);
 }
 
-/// The record of the last fire of one timer cannot be read. That timer has to be planned again, and has to be given
+/// The record of the last fire of one timer cannot be read. The timer has to be planned again, and has to be given
 /// up.
 #[tokio::test]
 async fn a_fire_that_cannot_be_read_holds_up_no_other_timer() {

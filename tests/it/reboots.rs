@@ -142,7 +142,7 @@ async fn a_run_beside_the_schedule_leaves_out_what_has_been_removed() {
     assert_eq!(on_removed.invocation.results.len(), 1);
 }
 
-/// What waits for the boot of an instance cannot be told of it: one of the invocations, or any.
+/// The invocations that wait for the boot of an instance cannot be told of it: one of them, or all.
 #[tokio::test]
 async fn a_boot_that_cannot_be_dealt_with_refuses_neither_the_instance_nor_the_report() {
     let redirected = "PRAGMA writable_schema = ON;
@@ -183,7 +183,7 @@ async fn a_boot_that_cannot_be_dealt_with_refuses_neither_the_instance_nor_the_r
         }
         within(engine.shutdown(Duration::ZERO)).await;
         drop(engine);
-        // Neither does it keep the file from being opened.
+        // The boot does not keep the file from being opened either.
         let engine = within(place.builder().open()).await;
         engine.unwrap_or_else(|error| panic!("{damage}: {error}"));
     };

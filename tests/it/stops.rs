@@ -73,7 +73,7 @@ async fn ends(engine: &Engine, invoke_id: InvokeId) -> HashMap<ExecutionStatus, 
     ends
 }
 
-/// Starts an invocation of `count` executions. One of them runs and the others wait.
+/// Starts an invocation of `count` executions. One execution runs and the others wait.
 async fn one_runs(engine: &Engine, gate: &Gate, count: usize) -> InvokeId {
     register(engine, "gate", count).await;
     let run = engine.run_command(RunCommand::shell("x").on(names(count))).await.expect("sound");
@@ -364,13 +364,13 @@ fn executions_that_the_last_engine_left_are_ended_in_commits_of_bounded_size() {
     });
 }
 
-/// What SQL counts in the file of an engine.
+/// Returns the number that a query counts in the file of an engine.
 fn count(place: &Place, sql: &str) -> usize {
     let file = rusqlite::Connection::open(place.database()).expect("a database");
     file.query_row(sql, (), |row| row.get(0)).expect("sound SQL")
 }
 
-/// Has SQL run in the file of an engine, which takes columns of any type for orders to stop.
+/// Runs SQL in the file of an engine. Table `stops` then takes columns of any type.
 fn damage(place: &Place, sql: &str) {
     let file = rusqlite::Connection::open(place.database()).expect("a database");
     file.execute_batch(&format!(
@@ -425,9 +425,9 @@ async fn a_stop_whose_record_cannot_be_read_is_told_as_that_and_holds_up_no_othe
     check("at_fire = 'x', at_instance = x'ff', stop_at_ms = 'x'").await;
 }
 
-/// The record of how far an order has come cannot be written, and neither can the order go.
+/// The progress of an order cannot be written, and the order cannot be deleted.
 #[tokio::test]
-async fn whoever_waits_for_a_stop_that_cannot_go_on_is_told() {
+async fn callers_that_wait_for_a_stop_that_cannot_go_on_are_told() {
     for is_idle in [false, true] {
         let (place, gate) = (Place::new(), Gate::new());
         let builder = builder(&place, &gate).max_concurrent(1);

@@ -92,17 +92,17 @@ async fn one_record_that_cannot_be_read_keeps_no_file_from_being_opened() {
     check(&[once, fire], of_run, "nothing else can follow from its end").await;
 }
 
-/// Of each part of what the scheduler does two invocations, one of which is to be damaged: a schedule, another attempt, a
-/// deadline and a wave.
+/// Two invocations for each part of the scheduler's work (a schedule, another attempt, a deadline and a wave), of
+/// which one is to be damaged.
 struct Parts {
     place: Place,
     gate: Gate,
     clock: ManualClock,
     engine: Engine,
-    /// The damaged ones.
+    /// The invocations to be damaged.
     damaged: Vec<InvokeId>,
     schedule: InvokeId,
-    /// The others, each with how it ends.
+    /// The other invocations, each with its end.
     sound: Vec<(InvokeId, InvocationStatus)>,
 }
 
@@ -153,7 +153,7 @@ impl Parts {
         file.execute_batch(&sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
-    /// Checks that what is not damaged goes on. Those that hold the gate end when they are asked to.
+    /// Checks that the sound invocations go on. Executions that hold the gate end when they are asked to.
     async fn goes_on(&self, what: &str, except: &[usize]) {
         println!("{what}");
         for count in 1..=4 {
@@ -173,7 +173,7 @@ impl Parts {
     }
 }
 
-/// Lets time pass until something is so. Each second the engine has a while to act.
+/// Lets time pass until a condition is true. Each second the engine has a while to act.
 async fn pass_until<T>(engine: &Engine, clock: &ManualClock, is_so: impl Future<Output = T>) -> T {
     let mut is_so = std::pin::pin!(within(is_so));
     loop {
@@ -226,7 +226,8 @@ async fn a_part_of_the_work_that_cannot_be_read_keeps_no_other_part_from_going_o
     check("fires_by_due_until", &[0]).await;
 }
 
-/// SQL that has an index or a table of the engine's file lie where another does, so that whatever reads it finds damage.
+/// Returns SQL that moves an index or a table of the engine's file to the place of another, so that each read of it
+/// finds damage.
 fn redirect(name: &str, other: &str) -> String {
     format!(
         "PRAGMA writable_schema = ON;
@@ -248,7 +249,7 @@ async fn a_damaged_page_keeps_no_other_schedule_from_firing() {
     let copy = Place::new();
     {
         let file = Connection::open(place.database()).expect("a database");
-        // Each on a page of its own, the damaged one on the first.
+        // Each invocation lies on a page of its own, the damaged invocation on the first page.
         let grow = "UPDATE invocations SET description = printf('%.*c', 3000, 'x')";
         assert_eq!(file.execute(grow, ()).expect("sound SQL"), 8);
         file.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("nobody else is there");
@@ -298,9 +299,9 @@ async fn an_engine_ends_if_no_part_of_its_work_can_be_read() {
     assert_eq!(told.code(), "Storage.Corrupt", "{told}");
 }
 
-/// Counts that no version of this library writes, of a fire that goes on.
+/// A fire that goes on has counts that no version of this library writes.
 #[tokio::test]
-async fn whoever_waits_for_an_invocation_whose_counts_cannot_be_read_is_told() {
+async fn callers_that_wait_for_an_invocation_with_unreadable_counts_are_told() {
     let columns = ["unfinished", "succeeded", "failed", "stopped"];
     for (number, column) in columns.into_iter().enumerate() {
         let value = ["'x'", "9223372036854775807", "-1", "x'ff'"][number];
