@@ -225,7 +225,7 @@ CREATE TABLE targets (
     CHECK (stopped = 0 OR (timer IS NULL AND awaits_boot = 0))
 ) STRICT;
 CREATE INDEX targets_by_instance ON targets (instance);
--- Those that wait for a boot: which of them do not know of the one that their instance is in.
+-- Targets that wait for a boot: the index finds targets that do not know of the current boot of their instance.
 CREATE INDEX targets_by_boot ON targets (instance, boot_id) WHERE awaits_boot = 1;
 
 -- Exactly one row per nominal time of a timer; no timer for a run at once. Numbers are never used

@@ -16,7 +16,7 @@ use crate::store::waves::DueWave;
 /// of waves does not reach the host at once.
 const QUESTIONS_MAX: usize = 16;
 
-/// The questions under way. They end when this is dropped.
+/// The questions under way. The questions end when this value is dropped.
 pub(super) struct Questions {
     /// `None` if the host has no gate.
     gate: Option<Arc<dyn DynWaveGate>>,

@@ -114,7 +114,7 @@ pub(crate) fn claim(
     });
     let mut query = tx.prepare_cached(&SQL[usize::from(may_be_stopped)])?;
     let open_until = open_until.unwrap_or(i64::MAX);
-    // Those that an order is about are passed over, a part of them in each commit.
+    // Executions that an order to stop applies to are passed over, a part of them in each commit.
     let mut held_max = if may_be_stopped { HELD_MAX } else { 0 };
     let limit = of.max.saturating_add(held_max) as i64 + 1;
     let bounds = (of.fire, of.after, of.until, limit, open_until, of.is_late);

@@ -454,7 +454,7 @@ fn order_beside(
 #[derive(Debug)]
 pub(crate) struct CarriedOn {
     pub stop: i64,
-    /// None if the invocation cannot be read.
+    /// `None` if the invocation cannot be read.
     pub invoke_id: Option<InvokeId>,
     pub order: StopOrder,
     pub stopped: Stopped,
@@ -1248,7 +1248,7 @@ fn abort(tx: Tx<'_>, one: &Unfinished, code: &str, info: &str, now_ms: i64) -> R
     Ok(())
 }
 
-/// The name of an instance. One that cannot be read keeps nothing from being ended there.
+/// The name of an instance. A name that cannot be read keeps no execution from being ended there.
 fn name(tx: Tx<'_>, instance: i64) -> Result<InstanceId> {
     let name = tx
         .prepare_cached("SELECT instance_id FROM instances WHERE id = ?1")?
