@@ -182,14 +182,15 @@ pub(crate) struct Finished {
     pub uncounted: Vec<(InvokeId, Error)>,
 }
 
-/// Writes down how executions ended, in the order of their numbers; says what ended with them, and what
-/// begins. Unless `apart`, invocations that are known to end with them are not read first. What is called off because
-/// of them is cancelled in later commits beyond what one commit takes, however many fires have failed.
+/// Stores the ends of executions, in the order of their numbers. Returns the fires and invocations that ended with
+/// them, and the work that begins. Unless `apart`, invocations that are known to end with them are not read first. If
+/// fires fail because of these ends, the first executions that wait are cancelled in this commit, and the others in
+/// later commits.
 pub(crate) fn finish(tx: Tx<'_>, ended: &[&Ended], apart: bool) -> Result<Finished> {
     finish_within(tx, ended, apart, stop::SLICE)
 }
 
-/// Does the same, and ends at most so many executions beside these.
+/// Works like [`finish`], and ends at most `left` executions beside these.
 fn finish_within(tx: Tx<'_>, ended: &[&Ended], apart: bool, mut left: usize) -> Result<Finished> {
     let mut fires = BTreeMap::<i64, EndedOfFire>::new();
     let mut finished = Finished::default();
@@ -197,7 +198,8 @@ fn finish_within(tx: Tx<'_>, ended: &[&Ended], apart: bool, mut left: usize) -> 
         finish_alike(tx, alike)?;
         for execution in alike {
             if let Some(next) = insert_next_attempt(tx, execution)? {
-                // In the place of this one: its fire has not ended, and what waits for it goes on waiting.
+                // The next attempt takes the place of this one: the fire has not ended, and executions that wait for
+                // it go on waiting.
                 finished.retries.insert(execution.id, next);
                 continue;
             }
@@ -220,11 +222,11 @@ fn finish_within(tx: Tx<'_>, ended: &[&Ended], apart: bool, mut left: usize) -> 
     Ok(finished)
 }
 
-/// What of a fire has ended together.
+/// The executions of a fire that have ended together.
 #[derive(Debug, Clone, Copy, Default)]
 struct EndedOfFire {
     ends: Ends,
-    /// When the last of it did.
+    /// The end of the last of them, in milliseconds.
     last_ms: i64,
     sole: Option<SoleFire>,
 }
@@ -271,8 +273,9 @@ pub(crate) fn finish_as_far_as_possible(tx: Tx<'_>, ended: &Ended) -> Result<Rec
     Ok(Recorded::Least(finished, error))
 }
 
-/// Writes only the status of an execution, because the whole end has failed with `error`. What is called off because
-/// of it is cancelled in later commits, because a record or a page of that may be the damaged one.
+/// Writes only the status of an execution, because the whole end has failed with `error`. If the fire fails because
+/// of this end, executions that wait are cancelled in later commits, because one of their records or pages may be the
+/// damaged one.
 pub(crate) fn finish_least(tx: Tx<'_>, ended: &Ended, error: &Error) -> Result<Recorded> {
     let least = ended.least(&format!("not all of its end can be kept: {error}"));
     let finished = finish_within(tx, &[&least], true, 0)?;

@@ -877,7 +877,7 @@ fn a_read_of_an_invocation_costs_the_same_however_often_it_has_fired() {
     assert!(grown.is_empty(), "these grow with the history: {grown:#?}");
 }
 
-/// What looks for executions that may go on costs beside an order to stop that is about very many.
+/// Adds the costs of searches for executions that may go on beside an order to stop very many executions.
 #[test]
 fn a_search_for_executions_costs_the_same_however_many_a_stop_is_about() {
     let costs = |fires: i64| {

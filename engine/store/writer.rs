@@ -328,7 +328,7 @@ fn drop_contained<T>(value: T) {
     }
 }
 
-/// What the thread works with.
+/// The state that the thread works with.
 struct Work {
     connection: Connection,
     path: Option<Arc<Path>>,
