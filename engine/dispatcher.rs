@@ -31,7 +31,9 @@ use crate::config::Config;
 use crate::ending::Ending;
 use crate::event::{Change, Hub};
 use crate::execution::{Outcome, StopOrder, StopReason, Verdict};
-use crate::executor::{DynExecutor, ExecutionContext, Resumption, Scratch, Surroundings, Task};
+use crate::executor::{
+    DynExecutor, Execute, ExecutionContext, Resumption, Scratch, Surroundings, Task,
+};
 use crate::id::{ExecutionId, InstanceId};
 use crate::instance::Instance;
 use crate::invocation::Job;
@@ -405,12 +407,11 @@ impl Loop {
             return false;
         }
         let over = std::mem::take(&mut self.ended);
-        let limits = || over.iter().filter_map(|one| one.run.of.limits.as_ref());
-        limits().for_each(|limits| self.backlog.vacate(limits));
+        // This step may use the places that they leave; other steps may once the ends are on disk.
+        self.backlog.hand_over(over.iter().filter_map(|one| one.run.of.limits.as_deref()));
         let steady_ms = self.resources.store.steady_ms(&*self.resources.clock);
         let mut plan = self.backlog.plan(places.room, steady_ms);
-        // This plan may use the places that they leave; other plans may once the ends are on disk.
-        limits().for_each(|limits| self.bounds.leave(limits));
+        plan.freed = self.backlog.freed(over.iter().filter_map(|one| one.frees));
         // Each that ends may let another have its instance, which takes a place.
         let unused = plan.trim(over.len());
         self.orders.free_places(places.let_go(unused));
@@ -518,6 +519,7 @@ impl Loop {
 
     /// Frees the places of an execution whose end is written by itself.
     fn free_one(&mut self, one: &Over) {
+        one.give_up_places(&self.bounds);
         self.orders.free_places(1);
         self.backlog.open(one.frees);
     }
@@ -636,11 +638,6 @@ impl Loop {
             surroundings: Arc::clone(&self.surroundings),
         };
         let content = self.content(&running);
-        // What was permitted to start is not asked for again.
-        let admission = match resumes {
-            true => None,
-            false => self.admission(job, name),
-        };
         let task = Task {
             content,
             resolved: None,
@@ -651,9 +648,12 @@ impl Loop {
             job: Arc::clone(job),
         };
         let (start, timeout) = (Start::new(store.meters(), &running, at.committed), task.timeout());
-        let work = match admission {
-            None => executor.execute(task, cx.clone()),
-            Some(admission) => Box::pin(admission.execute(executor, task, cx.clone())),
+        // What was permitted to start is not asked for again.
+        let (work, start) = if !resumes && self.needs_admission(job) {
+            let admission = self.admission(name, start);
+            (Box::pin(admission.execute(executor, task, cx.clone())) as Execute, None)
+        } else {
+            (executor.execute(task, cx.clone()), Some(start))
         };
         let orders = Arc::clone(&self.orders) as Arc<dyn PendingStops>;
         let run = Run::new((running.id, work), orders, cx, timeout, start);
@@ -663,19 +663,23 @@ impl Loop {
         self.roster.add(running);
     }
 
-    /// The host's part in the start of an execution, if it has one.
-    fn admission(&self, job: &Job, instance_name: &str) -> Option<Box<Admission>> {
-        let Resources { authorizer, secrets, config, .. } = &self.resources;
-        if authorizer.is_none() && !job.has_secret_names() {
-            return None;
-        }
-        Some(Box::new(Admission {
+    /// Returns whether the host has a part in the start of an execution.
+    fn needs_admission(&self, job: &Job) -> bool {
+        self.resources.authorizer.is_some() || job.has_secret_names()
+    }
+
+    /// Returns the host's part in the start of an execution.
+    fn admission(&self, instance_name: &str, start: Start) -> Box<Admission> {
+        let Resources { authorizer, secrets, config, clock, .. } = &self.resources;
+        Box::new(Admission {
             authorizer: authorizer.clone(),
             secrets: secrets.clone(),
             config: Arc::clone(config),
             instance_name: instance_name.to_owned(),
             orders: Arc::clone(&self.orders) as Arc<dyn PendingStops>,
-        }))
+            clock: Arc::clone(clock),
+            start,
+        })
     }
 
     /// The script as it is for one instance.

@@ -38,6 +38,7 @@ pub(crate) mod selections;
 pub(crate) mod snapshots;
 mod standings;
 pub(crate) mod stop;
+mod sync;
 mod tags;
 pub(crate) mod targets;
 pub(crate) mod timers;
@@ -765,5 +766,7 @@ fn expect_all(changed: usize, rows: &RangeInclusive<i64>, what: &str) -> Result<
     }
 }
 
+#[cfg(test)]
+mod gate_tests;
 #[cfg(test)]
 mod plans;

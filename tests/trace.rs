@@ -6,7 +6,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 
-use adjutant::{ClosureExecutor, Engine, Instance, RunCommand};
+use adjutant::{
+    Action, Authorizer, ClosureExecutor, Engine, Instance, Operation, RunCommand, StopInvocation,
+};
+use tokio::sync::Notify;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
@@ -98,4 +101,30 @@ async fn who_listens_hears_of_each_step_of_an_execution() {
     check(
         "an execution has ended invoke_id execution_id=1 instance_id=i-2 attempt=1 status=Failed duration_ms",
     );
+    // An execution is stopped while the host is asked whether it may start.
+    let asked = Arc::new(Notify::new());
+    let never = ClosureExecutor::new(async |_, _| -> i32 { panic!("the executor was called") });
+    let builder = Engine::builder().executor("never", never).authorizer(Asked(Arc::clone(&asked)));
+    let engine = builder.open().await.expect("it opens");
+    engine.register_instance(Instance::new("i-3").executor("never")).await.expect("sound");
+    let run = engine.run_command(RunCommand::shell("x").on(["i-3"])).await.expect("sound");
+    asked.notified().await;
+    engine.stop_invocation(StopInvocation::new(run.invoke_id)).await.expect("it runs");
+    engine.wait(&run.invoke_id).await.expect("it ends");
+    let lines = listener.0.lock().expect("not poisoned").lines.clone();
+    let called = |line: &&String| line.contains("is called") && line.contains("instance_id=i-3");
+    assert_eq!(lines.iter().find(called), None, "told of a start that was none");
+}
+
+/// Never says whether an execution may start.
+struct Asked(Arc<Notify>);
+
+impl Authorizer for Asked {
+    async fn authorize(&self, action: Action) -> Result<(), String> {
+        if action.operation == Operation::StartExecution {
+            self.0.notify_one();
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
 }

@@ -3,8 +3,10 @@
 
 use std::future;
 use std::sync::Arc;
+use std::task::Poll;
 
 use crate::authorizer::{Action, DynAuthorizer, FORBIDDEN};
+use crate::clock::Clock;
 use crate::command::parameters::Arguments;
 use crate::command::template::{Facts, Template};
 use crate::config::Config;
@@ -13,7 +15,8 @@ use crate::executor::{DynExecutor, ExecutionContext, Task};
 use crate::operation::Operation;
 use crate::secret::{DynSecretResolver, NO_STORE, Secret, SecretRequest};
 
-use super::run::{PendingStops, is_stopped_early, not_started};
+use super::run::{self, PendingStops, not_started};
+use super::trace::Start;
 
 /// The host's part in the start of one execution.
 pub(super) struct Admission {
@@ -22,6 +25,9 @@ pub(super) struct Admission {
     pub config: Arc<Config>,
     pub instance_name: String,
     pub orders: Arc<dyn PendingStops>,
+    pub clock: Arc<dyn Clock>,
+    /// The start of the execution, told once its executor has been polled.
+    pub start: Start,
 }
 
 impl Admission {
@@ -38,14 +44,20 @@ impl Admission {
             // The host's hooks know nothing of stops.
             _ = cx.stop_asked() => Err(not_started()),
         };
-        future::poll_fn(|cx| self.orders.poll_settled(cx)).await;
-        match admitted {
-            // The hooks may have taken long, and a stop may have come meanwhile.
-            Ok(()) if is_stopped_early(task.execution_id, &cx.contact, &*self.orders) => {
-                not_started()
-            }
-            Ok(()) => executor.execute(task, cx).await,
-            Err(outcome) => outcome,
+        if let Err(outcome) = admitted {
+            return outcome;
+        }
+        let (id, contact) = (task.execution_id, Arc::clone(&cx.contact));
+        let Self { orders, clock, start, .. } = *self;
+        let (mut work, mut start) = (executor.execute(task, cx), Some(start));
+        // The hooks may have taken long, and a stop may have come meanwhile.
+        let first = future::poll_fn(|cx| {
+            let start = (&mut start, clock.monotonic());
+            run::poll_first(&mut work, (id, &contact), &*orders, start, cx)
+        });
+        match first.await {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => work.await,
         }
     }
 

@@ -20,9 +20,15 @@ pub(super) enum Bound {
 struct Use {
     /// Places of executions that run, and of plans that may claim executions.
     taken: usize,
-    /// Places of ended executions whose step has not begun to write. Until then only that step may use them.
+    /// Places of ended executions whose ends are not on disk. Until then only the step that writes these ends may use
+    /// them.
     leaving: usize,
 }
+
+/// The places that ended executions have handed over to the step that writes their ends, by bound. Nobody else may use
+/// these places until the ends are on disk.
+#[derive(Debug, Clone, Default)]
+pub(super) struct HandedOver(HashMap<Bound, usize>);
 
 #[derive(Debug)]
 pub(super) struct Bounds {
@@ -60,15 +66,30 @@ impl Bounds {
         own.into_iter().chain(shared)
     }
 
-    /// Returns how many more executions of a fire may run. The error is the bound that is full.
-    pub(super) fn room(&self, limits: &FireLimits) -> Result<usize, Bound> {
-        self.room_in(&self.state(), limits)
+    /// Returns how many more executions of a fire may run, for a step with these places of its own. The error is the
+    /// bound that is full.
+    pub(super) fn room(&self, limits: &FireLimits, own: &HandedOver) -> Result<usize, Bound> {
+        self.room_in(&self.state(), limits, own)
     }
 
-    fn room_in(&self, state: &State, limits: &FireLimits) -> Result<usize, Bound> {
+    /// Returns how many places within a bound are used, for a step with these places of its own.
+    pub(super) fn used(&self, bound: &Bound, own: &HandedOver) -> usize {
+        let own = own.0.get(bound).copied().unwrap_or_default();
+        let used = |used: &Use| used.taken + used.leaving.saturating_sub(own);
+        self.state().uses.get(bound).map_or(0, used)
+    }
+
+    fn room_in(
+        &self,
+        state: &State,
+        limits: &FireLimits,
+        own: &HandedOver,
+    ) -> Result<usize, Bound> {
         let mut room = usize::MAX;
         for (bound, max) in self.of(limits) {
-            let used = state.uses.get(&bound).map_or(0, |used| used.taken + used.leaving);
+            let own = own.0.get(&bound).copied().unwrap_or_default();
+            let used = state.uses.get(&bound);
+            let used = used.map_or(0, |used| used.taken + used.leaving.saturating_sub(own));
             match max.saturating_sub(used) {
                 0 => return Err(bound),
                 left => room = room.min(left),
@@ -77,18 +98,28 @@ impl Bounds {
         Ok(room)
     }
 
-    /// Takes places for up to `most` executions of a fire. Returns how many, at least 1. The error is the bound that
-    /// is full.
-    pub(super) fn take(&self, limits: &FireLimits, most: usize) -> Result<usize, Bound> {
+    /// Takes places for up to `most` executions of a fire, for a step with these places of its own. Returns how many,
+    /// at least 1. The error is the bound that is full.
+    pub(super) fn take(
+        &self,
+        limits: &FireLimits,
+        most: usize,
+        own: &HandedOver,
+    ) -> Result<usize, Bound> {
         let mut state = self.state();
-        let taken = self.room_in(&state, limits)?.min(most);
+        let taken = self.room_in(&state, limits, own)?.min(most);
         self.change(&mut state, limits, |used| used.taken += taken);
         Ok(taken)
     }
 
-    /// Takes a place for one execution of a fire, in a transaction that may be undone.
-    pub(super) fn enter(self: &Arc<Self>, limits: &Arc<FireLimits>) -> Option<Within> {
-        self.take(limits, 1).ok()?;
+    /// Takes a place for one execution of a fire, in a transaction that may be undone, of a step with these places of
+    /// its own.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        limits: &Arc<FireLimits>,
+        own: &HandedOver,
+    ) -> Option<Within> {
+        self.take(limits, 1, own).ok()?;
         Some(Within { bounds: Arc::clone(self), limits: Some(Arc::clone(limits)) })
     }
 
@@ -104,12 +135,31 @@ impl Bounds {
         });
     }
 
-    /// Reserves the place of an ended execution for the step that writes its end.
-    pub(super) fn leave(&self, limits: &FireLimits) {
-        self.change(&mut self.state(), limits, |used| used.leaving += 1);
+    /// Hands the places of ended executions over to the step that writes their ends. Because all of it is done under
+    /// one lock, no transaction of another step finds one of these places free.
+    pub(super) fn hand_over<'a>(
+        &self,
+        ended: impl IntoIterator<Item = &'a FireLimits>,
+    ) -> HandedOver {
+        let mut handed_over = HandedOver::default();
+        let mut ended = ended.into_iter().peekable();
+        if ended.peek().is_none() {
+            return handed_over;
+        }
+        let mut state = self.state();
+        for limits in ended {
+            self.change(&mut state, limits, |used| {
+                used.taken = used.taken.saturating_sub(1);
+                used.leaving += 1;
+            });
+            for (bound, _) in self.of(limits) {
+                *handed_over.0.entry(bound).or_default() += 1;
+            }
+        }
+        handed_over
     }
 
-    /// Frees the place that [`leave`](Self::leave) has reserved, as the step writes.
+    /// Frees a place that [`hand_over`](Self::hand_over) has reserved, once the end is on disk.
     pub(super) fn left(&self, limits: &FireLimits) {
         self.change(&mut self.state(), limits, |used| {
             used.leaving = used.leaving.saturating_sub(1);

@@ -11,7 +11,7 @@ use crate::store::executions::{self, Aborted};
 use crate::store::fires::Terms;
 use crate::store::{self, Tx, fires, instances, invocations, waits};
 
-use super::bounds::{Bounds, Within};
+use super::bounds::{Bounds, HandedOver, Within};
 use super::orders::{Berth, Orders};
 use super::roster::RunningFire;
 use super::slots::{LEVELS, Plan, Subject, Taken, Waiting, share};
@@ -63,6 +63,8 @@ struct Claiming<'a> {
     tx: Tx<'a>,
     orders: &'a Arc<Orders>,
     bounds: &'a Arc<Bounds>,
+    /// The places within bounds that only this step may use.
+    own: &'a HandedOver,
     now_ms: i64,
     /// The same instant in steady time, for ages.
     steady_ms: i64,
@@ -75,12 +77,11 @@ struct Claiming<'a> {
     work: ClaimedWork,
 }
 
-/// Claims executions as the plan allows. Executions that wait for the `freed` instances come first, so that no fire
-/// of the same level overtakes them.
+/// Claims executions as the plan allows. Executions that wait for the freed instances come first, so that no fire of
+/// the same level overtakes them.
 pub(super) fn claim(
     tx: Tx<'_>,
     plan: &Plan,
-    freed: Vec<i64>,
     orders: &Arc<Orders>,
     bounds: &Arc<Bounds>,
     suspects: &Suspects,
@@ -88,9 +89,9 @@ pub(super) fn claim(
 ) -> Result<ClaimedWork> {
     let (work, suspects) = (ClaimedWork::default(), plan.is_careful.then_some(suspects));
     let steady_ms = waits::now(now_ms);
-    let left = ABORTED_MAX;
+    let (own, left) = (&plan.handed_over, ABORTED_MAX);
     let mut claiming =
-        Claiming { tx, orders, bounds, now_ms, steady_ms, suspects, top: 0, left, work };
+        Claiming { tx, orders, bounds, own, now_ms, steady_ms, suspects, top: 0, left, work };
     let mut left = plan.room;
     let new = claiming.look(plan)?;
     // What came with a plan has been counted against its limits, what is new has not.
@@ -102,7 +103,7 @@ pub(super) fn claim(
     let levels: Vec<_> = turn.iter().map(|(waiting, _)| waiting.level(steady_ms)).collect();
     let top = levels.iter().copied().max().unwrap_or_default();
     claiming.top = top;
-    for instance in freed {
+    for &instance in &plan.freed {
         left -= claiming.open_apart(instance, left)?;
     }
     let served = levels.iter().filter(|level| **level == top).count();
@@ -153,7 +154,8 @@ impl Claiming<'_> {
             }
             let queued = fires::queue(self.tx, priority, after, max)?;
             *found = (queued.last().map(|(fire, _)| *fire), queued.len() == max);
-            for (fire, terms) in queued {
+            let is_served = |fire| !plan.set_aside.contains(&Subject::Fire(fire));
+            for (fire, terms) in queued.into_iter().filter(|(fire, _)| is_served(*fire)) {
                 match terms {
                     Ok(terms) => new.push(Waiting::all((fire, terms))),
                     Err(error) => self.give_up(fire, None, &error)?,
@@ -389,7 +391,7 @@ impl Claiming<'_> {
                 claims::unmark_awaiting(self.tx, next)?;
                 return Ok(false);
             }
-            within = self.bounds.enter(limits);
+            within = self.bounds.enter(limits, self.own);
             if within.is_none() {
                 claims::unmark_awaiting(self.tx, next)?;
                 let waiting = Waiting::one(next.fire, instance, terms, next.standing);

@@ -22,7 +22,9 @@ use crate::command::CommandType;
 use crate::command::settings::Settings;
 use crate::config::OutputQuota;
 use crate::execution::{Outcome, StopOrder, StopReason, Verdict};
-use crate::executor::{DynExecutor, ExecutionContext, Executor, Scratch, Surroundings, Task};
+use crate::executor::{
+    Contact, DynExecutor, ExecutionContext, Executor, Scratch, Surroundings, Task,
+};
 use crate::id::{CommandId, ExecutionId, InvokeId};
 use crate::instance::Instance;
 use crate::invocation::container::Container;
@@ -32,17 +34,24 @@ use crate::metrics::Meters;
 use crate::output::{LiveOutput, SpoolSpace};
 use crate::status::{Cause, ExecutionStatus};
 use crate::store::claims::Claimed;
+use crate::store::commit_gate::Pass;
 use crate::store::executions::SoleFire;
 use crate::store::fires::FireLimits;
 use crate::store::instances::Target;
 
-use bounds::{Bounds, Within};
+use bounds::{Bounds, HandedOver, Within};
+use commit_gate::CommitGate;
 use orders::{Errand, Launch, Line, Orders, Phase};
 
 /// Compiled once more for the models, like the files below.
 #[expect(dead_code, clippy::duplicate_mod, reason = "on purpose, and no model needs all of it")]
 #[path = "bounds.rs"]
 mod bounds;
+
+/// The same file once more, as below.
+#[expect(clippy::duplicate_mod, reason = "on purpose")]
+#[path = "../store/commit_gate.rs"]
+mod commit_gate;
 
 /// The same file once more, for which `super::sync` is the one below.
 #[expect(dead_code, clippy::duplicate_mod, reason = "on purpose, and no model needs all of it")]
@@ -51,7 +60,7 @@ mod orders;
 
 /// Loom's kind of what the orders are shared with.
 mod sync {
-    pub(super) use loom::sync::atomic::{AtomicBool, Ordering};
+    pub(super) use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     pub(super) use loom::sync::{Mutex, MutexGuard};
 
     #[derive(Debug)]
@@ -288,6 +297,39 @@ fn a_stop_may_overtake_the_news_of_a_claim() {
     });
 }
 
+/// A claim is known to the loop, and its execution about to be polled. Meanwhile its stop comes to disk: the loop hears
+/// of the stop later than that.
+#[test]
+fn nothing_is_polled_between_the_commit_of_its_stop_and_the_order() {
+    explore(|world| {
+        let (orders, gate) = (world.orders(), Arc::new(CommitGate::default()));
+        let on_disk = Arc::new(AtomicBool::new(false));
+        let writer = {
+            let (orders, gate) = (Arc::clone(&orders), Arc::clone(&gate));
+            let on_disk = Arc::clone(&on_disk);
+            spawn(move || {
+                commit_gate::note_stop();
+                gate.close_for_stops(|| {
+                    thread::yield_now();
+                    true
+                });
+                on_disk.store(true, Ordering::SeqCst);
+                Line(orders).stop([EXECUTION].into_iter(), &StopReason::Stopped.into());
+                gate.open();
+            })
+        };
+        let contact = Contact::default();
+        let pass = gate.poll_pass(&Context::from_waker(Waker::noop()));
+        if let Poll::Ready(_pass) = &pass
+            && !is_stopped_early(EXECUTION, &contact, &*orders)
+        {
+            assert!(!on_disk.load(Ordering::SeqCst), "polled after its stop");
+        }
+        drop(pass);
+        writer.join().expect("a stop");
+    });
+}
+
 /// A claim is known to the loop, and its execution about to be polled; meanwhile its stop comes to disk, or the
 /// engine ends what runs, and the loop passes on what it has been told.
 #[test]
@@ -407,6 +449,15 @@ fn a_shutdown_leaves_nothing_claimed_behind_and_no_place_taken() {
 fn a_place_on_an_instance_is_had_by_one_at_a_time() {
     explore(|world| {
         let orders = world.orders();
+        // An ended execution leaves its place in a transaction that is undone, and in another then.
+        let ended = orders.berth(INSTANCE, 1).expect("it is free");
+        ended.leave();
+        let undone = orders.berth(INSTANCE, 1);
+        ended.take_back();
+        drop(undone);
+        assert!(orders.berth(INSTANCE, 1).is_none(), "a place was left and not taken back");
+        ended.leave();
+        ended.has_left();
         let is_taken = Arc::new(AtomicBool::new(false));
         let visitors = [(); 2].map(|()| {
             let (orders, is_taken) = (Arc::clone(&orders), Arc::clone(&is_taken));
@@ -443,17 +494,19 @@ fn a_place_within_a_bound_goes_to_one_execution_and_is_never_lost() {
             let admission = {
                 let (bounds, limits) = (Arc::clone(&bounds), Arc::clone(&limits));
                 spawn(move || {
-                    let within = bounds.enter(&limits);
+                    let within = bounds.enter(&limits, &HandedOver::default());
                     let is_admitted = within.is_some() && !is_undone;
                     within.into_iter().filter(|_| !is_undone).for_each(Within::keep);
                     is_admitted
                 })
             };
-            let is_granted = bounds.take(&limits, 1).is_ok();
+            let own = HandedOver::default();
+            let is_granted = bounds.take(&limits, 1, &own).is_ok();
             let is_admitted = admission.join().expect("an answer");
             assert!(!(is_granted && is_admitted), "two have one place");
             // The step has come to an end: who waits within the bound is called.
-            let is_called = !bounds.take_undone().is_empty() && bounds.take(&limits, 1).is_ok();
+            let any_undone = !bounds.take_undone().is_empty();
+            let is_called = any_undone && bounds.take(&limits, 1, &own).is_ok();
             assert!(
                 is_granted || is_admitted || is_called,
                 "a place is free, and a fire waits for it"
@@ -464,35 +517,68 @@ fn a_place_within_a_bound_goes_to_one_execution_and_is_never_lost() {
     check(true);
 }
 
-/// The step that writes down the end of an execution lets the next have its place; so may another step.
+/// An execution ends while another step claims an execution that has waited for its instance. The step that writes the
+/// end has the place for another, by its plan or in its transaction, which is undone once or not; meanwhile the loop
+/// plans one more step.
 #[test]
 fn the_file_has_no_more_within_a_bound_than_may_be() {
-    explore(|_| {
-        let (bounds, limits) = one_at_a_time();
-        bounds.occupy(&limits);
-        let file = Arc::new(Mutex::new(1));
-        // The loop hears of the end.
-        bounds.give_back(&limits, 1);
-        bounds.leave(&limits);
-        let steps = [true, false].map(|is_own| {
-            let (bounds, limits, file) =
-                (Arc::clone(&bounds), Arc::clone(&limits), Arc::clone(&file));
-            spawn(move || {
-                let mut running = file.lock().expect("not poisoned");
-                if is_own {
+    let start_one = |running: &mut usize| {
+        *running += 1;
+        assert!(*running <= 1, "{} run within a bound of one", *running);
+    };
+    let check = |is_planned: bool, is_undone: bool| {
+        explore(move |_| {
+            let (bounds, limits) = one_at_a_time();
+            bounds.occupy(&limits);
+            let file = Arc::new(Mutex::new(1));
+            let shared = || (Arc::clone(&bounds), Arc::clone(&limits), Arc::clone(&file));
+            let other = {
+                let (bounds, limits, file) = shared();
+                spawn(move || {
+                    let mut running = file.lock().expect("not poisoned");
+                    if let Some(within) = bounds.enter(&limits, &HandedOver::default()) {
+                        start_one(&mut running);
+                        within.keep();
+                    }
+                })
+            };
+            // The loop hears of the end.
+            let own = bounds.hand_over([&*limits]);
+            let is_granted = is_planned && bounds.take(&limits, 1, &own).is_ok();
+            let step = {
+                let (bounds, limits, file) = shared();
+                spawn(move || {
+                    if is_undone {
+                        let _running = file.lock().expect("not poisoned");
+                        drop(bounds.enter(&limits, &own));
+                    }
+                    let mut running = file.lock().expect("not poisoned");
                     *running -= 1;
+                    let within = if is_granted { None } else { bounds.enter(&limits, &own) };
+                    if is_granted || within.is_some() {
+                        start_one(&mut running);
+                    }
+                    // The commit is on disk.
                     bounds.left(&limits);
-                }
-                if let Some(within) = bounds.enter(&limits) {
-                    within.keep();
-                    *running += 1;
-                }
-                assert!(*running <= 1, "{} run within a bound of one", *running);
-            })
+                    within.into_iter().for_each(Within::keep);
+                })
+            };
+            if bounds.take(&limits, 1, &HandedOver::default()).is_ok() {
+                start_one(&mut file.lock().expect("not poisoned"));
+            }
+            for step in [other, step] {
+                step.join().expect("no more than may be");
+            }
+            let is_used = *file.lock().expect("not poisoned") == 1;
+            let is_free = bounds.take(&limits, 1, &HandedOver::default()).is_ok();
+            assert!(is_used != is_free, "used: {is_used}, free: {is_free}");
         });
-        steps.into_iter().for_each(|step| step.join().expect("no more than may be"));
-        assert_eq!(*file.lock().expect("not poisoned"), 1, "nobody has the place");
-    });
+    };
+    for is_planned in [true, false] {
+        for is_undone in [true, false] {
+            check(is_planned, is_undone);
+        }
+    }
 }
 
 /// Every touch of something that loom does not see is announced here: that gives it all their orders.
@@ -608,8 +694,8 @@ impl PendingStops for Silence {
         None
     }
 
-    fn poll_settled(&self, _: &Context<'_>) -> Poll<()> {
-        Poll::Ready(())
+    fn poll_pass(&self, _: &Context<'_>) -> Poll<Pass<'_>> {
+        Poll::Ready(Pass::default())
     }
 }
 
@@ -659,7 +745,7 @@ impl Play {
         let start = Start::new(&Arc::new(Meters::default()), &running, None);
         let stage = Arc::clone(&touches);
         let work = DynExecutor::execute(Arc::new(actor), task, cx.clone());
-        let run = Run::new((EXECUTION, work), Arc::new(Silence), cx, TIMEOUT, start);
+        let run = Run::new((EXECUTION, work), Arc::new(Silence), cx, TIMEOUT, Some(start));
         let run = spawn(move || stage.block_on(run).expect("nobody lets go of it"));
         let mut roster = Roster::default();
         roster.add(running);

@@ -11,7 +11,7 @@ use crate::executor::{self, Scratch};
 use crate::id::ExecutionId;
 use crate::invocation::Job;
 use crate::store::claims::{Claimed, Released};
-use crate::store::commit_gate::CommitGate;
+use crate::store::commit_gate::{CommitGate, Pass};
 use crate::store::executions::SoleFire;
 
 use super::run::PendingStops;
@@ -198,7 +198,17 @@ impl Orders {
         }
         *taken += 1;
         drop(state);
-        Some(Berth { orders: Arc::clone(self), instance })
+        Some(Berth { orders: Some(Arc::clone(self)), instance })
+    }
+
+    fn free_berth(&self, instance: i64) {
+        let mut state = self.state();
+        if let Some(taken) = state.on_instances.get_mut(&instance) {
+            *taken -= 1;
+            if *taken == 0 {
+                state.on_instances.remove(&instance);
+            }
+        }
     }
 }
 
@@ -213,27 +223,45 @@ impl PendingStops for Orders {
         order.or_else(|| (state.phase >= Phase::Stopping).then(|| StopReason::Shutdown.into()))
     }
 
-    fn poll_settled(&self, cx: &Context<'_>) -> Poll<()> {
-        self.gate.poll_open(cx)
+    fn poll_pass(&self, cx: &Context<'_>) -> Poll<Pass<'_>> {
+        self.gate.poll_pass(cx)
     }
 }
 
 /// A place on an instance that runs so many at a time only; free again when this is dropped.
 #[derive(Debug)]
 pub(super) struct Berth {
-    orders: Arc<Orders>,
+    /// None once the place has been left for good.
+    orders: Option<Arc<Orders>>,
     pub instance: i64,
+}
+
+impl Berth {
+    /// Leaves the place to the transactions that are written from now on. The transaction that writes the end may be
+    /// undone: then the place is [taken back](Self::take_back), and otherwise [left for good](Self::has_left).
+    pub(super) fn leave(&self) {
+        if let Some(orders) = &self.orders {
+            orders.free_berth(self.instance);
+        }
+    }
+
+    /// Takes the place again, even if another execution has taken it meanwhile: the transaction of that one has been
+    /// undone as well, and gives the place back.
+    pub(super) fn take_back(&self) {
+        if let Some(orders) = &self.orders {
+            *orders.state().on_instances.entry(self.instance).or_default() += 1;
+        }
+    }
+
+    /// Forgets the place, which has been left.
+    pub(super) fn has_left(mut self) {
+        self.orders = None;
+    }
 }
 
 impl Drop for Berth {
     fn drop(&mut self) {
-        let mut state = self.orders.state();
-        if let Some(taken) = state.on_instances.get_mut(&self.instance) {
-            *taken -= 1;
-            if *taken == 0 {
-                state.on_instances.remove(&self.instance);
-            }
-        }
+        self.leave();
     }
 }
 

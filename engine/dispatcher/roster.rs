@@ -117,6 +117,8 @@ pub(super) struct Roster {
     /// Orders for executions that are not known here: a step that is under way may have claimed them. Each
     /// with the number of the last step that could have.
     early_stops: HashMap<ExecutionId, (u64, StopOrder)>,
+    /// The places on instances of executions that go on without an engine: no other execution may have these.
+    kept_berths: Vec<Berth>,
 }
 
 impl Roster {
@@ -144,7 +146,8 @@ impl Roster {
 
     /// Leaves those to themselves that go on without an engine.
     pub(super) fn let_go_of_kept(&mut self) {
-        for (_, running) in self.running.extract_if(|_, running| running.contact.is_kept()) {
+        for (_, mut running) in self.running.extract_if(|_, running| running.contact.is_kept()) {
+            self.kept_berths.extend(running.berth.take());
             running.contact.let_go();
         }
     }

@@ -16,6 +16,7 @@ use crate::execution::{Outcome, StopOrder, StopReason};
 use crate::executor::{Contact, Execute, ExecutionContext, Surroundings};
 use crate::id::ExecutionId;
 use crate::panics;
+use crate::store::commit_gate::Pass;
 
 /// How much longer than the grace period an executor may take to see a stop through: to look for what
 /// it has to end, to wait up to 5 s for what was killed, twice that with a cgroup, to drain pipes for as long
@@ -40,8 +41,9 @@ pub(super) trait PendingStops: Send + Sync {
     /// Returns the order to stop an execution that is about to start, if there is an order.
     fn pending_stop(&self, execution: ExecutionId) -> Option<StopOrder>;
 
-    /// Returns `Ready` if no stop is coming to disk of which the dispatcher has not heard.
-    fn poll_settled(&self, cx: &Context<'_>) -> Poll<()>;
+    /// Returns `Ready` if no stop is coming to disk of which the dispatcher has not heard. None comes to disk while the
+    /// pass is held.
+    fn poll_pass(&self, cx: &Context<'_>) -> Poll<Pass<'_>>;
 }
 
 /// Returns whether an execution that is about to start must not start: its stop, or the end of the engine, is
@@ -60,6 +62,43 @@ pub(super) fn is_stopped_early(
     contact.order().is_some() && !contact.is_kept()
 }
 
+/// Polls work for the first time, unless the stop of its execution, or the end of the engine, is ordered. No stop comes
+/// to disk between that look and the poll, and nothing of the host's is called between them. The start is told once the
+/// work has been polled; `now` is when that was, by the monotonic clock. Returns `Pending` if the work has not been
+/// polled.
+pub(super) fn poll_first(
+    work: &mut Execute,
+    (execution, contact): (ExecutionId, &Contact),
+    orders: &dyn PendingStops,
+    (start, now): (&mut Option<Start>, Duration),
+    cx: &mut Context<'_>,
+) -> Poll<Poll<Outcome>> {
+    let pass = ready!(orders.poll_pass(cx));
+    if is_stopped_early(execution, contact, orders) {
+        return Poll::Ready(Poll::Ready(not_started()));
+    }
+    // Told even if the poll panics.
+    let _started = Started { pass: Some(pass), start: start.take(), now };
+    Poll::Ready(work.as_mut().poll(cx))
+}
+
+/// An execution whose executor is being polled for the first time.
+struct Started<'a> {
+    pass: Option<Pass<'a>>,
+    start: Option<Start>,
+    now: Duration,
+}
+
+impl Drop for Started<'_> {
+    fn drop(&mut self) {
+        // No commit is to wait for the host's subscriber.
+        self.pass = None;
+        if let Some(start) = self.start.take() {
+            start.tell(self.now);
+        }
+    }
+}
+
 /// An executor's work, which has so much time. Once that is up it is asked to stop; an executor that does
 /// not is dropped. Without an outcome it has been let go of.
 ///
@@ -68,8 +107,10 @@ pub(super) struct Run {
     work: Execute,
     id: ExecutionId,
     orders: Arc<dyn PendingStops>,
-    /// Its start, until that is told.
+    /// Its start, until that is told. None if whoever comes before the executor tells it.
     start: Option<Start>,
+    /// Whether its work has been polled.
+    is_begun: bool,
     /// When that was, by the monotonic clock.
     began: Duration,
     timeout: Duration,
@@ -97,14 +138,15 @@ impl Run {
         orders: Arc<dyn PendingStops>,
         cx: ExecutionContext,
         timeout: Duration,
-        start: Start,
+        start: Option<Start>,
     ) -> Self {
         let ExecutionContext { contact, surroundings, .. } = cx;
         Self {
             work,
             id,
             orders,
-            start: Some(start),
+            start,
+            is_begun: false,
             began: Duration::ZERO,
             timeout,
             time: None,
@@ -120,19 +162,19 @@ impl Run {
         if contact.is_let_go() {
             return Poll::Ready(None);
         }
-        if self.start.is_some() {
-            ready!(self.orders.poll_settled(cx));
-        }
-        if let Some(start) = self.start.take() {
-            if is_stopped_early(self.id, contact, &*self.orders) {
-                return Poll::Ready(Some(not_started()));
-            }
-            self.began = start.tell(&**clock);
+        let mut first = None;
+        if !self.is_begun {
+            let now = clock.monotonic();
+            let (execution, start) = ((self.id, contact), (&mut self.start, now));
+            let polled = poll_first(&mut self.work, execution, &*self.orders, start, cx);
+            first = Some(ready!(polled));
+            (self.is_begun, self.began) = (true, now);
         }
         let patience = stop_grace.saturating_add(STOP_MARGIN);
         loop {
             // What is done is done, even if its time is up in the same instant.
-            if let Poll::Ready(outcome) = self.work.as_mut().poll(cx) {
+            let polled = first.take().unwrap_or_else(|| self.work.as_mut().poll(cx));
+            if let Poll::Ready(outcome) = polled {
                 return Poll::Ready(Some(outcome));
             }
             // Before the looks: what comes after them is heard.
@@ -277,8 +319,9 @@ mod tests {
     use std::sync::Mutex;
 
     use tokio::task;
-    use tracing::Span;
     use tracing::instrument::Instrument;
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Metadata, Span, Subscriber};
 
     use super::*;
     use crate::clock::ManualClock;
@@ -300,6 +343,30 @@ mod tests {
         IsLetGo,
         /// The execution does not start, because the order to stop it came first.
         IsCalledOff,
+        /// Looks for the order to stop it.
+        Looks,
+    }
+
+    /// A subscriber of the host's. It has the first execution stopped when it hears of anything.
+    struct Stopper(Arc<Mailed>);
+
+    impl Subscriber for Stopper {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn event(&self, _: &Event<'_>) {
+            self.0.0.lock().expect("nobody panics").push(ExecutionId(1));
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
     }
 
     struct PanicsDropped;
@@ -320,8 +387,8 @@ mod tests {
             stopped.then(|| StopReason::Stopped.into())
         }
 
-        fn poll_settled(&self, _: &Context<'_>) -> Poll<()> {
-            Poll::Ready(())
+        fn poll_pass(&self, _: &Context<'_>) -> Poll<Pass<'_>> {
+            Poll::Ready(Pass::default())
         }
     }
 
@@ -355,12 +422,17 @@ mod tests {
             let (mut runs, mut contexts) = (Vec::new(), Vec::new());
             for (first, number) in firsts.iter().copied().zip(1..) {
                 let (clock, ids) = (self.clock.clone(), Arc::clone(&ids));
+                let orders = Arc::clone(&self.orders);
                 let mut work = Box::pin(async move {
                     match first {
                         First::Takes(time) => clock.advance(time),
                         First::Waits => task::yield_now().await,
                         First::Panics => panic!("polled"),
                         First::IsCalledOff => panic!("polled after its stop"),
+                        First::Looks => {
+                            let order = orders.pending_stop(ExecutionId(number));
+                            assert!(order.is_none(), "polled after its stop");
+                        }
                         First::Ends | First::PanicsDropped | First::IsLetGo => {}
                     }
                     ids.lock().expect("nobody panics").push(task::id());
@@ -387,7 +459,7 @@ mod tests {
                 contexts.push(cx.clone());
                 let work = (ExecutionId(number), Box::pin(work) as Execute);
                 let orders = Arc::clone(&self.orders) as Arc<dyn PendingStops>;
-                let run = Run::new(work, orders, cx, Duration::MAX, Start::default());
+                let run = Run::new(work, orders, cx, Duration::MAX, Some(Start::default()));
                 let run = run.instrument(Span::none());
                 runs.push(Followed::new(ExecutionId(number), run, endings.clone()));
             }
@@ -432,6 +504,18 @@ mod tests {
         check(&stage, &[First::Ends; APART_MAX - 1], APART_MAX - 1, 1).await;
         check(&stage, &[First::Ends; 4], 2, 1).await;
         check(&stage, &[First::Ends; 4], 1, 4).await;
+    }
+
+    #[tokio::test]
+    async fn nothing_of_the_host_comes_between_the_last_look_at_a_stop_and_the_executor() {
+        let stage = Stage::new();
+        let _stopper = tracing::subscriber::set_default(Stopper(Arc::clone(&stage.orders)));
+        let (told, _) = stage.start(&[First::Looks]).await;
+        assert_eq!(told, [(1, Outcome::Exited(0))]);
+        assert!(
+            stage.orders.pending_stop(ExecutionId(1)).is_some(),
+            "nobody was told of the start"
+        );
     }
 
     #[tokio::test]

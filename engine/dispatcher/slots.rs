@@ -2,6 +2,7 @@
 //! places, those of the highest priority first. Pure accounting; the waiting executions themselves
 //! stay in the database.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -11,11 +12,17 @@ use crate::invocation::rate_control::PRIORITY_MAX;
 use crate::store::claims::{Released, Standing};
 use crate::store::fires::{FireLimits, Terms};
 
-use super::bounds::{Bound, Bounds};
+use super::bounds::{Bound, Bounds, HandedOver};
 
 /// Fires of each priority that are in memory at a time; the others wait in the database. Two steps under way claim up
 /// to 1,024 executions, and each may be of another fire.
 const FIRES_MAX: usize = 1_024;
+/// Fires of each priority in memory past which a fire whose executions are released is left to the database: more are
+/// not claimed by two steps.
+const RELEASED_MAX: usize = 2 * FIRES_MAX;
+/// Fires in memory that wait for one bound; the others wait in the database. They are found again once those in memory
+/// have gone on, so that each look at the database lets many go on.
+const PARKED_MAX: usize = 1_024;
 /// How often ages are looked at.
 const AGED_EVERY_MS: i64 = 1_000;
 /// How many priorities there are.
@@ -81,6 +88,20 @@ impl Waiting {
     pub(super) fn level(&self, now_ms: i64) -> u8 {
         self.standing.level(now_ms)
     }
+
+    /// Adds what else of the same subject may be claimed.
+    fn widen(&mut self, by: Self) {
+        self.after = self.after.min(by.after);
+        self.until = self.until.max(by.until);
+        self.standing.since_ms = self.standing.since_ms.min(by.standing.since_ms);
+        self.terms = match (self.terms.take(), by.terms) {
+            (Some(own), Some(other)) => {
+                let unfinished = own.unfinished.saturating_add(other.unfinished);
+                Some(Terms { unfinished, ..own })
+            }
+            _ => None,
+        };
+    }
 }
 
 /// A look for new fires. For each priority: the fire after which it begins, and how many fires it takes at most.
@@ -103,6 +124,12 @@ pub(super) struct Plan {
     pub looks: Option<Looks>,
     /// Whether each fire is served in a savepoint, because one of them cannot be served.
     pub is_careful: bool,
+    /// The places within bounds that only the step of this plan may use.
+    pub handed_over: HandedOver,
+    /// The instances on which executions have ended and others may wait.
+    pub freed: Vec<i64>,
+    /// Fires and instances that cannot be served, and that a look may find.
+    pub set_aside: Arc<HashSet<Subject>>,
 }
 
 /// What a plan came to.
@@ -133,10 +160,12 @@ struct PlanUnderWay {
     is_short: bool,
 }
 
-/// The turns, by level.
+/// The turns, by level. A fire or an instance has one at a time.
 #[derive(Debug, Default)]
 struct Turn {
     levels: BTreeMap<u8, VecDeque<Waiting>>,
+    /// What has a turn. Of a fire: what else of it may be claimed, and has a turn once this one has come.
+    subjects: foldhash::HashMap<Subject, Option<Waiting>>,
     /// How many turns of each priority there are.
     known: [usize; LEVELS],
 }
@@ -147,13 +176,33 @@ impl Turn {
     }
 
     fn push(&mut self, level: u8, one: Waiting) {
-        *self.count(&one) += 1;
-        self.levels.entry(level).or_default().push_back(one);
+        if let Some(one) = self.admit(one) {
+            self.levels.entry(level).or_default().push_back(one);
+        }
     }
 
     fn push_first(&mut self, level: u8, one: Waiting) {
-        *self.count(&one) += 1;
-        self.levels.entry(level).or_default().push_front(one);
+        if let Some(one) = self.admit(one) {
+            self.levels.entry(level).or_default().push_front(one);
+        }
+    }
+
+    /// Returns what is to have a turn, unless its subject has one.
+    fn admit(&mut self, one: Waiting) -> Option<Waiting> {
+        match self.subjects.entry(one.subject) {
+            Entry::Vacant(place) => {
+                place.insert(None);
+                *self.count(&one) += 1;
+                return Some(one);
+            }
+            // An instance is looked at as it is when its turn comes.
+            Entry::Occupied(_) if matches!(one.subject, Subject::Opening(_)) => {}
+            Entry::Occupied(mut place) => match place.get_mut() {
+                Some(again) => again.widen(one),
+                again => *again = Some(one),
+            },
+        }
+        None
     }
 
     fn pop(&mut self, level: u8) -> Option<Waiting> {
@@ -164,6 +213,9 @@ impl Turn {
         }
         if let Some(one) = &one {
             *self.count(one) -= 1;
+            if let Some(again) = self.subjects.remove(&one.subject).flatten() {
+                self.push(level, again);
+            }
         }
         one
     }
@@ -198,6 +250,8 @@ struct Line {
     /// The bound that had no room for the first fire of the line.
     under: Bound,
     fires: BTreeMap<Rank, Waiting>,
+    /// The place of each fire in the line.
+    ranks: foldhash::HashMap<Subject, Rank>,
 }
 
 /// Fires that wait for room within a bound. Each class waits for one bound at a time: if that bound has room and
@@ -208,11 +262,14 @@ struct Line {
 struct Parked {
     lines: HashMap<Class, Line>,
     by_bound: HashMap<Bound, BTreeSet<(Rank, Class)>>,
+    /// How many fires wait for each bound.
+    counts: HashMap<Bound, usize>,
     arrivals: u64,
 }
 
 impl Parked {
-    fn park(&mut self, under: Bound, limits: &Arc<FireLimits>, waiting: Waiting) {
+    /// Returns false if so many fires wait for the bound that this one is to be forgotten.
+    fn park(&mut self, under: Bound, limits: &Arc<FireLimits>, waiting: Waiting) -> bool {
         self.arrivals += 1;
         let rank = (waiting.standing.rank(), self.arrivals);
         let class = Class::of(limits);
@@ -220,15 +277,33 @@ impl Parked {
             limits: Arc::clone(limits),
             under: under.clone(),
             fires: BTreeMap::new(),
+            ranks: foldhash::HashMap::default(),
         });
+        let before = self.counts.get(&under).copied().unwrap_or_default() + line.fires.len();
         line.under = under;
-        line.fires.insert(rank, waiting);
+        let known = line.ranks.get(&waiting.subject).and_then(|rank| line.fires.get_mut(rank));
+        let is_kept = known.is_some() || before < PARKED_MAX;
+        match known {
+            Some(known) => known.widen(waiting),
+            None if is_kept => {
+                line.ranks.insert(waiting.subject, rank);
+                line.fires.insert(rank, waiting);
+            }
+            None => {}
+        }
         self.put(class, line);
+        is_kept
     }
 
     /// Removes the line of a class and returns it.
     fn take(&mut self, class: &Class) -> Option<Line> {
         let line = self.lines.remove(class)?;
+        if let Some(count) = self.counts.get_mut(&line.under) {
+            *count -= line.fires.len();
+            if *count == 0 {
+                self.counts.remove(&line.under);
+            }
+        }
         if let (Some(lines), Some(first)) = (self.by_bound.get_mut(&line.under), line.first()) {
             lines.remove(&(first, class.clone()));
             if lines.is_empty() {
@@ -240,6 +315,7 @@ impl Parked {
 
     fn put(&mut self, class: Class, line: Line) {
         let Some(first) = line.first() else { return };
+        *self.counts.entry(line.under.clone()).or_default() += line.fires.len();
         self.by_bound.entry(line.under.clone()).or_default().insert((first, class.clone()));
         self.lines.insert(class, line);
     }
@@ -273,9 +349,12 @@ impl Parked {
         }
         let class = called?;
         let mut line = self.take(&class)?;
-        let first = line.fires.pop_first();
+        let first = line.fires.pop_first().map(|(_, waiting)| waiting);
+        if let Some(first) = &first {
+            line.ranks.remove(&first.subject);
+        }
         self.put(class, line);
-        first.map(|(_, waiting)| waiting)
+        first
     }
 }
 
@@ -285,15 +364,32 @@ impl Line {
     }
 }
 
+/// Fires that wait for a bound in the database, and are not in memory.
+#[derive(Debug)]
+struct Forgotten {
+    /// For each priority the first of them.
+    from: [i64; LEVELS],
+    /// The most executions that one of them lets run within the bound.
+    max: usize,
+}
+
 /// The fires in turn.
 #[derive(Debug)]
 pub(super) struct Backlog {
     turn: Turn,
     bounds: Arc<Bounds>,
+    /// The places within bounds that the next plan may use, and no other step.
+    handed_over: HandedOver,
     parked: Parked,
+    /// By the bound that they wait for. Because a bound that is full has a place that is used, there are no more of
+    /// these bounds than places are used.
+    forgotten: HashMap<Bound, Forgotten>,
     aged_at_ms: i64,
     /// The newest fires seen, by priority. Later fires have higher numbers.
     newest: [i64; LEVELS],
+    /// For each priority: before which fire the next look is to begin again once those under way have found all that
+    /// is new. Otherwise a look that is made to begin again would never come to an end.
+    again_from: [i64; LEVELS],
     /// Whether the database may hold fires newer than those.
     may_have_new: bool,
     /// Whether a plan that is being carried out looks for those: one at a time does.
@@ -306,7 +402,7 @@ pub(super) struct Backlog {
     /// Whether the next plan looks for the record that made the last plan fail.
     is_careful: bool,
     /// Fires and instances that cannot be served. They have no turn any more.
-    set_aside: HashSet<Subject>,
+    set_aside: Arc<HashSet<Subject>>,
 }
 
 impl Backlog {
@@ -315,16 +411,19 @@ impl Backlog {
         Self {
             turn: Turn::default(),
             bounds,
+            handed_over: HandedOver::default(),
             parked: Parked::default(),
+            forgotten: HashMap::new(),
             aged_at_ms: i64::MIN,
             newest: [0; LEVELS],
+            again_from: [i64::MAX; LEVELS],
             may_have_new: true,
             is_looking: false,
             under_way: Vec::new(),
             plans_made: 0,
             sizes_hold: true,
             is_careful: false,
-            set_aside: HashSet::new(),
+            set_aside: Arc::default(),
         }
     }
 
@@ -350,10 +449,37 @@ impl Backlog {
             *all = first.min(*all.start())..=last.max(*all.end());
             standing.since_ms = standing.since_ms.min(since.since_ms);
         }
-        let waiting = fires.into_iter().map(|(fire, (instances, standing))| {
-            Waiting::on(Subject::Fire(fire), instances, standing)
-        });
-        self.join(waiting);
+        for (fire, (instances, standing)) in fires {
+            let subject = Subject::Fire(fire);
+            let priority = standing.priority.min(PRIORITY_MAX);
+            let is_crowded = self.turn.known[usize::from(priority)] >= RELEASED_MAX;
+            if is_crowded && !self.turn.subjects.contains_key(&subject) {
+                self.look_again_from(priority, fire);
+            } else {
+                self.join([Waiting::on(subject, instances, standing)]);
+            }
+        }
+    }
+
+    /// Has the database looked through again from this fire on.
+    fn look_again_from(&mut self, priority: u8, fire: i64) {
+        let from = &mut self.again_from[usize::from(priority.min(PRIORITY_MAX))];
+        *from = fire.min(*from);
+        if !self.may_have_new && !self.is_looking {
+            self.begin_again([false; LEVELS]);
+        }
+    }
+
+    /// Begins looks again where that is wanted, unless they have more to find.
+    fn begin_again(&mut self, have_more: [bool; LEVELS]) {
+        let places = self.newest.iter_mut().zip(&mut self.again_from);
+        for ((newest, from), has_more) in places.zip(have_more) {
+            if !has_more && *from < i64::MAX {
+                *newest = (*newest).min(*from - 1);
+                *from = i64::MAX;
+                self.may_have_new = true;
+            }
+        }
     }
 
     /// Gives a turn to instances that may have room for executions that wait. Because the level of these executions
@@ -368,9 +494,10 @@ impl Backlog {
         self.bounds.occupy(limits);
     }
 
-    /// An execution within these limits has ended.
-    pub(super) fn vacate(&mut self, limits: &FireLimits) {
-        self.give_back(limits, 1);
+    /// Executions within these limits have ended. The next plan may use their places, and its step writes their ends.
+    pub(super) fn hand_over<'a>(&mut self, ended: impl Iterator<Item = &'a FireLimits> + Clone) {
+        self.handed_over = self.bounds.hand_over(ended.clone());
+        ended.for_each(|limits| self.rouse(limits));
     }
 
     fn give_back(&mut self, limits: &FireLimits, count: usize) {
@@ -383,18 +510,52 @@ impl Backlog {
     /// Gives a turn to the next fire that waits within each of these bounds. If that fire has no executions left, or
     /// leaves room, the fire after it gets its turn once that is known.
     pub(super) fn rouse(&mut self, limits: &FireLimits) {
-        if self.parked.lines.is_empty() {
+        if self.parked.lines.is_empty() && self.forgotten.is_empty() {
             return;
         }
         let bounds = Arc::clone(&self.bounds);
         for (bound, _) in bounds.of(limits) {
-            while let Some(next) = self.parked.call(&bound, |limits| bounds.room(limits)) {
+            loop {
+                let room = |limits: &FireLimits| bounds.room(limits, &self.handed_over);
+                let Some(next) = self.parked.call(&bound, room) else {
+                    self.find_forgotten(&bound);
+                    break;
+                };
                 // A fire that is set aside calls nobody after it.
                 if !self.is_set_aside(&next) {
                     self.join([next]);
                     break;
                 }
             }
+        }
+    }
+
+    /// Forgets a fire that waits for a bound, and remembers that one does.
+    fn forget(
+        &mut self,
+        under: Bound,
+        limits: &FireLimits,
+        (subject, standing): (Subject, Standing),
+    ) {
+        let Subject::Fire(fire) = subject else { return };
+        let max = self.bounds.of(limits).find(|(bound, _)| *bound == under);
+        let max = max.map_or(usize::MAX, |(_, max)| max);
+        let forgotten = self.forgotten.entry(under);
+        let forgotten = forgotten.or_insert_with(|| Forgotten { from: [i64::MAX; LEVELS], max: 0 });
+        forgotten.max = forgotten.max.max(max);
+        let from = &mut forgotten.from[usize::from(standing.priority.min(PRIORITY_MAX))];
+        *from = fire.min(*from);
+    }
+
+    /// Has the fires looked for that wait for a bound and have been forgotten, if the bound has room for one.
+    fn find_forgotten(&mut self, bound: &Bound) {
+        let Some(forgotten) = self.forgotten.get(bound) else { return };
+        if self.bounds.used(bound, &self.handed_over) >= forgotten.max {
+            return;
+        }
+        let Some(Forgotten { from, .. }) = self.forgotten.remove(bound) else { return };
+        for (priority, fire) in (0..).zip(from).filter(|(_, fire)| *fire < i64::MAX) {
+            self.look_again_from(priority, fire);
         }
     }
 
@@ -444,9 +605,18 @@ impl Backlog {
         }
     }
 
+    /// Returns these instances, each once and without those that are set aside.
+    pub(super) fn freed(&self, instances: impl Iterator<Item = i64>) -> Vec<i64> {
+        let is_served = |one: &i64| !self.set_aside.contains(&Subject::Opening(*one));
+        let mut freed: Vec<_> = instances.filter(is_served).collect();
+        freed.sort_unstable();
+        freed.dedup();
+        freed
+    }
+
     /// Takes the turn from a fire or an instance that a damaged page keeps from being served.
     pub(super) fn set_aside(&mut self, subject: Subject) {
-        self.set_aside.insert(subject);
+        Arc::make_mut(&mut self.set_aside).insert(subject);
     }
 
     /// Makes the next plan look for the record that made the last plan fail.
@@ -489,7 +659,9 @@ impl Backlog {
             self.under_way.push(PlanUnderWay { number, level, fires: turn.len(), is_short });
         }
         let is_careful = self.is_careful;
-        Plan { turn, room, beside, number, looks, is_careful }
+        let handed_over = std::mem::take(&mut self.handed_over);
+        let (freed, set_aside) = (Vec::new(), Arc::clone(&self.set_aside));
+        Plan { turn, room, beside, number, looks, is_careful, handed_over, freed, set_aside }
     }
 
     /// Takes fires of a level, until what they have uses up `room` places; the others are left for the next
@@ -520,10 +692,13 @@ impl Backlog {
         // A fire takes no more places than it has executions, so that other fires within the same bounds start in the
         // same plan.
         let most = room.min(waiting.size().max(1));
-        let granted = match self.bounds.take(&limits, most) {
+        let granted = match self.bounds.take(&limits, most, &self.handed_over) {
             Ok(most) => Some((waiting, most)),
             Err(full) => {
-                self.parked.park(full, &limits, waiting);
+                let (subject, standing) = (waiting.subject, waiting.standing);
+                if !self.parked.park(full.clone(), &limits, waiting) {
+                    self.forget(full, &limits, (subject, standing));
+                }
                 None
             }
         };
@@ -538,9 +713,10 @@ impl Backlog {
             return;
         }
         self.aged_at_ms = now_ms;
-        let all = std::mem::take(&mut self.turn);
+        let Turn { levels, subjects, .. } = std::mem::take(&mut self.turn);
         // Those that had more before go before those that have as much now.
-        self.join(all.levels.into_values().rev().flatten());
+        self.join(levels.into_values().rev().flatten());
+        self.join(subjects.into_values().flatten());
     }
 
     /// Takes note of what a plan came to: fires that were not served join the turn, those that were go
@@ -548,7 +724,9 @@ impl Backlog {
     pub(super) fn apply(&mut self, plan: &Plan, taken: Taken) {
         self.under_way.retain(|one| one.number != plan.number);
         self.is_careful &= !plan.is_careful;
-        self.set_aside.extend(taken.set_aside.into_iter().map(Subject::Fire));
+        for fire in taken.set_aside {
+            self.set_aside(Subject::Fire(fire));
+        }
         if !plan.turn.is_empty() {
             self.sizes_hold = taken.claimed.iter().sum::<usize>() >= plan.room / 2;
         }
@@ -569,6 +747,7 @@ impl Backlog {
                 self.may_have_new |= more;
             }
             self.is_looking = false;
+            self.begin_again(taken.found.map(|(_, more)| more));
         }
         self.rouse_undone();
     }
@@ -930,7 +1109,7 @@ mod tests {
         backlog.apply(&first, Taken { claimed: vec![1], ..Taken::default() });
         let limits = first.turn[0].0.limits().map(Arc::clone).expect("a key");
         assert!(!backlog.has_turn());
-        backlog.vacate(&limits);
+        backlog.give_back(&limits, 1);
         let second = backlog.plan(3, NOW);
         assert_eq!(turn(&second), [2]);
         // It has nothing left: the next is called.
@@ -989,7 +1168,7 @@ mod tests {
             if !set_aside_in_turn {
                 set_aside(&mut backlog);
             }
-            backlog.vacate(&limits);
+            backlog.give_back(&limits, 1);
             if set_aside_in_turn {
                 set_aside(&mut backlog);
             }
@@ -1043,7 +1222,7 @@ mod tests {
         assert!(backlog.plan(3, NOW).turn.is_empty());
         let ends = |backlog: &mut Backlog, one: usize| {
             let limits = first.turn[one].0.limits().map(Arc::clone).expect("it has some");
-            backlog.vacate(&limits);
+            backlog.give_back(&limits, 1);
         };
         // The fires before it in the line may not run two executions at a time.
         ends(&mut backlog, 0);
@@ -1069,9 +1248,95 @@ mod tests {
         backlog.apply(&second, Taken { claimed: vec![2], ..Taken::default() });
         let limits = |plan: &Plan| plan.turn[0].0.limits().map(Arc::clone).expect("it has some");
         // One of three places, of which the fire of a smaller share may have none.
-        backlog.vacate(&limits(&first));
+        backlog.give_back(&limits(&first), 1);
         assert!(backlog.plan(4, NOW).turn.is_empty());
-        (0..2).for_each(|_| backlog.vacate(&limits(&second)));
+        (0..2).for_each(|_| backlog.give_back(&limits(&second), 1));
         assert_eq!(turn(&backlog.plan(4, NOW)), [2]);
+    }
+
+    #[test]
+    fn an_instance_has_one_turn_however_often_it_is_freed() {
+        let mut backlog = empty();
+        for _ in 0..1_000 {
+            backlog.open([7, 8]);
+        }
+        let plan = backlog.plan(64, NOW);
+        let turn: Vec<_> = plan.turn.iter().map(|(one, _)| one.subject).collect();
+        assert_eq!(turn, [Subject::Opening(7), Subject::Opening(8)]);
+        // What frees it while it is looked at calls for another look.
+        backlog.open([7]);
+        assert_eq!(backlog.plan(64, NOW).turn.len(), 1);
+    }
+
+    #[test]
+    fn an_instance_that_is_set_aside_is_not_among_those_that_are_freed() {
+        let mut backlog = empty();
+        backlog.set_aside(Subject::Opening(8));
+        assert_eq!(backlog.freed([9, 7, 8, 7].into_iter()), [7, 9]);
+    }
+
+    /// Fires with one execution each, as a database holds them.
+    type Fires = BTreeMap<i64, Waiting>;
+
+    /// Serves all of these fires, of which each execution ends at once. Returns how many were in memory at most.
+    fn serve_all(backlog: &mut Backlog, mut fires: Fires) -> usize {
+        let at = usize::from(PRIORITY);
+        let mut most = 0;
+        while !fires.is_empty() {
+            let plan = backlog.plan(8, NOW);
+            assert!(!plan.is_empty(), "{} fires wait, and no fire has its turn", fires.len());
+            let mut taken = Taken::default();
+            if let Some(Looks { after, max }) = plan.looks {
+                let new = fires.range(after[at] + 1..).take(max[at]);
+                taken.unserved = new.map(|(_, one)| one.clone()).collect();
+                let newest = taken.unserved.last().map(fire_of);
+                taken.found[at] = (newest, taken.unserved.len() == max[at]);
+            }
+            let claim =
+                |(one, _): &(Waiting, usize)| usize::from(fires.remove(&fire_of(one)).is_some());
+            taken.claimed = plan.turn.iter().map(claim).collect();
+            let claimed = taken.claimed.clone();
+            backlog.apply(&plan, taken);
+            for ((one, _), _) in plan.turn.iter().zip(claimed).filter(|(_, claimed)| *claimed > 0) {
+                one.limits().into_iter().for_each(|limits| backlog.give_back(limits, 1));
+            }
+            let parked: usize = backlog.parked.lines.values().map(|line| line.fires.len()).sum();
+            most = most.max(parked + backlog.turn.subjects.len());
+        }
+        most
+    }
+
+    #[test]
+    fn so_many_fires_wait_for_a_bound_in_memory_and_the_others_in_the_database() {
+        let check = |bound_of: &dyn Fn(i64) -> Waiting, bounds: usize| {
+            let count = 5 * PARKED_MAX as i64;
+            let most = serve_all(&mut empty(), (1..=count).map(|n| (n, bound_of(n))).collect());
+            // Those of one look, and one for each place, come to those that wait.
+            let max = bounds * PARKED_MAX + FIRES_MAX + 64;
+            assert!(most <= max, "{most} fires in memory, and no more than {max} may be");
+        };
+        check(&|n| limited(n, n, None, Some("narrow")), 1);
+        check(&|n| limited(n, 7, Some(2), None), 1);
+        // Each is of a class of its own.
+        check(&|n| limited(n, n, Some(1), Some("wide")), 1);
+        let mixed = |n| match n % 3 {
+            0 => limited(n, n, None, Some("narrow")),
+            1 => limited(n, 7, Some(2), Some("wide")),
+            _ => waiting(n),
+        };
+        check(&mixed, 3);
+    }
+
+    #[test]
+    fn so_many_released_fires_are_in_memory_and_the_others_in_the_database() {
+        let standing = Standing { priority: PRIORITY, since_ms: NOW };
+        let count = 5 * RELEASED_MAX as i64;
+        let mut backlog = with([]);
+        for fire in (1..=count).rev() {
+            backlog.release([Released::Fire { fire, instance: Some(3), standing }]);
+        }
+        assert!(backlog.turn.subjects.len() <= RELEASED_MAX);
+        let most = serve_all(&mut backlog, (1..=count).map(|n| (n, waiting(n))).collect());
+        assert!(most <= RELEASED_MAX + FIRES_MAX, "{most} fires in memory");
     }
 }

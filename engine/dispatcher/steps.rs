@@ -2,9 +2,10 @@
 //! commit. While one is written, the next gets ready.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::panic;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -31,7 +32,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Over {
     pub ended: Ended,
     pub run: Box<Running>,
-    /// The places that it leaves as its end is written. None once it has left them.
+    /// The places that it leaves with the commit of its end. None once it has left them.
     leaves: Mutex<Option<Leaves>>,
     /// The instance, if other executions may wait for it.
     pub frees: Option<i64>,
@@ -51,15 +52,65 @@ impl Over {
         Self { ended, run, leaves: Mutex::new(any.then(|| Leaves { berth, limits })), frees }
     }
 
-    /// Frees the places for the claims that are written after it. Because this follows the order of the writes, the file
-    /// never says that more executions run than may.
-    fn leave(&self, bounds: &Bounds) {
-        let leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(Leaves { berth, limits }) = leaves {
-            drop(berth);
+    fn leaves(&self) -> MutexGuard<'_, Option<Leaves>> {
+        self.leaves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Frees the places that it has not left: no record says that it has ended, and nothing more comes of it.
+    pub(super) fn give_up_places(&self, bounds: &Bounds) {
+        let Some(Leaves { berth, limits }) = self.leaves().take() else { return };
+        drop(berth);
+        if let Some(limits) = limits {
+            bounds.left(&limits);
+        }
+    }
+}
+
+/// The places that ended executions leave in a transaction. The claims that are written after their ends find the
+/// places on their instances free; because this follows the order of the writes, the file never says that more
+/// executions run than may. A transaction that is undone drops this, and the places are taken again. The loop finds the
+/// places within bounds free once the transaction is on disk.
+pub(super) struct Departure {
+    over: Arc<Vec<Over>>,
+    which: Range<usize>,
+    /// Whether the transaction is on disk.
+    is_on_disk: bool,
+}
+
+impl Departure {
+    fn begin(over: &Arc<Vec<Over>>, which: Range<usize>) -> Self {
+        let departure = Self { over: Arc::clone(over), which, is_on_disk: false };
+        departure.each_berth(Berth::leave);
+        departure
+    }
+
+    fn each_berth(&self, act: impl Fn(&Berth)) {
+        for one in &self.over[self.which.clone()] {
+            if let Some(Leaves { berth: Some(berth), .. }) = &*one.leaves() {
+                act(berth);
+            }
+        }
+    }
+
+    /// Leaves the places for good, because the transaction is on disk.
+    fn end(&mut self, bounds: &Bounds) {
+        self.is_on_disk = true;
+        for one in &self.over[self.which.clone()] {
+            let Some(Leaves { berth, limits }) = one.leaves().take() else { continue };
+            if let Some(berth) = berth {
+                berth.has_left();
+            }
             if let Some(limits) = limits {
                 bounds.left(&limits);
             }
+        }
+    }
+}
+
+impl Drop for Departure {
+    fn drop(&mut self) {
+        if !self.is_on_disk {
+            self.each_berth(Berth::take_back);
         }
     }
 }
@@ -81,6 +132,8 @@ pub(super) struct Written {
     pub finished: Finished,
     /// None if nothing more is to start.
     pub work: Option<ClaimedWork>,
+    /// The places of what has ended.
+    departure: Departure,
     pub claimed_at_ms: i64,
     /// When it came to disk, by the monotonic clock.
     pub committed: OnceLock<Duration>,
@@ -235,15 +288,17 @@ impl Disk {
             let (over, bounds) = (Arc::clone(over), Arc::clone(&self.bounds));
             let instead = instead.clone();
             let write = move |tx: Tx<'_>| {
-                over[one].leave(&bounds);
-                match &instead {
+                let departure = Departure::begin(&over, one..one + 1);
+                let recorded = match &instead {
                     None => executions::finish_as_far_as_possible(tx, &over[one].ended),
                     Some((write, error)) => write(tx, &over[one].ended, error),
-                }
+                };
+                Ok((recorded?, departure))
             };
-            match self.store.write_first(write, |_| {}).await {
+            let end = move |(_, departure): &mut (Recorded, Departure)| departure.end(&bounds);
+            match self.store.write_first(write, end).await {
                 Err(error) if self.is_to_try_again(&error).await => {}
-                written => return written,
+                written => return written.map(|(recorded, _)| recorded),
             }
         }
     }
@@ -265,7 +320,7 @@ impl Disk {
         let (orders, clock) = (Arc::clone(&self.orders), Arc::clone(&self.clock));
         let (bounds, suspects) = (Arc::clone(&self.bounds), Arc::clone(&self.suspects));
         let write = move |tx: Tx<'_>| {
-            over.iter().for_each(|one| one.leave(&bounds));
+            let departure = Departure::begin(&over, 0..over.len());
             // In the order of their numbers, which is that of their rows.
             let mut ended: Vec<_> = over.iter().map(|over| &over.ended).collect();
             ended.sort_unstable_by_key(|ended| ended.id);
@@ -273,6 +328,7 @@ impl Disk {
             let mut written = Written {
                 finished,
                 work: None,
+                departure,
                 claimed_at_ms: 0,
                 committed: OnceLock::new(),
                 commit: AtomicU64::new(0),
@@ -280,17 +336,16 @@ impl Disk {
             // Looked at here: the write may have waited long for the disk, and a shutdown come since.
             if orders.phase() == Phase::Working {
                 written.claimed_at_ms = now_ms(&*clock);
-                let mut freed: Vec<_> = over.iter().filter_map(|one| one.frees).collect();
-                freed.sort_unstable();
-                freed.dedup();
                 let now_ms = written.claimed_at_ms;
-                let work = claim::claim(tx, &plan, freed, &orders, &bounds, &suspects, now_ms)?;
+                let work = claim::claim(tx, &plan, &orders, &bounds, &suspects, now_ms)?;
                 written.work = Some(work);
             }
             Ok(written)
         };
         let (commits, clock) = (Arc::clone(&self.commits), Arc::clone(&self.clock));
+        let own_bounds = Arc::clone(&self.bounds);
         let count = move |written: &mut Written| {
+            written.departure.end(&own_bounds);
             written.committed.get_or_init(|| clock.monotonic());
             let commit = commits.fetch_add(1, Ordering::AcqRel);
             written.commit.store(commit, Ordering::Release);

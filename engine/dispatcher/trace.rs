@@ -6,7 +6,6 @@ use std::time::Duration;
 use tracing::Span;
 
 use super::Running;
-use crate::clock::Clock;
 use crate::metrics::{Measured, Meters};
 use crate::panics::{contain, tell};
 use crate::store::executions::Ended;
@@ -41,14 +40,12 @@ impl Start {
         Self { meters: Arc::clone(meters), claimed }
     }
 
-    /// It is handed over now, by the monotonic clock that this answers with.
-    pub(super) fn tell(self, clock: &dyn Clock) -> Duration {
-        let now = clock.monotonic();
+    /// Tells that the executor was called, at this time of the monotonic clock.
+    pub(super) fn tell(self, now: Duration) {
         if let Some(claimed) = self.claimed {
             self.meters.time(Measured::StartDelay, now.saturating_sub(claimed));
         }
         tell(|| tracing::debug!(resumed = self.claimed.is_none(), "the executor is called"));
-        now
     }
 }
 

@@ -1,12 +1,14 @@
 //! The gate between the commits that stop executions and the starts of executions. The writing thread closes the gate
 //! before such a commit and opens it once everything that follows the commit has been done. Because a start passes
 //! the gate first, it never comes between the moment at which a stop is on disk and the moment at which the
-//! dispatcher hears of it. Other commits leave the gate open.
+//! dispatcher hears of it. A start has passed the gate once its executor has been polled, and such a commit waits for
+//! the starts that are passing. Other commits leave the gate open and wait for none.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::task::{Context, Poll, Waker};
+
+use super::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering};
 
 thread_local! {
     /// Whether the transaction of this thread has stopped executions.
@@ -22,6 +24,8 @@ pub(super) fn note_stop() {
 pub(crate) struct CommitGate {
     /// Because each start reads this, it is an atomic: a start takes the lock only if the gate may be closed.
     is_closed: AtomicBool,
+    /// How many starts are passing.
+    passing: AtomicUsize,
     /// The starts that wait for the gate.
     waiting: Mutex<Vec<Waker>>,
 }
@@ -31,12 +35,18 @@ impl CommitGate {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes the gate if the transaction of this thread has stopped executions.
-    pub(super) fn close_for_stops(&self) {
-        if STOPS.take() {
-            let _waiting = self.waiting();
-            self.is_closed.store(true, Ordering::SeqCst);
+    /// Closes the gate if the transaction of this thread has stopped executions. While starts are passing, this calls
+    /// `go_on_waiting`, until that returns false.
+    pub(super) fn close_for_stops(&self, mut go_on_waiting: impl FnMut() -> bool) {
+        if !STOPS.take() {
+            return;
         }
+        let waiting = self.waiting();
+        self.is_closed.store(true, Ordering::SeqCst);
+        drop(waiting);
+        // A start that has not been counted here is counted after this: because both change the number, that start
+        // finds the gate closed.
+        while self.passing.fetch_add(0, Ordering::SeqCst) > 0 && go_on_waiting() {}
     }
 
     /// Opens the gate.
@@ -50,53 +60,33 @@ impl CommitGate {
         }
     }
 
-    /// Returns `Ready` if the gate is open, and wakes the task when it opens otherwise.
-    pub(crate) fn poll_open(&self, cx: &Context<'_>) -> Poll<()> {
-        if !self.is_closed.load(Ordering::SeqCst) {
-            return Poll::Ready(());
+    /// Lets a start pass if the gate is open. Otherwise wakes the task when the gate opens.
+    pub(crate) fn poll_pass(&self, cx: &Context<'_>) -> Poll<Pass<'_>> {
+        loop {
+            // Before the look: a commit that closes the gate after the look waits for this start.
+            self.passing.fetch_add(1, Ordering::SeqCst);
+            let pass = Pass(Some(self));
+            if !self.is_closed.load(Ordering::SeqCst) {
+                return Poll::Ready(pass);
+            }
+            drop(pass);
+            let mut waiting = self.waiting();
+            if self.is_closed.load(Ordering::SeqCst) {
+                waiting.push(cx.waker().clone());
+                return Poll::Pending;
+            }
         }
-        let mut waiting = self.waiting();
-        if !self.is_closed.load(Ordering::SeqCst) {
-            return Poll::Ready(());
-        }
-        waiting.push(cx.waker().clone());
-        Poll::Pending
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::AtomicUsize;
-    use std::task::Wake;
+/// A start that is passing the gate. Dropping it says that the start has passed.
+#[derive(Debug, Default)]
+pub(crate) struct Pass<'a>(Option<&'a CommitGate>);
 
-    use super::*;
-
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        if let Some(gate) = self.0 {
+            gate.passing.fetch_sub(1, Ordering::SeqCst);
         }
-    }
-
-    #[test]
-    fn a_start_waits_for_a_commit_that_stops_executions_and_for_no_other() {
-        let (gate, wakes) = (CommitGate::default(), Arc::new(Count(AtomicUsize::new(0))));
-        let waker = Waker::from(Arc::clone(&wakes));
-        let cx = Context::from_waker(&waker);
-        let check = |stops: bool, is_open: bool| {
-            if stops {
-                note_stop();
-            }
-            gate.close_for_stops();
-            assert_eq!(gate.poll_open(&cx).is_ready(), is_open);
-            gate.open();
-            assert!(gate.poll_open(&cx).is_ready());
-        };
-        check(false, true);
-        check(true, false);
-        check(false, true);
-        assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
     }
 }
