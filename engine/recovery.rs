@@ -2,6 +2,7 @@
 //! execution that is `Running` in the file belongs to an engine that has ended.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -80,10 +81,21 @@ pub(crate) async fn take_over(store: &Store, left: Left, now_ms: i64) -> Result<
     let Left { mut lost, going_on, .. } = left;
     let mut interrupted = Interrupted::default();
     while !lost.is_empty() {
-        let slice: Vec<_> = lost.drain(..lost.len().min(LOST_MAX)).collect();
-        let evidence = Arc::clone(&evidence);
-        let interrupt = move |tx: Tx<'_>| executions::interrupt(tx, slice, &evidence, now_ms);
-        interrupted.add(store.write_once(interrupt, |_| {}).await?);
+        let slice: Arc<[_]> = lost.drain(..lost.len().min(LOST_MAX)).collect();
+        match interrupt(store, &slice, 0..slice.len(), &evidence, now_ms).await {
+            // SQLite commits nothing of a transaction that has met a damaged page.
+            Err(error) if error.is_damage() => {
+                for (number, (id, _)) in slice.iter().enumerate() {
+                    match interrupt(store, &slice, number..number + 1, &evidence, now_ms).await {
+                        Err(error) if error.is_lasting() => tell(|| {
+                            tracing::error!(%error, %id, "no record says that an execution was cut off");
+                        }),
+                        one => interrupted.add(one?),
+                    }
+                }
+            }
+            together => interrupted.add(together?),
+        }
     }
     while store.write(|tx| claims::admit_all(tx, ADMITTED_MAX)).await? == ADMITTED_MAX {}
     let own = move |tx: Tx<'_>| {
@@ -92,6 +104,19 @@ pub(crate) async fn take_over(store: &Store, left: Left, now_ms: i64) -> Result<
     };
     interrupted.going_on = store.write_once(own, |_| {}).await?;
     Ok(interrupted)
+}
+
+/// Writes down that some of these executions were cut off, in one commit.
+async fn interrupt(
+    store: &Store,
+    lost: &Arc<[(ExecutionId, Lost)]>,
+    which: Range<usize>,
+    evidence: &Arc<str>,
+    now_ms: i64,
+) -> Result<Interrupted> {
+    let (lost, evidence) = (Arc::clone(lost), Arc::clone(evidence));
+    let write = move |tx: Tx<'_>| executions::interrupt(tx, &lost[which], &evidence, now_ms);
+    store.write_once(write, |_| {}).await
 }
 
 /// Removes whole outputs that are left although they are not to be delivered: their engine ended after it had
@@ -114,12 +139,21 @@ pub(crate) async fn tidy_outputs(
         return Ok(());
     }
     let waited_for = move |tx: Tx<'_>| {
-        left.into_iter().map(|id| Ok((id, deliveries::waits(tx, id)?))).collect::<Result<Vec<_>>>()
-    };
-    for (id, waits) in store.read(waited_for).await? {
-        if !waits {
-            outputs.remove(id);
+        let mut not_waited_for = Vec::new();
+        for id in left {
+            match deliveries::waits(tx, id) {
+                Ok(true) => {}
+                Ok(false) => not_waited_for.push(id),
+                Err(error) if error.is_lasting() => tell(|| {
+                    tracing::error!(%error, %id, "a whole output stays, for its delivery cannot be read");
+                }),
+                Err(error) => return Err(error),
+            }
         }
+        Ok(not_waited_for)
+    };
+    for id in store.read(waited_for).await? {
+        outputs.remove(id);
     }
     Ok(())
 }

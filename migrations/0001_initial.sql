@@ -252,6 +252,9 @@ CREATE TABLE fires (
     succeeded   INTEGER NOT NULL DEFAULT 0,
     failed      INTEGER NOT NULL DEFAULT 0,
     stopped     INTEGER NOT NULL DEFAULT 0,
+    -- Executions have been claimed on instances up to this one; NULL: on none. The commit of a claim says so: what an
+    -- engine has left running is found by it.
+    claimed_until INTEGER,
     -- When it was dealt with, which is later than its nominal time.
     dealt_at_ms INTEGER NOT NULL,
     -- The same instant in steady time; NULL if both are the same.
@@ -280,6 +283,7 @@ CREATE INDEX fires_by_due_until ON fires (due_until_ms) WHERE due_until_ms IS NO
 CREATE INDEX fires_beside_schedule ON fires (invocation, fire_at_ms) WHERE timer IS NULL AND reason IS NOT NULL;
 -- The queue, by priority. Finished fires cost it nothing.
 CREATE INDEX fires_unfinished ON fires (priority, id) WHERE unfinished > 0;
+CREATE INDEX fires_claimed ON fires (id) WHERE claimed_until IS NOT NULL AND unfinished > 0;
 CREATE INDEX fires_unfinished_by_invocation ON fires (invocation) WHERE unfinished > 0;
 CREATE INDEX fires_by_wave ON fires (wave_at_ms) WHERE wave_at_ms IS NOT NULL AND unfinished > 0;
 CREATE INDEX fires_by_start ON fires (start_by_ms) WHERE start_by_ms IS NOT NULL AND unfinished > 0;
@@ -317,6 +321,8 @@ CREATE TABLE executions (
     -- The rank among executions that wait for room on the instance; NULL if the execution does not wait for that.
     -- Lower ranks come first: they have a higher priority or have waited longer.
     awaits_instance INTEGER,
+    -- 1 of a later attempt whose invocation runs once: those of schedules are not looked through for it.
+    retries_once   INTEGER,
     -- While it waits for its turn or runs: as long as the times are that it is to have yet. A row that keeps its
     -- length is written over where it stands; one that grows has its full page split, and the commit then
     -- looks through the whole cache.
@@ -345,6 +351,7 @@ CREATE INDEX executions_awaiting ON executions (instance, awaits_instance, id) W
 CREATE INDEX executions_by_retry ON executions (retry_at_ms) WHERE retry_at_ms IS NOT NULL;
 -- Later attempts are few: a look for new attempts of an invocation uses this index.
 CREATE INDEX executions_of_retries ON executions (id) WHERE attempt > 1;
+CREATE INDEX executions_retried_once ON executions (id) WHERE retries_once = 1;
 CREATE TRIGGER executions_go_with_their_fire AFTER DELETE ON fires
 BEGIN DELETE FROM executions WHERE fire = old.id; END;
 CREATE TRIGGER instances_stay_with_their_executions BEFORE DELETE ON instances

@@ -145,6 +145,9 @@ pub(crate) fn claim(
     drop(rows);
     let (claimed, held): (Vec<Claimed>, Vec<_>) = found.into_iter().partition(&mut admit);
     running::note(of.fire, claimed.iter().map(|one| one.id));
+    if let Some(until) = claimed.iter().map(|one| one.target.row).max() {
+        fires::note_claimed(tx, of.fire, until)?;
+    }
     let status = Cause::Claimed.target();
     let (status, room) = (status.as_str(), executions::room(status));
     let all =
@@ -196,6 +199,7 @@ pub(crate) struct Awaiting {
     pub id: ExecutionId,
     pub attempt: u32,
     pub fire: i64,
+    pub instance: i64,
     pub standing: Standing,
     /// Whether an order to stop is about it: then it is not to be claimed, and it need not stay in line.
     pub is_held: bool,
@@ -228,14 +232,15 @@ pub(crate) fn next_awaiting(tx: Tx<'_>, instance: i64, after: Place) -> Result<O
         .optional()?;
     let Some((id, attempt, fire, rank, is_held)) = next else { return Ok(None) };
     let standing = Standing::of_rank(fires::priority(tx, fire)?, rank);
-    let place = Place(rank, id);
-    Ok(Some(Awaiting { id: ExecutionId(id), attempt, fire, standing, is_held, place }))
+    let (id, place) = (ExecutionId(id), Place(rank, id));
+    Ok(Some(Awaiting { id, attempt, fire, instance, standing, is_held, place }))
 }
 
 /// Claims an execution that has waited for a place on its instance.
 pub(crate) fn claim_awaiting(tx: Tx<'_>, of: &Awaiting, now_ms: i64) -> Result<()> {
     let status = Cause::Claimed.target();
     running::note(of.fire, [of.id]);
+    fires::note_claimed(tx, of.fire, of.instance)?;
     let changed = tx
         .prepare_cached(
             "UPDATE executions SET status = ?2, started_at_ms = ?3, room = ?4, awaits_instance = NULL

@@ -333,8 +333,9 @@ fn insert_next_attempt(tx: Tx<'_>, ended: &Ended) -> Result<Option<NextAttempt>>
     let over = waits::begin(tx, ended.finished_at_ms, wait_ms)?;
     let inserted = tx
         .prepare_cached(&format!(
-            "INSERT INTO executions (fire, instance, attempt, status, retry_at_ms)
-             SELECT e.fire, e.instance, e.attempt + 1, 'Scheduled', ?2
+            "INSERT INTO executions (fire, instance, attempt, status, retry_at_ms, retries_once)
+             SELECT e.fire, e.instance, e.attempt + 1, 'Scheduled', ?2,
+                 (SELECT iif(v.repeat_mode = 'Once', 1, NULL) FROM invocations v WHERE v.id = f.invocation)
              FROM executions e JOIN fires f ON f.id = e.fire
              WHERE e.id = ?1 AND e.stop_at_ms IS NULL
                  AND (f.errors_max IS NULL OR f.failed <= f.errors_max)
@@ -595,24 +596,72 @@ pub(crate) struct GoingOn {
     pub stop: Option<StopOrder>,
 }
 
-/// What an engine left running when it ended.
+/// Returns the executions that an engine left running when it ended. Of what waits none is visited: a fire says up to
+/// which instance its executions have been claimed. An execution that cannot be read is told of and left out.
 pub(crate) fn unended(tx: Tx<'_>) -> Result<Vec<Unended>> {
+    let mut unended = Vec::new();
+    for fire in fires::claimed(tx)? {
+        let before = unended.len();
+        match unended_of(tx, fire, &mut unended) {
+            Err(error) if error.is_lasting() => {
+                unended.truncate(before);
+                if let Err(error) = lasting(unended_one_by_one(tx, fire, &mut unended))? {
+                    tell(
+                        || tracing::error!(%error, fire, "what was left running of a fire cannot be found"),
+                    );
+                }
+            }
+            found => found?,
+        }
+    }
+    Ok(unended)
+}
+
+fn unended_of(tx: Tx<'_>, fire: i64, unended: &mut Vec<Unended>) -> Result<()> {
     let mut query = tx.prepare_cached(
         "SELECT e.id, e.attempt
-         FROM fires f INDEXED BY fires_unfinished
-             CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
-         WHERE f.unfinished > 0 AND e.status IN ('Running', 'Stopping')",
+         FROM fires f CROSS JOIN executions e INDEXED BY executions_by_fire
+             ON e.fire = f.id AND e.instance <= f.claimed_until
+         WHERE f.id = ?1 AND e.status IN ('Running', 'Stopping')",
     )?;
-    let unended = query.query_map((), |row| {
-        // A run without a number of its attempt is found by none.
-        let attempt = row.get(1).unwrap_or_default();
-        Ok(Unended { id: ExecutionId(row.get(0)?), attempt })
-    })?;
-    Ok(unended.collect::<rusqlite::Result<_>>()?)
+    let mut rows = query.query([fire])?;
+    while let Some(row) = rows.next()? {
+        unended.push(read_unended(row)?);
+    }
+    Ok(())
+}
+
+/// Does the same without letting one execution that cannot be read hide another.
+fn unended_one_by_one(tx: Tx<'_>, fire: i64, unended: &mut Vec<Unended>) -> Result<()> {
+    let mut query = tx.prepare_cached(
+        "SELECT id, attempt FROM executions INDEXED BY executions_by_fire
+         WHERE fire = ?1 AND instance <= (SELECT claimed_until FROM fires WHERE id = ?1)",
+    )?;
+    let mut runs = tx
+        .prepare_cached("SELECT status IN ('Running', 'Stopping') FROM executions WHERE id = ?1")?;
+    let mut rows = query.query([fire])?;
+    while let Some(row) = rows.next()? {
+        let one = read_unended(row)?;
+        let is_running = runs.query_row([one.id.0], |row| row.get::<_, bool>(0));
+        match lasting(is_running.map_err(Error::from))? {
+            Ok(true) => unended.push(one),
+            Ok(false) => {}
+            Err(error) => tell(
+                || tracing::error!(%error, id = %one.id, "an execution cannot be read, and is left as it is"),
+            ),
+        }
+    }
+    Ok(())
+}
+
+/// A run without a number of its attempt is found by none.
+fn read_unended(row: &Row<'_>) -> rusqlite::Result<Unended> {
+    Ok(Unended { id: ExecutionId(row.get(0)?), attempt: row.get(1).unwrap_or_default() })
 }
 
 /// Returns those of these runs of which no record says that they have begun, or whose record says that the end of
-/// their engine cut them off. A shutdown ends what is to end by itself.
+/// their engine cut them off. A shutdown ends what is to end by itself. A run whose record cannot be read is told of
+/// and left out.
 pub(crate) fn not_to_go_on(tx: Tx<'_>, runs: Vec<Unended>) -> Result<Vec<Unended>> {
     let mut query = tx.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM executions
@@ -623,8 +672,13 @@ pub(crate) fn not_to_go_on(tx: Tx<'_>, runs: Vec<Unended>) -> Result<Vec<Unended
     for run in runs {
         let shutdown = StopReason::Shutdown.as_str();
         let wanted = (run.id.0, run.attempt, EXECUTION_INTERRUPTED, shutdown);
-        if !query.query_row(wanted, |row| row.get::<_, bool>(0))? {
-            not_to_go_on.push(run);
+        let may_go_on = query.query_row(wanted, |row| row.get::<_, bool>(0));
+        match lasting(may_go_on.map_err(Error::from))? {
+            Ok(true) => {}
+            Ok(false) => not_to_go_on.push(run),
+            Err(error) => tell(
+                || tracing::error!(%error, id = %run.id, "a run goes on, for its record cannot be read"),
+            ),
         }
     }
     Ok(not_to_go_on)
@@ -635,17 +689,17 @@ pub(crate) fn not_to_go_on(tx: Tx<'_>, runs: Vec<Unended>) -> Result<Vec<Unended
 /// with as much of its end as can be written.
 pub(crate) fn interrupt(
     tx: Tx<'_>,
-    lost: Vec<(ExecutionId, Lost)>,
+    lost: &[(ExecutionId, Lost)],
     evidence: &str,
     now_ms: i64,
 ) -> Result<Interrupted> {
-    match store::apart(tx, || interrupt_together(tx, &lost, evidence, now_ms)) {
+    match store::apart(tx, || interrupt_together(tx, lost, evidence, now_ms)) {
         Err(error) if error.is_of_a_record() => {}
         interrupted => return interrupted,
     }
     let mut interrupted = Interrupted::default();
     for (id, lost) in lost {
-        match store::apart(tx, || interrupt_apart(tx, id, &lost, evidence, now_ms)) {
+        match store::apart(tx, || interrupt_apart(tx, *id, lost, evidence, now_ms)) {
             Err(error) if error.is_of_a_record() => tell(|| {
                 tracing::error!(%error, %id, "no record says that an execution was cut off");
             }),
@@ -760,7 +814,7 @@ pub(crate) fn not_to_be_taken_back(
     let mut unfit = HashMap::new();
     for one in unended {
         match going_on(tx, &[one.id]) {
-            Err(error) if error.is_of_a_record() => {
+            Err(error) if error.is_lasting() => {
                 unfit.insert(one.id, error);
             }
             read => drop(read?),

@@ -31,6 +31,8 @@ pub(super) struct NewFire<'a> {
     pub due_until_ms: Option<i64>,
     /// Executions to come.
     pub unfinished: usize,
+    /// The last instance, if all executions are stored as claimed.
+    pub claimed_until: Option<i64>,
     pub dealt_at_ms: i64,
     pub bounds: &'a Bounds,
 }
@@ -40,8 +42,8 @@ pub(super) fn insert(tx: Tx<'_>, new: &NewFire<'_>) -> Result<i64> {
     tx.prepare_cached(
         "INSERT INTO fires (invocation, timer, fire_at_ms, disposition, reason, unfinished, dealt_at_ms,
              priority, concurrency_max, concurrency_key, errors_max, start_by_ms, end_by_ms, due_until_ms,
-             since_ms)
-         VALUES (?1, ?2, ?3, ?4, nullif(?5, ''), ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+             since_ms, claimed_until)
+         VALUES (?1, ?2, ?3, ?4, nullif(?5, ''), ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
     )?
     .execute((
         new.invocation,
@@ -59,6 +61,7 @@ pub(super) fn insert(tx: Tx<'_>, new: &NewFire<'_>) -> Result<i64> {
         new.bounds.end_by_ms,
         new.due_until_ms,
         waits::since(),
+        new.claimed_until,
     ))?;
     tally::count(counted(new.disposition), 1);
     Ok(tx.last_insert_rowid())
@@ -67,6 +70,26 @@ pub(super) fn insert(tx: Tx<'_>, new: &NewFire<'_>) -> Result<i64> {
 /// A number as large as a column holds.
 fn stored(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Notes that executions of a fire are claimed on instances up to this one, in the transaction of the claim.
+pub(super) fn note_claimed(tx: Tx<'_>, fire: i64, until: i64) -> Result<()> {
+    tx.prepare_cached(
+        "UPDATE fires SET claimed_until = ?2
+         WHERE id = ?1 AND (claimed_until IS NULL OR claimed_until < ?2)",
+    )?
+    .execute((fire, until))?;
+    Ok(())
+}
+
+/// Returns the fires with executions that have not ended and of which some have been claimed.
+pub(super) fn claimed(tx: Tx<'_>) -> Result<Vec<i64>> {
+    let mut query = tx.prepare_cached(
+        "SELECT id FROM fires INDEXED BY fires_claimed
+         WHERE claimed_until IS NOT NULL AND unfinished > 0",
+    )?;
+    let fires = query.query_map((), |row| row.get(0))?;
+    Ok(fires.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Lets a wave of a fire loose: so many of its executions in all, up to this one.

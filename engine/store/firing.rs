@@ -76,6 +76,7 @@ pub(super) fn at_once(
         reason: "",
         due_until_ms: None,
         unfinished: targets.len(),
+        claimed_until: claimed_at_ms.and(targets.iter().map(|target| target.row).max()),
         dealt_at_ms: now_ms,
         bounds: &bounds,
     };
@@ -369,6 +370,7 @@ fn pass_over(tx: Tx<'_>, firing: &Firing<'_>, reason: &str) -> Result<Fired> {
         reason,
         due_until_ms: None,
         unfinished: 0,
+        claimed_until: None,
         dealt_at_ms: firing.now_ms,
         bounds: &RateControl::default().bounds(0, firing.now_ms),
     };
@@ -415,6 +417,7 @@ fn fire(tx: Tx<'_>, firing: &Firing<'_>, left: &mut usize) -> Result<Fired> {
         reason: skipped.unwrap_or(firing.occasion),
         due_until_ms: firing.timer.and(skipped).map(|_| due_ms),
         unfinished,
+        claimed_until: None,
         dealt_at_ms: firing.now_ms,
         bounds: &bounds,
     };

@@ -347,5 +347,71 @@ async fn callers_that_wait_for_an_invocation_with_unreadable_counts_are_told() {
                 assert_eq!(told.code(), "Storage.Record", "{what}: {told}");
             }
         }
+
+/// A file as an engine leaves it that is killed while so many executions run.
+async fn killed(running: usize) -> (Place, Gate) {
+    let (place, left, gate) = (Place::new(), Place::new(), Gate::new());
+    let engine = gate.plug_in(place.builder()).max_concurrent(running).open().await;
+    let engine = engine.expect("the file opens");
+    register(&engine, "gate", 3).await;
+    for _ in 0..running {
+        engine.run_command(RunCommand::shell("x").on(["i-1"])).await.expect("a sound request");
+    }
+    within(gate.arrivals(running as u32)).await;
+    for suffix in ["", "-wal"] {
+        let name = format!("adjutant.db{suffix}");
+        fs::copy(place.folder().join(&name), left.folder().join(&name)).expect("copied");
+    }
+    gate.let_go(running);
+    within(engine.shutdown(std::time::Duration::from_secs(30))).await;
+    (left, gate)
+}
+
+/// Each page of a table or an index is damaged in turn.
+#[tokio::test]
+async fn one_page_that_cannot_be_read_keeps_no_file_from_being_opened() {
+    const RUNNING: usize = 300;
+    const PAGE: usize = 4_096;
+    let (left, gate) = killed(RUNNING).await;
+    let database = left.database();
+    let file = Connection::open(&database).expect("a database");
+    file.execute("INSERT INTO deliveries (execution, status, uri) VALUES (1, 'Finished', 'x')", ())
+        .expect("sound SQL");
+    file.execute("UPDATE executions SET stop_reason = 'MARK-A' WHERE id = 1", ()).expect("sound");
+    file.execute("UPDATE executions SET stop_reason = 'MARK-B' WHERE id = 150", ()).expect("sound");
+    let root = |name: &str| -> usize {
+        let sql = "SELECT rootpage FROM sqlite_schema WHERE name = ?1";
+        file.query_row(sql, [name], |row| row.get(0)).expect("it is there")
+    };
+    let deliveries = root("deliveries");
+    let of_executions = root("sqlite_autoindex_deliveries_1");
+    file.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("nobody reads");
+    drop(file);
+    let sound = fs::read(&database).expect("readable");
+    let holds = |mark: &str| {
+        let is_here = |page: &[u8]| page.windows(mark.len()).any(|part| part == mark.as_bytes());
+        1 + sound.chunks(PAGE).position(is_here).expect("it is somewhere")
+    };
+    for page in [holds("MARK-A"), holds("MARK-B"), deliveries, of_executions] {
+        let place = Place::new();
+        let mut damaged = sound.clone();
+        damaged[(page - 1) * PAGE] = 0xff;
+        fs::write(place.database(), damaged).expect("written");
+        // The output and the folder of a run, of which nothing else is known.
+        for folder in ["outputs", "runs/1-1"] {
+            let folder = place.folder().join(format!("adjutant.db.{folder}"));
+            fs::create_dir_all(&folder).expect("a folder");
+            fs::write(folder.join("1"), "x").expect("written");
+        }
+        let engine = within(gate.plug_in(place.builder()).open()).await;
+        let engine = engine.unwrap_or_else(|error| panic!("page {page}: {error}"));
+        let file = Connection::open(place.database()).expect("a database");
+        let told = "SELECT error_code FROM executions WHERE id = 300";
+        let told: String = file.query_row(told, (), |row| row.get(0)).expect("readable");
+        assert!(!told.is_empty(), "page {page}");
+        gate.let_go(1);
+        let run = engine.run_command(RunCommand::shell("x").on(["i-2"])).await.expect("sound");
+        assert_eq!(wait(&engine, &run.invoke_id).await.status, InvocationStatus::Success, "{page}");
+        within(engine.shutdown(std::time::Duration::ZERO)).await;
     }
 }
