@@ -375,28 +375,58 @@ pub(crate) struct Activity {
     pub total: u64,
 }
 
-/// What has been going on at these instances, in their order. Reads every execution once.
+/// What has been going on at these instances, in their order. No other instance is looked at. Of an invocation that
+/// repeats its targets are read, and what has not ended: its history is not.
 pub(crate) fn activity(tx: Tx<'_>, targets: &[Target]) -> Result<Vec<Activity>> {
-    let rows: Vec<i64> = targets.iter().map(|target| target.row).collect();
-    let rows = json(&rows)?;
-    let mut query = tx.prepare_cached(
-        "WITH asked (place, id) AS (SELECT key, value FROM json_each(?1)),
-             counted (id, started, active, total) AS (
-                 SELECT e.instance, max(e.started_at_ms), sum(e.finished_at_ms IS NULL), count(*)
-                 FROM executions e WHERE e.instance IN (SELECT id FROM asked) GROUP BY e.instance)
-         SELECT i.seen_at_ms, c.started, coalesce(c.active, 0), coalesce(c.total, 0)
-         FROM asked a JOIN instances i ON i.id = a.id LEFT JOIN counted c ON c.id = a.id
-         ORDER BY a.place",
+    // Of a target: when the last of its executions has started. After the one that says how the invocation stands,
+    // none has.
+    let mut repeating = tx.prepare_cached(
+        "SELECT max((SELECT l.started_at_ms FROM fires lf INDEXED BY fires_by_invocation
+                         CROSS JOIN executions l INDEXED BY executions_by_fire
+                     WHERE lf.invocation = t.invocation AND lf.id <= s.fire
+                         AND l.fire = lf.id AND l.instance = t.instance AND l.started_at_ms IS NOT NULL
+                     ORDER BY lf.id DESC, l.attempt DESC LIMIT 1)),
+             total(t.executions_made)
+         FROM targets t INDEXED BY targets_by_instance
+             LEFT JOIN executions s ON s.id = t.standing_execution
+         WHERE t.instance = ?1",
     )?;
-    let found = query.query_map([rows], |row| {
-        Ok(Activity {
-            seen_at_ms: row.get(0)?,
-            started_at_ms: row.get(1)?,
-            active: row.get(2)?,
-            total: row.get(3)?,
-        })
-    })?;
-    Ok(found.collect::<rusqlite::Result<_>>()?)
+    let rows: Vec<i64> = targets.iter().map(|target| target.row).collect();
+    let once: HashMap<i64, (Option<i64>, u64)> = tx
+        .prepare_cached(
+            "SELECT e.instance, max(e.started_at_ms), count(*)
+             FROM invocations v CROSS JOIN fires f INDEXED BY fires_by_invocation ON f.invocation = v.id
+                 CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
+             WHERE v.repeat_mode = 'Once' AND +e.instance IN (SELECT value FROM json_each(?1))
+             GROUP BY e.instance",
+        )?
+        .query_map([json(&rows)?], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?
+        .collect::<rusqlite::Result<_>>()?;
+    let active: HashMap<i64, u64> = tx
+        .prepare_cached(
+            "SELECT e.instance, count(*) FROM fires f INDEXED BY fires_unfinished
+                 CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
+             WHERE f.unfinished > 0 AND e.finished_at_ms IS NULL
+                 AND +e.instance IN (SELECT value FROM json_each(?1))
+             GROUP BY e.instance",
+        )?
+        .query_map([json(&rows)?], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut seen = tx.prepare_cached("SELECT seen_at_ms FROM instances WHERE id = ?1")?;
+    let mut activity = Vec::with_capacity(targets.len());
+    for target in targets {
+        let read =
+            |row: &Row<'_>| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, f64>(1)? as u64));
+        let (repeated_at_ms, repeated) = repeating.query_row([target.row], read)?;
+        let (ran_at_ms, ran) = once.get(&target.row).copied().unwrap_or_default();
+        activity.push(Activity {
+            seen_at_ms: seen.query_row([target.row], |row| row.get(0))?,
+            started_at_ms: repeated_at_ms.max(ran_at_ms),
+            active: active.get(&target.row).copied().unwrap_or_default(),
+            total: repeated.saturating_add(ran),
+        });
+    }
+    Ok(activity)
 }
 
 /// Takes note that the host has seen an instance, and whether its agent is up.

@@ -35,7 +35,7 @@ use super::executions::{self, Ended, Finished};
 use super::fires::{self, PassedOver, Stretch};
 use super::invocations::{self, FirstFire, NewInvocation, Start};
 use super::records;
-use super::selections::{self, InvocationNarrow};
+use super::selections::{self, ExecutionNarrow, InvocationNarrow};
 use super::{
     PageToken, Slice, Tx, client_tokens, connection, days, deadlines, firing, instances, migrate,
     stop, targets, timers, waves,
@@ -45,7 +45,7 @@ const PINNED: &str = include_str!("plans.txt");
 
 /// What may read all of a table, or sort, which no other statement here does: the beginning of its step
 /// and name, the line of its plan, and why.
-const ALLOWED: [(&str, &str, &str); 4] = [
+const ALLOWED: [(&str, &str, &str); 6] = [
     ("fire, Skip: SELECT instance FROM targets", SORTS, "the targets of one timer"),
     ("wait: SELECT v.invoke_id", SORTS_TAGS, "the tags of one invocation"),
     (
@@ -53,10 +53,14 @@ const ALLOWED: [(&str, &str, &str); 4] = [
         SORTS,
         "the targets of what repeats, or the executions of one invocation or command",
     ),
+    ("results", SORTS_EACH, "the executions of one invocation after another"),
+    ("results", SCANS_INVOCATIONS, "the newest first, up to the end of the page, or to count them"),
     ("results", SCANS_TARGETS, "one for each instance, however often it has fired"),
 ];
 const SORTS: &str = "USE TEMP B-TREE FOR ORDER BY";
+const SORTS_EACH: &str = "USE TEMP B-TREE FOR LAST TERM OF ORDER BY";
 const SORTS_TAGS: &str = "USE TEMP B-TREE FOR json_group_array(ORDER BY)";
+const SCANS_INVOCATIONS: &str = "SCAN v";
 const SCANS_TARGETS: &str = "SCAN t";
 /// Sources that any plan may read whole: single rows, values given with the statement, rows that the
 /// statement itself has found, and the first order to stop, which tells whether there is one.
@@ -724,8 +728,31 @@ impl History {
         let due = traced.write(|tx| timers::due(tx, NOW_MS, 10).expect("readable"));
         let timers: Vec<_> = due.into_iter().map(|found| found.timer.expect("readable")).collect();
         let mut history = Self { traced, repeating, timers, fires: 0 };
+        // What runs once has all of the history behind it.
+        history.run_once();
         (0..fires).for_each(|_| history.fire());
         history
+    }
+
+    /// Has two invocations run once. The executions of the second fail, and are tried again.
+    fn run_once(&mut self) {
+        let plain = RunCommand::shell("true").on(INSTANCES).tag("a", "1");
+        for request in [plain.clone(), plain.retry(Retry::attempts(2))] {
+            self.traced.write(|tx| {
+                let (_, claimed) = insert(tx, &request, false);
+                assert!(claimed.is_none());
+                let fire: i64 =
+                    tx.query_row("SELECT max(id) FROM fires", (), |row| row.get(0)).expect("one");
+                let mut all = ended(fire, &claim(tx, fire));
+                if request.retry.is_some() {
+                    all.iter_mut().for_each(|one| one.retry_after_ms = Some(0));
+                    finish(tx, &all);
+                    claims::release_due(tx, i64::MAX, 10).expect("readable");
+                    all = ended(fire, &claim(tx, fire));
+                }
+                finish(tx, &all);
+            });
+        }
     }
 
     /// Has each of them fire once more, and what it starts end, as far as its kind says.
@@ -836,8 +863,61 @@ impl History {
                 records::first_look(tx, row).expect("readable");
             });
         }
+        self.reads_of_all(&mut costs);
         self.next_looks(&mut costs);
         costs
+    }
+
+    /// What reads cost that name no invocation.
+    fn reads_of_all(&self, costs: &mut Vec<(String, i32)>) {
+        let mut read = |name: &str, op: &dyn Fn(Tx<'_>)| {
+            self.traced.cost(op);
+            costs.push((name.to_owned(), self.traced.cost(op)));
+        };
+        let slice = |after, counts| Slice { after, skipped: 0, size: 2, counts };
+        let latest = |tx: Tx<'_>, filter: &DescribeInvocationResults, after, counts| {
+            let page = records::list(tx, filter, slice(after, counts), ContentEncoding::PlainText);
+            page.expect("readable")
+        };
+        let all = DescribeInvocationResults::default();
+        let on = DescribeInvocationResults { instance_id: Some("i-1".into()), ..all.clone() };
+        let tagged = DescribeInvocationResults { tags: vec![Tag::new("a", "1")], ..all.clone() };
+        for (name, filter) in [("all", &all), ("an instance", &on), ("a tag", &tagged)] {
+            read(&format!("a page of the latest of {name}, counted"), &|tx| {
+                assert_eq!(latest(tx, filter, None, true).entries.len(), 2);
+            });
+            read(&format!("the pages of the latest of {name}"), &|tx| {
+                let (mut after, mut count) = (None, 0);
+                loop {
+                    let page = latest(tx, filter, after, false);
+                    count += page.entries.len();
+                    after = page.next;
+                    if after.is_none() {
+                        break;
+                    }
+                }
+                assert!(count > self.repeating.len(), "what runs once is told of too");
+            });
+        }
+        read("tasks", &|tx| {
+            let found = selections::of_executions(tx, &[], slice(None, true), false);
+            let total: u64 = tx
+                .query_row("SELECT count(*) FROM executions", (), |row| row.get(0))
+                .expect("readable");
+            assert_eq!(found.expect("readable").total, Some(total));
+        });
+        for (_, id) in &self.repeating {
+            read("tasks of an invocation", &|tx| {
+                let narrows = [ExecutionNarrow::Invocation(vec![*id])];
+                let found = selections::of_executions(tx, &narrows, slice(None, true), false);
+                assert_eq!(found.expect("readable").entries.len(), 2);
+            });
+        }
+        read("what goes on at an instance", &|tx| {
+            let target = instances::find(tx, &"i-1".into()).expect("readable").expect("there");
+            let found = instances::activity(tx, &[target]).expect("readable");
+            assert_eq!(found[0].started_at_ms.is_some(), true);
+        });
     }
 
     /// What watchers' looks cost after another fire.
@@ -931,4 +1011,82 @@ fn a_search_for_executions_costs_the_same_however_many_a_stop_is_about() {
         assert!(few > 0, "{name} has not been measured");
         assert!(many <= few + 50, "{name}: {few} steps beside 4 fires, {many} beside 400");
     }
+}
+
+/// The pages of the latest results, one execution or more each, hold what a look at every execution finds.
+#[test]
+fn the_pages_of_the_latest_results_hold_each_once_and_in_order() {
+    let mut history = History::of(3);
+    for _ in 0..4 {
+        history.run_once();
+        history.fire();
+    }
+    let wanted: Vec<i64> = history.traced.write(|tx| {
+        let sql = "SELECT e.id FROM executions e JOIN fires f ON f.id = e.fire
+                JOIN invocations v ON v.id = f.invocation LEFT JOIN targets t
+                    ON t.invocation = v.id AND t.instance = e.instance
+            WHERE iif(t.id IS NULL, NOT EXISTS (SELECT 1 FROM executions l
+                    WHERE l.fire = e.fire AND l.instance = e.instance AND l.attempt > e.attempt),
+                t.latest_execution = e.id)
+            ORDER BY e.id DESC";
+        let mut query = tx.prepare(sql).expect("sound SQL");
+        let ids = query.query_map((), |row| row.get(0)).expect("sound SQL");
+        ids.collect::<rusqlite::Result<_>>().expect("readable")
+    });
+    let filter = DescribeInvocationResults::default();
+    for size in [1, 2, 5, 7, 1_000] {
+        let (mut after, mut found) = (None, Vec::new());
+        loop {
+            let slice = Slice { after, skipped: 0, size, counts: true };
+            let page = history.traced.write(|tx| {
+                records::list(tx, &filter, slice, ContentEncoding::PlainText).expect("readable")
+            });
+            assert_eq!(page.total, Some(wanted.len() as u64), "{size}");
+            found.extend(page.entries.iter().map(|one| one.execution_id.0));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(found, wanted, "pages of {size}");
+    }
+}
+
+/// Four executions run. Beside them wait so many fires, and so many executions of one of the fires that run.
+#[test]
+fn what_was_left_running_is_found_at_the_same_cost_however_much_waits() {
+    let cost = |waiting: usize| {
+        let traced = Traced::open();
+        let request = RunCommand::shell("true").on(INSTANCES);
+        traced.write(|tx| {
+            for _ in 0..waiting {
+                insert(tx, &request, false);
+            }
+            insert(tx, &request, true);
+            insert(tx, &request, false);
+            let fire: i64 =
+                tx.query_row("SELECT max(id) FROM fires", (), |row| row.get(0)).expect("one");
+            let claim = Claim {
+                fire,
+                after: 0,
+                until: i64::MAX,
+                max: 1,
+                has_waves: false,
+                is_late: false,
+                standing: STANDING,
+                now_ms: NOW_MS,
+            };
+            assert_eq!(claims::claim(tx, &claim, |_| true).expect("readable").claimed.len(), 1);
+            let more = "WITH RECURSIVE more (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM more WHERE n < ?2)
+                INSERT INTO executions (fire, instance, attempt, status) SELECT ?1, 100 + n, 1, 'Pending' FROM more";
+            tx.execute(more, (fire, waiting)).expect("sound SQL");
+        });
+        let find = |tx: Tx<'_>| {
+            assert_eq!(executions::unended(tx).expect("readable").len(), INSTANCES.len() + 1);
+        };
+        traced.cost(find);
+        traced.cost(find)
+    };
+    let (few, many) = (cost(4), cost(400));
+    assert!(many <= few + few / 4, "{few} steps beside 4 that wait, {many} beside 400");
 }

@@ -39,6 +39,18 @@ const LATER_ATTEMPTS: &str = "executions e INDEXED BY executions_of_retries
     CROSS JOIN fires f ON f.id = e.fire CROSS JOIN invocations v ON v.id = f.invocation
     CROSS JOIN instances i ON i.id = e.instance";
 
+/// The executions of invocations that run once, in the order of the invocations. Of one that repeats no execution is
+/// looked at, however often it has fired.
+const BY_INVOCATION: &str =
+    "invocations v CROSS JOIN fires f INDEXED BY fires_by_invocation ON f.invocation = v.id
+    CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
+    CROSS JOIN instances i ON i.id = e.instance";
+
+/// The executions of invocations that run once that are not the first attempt, the newest first.
+const LATER_ATTEMPTS_ONCE: &str = "executions e INDEXED BY executions_retried_once
+    CROSS JOIN fires f ON f.id = e.fire CROSS JOIN invocations v ON v.id = f.invocation
+    CROSS JOIN instances i ON i.id = e.instance";
+
 /// The latest execution on each target of an invocation that repeats: its history is not looked at. What came
 /// after the first page, up to execution `?1`, is passed over from the newest fire back.
 const LATEST_BY_TARGET: &str = "targets t CROSS JOIN executions e ON e.id = CASE
@@ -111,16 +123,42 @@ pub(super) fn all() -> Query {
 
 /// The executions that a filter asks for before it looks at anything but their place in history: `?1` is the
 /// last execution that there was when the first page was read.
-fn of_history(tx: Tx<'_>, filter: &DescribeInvocationResults, newest: i64) -> Result<Query> {
+fn of_history(
+    tx: Tx<'_>,
+    filter: &DescribeInvocationResults,
+    newest: i64,
+    after: Option<i64>,
+) -> Result<Query> {
     let mut query = all();
     query.conditions.push("e.id <= ?".to_owned());
     query.values.push(newest.into());
     let Some(invoke_id) = filter.invoke_id else {
-        if !filter.include_history {
+        if filter.include_history {
+            return Ok(query);
+        }
+        if filter.command_id.is_some() {
+            // An index has its invocations.
             let once = format!("v.repeat_mode = 'Once' AND {LAST_ATTEMPT_THEN}");
             query.ways =
                 vec![Way::new(LATEST_BY_TARGET, None), Way::new(RESULT_TABLES, Some(&once))];
+            return Ok(query);
         }
+        // First attempts of what runs once have the order of their invocations: a page reads no more invocations than
+        // it holds executions.
+        let until = after.map_or(Ok(i64::MAX), |after| last_that_runs_once(tx, after))?;
+        query.conditions.push("? > 0".to_owned());
+        query.values.push(until.into());
+        let first = format!("v.repeat_mode = 'Once' AND e.attempt = 1 AND {LAST_ATTEMPT_THEN}");
+        let later = format!("e.retries_once = 1 AND {LAST_ATTEMPT_THEN}");
+        query.ways = vec![
+            Way::new(LATEST_BY_TARGET, None),
+            Way {
+                order: Some("v.id DESC, e.id DESC"),
+                bound: Some("v.id <= ?2"),
+                ..Way::new(BY_INVOCATION, Some(&first))
+            },
+            Way::new(LATER_ATTEMPTS_ONCE, Some(&later)),
+        ];
         return Ok(query);
     };
     let found: Option<(i64, bool, bool)> = tx
@@ -144,20 +182,119 @@ fn of_history(tx: Tx<'_>, filter: &DescribeInvocationResults, newest: i64) -> Re
         query.ways = vec![Way::new(BY_FIRE, last)];
         return Ok(query);
     }
-    // First attempts have the order of their fires: a page reads no more of them than it holds. Later ones are
-    // few, of all invocations together.
-    query.ways = vec![Way {
+    query.ways = of_repeating("TRUE", is_retried);
+    Ok(query)
+}
+
+/// The executions of an invocation that repeats, on a condition. First attempts have the order of their fires: a page
+/// reads no more of them than it holds. Later ones are few, of all invocations together.
+fn of_repeating(condition: &str, is_retried: bool) -> Vec<Way> {
+    let mut ways = vec![Way {
         order: Some("f.id DESC, e.id DESC"),
         bound: Some(
             "f.id <= (SELECT x.fire FROM executions x WHERE x.id < ?key AND x.attempt = 1
                  ORDER BY x.id DESC LIMIT 1)",
         ),
-        ..Way::new(BY_FIRE, Some("e.attempt = 1"))
+        ..Way::new(BY_FIRE, Some(&format!("e.attempt = 1 AND {condition}")))
     }];
     if is_retried {
-        query.ways.push(Way::new(LATER_ATTEMPTS, Some("e.attempt > 1")));
+        let later = format!("e.attempt > 1 AND {condition}");
+        ways.push(Way::new(LATER_ATTEMPTS, Some(&later)));
     }
-    Ok(query)
+    ways
+}
+
+/// The executions of these invocations, for [`read`], and how many there are. Each invocation that repeats is read from
+/// its newest fire on.
+pub(super) fn of_invocations(tx: Tx<'_>, ids: &[InvokeId]) -> Result<(Query, u64)> {
+    let mut find = tx.prepare_cached(
+        "SELECT v.id, v.repeat_mode <> 'Once', v.retry IS NOT NULL,
+             CASE WHEN v.repeat_mode = 'Once'
+                 THEN (SELECT count(*) FROM fires f INDEXED BY fires_by_invocation
+                           CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
+                       WHERE f.invocation = v.id)
+                 ELSE (SELECT total(t.executions_made) FROM targets t WHERE t.invocation = v.id)
+                 END
+         FROM invocations v WHERE v.invoke_id = ?1",
+    )?;
+    let (mut query, mut total, mut known) = (all(), 0.0, Vec::new());
+    query.ways.clear();
+    for id in ids {
+        let found: Option<(i64, bool, bool, f64)> = find
+            .query_row([id.as_bytes()], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            })
+            .optional()?;
+        let Some((row, repeats, is_retried, made)) = found else { continue };
+        if known.contains(&row) {
+            continue;
+        }
+        known.push(row);
+        total += made;
+        let own = format!("f.invocation = {row}");
+        query.ways.extend(match repeats {
+            true => of_repeating(&own, is_retried),
+            false => vec![Way::new(BY_FIRE, Some(&own))],
+        });
+    }
+    if query.ways.is_empty() {
+        query.ways.push(Way::new(RESULT_TABLES, Some("FALSE")));
+    }
+    Ok((query, total as u64))
+}
+
+/// Returns how many executions there are. The targets of an invocation that repeats say it, however often the invocation
+/// has fired.
+pub(super) fn count_all(tx: Tx<'_>) -> Result<u64> {
+    let count: f64 = tx
+        .prepare_cached(
+            "SELECT (SELECT total(executions_made) FROM targets)
+                 + (SELECT count(*) FROM invocations v
+                        CROSS JOIN fires f INDEXED BY fires_by_invocation ON f.invocation = v.id
+                        CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
+                    WHERE v.repeat_mode = 'Once')",
+        )?
+        .query_row((), |row| row.get(0))?;
+    Ok(count as u64)
+}
+
+/// Returns an invocation after which none that runs once has a first attempt before execution `before`. Because the
+/// invocations that run once and their first attempts are stored together, both have one order, which is halved again
+/// and again: as few invocations are looked at for the last page as for the first.
+fn last_that_runs_once(tx: Tx<'_>, before: i64) -> Result<i64> {
+    // Any first attempt tells the place of its invocation.
+    let mut at_or_below = tx.prepare_cached(
+        "SELECT v.id, (SELECT e.id FROM fires f INDEXED BY fires_by_invocation
+                 CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
+             WHERE f.invocation = v.id LIMIT 1)
+         FROM invocations v WHERE v.id <= ?1 AND v.id > ?2 AND v.repeat_mode = 'Once'
+         ORDER BY v.id DESC LIMIT 1",
+    )?;
+    let newest: i64 = tx
+        .prepare_cached("SELECT coalesce(max(id), 0) FROM invocations")?
+        .query_row((), |row| row.get(0))?;
+    // What is up to `low` begins before, what is above `high` does not.
+    let (mut low, mut high) = (0, newest);
+    while low < high {
+        let middle = high - (high - low) / 2;
+        let found: Option<(i64, Option<i64>)> = at_or_below
+            .query_row((middle, low), |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        match found {
+            Some((_, Some(first))) if first < before => low = middle,
+            Some((id, _)) => high = id - 1,
+            // None runs once up to here.
+            None => low = middle,
+        }
+    }
+    // The next one may have attempts on either side.
+    let next: Option<i64> = tx
+        .prepare_cached(
+            "SELECT id FROM invocations WHERE id > ?1 AND repeat_mode = 'Once' ORDER BY id LIMIT 1",
+        )?
+        .query_row([low], |row| row.get(0))
+        .optional()?;
+    Ok(next.unwrap_or(i64::MAX))
 }
 
 /// Returns the number of the newest execution.
@@ -179,7 +316,8 @@ pub(crate) fn list(
         Some(until) => until,
         None => newest(tx)?,
     };
-    let mut query = of_history(tx, filter, newest)?;
+    let after = slice.after.map(|token| token.key);
+    let mut query = of_history(tx, filter, newest, after)?;
     query.until = Some(newest);
     let tagged = Tagged::Invocation.conditions("v.id", &filter.tags, &mut query.values);
     query.conditions.extend(tagged);
@@ -200,7 +338,9 @@ pub(crate) fn list(
         };
         let named =
             ExecutionStatus::ALL.iter().filter(is_named).map(|status| format!("'{status}'"));
-        query.conditions.push(format!("e.status IN ({})", named.collect::<Vec<_>>().join(", ")));
+        // A list of none would be a constant, and SQLite would not find its way to an index.
+        let named = named.chain(["''".to_owned()]).collect::<Vec<_>>();
+        query.conditions.push(format!("e.status IN ({})", named.join(", ")));
     }
     let mut known = Known::default();
     query.slice(tx, slice, |row| read(tx, row, &mut known, Some(encoding)))

@@ -277,6 +277,9 @@ pub(crate) struct ExecutionEntry {
     pub invocation: Arc<Invocation>,
 }
 
+/// Invocations that are each read by an index of their own, if a listing names no more.
+const APART_MAX: usize = 32;
+
 /// A slice of the executions, newest first, with their outputs if they are wanted.
 pub(crate) fn of_executions(
     tx: Tx<'_>,
@@ -284,13 +287,30 @@ pub(crate) fn of_executions(
     slice: Slice,
     with_output: bool,
 ) -> Result<Listing<ExecutionEntry>> {
-    let mut query = records::all();
-    narrows.iter().for_each(|narrow| narrow.apply(&mut query));
+    let is_read_apart = |narrow: &ExecutionNarrow| match narrow {
+        ExecutionNarrow::Invocation(ids) => ids.len() <= APART_MAX,
+        _ => false,
+    };
+    let apart = narrows.iter().position(is_read_apart);
+    let (mut query, total) = match apart.map(|at| &narrows[at]) {
+        Some(ExecutionNarrow::Invocation(ids)) => records::of_invocations(tx, ids)?,
+        _ if narrows.is_empty() => (records::all(), records::count_all(tx)?),
+        _ => (records::all(), 0),
+    };
+    for (at, narrow) in narrows.iter().enumerate() {
+        if Some(at) != apart {
+            narrow.apply(&mut query);
+        }
+    }
+    // What else they are narrowed to makes them fewer.
+    let total = Some(total).filter(|_| narrows.len() == usize::from(apart.is_some()));
+    let total = total.filter(|_| slice.counts);
+    let slice = Slice { counts: slice.counts && total.is_none(), ..slice };
     let output = with_output.then_some(ContentEncoding::Base64);
     let mut known = Known::default();
     // Those of one request share what they were made from.
     let mut invocations = HashMap::new();
-    query.slice(tx, slice, |row| {
+    let listing = query.slice(tx, slice, |row| {
         let result = records::read(tx, row, &mut known, output)?;
         let invocation = match invocations.get(&result.invoke_id) {
             Some(known) => Arc::clone(known),
@@ -301,7 +321,8 @@ pub(crate) fn of_executions(
             }
         };
         Ok(ExecutionEntry { result, invocation })
-    })
+    })?;
+    Ok(Listing { total: total.or(listing.total), ..listing })
 }
 
 fn invocation(tx: Tx<'_>, invoke_id: InvokeId) -> Result<Invocation> {
