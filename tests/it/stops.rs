@@ -160,6 +160,52 @@ fn a_stop_that_is_cut_off_between_its_commits_is_carried_out_by_the_next_engine(
     });
 }
 
+/// The first executions wait for their instances, which another invocation uses; so many run behind them, and the last
+/// wait for places.
+#[tokio::test]
+async fn a_stop_asks_all_that_runs_to_end_in_its_first_commit_and_starts_nothing_that_waits() {
+    const HELD: usize = 4_000;
+    const RUNNING: usize = 300;
+    let check = async |restarts: bool| {
+        let (place, gate) = (Place::new(), Gate::new());
+        let open = || builder(&place, &gate).max_concurrent(HELD + RUNNING).open();
+        let engine = open().await.expect("it opens");
+        let instance = |n| Instance::new(format!("n-{n}")).executor("gate").max_concurrency(1);
+        let registering = engine.clone();
+        let register = move |n| {
+            let engine = registering.clone();
+            async move {
+                engine.register_instance(instance(n)).await.expect("a sound instance");
+            }
+        };
+        at_once(MANY, register).await;
+        engine.run_command(RunCommand::shell("x").on(names(HELD))).await.expect("sound");
+        within(gate.arrivals(HELD as u32)).await;
+        let run = engine.run_command(RunCommand::shell("x").on(names(MANY))).await.expect("sound");
+        within(gate.arrivals(RUNNING as u32)).await;
+        begin_to_stop(&engine, StopInvocation::new(run.invoke_id)).await;
+        let file = rusqlite::Connection::open(place.database()).expect("a database");
+        let of_stopped = "SELECT count(*) FROM executions e JOIN fires f ON f.id = e.fire
+            WHERE f.invocation = (SELECT max(id) FROM invocations) AND e.status = 'Running'";
+        let running: usize = file.query_row(of_stopped, (), |row| row.get(0)).expect("readable");
+        assert_eq!(running, 0, "they run on after the first commit");
+        let engine = if restarts {
+            within(engine.shutdown(Duration::ZERO)).await;
+            drop(engine);
+            open().await.expect("it opens")
+        } else {
+            engine
+        };
+        let ends = ends(&engine, run.invoke_id).await;
+        assert_eq!(ends.get(&ExecutionStatus::Cancelled), Some(&(MANY - RUNNING)), "{ends:?}");
+        assert_eq!(ends.get(&ExecutionStatus::Terminated), Some(&RUNNING), "{ends:?}");
+        assert_eq!(gate.waiting(), 0, "an execution has started since, restarts: {restarts}");
+        within(engine.shutdown(Duration::ZERO)).await;
+    };
+    check(false).await;
+    check(true).await;
+}
+
 /// The writing thread is held while the claim of an execution waits for it, and the stop behind the claim.
 #[tokio::test]
 async fn no_execution_is_on_record_as_stopped_before_it_started() {

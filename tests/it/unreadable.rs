@@ -347,6 +347,8 @@ async fn callers_that_wait_for_an_invocation_with_unreadable_counts_are_told() {
                 assert_eq!(told.code(), "Storage.Record", "{what}: {told}");
             }
         }
+    }
+}
 
 /// A file as an engine leaves it that is killed while so many executions run.
 async fn killed(running: usize) -> (Place, Gate) {
