@@ -187,7 +187,10 @@ async fn more_requests_than_may_wait_are_refused() {
             let refused = async {
                 let refused = engine.run_command(request()).await.expect_err("two wait");
                 assert_eq!((refused.code(), refused.http_status()), ("Throttling", 503));
-                assert!(refused.to_string().starts_with("2 requests wait"), "{refused}");
+                assert!(
+                    refused.to_string().starts_with("too many requests are waiting (2)"),
+                    "{refused}"
+                );
                 let_go.send(()).expect("it waits");
             };
             let (first, second, ()) = tokio::join!(first, second, refused);
