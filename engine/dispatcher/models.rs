@@ -330,8 +330,8 @@ fn nothing_is_polled_between_the_commit_of_its_stop_and_the_order() {
     });
 }
 
-/// A claim is known to the loop, and its execution about to be polled; meanwhile its stop comes to disk, or the
-/// engine ends what runs, and the loop passes on what it has been told.
+/// The loop knows a claim, and the execution is about to be polled. Meanwhile its stop comes to disk, or the engine
+/// ends running executions, and the loop passes its orders on.
 #[test]
 fn an_executor_is_not_polled_once_the_stop_of_its_execution_is_on_disk() {
     let check = |stop: fn(&Record, &Line)| {
@@ -504,7 +504,7 @@ fn a_place_within_a_bound_goes_to_one_execution_and_is_never_lost() {
             let is_granted = bounds.take(&limits, 1, &own).is_ok();
             let is_admitted = admission.join().expect("an answer");
             assert!(!(is_granted && is_admitted), "two have one place");
-            // The step has come to an end: who waits within the bound is called.
+            // The step has ended, so the next fire that waits within the bound is called.
             let any_undone = !bounds.take_undone().is_empty();
             let is_called = any_undone && bounds.take(&limits, 1, &own).is_ok();
             assert!(
@@ -521,7 +521,7 @@ fn a_place_within_a_bound_goes_to_one_execution_and_is_never_lost() {
 /// end has the place for another, by its plan or in its transaction, which is undone once or not; meanwhile the loop
 /// plans one more step.
 #[test]
-fn the_file_has_no_more_within_a_bound_than_may_be() {
+fn the_file_never_shows_more_executions_within_a_bound_than_may_run() {
     let start_one = |running: &mut usize| {
         *running += 1;
         assert!(*running <= 1, "{} run within a bound of one", *running);

@@ -41,8 +41,8 @@ pub(super) trait PendingStops: Send + Sync {
     /// Returns the order to stop an execution that is about to start, if there is an order.
     fn pending_stop(&self, execution: ExecutionId) -> Option<StopOrder>;
 
-    /// Returns `Ready` if no stop is coming to disk of which the dispatcher has not heard. None comes to disk while the
-    /// pass is held.
+    /// Returns `Ready` if the dispatcher has heard of every stop that is on disk or about to be. None comes to disk
+    /// while the pass is held.
     fn poll_pass(&self, cx: &Context<'_>) -> Poll<Pass<'_>>;
 }
 

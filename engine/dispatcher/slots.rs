@@ -166,7 +166,7 @@ struct Turn {
     levels: BTreeMap<u8, VecDeque<Waiting>>,
     /// What has a turn. Of a fire: what else of it may be claimed, and has a turn once this one has come.
     subjects: foldhash::HashMap<Subject, Option<Waiting>>,
-    /// How many turns of each priority there are.
+    /// The number of turns of each priority.
     known: [usize; LEVELS],
 }
 
@@ -401,7 +401,7 @@ pub(super) struct Backlog {
     sizes_hold: bool,
     /// Whether the next plan looks for the record that made the last plan fail.
     is_careful: bool,
-    /// Fires and instances that cannot be served. They have no turn any more.
+    /// Fires and instances that cannot be served, and so have no turn any more.
     set_aside: Arc<HashSet<Subject>>,
 }
 
@@ -521,7 +521,7 @@ impl Backlog {
                     self.find_forgotten(&bound);
                     break;
                 };
-                // A fire that is set aside calls nobody after it.
+                // A fire that is set aside calls no other fire.
                 if !self.is_set_aside(&next) {
                     self.join([next]);
                     break;
@@ -559,7 +559,8 @@ impl Backlog {
         }
     }
 
-    /// Gives turns to fires and instances. A fire that is set aside has none, and the next is called in its stead.
+    /// Gives turns to fires and instances. A fire that is set aside gets no turn, and the next fire is called in its
+    /// place.
     fn join(&mut self, waiting: impl IntoIterator<Item = Waiting>) {
         let mut dropped = Vec::new();
         for one in waiting {
@@ -614,7 +615,7 @@ impl Backlog {
         freed
     }
 
-    /// Takes the turn from a fire or an instance that a damaged page keeps from being served.
+    /// Takes the turn from a fire or an instance that cannot be served because of a damaged page.
     pub(super) fn set_aside(&mut self, subject: Subject) {
         Arc::make_mut(&mut self.set_aside).insert(subject);
     }
@@ -1247,7 +1248,7 @@ mod tests {
         );
         backlog.apply(&second, Taken { claimed: vec![2], ..Taken::default() });
         let limits = |plan: &Plan| plan.turn[0].0.limits().map(Arc::clone).expect("it has some");
-        // One of three places, of which the fire of a smaller share may have none.
+        // One of three places becomes free. The fire with a smaller share may not have it.
         backlog.give_back(&limits(&first), 1);
         assert!(backlog.plan(4, NOW).turn.is_empty());
         (0..2).for_each(|_| backlog.give_back(&limits(&second), 1));

@@ -654,14 +654,14 @@ fn unended_one_by_one(tx: Tx<'_>, fire: i64, unended: &mut Vec<Unended>) -> Resu
     Ok(())
 }
 
-/// A run without a number of its attempt is found by none.
+/// Without the number of its attempt no run can be found.
 fn read_unended(row: &Row<'_>) -> rusqlite::Result<Unended> {
     Ok(Unended { id: ExecutionId(row.get(0)?), attempt: row.get(1).unwrap_or_default() })
 }
 
-/// Returns those of these runs of which no record says that they have begun, or whose record says that the end of
-/// their engine cut them off. A shutdown ends what is to end by itself. A run whose record cannot be read is told of
-/// and left out.
+/// Returns the runs that must not go on: no record says that the run has begun, or its record says that the end of
+/// the engine cut it off. A run that a shutdown stops goes on, because it ends by itself. A run whose record cannot
+/// be read is told of and left out.
 pub(crate) fn not_to_go_on(tx: Tx<'_>, runs: Vec<Unended>) -> Result<Vec<Unended>> {
     let mut query = tx.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM executions

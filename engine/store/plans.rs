@@ -755,7 +755,7 @@ impl History {
         }
     }
 
-    /// Has each of them fire once more, and what it starts end, as far as its kind says.
+    /// Lets each invocation fire once more, and ends the executions that its kind lets end.
     fn fire(&mut self) {
         let at_ms = NOW_MS + 60_000 * self.fires;
         for (kind, timer) in self.timers.iter().enumerate() {
@@ -920,7 +920,7 @@ impl History {
         });
     }
 
-    /// What watchers' looks cost after another fire.
+    /// Adds the costs of watchers' next looks after another fire.
     fn next_looks(&mut self, costs: &mut Vec<(String, i32)>) {
         let looks = self.traced.write(|tx| {
             let looks = self

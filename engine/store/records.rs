@@ -51,8 +51,8 @@ const LATER_ATTEMPTS_ONCE: &str = "executions e INDEXED BY executions_retried_on
     CROSS JOIN fires f ON f.id = e.fire CROSS JOIN invocations v ON v.id = f.invocation
     CROSS JOIN instances i ON i.id = e.instance";
 
-/// The latest execution on each target of an invocation that repeats: its history is not looked at. What came
-/// after the first page, up to execution `?1`, is passed over from the newest fire back.
+/// The latest execution on each target of an invocation that repeats, found without a look at its history. Executions
+/// that came after the first page, whose last execution was `?1`, are passed over from the newest fire back.
 const LATEST_BY_TARGET: &str = "targets t CROSS JOIN executions e ON e.id = CASE
         WHEN t.latest_execution IS NULL OR t.latest_execution <= ?1 THEN t.latest_execution
         ELSE (SELECT l.id FROM fires lf INDEXED BY fires_by_invocation
@@ -121,8 +121,8 @@ pub(super) fn all() -> Query {
     query
 }
 
-/// The executions that a filter asks for before it looks at anything but their place in history: `?1` is the
-/// last execution that there was when the first page was read.
+/// Returns the executions that a filter picks by their place in history; `?1` is the newest execution at the time of
+/// the first page.
 fn of_history(
     tx: Tx<'_>,
     filter: &DescribeInvocationResults,
@@ -186,8 +186,8 @@ fn of_history(
     Ok(query)
 }
 
-/// The executions of an invocation that repeats, on a condition. First attempts have the order of their fires: a page
-/// reads no more of them than it holds. Later ones are few, of all invocations together.
+/// The executions of an invocation that repeats, on a condition. First attempts have the order of their fires, so a
+/// page reads no more first attempts than it holds. Later attempts are few, over all invocations together.
 fn of_repeating(condition: &str, is_retried: bool) -> Vec<Way> {
     let mut ways = vec![Way {
         order: Some("f.id DESC, e.id DESC"),
