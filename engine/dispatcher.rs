@@ -648,7 +648,7 @@ impl Loop {
             job: Arc::clone(job),
         };
         let (start, timeout) = (Start::new(store.meters(), &running, at.committed), task.timeout());
-        // What was permitted to start is not asked for again.
+        // The host is not asked again about executions that it has permitted to start.
         let (work, start) = if !resumes && self.needs_admission(job) {
             let admission = self.admission(name, start);
             (Box::pin(admission.execute(executor, task, cx.clone())) as Execute, None)

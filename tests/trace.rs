@@ -116,7 +116,7 @@ async fn who_listens_hears_of_each_step_of_an_execution() {
     assert_eq!(lines.iter().find(called), None, "told of a start that was none");
 }
 
-/// Never says whether an execution may start.
+/// An authorizer that never says whether an execution may start.
 struct Asked(Arc<Notify>);
 
 impl Authorizer for Asked {

@@ -25,8 +25,8 @@ struct Use {
     leaving: usize,
 }
 
-/// The places that ended executions have handed over to the step that writes their ends, by bound. Nobody else may use
-/// these places until the ends are on disk.
+/// The places that ended executions have handed over to the step that writes their ends, by bound. No other step may
+/// use these places until the ends are on disk.
 #[derive(Debug, Clone, Default)]
 pub(super) struct HandedOver(HashMap<Bound, usize>);
 
@@ -66,13 +66,13 @@ impl Bounds {
         own.into_iter().chain(shared)
     }
 
-    /// Returns how many more executions of a fire may run, for a step with these places of its own. The error is the
-    /// bound that is full.
+    /// Returns the number of executions of a fire that may still start, for a step with these places of its own. The
+    /// error is the bound that is full.
     pub(super) fn room(&self, limits: &FireLimits, own: &HandedOver) -> Result<usize, Bound> {
         self.room_in(&self.state(), limits, own)
     }
 
-    /// Returns how many places within a bound are used, for a step with these places of its own.
+    /// Returns the number of used places within a bound, for a step with these places of its own.
     pub(super) fn used(&self, bound: &Bound, own: &HandedOver) -> usize {
         let own = own.0.get(bound).copied().unwrap_or_default();
         let used = |used: &Use| used.taken + used.leaving.saturating_sub(own);
@@ -98,8 +98,8 @@ impl Bounds {
         Ok(room)
     }
 
-    /// Takes places for up to `most` executions of a fire, for a step with these places of its own. Returns how many,
-    /// at least 1. The error is the bound that is full.
+    /// Takes places for up to `most` executions of a fire, for a step with these places of its own. Returns the
+    /// number of places, at least 1. The error is the bound that is full.
     pub(super) fn take(
         &self,
         limits: &FireLimits,
@@ -135,8 +135,8 @@ impl Bounds {
         });
     }
 
-    /// Hands the places of ended executions over to the step that writes their ends. Because all of it is done under
-    /// one lock, no transaction of another step finds one of these places free.
+    /// Hands the places of ended executions over to the step that writes their ends. Because the handover happens
+    /// under one lock, no transaction of another step finds one of these places free.
     pub(super) fn hand_over<'a>(
         &self,
         ended: impl IntoIterator<Item = &'a FireLimits>,

@@ -48,7 +48,7 @@ use orders::{Errand, Launch, Line, Orders, Phase};
 #[path = "bounds.rs"]
 mod bounds;
 
-/// The same file once more, as below.
+/// The models compile this file once more, as below.
 #[expect(clippy::duplicate_mod, reason = "on purpose")]
 #[path = "../store/commit_gate.rs"]
 mod commit_gate;
@@ -297,8 +297,8 @@ fn a_stop_may_overtake_the_news_of_a_claim() {
     });
 }
 
-/// A claim is known to the loop, and its execution about to be polled. Meanwhile its stop comes to disk: the loop hears
-/// of the stop later than that.
+/// A claim is known to the loop, and its execution about to be polled. Meanwhile its stop comes to disk, and the loop
+/// hears of the stop later.
 #[test]
 fn nothing_is_polled_between_the_commit_of_its_stop_and_the_order() {
     explore(|world| {

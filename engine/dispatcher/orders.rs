@@ -231,7 +231,7 @@ impl PendingStops for Orders {
 /// A place on an instance that runs so many at a time only; free again when this is dropped.
 #[derive(Debug)]
 pub(super) struct Berth {
-    /// None once the place has been left for good.
+    /// `None` once the place has been left for good.
     orders: Option<Arc<Orders>>,
     pub instance: i64,
 }
@@ -245,15 +245,15 @@ impl Berth {
         }
     }
 
-    /// Takes the place again, even if another execution has taken it meanwhile: the transaction of that one has been
-    /// undone as well, and gives the place back.
+    /// Takes the place again, even if another execution has taken it meanwhile: the transaction of the other
+    /// execution has been undone as well, and gives the place back.
     pub(super) fn take_back(&self) {
         if let Some(orders) = &self.orders {
             *orders.state().on_instances.entry(self.instance).or_default() += 1;
         }
     }
 
-    /// Forgets the place, which has been left.
+    /// Forgets the place once it has been left.
     pub(super) fn has_left(mut self) {
         self.orders = None;
     }

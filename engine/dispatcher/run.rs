@@ -62,10 +62,9 @@ pub(super) fn is_stopped_early(
     contact.order().is_some() && !contact.is_kept()
 }
 
-/// Polls work for the first time, unless the stop of its execution, or the end of the engine, is ordered. No stop comes
-/// to disk between that look and the poll, and nothing of the host's is called between them. The start is told once the
-/// work has been polled; `now` is when that was, by the monotonic clock. Returns `Pending` if the work has not been
-/// polled.
+/// Polls work for the first time, unless the stop of its execution, or the end of the engine, is ordered. No stop
+/// comes to disk between that look and the poll, and no code of the host runs between them. The start is told once
+/// the work has been polled, with the monotonic time `now`. Returns `Pending` if the work has not been polled.
 pub(super) fn poll_first(
     work: &mut Execute,
     (execution, contact): (ExecutionId, &Contact),
@@ -77,7 +76,7 @@ pub(super) fn poll_first(
     if is_stopped_early(execution, contact, orders) {
         return Poll::Ready(Poll::Ready(not_started()));
     }
-    // Told even if the poll panics.
+    // The start is told even if the poll panics.
     let _started = Started { pass: Some(pass), start: start.take(), now };
     Poll::Ready(work.as_mut().poll(cx))
 }
@@ -91,7 +90,7 @@ struct Started<'a> {
 
 impl Drop for Started<'_> {
     fn drop(&mut self) {
-        // No commit is to wait for the host's subscriber.
+        // No commit may wait for the host's subscriber.
         self.pass = None;
         if let Some(start) = self.start.take() {
             start.tell(self.now);
@@ -107,9 +106,9 @@ pub(super) struct Run {
     work: Execute,
     id: ExecutionId,
     orders: Arc<dyn PendingStops>,
-    /// Its start, until that is told. None if whoever comes before the executor tells it.
+    /// The start of the execution, until it is told. `None` if a layer before the executor tells the start.
     start: Option<Start>,
-    /// Whether its work has been polled.
+    /// Whether the work of the execution has been polled.
     is_begun: bool,
     /// When that was, by the monotonic clock.
     began: Duration,
@@ -347,7 +346,7 @@ mod tests {
         Looks,
     }
 
-    /// A subscriber of the host's. It has the first execution stopped when it hears of anything.
+    /// A subscriber of the host's. The subscriber stops the first execution as soon as it hears of an event.
     struct Stopper(Arc<Mailed>);
 
     impl Subscriber for Stopper {

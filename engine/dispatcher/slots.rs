@@ -17,11 +17,11 @@ use super::bounds::{Bound, Bounds, HandedOver};
 /// Fires of each priority that are in memory at a time; the others wait in the database. Two steps under way claim up
 /// to 1,024 executions, and each may be of another fire.
 const FIRES_MAX: usize = 1_024;
-/// Fires of each priority in memory past which a fire whose executions are released is left to the database: more are
-/// not claimed by two steps.
+/// The number of fires of each priority in memory from which on a fire with released executions is left to the
+/// database. Two steps claim no more fires than this.
 const RELEASED_MAX: usize = 2 * FIRES_MAX;
-/// Fires in memory that wait for one bound; the others wait in the database. They are found again once those in memory
-/// have gone on, so that each look at the database lets many go on.
+/// The number of fires in memory that wait for one bound. The other fires wait in the database. A look finds them
+/// once the fires in memory have gone on, so that each look at the database lets many fires go on.
 const PARKED_MAX: usize = 1_024;
 /// How often ages are looked at.
 const AGED_EVERY_MS: i64 = 1_000;
@@ -89,7 +89,7 @@ impl Waiting {
         self.standing.level(now_ms)
     }
 
-    /// Adds what else of the same subject may be claimed.
+    /// Adds more executions of the same subject that may be claimed.
     fn widen(&mut self, by: Self) {
         self.after = self.after.min(by.after);
         self.until = self.until.max(by.until);
@@ -164,7 +164,8 @@ struct PlanUnderWay {
 #[derive(Debug, Default)]
 struct Turn {
     levels: BTreeMap<u8, VecDeque<Waiting>>,
-    /// What has a turn. Of a fire: what else of it may be claimed, and has a turn once this one has come.
+    /// The subjects that have a turn. A fire keeps here its other executions that may be claimed, and has another
+    /// turn for them after this turn.
     subjects: foldhash::HashMap<Subject, Option<Waiting>>,
     /// The number of turns of each priority.
     known: [usize; LEVELS],
@@ -187,7 +188,7 @@ impl Turn {
         }
     }
 
-    /// Returns what is to have a turn, unless its subject has one.
+    /// Returns the entry that is to have a turn, unless its subject has a turn already.
     fn admit(&mut self, one: Waiting) -> Option<Waiting> {
         match self.subjects.entry(one.subject) {
             Entry::Vacant(place) => {
@@ -262,13 +263,13 @@ struct Line {
 struct Parked {
     lines: HashMap<Class, Line>,
     by_bound: HashMap<Bound, BTreeSet<(Rank, Class)>>,
-    /// How many fires wait for each bound.
+    /// The number of fires that wait for each bound.
     counts: HashMap<Bound, usize>,
     arrivals: u64,
 }
 
 impl Parked {
-    /// Returns false if so many fires wait for the bound that this one is to be forgotten.
+    /// Returns false if this fire is to be forgotten because too many fires wait for the bound.
     fn park(&mut self, under: Bound, limits: &Arc<FireLimits>, waiting: Waiting) -> bool {
         self.arrivals += 1;
         let rank = (waiting.standing.rank(), self.arrivals);
@@ -367,9 +368,9 @@ impl Line {
 /// Fires that wait for a bound in the database, and are not in memory.
 #[derive(Debug)]
 struct Forgotten {
-    /// For each priority the first of them.
+    /// The first of these fires, for each priority.
     from: [i64; LEVELS],
-    /// The most executions that one of them lets run within the bound.
+    /// The greatest number of executions that one of these fires lets run within the bound.
     max: usize,
 }
 
@@ -381,14 +382,14 @@ pub(super) struct Backlog {
     /// The places within bounds that the next plan may use, and no other step.
     handed_over: HandedOver,
     parked: Parked,
-    /// By the bound that they wait for. Because a bound that is full has a place that is used, there are no more of
-    /// these bounds than places are used.
+    /// The forgotten fires by the bound that they wait for. Because a full bound has a used place, there are no more
+    /// such bounds than used places.
     forgotten: HashMap<Bound, Forgotten>,
     aged_at_ms: i64,
     /// The newest fires seen, by priority. Later fires have higher numbers.
     newest: [i64; LEVELS],
-    /// For each priority: before which fire the next look is to begin again once those under way have found all that
-    /// is new. Otherwise a look that is made to begin again would never come to an end.
+    /// For each priority, the fire at which the next look is to begin again, once the looks under way have found all
+    /// new fires. Otherwise a look that is made to begin again would never come to an end.
     again_from: [i64; LEVELS],
     /// Whether the database may hold fires newer than those.
     may_have_new: bool,
@@ -461,7 +462,7 @@ impl Backlog {
         }
     }
 
-    /// Has the database looked through again from this fire on.
+    /// Asks for a new look through the database, from this fire on.
     fn look_again_from(&mut self, priority: u8, fire: i64) {
         let from = &mut self.again_from[usize::from(priority.min(PRIORITY_MAX))];
         *from = fire.min(*from);
@@ -470,7 +471,7 @@ impl Backlog {
         }
     }
 
-    /// Begins looks again where that is wanted, unless they have more to find.
+    /// Begins the looks that were asked for, unless the looks under way have more to find.
     fn begin_again(&mut self, have_more: [bool; LEVELS]) {
         let places = self.newest.iter_mut().zip(&mut self.again_from);
         for ((newest, from), has_more) in places.zip(have_more) {
@@ -530,7 +531,7 @@ impl Backlog {
         }
     }
 
-    /// Forgets a fire that waits for a bound, and remembers that one does.
+    /// Forgets a fire that waits for a bound, and remembers that the bound has such a fire.
     fn forget(
         &mut self,
         under: Bound,
@@ -547,7 +548,7 @@ impl Backlog {
         *from = fire.min(*from);
     }
 
-    /// Has the fires looked for that wait for a bound and have been forgotten, if the bound has room for one.
+    /// Asks for a look for forgotten fires that wait for a bound, if the bound has room for one of them.
     fn find_forgotten(&mut self, bound: &Bound) {
         let Some(forgotten) = self.forgotten.get(bound) else { return };
         if self.bounds.used(bound, &self.handed_over) >= forgotten.max {
@@ -1264,7 +1265,7 @@ mod tests {
         let plan = backlog.plan(64, NOW);
         let turn: Vec<_> = plan.turn.iter().map(|(one, _)| one.subject).collect();
         assert_eq!(turn, [Subject::Opening(7), Subject::Opening(8)]);
-        // What frees it while it is looked at calls for another look.
+        // An instance that is freed during a look needs another look.
         backlog.open([7]);
         assert_eq!(backlog.plan(64, NOW).turn.len(), 1);
     }
@@ -1279,7 +1280,8 @@ mod tests {
     /// Fires with one execution each, as a database holds them.
     type Fires = BTreeMap<i64, Waiting>;
 
-    /// Serves all of these fires, of which each execution ends at once. Returns how many were in memory at most.
+    /// Serves all of these fires, of which each execution ends at once. Returns the greatest number of fires in
+    /// memory.
     fn serve_all(backlog: &mut Backlog, mut fires: Fires) -> usize {
         let at = usize::from(PRIORITY);
         let mut most = 0;
@@ -1312,13 +1314,13 @@ mod tests {
         let check = |bound_of: &dyn Fn(i64) -> Waiting, bounds: usize| {
             let count = 5 * PARKED_MAX as i64;
             let most = serve_all(&mut empty(), (1..=count).map(|n| (n, bound_of(n))).collect());
-            // Those of one look, and one for each place, come to those that wait.
+            // Besides the fires that wait, memory holds the fires of one look, and one fire for each place.
             let max = bounds * PARKED_MAX + FIRES_MAX + 64;
             assert!(most <= max, "{most} fires in memory, and no more than {max} may be");
         };
         check(&|n| limited(n, n, None, Some("narrow")), 1);
         check(&|n| limited(n, 7, Some(2), None), 1);
-        // Each is of a class of its own.
+        // Each fire has a class of its own.
         check(&|n| limited(n, n, Some(1), Some("wide")), 1);
         let mixed = |n| match n % 3 {
             0 => limited(n, n, None, Some("narrow")),

@@ -32,7 +32,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Over {
     pub ended: Ended,
     pub run: Box<Running>,
-    /// The places that it leaves with the commit of its end. None once it has left them.
+    /// The places that the execution leaves with the commit of its end. `None` once it has left them.
     leaves: Mutex<Option<Leaves>>,
     /// The instance, if other executions may wait for it.
     pub frees: Option<i64>,
@@ -56,7 +56,8 @@ impl Over {
         self.leaves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Frees the places that it has not left: no record says that it has ended, and nothing more comes of it.
+    /// Frees the places that the execution has not left: no record says that the execution has ended, and no more
+    /// events of it follow.
     pub(super) fn give_up_places(&self, bounds: &Bounds) {
         let Some(Leaves { berth, limits }) = self.leaves().take() else { return };
         drop(berth);
@@ -132,7 +133,7 @@ pub(super) struct Written {
     pub finished: Finished,
     /// None if nothing more is to start.
     pub work: Option<ClaimedWork>,
-    /// The places of what has ended.
+    /// The places of ended executions.
     departure: Departure,
     pub claimed_at_ms: i64,
     /// When it came to disk, by the monotonic clock.

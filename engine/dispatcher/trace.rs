@@ -40,7 +40,7 @@ impl Start {
         Self { meters: Arc::clone(meters), claimed }
     }
 
-    /// Tells that the executor was called, at this time of the monotonic clock.
+    /// Traces the call of the executor, at this monotonic time.
     pub(super) fn tell(self, now: Duration) {
         if let Some(claimed) = self.claimed {
             self.meters.time(Measured::StartDelay, now.saturating_sub(claimed));

@@ -24,7 +24,7 @@ pub(super) fn note_stop() {
 pub(crate) struct CommitGate {
     /// Because each start reads this, it is an atomic: a start takes the lock only if the gate may be closed.
     is_closed: AtomicBool,
-    /// How many starts are passing.
+    /// The number of starts that are passing.
     passing: AtomicUsize,
     /// The starts that wait for the gate.
     waiting: Mutex<Vec<Waker>>,
@@ -44,7 +44,7 @@ impl CommitGate {
         let waiting = self.waiting();
         self.is_closed.store(true, Ordering::SeqCst);
         drop(waiting);
-        // A start that has not been counted here is counted after this: because both change the number, that start
+        // A start that is not counted here is counted later. Because both operations change the number, that start
         // finds the gate closed.
         while self.passing.fetch_add(0, Ordering::SeqCst) > 0 && go_on_waiting() {}
     }
@@ -63,7 +63,8 @@ impl CommitGate {
     /// Lets a start pass if the gate is open. Otherwise wakes the task when the gate opens.
     pub(crate) fn poll_pass(&self, cx: &Context<'_>) -> Poll<Pass<'_>> {
         loop {
-            // Before the look: a commit that closes the gate after the look waits for this start.
+            // The start is counted before the look, so that a commit that closes the gate after the look waits for
+            // this start.
             self.passing.fetch_add(1, Ordering::SeqCst);
             let pass = Pass(Some(self));
             if !self.is_closed.load(Ordering::SeqCst) {

@@ -596,8 +596,8 @@ pub(crate) struct GoingOn {
     pub stop: Option<StopOrder>,
 }
 
-/// Returns the executions that an engine left running when it ended. Of what waits none is visited: a fire says up to
-/// which instance its executions have been claimed. An execution that cannot be read is told of and left out.
+/// Returns the executions that an engine left running when it ended. No waiting execution is visited: a fire says up
+/// to which instance its executions have been claimed. An execution that cannot be read is logged and left out.
 pub(crate) fn unended(tx: Tx<'_>) -> Result<Vec<Unended>> {
     let mut unended = Vec::new();
     for fire in fires::claimed(tx)? {
@@ -631,7 +631,7 @@ fn unended_of(tx: Tx<'_>, fire: i64, unended: &mut Vec<Unended>) -> Result<()> {
     Ok(())
 }
 
-/// Does the same without letting one execution that cannot be read hide another.
+/// Works like [`unended_of`]; an execution that cannot be read hides no other execution.
 fn unended_one_by_one(tx: Tx<'_>, fire: i64, unended: &mut Vec<Unended>) -> Result<()> {
     let mut query = tx.prepare_cached(
         "SELECT id, attempt FROM executions INDEXED BY executions_by_fire
@@ -661,7 +661,7 @@ fn read_unended(row: &Row<'_>) -> rusqlite::Result<Unended> {
 
 /// Returns the runs that must not go on: no record says that the run has begun, or its record says that the end of
 /// the engine cut it off. A run that a shutdown stops goes on, because it ends by itself. A run whose record cannot
-/// be read is told of and left out.
+/// be read is logged and left out.
 pub(crate) fn not_to_go_on(tx: Tx<'_>, runs: Vec<Unended>) -> Result<Vec<Unended>> {
     let mut query = tx.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM executions

@@ -375,8 +375,8 @@ pub(crate) struct Activity {
     pub total: u64,
 }
 
-/// What has been going on at these instances, in their order. No other instance is looked at. Of an invocation that
-/// repeats its targets are read, and what has not ended: its history is not.
+/// Returns the activity on these instances, in their order. No other instance is looked at. The targets of an
+/// invocation that repeats are read, and its executions that have not ended, but not its history.
 pub(crate) fn activity(tx: Tx<'_>, targets: &[Target]) -> Result<Vec<Activity>> {
     // Of a target: when the last of its executions has started. After the one that says how the invocation stands,
     // none has.

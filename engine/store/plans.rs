@@ -728,7 +728,7 @@ impl History {
         let due = traced.write(|tx| timers::due(tx, NOW_MS, 10).expect("readable"));
         let timers: Vec<_> = due.into_iter().map(|found| found.timer.expect("readable")).collect();
         let mut history = Self { traced, repeating, timers, fires: 0 };
-        // What runs once has all of the history behind it.
+        // The invocation that runs once comes before the whole history.
         history.run_once();
         (0..fires).for_each(|_| history.fire());
         history
@@ -868,7 +868,7 @@ impl History {
         costs
     }
 
-    /// What reads cost that name no invocation.
+    /// Adds the costs of reads that name no invocation.
     fn reads_of_all(&self, costs: &mut Vec<(String, i32)>) {
         let mut read = |name: &str, op: &dyn Fn(Tx<'_>)| {
             self.traced.cost(op);
@@ -1013,7 +1013,7 @@ fn a_search_for_executions_costs_the_same_however_many_a_stop_is_about() {
     }
 }
 
-/// The pages of the latest results, one execution or more each, hold what a look at every execution finds.
+/// The pages of the latest results, of one execution or more, hold the same results as a look at every execution.
 #[test]
 fn the_pages_of_the_latest_results_hold_each_once_and_in_order() {
     let mut history = History::of(3);
@@ -1052,9 +1052,9 @@ fn the_pages_of_the_latest_results_hold_each_once_and_in_order() {
     }
 }
 
-/// Four executions run. Beside them wait so many fires, and so many executions of one of the fires that run.
+/// Four executions run. Beside them many fires wait, and many executions of one of the fires that run.
 #[test]
-fn what_was_left_running_is_found_at_the_same_cost_however_much_waits() {
+fn executions_left_running_are_found_at_the_same_cost_however_many_wait() {
     let cost = |waiting: usize| {
         let traced = Traced::open();
         let request = RunCommand::shell("true").on(INSTANCES);

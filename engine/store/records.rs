@@ -39,8 +39,8 @@ const LATER_ATTEMPTS: &str = "executions e INDEXED BY executions_of_retries
     CROSS JOIN fires f ON f.id = e.fire CROSS JOIN invocations v ON v.id = f.invocation
     CROSS JOIN instances i ON i.id = e.instance";
 
-/// The executions of invocations that run once, in the order of the invocations. Of one that repeats no execution is
-/// looked at, however often it has fired.
+/// The executions of invocations that run once, in the order of the invocations. No execution of an invocation that
+/// repeats is looked at, however often it has fired.
 const BY_INVOCATION: &str =
     "invocations v CROSS JOIN fires f INDEXED BY fires_by_invocation ON f.invocation = v.id
     CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
@@ -143,8 +143,8 @@ fn of_history(
                 vec![Way::new(LATEST_BY_TARGET, None), Way::new(RESULT_TABLES, Some(&once))];
             return Ok(query);
         }
-        // First attempts of what runs once have the order of their invocations: a page reads no more invocations than
-        // it holds executions.
+        // First attempts of invocations that run once have the order of their invocations, so a page reads no more
+        // invocations than it holds executions.
         let until = after.map_or(Ok(i64::MAX), |after| last_that_runs_once(tx, after))?;
         query.conditions.push("? > 0".to_owned());
         query.values.push(until.into());
@@ -204,8 +204,8 @@ fn of_repeating(condition: &str, is_retried: bool) -> Vec<Way> {
     ways
 }
 
-/// The executions of these invocations, for [`read`], and how many there are. Each invocation that repeats is read from
-/// its newest fire on.
+/// Returns the executions of these invocations, for [`read`], and their number. Each invocation that repeats is read
+/// from its newest fire on.
 pub(super) fn of_invocations(tx: Tx<'_>, ids: &[InvokeId]) -> Result<(Query, u64)> {
     let mut find = tx.prepare_cached(
         "SELECT v.id, v.repeat_mode <> 'Once', v.retry IS NOT NULL,
@@ -243,8 +243,8 @@ pub(super) fn of_invocations(tx: Tx<'_>, ids: &[InvokeId]) -> Result<(Query, u64
     Ok((query, total as u64))
 }
 
-/// Returns how many executions there are. The targets of an invocation that repeats say it, however often the invocation
-/// has fired.
+/// Returns the number of executions. The targets of an invocation that repeats give its number, however often the
+/// invocation has fired.
 pub(super) fn count_all(tx: Tx<'_>) -> Result<u64> {
     let count: f64 = tx
         .prepare_cached(
@@ -273,7 +273,7 @@ fn last_that_runs_once(tx: Tx<'_>, before: i64) -> Result<i64> {
     let newest: i64 = tx
         .prepare_cached("SELECT coalesce(max(id), 0) FROM invocations")?
         .query_row((), |row| row.get(0))?;
-    // What is up to `low` begins before, what is above `high` does not.
+    // Invocations up to `low` begin before; invocations above `high` do not.
     let (mut low, mut high) = (0, newest);
     while low < high {
         let middle = high - (high - low) / 2;
@@ -283,11 +283,11 @@ fn last_that_runs_once(tx: Tx<'_>, before: i64) -> Result<i64> {
         match found {
             Some((_, Some(first))) if first < before => low = middle,
             Some((id, _)) => high = id - 1,
-            // None runs once up to here.
+            // No invocation up to here runs once.
             None => low = middle,
         }
     }
-    // The next one may have attempts on either side.
+    // The next invocation may have attempts on either side.
     let next: Option<i64> = tx
         .prepare_cached(
             "SELECT id FROM invocations WHERE id > ?1 AND repeat_mode = 'Once' ORDER BY id LIMIT 1",
@@ -338,7 +338,7 @@ pub(crate) fn list(
         };
         let named =
             ExecutionStatus::ALL.iter().filter(is_named).map(|status| format!("'{status}'"));
-        // A list of none would be a constant, and SQLite would not find its way to an index.
+        // An empty list would be a constant, and SQLite would not choose an index.
         let named = named.chain(["''".to_owned()]).collect::<Vec<_>>();
         query.conditions.push(format!("e.status IN ({})", named.join(", ")));
     }

@@ -277,7 +277,7 @@ pub(crate) struct ExecutionEntry {
     pub invocation: Arc<Invocation>,
 }
 
-/// Invocations that are each read by an index of their own, if a listing names no more.
+/// The number of invocations up to which a listing reads each of them by an index of its own.
 const APART_MAX: usize = 32;
 
 /// A slice of the executions, newest first, with their outputs if they are wanted.
@@ -302,7 +302,7 @@ pub(crate) fn of_executions(
             narrow.apply(&mut query);
         }
     }
-    // What else they are narrowed to makes them fewer.
+    // The total is right only if no other filter narrows the executions.
     let total = Some(total).filter(|_| narrows.len() == usize::from(apart.is_some()));
     let total = total.filter(|_| slice.counts);
     let slice = Slice { counts: slice.counts && total.is_none(), ..slice };

@@ -1,4 +1,5 @@
-//! What threads share the gate with. The models of the dispatcher put loom's in its place.
+//! The primitives with which threads share the gate. The models of the dispatcher use the
+//! primitives of loom instead.
 
 pub(super) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub(super) use std::sync::{Mutex, MutexGuard};

@@ -36,10 +36,10 @@ const QUEUE_MAX: usize = 1_024;
 const FIRST_IN_A_ROW_MAX: usize = 8;
 /// Writes that share a commit. More would gain little and keep the first of them waiting.
 const BATCH_MAX: usize = 512;
-/// How long a commit that stops executions waits for executors that are being polled for the first time. An executor
-/// that blocks its thread must not hold up what others write.
+/// The time for which a commit that stops executions waits for executors that are being polled for the first time. An
+/// executor that blocks its thread must not hold up other writes.
 const STARTS_TIME_MAX: Duration = Duration::from_millis(10);
-/// How often it looks whether they have been polled.
+/// The time between two looks whether these executors have been polled.
 const START_LOOK_EVERY: Duration = Duration::from_micros(20);
 /// When a batch has taken this long it is committed, whoever else waits.
 const BATCH_TIME_MAX: Duration = Duration::from_millis(20);

@@ -160,8 +160,8 @@ fn a_stop_that_is_cut_off_between_its_commits_is_carried_out_by_the_next_engine(
     });
 }
 
-/// The first executions wait for their instances, which another invocation uses; so many run behind them, and the last
-/// wait for places.
+/// The first executions wait for their instances, which another invocation uses. Many executions run behind them, and
+/// the last executions wait for places.
 #[tokio::test]
 async fn a_stop_asks_all_that_runs_to_end_in_its_first_commit_and_starts_nothing_that_waits() {
     const HELD: usize = 4_000;

@@ -350,7 +350,7 @@ async fn callers_that_wait_for_an_invocation_with_unreadable_counts_are_told() {
     }
 }
 
-/// A file as an engine leaves it that is killed while so many executions run.
+/// Makes a file in the state that an engine leaves if it is killed while `running` executions run.
 async fn killed(running: usize) -> (Place, Gate) {
     let (place, left, gate) = (Place::new(), Place::new(), Gate::new());
     let engine = gate.plug_in(place.builder()).max_concurrent(running).open().await;
@@ -399,7 +399,7 @@ async fn one_page_that_cannot_be_read_keeps_no_file_from_being_opened() {
         let mut damaged = sound.clone();
         damaged[(page - 1) * PAGE] = 0xff;
         fs::write(place.database(), damaged).expect("written");
-        // The output and the folder of a run, of which nothing else is known.
+        // The output and the folder of a run without any other record.
         for folder in ["outputs", "runs/1-1"] {
             let folder = place.folder().join(format!("adjutant.db.{folder}"));
             fs::create_dir_all(&folder).expect("a folder");
