@@ -252,8 +252,8 @@ CREATE TABLE fires (
     succeeded   INTEGER NOT NULL DEFAULT 0,
     failed      INTEGER NOT NULL DEFAULT 0,
     stopped     INTEGER NOT NULL DEFAULT 0,
-    -- Executions have been claimed on instances up to this one; NULL: on none. The commit of a claim says so: what an
-    -- engine has left running is found by it.
+    -- The last instance up to which executions have been claimed; NULL if none has been claimed. The commit of a claim
+    -- sets it, and recovery finds by it the executions that an engine has left running.
     claimed_until INTEGER,
     -- When it was dealt with, which is later than its nominal time.
     dealt_at_ms INTEGER NOT NULL,
@@ -321,7 +321,7 @@ CREATE TABLE executions (
     -- The rank among executions that wait for room on the instance; NULL if the execution does not wait for that.
     -- Lower ranks come first: they have a higher priority or have waited longer.
     awaits_instance INTEGER,
-    -- 1 of a later attempt whose invocation runs once: those of schedules are not looked through for it.
+    -- 1 for a later attempt of an invocation that runs once. A search for these attempts reads no attempts of schedules.
     retries_once   INTEGER,
     -- While it waits for its turn or runs: as long as the times are that it is to have yet. A row that keeps its
     -- length is written over where it stands; one that grows has its full page split, and the commit then

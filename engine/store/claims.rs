@@ -216,8 +216,8 @@ impl Place {
     pub(crate) const FIRST: Self = Self(i64::MIN, i64::MIN);
 }
 
-/// Returns the next execution after a place that waits for a place on an instance, also one that an order to stop is
-/// about: whoever looks for others goes on behind it.
+/// Returns the next execution, after a given one, that waits for a place on an instance, even if an order to stop
+/// applies to it: a search for others goes on behind it.
 pub(crate) fn next_awaiting(tx: Tx<'_>, instance: i64, after: Place) -> Result<Option<Awaiting>> {
     let next = tx
         .prepare_cached(&format!(

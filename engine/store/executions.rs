@@ -538,7 +538,7 @@ pub(crate) struct Aborted {
 }
 
 /// Ends the waiting executions of a fire that cannot start because of a record, on one instance or on all. As many
-/// end now as are `left` to this commit, and the others in later commits, like those of a stop.
+/// end now as are `left` to this commit, and the others end in later commits, like the executions of a stop.
 pub(crate) fn abort(
     tx: Tx<'_>,
     fire: i64,

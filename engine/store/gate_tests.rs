@@ -1,5 +1,5 @@
-//! Tests of the gate. They lie beside it because the models of the dispatcher compile the gate once more, with other
-//! locks.
+//! Tests of the gate. The tests lie beside the gate because the models of the dispatcher compile the gate once more,
+//! with other locks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -659,7 +659,7 @@ pub(crate) fn first_look(tx: Tx<'_>, invocation: i64) -> Result<Look> {
 
 /// Returns the executions of an invocation for a watcher's next look: the executions that the watcher has left
 /// `open`, and all that were made after `until`. The look reads neither the history nor other invocations, except for
-/// later attempts of those.
+/// later attempts of other invocations.
 pub(crate) fn next_look(
     tx: Tx<'_>,
     invocation: i64,

@@ -47,7 +47,7 @@ pub(crate) fn due(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<i64>> {
     Ok(due.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Returns what is to be known of the next wave of a fire.
+/// Returns the next wave of a fire.
 pub(crate) fn get(tx: Tx<'_>, fire: i64) -> Result<DueWave> {
     let due = tx
         .prepare_cached(
