@@ -21,7 +21,7 @@ use crate::clock::{Clock, now_ms};
 use crate::error::{EngineEnd, Error, Result};
 use crate::gate::{DynWaveGate, WaveDecision};
 use crate::panics::tell;
-use crate::store::aside::Subject;
+use crate::store::aside::{Aside, Subject};
 use crate::store::waves::DueWave;
 use crate::store::{Store, Tx, waits};
 use questions::Questions;
@@ -109,7 +109,7 @@ impl Scheduler {
     /// it in a commit of its own.
     async fn step(&self, questions: &Questions, troubles: &mut Troubles) -> Result<Step> {
         let aside = self.store.aside();
-        troubles.end_aside(&self.store, self.clock.monotonic());
+        troubles.end_aside(aside, self.clock.monotonic());
         if !aside.is_careful() {
             let stepped = self.write(questions.gate(), &Part::ALL).await;
             let is_hindered = stepped.as_ref().is_err_and(Error::is_lasting);
@@ -182,9 +182,9 @@ impl Scheduler {
         aside.be_careful(true);
         let mut tries = 0;
         loop {
-            let before = aside.count();
+            let before = aside.total();
             let stepped = self.write(questions.gate(), &[part]).await;
-            let is_found = aside.count() > before;
+            let is_found = aside.total() > before;
             self.tell_news(troubles);
             tries += 1;
             match stepped {
@@ -232,7 +232,7 @@ impl Scheduler {
             match self.decide(&due, &decision).await {
                 Ok(()) => {}
                 Err(error) if error.is_lasting() => {
-                    aside.set(Subject::Wave(due.fire), Some(due.invoke_id), error);
+                    is_taken &= aside.set(Subject::Wave(due.fire), Some(due.invoke_id), error);
                     aside.be_careful(true);
                 }
                 Err(error) => {
@@ -280,19 +280,27 @@ impl Scheduler {
 struct Troubles {
     /// The monotonic time of the last message about each part, and about a row of each part.
     told_at: Vec<((Part, bool), Duration)>,
-    /// The monotonic time since which rows are set aside.
-    aside_since: Option<Duration>,
+    /// The monotonic time since which no other row has been set aside, and the number of rows that had been by then.
+    aside_since: Option<(Duration, u64)>,
 }
 
 impl Troubles {
-    /// Lets rows that were set aside a while ago be tried again.
-    fn end_aside(&mut self, store: &Store, now: Duration) {
-        let aside = store.aside();
+    /// Lets rows that were set aside a while ago be tried again. While tries still find rows to set aside, these rows
+    /// stay aside, because otherwise tries that find fewer rows in that while would never come to an end.
+    fn end_aside(&mut self, aside: &Aside, now: Duration) {
         if aside.count() == 0 {
             self.aside_since = None;
-        } else if now.saturating_sub(*self.aside_since.get_or_insert(now)) >= ASIDE_FOR {
-            aside.clear();
-            self.aside_since = None;
+            return;
+        }
+        let total = aside.total();
+        match self.aside_since {
+            Some((since, before)) if before == total => {
+                if now.saturating_sub(since) >= ASIDE_FOR {
+                    aside.clear();
+                    self.aside_since = None;
+                }
+            }
+            _ => self.aside_since = Some((now, total)),
         }
     }
 
@@ -325,5 +333,34 @@ impl Troubles {
                 true
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_stay_aside_while_tries_find_others() {
+        let (aside, mut troubles) = (Aside::default(), Troubles::default());
+        let set = |row| {
+            let error = Error::Internal("damaged".to_owned());
+            assert!(aside.set(Subject::Execution(row), None, error));
+        };
+        let mut check = |seconds, count| {
+            troubles.end_aside(&aside, Duration::from_secs(seconds));
+            assert_eq!(aside.count(), count, "after {seconds} s");
+        };
+        set(1);
+        check(0, 1);
+        check(59, 1);
+        set(2);
+        check(60, 2);
+        check(119, 2);
+        check(120, 0);
+        set(1);
+        check(121, 1);
+        check(180, 1);
+        check(181, 0);
     }
 }

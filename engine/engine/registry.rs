@@ -71,6 +71,7 @@ impl Engine {
         loop {
             let (clock, check) = (Arc::clone(&self.inner.clock), check.clone());
             let aside = Arc::clone(self.inner.records.store.aside());
+            let before = aside.total();
             let (instance, boot_id) = (instance.clone(), boot_id.clone());
             let store = move |tx: Tx<'_>| {
                 let mut step = Step::at(now_ms(&*clock));
@@ -98,7 +99,7 @@ impl Engine {
                 Ok(step)
             };
             return match self.write_step(store).await {
-                Err(error) if self.may_do_without(&error, &mut is_given_up) => continue,
+                Err(error) if self.may_do_without(&error, before, &mut is_given_up) => continue,
                 step => {
                     if is_given_up {
                         self.announcer().wake_scheduler();

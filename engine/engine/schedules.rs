@@ -111,6 +111,7 @@ impl Engine {
         loop {
             let (clock, ending) = (Arc::clone(&self.inner.clock), Arc::clone(self.inner.ending()));
             let aside = Arc::clone(self.inner.records.store.aside());
+            let before = aside.total();
             let (instance_id, boot_id) = (instance_id.clone(), boot_id.clone());
             let op = move |tx: Tx<'_>| {
                 let mut step = Step::at(now_ms(&*clock));
@@ -136,7 +137,7 @@ impl Engine {
                 Ok(step)
             };
             let step = match self.write_step(op).await {
-                Err(error) if self.may_do_without(&error, &mut is_given_up) => continue,
+                Err(error) if self.may_do_without(&error, before, &mut is_given_up) => continue,
                 step => step?,
             };
             if is_given_up {
@@ -155,12 +156,18 @@ impl Engine {
     }
 
     /// Returns whether a boot that met an error can be dealt with all the same: without a row that has been set aside
-    /// since, or by the scheduler if no row is known to have caused the error.
-    pub(super) fn may_do_without(&self, error: &Error, is_given_up: &mut bool) -> bool {
+    /// since so many were (`before`), or by the scheduler if no row is known to have caused the error.
+    pub(super) fn may_do_without(
+        &self,
+        error: &Error,
+        before: u64,
+        is_given_up: &mut bool,
+    ) -> bool {
         if !error.is_lasting() {
             return false;
         }
-        if self.tell_refused() {
+        self.tell_refused();
+        if self.inner.records.store.aside().total() > before {
             return true;
         }
         if *is_given_up {
@@ -195,13 +202,17 @@ impl Engine {
     ) -> Result<T> {
         // Without a scheduler there is nobody to run what is due.
         let settling = Settling { fires: self.inner.scheduler.is_some(), ends };
-        let mut is_tried = false;
+        let mut is_hindered = false;
         loop {
-            let is_first = !std::mem::replace(&mut is_tried, true);
             let (op, then) = (op.clone(), then.clone());
             let (announcer, vigil) = (self.announcer(), Arc::clone(&self.inner.vigil));
             let aside = Arc::clone(self.inner.records.store.aside());
+            let before = aside.total();
             let write = move |tx: Tx<'_>| {
+                if is_hindered {
+                    // The scheduler may have found meanwhile that it need not be careful.
+                    aside.be_careful(true);
+                }
                 let watchful = vigil.look();
                 let invocation = invocations::find(tx, invoke_id)?;
                 let step = Step::settle(tx, &aside, invocation, watchful, settling)?;
@@ -220,12 +231,15 @@ impl Engine {
                 }
             };
             let written = self.write_first(write, announce).await;
-            let has_refused = self.tell_refused();
+            let has_refused = self.inner.records.store.aside().total() > before;
+            self.tell_refused();
             match written {
                 Ok((_, Some(done))) => return done,
                 Ok((_, None)) => {}
                 // Another try can succeed without the row that is set aside now, or it finds the row to set aside.
-                Err(error) if error.is_lasting() && (has_refused || is_first) => {}
+                Err(error) if error.is_lasting() && (has_refused || !is_hindered) => {
+                    is_hindered = true;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -246,6 +260,7 @@ impl Engine {
     pub(super) async fn see_through(&self, work: Work) -> Result<()> {
         let (under_way, ending) = (&self.inner.under_way, self.inner.ending());
         let aside = self.inner.records.store.aside();
+        let mut is_hindered = false;
         loop {
             if let Some(outcome) = under_way.outcome(work) {
                 return outcome;
@@ -261,32 +276,40 @@ impl Engine {
                 return Ok(());
             }
             let (clock, of) = (Arc::clone(&self.inner.clock), Arc::clone(aside));
+            let before = aside.total();
             let carry_on = move |tx: Tx<'_>| {
+                if is_hindered {
+                    of.be_careful(true);
+                }
                 let mut step = Step::at(now_ms(&*clock));
                 step.carry_on(tx, &of, step.at_ms, &mut { EXECUTIONS_MAX })?;
                 Ok(step)
             };
             let written = self.write_step(carry_on).await;
-            let has_refused = self.tell_refused();
+            let has_refused = aside.total() > before;
+            self.tell_refused();
             match written {
                 // The work is on disk, and in effect.
                 Err(Error::ShuttingDown | Error::Ended(_)) => return Ok(()),
-                // The other rows can go on without the row that is set aside now.
-                Err(error) if error.is_lasting() && has_refused => {}
+                // The other rows can go on without the row that is set aside now, or that the next try finds.
+                Err(error) if error.is_lasting() && (has_refused || !is_hindered) => {
+                    is_hindered = true;
+                }
                 step => drop(step?),
             }
         }
     }
 
-    /// Tells callers that wait of rows that have been set aside. Returns whether there was news.
-    pub(super) fn tell_refused(&self) -> bool {
+    /// Tells callers that wait of rows that have been set aside.
+    pub(super) fn tell_refused(&self) {
         let refused = self.inner.records.store.aside().take_news();
-        let any = !refused.is_empty();
+        if refused.is_empty() {
+            return;
+        }
         for refusal in &refused {
             let (subject, error) = (refusal.subject, &refusal.error);
             tell(|| tracing::error!(%error, ?subject, "a row is passed over"));
         }
         self.announcer().step(&Step { refused, ..Step::at(self.now_ms()) });
-        any
     }
 }

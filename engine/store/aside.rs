@@ -56,6 +56,8 @@ pub(crate) struct Aside(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     rows: BTreeSet<Subject>,
+    /// The number of times that a row has been set aside.
+    total: u64,
     /// Refusals that nobody has been told of yet.
     news: Vec<Refusal>,
     /// Whether each row is read by itself, so that the row which cannot be read is known.
@@ -74,6 +76,13 @@ impl Aside {
     /// Returns the number of rows that are set aside: a search for other rows has to go as much further.
     pub(crate) fn count(&self) -> usize {
         self.state().rows.len()
+    }
+
+    /// Returns the number of times that a row has been set aside. The number never goes down, so that a caller who
+    /// compares two of these numbers knows whether another try passes over one row more. News cannot tell that: another
+    /// caller may have taken the news.
+    pub(crate) fn total(&self) -> u64 {
+        self.state().total
     }
 
     /// Returns whether each row is to be read by itself.
@@ -110,19 +119,27 @@ impl Aside {
         others
     }
 
-    /// Sets a row aside.
-    pub(crate) fn set(&self, subject: Subject, invoke_id: Option<InvokeId>, error: Error) {
+    /// Sets a row aside, unless too many rows are set aside. Returns whether the row is set aside now.
+    pub(crate) fn set(&self, subject: Subject, invoke_id: Option<InvokeId>, error: Error) -> bool {
         let mut state = self.state();
-        if state.rows.len() < ROWS_MAX && state.rows.insert(subject) {
-            state.news.push(Refusal { subject, invoke_id, error });
+        if state.rows.contains(&subject) {
+            return true;
         }
+        if state.rows.len() >= ROWS_MAX {
+            return false;
+        }
+        state.rows.insert(subject);
+        state.total += 1;
+        state.news.push(Refusal { subject, invoke_id, error });
+        true
     }
 
     /// Sets a row aside within a transaction, because of an error that another try would meet again.
     ///
     /// # Errors
     ///
-    /// Returns the error itself if another try may not meet it, or if the transaction cannot be committed after it.
+    /// Returns the error itself if another try may not meet it, if too many rows are set aside, or if the transaction
+    /// cannot be committed after it.
     pub(crate) fn refuse(
         &self,
         tx: Tx<'_>,
@@ -133,15 +150,17 @@ impl Aside {
         if !error.is_lasting() {
             return Err(error);
         }
-        self.set(subject, invoke_id, error.clone());
-        match error.is_damage() || tx.is_autocommit() {
+        let is_set = self.set(subject, invoke_id, error.clone());
+        match !is_set || error.is_damage() || tx.is_autocommit() {
             true => Err(error),
             false => Ok(()),
         }
     }
 
     /// Deals with a row in a savepoint. If a record keeps it from being dealt with, the row is given up; if it cannot
-    /// be given up either, the row is set aside. Returns none in both cases.
+    /// be given up either, the row is set aside. Returns none in both cases. If `act` itself has set a row aside or
+    /// wants each row to be read by itself, a row within `act` is to blame, and not this row: the next try deals with
+    /// the other rows of `act`.
     pub(crate) fn deal<T>(
         &self,
         tx: Tx<'_>,
@@ -149,6 +168,7 @@ impl Aside {
         act: impl FnOnce() -> Result<T>,
         give_up: impl FnOnce(&Error) -> Result<()>,
     ) -> Result<Option<T>> {
+        let (before, was_careful) = (self.total(), self.is_careful());
         let error = match apart(tx, act) {
             Err(error) if error.is_of_a_record() => match apart(tx, || give_up(&error)) {
                 Ok(()) => return Ok(None),
@@ -157,6 +177,9 @@ impl Aside {
             Err(error) => error,
             done => return done.map(Some),
         };
+        if self.total() > before || (self.is_careful() && !was_careful) {
+            return Err(error);
+        }
         self.refuse(tx, subject, subject.invoke_id(tx), error).map(|()| None)
     }
 }
@@ -194,5 +217,41 @@ impl Subject {
             | Self::Target(row)
             | Self::Wave(row) => row,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn damage() -> Error {
+        Error::Internal("damaged".to_owned())
+    }
+
+    #[test]
+    fn the_number_of_rows_set_aside_never_goes_down() {
+        let aside = Aside::default();
+        for (number, subject) in
+            [Subject::Stop(1), Subject::Stop(1), Subject::Boot(1)].into_iter().enumerate()
+        {
+            assert!(aside.set(subject, None, damage()));
+            assert_eq!(aside.total(), [1, 1, 2][number], "a row counts once while it is aside");
+            aside.take_news();
+        }
+        aside.clear();
+        assert_eq!((aside.count(), aside.total()), (0, 2));
+        assert!(aside.set(Subject::Stop(1), None, damage()));
+        assert_eq!((aside.count(), aside.total()), (1, 3));
+    }
+
+    #[test]
+    fn a_row_beyond_the_greatest_number_is_not_set_aside() {
+        let aside = Aside::default();
+        for row in 0..ROWS_MAX as i64 {
+            assert!(aside.set(Subject::Execution(row), None, damage()));
+        }
+        assert!(aside.set(Subject::Execution(0), None, damage()), "it is set aside already");
+        assert!(!aside.set(Subject::Stop(0), None, damage()));
+        assert_eq!(aside.total(), ROWS_MAX as u64);
     }
 }

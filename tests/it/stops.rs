@@ -471,6 +471,73 @@ async fn a_stop_whose_record_cannot_be_read_is_told_as_that_and_holds_up_no_othe
     check("at_fire = 'x', at_instance = x'ff', stop_at_ms = 'x'").await;
 }
 
+/// An idle engine carries the stop out itself; in another engine the scheduler does.
+#[tokio::test]
+async fn a_stop_gets_past_a_damaged_page_behind_its_first_slice() {
+    let check = async |is_idle: bool| {
+        let (place, gate) = (Place::new(), Gate::new());
+        let idle = builder(&place, &gate).idle().open().await.expect("it opens");
+        register(&idle, "gate", MANY).await;
+        let run = idle.run_command(RunCommand::shell("x").on(names(MANY))).await.expect("sound");
+        begin_to_stop(&idle, StopInvocation::new(run.invoke_id)).await;
+        within(idle.shutdown(Duration::ZERO)).await;
+        drop(idle);
+        let lost = place.damage_leaf("executions", 90);
+        let reopened = builder(&place, &gate);
+        let reopened = if is_idle { reopened.idle() } else { reopened };
+        let engine = reopened.open().await.expect("it opens");
+        let stop = engine.stop_invocation(StopInvocation::new(run.invoke_id));
+        let told = within(stop).await.expect_err("not all of it can be stopped");
+        assert_eq!(told.code(), "Storage.Corrupt", "{is_idle}: {told}");
+        let left = |of: String| {
+            count(&place, &format!("SELECT count(*) FROM executions WHERE {of} <> 'Cancelled'"))
+        };
+        // A row that grows may move rows of the next pages, so that SQLite may need the damaged page for it.
+        let near = 2 * lost.clone().count() as i64;
+        let left = [
+            left(format!("id < {} AND status", lost.start() - near)),
+            left(format!("id >= {} AND status", lost.end() + near)),
+        ];
+        assert_eq!(left, [0, 0], "{is_idle}: executions on other pages are cancelled");
+        assert_eq!(gate.waiting(), 0, "{is_idle}: nothing has started");
+    };
+    check(true).await;
+    check(false).await;
+}
+
+/// The invocations on the damaged page cannot fire.
+#[tokio::test]
+async fn a_boot_gets_past_damaged_invocations_behind_its_first_slice() {
+    const WAIT: usize = 1_500;
+    let check = async |is_idle: bool| {
+        let (place, gate) = (Place::new(), Gate::new());
+        let engine = builder(&place, &gate).idle().open().await.expect("it opens");
+        register(&engine, "gate", 1).await;
+        let instance = InstanceId::from("n-0");
+        within(engine.instance_booted(&instance, "a")).await.expect("it is registered");
+        let wait = |_| {
+            let engine = engine.clone();
+            async move {
+                let request = RunCommand::shell("x").on(["n-0"]);
+                let request = request.repeat_mode(RepeatMode::EveryReboot);
+                engine.run_command(request).await.expect("sound");
+            }
+        };
+        at_once(WAIT, wait).await;
+        within(engine.shutdown(Duration::ZERO)).await;
+        drop(engine);
+        let lost = place.damage_leaf("invocations", 80);
+        let reopened = builder(&place, &gate).max_concurrent(1);
+        let reopened = if is_idle { reopened.idle() } else { reopened };
+        let engine = reopened.open().await.expect("it opens");
+        within(engine.instance_booted(&instance, "b")).await.expect("the boot is on record");
+        let fired = WAIT - lost.count();
+        until(|| engine.metrics().executions >= fired as u64).await;
+    };
+    check(true).await;
+    check(false).await;
+}
+
 /// The progress of an order cannot be written, and the order cannot be deleted.
 #[tokio::test]
 async fn callers_that_wait_for_a_stop_that_cannot_go_on_are_told() {

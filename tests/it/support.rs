@@ -1,5 +1,6 @@
 //! What the tests share: engines on temporary files, and executors that do as they are told.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use adjutant::{
     ClosureExecutor, Engine, EngineBuilder, Error, Finished, HostTransaction, Instance, InvokeId,
     RunCommand, Stream,
 };
+use rusqlite::Connection;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -40,6 +42,36 @@ impl Place {
         let engine = self.builder().open().await.expect("the file opens");
         register(&engine, "script", 3).await;
         engine
+    }
+
+    /// Damages a page of a table so that no row on the page can be read. The page lies behind so many per cent of the
+    /// pages. Returns the ids of the rows on the page. No engine may have the file open.
+    pub fn damage_leaf(&self, table: &str, per_cent: usize) -> RangeInclusive<i64> {
+        let file = Connection::open(self.database()).expect("a database");
+        file.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("nobody else is there");
+        let leaves: Vec<(usize, usize)> = file
+            .prepare(
+                "SELECT pageno, ncell FROM dbstat WHERE name = ?1 AND pagetype = 'leaf' ORDER BY path",
+            )
+            .and_then(|mut query| {
+                query.query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+            })
+            .expect("a sound table");
+        let number = leaves.len() * per_cent / 100;
+        let (page, rows) = leaves[number];
+        let before: usize = leaves[..number].iter().map(|(_, rows)| rows).sum();
+        let id = |offset: usize| {
+            let sql = format!("SELECT id FROM {table} ORDER BY id LIMIT 1 OFFSET {offset}");
+            file.query_row(&sql, (), |row| row.get::<_, i64>(0)).expect("a row")
+        };
+        let ids = id(before)..=id(before + rows - 1);
+        let page_size: usize =
+            file.query_row("PRAGMA page_size", (), |row| row.get(0)).expect("a number");
+        drop(file);
+        let mut bytes = std::fs::read(self.database()).expect("a file");
+        bytes[(page - 1) * page_size] = 0xff;
+        std::fs::write(self.database(), bytes).expect("a file");
+        ids
     }
 }
 
