@@ -753,11 +753,18 @@ impl Stop {
                 continue;
             }
             let of = query.query_row([id.0], |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?, row.get::<_, i64>(2)?))
+                // An execution whose instance cannot be read is on none of the instances of the order.
+                let instance = row.get(0).unwrap_or_default();
+                Ok((instance, row.get::<_, bool>(1)?, row.get::<_, i64>(2)?))
             });
             let (instance, runs, invocation) = match of.optional().map_err(Error::from) {
-                // `take_in` finds out later what is wrong with the record.
-                Err(error) if error.is_of_a_record() => (0, true, self.invocation),
+                // All executions that `running` names are of the fire. `take_in` finds out later what is wrong with the
+                // record.
+                Err(error) if error.is_of_a_record() && self.fire.is_some() => {
+                    (0, true, self.invocation)
+                }
+                // The execution may be of another invocation. If it is of this invocation, a later commit finds it.
+                Err(error) if error.is_of_a_record() => continue,
                 Err(error) => {
                     aside.refuse(tx, Subject::Execution(id.0), None, error)?;
                     continue;

@@ -471,6 +471,38 @@ async fn a_stop_whose_record_cannot_be_read_is_told_as_that_and_holds_up_no_othe
     check("at_fire = 'x', at_instance = x'ff', stop_at_ms = 'x'").await;
 }
 
+#[tokio::test]
+async fn a_stop_ends_no_unreadable_execution_of_another_invocation() {
+    let check = async |column: &str, value: &str| {
+        let (place, gate) = (Place::new(), Gate::new());
+        let engine = builder(&place, &gate).max_concurrent(2).open().await.expect("it opens");
+        let beside = one_runs(&engine, &gate, 1).await;
+        let id = one_runs(&engine, &gate, MANY).await;
+        let file = rusqlite::Connection::open(place.database()).expect("a database");
+        file.execute_batch(&format!(
+            "PRAGMA wal_autocheckpoint = 0; PRAGMA ignore_check_constraints = ON; PRAGMA writable_schema = ON;
+             UPDATE sqlite_schema SET sql = replace(sql, ') STRICT', ')') WHERE name = 'executions';
+             PRAGMA schema_version = 1000; PRAGMA writable_schema = RESET;
+             UPDATE executions SET {column} = {value} WHERE id = (SELECT min(id) FROM executions)"
+        ))
+        .expect("sound SQL");
+        within(engine.stop_invocation(StopInvocation::new(id))).await.expect("it can be stopped");
+        ends(&engine, id).await;
+        gate.let_go(1);
+        let has_ended = || {
+            let sql = "SELECT count(*) FROM executions WHERE finished_at_ms IS NOT NULL
+                AND id = (SELECT min(id) FROM executions)";
+            count(&place, sql) == 1
+        };
+        until(has_ended).await;
+        let sql = "SELECT status FROM executions WHERE id = (SELECT min(id) FROM executions)";
+        let status: String = file.query_row(sql, (), |row| row.get(0)).expect("a status");
+        assert_eq!(status, "Success", "{column} = {value} of {beside}");
+    };
+    check("instance", "'x'").await;
+    check("instance", "x'ff'").await;
+}
+
 /// An idle engine carries the stop out itself; in another engine the scheduler does.
 #[tokio::test]
 async fn a_stop_gets_past_a_damaged_page_behind_its_first_slice() {
