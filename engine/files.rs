@@ -6,7 +6,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, CWD, OFlags, StatxFlags};
+use rustix::io::Errno;
 
 /// Returns the name of a file, or of a folder, that belongs to a database.
 pub(crate) fn beside(database: &Path, suffix: &str) -> PathBuf {
@@ -25,6 +26,20 @@ pub(crate) struct Identity {
 impl Identity {
     pub(crate) fn of(found: &Metadata) -> Self {
         Self { device: found.dev(), inode: found.ino() }
+    }
+
+    /// Returns the identity of the file at a path. Because a file system with fine time stamps writes the inode at the
+    /// next sync if somebody has asked for the times of the file, this asks for its number only.
+    pub(crate) fn at(path: &Path) -> io::Result<Self> {
+        match rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::INO) {
+            Ok(found) => Ok(Self {
+                device: rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor),
+                inode: found.stx_ino,
+            }),
+            // Some filters of system calls do not know `statx`.
+            Err(Errno::NOSYS | Errno::PERM) => Ok(Self::of(&fs::metadata(path)?)),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
@@ -84,7 +99,7 @@ mod tests {
         let (folder, link) = (place.path().join("folder"), place.path().join("link"));
         let mode = || fs::metadata(&folder).expect("it is there").mode() & 0o7777;
         fs::create_dir(&folder).expect("a folder");
-        fs::set_permissions(&folder, Permissions::from_mode(0)).expect("set");
+        fs::set_permissions(&folder, Permissions::from_mode(0o000)).expect("set");
         std::os::unix::fs::symlink(&folder, &link).expect("a link");
         set_mode_of_folder(&link, 0o777).expect_err("it is a link");
         assert_eq!(mode(), 0);

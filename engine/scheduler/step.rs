@@ -240,7 +240,8 @@ impl Step {
     ) -> Result<()> {
         type Late = fn(Tx<'_>, i64, usize) -> Result<Vec<i64>>;
         type Deal = fn(Tx<'_>, i64, i64, &mut usize) -> Result<Stopped>;
-        let both: [(Late, Deal, fn(i64) -> Subject); 2] = [
+        type Name = fn(i64) -> Subject;
+        let both: [(Late, Deal, Name); 2] = [
             (deadlines::late_to_start, deadlines::expire, Subject::Start),
             (deadlines::late_to_end, deadlines::end, Subject::End),
         ];

@@ -32,26 +32,32 @@ pub(super) struct Guard {
 
 /// A file on which SQLite may hold locks for this process. It is therefore not closed before SQLite has closed it.
 #[derive(Debug)]
-struct Held(Option<File>);
+struct Held {
+    /// `None` once it is dropped.
+    file: Option<File>,
+    known: Identity,
+}
 
 impl Held {
     /// Opens a file, or takes its descriptor if it is still open.
     fn open(path: &Path, options: &mut OpenOptions) -> io::Result<Self> {
         let found = std::fs::metadata(path)?;
-        match take_parked(Identity::of(&found)) {
-            Some(file) => Ok(Self(Some(file))),
-            None => open_regular(options, path).map(|file| Self(Some(file))),
-        }
+        let file = match take_parked(Identity::of(&found)) {
+            Some(file) => file,
+            None => open_regular(options, path)?,
+        };
+        let known = Identity::of(&file.metadata()?);
+        Ok(Self { file: Some(file), known })
     }
 
     fn file(&self) -> &File {
-        self.0.as_ref().expect("taken only when dropped")
+        self.file.as_ref().expect("taken only when dropped")
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if let Some(file) = self.0.take_if(|file| is_open_elsewhere(file)) {
+        if let Some(file) = self.file.take_if(|file| is_open_elsewhere(file)) {
             parked().push(file);
         }
     }
@@ -86,10 +92,10 @@ impl Guard {
             .and_then(|file| Ok((Identity::of(&file.metadata()?), file)));
         let (log_is, file) = of_log.map_err(|error| cannot_open(&log, &error))?;
         let of_shared = Held::open(&shared, OpenOptions::new().read(true))
-            .and_then(|held| Ok((Identity::of(&held.file().metadata()?), held)));
-        let (shared_is, held) = of_shared.map_err(|error| cannot_open(&shared, &error))?;
+            .map_err(|error| cannot_open(&shared, &error));
+        let held = of_shared?;
         self.beside.truncate(1);
-        self.beside.extend([(log, log_is), (shared, shared_is)]);
+        self.beside.extend([(log, log_is), (shared, held.known)]);
         self.log = Some((file, held));
         Ok(())
     }
@@ -105,8 +111,7 @@ impl Guard {
     ///
     /// [`StorageErrorKind::Moved`], with where the file is now.
     pub(super) fn check(&self) -> Result<()> {
-        let ours = self.file().metadata().map_err(|error| cannot_open(&self.path, &error))?;
-        if let Some(what) = difference(&self.path, Identity::of(&ours)) {
+        if let Some(what) = difference(&self.path, self.file.known) {
             let now = self.where_now();
             return Err(moved(format!("{what}{now}")));
         }
@@ -120,9 +125,7 @@ impl Guard {
 
     /// Returns whether the file itself is still where it was.
     pub(super) fn is_in_place(&self) -> bool {
-        self.file()
-            .metadata()
-            .is_ok_and(|ours| difference(&self.path, Identity::of(&ours)).is_none())
+        difference(&self.path, self.file.known).is_none()
     }
 
     /// Returns whether the file has any name left.
@@ -185,17 +188,15 @@ fn is_open_elsewhere(file: &File) -> bool {
 /// Returns the words for a name that leads to another file or to none; `None` if the name still leads to the same
 /// file.
 fn difference(path: &Path, known: Identity) -> Option<String> {
-    let me = std::process::id();
-    match std::fs::metadata(path) {
-        Ok(found) if Identity::of(&found) == known => None,
-        Ok(_) => Some(format!("another file was put in its place while process {me} works on it")),
+    let what = match Identity::at(path) {
+        Ok(found) if found == known => return None,
+        Ok(_) => "another file was put in its place".to_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Some(format!("it was moved or removed while process {me} works on it"))
+            "it was moved or removed".to_owned()
         }
-        Err(error) => {
-            Some(format!("it cannot be found any more ({error}) while process {me} works on it"))
-        }
-    }
+        Err(error) => format!("it cannot be found any more ({error})"),
+    };
+    Some(format!("{what} while process {} works on it", std::process::id()))
 }
 
 pub(super) fn moved(message: String) -> Error {

@@ -170,6 +170,19 @@ impl Copied {
     pub(super) fn is_under_way(self) -> bool {
         self.attempted > self.frames
     }
+
+    /// Returns whether all of so many frames have been copied.
+    pub(super) fn is_of(self, frames: u32) -> bool {
+        self.frames == frames
+    }
+
+    /// Returns whether the log has begun anew once since `before`, and nothing of it has been copied. SQLite adds one
+    /// to the first salt each time that a log begins anew.
+    pub(super) fn begins_after(self, before: Self) -> bool {
+        let first = |salts: Salts| u32::from_be_bytes([salts[0], salts[1], salts[2], salts[3]]);
+        (self.frames, self.attempted) == (0, 0)
+            && first(self.salts) == first(before.salts).wrapping_add(1)
+    }
 }
 
 impl Index {
@@ -273,6 +286,19 @@ mod tests {
 
     fn visited(log: &File) -> Vec<(u32, usize)> {
         committed(log, |number, _| Some(number)).expect("readable")
+    }
+
+    #[test]
+    fn a_log_that_begins_anew_is_told_from_a_log_that_another_program_has_copied() {
+        let at = |salts, frames, attempted| Copied { salts, frames, attempted };
+        let before = at([0, 0, 1, 255, 9, 9, 9, 9], 40, 40);
+        let next = [0, 0, 2, 0, 7, 7, 7, 7];
+        let check = |now: Copied, want: bool| assert_eq!(now.begins_after(before), want, "{now:?}");
+        check(at(next, 0, 0), true);
+        check(at(next, 3, 3), false);
+        check(at(next, 0, 3), false);
+        check(at([0, 0, 2, 1, 7, 7, 7, 7], 0, 0), false);
+        check(before, false);
     }
 
     #[test]

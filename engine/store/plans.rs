@@ -916,7 +916,7 @@ impl History {
         read("what goes on at an instance", &|tx| {
             let target = instances::find(tx, &"i-1".into()).expect("readable").expect("there");
             let found = instances::activity(tx, &[target]).expect("readable");
-            assert_eq!(found[0].started_at_ms.is_some(), true);
+            assert!(found[0].started_at_ms.is_some());
         });
     }
 
@@ -986,7 +986,8 @@ fn a_search_for_executions_costs_the_same_however_many_a_stop_is_about() {
         let first =
             traced.connection.query_row("SELECT min(id) FROM executions", (), |row| row.get(0));
         let first = ExecutionId(first.expect("one waits"));
-        let searches: [(&str, &dyn Fn(Tx<'_>)); 3] = [
+        type Search<'a> = (&'static str, &'a (dyn Fn(Tx<'_>) + 'a));
+        let searches: [Search<'_>; 3] = [
             ("the line for an instance", &|tx| {
                 let next = claims::next_awaiting(tx, rows[0], Place::FIRST).expect("readable");
                 assert!(next.expect("one waits").is_held);

@@ -80,8 +80,10 @@ pub(super) struct Upkeep {
     look_at: u32,
     try_at: Instant,
     looked_at: Instant,
-    /// Pages of log at the last look.
+    /// Pages of log at the last look, or zero if the log has begun anew since.
     pages_then: u32,
+    /// Pages of logs that have begun anew since the last look, as far as they were written since.
+    pages_left: u32,
     held: Option<Held>,
     /// Whether the log has been cut without a sync since.
     is_cutting: bool,
@@ -190,6 +192,7 @@ impl Upkeep {
             try_at: now,
             looked_at: now,
             pages_then: 0,
+            pages_left: 0,
             held: None,
             is_cutting: false,
             seen: None,
@@ -340,11 +343,12 @@ impl Upkeep {
             .and_then(|()| checkpoint(connection, if cuts { "TRUNCATE" } else { "RESTART" }));
         connection.busy_timeout(Duration::from_millis(BUSY_MS.cast_unsigned()))?;
         self.check()?;
-        self.was_copied = false;
         let done = done?;
+        self.was_copied = false;
         self.note_reach(&done);
         if !done.is_busy {
             self.held = None;
+            self.pages_left = self.pages_since_look();
             LOG_PAGES.set(0);
             // The new log is empty, so it needs no mark at its end yet.
             (self.marked_at, self.look_at, self.pages_then) = (Some(0), ROOM_PAGES, 0);
@@ -424,18 +428,22 @@ impl Upkeep {
         if self.check().is_err() {
             return;
         }
+        let is_calm = self.pages_since_look() < CALM_PAGES;
+        (self.pages_then, self.pages_left) = (LOG_PAGES.get(), 0);
         if self.was_copied {
             // Otherwise two states of the file would have the same mark.
             let _ = self.begin_anew(connection, false, Duration::ZERO);
         }
-        let pages = LOG_PAGES.get();
-        let is_calm = pages.saturating_sub(self.pages_then) < CALM_PAGES;
-        self.pages_then = pages;
         if is_calm && self.bytes_of(self.file_pages) > CALM_BYTES {
             let patience = if self.is_held() { Duration::ZERO } else { READERS_TIME };
             let _ = self.begin_anew(connection, true, patience);
         }
         self.meters.log_is(self.bytes_of(self.file_pages), self.held_for());
+    }
+
+    /// Returns how many pages of log were written since the last look.
+    fn pages_since_look(&self) -> u32 {
+        self.pages_left.saturating_add(LOG_PAGES.get().saturating_sub(self.pages_then))
     }
 
     /// Checks that file and log are where they were, and that their state follows from the state at the last look. If
@@ -468,7 +476,10 @@ impl Upkeep {
         if !self.seen.as_ref().is_some_and(is_same_log) {
             LOG_PAGES.set(now.frames);
         }
-        self.was_copied |= self.seen.as_ref().is_some_and(|seen| seen.copied != now.copied);
+        self.was_copied |= self.seen.as_ref().is_some_and(|seen| {
+            let is_next = seen.frames == 0 || seen.copied.is_of(seen.frames);
+            seen.copied != now.copied && !(is_next && now.copied.begins_after(seen.copied))
+        });
         self.file_pages = now.file_frames.max(LOG_PAGES.get());
         self.seen = Some(now);
         Ok(())
