@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::execution::{Lost, Unended};
 use crate::executor::{Leftovers, Scratch};
 use crate::id::ExecutionId;
@@ -97,13 +97,72 @@ pub(crate) async fn take_over(store: &Store, left: Left, now_ms: i64) -> Result<
             together => interrupted.add(together?),
         }
     }
-    while store.write(|tx| claims::admit_all(tx, ADMITTED_MAX)).await? == ADMITTED_MAX {}
+    admit_all(store).await?;
     let own = move |tx: Tx<'_>| {
         meta::set(tx, OWNER, &format!("pid {}", std::process::id()))?;
         executions::going_on(tx, &going_on)
     };
     interrupted.going_on = store.write_once(own, |_| {}).await?;
     Ok(interrupted)
+}
+
+/// Lets all executions be claimed that wait for room on their instance. An execution that a damaged page keeps from it
+/// stays as it is, and keeps neither another execution nor the file waiting.
+async fn admit_all(store: &Store) -> Result<()> {
+    let error = loop {
+        match store.write(|tx| claims::admit_all(tx, ADMITTED_MAX)).await {
+            Ok(ADMITTED_MAX) => {}
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_lasting() => break error,
+            Err(error) => return Err(error),
+        }
+    };
+    tell(|| tracing::error!(%error, "not all executions that wait for an instance can be read"));
+    let found = found_apart(store.read(claims::all_awaiting).await, "executions")?;
+    write_apart(store, found, ADMITTED_MAX, claims::admit_these, |id, error| {
+        let id = ExecutionId(id);
+        tell(|| tracing::error!(%error, %id, "an execution goes on waiting for its instance"));
+    })
+    .await
+}
+
+/// Returns the rows that an index names; no row if the index cannot be read either.
+fn found_apart(found: Result<Vec<i64>>, rows: &str) -> Result<Vec<i64>> {
+    match found {
+        Err(error) if error.is_lasting() => {
+            tell(
+                || tracing::error!(%error, "{rows} are left as they are, for no index names them"),
+            );
+            Ok(Vec::new())
+        }
+        found => found,
+    }
+}
+
+/// Writes rows, `max` in each commit. Because SQLite commits nothing of a transaction that has met a damaged page, a
+/// commit that fails is tried again in halves, until the row is known that cannot be written.
+async fn write_apart(
+    store: &Store,
+    rows: Vec<i64>,
+    max: usize,
+    write: impl Fn(Tx<'_>, &[i64]) -> Result<()> + Clone + Send + 'static,
+    fail: impl Fn(i64, &Error),
+) -> Result<()> {
+    let mut slices: Vec<Arc<[i64]>> = rows.chunks(max).rev().map(Arc::from).collect();
+    while let Some(slice) = slices.pop() {
+        let (write, rows) = (write.clone(), Arc::clone(&slice));
+        match store.write(move |tx| write(tx, &rows)).await {
+            Err(error) if error.is_lasting() => match *slice {
+                [row] => fail(row, &error),
+                _ => {
+                    let (first, second) = slice.split_at(slice.len() / 2);
+                    slices.extend([Arc::from(second), Arc::from(first)]);
+                }
+            },
+            written => written?,
+        }
+    }
+    Ok(())
 }
 
 /// Writes down that some of these executions were cut off, in one commit.
@@ -168,9 +227,15 @@ pub(crate) async fn replan(store: &Store, now_ms: i64) -> Result<()> {
     let mut last = 0;
     loop {
         let replan = move |tx: Tx<'_>| replan_some(tx, last, now_ms);
-        match store.write(replan).await? {
-            Some(timer) => last = timer,
-            None => break,
+        match store.write(replan).await {
+            Ok(Some(timer)) => last = timer,
+            Ok(None) => break,
+            Err(error) if error.is_lasting() => {
+                tell(|| tracing::error!(%error, "not all timers can be planned again together"));
+                replan_apart(store, now_ms).await?;
+                break;
+            }
+            Err(error) => return Err(error),
         }
     }
     store.write(|tx| meta::set(tx, ZONE_DATA, Zone::DATA_VERSION)).await?;
@@ -190,9 +255,24 @@ pub(crate) async fn replan(store: &Store, now_ms: i64) -> Result<()> {
 /// Plans the timers after this one, up to the last that is returned.
 fn replan_some(tx: Tx<'_>, after: i64, now_ms: i64) -> Result<Option<i64>> {
     let ids = timers::planned(tx, after, TIMERS_MAX)?;
-    for &id in &ids {
+    replan_these(tx, &ids, now_ms)?;
+    Ok(ids.last().copied())
+}
+
+/// Plans all timers again, without those that a damaged page keeps from it.
+async fn replan_apart(store: &Store, now_ms: i64) -> Result<()> {
+    let found = found_apart(store.read(timers::all).await, "timers")?;
+    let replan = move |tx: Tx<'_>, ids: &[i64]| replan_these(tx, ids, now_ms);
+    write_apart(store, found, TIMERS_MAX, replan, |timer, error| {
+        tell(|| tracing::error!(%error, timer, "a timer is not planned again"));
+    })
+    .await
+}
+
+fn replan_these(tx: Tx<'_>, ids: &[i64], now_ms: i64) -> Result<()> {
+    for &id in ids {
         let planned = apart(tx, || match timers::get(tx, id)? {
-            timer if timer.is_due(now_ms) => Ok(()),
+            timer if timer.next_fire_at_ms.is_none() || timer.is_due(now_ms) => Ok(()),
             timer => plan(tx, &timer, now_ms),
         });
         match planned {
@@ -203,7 +283,7 @@ fn replan_some(tx: Tx<'_>, after: i64, now_ms: i64) -> Result<Option<i64>> {
             planned => planned?,
         }
     }
-    Ok(ids.last().copied())
+    Ok(())
 }
 
 /// Plans a timer after the last record of its nominal times. A time that has moved into the past is

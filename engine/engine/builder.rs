@@ -439,6 +439,10 @@ impl EngineBuilder {
                     );
                     steps.push(Step { refused, ..Step::at(now_ms) });
                 }
+                Err(error) if error.is_lasting() => {
+                    tell(|| tracing::error!(%error, "not all instances are told of a boot"));
+                    return Ok(steps);
+                }
                 Err(error) => return Err(error),
             }
         }

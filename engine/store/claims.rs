@@ -328,6 +328,27 @@ pub(crate) fn admit_all(tx: Tx<'_>, max: usize) -> Result<usize> {
     Ok(admitted)
 }
 
+/// Returns all executions that wait for room on their instance. The search reads the index alone, so that no damaged
+/// execution hides another.
+pub(crate) fn all_awaiting(tx: Tx<'_>) -> Result<Vec<i64>> {
+    let mut query = tx.prepare_cached(
+        "SELECT id FROM executions INDEXED BY executions_awaiting WHERE awaits_instance IS NOT NULL",
+    )?;
+    let ids = query.query_map((), |row| row.get(0))?;
+    Ok(ids.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Works like [`admit_all`], on these executions.
+pub(crate) fn admit_these(tx: Tx<'_>, ids: &[i64]) -> Result<()> {
+    let mut update = tx.prepare_cached(
+        "UPDATE executions SET awaits_instance = NULL, room = ?1 WHERE id = ?2 AND awaits_instance IS NOT NULL",
+    )?;
+    for id in ids {
+        update.execute((executions::room(ExecutionStatus::Pending), id))?;
+    }
+    Ok(())
+}
+
 /// Lets up to `max` executions be claimed whose time for another attempt has come, the longest
 /// waiting first. A claim leaves out executions that an order stops.
 pub(crate) fn release_due(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<Released>> {

@@ -11,6 +11,7 @@ use crate::id::{ExecutionId, InvokeId};
 use crate::invocation::bounds::Bounds;
 use crate::invocation::fire::{Fire, FireDisposition};
 use crate::metrics::{Counted, tally};
+use crate::panics::tell;
 use crate::status::Ends;
 
 use super::commands::read_time;
@@ -412,8 +413,41 @@ fn counted(disposition: FireDisposition) -> Counted {
     }
 }
 
-/// Executions that have not ended.
+/// Returns the number of executions that have not ended, without those of fires that cannot be read.
 pub(super) fn unended(tx: Tx<'_>) -> Result<u64> {
+    match unended_of_all(tx) {
+        Err(error) if error.is_damage() => {
+            tell(|| tracing::warn!(%error, "not all executions that have not ended are counted"));
+            unended_of_each(tx)
+        }
+        unended => unended,
+    }
+}
+
+fn unended_of_each(tx: Tx<'_>) -> Result<u64> {
+    let mut all =
+        tx.prepare_cached("SELECT id FROM fires INDEXED BY fires_unfinished WHERE unfinished > 0")?;
+    let mut one = tx.prepare_cached("SELECT total(unfinished) FROM fires WHERE id = ?1")?;
+    let (mut unended, mut fires) = (0, all.query(())?);
+    loop {
+        match fires.next().map_err(Error::from) {
+            Ok(Some(fire)) => {
+                let fire: i64 = fire.get(0)?;
+                let of_fire = one.query_row([fire], |row| row.get::<_, f64>(0));
+                match of_fire.map_err(Error::from) {
+                    Err(error) if error.is_damage() => {}
+                    of_fire => unended += of_fire? as u64,
+                }
+            }
+            Ok(None) => return Ok(unended),
+            // The other fires cannot be found.
+            Err(error) if error.is_damage() => return Ok(unended),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn unended_of_all(tx: Tx<'_>) -> Result<u64> {
     let unended = tx
         .prepare_cached(
             // Not `sum`, which fails if a damaged row makes it overflow.

@@ -417,3 +417,50 @@ async fn one_page_that_cannot_be_read_keeps_no_file_from_being_opened() {
         within(engine.shutdown(std::time::Duration::ZERO)).await;
     }
 }
+
+/// The last engine has left executions that wait for an instance, and timers that were planned with other zone data.
+#[tokio::test]
+async fn damaged_rows_that_wait_keep_no_file_from_being_opened() {
+    const WAIT: usize = 300;
+    let (left, gate) = (Place::new(), Gate::new());
+    let engine = gate.plug_in(left.builder()).open().await.expect("it opens");
+    let narrow = Instance::new("narrow").executor("gate").max_concurrency(1);
+    engine.register_instance(narrow).await.expect("a sound instance");
+    for _ in 0..=WAIT {
+        let request = RunCommand::shell("x").on(["narrow"]);
+        engine.run_command(request.clone()).await.expect("sound");
+        engine.run_command(request.frequency("rate(7d)")).await.expect("sound");
+    }
+    let waiting = |place: &Place| -> usize {
+        let file = Connection::open(place.database()).expect("a database");
+        let sql = "SELECT count(*) FROM executions INDEXED BY executions_awaiting
+            WHERE awaits_instance IS NOT NULL";
+        file.query_row(sql, (), |row| row.get(0)).expect("a sound index")
+    };
+    within(async {
+        while waiting(&left) < WAIT {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    within(engine.shutdown(Duration::ZERO)).await;
+    drop(engine);
+    let file = Connection::open(left.database()).expect("a database");
+    let tamper = "UPDATE meta SET value = '1999a' WHERE key = 'zone_data'";
+    assert_eq!(file.execute(tamper, ()).expect("sound SQL"), 1);
+    drop(file);
+    for table in ["executions", "timers", "fires", "invocations", "targets"] {
+        let place = Place::new();
+        fs::copy(left.database(), place.database()).expect("copied");
+        let lost = place.damage_leaf(table, 50).count();
+        let opened = within(gate.plug_in(place.builder()).idle().open()).await;
+        let engine = opened.unwrap_or_else(|error| panic!("{table}: {error}"));
+        let still = waiting(&place);
+        match table {
+            // SQLite may need a damaged page for rows of the pages next to it.
+            "executions" => assert!((1..=3 * lost).contains(&still), "{still} of {WAIT}"),
+            _ => assert_eq!(still, 0, "{table}: they wait for no place any more"),
+        }
+        within(engine.shutdown(Duration::ZERO)).await;
+    }
+}
