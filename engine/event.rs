@@ -290,7 +290,11 @@ impl Hub {
     /// Tells the watchers of an invocation that it has ended.
     pub(crate) fn finish(&self, invoke_id: InvokeId, status: InvocationStatus) {
         self.feeds.tell(|| Notice::Finished { invoke_id, status });
-        self.state().unended.remove(&invoke_id);
+        {
+            let mut state = self.state();
+            state.unended.remove(&invoke_id);
+            state.failed.remove(&invoke_id);
+        }
         for subscription in self.subscriptions(invoke_id) {
             subscription.inbox().finished = Some(status);
             subscription.wake.notify_one();
@@ -420,7 +424,7 @@ impl Subscription {
             changes: std::mem::take(&mut inbox.changes),
             lagged: std::mem::take(&mut inbox.lagged),
             finished: inbox.finished,
-            failed: inbox.failed.clone(),
+            failed: inbox.failed.take(),
             closed: inbox.closed,
         }
     }
@@ -473,5 +477,20 @@ mod tests {
         assert_eq!([&watched, &waited].map(|inbox| inbox.changes.len()), [1, 0]);
         assert_eq!(watched.finished, Some(InvocationStatus::Success));
         assert_eq!(waited.finished, Some(InvocationStatus::Success));
+    }
+
+    #[test]
+    fn an_error_is_told_once_to_each_subscription_until_the_invocation_ends() {
+        let hub = Arc::new(Hub::new(OutputQuota::default()));
+        let invoke_id = InvokeId::new(Utc::now());
+        let early = hub.subscribe(invoke_id);
+        hub.fail(invoke_id, &Error::Internal("damaged".to_owned()));
+        let late = hub.subscribe(invoke_id);
+        for subscription in [early, late] {
+            assert!(subscription.take().failed.is_some());
+            assert!(subscription.take().failed.is_none());
+        }
+        hub.finish(invoke_id, InvocationStatus::Success);
+        assert!(hub.subscribe(invoke_id).take().failed.is_none());
     }
 }

@@ -1,7 +1,7 @@
 //! Repairs after the last engine on a file. The engine that opens a file holds its lock, so every
 //! execution that is `Running` in the file belongs to an engine that has ended.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::output::WholeOutputs;
 use crate::panics::tell;
 use crate::schedule::Zone;
 use crate::store::claims;
-use crate::store::executions::{GoingOn, Interrupted};
+use crate::store::executions::{GoingOn, Interrupted, LeftRunning};
 use crate::store::timers::{self, Timer};
 use crate::store::{Store, Tx, apart, deliveries, executions, fires, invocations, meta};
 
@@ -35,13 +35,19 @@ pub(crate) struct Left {
     /// Executions whose runs have been ended, and how.
     lost: Vec<(ExecutionId, Lost)>,
     going_on: Vec<ExecutionId>,
+    /// The fires of these executions.
+    fires: HashMap<ExecutionId, i64>,
+    /// Fires with executions that cannot be read, each with the error.
+    unreadable: Vec<(i64, Error)>,
     /// Whether the earlier engines may be forgotten once this is on disk.
     pub may_forget: bool,
 }
 
 /// Looks after executions that were running: runs that go on are left alone, all others are ended.
 pub(crate) async fn look_after(store: &Store, scratch: &Scratch) -> Result<Left> {
-    let unended = store.read(executions::unended).await?;
+    let LeftRunning { unended, unreadable } = store.read(executions::unended).await?;
+    let fires = unended.iter().map(|(one, fire)| (one.id, *fire)).collect();
+    let unended: Vec<_> = unended.into_iter().map(|(one, _)| one).collect();
     store.meters().found_running(unended.len());
     let ended = unended.clone();
     let unfit = move |tx: Tx<'_>| executions::not_to_be_taken_back(tx, &ended);
@@ -66,7 +72,7 @@ pub(crate) async fn look_after(store: &Store, scratch: &Scratch) -> Result<Left>
         }
     }
     lost.sort_unstable_by_key(|(id, _)| *id);
-    Ok(Left { lost, going_on, may_forget })
+    Ok(Left { lost, going_on, fires, unreadable, may_forget })
 }
 
 /// Records the lost executions, a slice in each commit, and takes the file over. If the engine ends in between, the
@@ -78,7 +84,7 @@ pub(crate) async fn take_over(store: &Store, left: Left, now_ms: i64) -> Result<
     let evidence: Arc<str> =
         format!("{engine} ended while it ran; its end is not known, and it was not run again")
             .into();
-    let Left { mut lost, going_on, .. } = left;
+    let Left { mut lost, going_on, fires, unreadable: mut stuck, .. } = left;
     let mut interrupted = Interrupted::default();
     while !lost.is_empty() {
         let slice: Arc<[_]> = lost.drain(..lost.len().min(LOST_MAX)).collect();
@@ -87,15 +93,24 @@ pub(crate) async fn take_over(store: &Store, left: Left, now_ms: i64) -> Result<
             Err(error) if error.is_damage() => {
                 for (number, (id, _)) in slice.iter().enumerate() {
                     match interrupt(store, &slice, number..number + 1, &evidence, now_ms).await {
-                        Err(error) if error.is_lasting() => tell(|| {
-                            tracing::error!(%error, %id, "no record says that an execution was cut off");
-                        }),
+                        Err(error) if error.is_lasting() => interrupted.pass_over(*id, error),
                         one => interrupted.add(one?),
                     }
                 }
             }
             together => interrupted.add(together?),
         }
+    }
+    let of_stuck = |(id, error): (ExecutionId, Error)| Some((*fires.get(&id)?, error));
+    stuck.extend(std::mem::take(&mut interrupted.stuck).into_iter().filter_map(of_stuck));
+    if !stuck.is_empty() {
+        let failed = move |tx: Tx<'_>| {
+            let of_fire = |fire| invocations::invoke_id_of_damaged_fire(tx, fire);
+            let failed =
+                stuck.into_iter().filter_map(|(fire, error)| Some((of_fire(fire)?, error)));
+            Ok(failed.collect())
+        };
+        interrupted.failed = store.read(failed).await?;
     }
     admit_all(store).await?;
     let own = move |tx: Tx<'_>| {

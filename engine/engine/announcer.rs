@@ -196,6 +196,9 @@ impl Announcer {
         for &(invoke_id, status) in &interrupted.invocations {
             self.hub.finish(invoke_id, status);
         }
+        for (invoke_id, error) in &interrupted.failed {
+            self.hub.fail(*invoke_id, error);
+        }
     }
 
     /// Executions have been cancelled, and others are to be ended.

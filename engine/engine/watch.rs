@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Records;
 use crate::clock::Sleep;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::{Event, Inbox, Subscription};
 use crate::id::{ExecutionId, InstanceId};
 use crate::output::{LiveOutput, Output, Piece, Place, Reader};
@@ -58,6 +58,8 @@ pub struct Watch {
     in_sync: bool,
     /// How the invocation ended, once the records say so.
     outcome: Option<InvocationStatus>,
+    /// The error because of which no end will come; told once.
+    failed: Option<Error>,
     ended: bool,
     /// Until the records are looked at again, if they have to be.
     sleep: Option<Sleep>,
@@ -102,6 +104,7 @@ impl Watch {
             unreadable: VecDeque::new(),
             in_sync: false,
             outcome: None,
+            failed: None,
             ended: false,
             sleep: None,
         }
@@ -123,13 +126,13 @@ impl Watch {
                 self.ended = true;
                 return Ok(Some(Event::Finished { status }));
             }
-            let inbox = self.subscription.take();
-            let failed = inbox.failed.clone();
+            let mut inbox = self.subscription.take();
+            self.failed = inbox.failed.take().or_else(|| self.failed.take());
             if self.receive(inbox) {
                 continue;
             }
             if self.in_sync {
-                if let Some(error) = failed {
+                if let Some(error) = self.failed.take() {
                     return Err(error);
                 }
                 self.in_sync = !self.records.wait(&self.subscription, &mut self.sleep).await;

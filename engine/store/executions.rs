@@ -582,6 +582,19 @@ pub(crate) struct Interrupted {
     pub retries: HashMap<ExecutionId, NextAttempt>,
     /// What was not cut off.
     pub going_on: Vec<GoingOn>,
+    /// Executions whose ends cannot be recorded, each with the error.
+    pub stuck: Vec<(ExecutionId, Error)>,
+    /// Invocations that do not come to their end because of such executions, each with the error.
+    pub failed: Vec<(InvokeId, Error)>,
+}
+
+/// The executions that an engine left running when it ended.
+#[derive(Debug, Default)]
+pub(crate) struct LeftRunning {
+    /// The executions, each with its fire.
+    pub unended: Vec<(Unended, i64)>,
+    /// Fires with executions that cannot be read, each with the error.
+    pub unreadable: Vec<(i64, Error)>,
 }
 
 /// An execution that has survived its engine.
@@ -598,26 +611,27 @@ pub(crate) struct GoingOn {
 
 /// Returns the executions that an engine left running when it ended. No waiting execution is visited: a fire says up
 /// to which instance its executions have been claimed. An execution that cannot be read is logged and left out.
-pub(crate) fn unended(tx: Tx<'_>) -> Result<Vec<Unended>> {
-    let mut unended = Vec::new();
+pub(crate) fn unended(tx: Tx<'_>) -> Result<LeftRunning> {
+    let mut left = LeftRunning::default();
     for fire in fires::claimed(tx)? {
-        let before = unended.len();
-        match unended_of(tx, fire, &mut unended) {
+        let before = left.unended.len();
+        match unended_of(tx, fire, &mut left.unended) {
             Err(error) if error.is_lasting() => {
-                unended.truncate(before);
-                if let Err(error) = lasting(unended_one_by_one(tx, fire, &mut unended))? {
+                left.unended.truncate(before);
+                if let Err(error) = lasting(unended_one_by_one(tx, fire, &mut left))? {
                     tell(
                         || tracing::error!(%error, fire, "what was left running of a fire cannot be found"),
                     );
+                    left.unreadable.push((fire, error));
                 }
             }
             found => found?,
         }
     }
-    Ok(unended)
+    Ok(left)
 }
 
-fn unended_of(tx: Tx<'_>, fire: i64, unended: &mut Vec<Unended>) -> Result<()> {
+fn unended_of(tx: Tx<'_>, fire: i64, unended: &mut Vec<(Unended, i64)>) -> Result<()> {
     let mut query = tx.prepare_cached(
         "SELECT e.id, e.attempt
          FROM fires f CROSS JOIN executions e INDEXED BY executions_by_fire
@@ -626,13 +640,13 @@ fn unended_of(tx: Tx<'_>, fire: i64, unended: &mut Vec<Unended>) -> Result<()> {
     )?;
     let mut rows = query.query([fire])?;
     while let Some(row) = rows.next()? {
-        unended.push(read_unended(row)?);
+        unended.push((read_unended(row)?, fire));
     }
     Ok(())
 }
 
 /// Works like [`unended_of`]; an execution that cannot be read hides no other execution.
-fn unended_one_by_one(tx: Tx<'_>, fire: i64, unended: &mut Vec<Unended>) -> Result<()> {
+fn unended_one_by_one(tx: Tx<'_>, fire: i64, left: &mut LeftRunning) -> Result<()> {
     let mut query = tx.prepare_cached(
         "SELECT id, attempt FROM executions INDEXED BY executions_by_fire
          WHERE fire = ?1 AND instance <= (SELECT claimed_until FROM fires WHERE id = ?1)",
@@ -644,11 +658,15 @@ fn unended_one_by_one(tx: Tx<'_>, fire: i64, unended: &mut Vec<Unended>) -> Resu
         let one = read_unended(row)?;
         let is_running = runs.query_row([one.id.0], |row| row.get::<_, bool>(0));
         match lasting(is_running.map_err(Error::from))? {
-            Ok(true) => unended.push(one),
+            Ok(true) => left.unended.push((one, fire)),
             Ok(false) => {}
-            Err(error) => tell(
-                || tracing::error!(%error, id = %one.id, "an execution cannot be read, and is left as it is"),
-            ),
+            Err(error) => {
+                tell(
+                    || tracing::error!(%error, id = %one.id, "an execution cannot be read, and is left as it is"),
+                );
+                // Nobody can tell whether its invocation waits for its end.
+                left.unreadable.push((fire, error));
+            }
         }
     }
     Ok(())
@@ -700,9 +718,7 @@ pub(crate) fn interrupt(
     let mut interrupted = Interrupted::default();
     for (id, lost) in lost {
         match store::apart(tx, || interrupt_apart(tx, *id, lost, evidence, now_ms)) {
-            Err(error) if error.is_of_a_record() => tell(|| {
-                tracing::error!(%error, %id, "no record says that an execution was cut off");
-            }),
+            Err(error) if error.is_of_a_record() => interrupted.pass_over(*id, error),
             one => interrupted.add(one?),
         }
     }
@@ -746,13 +762,14 @@ fn interrupt_apart(
             finish_alike(tx, &[&least])?;
             release_after_unrecorded_end(tx, &ended, &error)?;
             interrupted.executions.push(of);
+            interrupted.stuck.push((id, error));
         }
         recorded => match recorded? {
             Recorded::Whole(finished) | Recorded::Least(finished, _) => {
                 interrupted.executions.push(of);
                 interrupted.take_in(finished);
             }
-            Recorded::Nothing(..) => {}
+            Recorded::Nothing(_, error) => interrupted.stuck.push((id, error)),
         },
     }
     Ok(interrupted)
@@ -858,9 +875,17 @@ impl Interrupted {
         self.retries.extend(finished.retries);
     }
 
+    /// Leaves an execution as it is, because its end cannot be recorded.
+    pub(crate) fn pass_over(&mut self, id: ExecutionId, error: Error) {
+        tell(|| tracing::error!(%error, %id, "no record says that an execution was cut off"));
+        self.stuck.push((id, error));
+    }
+
     /// Adds the executions that ended in a later commit.
     pub(crate) fn add(&mut self, other: Self) {
-        let Self { executions, invocations, retries, going_on } = other;
+        let Self { executions, invocations, retries, going_on, stuck, failed } = other;
+        self.stuck.extend(stuck);
+        self.failed.extend(failed);
         self.executions.extend(executions);
         self.invocations.extend(invocations);
         self.retries.extend(retries);

@@ -254,6 +254,21 @@ pub(crate) fn invoke_id_of_fire(tx: Tx<'_>, fire: i64) -> Result<InvokeId> {
     Ok(InvokeId::from_bytes(invoke_id))
 }
 
+/// Returns the invocation of a fire that goes on, if the invocation can be read. If the fire itself cannot be read, an
+/// index tells its invocation.
+pub(crate) fn invoke_id_of_damaged_fire(tx: Tx<'_>, fire: i64) -> Option<InvokeId> {
+    let by_index = || {
+        tx.prepare_cached(
+            "SELECT invoke_id FROM invocations WHERE id = (
+                 SELECT invocation FROM fires INDEXED BY fires_unfinished_by_invocation
+                 WHERE unfinished > 0 AND +id = ?1)",
+        )?
+        .query_row([fire], |row| row.get(0))
+    };
+    let found = invoke_id_of_fire(tx, fire).ok();
+    found.or_else(|| by_index().ok().map(InvokeId::from_bytes))
+}
+
 /// What the executions of a fire have in common.
 pub(crate) fn job_of_fire(tx: Tx<'_>, fire: i64) -> Result<Arc<Job>> {
     tx.prepare_cached(&format!(

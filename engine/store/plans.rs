@@ -1083,7 +1083,10 @@ fn executions_left_running_are_found_at_the_same_cost_however_many_wait() {
             tx.execute(more, (fire, waiting)).expect("sound SQL");
         });
         let find = |tx: Tx<'_>| {
-            assert_eq!(executions::unended(tx).expect("readable").len(), INSTANCES.len() + 1);
+            assert_eq!(
+                executions::unended(tx).expect("readable").unended.len(),
+                INSTANCES.len() + 1
+            );
         };
         traced.cost(find);
         traced.cost(find)
