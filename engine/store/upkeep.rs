@@ -650,10 +650,11 @@ impl Upkeep {
         // A failure of the check is noted in `failed`, which the next lines read.
         let _ = self.check();
         let Some(Error::Storage(error)) = &self.failed else {
-            // When the connection closes, SQLite copies the log into the file and removes it, unless another
-            // connection still reads. `normal` syncs these steps too.
+            // When the last connection closes, SQLite removes the log. A connection that only reads may be the last
+            // and cannot copy the log, so the log is copied here. `normal` syncs this step too.
             let _ = connection.pragma_update(None, "synchronous", "normal");
-            let _ = self.mark_last(connection);
+            let _ = connection.busy_timeout(READERS_TIME);
+            let _ = self.mark_last(connection).and_then(|()| checkpoint(connection, "TRUNCATE"));
             return;
         };
         // SQLite goes by names. At its close it could copy the log into a file that belongs to another engine by now,

@@ -68,9 +68,12 @@ async fn is_recorded_as_cut_off(place: &Place, invoke_id: &InvokeId) {
 fn an_engine_whose_runtime_is_gone_refuses_requests_and_ends_waits() {
     let place = Place::new();
     let (first, second) = (new_runtime(), new_runtime());
+    let gate = Gate::new();
     let (engine, invoke_id) = first.block_on(async {
-        let engine = place.open().await;
-        let invoke_id = submit(&engine, "hang").await;
+        let engine = gate.plug_in(place.builder()).open().await.expect("a new file opens");
+        register(&engine, "gate", 1).await;
+        let invoke_id = submit(&engine, "x").await;
+        within(gate.arrivals(1)).await;
         (engine, invoke_id)
     });
     let waits = second.spawn({

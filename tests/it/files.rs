@@ -422,6 +422,17 @@ fn kill(place: &Place) -> Place {
     left
 }
 
+/// Waits until the file has everything that was in its log: the writing thread closes it after the engine is dropped.
+async fn closed(place: &Place) {
+    let log = beside(&place.database(), "-wal");
+    within(async {
+        while fs::metadata(&log).is_ok_and(|found| found.len() > 0) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_log_of_another_state_of_the_file_is_set_aside() {
     let ids = async |engine: &Engine| -> usize {
@@ -435,6 +446,7 @@ async fn a_log_of_another_state_of_the_file_is_set_aside() {
         run(&engine, "exit:0", &["i-1"]).await;
         engine.shutdown(Duration::ZERO).await;
         drop(engine);
+        closed(&place).await;
         copies.push(fs::read(place.database()).expect("readable"));
     }
     let engine = place.open().await;
@@ -474,6 +486,7 @@ async fn a_stale_frame_behind_the_end_of_a_log_does_not_vouch_for_a_file() {
         run(&engine, "exit:0", &["i-1"]).await;
         engine.shutdown(Duration::ZERO).await;
         drop(engine);
+        closed(&place).await;
         earlier.push(fs::read(place.database()).expect("readable"));
     }
     let file = Connection::open(place.database()).expect("it opens");
