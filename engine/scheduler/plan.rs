@@ -49,7 +49,7 @@ impl Plan {
     /// goes. Times in `dealt`, which is in order, have records already and are left out.
     pub(super) fn for_due(
         timer: &Timer,
-        dealt: &[i64],
+        dealt: &[Stretch],
         targets: usize,
         now_ms: i64,
         budget: &mut Budget,
@@ -80,7 +80,7 @@ impl Plan {
     /// None of the times until then runs.
     pub(super) fn passing_over(
         timer: &Timer,
-        dealt: &[i64],
+        dealt: &[Stretch],
         until_ms: i64,
         budget: &mut Budget,
     ) -> Self {
@@ -123,13 +123,13 @@ pub(super) fn part(
 /// The nominal times of a timer from its next one on that have no record yet.
 struct Times<'a> {
     timetable: Timetable<'a>,
-    dealt: &'a [i64],
+    dealt: &'a [Stretch],
     first_ms: i64,
     end_ms: i64,
 }
 
 impl<'a> Times<'a> {
-    fn of(timer: &'a Timer, dealt: &'a [i64]) -> Option<Self> {
+    fn of(timer: &'a Timer, dealt: &'a [Stretch]) -> Option<Self> {
         Some(Self {
             timetable: timer.schedule.bind(timer.created, timer.zone),
             dealt,
@@ -145,8 +145,8 @@ impl<'a> Times<'a> {
 
     /// Returns whether a time between these two has a record already.
     fn any_dealt_between(&self, from_ms: i64, until_ms: i64) -> bool {
-        let later = self.dealt.partition_point(|at_ms| *at_ms <= from_ms);
-        self.dealt.get(later).is_some_and(|at_ms| *at_ms < until_ms)
+        let later = self.dealt.partition_point(|stretch| stretch.from_ms <= from_ms);
+        self.dealt.get(later).is_some_and(|stretch| stretch.from_ms < until_ms)
     }
 
     /// The last `max` times that are not after `until_ms`. Looks back from there, further and
@@ -295,27 +295,35 @@ mod tests {
 
     #[test]
     fn a_time_that_has_fired_already_is_neither_run_nor_missed_again() {
-        let check = |missed, dealt: &[i64], passed: &[(i64, i64, u64)], runs: &[i64], next: i64| {
-            let timer = timer("rate(60s)", MINUTE, missed);
-            let dealt: Vec<_> = dealt.iter().map(|minute| minute * MINUTE).collect();
-            let (fires, executions) = (usize::MAX, usize::MAX);
-            let mut budget = Budget { times: u64::MAX, fires, executions };
-            let plan = Plan::for_due(&timer, &dealt, 1, 10 * MINUTE, &mut budget);
-            let stretches = passed.iter().map(|&(from, until, count)| Stretch {
-                from_ms: from * MINUTE,
-                until_ms: until * MINUTE,
-                count,
-            });
-            assert_eq!(plan.passed, stretches.collect::<Vec<_>>(), "{missed:?} {dealt:?}");
-            let minutes: Vec<_> = plan.runs.iter().map(|at_ms| at_ms / MINUTE).collect();
-            assert_eq!((minutes.as_slice(), plan.next_ms), (runs, Some(next * MINUTE)));
-        };
+        let check =
+            |missed, dealt: &[(i64, i64)], passed: &[(i64, i64, u64)], runs: &[i64], next: i64| {
+                let timer = timer("rate(60s)", MINUTE, missed);
+                let stretch = |&(from, until): &(i64, i64)| Stretch {
+                    from_ms: from * MINUTE,
+                    until_ms: until * MINUTE,
+                    count: until.abs_diff(from) + 1,
+                };
+                let dealt: Vec<_> = dealt.iter().map(stretch).collect();
+                let (fires, executions) = (usize::MAX, usize::MAX);
+                let mut budget = Budget { times: u64::MAX, fires, executions };
+                let plan = Plan::for_due(&timer, &dealt, 1, 10 * MINUTE, &mut budget);
+                let stretches = passed.iter().map(|&(from, until, count)| Stretch {
+                    from_ms: from * MINUTE,
+                    until_ms: until * MINUTE,
+                    count,
+                });
+                assert_eq!(plan.passed, stretches.collect::<Vec<_>>(), "{missed:?} {dealt:?}");
+                let minutes: Vec<_> = plan.runs.iter().map(|at_ms| at_ms / MINUTE).collect();
+                assert_eq!((minutes.as_slice(), plan.next_ms), (runs, Some(next * MINUTE)));
+            };
         use MissedPolicy::{All, Latest, Skip};
-        check(Skip, &[3, 4, 9, 10], &[(1, 2, 2), (5, 8, 4)], &[], 11);
-        check(Skip, &[3, 9, 11, 12, 14], &[(1, 2, 2), (4, 8, 5)], &[10], 13);
-        check(Latest, &[9, 10, 11], &[(1, 7, 7)], &[8], 12);
-        check(All(3), &[5, 9, 10], &[(1, 4, 4)], &[6, 7, 8], 11);
-        check(All(2), &[2, 3, 4, 5, 6, 7, 8, 9, 10], &[], &[1], 11);
+        check(Skip, &[(3, 3), (4, 4), (9, 9), (10, 10)], &[(1, 2, 2), (5, 8, 4)], &[], 11);
+        check(Skip, &[(3, 4), (9, 10)], &[(1, 2, 2), (5, 8, 4)], &[], 11);
+        check(Skip, &[(3, 3), (9, 9), (11, 12), (14, 14)], &[(1, 2, 2), (4, 8, 5)], &[10], 13);
+        check(Latest, &[(9, 11)], &[(1, 7, 7)], &[8], 12);
+        check(All(3), &[(5, 5), (9, 10)], &[(1, 4, 4)], &[6, 7, 8], 11);
+        check(All(2), &[(2, 10)], &[], &[1], 11);
+        check(All(2), &[(2, 30)], &[], &[1], 31);
     }
 
     #[test]

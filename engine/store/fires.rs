@@ -378,18 +378,20 @@ pub(crate) fn keep(tx: Tx<'_>, record: i64) -> Result<()> {
 }
 
 /// Returns the nominal times of a timer after its next one that have a record already, in order: they fired while the
-/// clock was ahead.
-pub(crate) fn dealt_ahead(tx: Tx<'_>, timer: &Timer) -> Result<Vec<i64>> {
+/// clock was ahead, or their record has not been taken back yet.
+pub(crate) fn dealt_ahead(tx: Tx<'_>, timer: &Timer) -> Result<Vec<Stretch>> {
     let Some(next_ms) = timer.next_fire_at_ms else { return Ok(Vec::new()) };
     if timer.fired_until_ms.is_none_or(|until_ms| until_ms < next_ms) {
         return Ok(Vec::new());
     }
     let mut query = tx.prepare_cached(
-        "SELECT fire_at_ms FROM fires INDEXED BY fires_by_timer
+        "SELECT fire_at_ms, coalesce(until_ms, fire_at_ms), count FROM fires INDEXED BY fires_by_timer
          WHERE timer = ?1 AND fire_at_ms > ?2 ORDER BY fire_at_ms",
     )?;
-    let times = query.query_map((timer.id, next_ms), |row| row.get(0))?;
-    Ok(times.collect::<rusqlite::Result<_>>()?)
+    let stretches = query.query_map((timer.id, next_ms), |row| {
+        Ok(Stretch { from_ms: row.get(0)?, until_ms: row.get(1)?, count: row.get(2)? })
+    })?;
+    Ok(stretches.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Returns when the last record of an invocation that covered the time `at_ms` was withdrawn; `None` if there is no

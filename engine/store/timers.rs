@@ -10,6 +10,7 @@ use crate::schedule::{Schedule, Timetable, Zone};
 
 use super::aside::{Aside, Subject};
 use super::commands::read_time;
+use super::fires::Stretch;
 use super::{Tx, parse};
 
 /// A timer that is about to be stored.
@@ -67,9 +68,9 @@ impl Timer {
         self.next_fire_at_ms.map_or(i64::MAX, |at_ms| at_ms.saturating_add(self.delay_ms))
     }
 
-    /// Returns the first nominal time after an instant. Times in `dealt`, which is in order, have records
-    /// already and are passed over.
-    pub(crate) fn first_after(&self, after_ms: i64, dealt: &[i64]) -> Option<i64> {
+    /// Returns the first nominal time after an instant. Times in the stretches of `dealt`, which are in order, have
+    /// records already and are passed over.
+    pub(crate) fn first_after(&self, after_ms: i64, dealt: &[Stretch]) -> Option<i64> {
         let timetable = self.schedule.bind(self.created, self.zone);
         first_after(&timetable, self.end_at_ms.unwrap_or(i64::MAX), after_ms, dealt)
     }
@@ -90,13 +91,13 @@ impl Timer {
     }
 }
 
-/// Returns the first time of a timetable after an instant that is not after `end_ms` and not in `dealt`, which is in
-/// order.
+/// Returns the first time of a timetable after an instant that is not after `end_ms` and in no stretch of `dealt`. The
+/// stretches are in order.
 pub(crate) fn first_after(
     timetable: &Timetable<'_>,
     end_ms: i64,
     after_ms: i64,
-    dealt: &[i64],
+    dealt: &[Stretch],
 ) -> Option<i64> {
     let mut after_ms = after_ms;
     loop {
@@ -105,8 +106,10 @@ pub(crate) fn first_after(
         if after_ms > end_ms {
             return None;
         }
-        if dealt.binary_search(&after_ms).is_err() {
-            return Some(after_ms);
+        let begun = dealt.partition_point(|stretch| stretch.from_ms <= after_ms);
+        match begun.checked_sub(1).map(|last| dealt[last].until_ms) {
+            Some(until_ms) if until_ms >= after_ms => after_ms = until_ms,
+            _ => return Some(after_ms),
         }
     }
 }

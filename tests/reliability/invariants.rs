@@ -83,9 +83,10 @@ const WRONG: [(&str, &str); 13] = [
              OR EXISTS (SELECT 1 FROM targets g WHERE g.invocation = v.id AND g.awaits_boot = 1))",
     ),
     (
-        "a timer is past the nominal times that have a record, but for times that fired ahead of the clock",
+        "a timer is past the nominal times that have a record, unless they fired ahead of the clock or are to be taken back",
         "SELECT 'timer ' || m.id FROM timers m JOIN fires f ON f.timer = m.id
-         WHERE coalesce(f.until_ms, f.fire_at_ms) >= m.next_fire_at_ms AND f.disposition <> 'Started'",
+         WHERE coalesce(f.until_ms, f.fire_at_ms) >= m.next_fire_at_ms
+             AND f.disposition <> 'Started' AND f.due_until_ms IS NULL",
     ),
     (
         "an instance runs no more executions than its bound",
@@ -194,7 +195,7 @@ impl Invariants {
             let schedule: Schedule = frequency.parse().expect("a schedule");
             let created = time(row.get(3).expect("a time"));
             let bound = schedule.bind(created, zone);
-            let mut at = created;
+            let (mut at, mut ahead) = (created, created);
             // A schedule that ended while the clock was behind its records has no records for the times between.
             let has_gaps = self.takes_back && next_ms.is_none();
             let stretches = covered.query_map([id], |row| {
@@ -203,11 +204,17 @@ impl Invariants {
             for stretch in stretches.expect("sound SQL") {
                 let (from_ms, count, until_ms) = stretch.expect("a stretch");
                 if has_gaps || next_ms.is_some_and(|next_ms| from_ms > next_ms) {
-                    // A time that fired ahead of the clock has a record of its own, and belongs to the schedule.
-                    let of_schedule = bound.next_after(time(from_ms - 1)) == Some(time(from_ms));
-                    if !of_schedule || (count != 1 && !has_gaps) {
+                    // Times that fired ahead of the clock, or whose record is to be taken back, belong to the
+                    // schedule, and have no other record.
+                    let mut last = bound.next_after(time(from_ms - 1).max(ahead));
+                    let of_schedule = last == Some(time(from_ms));
+                    for _ in 1..count {
+                        last = last.and_then(|last| bound.next_after(last));
+                    }
+                    if !of_schedule || last != Some(time(until_ms)) {
                         wrong.push(format!("timer {id}: {} is no time of it", time(from_ms)));
                     }
+                    ahead = time(until_ms);
                     continue;
                 }
                 let first = bound.next_after(at);
