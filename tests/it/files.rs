@@ -370,7 +370,9 @@ async fn a_file_or_log_that_is_written_over_is_noticed_within_a_second() {
             fs::write(path, earlier).expect("written");
         };
         check("an earlier state", copied, &earlier, file).await;
-        check("nothing", copied, &|path| fs::write(path, "").expect("written"), file).await;
+        // SQLite removes the log of an empty file, so the engine may miss the log before it sees the file.
+        let nothing = |path: &Path| fs::write(path, "").expect("written");
+        check("nothing", copied, &nothing, "while process").await;
         check(
             "a text",
             copied,
