@@ -360,7 +360,10 @@ async fn a_file_or_log_that_is_written_over_is_noticed_within_a_second() {
         let end = ended.unwrap_or_else(|_| panic!("{name}: it goes on"));
         let EngineEnd::Storage(error) = &end else { panic!("{name}: {end:?}") };
         assert_eq!(error.kind, StorageErrorKind::Moved, "{name}: {end}");
-        assert!(end.to_string().contains(want), "{name}: {end}");
+        // SQLite itself removes a log that belongs to no database. The engine may notice that first.
+        let told = end.to_string();
+        let is_removed = told.contains("-wal` beside it: it was moved or removed");
+        assert!(told.contains(want) || is_removed, "{name}: {end}");
     };
     let file = "has written over it while";
     let log = "has written over its log while";
@@ -370,9 +373,7 @@ async fn a_file_or_log_that_is_written_over_is_noticed_within_a_second() {
             fs::write(path, earlier).expect("written");
         };
         check("an earlier state", copied, &earlier, file).await;
-        // SQLite removes the log of an empty file, so the engine may miss the log before it sees the file.
-        let nothing = |path: &Path| fs::write(path, "").expect("written");
-        check("nothing", copied, &nothing, "while process").await;
+        check("nothing", copied, &|path| fs::write(path, "").expect("written"), file).await;
         check(
             "a text",
             copied,

@@ -341,7 +341,8 @@ async fn a_boot_that_very_many_invocations_wait_for_fires_them_in_commits_of_bou
     }
     boot(&engine, "d").await;
     until(|| engine.metrics().fires_skipped >= 2 * WAIT as u64).await;
-    assert!(rows_max(&engine) <= ROWS_MAX / 2, "{}", rows_max(&engine));
+    // A commit may hold a part of the caller's and a part of the scheduler's.
+    assert!(rows_max(&engine) <= ROWS_MAX, "{}", rows_max(&engine));
 }
 
 #[tokio::test]
