@@ -821,8 +821,8 @@ mod tests {
         for verb in ["run", "invoke"] {
             let help = help(verb);
             let least = format!("of a stored command at least {invoke_timeout_s_min}");
-            check(&help, format!("Seconds it may take, 1 to {timeout_s_max}, {least}"));
-            check(&help, format!("1 to {retry_attempts_max}, the first time included"));
+            check(&help, format!("Seconds that the run may take, 1 to {timeout_s_max}, {least}"));
+            check(&help, format!("including the first, 1 to {retry_attempts_max}"));
         }
     }
 }
