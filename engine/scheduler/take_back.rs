@@ -1,5 +1,6 @@
 //! Takes back the records of nominal times that a clock which was ahead wrote off, once the clock has been set right.
-//! A time that the clock has not reached has no record, unless the time fired.
+//! In the end a time that the clock has not reached has no record, unless the time fired. Until all records are taken
+//! back, which may take several steps, the plan passes over the times that still have a record.
 //!
 //! The records alone tell which times these are, so it makes no difference which engine wrote them, or whether an
 //! engine ran when the clock was set.

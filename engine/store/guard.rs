@@ -91,9 +91,8 @@ impl Guard {
         let of_log = open_regular(OpenOptions::new().read(true), &log)
             .and_then(|file| Ok((Identity::of(&file.metadata()?), file)));
         let (log_is, file) = of_log.map_err(|error| cannot_open(&log, &error))?;
-        let of_shared = Held::open(&shared, OpenOptions::new().read(true))
-            .map_err(|error| cannot_open(&shared, &error));
-        let held = of_shared?;
+        let held = Held::open(&shared, OpenOptions::new().read(true))
+            .map_err(|error| cannot_open(&shared, &error))?;
         self.beside.truncate(1);
         self.beside.extend([(log, log_is), (shared, held.known)]);
         self.log = Some((file, held));
