@@ -252,7 +252,7 @@ CREATE TABLE fires (
     succeeded   INTEGER NOT NULL DEFAULT 0,
     failed      INTEGER NOT NULL DEFAULT 0,
     stopped     INTEGER NOT NULL DEFAULT 0,
-    -- The last instance up to which executions have been claimed; NULL if none has been claimed. The commit of a claim
+    -- An instance after which no execution has been claimed; NULL if none has been claimed at all. The commit of a claim
     -- sets it, and recovery finds by it the executions that an engine has left running.
     claimed_until INTEGER,
     -- When it was dealt with, which is later than its nominal time.

@@ -73,13 +73,17 @@ fn stored(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
+/// The number of instances that a note of claims reaches ahead, so that few claims write the record of their fire.
+/// Recovery looks at the executions on these instances too.
+const CLAIMED_AHEAD: i64 = 64;
+
 /// Notes that executions of a fire are claimed on instances up to this one, in the transaction of the claim.
 pub(super) fn note_claimed(tx: Tx<'_>, fire: i64, until: i64) -> Result<()> {
     tx.prepare_cached(
-        "UPDATE fires SET claimed_until = ?2
+        "UPDATE fires SET claimed_until = ?3
          WHERE id = ?1 AND (claimed_until IS NULL OR claimed_until < ?2)",
     )?
-    .execute((fire, until))?;
+    .execute((fire, until, until.saturating_add(CLAIMED_AHEAD)))?;
     Ok(())
 }
 
