@@ -49,6 +49,8 @@
 //! No service: nothing listens on the network, nobody is authenticated, and one process at a time runs
 //! a file. No sandbox: a command may do what its user may.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod clock;
 mod files;
 mod id;
