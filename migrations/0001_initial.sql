@@ -321,7 +321,8 @@ CREATE TABLE executions (
     -- The rank among executions that wait for room on the instance; NULL if the execution does not wait for that.
     -- Lower ranks come first: they have a higher priority or have waited longer.
     awaits_instance INTEGER,
-    -- 1 for a later attempt of an invocation that runs once. A search for these attempts reads no attempts of schedules.
+    -- Of a later attempt: 1 if its invocation runs once, 0 if its invocation repeats. NULL for a first attempt. A search
+    -- for later attempts of one kind reads none of the other.
     retries_once   INTEGER,
     -- While it waits for its turn or runs: as long as the times are that it is to have yet. A row that keeps its
     -- length is written over where it stands; one that grows has its full page split, and the commit then
@@ -349,9 +350,9 @@ CREATE TABLE executions (
 CREATE UNIQUE INDEX executions_by_fire ON executions (fire, instance, attempt);
 CREATE INDEX executions_awaiting ON executions (instance, awaits_instance, id) WHERE awaits_instance IS NOT NULL;
 CREATE INDEX executions_by_retry ON executions (retry_at_ms) WHERE retry_at_ms IS NOT NULL;
--- Later attempts are few: a look for new attempts of an invocation uses this index.
-CREATE INDEX executions_of_retries ON executions (id) WHERE attempt > 1;
-CREATE INDEX executions_retried_once ON executions (id) WHERE retries_once = 1;
+-- Later attempts are few: a look for new attempts of an invocation uses this index. Because each insert evaluates the
+-- condition of each index, there is one index for both kinds of them.
+CREATE INDEX executions_of_retries ON executions (retries_once) WHERE retries_once IS NOT NULL;
 CREATE TRIGGER executions_go_with_their_fire AFTER DELETE ON fires
 BEGIN DELETE FROM executions WHERE fire = old.id; END;
 CREATE TRIGGER instances_stay_with_their_executions BEFORE DELETE ON instances

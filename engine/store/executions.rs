@@ -335,7 +335,7 @@ fn insert_next_attempt(tx: Tx<'_>, ended: &Ended) -> Result<Option<NextAttempt>>
         .prepare_cached(&format!(
             "INSERT INTO executions (fire, instance, attempt, status, retry_at_ms, retries_once)
              SELECT e.fire, e.instance, e.attempt + 1, 'Scheduled', ?2,
-                 (SELECT iif(v.repeat_mode = 'Once', 1, NULL) FROM invocations v WHERE v.id = f.invocation)
+                 (SELECT v.repeat_mode = 'Once' FROM invocations v WHERE v.id = f.invocation)
              FROM executions e JOIN fires f ON f.id = e.fire
              WHERE e.id = ?1 AND e.stop_at_ms IS NULL
                  AND (f.errors_max IS NULL OR f.failed <= f.errors_max)

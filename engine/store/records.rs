@@ -34,7 +34,8 @@ const BY_FIRE: &str = "fires f INDEXED BY fires_by_invocation
     CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
     CROSS JOIN invocations v ON v.id = f.invocation CROSS JOIN instances i ON i.id = e.instance";
 
-/// The executions that are not the first attempt, the newest of all invocations first.
+/// The executions that are not the first attempt, the newest of all invocations first. A condition on `retries_once`
+/// picks the invocations that run once, or the invocations that repeat.
 const LATER_ATTEMPTS: &str = "executions e INDEXED BY executions_of_retries
     CROSS JOIN fires f ON f.id = e.fire CROSS JOIN invocations v ON v.id = f.invocation
     CROSS JOIN instances i ON i.id = e.instance";
@@ -44,11 +45,6 @@ const LATER_ATTEMPTS: &str = "executions e INDEXED BY executions_of_retries
 const BY_INVOCATION: &str =
     "invocations v CROSS JOIN fires f INDEXED BY fires_by_invocation ON f.invocation = v.id
     CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
-    CROSS JOIN instances i ON i.id = e.instance";
-
-/// The executions of invocations that run once that are not the first attempt, the newest first.
-const LATER_ATTEMPTS_ONCE: &str = "executions e INDEXED BY executions_retried_once
-    CROSS JOIN fires f ON f.id = e.fire CROSS JOIN invocations v ON v.id = f.invocation
     CROSS JOIN instances i ON i.id = e.instance";
 
 /// The latest execution on each target of an invocation that repeats, found without a look at its history. Executions
@@ -157,7 +153,7 @@ fn of_history(
                 bound: Some("v.id <= ?2"),
                 ..Way::new(BY_INVOCATION, Some(&first))
             },
-            Way::new(LATER_ATTEMPTS_ONCE, Some(&later)),
+            Way::new(LATER_ATTEMPTS, Some(&later)),
         ];
         return Ok(query);
     };
@@ -198,7 +194,7 @@ fn of_repeating(condition: &str, is_retried: bool) -> Vec<Way> {
         ..Way::new(BY_FIRE, Some(&format!("e.attempt = 1 AND {condition}")))
     }];
     if is_retried {
-        let later = format!("e.attempt > 1 AND {condition}");
+        let later = format!("e.retries_once = 0 AND {condition}");
         ways.push(Way::new(LATER_ATTEMPTS, Some(&later)));
     }
     ways
@@ -681,7 +677,8 @@ pub(crate) fn next_look(
                  CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
              WHERE f.invocation = ?1 AND f.id >= ?3 AND e.id > ?2
              UNION
-             SELECT e.id FROM executions e INDEXED BY executions_of_retries WHERE e.attempt > 1 AND e.id > ?2
+             SELECT e.id FROM executions e INDEXED BY executions_of_retries
+                 WHERE e.retries_once IN (0, 1) AND e.id > ?2
              UNION
              SELECT value FROM json_each(?4))
          {PROGRESS}"
