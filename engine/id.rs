@@ -108,6 +108,19 @@ text_id!(
     InvokeId, "invocation id", "t-", "inv-"
 );
 
+impl InvokeId {
+    /// Returns the bytes of the first and the last id that begin so; `None` if no id does.
+    pub(crate) fn range_of(beginning: &str) -> Option<([u8; 16], [u8; 16])> {
+        let digits = beginning.strip_prefix("t-").or_else(|| beginning.strip_prefix("inv-"))?;
+        let fits = digits.len() <= 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        let end = |digit: char| {
+            let whole: String = digits.chars().chain(std::iter::repeat(digit)).take(32).collect();
+            Uuid::try_parse(&whole).ok().map(Uuid::into_bytes)
+        };
+        if fits { end('0').zip(end('f')) } else { None }
+    }
+}
+
 impl CommandId {
     /// The id of a command that exists for one invocation only: the same digits, so that neither
     /// needs a row to find the other.

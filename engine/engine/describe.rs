@@ -4,6 +4,7 @@ use super::Engine;
 use super::page::{Page, encoding, page_of, text};
 use crate::error::{Result, none_of};
 use crate::execution::{DescribeInvocationResults, DescribeInvocationResultsResponse, ResultPage};
+use crate::id::InvokeId;
 use crate::invocation::fire::{DescribeFires, DescribeFiresResponse};
 use crate::invocation::{DescribeInvocations, DescribeInvocationsResponse};
 use crate::operation::Operation;
@@ -21,6 +22,19 @@ impl Engine {
     /// [`Error::Storage`](crate::Error::Storage) if the records cannot be read.
     pub async fn overview(&self, max: usize) -> Result<Overview> {
         self.read(move |tx| overview::overview(tx, max)).await
+    }
+
+    /// Finds the invocations that people call by a text, `max` at most, newest first: by the beginning of their id; if
+    /// there is none, by the name of their command among invocations that have not ended; if there is none, the newest
+    /// of that name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Storage`](crate::Error::Storage) if the records cannot be read.
+    pub async fn find_invocations(&self, text: &str, max: usize) -> Result<Vec<InvokeId>> {
+        self.authorize(self.action(Operation::DescribeInvocations)).await?;
+        let text = text.to_owned();
+        self.read(move |tx| invocations::called(tx, &text, max)).await
     }
 
     /// Lists invocations, newest first, a page at a time.

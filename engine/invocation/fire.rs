@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ExecutionId, InstanceId, InvokeId};
-use crate::status::ExecutionStatus;
+use crate::status::{ExecutionStatus, InvocationStatus};
 use crate::wire::{UnreadableRecord, text_enum};
 
 /// Which nominal times of an invocation to list.
@@ -79,6 +79,10 @@ pub struct Fire {
     /// When it was dealt with: the difference to its nominal time is how late that was. Of a
     /// stretch, when the last of it was.
     pub dealt_time: DateTime<Utc>,
+    /// How the executions of the fire have ended, taken together; `None` as long as one of them has not ended, and for
+    /// times that did not fire.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub status: Option<InvocationStatus>,
 }
 
 crate::wire::wrapped_list!(fire_list, "Fire");

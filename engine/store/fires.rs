@@ -12,7 +12,7 @@ use crate::invocation::bounds::Bounds;
 use crate::invocation::fire::{Fire, FireDisposition};
 use crate::metrics::{Counted, tally};
 use crate::panics::tell;
-use crate::status::Ends;
+use crate::status::{Ends, InvocationStatus};
 
 use super::commands::read_time;
 use super::records::FIRE_WITHOUT_TARGETS;
@@ -280,6 +280,7 @@ pub(crate) fn pass_over(
         reason: reason.to_owned(),
         zone: timer.zone.to_string(),
         dealt_time: read_time(now_ms)?,
+        status: None,
     })
 }
 
@@ -609,7 +610,8 @@ pub(super) fn end(tx: Tx<'_>, fires: RangeInclusive<i64>, ends: Ends) -> Result<
 }
 
 const COLUMNS: &str =
-    "f.id, f.fire_at_ms, f.until_ms, f.count, f.disposition, f.reason, f.dealt_at_ms, m.zone";
+    "f.id, f.fire_at_ms, f.until_ms, f.count, f.disposition, f.reason, f.dealt_at_ms, m.zone,
+     f.unfinished, f.succeeded, f.failed, f.stopped";
 const TABLES: &str = "fires f LEFT JOIN timers m ON m.id = f.timer";
 
 fn read(row: &Row<'_>) -> Result<(i64, Fire)> {
@@ -622,8 +624,16 @@ fn read(row: &Row<'_>) -> Result<(i64, Fire)> {
         reason: row.get::<_, Option<String>>(5)?.unwrap_or_default(),
         dealt_time: read_time(row.get(6)?)?,
         zone: row.get::<_, Option<String>>(7)?.unwrap_or_default(),
+        status: ended(row),
     };
     Ok((row.get(0)?, fire))
+}
+
+/// Returns how the executions of a fire have ended. Counts that cannot be read say nothing, and hide no fire.
+fn ended(row: &Row<'_>) -> Option<InvocationStatus> {
+    let count = |column| row.get::<_, u64>(column).ok();
+    let ends = Ends { succeeded: count(9)?, failed: count(10)?, stopped: count(11)? };
+    (count(8)? == 0 && ends.total() > 0).then(|| ends.status())
 }
 
 /// A slice of the fires of an invocation, newest first.

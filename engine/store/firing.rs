@@ -470,6 +470,7 @@ fn record(new: &NewFire<'_>, zone: &str) -> Result<Fire> {
         reason: new.reason.to_owned(),
         zone: zone.to_owned(),
         dealt_time: read_time(new.dealt_at_ms)?,
+        status: None,
     })
 }
 

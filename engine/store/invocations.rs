@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use rusqlite::types::ValueRef;
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, ToSql, params};
 
 use crate::command::parameters::{Arguments, Parameters, SecretNames};
 use crate::error::{Error, Result, Violation};
@@ -552,6 +552,36 @@ pub(crate) fn list(
         query.conditions.push(format!("({})", either.join(" OR ")));
     }
     query.slice(tx, slice, |row| read(tx, row, filter, encoding))
+}
+
+/// Returns the invocations that a text names, `max` at most, newest first: those whose id begins so; without any, those
+/// of this name that have not ended; without any, the newest of this name.
+pub(crate) fn called(tx: Tx<'_>, text: &str, max: usize) -> Result<Vec<InvokeId>> {
+    let ids = |sql: &str, values: &[&dyn ToSql]| -> Result<Vec<InvokeId>> {
+        let mut query = tx.prepare_cached(sql)?;
+        let found = query.query_map(values, |row| Ok(InvokeId::from_bytes(row.get(0)?)))?;
+        Ok(found.collect::<rusqlite::Result<_>>()?)
+    };
+    let max = i64::try_from(max).unwrap_or(i64::MAX);
+    if let Some((first, last)) = InvokeId::range_of(text) {
+        let found = ids(
+            "SELECT invoke_id FROM invocations WHERE invoke_id BETWEEN ?1 AND ?2
+             ORDER BY invoke_id DESC LIMIT ?3",
+            &[&first, &last, &max],
+        )?;
+        if !found.is_empty() {
+            return Ok(found);
+        }
+    }
+    let found = ids(
+        "SELECT invoke_id FROM invocations INDEXED BY invocations_unfinished
+         WHERE finished_at_ms IS NULL AND name = ?1 ORDER BY id DESC LIMIT ?2",
+        &[&text, &max],
+    )?;
+    if !found.is_empty() || text.is_empty() {
+        return Ok(found);
+    }
+    ids("SELECT invoke_id FROM invocations WHERE name = ?1 ORDER BY id DESC LIMIT 1", &[&text])
 }
 
 /// All invocations, for [`read`].
