@@ -30,9 +30,9 @@ use crate::command::template::{Facts, Template};
 use crate::config::Config;
 use crate::ending::Ending;
 use crate::event::{Change, Hub};
-use crate::execution::{Outcome, StopOrder, StopReason, Verdict};
+use crate::execution::{Outcome, StopOrder, StopReason, Unended, Verdict};
 use crate::executor::{
-    DynExecutor, Execute, ExecutionContext, Resumption, Scratch, Surroundings, Task,
+    DynExecutor, Execute, ExecutionContext, Resumption, Scratch, Surroundings, Task, has_ended,
 };
 use crate::id::{ExecutionId, InstanceId};
 use crate::instance::Instance;
@@ -102,11 +102,16 @@ pub(crate) struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Starts the loop on the current runtime, with what goes on from before; if `idle`, it ends without
-    /// having started anything.
+    /// Starts the loop on the current runtime, with what goes on from before. If `idle`, the loop starts nothing: it
+    /// records the ends of surviving runs that have ended, and ends.
     pub(crate) fn start(resources: Resources, going_on: Vec<GoingOn>, idle: bool) -> Self {
-        let kept = going_on.iter().map(|one| (one.claimed.id, one.claimed.attempt));
-        let kept = if idle { kept.collect() } else { HashMap::new() };
+        let scratch = Arc::clone(&resources.scratch);
+        let is_taken_back = |one: &GoingOn| {
+            let run = Unended { id: one.claimed.id, attempt: one.claimed.attempt };
+            !idle || has_ended(&scratch, run)
+        };
+        let (going_on, kept): (Vec<_>, Vec<_>) = going_on.into_iter().partition(is_taken_back);
+        let kept = kept.iter().map(|one| (one.claimed.id, one.claimed.attempt)).collect();
         let (places, scratch) = (resources.config.concurrency_max, Arc::clone(&resources.scratch));
         let orders = Arc::new(Orders::new(places, scratch, kept, resources.store.gate()));
         if idle {
@@ -141,6 +146,7 @@ impl Dispatcher {
             ended: Vec::new(),
             steps,
             claims_fail: false,
+            idle,
             _presence: presence,
             _alive: still_alive,
         };
@@ -214,6 +220,8 @@ struct Loop {
     steps: Steps,
     /// Whether a claim by itself has failed: it is not tried for ever.
     claims_fail: bool,
+    /// Whether only the ends of earlier runs are recorded.
+    idle: bool,
     _presence: Presence,
     /// The last to be dropped: who waits for the end of the loop finds the store released.
     _alive: watch::Sender<()>,
@@ -229,7 +237,7 @@ struct ClaimedAt {
 
 impl Loop {
     async fn run(mut self, going_on: Vec<GoingOn>) {
-        if self.orders.phase() == Phase::Working {
+        if self.orders.phase() == Phase::Working || self.idle {
             going_on.into_iter().for_each(|one| self.resume(one));
             self.start_begun();
         }
@@ -291,7 +299,7 @@ impl Loop {
                 }
             }
         }
-        if self.orders.phase() > Phase::Working {
+        if self.orders.phase() > Phase::Working && !self.idle {
             // The next engine takes them back.
             self.roster.let_go_of_kept();
         }

@@ -25,7 +25,7 @@ use crate::secret::Secret;
 
 pub use closure::ClosureExecutor;
 pub(crate) use contact::Contact;
-pub(crate) use process::{Leftovers, Resumption, order_stop};
+pub(crate) use process::{Leftovers, Resumption, has_ended, order_stop};
 pub use process::{ProcessExecutor, helper_main};
 pub(crate) use scratch::Scratch;
 

@@ -33,6 +33,9 @@ use crate::store::{Location, Store, StoreOptions, Tx, firing, instances};
 /// The number of instances of this machine that one commit tells of its boot.
 const INSTANCES_MAX: usize = 512;
 
+/// The longest time for the ends of surviving runs to be recorded by an engine that starts nothing.
+const RECORDED_MAX: Duration = Duration::from_secs(5);
+
 /// What an engine is to be. Everything has a default; without a [`path`](EngineBuilder::path) it
 /// lives in memory.
 ///
@@ -337,7 +340,10 @@ impl EngineBuilder {
                 wake: deliver,
                 sources: started.alive(),
             };
-            if !idle {
+            if idle {
+                // Nothing is ever sent: the channel closes when the ends of surviving runs are recorded.
+                let _ = tokio::time::timeout(RECORDED_MAX, started.alive().changed()).await;
+            } else {
                 deliverer::start(resources);
             }
             announcer(started).interrupted(&interrupted, now_ms);

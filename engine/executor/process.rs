@@ -50,7 +50,7 @@ use run::{Brief, Place};
 use script::Interpreter;
 
 pub use helper::helper_main;
-pub(crate) use inheritance::Leftovers;
+pub(crate) use inheritance::{Leftovers, has_ended};
 pub(crate) use kept::{Resumption, order_stop};
 
 /// Runs scripts as processes of this machine: as the host's own user, or, if the host may, as another.

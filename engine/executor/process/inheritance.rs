@@ -236,6 +236,12 @@ fn take_back(folder: PathBuf) -> Result<(), PathBuf> {
     if tells(&aside) && fs::rename(&aside, &place).is_ok() { Ok(()) } else { Err(aside) }
 }
 
+/// Returns whether a surviving run has ended, as the record of its keeper says.
+pub(crate) fn has_ended(scratch: &Scratch, run: Unended) -> bool {
+    let folder = scratch.runs().map(|runs| runs.join(Scratch::name(run.id, run.attempt)));
+    folder.is_some_and(|folder| keeper::read_record(&folder).end.is_some())
+}
+
 /// Puts aside the folder of a run that must not be taken back, so that a keeper which has only just been started does
 /// not begin.
 ///
