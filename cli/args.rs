@@ -1,14 +1,16 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use adjutant::control::ApiPages;
 use adjutant::schedule::Zone;
 use adjutant::tencent::Tencent;
 use adjutant::{
-    CommandId, CommandType, Engine, InstanceId, InvokeId, LOCAL, Limits, MissedPolicy,
-    OverlapPolicy, RepeatMode, Retry, RetryOn, Share, TerminationMode,
+    CommandType, Engine, InstanceId, LOCAL, Limits, MissedPolicy, OverlapPolicy, RepeatMode, Retry,
+    RetryOn, Share, TerminationMode,
 };
 use chrono::{DateTime, Utc};
 use clap::builder::NonEmptyStringValueParser;
@@ -18,9 +20,12 @@ use clap_complete::Shell;
 
 use crate::commands::load::Load;
 use crate::commands::next::Next;
+use crate::duration;
 use crate::failure::Failure;
+use crate::help;
 use crate::limits::Limit;
 use crate::ui;
+use crate::values::Assignment;
 
 /// The numbers that requests are held to; the texts of options name them too.
 const LIMITS: Limits = Limits::alibaba();
@@ -48,12 +53,12 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> (bool, Result<Pars
 fn not_a_command(error: &clap::Error, words: &[OsString]) -> Result<Parsed, Failure> {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            ui::print(error.render().to_string().as_bytes())?;
+            ui::print(for_people(error, ui::Target::Stdout).as_bytes())?;
             Ok(Parsed::Answered(0))
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            // To standard error. If that is gone too, the exit status has to do.
-            let _ = error.print();
+            // If standard error is gone too, the exit status has to do.
+            let _ = io::stderr().write_all(for_people(error, ui::Target::Stderr).as_bytes());
             Ok(Parsed::Answered(2))
         }
         kind => {
@@ -65,6 +70,12 @@ fn not_a_command(error: &clap::Error, words: &[OsString]) -> Result<Parsed, Fail
             Err(Failure::usage(message))
         }
     }
+}
+
+/// Help as wide as the terminal has room for.
+fn for_people(error: &clap::Error, target: ui::Target) -> String {
+    let width = target.width().map_or(help::USUAL_WIDTH, usize::from);
+    help::wrapped(&error.render().to_string(), width.min(help::WIDTH_MAX))
 }
 
 /// Whether what is wrong is a word that is no option.
@@ -88,11 +99,11 @@ fn in_one_line(message: &str) -> String {
 #[command(name = "adjutant", version, arg_required_else_help = true)]
 pub(crate) struct Arguments {
     /// The database [default: $ADJUTANT_DB, otherwise adjutant/adjutant.db in the XDG data folder]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Every command")]
     pub db: Option<PathBuf>,
 
     /// Print one JSON document instead of text; output of commands is Base64 in it
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Every command")]
     pub json: bool,
 
     #[command(subcommand)]
@@ -102,38 +113,69 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Run a script and show what it prints
-    #[command(after_help = RUN_HELP)]
+    #[command(after_help = run_help(&[
+        "adjutant run 'df -h'",
+        "adjutant run -f deploy.sh --on web-1,web-2 --timeout 10m",
+        "adjutant run --name backup --frequency '0 30 2 * * ?' --timeout 1h -f backup.sh",
+    ]))]
     Run(Run),
     /// Run a stored command and show what it prints
-    #[command(after_help = RUN_HELP)]
+    #[command(after_help = run_help(&[
+        "adjutant invoke backup",
+        "adjutant invoke c-01a22c269321 --on-tag role=web --max-concurrency 10%",
+        "adjutant invoke deploy --param-env version=4.2 --detach",
+    ]))]
     Invoke(Invoke),
     /// Run schedules and the requests of other processes until Ctrl-C; print a line for every event
-    #[command(after_help = "With --json each line is a JSON document.")]
+    #[command(after_help = examples(
+        "With --json each line is a JSON document.",
+        &["adjutant serve", "adjutant --db /srv/jobs.db serve --json | jq ."],
+    ))]
     Serve,
     /// List runs, newest first; `*` marks runs that have not ended
+    #[command(after_help = examples(
+        "LAST says how the last fire of a schedule ended.",
+        &["adjutant ps", "adjutant ps --failed", "adjutant ps --all --json"],
+    ))]
     Ps(Ps),
     /// Watch runs that go on, wait, end and are due next; q quits
-    #[command(
-        after_help = "top only reads: it starts no run, and does not slow the process that runs the database."
-    )]
+    #[command(after_help = examples(
+        "top only reads: it starts no run, and does not slow the process that runs the database.",
+        &["adjutant top", "adjutant --db /srv/jobs.db top"],
+    ))]
     Top,
     /// Show the record of a run
+    #[command(after_help = examples(
+        "",
+        &["adjutant show t-01a22c269321", "adjutant show backup --history", "adjutant show backup --follow"],
+    ))]
     Show(Show),
     /// Stop a run, or its part on some instances
+    #[command(after_help = examples(
+        "",
+        &["adjutant stop t-01a22c269321", "adjutant stop deploy --on web-2 --reason 'wrong version'"],
+    ))]
     Stop(Stop),
     /// Repeat a run that has ended, on the instances where it did not succeed
-    #[command(after_help = RUN_HELP)]
+    #[command(after_help = run_help(&[
+        "adjutant retry t-01a22c269321",
+        "adjutant retry deploy --detach",
+    ]))]
     Retry(Retrying),
     /// Keep a run that repeats from firing; executions that run go on
+    #[command(after_help = examples("", &["adjutant pause backup"]))]
     Pause(Repeating),
     /// Let a paused run fire again, from its next time on
+    #[command(after_help = examples("", &["adjutant resume backup"]))]
     Resume(Repeating),
     /// Fire a run that repeats now, beside its schedule
-    #[command(
-        after_help = "The run is carried out by the process that serves the database, or in the background if there is none."
-    )]
+    #[command(after_help = examples(
+        "The run is carried out by the process that serves the database, or in the background if there is none.",
+        &["adjutant run-now backup"],
+    ))]
     RunNow(Repeating),
     /// Say why a run did or did not run at an instant
+    #[command(after_help = examples("", &["adjutant explain backup 2030-01-31T02:30:00Z"]))]
     Explain(Explain),
     /// Stored commands
     #[command(subcommand, arg_required_else_help = true)]
@@ -142,6 +184,10 @@ pub(crate) enum Verb {
     #[command(subcommand, arg_required_else_help = true)]
     Instances(Instances),
     /// Show a script with its parameters filled in, and run nothing
+    #[command(after_help = examples(
+        "",
+        &["adjutant preview 'echo {{name}}' --param name=world", "adjutant preview c-01a22c269321 --param name=world"],
+    ))]
     Preview(Preview),
     /// Show how much of the quotas is used
     Quota,
@@ -167,7 +213,18 @@ pub(crate) enum Verb {
     OwnInBackground,
 }
 
-const RUN_HELP: &str = "Exit status: 0 if every instance succeeded and --output-to was delivered; 2 if the command line is wrong; 1 for everything else, including a refused run. Ctrl-C stops the run.";
+/// The end of the help of commands that show a run: what their exit status says, and examples.
+fn run_help(lines: &[&str]) -> String {
+    const STATUS: &str = "Exit status: 0 if every instance succeeded and --output-to was delivered; 2 if the command line is wrong; 1 for everything else, including a refused run. Ctrl-C stops the run.";
+    examples(STATUS, lines)
+}
+
+/// The end of the help of a command.
+fn examples(text: &str, lines: &[&str]) -> String {
+    let gap = if text.is_empty() { "" } else { "\n\n" };
+    let lines: String = lines.iter().map(|line| format!("\n  {line}")).collect();
+    format!("{text}{gap}Examples:{lines}")
+}
 
 /// What `api` takes and answers.
 fn api_help() -> String {
@@ -197,6 +254,7 @@ pub(crate) struct Source {
 
 /// What a script is written in, and what its parameters are by default.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Script")]
 pub(crate) struct Language {
     /// The language of the script
     #[arg(long = "type", value_enum, value_name = "WHAT", default_value_t = Written::Shell)]
@@ -204,9 +262,9 @@ pub(crate) struct Language {
     /// The script is given as Base64
     #[arg(long)]
     pub base64: bool,
-    /// The value of a parameter that is given none
-    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
-    pub default: Vec<Pair>,
+    /// The value of a parameter that is given none; as for --param
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub default: Vec<Assignment>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -231,75 +289,85 @@ impl From<Written> for CommandType {
 
 /// Values for a script's parameters.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Parameters")]
 pub(crate) struct Values {
-    /// Put a value in the place of {{NAME}} in the script, as text
-    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
-    pub param: Vec<Pair>,
+    /// Put a value in the place of {{NAME}} in the script, as text. NAME=@FILE reads the value from a file, NAME alone
+    /// from the environment: other users of the machine can read the command line
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub param: Vec<Assignment>,
 }
 
 /// Where and how to run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Target {
     /// Instances to run on, separated by commas [default: local]
-    #[arg(long, value_name = "ID", value_delimiter = ',', value_parser = trimmed)]
+    #[arg(help_heading = "Targets", long, value_name = "ID", value_delimiter = ',', value_parser = trimmed)]
     pub on: Vec<InstanceId>,
     /// Run on the instances that have all of these tags
-    #[arg(long, value_name = "KEY=VALUE", value_parser = tag, conflicts_with = "on")]
+    #[arg(help_heading = "Targets", long, value_name = "KEY=VALUE", value_parser = tag, conflicts_with = "on")]
     pub on_tag: Vec<Pair>,
     /// Refuse instances that do not belong to this group
-    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(help_heading = "Targets", long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     pub group: Option<String>,
     #[command(flatten)]
     pub values: Values,
-    /// Hand a value to the script in the variable PARAM_NAME, byte by byte
-    #[arg(long, value_name = "NAME=VALUE", value_parser = pair, conflicts_with = "param")]
-    pub param_env: Vec<Pair>,
+    /// Hand a value to the script in the variable PARAM_NAME, byte by byte; as for --param
+    #[arg(
+        help_heading = "Parameters",
+        long,
+        value_name = "NAME[=VALUE]",
+        conflicts_with = "param"
+    )]
+    pub param_env: Vec<Assignment>,
     /// Keep the value of this parameter out of every answer
-    #[arg(long, value_name = "NAME")]
+    #[arg(help_heading = "Parameters", long, value_name = "NAME")]
     pub secret: Vec<String>,
     /// The user to run as [default: the one who runs this program]
-    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(help_heading = "Process", long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub user: Option<String>,
     /// Run the script with this command instead of its shell, as in `python3 -u {{ACS::ScriptFileName}}`
-    #[arg(long, value_name = "COMMAND", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(help_heading = "Process", long, value_name = "COMMAND", value_parser = NonEmptyStringValueParser::new())]
     pub launcher: Option<String>,
     /// The container to run in, by name
-    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(help_heading = "Process", long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub container: Option<String>,
     /// The container to run in, by id
-    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(help_heading = "Process", long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     pub container_id: Option<String>,
     /// Write the whole output below a folder, as in `file:///var/log/runs`, and wait until it is there
-    #[arg(long, value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(help_heading = "Output", long, value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
     pub output_to: Option<String>,
+    /// Show output byte for byte on a terminal too, and behind the names of several instances
+    #[arg(help_heading = "Output", long)]
+    pub raw: bool,
     /// Check everything, store nothing and run nothing
-    #[arg(long, conflicts_with_all = ["detach", "on_reboot"])]
+    #[arg(help_heading = "Request", long, conflicts_with_all = ["detach", "on_reboot"])]
     pub dry_run: bool,
     /// Tag the run, and the command if it is kept
-    #[arg(long, value_name = "KEY=VALUE", value_parser = tag)]
+    #[arg(help_heading = "Request", long, value_name = "KEY=VALUE", value_parser = tag)]
     pub tag: Vec<Pair>,
     /// Make it safe to ask twice: the same request with the same token runs once in 24 hours
-    #[arg(long, value_name = "TOKEN", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(help_heading = "Request", long, value_name = "TOKEN", value_parser = NonEmptyStringValueParser::new())]
     pub client_token: Option<String>,
-    /// Seconds that the run may take, 1 to 31622400, of a stored command at least 10 [default: 60, or the
-    /// timeout of the stored command]
-    #[arg(long, value_name = "SECONDS", value_parser = timeout, allow_negative_numbers = true)]
+    /// The time that the run may take, such as 90s, 5m or 1h30m; 1 to 31622400 seconds, of a stored command at least 10
+    /// [default: 60s, or the timeout of the stored command]
+    #[arg(help_heading = "Limits", long, value_name = "DURATION", value_parser = timeout, allow_negative_numbers = true)]
     pub timeout: Option<u64>,
     /// The folder to run in; a relative path begins here [default: the user's home]
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(help_heading = "Process", long, value_name = "FOLDER")]
     pub workdir: Option<PathBuf>,
     /// Print the ids and return; the run goes on in the background
-    #[arg(long)]
+    #[arg(help_heading = "Output", long)]
     pub detach: bool,
     /// What a timeout or a stop ends
-    #[arg(long, value_enum, value_name = "WHAT", default_value_t = Termination::Tree)]
+    #[arg(help_heading = "Limits", long, value_enum, value_name = "WHAT", default_value_t = Termination::Tree)]
     pub termination: Termination,
     /// Limits of its processes, separated by commas: cpu=10s (at least 1s), memory=256M (1M),
     /// files=64 (16), processes=32 (1), file-size=1G (4K), address-space=1G (1M)
-    #[arg(long, value_name = "NAME=MOST", value_delimiter = ',')]
+    #[arg(help_heading = "Limits", long, value_name = "NAME=MOST", value_delimiter = ',')]
     pub limit: Vec<Limit>,
     /// Let the run go on when the process that runs the database ends; the next process takes it back
-    #[arg(long)]
+    #[arg(help_heading = "Limits", long)]
     pub survive_restarts: bool,
     #[command(flatten)]
     pub again: Again,
@@ -338,7 +406,15 @@ fn pair(text: &str) -> Result<Pair, String> {
 }
 
 fn timeout(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| format!("want whole seconds, 1 to {}", LIMITS.timeout_s_max))
+    span(1, LIMITS.timeout_s_max)(text)
+}
+
+/// A duration whose limits the engine knows, and says together with all else that is wrong.
+fn span(least: u64, most: u64) -> impl Fn(&str) -> Result<u64, String> + Clone {
+    move |text| {
+        let seconds = duration::seconds(text);
+        seconds.ok_or_else(|| format!("want {}, {least} to {most} seconds", duration::WANTED))
+    }
 }
 
 /// Numbers whose limits the engine knows, and says together with all else that is wrong.
@@ -352,12 +428,13 @@ fn attempts(text: &str) -> Result<u64, String> {
 
 /// How often to try, and when again.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Retries")]
 pub(crate) struct Again {
     /// Attempts on each instance at most, including the first, 1 to 100
     #[arg(long, value_name = "N", value_parser = attempts, allow_negative_numbers = true)]
     pub retry: Option<u64>,
-    /// Wait before the second attempt; each later wait is twice as long, up to MAX
-    #[arg(long, value_name = "SECONDS[..MAX]", default_value = "1..300", value_parser = backoff, requires = "retry")]
+    /// Wait before the second attempt, such as 5s..5m; each later wait is twice as long, up to MAX
+    #[arg(long, value_name = "DURATION[..MAX]", default_value = "1s..5m", value_parser = backoff, requires = "retry")]
     pub retry_backoff: Backoff,
     /// The outcomes after which to try again, separated by commas
     #[arg(
@@ -389,7 +466,8 @@ pub(crate) struct Backoff {
 
 fn backoff(text: &str) -> Result<Backoff, String> {
     let number = |text: &str| {
-        text.parse().map_err(|_| "want SECONDS or SECONDS..MAX, such as 5..300".to_owned())
+        duration::seconds(text)
+            .ok_or_else(|| "want DURATION or DURATION..MAX, such as 5s or 5s..5m".to_owned())
     };
     match text.split_once("..") {
         None => Ok(Backoff { seconds: number(text)?, max: None }),
@@ -426,6 +504,7 @@ impl From<Outcome> for RetryOn {
 
 /// How many to run at a time, in which order, and until when.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Rollout")]
 pub(crate) struct Rates {
     /// Run on this many instances at a time at most, such as 10 or 10%
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
@@ -436,9 +515,9 @@ pub(crate) struct Rates {
     /// Start on the first number of instances, then on the next number in all, and so on, such as 1,10%,100%
     #[arg(long, value_name = "SHARE", value_delimiter = ',', allow_negative_numbers = true)]
     pub waves: Vec<Share>,
-    /// Wait from the end of a wave to the next wave, 0 to 604800
-    #[arg(long, value_name = "SECONDS", value_parser = number::<u64>("whole seconds, 0 to 604800"),
-        allow_negative_numbers = true, requires = "waves")]
+    /// Wait so long from the end of a wave to the next wave, such as 10m; 0 to 604800 seconds
+    #[arg(long, value_name = "DURATION", value_parser = span(0, 604_800), allow_negative_numbers = true,
+        requires = "waves")]
     pub wave_soak: Option<u64>,
     /// Priority, 0 to 9; 9 comes first [default: 5]
     #[arg(long, value_name = "N", value_parser = number::<u64>("0 to 9"), allow_negative_numbers = true)]
@@ -446,18 +525,17 @@ pub(crate) struct Rates {
     /// Share a bound with all runs that have this key, 1 to 64 characters
     #[arg(long = "key", value_name = "NAME")]
     pub concurrency_key: Option<String>,
-    /// Start no execution later than this after it was due, 1 to 2592000, at most the --deadline
-    #[arg(long, value_name = "SECONDS", value_parser = number::<u64>("whole seconds, 1 to 2592000"),
-        allow_negative_numbers = true)]
+    /// Start no execution later than this after it was due, such as 10m; 1 to 2592000 seconds, at most the --deadline
+    #[arg(long, value_name = "DURATION", value_parser = span(1, 2_592_000), allow_negative_numbers = true)]
     pub start_deadline: Option<u64>,
-    /// End all executions this long after the fire was due, 1 to 2592000
-    #[arg(long, value_name = "SECONDS", value_parser = number::<u64>("whole seconds, 1 to 2592000"),
-        allow_negative_numbers = true)]
+    /// End all executions this long after the fire was due, such as 2h; 1 to 2592000 seconds
+    #[arg(long, value_name = "DURATION", value_parser = span(1, 2_592_000), allow_negative_numbers = true)]
     pub deadline: Option<u64>,
 }
 
 /// When to run, if not at once.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Schedule")]
 pub(crate) struct Repeat {
     /// Run on a schedule, such as `rate(5m)` or `0 30 2 * * ?`: print the id and return
     #[arg(long, value_name = "EXPR", group = "repeats", conflicts_with = "detach", value_parser = NonEmptyStringValueParser::new())]
@@ -471,9 +549,8 @@ pub(crate) struct Repeat {
     /// Which missed fires are run: skip, latest or all:N; a fire that is at most a minute late is not missed
     #[arg(long, value_name = "WHICH", default_value = "skip", value_parser = missed_policy, requires = "frequency", conflicts_with = "on_reboot")]
     pub missed: MissedPolicy,
-    /// Fire later than the schedule says, by a delay of its own that is less than this
-    #[arg(long, value_name = "SECONDS", value_parser = number::<u64>("whole seconds"),
-        allow_negative_numbers = true, requires = "frequency", conflicts_with = "on_reboot")]
+    /// Fire later than the schedule says, by a delay of its own that is less than this, such as 5m
+    #[arg(long, value_name = "DURATION", value_parser = span(0, LIMITS.spread_s_max), allow_negative_numbers = true, requires = "frequency", conflicts_with = "on_reboot")]
     pub spread: Option<u64>,
     /// Fire for the last time at or before this instant (RFC 3339)
     #[arg(long, value_name = "RFC3339", value_parser = instant, requires = "frequency", conflicts_with = "on_reboot")]
@@ -588,8 +665,9 @@ pub(crate) struct Run {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Invoke {
-    /// The command, as `adjutant commands list` shows it
-    pub command_id: CommandId,
+    /// The command: its id, the beginning of its id, or its name
+    #[arg(value_name = "COMMAND")]
+    pub command: String,
     #[command(flatten)]
     pub target: Target,
 }
@@ -599,6 +677,9 @@ pub(crate) struct Ps {
     /// List every run
     #[arg(long, short)]
     pub all: bool,
+    /// List runs that failed, and schedules whose last fire did
+    #[arg(long)]
+    pub failed: bool,
     /// List this many, and older ones only if they have not ended
     #[arg(short = 'n', long, value_name = "N", default_value_t = 20, conflicts_with = "all",
         value_parser = number::<usize>("a whole number"), allow_negative_numbers = true)]
@@ -607,8 +688,9 @@ pub(crate) struct Ps {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Show {
-    /// The run
-    pub invoke_id: InvokeId,
+    /// The run: its id, the beginning of its id, or its name
+    #[arg(value_name = "RUN")]
+    pub run: String,
     /// Print the output of the latest attempt on each instance; with --history of all attempts
     #[arg(long)]
     pub output: bool,
@@ -618,12 +700,16 @@ pub(crate) struct Show {
     /// List every execution of a run that repeats, and every attempt, not only the latest on each instance
     #[arg(long)]
     pub history: bool,
+    /// With --output or --follow, show output byte for byte on a terminal too
+    #[arg(long)]
+    pub raw: bool,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Stop {
-    /// The run
-    pub invoke_id: InvokeId,
+    /// The run: its id, the beginning of its id, or its name
+    #[arg(value_name = "RUN")]
+    pub run: String,
     /// Only on these instances, separated by commas
     #[arg(long, value_name = "ID", value_delimiter = ',', value_parser = trimmed)]
     pub on: Vec<InstanceId>,
@@ -634,27 +720,33 @@ pub(crate) struct Stop {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Retrying {
-    /// The run
-    pub invoke_id: InvokeId,
+    /// The run: its id, the beginning of its id, or its name
+    #[arg(value_name = "RUN")]
+    pub run: String,
     /// Make it safe to ask twice: the same request with the same token runs once in 24 hours
     #[arg(long, value_name = "TOKEN", value_parser = NonEmptyStringValueParser::new())]
     pub client_token: Option<String>,
     /// Print the id and return; the run goes on in the background
     #[arg(long)]
     pub detach: bool,
+    /// Show output byte for byte on a terminal too, and behind the names of several instances
+    #[arg(long)]
+    pub raw: bool,
 }
 
 /// A run that repeats.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Repeating {
-    /// The run
-    pub invoke_id: InvokeId,
+    /// The run: its id, the beginning of its id, or its name
+    #[arg(value_name = "RUN")]
+    pub run: String,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Explain {
-    /// The run
-    pub invoke_id: InvokeId,
+    /// The run: its id, the beginning of its id, or its name
+    #[arg(value_name = "RUN")]
+    pub run: String,
     /// The instant (RFC 3339), to the second
     #[arg(value_name = "TIME", value_parser = instant)]
     pub instant: DateTime<Utc>,
@@ -675,13 +767,15 @@ pub(crate) enum Commands {
     },
     /// Show a stored command and its script
     Show {
-        /// The command
-        command_id: CommandId,
+        /// The command: its id, the beginning of its id, or its name
+        #[arg(value_name = "COMMAND")]
+        command: String,
     },
     /// Delete a stored command; the records of its runs stay
     Delete {
-        /// The command
-        command_id: CommandId,
+        /// The command: its id, the beginning of its id, or its name
+        #[arg(value_name = "COMMAND")]
+        command: String,
     },
 }
 
@@ -706,8 +800,8 @@ pub(crate) struct CreateCommand {
     /// A description
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub description: String,
-    /// Seconds a run may take, 1 to 31622400 [default: 60]
-    #[arg(long, value_name = "SECONDS", value_parser = timeout, allow_negative_numbers = true)]
+    /// The time that a run may take, such as 90s, 5m or 1h30m; 1 to 31622400 seconds [default: 60s]
+    #[arg(long, value_name = "DURATION", value_parser = timeout, allow_negative_numbers = true)]
     pub timeout: Option<u64>,
     /// The folder to run in; a relative path begins here [default: the user's home]
     #[arg(long, value_name = "FOLDER")]
@@ -735,13 +829,22 @@ pub(crate) struct Api {
 }
 
 /// Whose API pages a request follows.
-#[derive(Debug, Clone, Copy, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Profile {
     /// Alibaba Cloud Assistant
     Alibaba,
     /// Tencent Automation Tools
     Tencent,
+}
+
+impl From<Profile> for ApiPages {
+    fn from(profile: Profile) -> Self {
+        match profile {
+            Profile::Alibaba => Self::Alibaba,
+            Profile::Tencent => Self::Tencent,
+        }
+    }
 }
 
 /// What a script is once its parameters are filled in.
@@ -821,7 +924,7 @@ mod tests {
         for verb in ["run", "invoke"] {
             let help = help(verb);
             let least = format!("of a stored command at least {invoke_timeout_s_min}");
-            check(&help, format!("Seconds that the run may take, 1 to {timeout_s_max}, {least}"));
+            check(&help, format!("1 to {timeout_s_max} seconds, {least}"));
             check(&help, format!("including the first, 1 to {retry_attempts_max}"));
         }
     }

@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
-use crate::control::{self, Client, Operation};
+use crate::control::{self, Client, Request};
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
 use crate::owner::Owner;
@@ -33,7 +33,7 @@ const IDLE_MAX: Duration = Duration::MAX;
 const LINGER: Duration = Duration::from_millis(200);
 
 /// Has another process carry out a request: the owner if there is one, else one started for it.
-pub(crate) async fn hand_over<O: Operation>(
+pub(crate) async fn hand_over<O: Request>(
     database: &Path,
     request: &O,
 ) -> Result<O::Response, Failure> {
@@ -87,22 +87,44 @@ async fn owner_within(database: &Path, mut patience: Patience) -> Result<Client,
 /// How long others may take to start a process.
 const TURN_MAX: Duration = Duration::from_secs(10);
 
-/// Held by the one that starts a process for a database: a lock on its folder, for the file need not
-/// be there yet.
+/// Held by the process that starts another for a database: a lock on the file `FILE.turn`, which is there for no longer
+/// than the lock. Because only this user can open that file, no other user can keep the lock.
 struct Turn {
-    _folder: OwnedFd,
+    lock: Option<(OwnedFd, PathBuf)>,
 }
 
 impl Turn {
-    /// `None` if it is another's turn. Where folders cannot be locked, it is everybody's.
+    /// Returns `None` if it is the turn of another process. Where the lock cannot be had, it is everybody's turn.
     fn take(database: &Path) -> Option<Self> {
         let database = std::fs::canonicalize(database).unwrap_or_else(|_| database.to_owned());
-        let folder = database.parent()?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::open(folder, flags, Mode::empty()).ok()?;
-        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => None,
-            Ok(()) | Err(_) => Some(Self { _folder: folder }),
+        let mut path = database.into_os_string();
+        path.push(".turn");
+        let path = PathBuf::from(path);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let everybody = Some(Self { lock: None });
+        let Ok(file) = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR) else {
+            return everybody;
+        };
+        let Ok(opened) = rustix::fs::fstat(&file) else { return everybody };
+        if opened.st_uid != rustix::process::geteuid().as_raw() {
+            return everybody;
+        }
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return None,
+            Err(_) => return everybody,
+        }
+        // The process that held the lock before may have removed the file since it was opened here.
+        let is_there = rustix::fs::lstat(&path)
+            .is_ok_and(|found| (found.st_dev, found.st_ino) == (opened.st_dev, opened.st_ino));
+        is_there.then_some(Self { lock: Some((file, path)) })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some((_lock, path)) = &self.lock {
+            let _ = std::fs::remove_file(path);
         }
     }
 }
@@ -135,15 +157,14 @@ pub(crate) async fn own(database: &Path, interrupts: &Interrupts) -> Result<(), 
             let mut owner = Owner::new(engine);
             owner.lingers_for(LINGER);
             owner.listen();
-            control::serve(owner.engine(), stream).await;
+            control::serve_stream(owner.engine(), stream).await;
             let closed = owner.close(IDLE_MAX, interrupts).await;
             interrupts.guard(None);
             closed
         }
         Err(error) => {
-            let (_, mut writer) = stream.into_split();
             // Nobody else can be told: standard error leads nowhere.
-            let _ = control::refuse(&mut writer, error.into()).await;
+            let _ = control::refuse(stream, error.into()).await;
             Ok(())
         }
     }

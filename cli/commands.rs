@@ -2,6 +2,7 @@
 
 mod api;
 mod attend;
+mod called;
 mod instances;
 pub(crate) mod load;
 pub(crate) mod next;
@@ -64,9 +65,9 @@ pub(crate) async fn perform(arguments: Arguments) -> Result<u8, Failure> {
         Verb::Show(show) => show::show(&context, &show).await,
         Verb::Stop(stop) => stop::stop(&context, stop).await,
         Verb::Retry(retry) => run::retry(&context, retry).await,
-        Verb::Pause(run) => repeating::pause(&context, run.invoke_id).await,
-        Verb::Resume(run) => repeating::resume(&context, run.invoke_id).await,
-        Verb::RunNow(run) => repeating::run_now(&context, run.invoke_id).await,
+        Verb::Pause(run) => repeating::pause(&context, &run.run).await,
+        Verb::Resume(run) => repeating::resume(&context, &run.run).await,
+        Verb::RunNow(run) => repeating::run_now(&context, &run.run).await,
         Verb::Explain(asked) => repeating::explain(&context, &asked).await,
         Verb::Preview(preview) => preview::preview(&context, preview).await,
         Verb::Quota => preview::quota(&context).await,

@@ -81,6 +81,17 @@ fn variable(name: &str) -> Option<OsString> {
 
 /// A path that means the same in every folder.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
-    std::path::absolute(path)
-        .map_err(|e| Failure::system(format_args!("find {}", path.display()), &e))
+    std::path::absolute(path).map_err(|error| match error.kind() {
+        // Only the current folder was looked for.
+        ErrorKind::NotFound => Failure::new(
+            "System.Refused",
+            500,
+            format!(
+                "the current folder has been removed, so {} leads nowhere; go to another folder, or give an \
+                 absolute path",
+                path.display()
+            ),
+        ),
+        _ => Failure::system(format_args!("find {}", path.display()), &error),
+    })
 }

@@ -3,11 +3,13 @@
 use std::fmt;
 
 use adjutant::Error;
+use adjutant::control::{Refusal, RefusedField};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::args::Profile;
+use crate::plain::one_line;
 
 /// The code of a command line that could not be understood; it alone has exit status 2.
 const USAGE: &str = "Usage";
@@ -18,6 +20,9 @@ pub(crate) const IN_USE: &str = "Storage.InUse";
 /// The code of a conversation that the other side broke off.
 const LOST: &str = "Control.Lost";
 
+/// The code of an owner that says nothing.
+const SILENT: &str = "Control.Silent";
+
 /// The code of a request that the other side was not there to take.
 const UNSENT: &str = "Control.Unsent";
 
@@ -25,17 +30,9 @@ const UNSENT: &str = "Control.Unsent";
 const MORE_FILES: &str = "raise `ulimit -n`";
 
 /// A failure, with everything the caller of a script or of the socket needs to act on it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(crate) struct Failure {
-    code: String,
-    message: String,
-    http_status: u16,
-    violations: Vec<Violation>,
-    /// What the failed call is named, if it has been given a name where it failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    request_id: Option<String>,
-}
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Failure(Refusal);
 
 /// The options that set the fields of requests.
 const OPTIONS: [(&str, &str); 33] = [
@@ -74,37 +71,19 @@ const OPTIONS: [(&str, &str); 33] = [
     ("WorkingDir", "--workdir"),
 ];
 
-/// One thing that is wrong with a request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Violation {
-    code: String,
-    http_status: u16,
-    field: String,
-    message: String,
-}
-
-impl Violation {
-    /// Its line, with the option that sets the field beside its name.
-    fn told(&self) -> String {
-        let Self { code, field, message, .. } = self;
-        match OPTIONS.iter().find(|(name, _)| name == field) {
-            Some((_, option)) => format!("{field} ({option}): {message} ({code})"),
-            None => format!("{field}: {message} ({code})"),
-        }
+/// Returns the line of one thing that is wrong, with the option that sets the field beside its name.
+fn told(violation: &RefusedField) -> String {
+    let RefusedField { code, field, message, .. } = violation;
+    match OPTIONS.iter().find(|(name, _)| name == field) {
+        Some((_, option)) => format!("{field} ({option}): {message} ({code})"),
+        None => format!("{field}: {message} ({code})"),
     }
 }
 
 impl Failure {
     /// A failure of the program itself; the library's own come through `From`.
     pub(crate) fn new(code: &str, http_status: u16, message: impl Into<String>) -> Self {
-        Self {
-            code: code.to_owned(),
-            message: message.into(),
-            http_status,
-            violations: Vec::new(),
-            request_id: None,
-        }
+        Self(Refusal::new(code, http_status, message))
     }
 
     /// The command line is wrong.
@@ -136,29 +115,44 @@ impl Failure {
         Self::new(UNSENT, 503, "the process that runs the database has ended; nothing was done")
     }
 
+    /// The process that runs the file says nothing, although it works or is suspended. A request that it has been sent
+    /// is carried out if it goes on.
+    pub(crate) fn silent(pid: Option<u32>) -> Self {
+        let process = match pid {
+            Some(pid) => format!("the process that runs the database (pid {pid})"),
+            None => "the process that runs the database".to_owned(),
+        };
+        Self::new(SILENT, 504, format!("{process} does not answer"))
+    }
+
+    /// Returns whether the process that runs the file says nothing.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.0.code == SILENT
+    }
+
     /// There was no answer, whatever has been done.
     pub(crate) fn is_lost(&self) -> bool {
-        self.code == LOST || self.is_unsent()
+        self.0.code == LOST || self.is_unsent()
     }
 
     /// Nothing has been done.
     pub(crate) fn is_unsent(&self) -> bool {
-        self.code == UNSENT
+        self.0.code == UNSENT
     }
 
     /// The engine that was asked takes no new work.
     pub(crate) fn is_shutting_down(&self) -> bool {
-        self.code == Error::ShuttingDown.code()
+        self.0.code == Error::ShuttingDown.code()
     }
 
     /// Another process runs the database.
     pub(crate) fn is_in_use(&self) -> bool {
-        self.code == IN_USE
+        self.0.code == IN_USE
     }
 
     /// Where the machine itself is missing, says how to get it back.
     pub(crate) fn with_way_back_to_local(mut self) -> Self {
-        for violation in &mut self.violations {
+        for violation in &mut self.0.violations {
             if violation.message == "no instance `local` is registered" {
                 violation.message.push_str("; `adjutant instances add local` brings it back");
             }
@@ -170,25 +164,31 @@ impl Failure {
     pub(crate) fn in_words_of_options(mut self) -> Self {
         const THEIRS: &str = "give ContentEncoding PlainText for plain text";
         const OURS: &str = "leave out --base64 for plain text";
-        for violation in &mut self.violations {
+        const TOO_LARGE: &str = "CmdContent.ExceedLimit";
+        const FROM_THERE: &str = "keep a longer script in a file on the instance, and run that: `adjutant run 'sh /path/to/script'`";
+        for violation in &mut self.0.violations {
             violation.message = violation.message.replace(THEIRS, OURS);
+            if violation.code == TOO_LARGE {
+                violation.message.push_str("; ");
+                violation.message.push_str(FROM_THERE);
+            }
         }
-        if !self.violations.is_empty() {
-            let told: Vec<_> = self.violations.iter().map(Violation::told).collect();
-            self.message = told.join("; ");
+        if !self.0.violations.is_empty() {
+            let told: Vec<_> = self.0.violations.iter().map(told).collect();
+            self.0.message = told.join("; ");
         }
         self
     }
 
     /// As the service of these pages answers it.
     pub(crate) fn into_answer(self, profile: Profile) -> Value {
-        let id = self.request_id.unwrap_or_else(adjutant::request_id);
-        let said = json!({ "Code": self.code, "Message": self.message });
+        let id = self.0.request_id.unwrap_or_else(adjutant::request_id);
+        let said = json!({ "Code": self.0.code, "Message": self.0.message });
         match profile {
             Profile::Alibaba => {
                 let mut answer = said;
                 answer["RequestId"] = id.into();
-                answer["Violations"] = json!(self.violations);
+                answer["Violations"] = json!(self.0.violations);
                 answer
             }
             Profile::Tencent => {
@@ -199,62 +199,35 @@ impl Failure {
 
     /// 2 if the command line is at fault, 1 for everything else.
     pub(crate) fn exit_status(&self) -> u8 {
-        if self.code == USAGE { 2 } else { 1 }
+        if self.0.code == USAGE { 2 } else { 1 }
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let violations = error.violations().iter().map(Violation::from).collect();
-        Self {
-            code: error.code().to_owned(),
-            message: error.to_string(),
-            http_status: error.http_status(),
-            violations,
-            request_id: None,
-        }
+        Self(error.into())
     }
 }
 
-impl From<adjutant::tencent::Error> for Failure {
-    fn from(error: adjutant::tencent::Error) -> Self {
-        Self {
-            code: error.code.to_owned(),
-            message: error.message.clone(),
-            http_status: error.http_status(),
-            violations: error.violations.iter().map(Violation::from).collect(),
-            request_id: Some(error.request_id),
-        }
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self(refusal)
     }
 }
 
-impl From<&adjutant::Violation> for Violation {
-    fn from(violation: &adjutant::Violation) -> Self {
-        Self {
-            code: violation.code.to_owned(),
-            http_status: violation.http_status,
-            field: violation.field.to_owned(),
-            message: violation.message.clone(),
-        }
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        failure.0
     }
 }
 
 /// One line, whatever is in the message: a file name may hold a line break or an escape sequence.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&one_line(&self.message))?;
+        f.write_str(&one_line(&self.0.message))?;
         // Violations carry their codes in the message already.
-        if self.violations.is_empty() { write!(f, " ({})", self.code) } else { Ok(()) }
+        if self.0.violations.is_empty() { write!(f, " ({})", self.0.code) } else { Ok(()) }
     }
-}
-
-/// The text with every control character written out.
-pub(crate) fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
-    }
-    line
 }
 
 #[cfg(test)]
@@ -273,6 +246,7 @@ mod tests {
         let failure = Failure::from(Error::ShuttingDown);
         let json = serde_json::to_string(&failure).expect("plain data");
         assert!(json.starts_with(r#"{"Code":"ServiceUnavailable","Message":"#), "{json}");
-        assert_eq!(serde_json::from_str::<Failure>(&json).expect("what was written"), failure);
+        let read = serde_json::from_str::<Refusal>(&json).expect("what was written");
+        assert_eq!(Failure::from(read), failure);
     }
 }

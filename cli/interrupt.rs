@@ -72,6 +72,18 @@ impl Interrupts {
         Ok(interrupts)
     }
 
+    /// Returns what a person does to end this program, as words: a shell without job control has its background jobs ignore
+    /// Ctrl-C.
+    pub(crate) fn key(&self) -> String {
+        let is_ignored = |kind: SignalKind| ignored_signals() >> (kind.as_raw_value() - 1) & 1 == 1;
+        let pid = std::process::id();
+        match (is_ignored(SignalKind::interrupt()), is_ignored(SignalKind::terminate())) {
+            (false, _) => "Ctrl-C".to_owned(),
+            (true, false) => format!("`kill {pid}`"),
+            (true, true) => format!("`kill -KILL {pid}`"),
+        }
+    }
+
     /// Ends at the next signal, for the one caller that will act on it. Signals are awaited from
     /// this call on, not only once its future is polled.
     pub(crate) fn next(&self) -> impl Future<Output = ()> + use<'_> {
@@ -101,7 +113,8 @@ impl Interrupts {
         if let Some(engine) = running {
             let ended = tokio::time::timeout(LEAVING_MAX, engine.shutdown(Duration::ZERO)).await;
             if let Some(address) = engine.path().and_then(|path| Address::of(path).ok()) {
-                address.remove();
+                // This process holds the lock of the file until it ends.
+                address.tidy();
             }
             if ended.is_err() {
                 ui::note("left before what runs had ended; it may go on");

@@ -4,6 +4,8 @@ use std::str::FromStr;
 
 use adjutant::ResourceLimits;
 
+use crate::duration;
+
 /// One thing that can be limited.
 struct Kind {
     name: &'static str,
@@ -94,7 +96,7 @@ impl FromStr for Limit {
 impl Unit {
     fn wanted(self) -> &'static str {
         match self {
-            Self::Seconds => "seconds, as in 10s,",
+            Self::Seconds => "seconds, or a duration as in 10s or 5m,",
             Self::Bytes => "bytes, as in 4096, 512K, 256M or 1G,",
             Self::Things => "a number",
         }
@@ -102,7 +104,7 @@ impl Unit {
 
     fn read(self, text: &str) -> Option<u64> {
         match self {
-            Self::Seconds => text.strip_suffix('s').unwrap_or(text).parse().ok(),
+            Self::Seconds => duration::seconds(text),
             Self::Things => text.parse().ok(),
             Self::Bytes => {
                 let size = SIZES.iter().find_map(|(letter, power)| {
@@ -150,6 +152,7 @@ mod tests {
         let all = "cpu=10s,memory=256M,files=64,processes=32,file-size=1G,address-space=3K";
         check(all, all);
         check("cpu=1,cpu=7", "cpu=7s");
+        check("cpu=5m", "cpu=300s");
         check("memory=1024k,file-size=1025", "memory=1M,file-size=1025");
     }
 
@@ -162,7 +165,7 @@ mod tests {
         check("", "NAME is one of cpu, memory, files, processes, file-size, address-space");
         check("cpu", "want NAME=MOST");
         check("rss=1", "want NAME=MOST");
-        check("cpu=10m", "want seconds, as in 10s, after `cpu=`");
+        check("cpu=10x", "want seconds, or a duration as in 10s or 5m, after `cpu=`");
         check("memory=1T", "want bytes, as in 4096, 512K, 256M or 1G, after `memory=`");
         check("memory=18446744073709551615K", "want bytes");
         check("files=-1", "want a number after `files=`");

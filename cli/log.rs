@@ -1,13 +1,32 @@
 //! What the engine reports while it works, such as a full disk: a line each on standard error.
 
+use std::collections::VecDeque;
 use std::fmt::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use chrono::{SecondsFormat, Utc};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber, subscriber};
 
 use crate::ui;
+
+/// How long a line that comes again is the same line: what is tried every second is not told every second, and what
+/// lasts is told again.
+const SAME_FOR: Duration = Duration::from_secs(30);
+
+/// Different lines that are remembered.
+const LINES_MAX: usize = 16;
+
+/// Whether each line begins with its time.
+static HAS_TIMES: AtomicBool = AtomicBool::new(false);
+
+/// Begins each line with its time from now on, as for a program that runs for long.
+pub(crate) fn tell_times() {
+    HAS_TIMES.store(true, Ordering::Relaxed);
+}
 
 /// Prints warnings and errors from now on.
 pub(crate) fn show_warnings() {
@@ -18,8 +37,26 @@ pub(crate) fn show_warnings() {
 /// Takes events only; spans are nothing to a terminal.
 #[derive(Default)]
 struct Warnings {
-    /// The line before: what is tried every second is not told every second.
-    last: Mutex<String>,
+    told: Mutex<Told>,
+}
+
+/// The lines that were told last.
+#[derive(Default)]
+struct Told(VecDeque<(String, Instant)>);
+
+impl Told {
+    /// Returns whether a line is to be told, and takes note of it.
+    fn is_news(&mut self, line: &str, now: Instant) -> bool {
+        self.0.retain(|(_, at)| now.duration_since(*at) < SAME_FOR);
+        if self.0.iter().any(|(told, _)| told == line) {
+            return false;
+        }
+        if self.0.len() >= LINES_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back((line.to_owned(), now));
+        true
+    }
 }
 
 impl Subscriber for Warnings {
@@ -31,10 +68,16 @@ impl Subscriber for Warnings {
         let mut line = Line::default();
         event.record(&mut line);
         let text = line.message + &line.fields;
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if *last != text {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if !told.is_news(&text, Instant::now()) {
+            return;
+        }
+        drop(told);
+        if HAS_TIMES.load(Ordering::Relaxed) {
+            let now = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
+            ui::note(&format!("{now}  {text}"));
+        } else {
             ui::note(&text);
-            *last = text;
         }
     }
 
@@ -65,5 +108,27 @@ impl Visit for Line {
             "message" => write!(self.message, "{value:?}"),
             name => write!(self.fields, "; {name}: {value:?}"),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lasts_is_told_again_and_not_each_second() {
+        let (start, mut told) = (Instant::now(), Told::default());
+        let mut check = |second, line: &str, want| {
+            let now = start + Duration::from_secs(second);
+            assert_eq!(told.is_news(line, now), want, "{line} at {second}");
+        };
+        check(0, "full", true);
+        check(1, "full", false);
+        check(1, "slow", true);
+        check(2, "full", false);
+        check(60, "full", true);
+        check(61, "slow", true);
+        check(89, "full", false);
+        check(90, "full", true);
     }
 }

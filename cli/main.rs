@@ -8,24 +8,33 @@ mod background;
 mod commands;
 mod control;
 mod database;
+mod duration;
 mod failure;
+mod help;
 mod interrupt;
 mod limits;
 mod load;
 mod log;
 mod owner;
+mod plain;
 mod render;
 mod screen;
 mod script;
 mod session;
 mod top;
 mod ui;
+mod user;
+mod values;
 
+use std::env;
 use std::fs::File;
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 use std::thread;
 
+use rustix::fs::Mode;
+use rustix::process::{Resource, getrlimit, umask};
 use tokio::runtime::{Builder, Runtime};
 
 use args::Parsed;
@@ -42,7 +51,9 @@ const RUNTIME_DESCRIPTORS: usize = 6;
 
 fn main() -> ExitCode {
     adjutant::helper_main();
-    let (json, parsed) = args::parse(std::env::args_os());
+    spare_memory();
+    leave_files_to_this_user();
+    let (json, parsed) = args::parse(env::args_os());
     let status = match parsed {
         Ok(Parsed::Command(arguments)) => carry_out(*arguments),
         Ok(Parsed::Answered(status)) => Ok(status),
@@ -53,6 +64,30 @@ fn main() -> ExitCode {
         ui::report(&failure, json);
         failure.exit_status()
     }))
+}
+
+/// The variable by which glibc shares one heap among threads.
+const ARENAS: &str = "MALLOC_ARENA_MAX";
+
+/// Starts the program again with one heap if its memory is limited (`ulimit -v`): glibc would reserve 64 MiB of addresses
+/// for each thread. Where that fails, the program goes on as it is.
+fn spare_memory() {
+    if getrlimit(Resource::As).current.is_none() || env::var_os(ARENAS).is_some() {
+        return;
+    }
+    let mut words = env::args_os();
+    let mut program = Command::new("/proc/self/exe");
+    if let Some(name) = words.next() {
+        program.arg0(name);
+    }
+    let _error = program.args(words).env(ARENAS, "1").exec();
+}
+
+/// Keeps the user's own rights on new files, whatever the umask of the parent takes away: a database without them could
+/// not be opened again.
+fn leave_files_to_this_user() {
+    let of_parent = umask(Mode::RWXG | Mode::RWXO);
+    umask(of_parent - Mode::RWXU);
 }
 
 fn carry_out(arguments: args::Arguments) -> Result<u8, Failure> {

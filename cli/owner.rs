@@ -7,7 +7,7 @@ use adjutant::{
     StopInvocation,
 };
 
-use crate::control::{Address, Server};
+use crate::control::ControlServer;
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
 use crate::session::PAGE_SIZE;
@@ -22,7 +22,7 @@ pub(crate) const STOP_MAX: Duration = Duration::from_secs(15);
 /// The engine, and the socket if others may reach it.
 pub(crate) struct Owner {
     engine: Engine,
-    server: Option<Server>,
+    server: Option<ControlServer>,
     /// The run that this process was started for.
     own: Option<InvokeId>,
     given_up: bool,
@@ -56,13 +56,11 @@ impl Owner {
 
     /// Listens on the control socket. Without one the work goes on; it only cannot be reached.
     pub(crate) fn listen(&mut self) {
-        let Some(path) = self.engine.path() else { return };
-        match Address::of(path).and_then(|at| Server::start(self.engine.clone(), at)) {
+        match self.engine.serve_control() {
             Ok(server) => self.server = Some(server),
-            Err(error) => ui::note(&format!(
-                "no control socket beside {}: {error}; other terminals can only read the records",
-                path.display()
-            )),
+            Err(error) => {
+                ui::note(&format!("{error}; other terminals can only read the records"));
+            }
         }
     }
 
@@ -109,11 +107,9 @@ impl Owner {
     ) -> Result<(), Failure> {
         let left = unfinished(&self.engine).await?;
         let interrupted = interrupts.next();
-        match left.iter().filter(|left| self.own != Some(left.invoke_id)).count() {
-            0 if left.is_empty() => {}
-            0 => ui::note("waiting for the run to end; Ctrl-C stops it"),
-            1 => ui::note("waiting for a run of another terminal; Ctrl-C stops it"),
-            n => ui::note(&format!("waiting for {n} runs of other terminals; Ctrl-C stops them")),
+        let key = interrupts.key();
+        if let Some(text) = awaited(&left, self.own, &key) {
+            ui::note(&text);
         }
         let (engine, own) = (self.engine.clone(), self.own);
         let mut drained = Box::pin(self.drain(idle_max));
@@ -122,11 +118,15 @@ impl Owner {
             () = interrupted => {}
         }
         let left = unfinished(&engine).await?;
-        if left.iter().any(|left| own != Some(left.invoke_id)) {
-            ui::note("stopping the runs of other terminals; Ctrl-C again leaves at once");
+        let is_other = |left: &Invocation| own != Some(left.invoke_id);
+        let what = if left.iter().any(|left| is_other(left) && repeats(left)) {
+            "ending what runs of schedules, which go on later"
+        } else if left.iter().any(is_other) {
+            "stopping the runs of other terminals"
         } else {
-            ui::note("stopping the run; Ctrl-C again leaves at once");
-        }
+            "stopping the run"
+        };
+        ui::note(&format!("{what}; {key} again leaves at once"));
         let (once, repeating): (Vec<_>, Vec<_>) =
             left.iter().partition(|left| left.repeat_mode == RepeatMode::Once);
         let once: Vec<InvokeId> = once.iter().map(|left| left.invoke_id).collect();
@@ -176,6 +176,42 @@ impl Owner {
             self.listen();
         }
     }
+}
+
+fn repeats(invocation: &Invocation) -> bool {
+    invocation.repeat_mode != RepeatMode::Once
+}
+
+/// Returns the words for what is waited for after the run of this process has ended.
+fn awaited(left: &[Invocation], own: Option<InvokeId>, key: &str) -> Option<String> {
+    let others: Vec<_> = left.iter().filter(|left| own != Some(left.invoke_id)).collect();
+    let (schedules, runs): (Vec<&Invocation>, Vec<_>) =
+        others.into_iter().partition(|other| repeats(other));
+    let due = match &schedules[..] {
+        [] => None,
+        [one] => {
+            let name = match one.command_name.as_str() {
+                "" => one.invoke_id.to_string(),
+                name => name.to_owned(),
+            };
+            Some(format!("the schedule `{name}` was due and runs here"))
+        }
+        many => Some(format!("{} schedules were due and run here", many.len())),
+    };
+    Some(match (due, runs.len()) {
+        (None, 0) if left.is_empty() => return None,
+        (None, 0) => format!("waiting for the run to end; {key} stops it"),
+        (None, 1) => format!("waiting for a run of another terminal; {key} stops it"),
+        (None, n) => format!("waiting for {n} runs of other terminals; {key} stops them"),
+        (Some(due), 0) => {
+            format!("{due}; waiting for the end, {key} ends what runs and keeps the schedule")
+        }
+        (Some(due), n) => {
+            format!(
+                "{due}; waiting for the end, and for {n} of other terminals; {key} ends all that runs"
+            )
+        }
+    })
 }
 
 /// Waits until nothing runs or is about to.

@@ -1,15 +1,17 @@
 //! Records as text for people.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use adjutant::{
     Command, CommandType, ExecutionStatus, Explanation, ExplanationEntry, Fire, FireDisposition,
-    Instance, Invocation, InvocationResult, InvocationStatus, MissedPolicy, OverlapPolicy, Quotas,
-    RepeatMode, Retry, Share,
+    Instance, Invocation, InvocationResult, InvocationStatus, InvokeId, MissedPolicy,
+    OverlapPolicy, Quotas, RepeatMode, Retry, Share,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, Table, Width, presets};
 
-use crate::failure::one_line;
 use crate::limits;
+use crate::plain::one_line;
 use crate::ui::Target;
 
 /// The widest that a name or a script's first line may be in a table.
@@ -51,7 +53,7 @@ pub(crate) fn results(results: &[InvocationResult], history: bool, target: Targe
 }
 
 /// The exit code, or the signal that there was instead.
-fn exit(result: &InvocationResult) -> String {
+pub(crate) fn exit(result: &InvocationResult) -> String {
     match (result.signal, result.exit_code) {
         (Some(signal), _) => format!("signal {signal}"),
         (None, Some(code)) => code.to_string(),
@@ -148,29 +150,78 @@ fn left(result: &InvocationResult) -> Option<String> {
 }
 
 /// A list of runs.
-pub(crate) fn invocations(invocations: &[Invocation], target: Target) -> String {
+pub(crate) fn invocations(
+    invocations: &[Invocation],
+    last_fires: &BTreeMap<InvokeId, Fire>,
+    target: Target,
+) -> String {
+    let whole = listed(invocations, last_fires, target, None);
+    let widest = whole.column_max_content_widths();
+    let needed = widest.iter().rev().skip(1).map(|width| width.saturating_add(2)).sum::<u16>();
+    let is_narrow =
+        target.width().is_some_and(|width| width < needed.saturating_add(LAST_WIDTH_MIN));
+    let mut table = match is_narrow {
+        true => listed(invocations, last_fires, target, Some(short_id_chars(invocations))),
+        false => whole,
+    };
+    cut_last_column(&mut table, target);
+    finish(&table)
+}
+
+/// Returns as many characters of ids as tell the listed runs apart: the time to the millisecond, and more if need be.
+fn short_id_chars(invocations: &[Invocation]) -> usize {
+    const LEAST: usize = 14;
+    let ids: Vec<String> = invocations.iter().map(|one| one.invoke_id.to_string()).collect();
+    let longest = ids.iter().map(String::len).max().unwrap_or(LEAST);
+    let tells_apart = |chars: &usize| {
+        let short: BTreeSet<&str> = ids.iter().filter_map(|id| id.get(..*chars)).collect();
+        short.len() == ids.len()
+    };
+    (LEAST..longest).find(tells_apart).unwrap_or(longest)
+}
+
+fn listed(
+    invocations: &[Invocation],
+    last_fires: &BTreeMap<InvokeId, Fire>,
+    target: Target,
+    id_chars: Option<usize>,
+) -> Table {
     let now = Utc::now();
     let with_next = invocations.iter().any(|invocation| next_fire(invocation).is_some());
+    let with_last = !last_fires.is_empty();
     let mut header = vec!["", "RUN", "STATUS", "ON", "AGE", "TOOK"];
+    header.extend(with_last.then_some("LAST"));
     header.extend(with_next.then_some("NEXT"));
     header.push("COMMAND");
     let mut table = table(target, &header);
     for invocation in invocations {
         let next = || next_fire(invocation).map_or_else(nothing, |next| span(next - now));
+        let id = invocation.invoke_id.to_string();
+        let id = id_chars.and_then(|chars| id.get(..chars)).unwrap_or(&id).to_owned();
         let mut row = vec![
             Cell::new(if invocation.status.is_final() { "" } else { "*" }),
-            Cell::new(invocation.invoke_id),
+            Cell::new(id),
             Cell::new(standing(invocation, now)).fg(invocation_colour(invocation.status)),
             right(invocation.instance_count.to_string()),
             right(span(now - invocation.creation_time)),
             right(took(invocation).map_or_else(nothing, duration)),
         ];
+        row.extend(with_last.then(|| last(last_fires.get(&invocation.invoke_id), now)));
         row.extend(with_next.then(|| right(next())));
         row.push(Cell::new(title(&invocation.command_name, &invocation.command_content.to_text())));
         table.add_row(row);
     }
-    cut_last_column(&mut table, target);
-    finish(&table)
+    table
+}
+
+/// How the last fire of a schedule ended, and how long ago it fired.
+fn last(fire: Option<&Fire>, now: DateTime<Utc>) -> Cell {
+    match fire.and_then(|fire| Some((fire, fire.status?))) {
+        Some((fire, status)) => {
+            Cell::new(format!("{status}, {}", span(now - fire.time))).fg(invocation_colour(status))
+        }
+        None => Cell::new(nothing()),
+    }
 }
 
 /// Returns the status of an invocation, with the reason why it does not fire.
@@ -218,7 +269,9 @@ fn pause(invocation: &Invocation) -> Option<DateTime<Utc>> {
 /// What became of the nominal times of a run that repeats.
 pub(crate) fn fires(fires: &[Fire], target: Target) -> String {
     let with_zone = fires.iter().any(|fire| !fire.zone.is_empty());
+    let with_end = fires.iter().any(|fire| fire.status.is_some());
     let mut header = vec!["FIRE", "UNTIL", "COUNT", "WHAT"];
+    header.extend(with_end.then_some("ENDED"));
     header.extend(with_zone.then_some("ZONE"));
     header.push("REASON");
     let mut table = table(target, &header);
@@ -230,6 +283,10 @@ pub(crate) fn fires(fires: &[Fire], target: Target) -> String {
             right(fire.count.to_string()),
             Cell::new(what).fg(colour),
         ];
+        row.extend(with_end.then(|| match fire.status {
+            Some(status) => Cell::new(status).fg(invocation_colour(status)),
+            None => Cell::new(nothing()),
+        }));
         row.extend(with_zone.then(|| Cell::new(one_line(&fire.zone))));
         row.push(Cell::new(one_line(&fire.reason)));
         table.add_row(row);
@@ -538,7 +595,7 @@ fn first_line(script: &str) -> &str {
     }
 }
 
-fn time<T: std::fmt::Display>(time: &T) -> String {
+pub(crate) fn time<T: std::fmt::Display>(time: &T) -> String {
     // The library's times are in UTC and print as `2026-01-31 12:00:00.123 UTC`.
     let text = time.to_string();
     let seconds = text.split(['.', 'U']).next().unwrap_or(&text).trim_end();

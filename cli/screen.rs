@@ -11,7 +11,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::failure::{Failure, one_line};
+use crate::failure::Failure;
+use crate::plain::{Plain, RESET, one_line};
 use crate::ui::{self, Target};
 
 /// Events on their way to the screen; the watch keeps the rest.
@@ -22,6 +23,17 @@ const LINE_BYTES_MAX: usize = 64 * 1024;
 
 /// Between two notes of what came too fast to show.
 const GAPS_PAUSE: Duration = Duration::from_secs(1);
+
+/// How the output of a run is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// Not at all.
+    None,
+    /// Without what a terminal would obey, if a terminal or several instances are shown.
+    Plain,
+    /// Byte for byte.
+    Raw,
+}
 
 /// The handle of the thread.
 pub(crate) struct Screen {
@@ -35,8 +47,8 @@ enum Item {
 }
 
 impl Screen {
-    /// A view of a run on these instances; without `output` only of its progress.
-    pub(crate) fn open(instances: &[InstanceId], output: bool) -> Self {
+    /// Returns a view of a run on these instances.
+    pub(crate) fn open(instances: &[InstanceId], output: Output) -> Self {
         let (items, mut waiting) = mpsc::channel(WAITING_MAX);
         let mut view = View::new(instances, output);
         let thread = tokio::task::spawn_blocking(move || {
@@ -83,15 +95,22 @@ struct View {
 enum Mode {
     /// No output.
     Silent,
-    /// One instance: its bytes as they are.
-    Raw,
+    /// One instance: its bytes, through the filters of the terminals among the streams.
+    Alone { stdout: Option<Plain>, stderr: Option<Plain> },
     /// Several: line by line, each behind its instance.
-    Prefixed { width: usize, lines: BTreeMap<(ExecutionId, bool), Line> },
+    Prefixed { width: usize, filter: Filter, lines: BTreeMap<(ExecutionId, bool), Line> },
 }
 
 struct Line {
     instance_id: InstanceId,
     bytes: Vec<u8>,
+}
+
+/// How lines are shown.
+#[derive(Debug, Clone, Copy)]
+struct Filter {
+    raw: bool,
+    colours: bool,
 }
 
 /// What came too fast to show and has not been told yet: it would be a line for each stretch of it.
@@ -106,13 +125,20 @@ struct Gaps {
 struct Progress(BTreeMap<InstanceId, ExecutionStatus>);
 
 impl View {
-    fn new(instances: &[InstanceId], output: bool) -> Self {
+    fn new(instances: &[InstanceId], output: Output) -> Self {
+        let raw = output == Output::Raw;
+        let filter = |target: Target| {
+            (!raw && target.is_terminal()).then(|| Plain::new(target.has_colours()))
+        };
         let mode = match instances {
-            _ if !output => Mode::Silent,
-            [] | [_] => Mode::Raw,
+            _ if output == Output::None => Mode::Silent,
+            [] | [_] => {
+                Mode::Alone { stdout: filter(Target::Stdout), stderr: filter(Target::Stderr) }
+            }
             many => {
-                let width = many.iter().map(|id| id.as_str().chars().count()).max();
-                Mode::Prefixed { width: width.unwrap_or(0), lines: BTreeMap::new() }
+                let width = many.iter().map(|id| one_line(id.as_str()).chars().count()).max();
+                let filter = Filter { raw, colours: Target::Stdout.has_colours() };
+                Mode::Prefixed { width: width.unwrap_or(0), filter, lines: BTreeMap::new() }
             }
         };
         let bar = if instances.len() > 1 && Target::Stderr.is_terminal() {
@@ -140,7 +166,7 @@ impl View {
             Item::Event(Event::Output { execution_id, instance_id, stream, bytes, .. }) => {
                 self.output(execution_id, &instance_id, stream, &bytes);
             }
-            Item::Event(Event::Gap { instance_id: id, bytes, .. }) if !self.is_silent() => {
+            Item::Event(Event::Gap { instance_id: id, bytes, .. }) if self.is_shown() => {
                 self.gaps.add(id, bytes);
             }
             Item::Event(Event::Unreadable { execution_id, error, .. }) => {
@@ -158,6 +184,11 @@ impl View {
         }
     }
 
+    /// Returns whether output is shown and read: without a reader, no output comes too fast.
+    fn is_shown(&self) -> bool {
+        !self.is_silent() && self.broken.is_none()
+    }
+
     fn is_silent(&self) -> bool {
         matches!(self.mode, Mode::Silent)
     }
@@ -169,11 +200,20 @@ impl View {
     fn output(&mut self, id: ExecutionId, instance: &InstanceId, stream: Stream, bytes: &[u8]) {
         match &mut self.mode {
             Mode::Silent => {}
-            Mode::Raw => self.write(stream, bytes),
-            Mode::Prefixed { width, lines } => {
+            Mode::Alone { stdout, stderr } => {
+                let filter = if stream == Stream::Stdout { stdout } else { stderr };
+                match filter {
+                    None => self.write(stream, bytes),
+                    Some(plain) => {
+                        let shown = plain.add(bytes);
+                        self.write(stream, &shown);
+                    }
+                }
+            }
+            Mode::Prefixed { width, filter, lines } => {
                 let line = lines.entry((id, stream == Stream::Stderr));
                 let line = line.or_insert_with(|| Line::new(instance.clone()));
-                let complete = line.add(bytes, *width);
+                let complete = line.add(bytes, *width, *filter);
                 if !complete.is_empty() {
                     self.write(stream, &complete);
                 }
@@ -182,6 +222,9 @@ impl View {
     }
 
     fn write(&mut self, stream: Stream, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
         let result = self.bar.suspend(|| match stream {
             Stream::Stdout => {
                 let mut stdout = io::stdout().lock();
@@ -198,19 +241,35 @@ impl View {
     }
 
     fn close(mut self) -> Result<(), Failure> {
-        if let Mode::Prefixed { width, lines } = &mut self.mode {
-            let width = *width;
-            for ((_, is_stderr), line) in std::mem::take(lines) {
-                let rest = line.end(width);
-                let stream = if is_stderr { Stream::Stderr } else { Stream::Stdout };
-                self.write(stream, &rest);
+        let rests: Vec<(Stream, Vec<u8>)> = match &mut self.mode {
+            Mode::Silent => Vec::new(),
+            Mode::Alone { stdout, stderr } => {
+                let rest = |stream, plain: &mut Option<Plain>| {
+                    plain.as_mut().map(|plain| (stream, plain.end()))
+                };
+                let rests = [rest(Stream::Stdout, stdout), rest(Stream::Stderr, stderr)];
+                rests.into_iter().flatten().collect()
             }
+            Mode::Prefixed { width, filter, lines } => {
+                let lines = std::mem::take(lines).into_iter();
+                let rests = lines.map(|((_, is_stderr), line)| {
+                    let stream = if is_stderr { Stream::Stderr } else { Stream::Stdout };
+                    (stream, line.end(*width, *filter))
+                });
+                rests.collect()
+            }
+        };
+        for (stream, rest) in rests {
+            let ends_line = self.mid_line;
+            self.write(stream, &rest);
+            // The end of a colour is no text.
+            self.mid_line |= ends_line && rest == RESET;
         }
         for text in self.gaps.take() {
             self.note(&text);
         }
         self.bar.finish_and_clear();
-        if self.mid_line && Target::Stderr.is_terminal() {
+        if self.mid_line && (Target::Stderr.is_terminal() || ui::is_one_stream()) {
             let _ = writeln!(io::stderr());
         }
         self.broken.map_or(Ok(()), |error| ui::written(Err(error)))
@@ -223,33 +282,37 @@ impl Line {
     }
 
     /// Takes more bytes; gives the lines that are complete now, each with its prefix.
-    fn add(&mut self, mut bytes: &[u8], width: usize) -> Vec<u8> {
+    fn add(&mut self, mut bytes: &[u8], width: usize, filter: Filter) -> Vec<u8> {
         let mut complete = Vec::new();
         while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
             self.bytes.extend_from_slice(&bytes[..end]);
-            self.flush(width, &mut complete);
+            self.flush(width, filter, &mut complete);
             bytes = &bytes[end + 1..];
         }
         self.bytes.extend_from_slice(bytes);
         if self.bytes.len() >= LINE_BYTES_MAX {
-            self.flush(width, &mut complete);
+            self.flush(width, filter, &mut complete);
         }
         complete
     }
 
     /// What is left when nothing more comes.
-    fn end(mut self, width: usize) -> Vec<u8> {
+    fn end(mut self, width: usize, filter: Filter) -> Vec<u8> {
         let mut rest = Vec::new();
         if !self.bytes.is_empty() {
-            self.flush(width, &mut rest);
+            self.flush(width, filter, &mut rest);
         }
         rest
     }
 
-    fn flush(&mut self, width: usize, to: &mut Vec<u8>) {
+    fn flush(&mut self, width: usize, filter: Filter, to: &mut Vec<u8>) {
         let name = one_line(self.instance_id.as_str());
         to.extend_from_slice(format!("{name:width$} | ").as_bytes());
-        to.append(&mut self.bytes);
+        if filter.raw {
+            to.append(&mut self.bytes);
+        } else {
+            to.extend(Plain::whole(&std::mem::take(&mut self.bytes), filter.colours));
+        }
         to.push(b'\n');
     }
 }
@@ -306,12 +369,24 @@ fn bar(instances: u64) -> ProgressBar {
 mod tests {
     use super::*;
 
+    const PLAIN: Filter = Filter { raw: false, colours: false };
+
+    #[test]
+    fn no_line_of_an_instance_looks_like_that_of_another() {
+        let check = |filter: Filter, want: &[u8]| {
+            let mut line = Line::new("i-1".into());
+            assert_eq!(line.add(b"a\ri-2 | spoofed\x1b[2K\n", 3, filter), want);
+        };
+        check(PLAIN, b"i-1 | a\\ri-2 | spoofed\\u{1b}[2K\n");
+        check(Filter { raw: true, colours: false }, b"i-1 | a\ri-2 | spoofed\x1b[2K\n");
+    }
+
     #[test]
     fn lines_get_their_prefix_once_complete() {
         let mut line = Line::new("i-1".into());
-        assert_eq!(line.add(b"on", 4), b"");
-        assert_eq!(line.add(b"e\n\ntw", 4), b"i-1  | one\ni-1  | \n");
-        assert_eq!(line.end(4), b"i-1  | tw\n");
+        assert_eq!(line.add(b"on", 4, PLAIN), b"");
+        assert_eq!(line.add(b"e\n\ntw", 4, PLAIN), b"i-1  | one\ni-1  | \n");
+        assert_eq!(line.end(4, PLAIN), b"i-1  | tw\n");
     }
 
     #[test]
@@ -338,7 +413,7 @@ mod tests {
     #[test]
     fn a_line_without_end_is_shown_in_parts() {
         let mut line = Line::new("i-1".into());
-        assert_eq!(line.add(&vec![b'x'; LINE_BYTES_MAX], 3).len(), LINE_BYTES_MAX + 7);
-        assert_eq!(line.end(3), b"");
+        assert_eq!(line.add(&vec![b'x'; LINE_BYTES_MAX], 3, PLAIN).len(), LINE_BYTES_MAX + 7);
+        assert_eq!(line.end(3, PLAIN), b"");
     }
 }

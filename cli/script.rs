@@ -3,14 +3,15 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use crate::args::Source;
 use crate::database;
 use crate::failure::Failure;
+use crate::session::FOLDERS;
 
 /// More than any engine takes, and little enough to hold: `-f /dev/zero` must come to an end.
-const SCRIPT_BYTES_MAX: u64 = 256 * 1024;
+const SCRIPT_BYTES_MAX: u64 = 2 << 20;
 
 /// How requests call the encoding of [`base64`].
 pub(crate) const BASE64: &str = "Base64";
@@ -69,4 +70,49 @@ pub(crate) fn working_dir(folder: &Path) -> Result<String, Failure> {
         .into_os_string()
         .into_string()
         .map_err(|path| Failure::usage(format!("the folder's name {path:?} is no UTF-8")))
+}
+
+/// Returns the place for whole outputs with the links in it resolved once, now: a link that a run puts there later leads
+/// nowhere. A place that cannot be resolved stays as it is, so that the engine says what is wrong with it.
+pub(crate) fn output_place(url: &str) -> String {
+    let Some(path) = url.strip_prefix(FOLDERS).filter(|path| path.starts_with('/')) else {
+        return url.to_owned();
+    };
+    let resolved = Path::new(path).ancestors().find_map(|there| {
+        let rest = Path::new(path).strip_prefix(there).ok()?;
+        let is_plain = rest.components().all(|part| matches!(part, Component::Normal(_)));
+        Some(there.canonicalize().ok().filter(|_| is_plain)?.join(rest))
+    });
+    match resolved.as_deref().and_then(Path::to_str) {
+        Some(resolved) => format!("{FOLDERS}{}", resolved.trim_end_matches('/')),
+        None => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn the_place_of_outputs_is_resolved_at_the_request() {
+        let place = tempfile::tempdir().expect("a folder");
+        let place = place.path().canonicalize().expect("it is there");
+        std::fs::create_dir(place.join("real")).expect("a folder");
+        symlink("real", place.join("link")).expect("a link");
+        let check = |given: &str, want: &str| {
+            let url = |path: &str| format!("file://{}/{path}", place.display());
+            assert_eq!(output_place(&url(given)), url(want));
+        };
+        check("real", "real");
+        check("link", "real");
+        check("link/", "real");
+        check("link/new/folder", "real/new/folder");
+        check("link/../new", "new");
+        check("new/../link", "new/../link");
+        for other in ["oss://bucket/link", "file://relative", "file://"] {
+            assert_eq!(output_place(other), other);
+        }
+    }
 }

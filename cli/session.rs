@@ -6,21 +6,23 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use adjutant::{
-    DirectorySink, Engine, EngineBuilder, Error, Event, InvokeId, LOCAL, Limits, StorageErrorKind,
+    DirectorySink, Engine, EngineBuilder, Error, InvokeId, LOCAL, Limits, StorageErrorKind,
     UnreadableRecord, Watch,
 };
 use tokio::time::Instant;
 
 use crate::control::{
-    Address, Client, Events, Operation, Paged, SeeDelivered, WatchInvocation, Watched,
+    Address, Client, Events, Heard, Paged, Request, SILENCE_MAX, SeeDelivered, WatchInvocation,
+    WatchedRequest,
 };
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
 use crate::owner::Owner;
-use crate::ui;
+use crate::{ui, user};
 
-/// How long an owner that does not listen is waited for: it may be about to start or to end.
-pub(crate) const OWNER_PATIENCE: Duration = Duration::from_secs(2);
+/// How long an owner that does not listen is waited for, because it may be about to start or to end: as long as one that
+/// says nothing.
+pub(crate) const OWNER_PATIENCE: Duration = SILENCE_MAX;
 /// How long one after the other is waited for, where many come and go.
 const CROWD_PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks for one, at least; as much again at most by chance, so that those who came
@@ -54,8 +56,8 @@ enum Role {
     Reader(Engine),
 }
 
-/// An engine that is to run the file. Whole outputs go wherever its user may write, for whoever reaches
-/// it is that user. Tags select as many instances as such a user has: waves and bounds are what large
+/// An engine that is to run the file. Whole outputs go wherever its user may write, but through no link that another user
+/// can have made: a run of another user must not choose the place. Tags select as many instances as such a user has: waves and bounds are what large
 /// fleets need, and not a limit of 100.
 pub(crate) fn running(database: &Path) -> EngineBuilder {
     let anywhere = DirectorySink::new("/").follow_links();
@@ -66,13 +68,6 @@ pub(crate) fn running(database: &Path) -> EngineBuilder {
 
 /// More would take seconds to store in one commit.
 const TAGGED_MAX: usize = 100_000;
-
-/// The engine as the user of this program calls it: whoever reaches it is that user.
-pub(crate) fn called_by_user(engine: &Engine) -> Engine {
-    let name = ["USER", "LOGNAME"].into_iter().find_map(|key| std::env::var(key).ok());
-    let name = name.filter(|name| !name.is_empty());
-    engine.called_by(name.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw())))
-}
 
 /// What a command is going to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,16 +115,22 @@ impl Session {
     }
 
     /// Calls the engine.
-    pub(crate) async fn call<O: Operation>(&mut self, request: O) -> Result<O::Response, Failure> {
+    pub(crate) async fn call<O: Request>(&mut self, request: O) -> Result<O::Response, Failure> {
         let client = match &mut self.role {
-            Role::Owner(owner) => return request.perform(owner.engine()).await,
-            Role::Reader(engine) => return request.perform(engine).await,
+            Role::Owner(owner) => return Ok(request.perform(owner.engine()).await?),
+            Role::Reader(engine) => return Ok(request.perform(engine).await?),
             Role::Client(client) => client,
         };
         match client.call(&request).await {
-            // What only reads may be asked again, of whoever has the file now.
-            Err(failure) if failure.is_lost() && O::READS => {
-                self.role = Role::find(&self.database, Need::Read).await?;
+            // A request that has not been taken, or that only reads, may be asked of the process that has the file now.
+            Err(failure) if failure.is_unsent() || (failure.is_lost() && O::READS) => {
+                let need = if O::READS { Need::Read } else { Need::Write };
+                self.role = Role::find(&self.database, need).await?;
+                Box::pin(self.call(request)).await
+            }
+            Err(failure) if failure.is_silent() && O::READS => {
+                tell_silence(&failure);
+                self.role = Role::reader(&self.database).await?;
                 Box::pin(self.call(request)).await
             }
             result => result,
@@ -163,7 +164,7 @@ impl Session {
     }
 
     /// Starts or finds a run, and watches it from its beginning.
-    pub(crate) async fn watch<O: Watched>(
+    pub(crate) async fn watch<O: WatchedRequest>(
         &mut self,
         request: O,
     ) -> Result<(O::Response, Watching), Failure> {
@@ -215,7 +216,7 @@ impl Session {
     pub(crate) async fn see_delivered(&mut self, invoke_id: InvokeId) -> Result<(), Failure> {
         let request = SeeDelivered { invoke_id };
         match &mut self.role {
-            Role::Owner(owner) => request.perform(owner.engine()).await,
+            Role::Owner(owner) => Ok(request.perform(owner.engine()).await?),
             // Whoever runs the file next sees to what is left.
             Role::Client(client) => match client.call(&request).await {
                 Err(failure) if failure.is_lost() => Ok(()),
@@ -231,6 +232,11 @@ impl Session {
             Role::Owner(owner) => Some(owner.engine()),
             Role::Client(_) | Role::Reader(_) => None,
         }
+    }
+
+    /// Returns whether this process only reads the records.
+    pub(crate) fn reads_only(&self) -> bool {
+        matches!(self.role, Role::Reader(_))
     }
 
     /// Has everything that runs in this process ended when it is closed.
@@ -312,7 +318,10 @@ impl Role {
             match Client::connect(database).await {
                 Ok(Some(client)) => return Ok(Self::Client(client)),
                 Ok(None) => {}
-                Err(_) if need.is_met_by_a_reader() => return Self::reader(database).await,
+                Err(failure) if need.is_met_by_a_reader() => {
+                    tell_silence(&failure);
+                    return Self::reader(database).await;
+                }
                 Err(failure) => return Err(failure),
             }
             let late = !patience.has_more(&in_use);
@@ -331,18 +340,22 @@ impl Role {
     /// What comes and goes starts nothing that it would have to wait for.
     async fn owner(database: &Path, need: Need) -> adjutant::Result<Self> {
         if need.takes_time() {
-            let mut owner = Owner::new(called_by_user(&running(database).open().await?));
+            let mut owner = Owner::new(user::calls(&running(database).open().await?));
             owner.listen();
             return Ok(Self::Owner(owner));
         }
         let engine = Engine::builder().path(database).idle().open().await?;
-        Address::of(database).iter().for_each(Address::tidy);
-        Ok(Self::Owner(Owner::new(called_by_user(&engine))))
+        Ok(Self::Owner(Owner::new(user::calls(&engine))))
     }
 
     async fn reader(database: &Path) -> Result<Self, Failure> {
         Ok(Self::Reader(Engine::builder().path(database).read_only().open().await?))
     }
+}
+
+/// Says why the records are read beside the process that runs the file.
+fn tell_silence(failure: &Failure) {
+    ui::note(&format!("{failure}; the answer is from its records"));
 }
 
 fn has_socket(database: &Path) -> bool {
@@ -368,10 +381,10 @@ impl Watching {
         matches!(self, Self::Here(_))
     }
 
-    /// The next event; `None` after the last.
-    pub(crate) async fn next(&mut self) -> Result<Option<Event>, Failure> {
+    /// Waits for what is heard next; `None` after the last event.
+    pub(crate) async fn next(&mut self) -> Result<Option<Heard>, Failure> {
         match self {
-            Self::Here(watch) => Ok(watch.next().await?),
+            Self::Here(watch) => Ok(watch.next().await?.map(Heard::Event)),
             Self::There(events) => events.next().await,
         }
     }

@@ -10,7 +10,8 @@ use adjutant::{Engine, ExecutionStatus, Overview, OverviewExecution, OverviewTim
 use chrono::{DateTime, Utc};
 
 use crate::control::{Client, DescribeFigures, Figures};
-use crate::failure::{Failure, one_line};
+use crate::failure::Failure;
+use crate::plain::one_line;
 use crate::render;
 
 use rates::{Meter, Rates};

@@ -18,6 +18,8 @@ mod watch;
 
 use std::path::Path;
 use std::sync::Arc;
+#[cfg(feature = "control")]
+use std::sync::Weak;
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
@@ -70,6 +72,22 @@ pub struct Engine {
     limits: Arc<Limits>,
     /// Who makes them, as far as the host says.
     caller: Option<Arc<str>>,
+}
+
+/// A handle that does not keep the engine open.
+#[cfg(feature = "control")]
+pub(crate) struct WeakEngine {
+    inner: Weak<Inner>,
+    limits: Arc<Limits>,
+}
+
+#[cfg(feature = "control")]
+impl WeakEngine {
+    /// Returns a handle without a caller; `None` once the last handle of the host is gone.
+    pub(crate) fn upgrade(&self) -> Option<Engine> {
+        let inner = self.inner.upgrade()?;
+        Some(Engine { inner, limits: Arc::clone(&self.limits), caller: None })
+    }
 }
 
 struct Inner {
@@ -199,6 +217,18 @@ impl Engine {
     #[must_use]
     pub fn called_by(&self, caller: impl Into<Arc<str>>) -> Self {
         Self { caller: Some(caller.into()), ..self.clone() }
+    }
+
+    /// Returns a handle of the same engine that does not keep the engine open.
+    #[cfg(feature = "control")]
+    pub(crate) fn downgrade(&self) -> WeakEngine {
+        WeakEngine { inner: Arc::downgrade(&self.inner), limits: Arc::clone(&self.limits) }
+    }
+
+    /// Returns whether another process runs the file.
+    #[cfg(feature = "control")]
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.inner.dispatcher.is_none()
     }
 
     /// Waits until an invocation has ended; all its results, in the order of its targets.

@@ -93,6 +93,9 @@ mod engine;
 
 pub mod tencent;
 
+#[cfg(feature = "control")]
+pub mod control;
+
 pub use self::metrics::{Histogram, Metrics};
 pub use authorizer::{Action, Authorizer};
 pub use clock::{Clock, ManualClock, Sleep, SystemClock};

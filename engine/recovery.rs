@@ -82,7 +82,7 @@ pub(crate) async fn take_over(store: &Store, left: Left, now_ms: i64) -> Result<
     let engine =
         before.map_or_else(|| "the engine".to_owned(), |owner| format!("the engine ({owner})"));
     let evidence: Arc<str> =
-        format!("{engine} ended while it ran; its end is not known, and it was not run again")
+        format!("{engine} ended while it ran; its end is not known, its last output may be missing, and it was not run again")
             .into();
     let Left { mut lost, going_on, fires, unreadable: mut stuck, .. } = left;
     let mut interrupted = Interrupted::default();

@@ -12,7 +12,7 @@ use crate::background;
 use crate::control::{ApiCall, Client};
 use crate::failure::Failure;
 use crate::session::{Need, Session};
-use crate::ui;
+use crate::{plain, ui};
 
 /// More than any request of the pages may have.
 const REQUEST_BYTES_MAX: u64 = 512 * 1024;
@@ -33,7 +33,9 @@ pub(super) async fn api(context: &Context, api: Api) -> Result<u8, Failure> {
     };
     let read = async { read_request(io::stdin().lock()) };
     let done = match read.await {
-        Ok(request) => call(context, ApiCall { profile: api.profile, operation, request }).await,
+        Ok(request) => {
+            call(context, ApiCall { profile: api.profile.into(), operation, request }).await
+        }
         Err(failure) => Err(failure),
     };
     let failed = done.is_err();
@@ -75,7 +77,7 @@ async fn batch(context: &Context, profile: Profile) -> Result<u8, Failure> {
             continue;
         }
         let (profile, done) = match parse(&line, profile) {
-            Ok(call) => (call.profile, owner.call(&call).await),
+            Ok((profile, call)) => (profile, owner.call(&call).await),
             Err(failure) => (profile, Err(failure)),
         };
         failed |= done.is_err();
@@ -137,7 +139,7 @@ fn reads(call: &ApiCall) -> bool {
     ["Describe", "Preview"].iter().any(|verb| call.operation.starts_with(verb))
 }
 
-fn parse(line: &[u8], profile: Profile) -> Result<ApiCall, Failure> {
+fn parse(line: &[u8], profile: Profile) -> Result<(Profile, ApiCall), Failure> {
     if line.len() as u64 > REQUEST_BYTES_MAX {
         return Err(too_large());
     }
@@ -145,11 +147,9 @@ fn parse(line: &[u8], profile: Profile) -> Result<ApiCall, Failure> {
         let message = format!("want {{\"op\":…,\"request\":…}} in a line: {error}");
         Failure::new("InvalidParameter", 400, message)
     })?;
-    Ok(ApiCall {
-        profile: line.profile.unwrap_or(profile),
-        operation: line.op,
-        request: line.request.get().to_owned(),
-    })
+    let profile = line.profile.unwrap_or(profile);
+    let request = line.request.get().to_owned();
+    Ok((profile, ApiCall { profile: profile.into(), operation: line.op, request }))
 }
 
 fn read_request(input: impl Read) -> Result<String, Failure> {
@@ -177,5 +177,5 @@ fn cannot_read(error: &io::Error) -> Failure {
 /// Prints what came of it, failures too: both are answers. In one line where lines are counted.
 fn print(answer: &Value, in_one_line: bool) -> Result<(), Failure> {
     let text = if in_one_line { answer.to_string() } else { format!("{answer:#}") };
-    ui::print(format!("{text}\n").as_bytes())
+    ui::print(format!("{}\n", plain::json(&text)).as_bytes())
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::path::Path;
 use std::pin::pin;
 
 use adjutant::{Event, ExecutionId, ExecutionStatus, InstanceId, InvokeId, StopInvocation};
@@ -9,10 +10,10 @@ use tokio::time::Instant;
 
 use super::record::Record;
 use super::{Context, NOT_ALL_SUCCEEDED};
-use crate::control::Watched;
+use crate::control::{Client, Heard, SILENCE_MAX, WatchedRequest};
 use crate::failure::Failure;
 use crate::owner::{STOP_MAX, not_stopped};
-use crate::screen::Screen;
+use crate::screen::{Output, Screen};
 use crate::session::{Session, Watching};
 use crate::ui::Target;
 use crate::{render, ui};
@@ -25,13 +26,19 @@ pub(super) enum OnInterrupt {
 }
 
 /// Starts or finds a run and sees it to its end; the exit status. No instances: those that it finds.
-pub(super) async fn attend<O: Watched>(
+pub(super) async fn attend<O: WatchedRequest>(
     context: &Context,
     session: &mut Session,
     request: O,
     instances: &[InstanceId],
     on_interrupt: OnInterrupt,
+    raw: bool,
 ) -> Result<u8, Failure> {
+    let output = match (context.json, raw) {
+        (true, _) => Output::None,
+        (false, true) => Output::Raw,
+        (false, false) => Output::Plain,
+    };
     let interrupted = context.interrupts.next();
     let (response, watching) = session.watch(request.clone()).await?;
     let invoke_id = request.invoke_id(&response);
@@ -46,9 +53,9 @@ pub(super) async fn attend<O: Watched>(
                 }
             };
             let selected = record.results().iter().map(|result| result.instance_id.clone());
-            Screen::open(&selected.collect::<Vec<_>>(), !context.json)
+            Screen::open(&selected.collect::<Vec<_>>(), output)
         }
-        named => Screen::open(named, !context.json),
+        named => Screen::open(named, output),
     };
     let end = follow(context, session, watching, invoke_id, &screen, on_interrupt, interrupted);
     let end = end.await;
@@ -57,8 +64,11 @@ pub(super) async fn attend<O: Watched>(
         session.give_up();
     }
     let shown = screen.close().await;
-    if end? == End::Left {
-        return Ok(NOT_ALL_SUCCEEDED);
+    match end? {
+        End::Left => return Ok(NOT_ALL_SUCCEEDED),
+        // As for every output that is read in part: `show --follow ID | head -1` is no error.
+        End::Unread => return Ok(0),
+        End::Finished | End::Lost | End::Answered => {}
     }
     session.see_delivered(invoke_id).await?;
     let record = Record::fetch(session, invoke_id, false).await?;
@@ -72,6 +82,10 @@ pub(super) async fn attend<O: Watched>(
 enum End {
     /// With the run.
     Finished,
+    /// With the reader of this process, which only shows.
+    Unread,
+    /// With a process that answers again, and knows more than its records.
+    Answered,
     /// With the process that ran it; the run may go on.
     Lost,
     /// With a signal.
@@ -92,9 +106,19 @@ async fn follow(
     let mut stopped_at = None;
     let mut seen = Seen::default();
     let mut told = false;
+    let mut unread = pin!(async {
+        match on_interrupt {
+            OnInterrupt::Leave => ui::reader_gone().await,
+            // A run is worth its work without a reader.
+            OnInterrupt::Stop => std::future::pending().await,
+        }
+    });
+    let mut silence = Silence::default();
     loop {
+        let reads_only = session.reads_only();
         let end = {
-            let mut events = pin!(pass_on(&mut watching, &mut seen, screen));
+            let mut events = pin!(pass_on(&mut watching, &mut seen, &mut silence, screen));
+            let mut answered = pin!(answers_again(context.database.path(), screen));
             loop {
                 let late = async {
                     match stopped_at {
@@ -104,23 +128,28 @@ async fn follow(
                 };
                 tokio::select! {
                     end = &mut events => break end?,
+                    () = &mut answered, if reads_only => break End::Answered,
+                    () = &mut unread => return Ok(End::Unread),
                     () = late => return Err(not_stopped()),
                     () = &mut interrupted, if stopped_at.is_none() => {
                         if on_interrupt == OnInterrupt::Leave {
                             return Ok(End::Left);
                         }
-                        screen.note("stopping the run; Ctrl-C again leaves at once");
+                        let key = context.interrupts.key();
+                        screen.note(&format!("stopping the run; {key} again leaves at once"));
                         stop(session, invoke_id).await?;
                         stopped_at = Some(Instant::now());
                     }
                 }
             }
         };
-        if end != End::Lost {
-            return Ok(end);
-        }
-        if !std::mem::replace(&mut told, true) {
-            screen.note("the process that ran it has ended; the records say how it goes on");
+        match end {
+            End::Lost if std::mem::replace(&mut told, true) => {}
+            End::Lost => {
+                screen.note("the process that ran it has ended; the records say how it goes on");
+            }
+            End::Answered => screen.note(ANSWERS_AGAIN),
+            end => return Ok(end),
         }
         watching = session.watch_again(watching, invoke_id).await?;
         context.interrupts.guard(session.engine().cloned());
@@ -134,11 +163,17 @@ async fn follow(
 async fn pass_on(
     watching: &mut Watching,
     seen: &mut Seen,
+    silence: &mut Silence,
     screen: &Screen,
 ) -> Result<End, Failure> {
     loop {
         match watching.next().await {
-            Ok(Some(event)) => {
+            Ok(Some(Heard::Silence(failure))) => silence.tell(&failure, screen),
+            Ok(Some(Heard::Again)) => {
+                *silence = Silence::default();
+                screen.note(ANSWERS_AGAIN);
+            }
+            Ok(Some(Heard::Event(event))) => {
                 let last = matches!(event, Event::Finished { .. });
                 if let Some(event) = seen.rest(event) {
                     screen.event(event).await;
@@ -151,6 +186,45 @@ async fn pass_on(
             Ok(None) => return Ok(End::Lost),
             Err(failure) if failure.is_lost() => return Ok(End::Lost),
             Err(failure) => return Err(failure),
+        }
+    }
+}
+
+const ANSWERS_AGAIN: &str = "the process that runs the database answers again";
+
+/// The silences of an owner, each as long as [`SILENCE_MAX`], since it was heard.
+#[derive(Default)]
+struct Silence {
+    count: u32,
+}
+
+impl Silence {
+    /// Says that the owner says nothing: at once, then after pauses that become longer, up to a minute.
+    fn tell(&mut self, failure: &Failure, screen: &Screen) {
+        if self.is_news() {
+            screen.note(&format!("{failure}; waiting for it"));
+        }
+    }
+
+    fn is_news(&mut self) -> bool {
+        self.count += 1;
+        match self.count {
+            count @ ..16 => (count + 1).is_power_of_two(),
+            count => count % 12 == 3,
+        }
+    }
+}
+
+/// Waits until the process that runs the file answers, and tells meanwhile that it does not.
+async fn answers_again(database: &Path, screen: &Screen) {
+    let mut silence = Silence::default();
+    loop {
+        tokio::time::sleep(SILENCE_MAX).await;
+        match Client::connect(database).await {
+            Ok(Some(_)) => return,
+            Err(failure) if failure.is_silent() => silence.tell(&failure, screen),
+            // No process runs the file, or a host without a socket does.
+            Ok(None) | Err(_) => {}
         }
     }
 }
@@ -230,6 +304,13 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    #[test]
+    fn a_silence_is_told_at_once_and_then_ever_more_rarely() {
+        let mut silence = Silence::default();
+        let told: Vec<u32> = (1..=52).filter(|_| silence.is_news()).collect();
+        assert_eq!(told, [1, 3, 7, 15, 27, 39, 51]);
+    }
 
     #[test]
     fn what_is_told_again_is_left_out() {

@@ -7,7 +7,7 @@ use crate::args::{Preview, Source};
 use crate::control::DescribeQuotas;
 use crate::failure::Failure;
 use crate::session::{Need, Session};
-use crate::{render, ui};
+use crate::{render, ui, values};
 
 pub(super) async fn preview(context: &Context, preview: Preview) -> Result<u8, Failure> {
     let Preview { script, file, values, on } = preview;
@@ -17,7 +17,7 @@ pub(super) async fn preview(context: &Context, preview: Preview) -> Result<u8, F
         None => PreviewCommand::script(Source { script, file }.read()?),
     };
     request.instance_id = on;
-    request = request.parameters(values.param);
+    request = request.parameters(values::read("--param", &values.param)?);
     let call = context.with_session(Need::Read, async |session| session.call(request).await);
     let response = call.await?;
     if context.json {
@@ -27,7 +27,7 @@ pub(super) async fn preview(context: &Context, preview: Preview) -> Result<u8, F
         if !text.ends_with(b"\n") {
             text.push(b'\n');
         }
-        ui::print(&text)?;
+        ui::print_of_others(&text, false)?;
     }
     Ok(0)
 }

@@ -3,26 +3,27 @@
 use adjutant::{Fire, FireDisposition, InvokeId};
 use serde::Serialize;
 
-use super::Context;
+use super::{Context, called};
 use crate::args;
-use crate::control::{Explain, Operation, PauseInvocation, ResumeInvocation, RunNow};
-use crate::failure::{Failure, one_line};
-use crate::session::Need;
+use crate::control::{Explain, PauseInvocation, Request, ResumeInvocation, RunNow};
+use crate::failure::Failure;
+use crate::plain::one_line;
+use crate::session::{Need, Session};
 use crate::{background, render};
 
-pub(super) async fn pause(context: &Context, invoke_id: InvokeId) -> Result<u8, Failure> {
-    change(context, PauseInvocation { invoke_id }, invoke_id, "paused").await
+pub(super) async fn pause(context: &Context, run: &str) -> Result<u8, Failure> {
+    change(context, |invoke_id| PauseInvocation { invoke_id }, run, "paused").await
 }
 
-pub(super) async fn resume(context: &Context, invoke_id: InvokeId) -> Result<u8, Failure> {
-    change(context, ResumeInvocation { invoke_id }, invoke_id, "resumed").await
+pub(super) async fn resume(context: &Context, run: &str) -> Result<u8, Failure> {
+    change(context, |invoke_id| ResumeInvocation { invoke_id }, run, "resumed").await
 }
 
 /// Carries out what is answered by nothing but its success.
-async fn change<O: Operation>(
+async fn change<O: Request>(
     context: &Context,
-    request: O,
-    invoke_id: InvokeId,
+    request: impl FnOnce(InvokeId) -> O,
+    run: &str,
     done: &str,
 ) -> Result<u8, Failure> {
     #[derive(Serialize)]
@@ -30,16 +31,30 @@ async fn change<O: Operation>(
     struct Changed {
         invoke_id: InvokeId,
     }
-    context.with_session(Need::Write, async |session| session.call(request).await).await?;
+    let change = async |session: &mut Session| {
+        let invoke_id = called::run(session, run).await?;
+        session.call(request(invoke_id)).await?;
+        Ok(invoke_id)
+    };
+    let invoke_id = context.with_session(Need::Write, change).await?;
     context.answer(&Changed { invoke_id }, || format!("{done} {invoke_id}\n"))
 }
 
 /// Has it fired where it also runs: nobody waits for its end.
-pub(super) async fn run_now(context: &Context, invoke_id: InvokeId) -> Result<u8, Failure> {
+pub(super) async fn run_now(context: &Context, run: &str) -> Result<u8, Failure> {
     context.database.make_folder()?;
+    let invoke_id = find(context, run).await?;
     let fire = background::hand_over(context.database.path(), &RunNow { invoke_id }).await?;
     context.database.announce();
     context.answer(&fire, || outcome(&fire))
+}
+
+/// Finds a run before it is left to the background.
+pub(super) async fn find(context: &Context, run: &str) -> Result<InvokeId, Failure> {
+    if let Ok(invoke_id) = run.parse() {
+        return Ok(invoke_id);
+    }
+    context.with_session(Need::Read, async |session| called::run(session, run).await).await
 }
 
 fn outcome(fire: &Fire) -> String {
@@ -52,8 +67,10 @@ fn outcome(fire: &Fire) -> String {
 }
 
 pub(super) async fn explain(context: &Context, asked: &args::Explain) -> Result<u8, Failure> {
-    let request = Explain { invoke_id: asked.invoke_id, instant: asked.instant };
-    let explanation =
-        context.with_session(Need::Read, async |session| session.call(request).await).await?;
+    let explain = async |session: &mut Session| {
+        let invoke_id = called::run(session, &asked.run).await?;
+        session.call(Explain { invoke_id, instant: asked.instant }).await
+    };
+    let explanation = context.with_session(Need::Read, explain).await?;
     context.answer(&explanation, || render::explanation(&explanation))
 }

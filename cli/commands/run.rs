@@ -6,16 +6,16 @@ use adjutant::{
 };
 use chrono::SecondsFormat;
 
-use super::Context;
 use super::attend::{OnInterrupt, attend};
 use super::record::find;
+use super::{Context, called, repeating};
 use crate::args::{Invoke, Language, Retrying, Run, Target};
-use crate::control::Watched;
+use crate::control::WatchedRequest;
 use crate::failure::Failure;
 use crate::limits::Limit;
 use crate::script::BASE64;
 use crate::session::{Need, Session};
-use crate::{background, script, ui};
+use crate::{background, script, ui, values};
 
 /// Says of either request where, how and when to run.
 macro_rules! aim {
@@ -26,18 +26,18 @@ macro_rules! aim {
         $request.tags = $target.tag.iter().cloned().map(Tag::from).collect();
         $request.client_token = $target.client_token.clone();
         let values = if $target.param_env.is_empty() {
-            &$target.values.param
+            values::read("--param", &$target.values.param)?
         } else {
             $request.parameter_passing = ParameterPassing::Environment.into();
-            &$target.param_env
+            values::read("--param-env", &$target.param_env)?
         };
-        $request = $request.parameters(values.iter().cloned());
+        $request = $request.parameters(values);
         $request = $request.secret_parameters(&$target.secret);
         $request.username = $target.user.clone();
         $request.launcher = $target.launcher.clone();
         $request.container_name = $target.container.clone();
         $request.container_id = $target.container_id.clone();
-        $request.oss_output_delivery = $target.output_to.clone();
+        $request.oss_output_delivery = $target.output_to.as_deref().map(script::output_place);
         $request.timeout = $target.timeout;
         $request.working_dir = $target.workdir.as_deref().map(script::working_dir).transpose()?;
         $request.termination_mode = TerminationMode::from($target.termination).into();
@@ -68,6 +68,7 @@ macro_rules! aim {
 pub(super) async fn run(context: &Context, run: Run) -> Result<u8, Failure> {
     let target = &run.target;
     let Language { written, base64, default } = run.language;
+    let default = values::read("--default", &default)?;
     let script = run.source.read()?;
     let mut request = match script::base64(&script, base64)? {
         Some(text) => {
@@ -89,21 +90,29 @@ pub(super) async fn run(context: &Context, run: Run) -> Result<u8, Failure> {
 
 pub(super) async fn invoke(context: &Context, invoke: Invoke) -> Result<u8, Failure> {
     let target = &invoke.target;
-    let mut request = InvokeCommand::new(invoke.command_id);
+    let command_id = match invoke.command.parse() {
+        Ok(command_id) => command_id,
+        Err(_) => {
+            let find =
+                async |session: &mut Session| called::command(session, &invoke.command).await;
+            context.with_session(Need::Read, find).await?
+        }
+    };
+    let mut request = InvokeCommand::new(command_id);
     aim!(request, target);
     carry_out(context, request, target).await
 }
 
 pub(super) async fn retry(context: &Context, retry: Retrying) -> Result<u8, Failure> {
-    let mut request = RetryFailed::new(retry.invoke_id);
+    let mut request = RetryFailed::new(repeating::find(context, &retry.run).await?);
     request.client_token = retry.client_token;
     if retry.detach {
         return hand_over(context, request).await;
     }
-    see_through(context, request, &[]).await
+    see_through(context, request, &[], retry.raw).await
 }
 
-async fn carry_out<O: Watched>(
+async fn carry_out<O: WatchedRequest>(
     context: &Context,
     request: O,
     target: &Target,
@@ -122,24 +131,25 @@ async fn carry_out<O: Watched>(
         let planned = plan(context, request).await;
         return planned.map_err(Failure::with_way_back_to_local);
     }
-    see_through(context, request, &target.named()).await
+    see_through(context, request, &target.named(), target.raw).await
 }
 
 /// Starts a run and sees it to its end on these instances, or those that it finds if none is named.
-async fn see_through<O: Watched>(
+async fn see_through<O: WatchedRequest>(
     context: &Context,
     request: O,
     instances: &[InstanceId],
+    raw: bool,
 ) -> Result<u8, Failure> {
     let attended = async |session: &mut _| {
-        attend(context, session, request, instances, OnInterrupt::Stop).await
+        attend(context, session, request, instances, OnInterrupt::Stop, raw).await
     };
     let done = context.with_session(Need::Run, attended).await;
     done.map_err(Failure::with_way_back_to_local)
 }
 
 /// Leaves a run to the background.
-async fn hand_over<O: Watched>(context: &Context, request: O) -> Result<u8, Failure> {
+async fn hand_over<O: WatchedRequest>(context: &Context, request: O) -> Result<u8, Failure> {
     context.database.make_folder()?;
     let response = background::hand_over(context.database.path(), &request)
         .await
@@ -149,7 +159,7 @@ async fn hand_over<O: Watched>(context: &Context, request: O) -> Result<u8, Fail
 }
 
 /// Stores a run for later. Nobody waits for it: it fires while somebody runs the database.
-async fn plan<O: Watched>(context: &Context, request: O) -> Result<u8, Failure> {
+async fn plan<O: WatchedRequest>(context: &Context, request: O) -> Result<u8, Failure> {
     let stored = async |session: &mut Session| {
         let response = session.call(request.clone()).await?;
         let invocation = find(session, request.invoke_id(&response)).await?;

@@ -1,18 +1,23 @@
 //! `serve`: runs schedules and the requests of other processes until it is told to end.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use adjutant::{Engine, Error, Feed, Fire, FireDisposition, InvokeId, Notice};
-use chrono::{DateTime, SecondsFormat, Utc};
+use adjutant::{
+    DescribeInvocationResults, DescribeInvocations, Engine, Error, ExecutionId, ExecutionStatus,
+    Feed, Fire, FireDisposition, InstanceId, InvokeId, Notice,
+};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::Context;
-use crate::failure::{Failure, IN_USE, one_line};
+use crate::failure::{Failure, IN_USE};
 use crate::owner::Owner;
-use crate::session::{OWNER_PATIENCE, called_by_user, running};
-use crate::ui;
+use crate::plain::one_line;
+use crate::session::{OWNER_PATIENCE, running};
+use crate::{log, render, ui, user};
 
 /// Between two tries to open a file that somebody else is about to leave.
 const OWNER_POLL: Duration = Duration::from_millis(50);
@@ -31,17 +36,20 @@ pub(super) async fn serve(context: &Context) -> Result<u8, Failure> {
     let mut owner = Owner::new(engine);
     owner.listen();
     let printer = tokio::task::spawn_blocking({
-        let (runtime, json) = (Handle::current(), context.json);
-        move || print(feed, &runtime, json)
+        let mut teller = Teller::new(owner.engine().clone(), Handle::current());
+        let json = context.json;
+        move || teller.print(feed, json)
     });
-    ui::note(&format!("serving {}; Ctrl-C ends it", context.database.path().display()));
+    log::tell_times();
+    let key = context.interrupts.key();
+    ui::note(&format!("serving {}; {key} ends it", context.database.path().display()));
     let ended = tokio::select! {
         () = interrupted => None,
         end = closed => Some(end),
     };
     match owner.busy().await {
         Ok(0) | Err(_) => {}
-        Ok(busy) => ui::note(&format!("ending; {busy} not ended yet; Ctrl-C again leaves at once")),
+        Ok(busy) => ui::note(&format!("ending; {busy} not ended yet; {key} again leaves at once")),
     }
     owner.shut_down().await;
     let _ = tokio::time::timeout(LAST_LINES_MAX, printer).await;
@@ -65,7 +73,7 @@ async fn open(context: &Context) -> Result<(Engine, Feed), Failure> {
             Err(Error::InUse { path, pid }) => return Err(in_use(&path, pid)),
             opened => {
                 let (engine, feed) = opened?;
-                return Ok((called_by_user(&engine), feed));
+                return Ok((user::calls(&engine), feed));
             }
         }
     }
@@ -82,32 +90,136 @@ fn in_use(path: &Path, pid: Option<u32>) -> Failure {
     Failure::new(IN_USE, 503, message)
 }
 
-/// Prints what happens until the engine has ended, on a thread of its own: a reader that is too
-/// slow holds up nothing but the feed. A line that cannot be printed ends nothing, for the schedules
-/// matter more.
-fn print(mut feed: Feed, runtime: &Handle, json: bool) {
-    while let Some(notice) = runtime.block_on(feed.next()) {
-        let _ = if json { ui::print_json(&notice) } else { ui::print(line(&notice).as_bytes()) };
+/// Executions and names that are remembered for the lines to come.
+const KNOWN_MAX: usize = 4_096;
+
+/// Prints what happens, with what the notices leave to the records: names, exit codes and durations.
+struct Teller {
+    engine: Engine,
+    runtime: Handle,
+    names: HashMap<InvokeId, String>,
+    /// How executions that run stand, and since when.
+    running: HashMap<ExecutionId, (ExecutionStatus, DateTime<Utc>)>,
+}
+
+impl Teller {
+    fn new(engine: Engine, runtime: Handle) -> Self {
+        Self { engine, runtime, names: HashMap::new(), running: HashMap::new() }
+    }
+
+    /// Prints until the engine has ended, on a thread of its own: a reader that is too slow holds up nothing but the
+    /// feed. A line that cannot be printed ends nothing, because the schedules matter more.
+    fn print(&mut self, mut feed: Feed, json: bool) {
+        let runtime = self.runtime.clone();
+        while let Some(notice) = runtime.block_on(feed.next()) {
+            let Some(took) = self.news(&notice) else { continue };
+            let _ = if json {
+                ui::print_json(&notice)
+            } else {
+                let line = runtime.block_on(self.line(&notice, took));
+                ui::print(line.as_bytes())
+            };
+        }
+    }
+
+    /// Returns how long the execution of a notice has run, if it has ended; `None` if the notice says nothing new, as
+    /// when an execution that is being stopped is asked to stop again.
+    fn news(&mut self, notice: &Notice) -> Option<Option<TimeDelta>> {
+        let Notice::Status { execution_id, status, at, .. } = notice else { return Some(None) };
+        let known = self.running.remove(execution_id);
+        if status.is_final() {
+            return Some(known.map(|(_, since)| *at - since));
+        }
+        let since = known.map_or(*at, |(_, since)| since);
+        if self.running.len() >= KNOWN_MAX {
+            self.running.clear();
+        }
+        self.running.insert(*execution_id, (*status, since));
+        known.is_none_or(|(before, _)| before != *status).then_some(None)
+    }
+
+    /// Returns one thing that happened as a line for people.
+    async fn line(&mut self, notice: &Notice, took: Option<TimeDelta>) -> String {
+        let invoke_id = match notice {
+            Notice::Fire { invoke_id, .. }
+            | Notice::Status { invoke_id, .. }
+            | Notice::Finished { invoke_id, .. }
+            | Notice::Delivery { invoke_id, .. } => *invoke_id,
+            _ => return line(notice, "", ""),
+        };
+        let name = self.name(invoke_id).await;
+        let mut more = String::new();
+        if let Notice::Status { execution_id, instance_id, status, .. } = notice {
+            if *status == ExecutionStatus::Failed {
+                more += &self.exit(invoke_id, *execution_id, instance_id).await;
+            }
+            if let Some(ms) = took.and_then(|took| u64::try_from(took.num_milliseconds()).ok()) {
+                more += &format!("  {}", render::duration(ms));
+            }
+        }
+        line(notice, &name, &more)
+    }
+
+    /// Returns the name of an invocation, with a gap behind it; nothing if it has none.
+    async fn name(&mut self, invoke_id: InvokeId) -> String {
+        if let Some(name) = self.names.get(&invoke_id) {
+            return name.clone();
+        }
+        let one = DescribeInvocations {
+            invoke_id: Some(invoke_id),
+            omit_instances: true,
+            max_results: Some(1),
+            ..Default::default()
+        };
+        // A record that cannot be read has no name; the line says the rest.
+        let found = self.engine.describe_invocations(one).await.ok();
+        let found = found.and_then(|mut page| page.invocations.pop());
+        let name = match found.map(|one| one.command_name) {
+            Some(name) if !name.is_empty() => format!("{name}  "),
+            _ => String::new(),
+        };
+        if self.names.len() >= KNOWN_MAX {
+            self.names.clear();
+        }
+        self.names.insert(invoke_id, name.clone());
+        name
+    }
+
+    /// Returns the exit code or the signal with which an execution failed, if its record is the latest there.
+    async fn exit(&self, invoke_id: InvokeId, id: ExecutionId, on: &InstanceId) -> String {
+        let latest = DescribeInvocationResults {
+            invoke_id: Some(invoke_id),
+            instance_id: Some(on.clone()),
+            max_results: Some(1),
+            ..Default::default()
+        };
+        let found = self.engine.describe_invocation_results(latest).await.ok();
+        let found = found.and_then(|mut page| page.invocation.results.pop());
+        match found.filter(|result| result.execution_id == id) {
+            Some(result) => format!(" {}", render::exit(&result)),
+            None => String::new(),
+        }
     }
 }
 
-/// One thing that happened, for people.
-fn line(notice: &Notice) -> String {
+/// One thing that happened, for people: the invocation with its name, and after a status what is known beside it.
+fn line(notice: &Notice, name: &str, more: &str) -> String {
     match notice {
-        Notice::Fire { invoke_id, fire } => about(fire.time, invoke_id, &outcome(fire)),
+        Notice::Fire { invoke_id, fire } => about(fire.time, invoke_id, name, &outcome(fire)),
         Notice::Status { invoke_id, instance_id, status, at, retry_time, .. } => {
             let retry =
                 retry_time.map_or_else(String::new, |at| format!(": next try at {}", time(at)));
-            about(*at, invoke_id, &format!("{instance_id}  {status}{retry}"))
+            about(*at, invoke_id, name, &format!("{instance_id}  {status}{more}{retry}"))
         }
         Notice::Finished { invoke_id, status } => {
-            about(Utc::now(), invoke_id, &format!("ended  {status}"))
+            about(Utc::now(), invoke_id, name, &format!("ended  {status}"))
         }
         Notice::Delivery { invoke_id, uri, error_info, .. } if error_info.is_empty() => {
-            about(Utc::now(), invoke_id, &format!("the output is in {uri}"))
+            about(Utc::now(), invoke_id, name, &format!("the output is in {uri}"))
         }
         Notice::Delivery { invoke_id, error_info, .. } => {
-            about(Utc::now(), invoke_id, &format!("the output was not delivered: {error_info}"))
+            let what = format!("the output was not delivered: {error_info}");
+            about(Utc::now(), invoke_id, name, &what)
         }
         Notice::Lagged { count } => {
             format!("{}  {count} lines came too fast; the records have it all\n", time(Utc::now()))
@@ -117,10 +229,10 @@ fn line(notice: &Notice) -> String {
     }
 }
 
-fn about(at: DateTime<Utc>, invoke_id: &InvokeId, what: &str) -> String {
+fn about(at: DateTime<Utc>, invoke_id: &InvokeId, name: &str, what: &str) -> String {
     let id = invoke_id.to_string();
     let id = id.get(..SHORT_ID_CHARS).unwrap_or(&id);
-    format!("{}  {id}  {}\n", time(at), one_line(what))
+    format!("{}  {id}  {}{}\n", time(at), one_line(name), one_line(what))
 }
 
 /// What became of a nominal time or a stretch of them: `missed x3 until T: why`.
@@ -162,7 +274,7 @@ mod tests {
             let invoke_id = "t-01a1fb2367aa7653922750444385f3f5".parse().expect("an id");
             let fire = serde_json::from_value(fire).expect("a fire");
             let want = format!("2030-01-31T08:00:00Z  t-01a1fb2367aa  {want}\n");
-            assert_eq!(line(&Notice::Fire { invoke_id, fire }), want);
+            assert_eq!(line(&Notice::Fire { invoke_id, fire }, "", ""), want);
         };
         let until = Some("2030-01-31T08:02:00Z");
         check("Started", None, 1, "", "fired");
@@ -174,7 +286,32 @@ mod tests {
     }
 
     #[test]
+    fn many_stops_of_one_execution_are_one_line() {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let engine = runtime.block_on(Engine::open_in_memory()).expect("it opens");
+        let mut teller = Teller::new(engine, runtime.handle().clone());
+        let mut check = |id: u64, status: &str, second: u32, want: Option<Option<i64>>| {
+            let notice = serde_json::json!({
+                "Notice": "Status", "InvokeId": "t-01a1fb2367aa7653922750444385f3f5",
+                "ExecutionId": id, "InstanceId": "i", "Status": status,
+                "At": format!("2030-01-31T08:00:{second:02}Z"),
+            });
+            let notice = serde_json::from_value(notice).expect("a notice");
+            let took = teller.news(&notice).map(|took| took.map(|took| took.num_seconds()));
+            assert_eq!(took, want, "{status} at {second}");
+        };
+        check(1, "Running", 0, Some(None));
+        check(1, "Stopping", 1, Some(None));
+        check(1, "Stopping", 2, None);
+        check(2, "Running", 2, Some(None));
+        check(1, "Stopping", 3, None);
+        check(1, "Terminated", 4, Some(Some(4)));
+        check(3, "Cancelled", 4, Some(None));
+        check(2, "Success", 5, Some(Some(3)));
+    }
+
+    #[test]
     fn what_was_too_fast_is_counted() {
-        assert!(line(&Notice::Lagged { count: 7 }).contains("  7 lines came too fast"));
+        assert!(line(&Notice::Lagged { count: 7 }, "", "").contains("  7 lines came too fast"));
     }
 }

@@ -2,23 +2,26 @@
 
 use adjutant::{InstanceId, InvocationResult};
 
-use super::Context;
 use super::attend::{OnInterrupt, attend};
 use super::record::Record;
+use super::{Context, called};
 use crate::args::Show;
 use crate::control::WatchInvocation;
-use crate::failure::{Failure, one_line};
+use crate::failure::Failure;
+use crate::plain::one_line;
 use crate::session::{Need, Session};
 use crate::ui::Target;
 use crate::{render, ui};
 
 pub(super) async fn show(context: &Context, show: &Show) -> Result<u8, Failure> {
-    let fetch =
-        async |session: &mut Session| Record::fetch(session, show.invoke_id, show.history).await;
+    let fetch = async |session: &mut Session| {
+        let invoke_id = called::run(session, &show.run).await?;
+        Record::fetch(session, invoke_id, show.history).await
+    };
     if show.follow {
         let followed = async |session: &mut Session| {
             let record = fetch(session).await?;
-            follow(context, session, &record).await
+            follow(context, session, &record, show.raw).await
         };
         return context.with_session(Need::Follow, followed).await;
     }
@@ -26,7 +29,7 @@ pub(super) async fn show(context: &Context, show: &Show) -> Result<u8, Failure> 
     if context.json {
         ui::print_json(&record)?;
     } else if show.output {
-        ui::print(&outputs(record.results()))?;
+        ui::print_of_others(&outputs(record.results(), show.history), show.raw)?;
     } else {
         let mut text = render::invocation(&record.invocation);
         text.push('\n');
@@ -44,20 +47,24 @@ pub(super) async fn show(context: &Context, show: &Show) -> Result<u8, Failure> 
     Ok(0)
 }
 
-async fn follow(context: &Context, session: &mut Session, record: &Record) -> Result<u8, Failure> {
+async fn follow(
+    context: &Context,
+    session: &mut Session,
+    record: &Record,
+    raw: bool,
+) -> Result<u8, Failure> {
     let instances = record.results().iter().map(|result| result.instance_id.clone());
     let instances: Vec<InstanceId> = instances.collect();
     let request = WatchInvocation { invoke_id: record.invocation.invoke_id };
-    attend(context, session, request, &instances, OnInterrupt::Leave).await
+    attend(context, session, request, &instances, OnInterrupt::Leave, raw).await
 }
 
 /// What was printed: bytes as they are for one instance, under headings for several.
-fn outputs(results: &[InvocationResult]) -> Vec<u8> {
+fn outputs(results: &[InvocationResult], history: bool) -> Vec<u8> {
     let mut bytes = Vec::new();
     for result in results {
         if results.len() > 1 {
-            let name = one_line(result.instance_id.as_str());
-            bytes.extend_from_slice(format!("==> {name} <==\n").as_bytes());
+            bytes.extend_from_slice(heading(result, history).as_bytes());
         }
         output(result, &mut bytes);
         if results.len() > 1 && !bytes.ends_with(b"\n") {
@@ -65,6 +72,21 @@ fn outputs(results: &[InvocationResult]) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// The line above an output; with the time and the end of the execution if there may be several on an instance.
+fn heading(result: &InvocationResult, history: bool) -> String {
+    let name = one_line(result.instance_id.as_str());
+    if !history {
+        return format!("==> {name} <==\n");
+    }
+    let started =
+        result.start_time.as_ref().map_or_else(String::new, |at| format!(" {}", render::time(at)));
+    let exit = match (result.signal, result.exit_code) {
+        (None, None) => String::new(),
+        _ => format!(" {}", render::exit(result)),
+    };
+    format!("==> {name}{started} {}{exit} <==\n", result.status)
 }
 
 /// One output, with a line where the quota left something out.

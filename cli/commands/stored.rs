@@ -5,25 +5,26 @@ use adjutant::{
 };
 use serde::Serialize;
 
-use super::Context;
+use super::{Context, called};
 use crate::args::{self, Language};
 use crate::failure::Failure;
 use crate::session::{Need, Session};
 use crate::ui::Target;
-use crate::{render, script};
+use crate::{render, script, ui, values};
 
 pub(super) async fn commands(context: &Context, verb: args::Commands) -> Result<u8, Failure> {
     match verb {
         args::Commands::Create(given) => create(context, *given).await,
         args::Commands::List { name, tag } => list(context, name, tag).await,
-        args::Commands::Show { command_id } => show(context, command_id).await,
-        args::Commands::Delete { command_id } => delete(context, command_id).await,
+        args::Commands::Show { command } => show(context, &command).await,
+        args::Commands::Delete { command } => delete(context, &command).await,
     }
 }
 
 async fn create(context: &Context, given: args::CreateCommand) -> Result<u8, Failure> {
     let script = given.source.read()?;
     let Language { written, base64, default } = given.language;
+    let default = values::read("--default", &default)?;
     let text = script::base64(&script, base64)?;
     let mut request = CreateCommand::shell(given.name, script).description(given.description);
     if let Some(text) = text {
@@ -54,15 +55,21 @@ async fn list(
     context.answer(&page, || render::commands(&page.commands, Target::Stdout))
 }
 
-async fn show(context: &Context, command_id: CommandId) -> Result<u8, Failure> {
-    let request = DescribeCommands { command_id: Some(command_id), ..Default::default() };
-    let mut page =
-        context.with_session(Need::Read, async |session| session.call(request).await).await?;
+async fn show(context: &Context, command: &str) -> Result<u8, Failure> {
+    let find = async |session: &mut Session| {
+        let command_id = called::command(session, command).await?;
+        let request = DescribeCommands { command_id: Some(command_id), ..Default::default() };
+        session.call(request).await
+    };
+    let mut page = context.with_session(Need::Read, find).await?;
     let command = page.commands.pop().ok_or_else(|| {
-        let message = format!("there is no stored command `{command_id}`");
+        let message = format!("there is no stored command `{command}`");
         Failure::new("InvalidCmdId.NotFound", 404, message)
     })?;
-    context.answer(&command, || text(&command))
+    if context.json {
+        return context.answer(&command, String::new);
+    }
+    ui::print_of_others(text(&command).as_bytes(), false).map(|()| 0)
 }
 
 /// What it is, and its script.
@@ -76,13 +83,17 @@ fn text(command: &Command) -> String {
     text
 }
 
-async fn delete(context: &Context, command_id: CommandId) -> Result<u8, Failure> {
+async fn delete(context: &Context, command: &str) -> Result<u8, Failure> {
     #[derive(Serialize)]
     #[serde(rename_all = "PascalCase")]
     struct Deleted {
         command_id: CommandId,
     }
-    let request = DeleteCommand::new(command_id);
-    context.with_session(Need::Write, async |session| session.call(request).await).await?;
+    let delete = async |session: &mut Session| {
+        let command_id = called::command(session, command).await?;
+        session.call(DeleteCommand::new(command_id)).await?;
+        Ok(command_id)
+    };
+    let command_id = context.with_session(Need::Write, delete).await?;
     context.answer(&Deleted { command_id }, || format!("deleted {command_id}\n"))
 }

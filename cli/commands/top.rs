@@ -6,6 +6,8 @@ use std::time::Duration;
 use adjutant::Engine;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use rustix::process::Signal;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
@@ -16,6 +18,8 @@ use crate::ui::Target;
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long the system may take to stop this process.
+const STOP_MAX: Duration = Duration::from_millis(200);
 /// How long the thread that waits for keys may take to notice that nobody wants them any more.
 const KEYS_POLL: Duration = Duration::from_millis(100);
 
@@ -23,6 +27,8 @@ const KEYS_POLL: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Input {
     Quit,
+    /// As Ctrl-Z does everywhere.
+    Suspend,
     /// Its size has changed.
     Redraw,
 }
@@ -43,6 +49,12 @@ pub(super) async fn top(context: &Context) -> Result<u8, Failure> {
             _ = look.tick() => state = observer.look().await?,
             input = inputs.recv() => match input {
                 Some(Input::Redraw) => {}
+                Some(Input::Suspend) => {
+                    drop(screen);
+                    suspend().await.map_err(|error| Failure::system("suspend top", &error))?;
+                    screen = Screen::enter()?;
+                    state = observer.look().await?;
+                }
                 Some(Input::Quit) | None => return Ok(0),
             },
             () = &mut interrupted => return Ok(0),
@@ -94,6 +106,14 @@ impl Drop for Screen {
     }
 }
 
+/// Stops this process until somebody continues it. Returns at once if nobody could, because no shell waits for it.
+async fn suspend() -> io::Result<()> {
+    let mut continued = signal(SignalKind::from_raw(Signal::CONT.as_raw()))?;
+    rustix::process::kill_process(rustix::process::getpid(), Signal::TSTP)?;
+    let _ = tokio::time::timeout(STOP_MAX, continued.recv()).await;
+    Ok(())
+}
+
 /// What is done at the terminal, as it comes; a thread waits for it.
 fn inputs() -> mpsc::Receiver<Input> {
     let (sender, inputs) = mpsc::channel(1);
@@ -121,6 +141,9 @@ fn meaning(event: &Event) -> Option<Input> {
         Event::Resize(..) => Some(Input::Redraw),
         Event::Key(key) if key.kind == KeyEventKind::Press => match key.code {
             KeyCode::Char('q' | 'Q') | KeyCode::Esc => Some(Input::Quit),
+            KeyCode::Char('z') if key.modifiers.contains(KeyModifiers::CONTROL) => {
+                Some(Input::Suspend)
+            }
             KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => {
                 Some(Input::Quit)
             }
@@ -144,6 +167,8 @@ mod tests {
         check(KeyCode::Char('q'), KeyModifiers::NONE, Some(Input::Quit));
         check(KeyCode::Esc, KeyModifiers::NONE, Some(Input::Quit));
         check(KeyCode::Char('c'), KeyModifiers::CONTROL, Some(Input::Quit));
+        check(KeyCode::Char('z'), KeyModifiers::CONTROL, Some(Input::Suspend));
+        check(KeyCode::Char('z'), KeyModifiers::NONE, None);
         check(KeyCode::Char('c'), KeyModifiers::NONE, None);
         check(KeyCode::Enter, KeyModifiers::NONE, None);
         assert_eq!(meaning(&Event::Resize(1, 1)), Some(Input::Redraw));

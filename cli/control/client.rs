@@ -4,18 +4,18 @@ use std::path::Path;
 use std::time::Duration;
 
 use adjutant::Event;
+use adjutant::control::{Address, Hello, Line, Ready, Reply, Request, WatchedRequest};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-use super::address::Address;
-use super::protocol::{Operation, Ready, Reply, Request, Watched};
 use crate::failure::Failure;
+use crate::user;
 
-/// How long an owner may take to greet: far longer than one that works ever needs.
-const GREETING_MAX: Duration = Duration::from_secs(5);
+/// The longest silence of an owner that works: it says each second that it does, while there is nothing else to say.
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// A conversation with the owner. While it is open, the owner does not go away.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Client {
 
     /// Goes on with a conversation that came about in another way.
     pub(crate) async fn over(stream: UnixStream, database: &Path) -> Result<Self, Failure> {
-        let connection = Connection::greeted(stream).await?.ok_or_else(Failure::lost)?;
+        let connection = Connection::begin(stream).await?.ok_or_else(Failure::lost)?;
         let address = Address::of(database).map_err(|error| {
             Failure::system(format_args!("find {}", database.display()), &error)
         })?;
@@ -42,19 +42,19 @@ impl Client {
     }
 
     /// Asks and waits for the answer.
-    pub(crate) async fn call<O: Operation>(&mut self, request: &O) -> Result<O::Response, Failure> {
+    pub(crate) async fn call<O: Request>(&mut self, request: &O) -> Result<O::Response, Failure> {
         self.connection.ask(request, false).await
     }
 
     /// Asks on a connection of its own, on which the events follow.
-    pub(crate) async fn watch<O: Watched>(
+    pub(crate) async fn watch<O: WatchedRequest>(
         &self,
         request: &O,
     ) -> Result<(O::Response, Events), Failure> {
         // This conversation keeps the owner from leaving, so nobody there means that it died.
         let mut connection = Connection::open(&self.address).await?.ok_or_else(Failure::lost)?;
         let response = connection.ask(request, true).await?;
-        Ok((response, Events { connection, ended: false }))
+        Ok((response, Events { connection, held: None, is_silent: false, ended: false }))
     }
 
     /// Ends the conversation, for which an owner that goes away would wait.
@@ -64,24 +64,51 @@ impl Client {
     }
 }
 
+/// What is heard of a run that is followed.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    Event(Event),
+    /// The owner says nothing, for another while.
+    Silence(Failure),
+    /// The owner has been silent, and is not any more.
+    Again,
+}
+
 /// The events of a run in another process.
 #[derive(Debug)]
 pub(crate) struct Events {
     connection: Connection,
+    /// The first line after a silence.
+    held: Option<Reply>,
+    is_silent: bool,
     ended: bool,
 }
 
 impl Events {
-    /// The next event; `None` after the last.
-    pub(crate) async fn next(&mut self) -> Result<Option<Event>, Failure> {
-        if self.ended {
-            return Ok(None);
-        }
-        match self.connection.receive().await? {
-            Reply::Event(event) => return Ok(Some(event)),
-            Reply::Error(failure) => return Err(failure),
-            Reply::End {} => self.ended = true,
-            reply => return Err(out_of_turn(&reply)),
+    /// Waits for what is heard next; `None` after the last event.
+    pub(crate) async fn next(&mut self) -> Result<Option<Heard>, Failure> {
+        while !self.ended {
+            let reply = match self.held.take() {
+                Some(reply) => reply,
+                None => match self.connection.hear().await {
+                    Err(failure) if failure.is_silent() => {
+                        self.is_silent = true;
+                        return Ok(Some(Heard::Silence(failure)));
+                    }
+                    reply => reply?,
+                },
+            };
+            if std::mem::take(&mut self.is_silent) {
+                self.held = Some(reply);
+                return Ok(Some(Heard::Again));
+            }
+            match reply {
+                Reply::Event(event) => return Ok(Some(Heard::Event(event))),
+                Reply::Alive {} => {}
+                Reply::Error(refusal) => return Err(refusal.into()),
+                Reply::End {} => self.ended = true,
+                reply => return Err(out_of_turn(&reply)),
+            }
         }
         Ok(None)
     }
@@ -93,12 +120,14 @@ struct Connection {
     reader: BufReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
     line: Vec<u8>,
+    /// The process at the other end; `None` before it has greeted.
+    ready: Option<Ready>,
 }
 
 impl Connection {
     async fn open(address: &Address) -> Result<Option<Self>, Failure> {
         match address.connect().await {
-            Ok(stream) => Self::greeted(stream).await,
+            Ok(stream) => Self::begin(stream).await,
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
                 let message = "the database is in use by a process of another user";
                 Err(Failure::new("Control.Forbidden", 403, message))
@@ -108,41 +137,43 @@ impl Connection {
         }
     }
 
-    /// Waits for the owner's greeting; `None` if it hangs up instead.
-    async fn greeted(stream: UnixStream) -> Result<Option<Self>, Failure> {
+    /// Waits for the owner's greeting, and says who asks; `None` if the owner hangs up instead.
+    async fn begin(stream: UnixStream) -> Result<Option<Self>, Failure> {
         let (reader, writer) = stream.into_split();
-        let mut connection = Self { reader: BufReader::new(reader), writer, line: Vec::new() };
-        let Ok(greeting) = tokio::time::timeout(GREETING_MAX, connection.receive()).await else {
-            let message = "the process that runs the database does not answer";
-            return Err(Failure::new("Control.Silent", 504, message));
-        };
-        match greeting {
-            Ok(Reply::Ready(Ready { version, pid })) => {
-                let this = env!("CARGO_PKG_VERSION");
-                if version == this {
-                    return Ok(Some(connection));
-                }
-                let message = format!(
-                    "pid {pid} runs the database with version {version} of this program; this is {this}"
-                );
-                Err(Failure::new("Control.Version", 409, message))
-            }
-            Ok(Reply::Error(failure)) => Err(failure),
-            Ok(reply) => Err(out_of_turn(&reply)),
+        let mut connection =
+            Self { reader: BufReader::new(reader), writer, line: Vec::new(), ready: None };
+        match connection.greeting().await {
             Err(failure) if failure.is_lost() => Ok(None),
-            Err(failure) => Err(failure),
+            greeting => greeting.map(|()| Some(connection)),
         }
     }
 
-    async fn ask<O: Operation>(
-        &mut self,
-        request: &O,
-        watch: bool,
-    ) -> Result<O::Response, Failure> {
-        self.send(&Request { op: O::NAME.to_owned(), request, watch }).await?;
+    async fn greeting(&mut self) -> Result<(), Failure> {
+        let ready = match self.receive().await? {
+            Reply::Ready(ready) => self.ready.insert(ready),
+            Reply::Error(refusal) => return Err(refusal.into()),
+            reply => return Err(out_of_turn(&reply)),
+        };
+        let (version, this) = (&ready.version, env!("CARGO_PKG_VERSION"));
+        if version != this {
+            let owner = process(ready.pid_here());
+            let message = format!(
+                "{owner} runs the database with version {version} of this program; this is {this}"
+            );
+            return Err(Failure::new("Control.Version", 409, message));
+        }
+        self.ask(&Hello::for_user(user::acts_for()), false).await
+    }
+
+    fn pid(&self) -> Option<u32> {
+        self.ready.as_ref()?.pid_here()
+    }
+
+    async fn ask<O: Request>(&mut self, request: &O, watch: bool) -> Result<O::Response, Failure> {
+        self.send(&Line { op: O::NAME.to_owned(), request, watch }).await?;
         match self.receive().await? {
             Reply::Ok(response) => read(response),
-            Reply::Error(failure) => Err(failure),
+            Reply::Error(refusal) => Err(refusal.into()),
             reply => Err(out_of_turn(&reply)),
         }
     }
@@ -154,16 +185,38 @@ impl Connection {
         self.writer.write_all(&line).await.map_err(|_| Failure::unsent())
     }
 
-    /// The next line. May be dropped and called again: what had come of a line is kept.
+    /// Returns the next line that is not only a sign of life.
     async fn receive(&mut self) -> Result<Reply, Failure> {
-        let read = self.reader.read_until(b'\n', &mut self.line).await;
+        loop {
+            match self.hear().await? {
+                Reply::Alive {} => {}
+                reply => return Ok(reply),
+            }
+        }
+    }
+
+    /// Returns the next line. May be dropped and called again: the beginning of a line is kept.
+    async fn hear(&mut self) -> Result<Reply, Failure> {
+        let read = self.reader.read_until(b'\n', &mut self.line);
+        let Ok(read) = tokio::time::timeout(SILENCE_MAX, read).await else {
+            return Err(Failure::silent(self.pid()));
+        };
         if read.is_err() || !self.line.ends_with(b"\n") {
             return Err(Failure::lost());
         }
         let reply = serde_json::from_slice(&self.line).map_err(|error| not_understood(&error));
         self.line.clear();
-        reply
+        match reply? {
+            // The owner has given the place of this connection to another.
+            Reply::Bye {} => Err(Failure::unsent()),
+            reply => Ok(reply),
+        }
     }
+}
+
+/// Returns the words for the owner's process.
+pub(crate) fn process(pid: Option<u32>) -> String {
+    pid.map_or_else(|| "another process".to_owned(), |pid| format!("pid {pid}"))
 }
 
 fn read<T: DeserializeOwned>(response: serde_json::Value) -> Result<T, Failure> {

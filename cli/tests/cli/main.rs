@@ -1,6 +1,7 @@
 //! The program from outside: real processes, real files, real sockets.
 
 mod api;
+mod control;
 #[path = "../../../tests/faults/mod.rs"]
 mod faults;
 mod files;
@@ -16,4 +17,5 @@ mod run;
 mod schedules;
 mod signals;
 mod socket;
+mod terminals;
 mod top;

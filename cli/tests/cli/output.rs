@@ -1,6 +1,7 @@
 //! What is printed, and where it may go.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
@@ -197,4 +198,63 @@ fn the_default_file_is_private_and_told_once() {
     assert_eq!(run(Some(("XDG_DATA_HOME", data))), told("data/adjutant/adjutant.db"));
     assert_eq!(run(Some(("XDG_DATA_HOME", "relative"))), (Some(0), String::new()));
     assert_eq!(run(Some(("HOME", ""))).0, Some(2));
+}
+
+#[test]
+fn what_only_shows_ends_with_its_reader() {
+    let place = Place::new();
+    let gate = place.gate("gate");
+    let id = place.ok(&["run", "--detach", &format!("echo begun; {}", gate.wait())]);
+    let id = id.trim();
+    let mut follow = place.command(&["show", "--follow", id]);
+    let mut follow = follow.stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut first = String::new();
+    let mut stdout = BufReader::new(follow.stdout.take().expect("piped"));
+    stdout.read_line(&mut first).expect("a line");
+    assert_eq!(first, "begun\n");
+    // Nothing more is printed from here on.
+    drop(stdout);
+    assert_eq!(follow.wait().expect("it ends").code(), Some(0));
+    assert!(place.ok(&["ps"]).contains("Running"));
+    gate.open();
+    place.wait_until(id, "Success");
+}
+
+#[test]
+fn a_run_without_a_reader_goes_on_and_is_not_called_too_fast() {
+    let place = Place::new();
+    let mut run = place.command(&["run", "yes | head -c 30000000; exit 3"]);
+    let mut run = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    drop(run.stdout.take());
+    let done = run.wait_with_output().expect("it ends");
+    let err = String::from_utf8_lossy(&done.stderr);
+    assert!(err.contains("Failed") && !err.contains("too fast"), "{err}");
+}
+
+#[test]
+fn a_table_begins_a_line_where_both_streams_are_one() {
+    let place = Place::new();
+    let path = place.path("both");
+    let both = File::create(&path).expect("a file");
+    let mut run = place.command(&["run", "printf unended"]);
+    run.stdout(both.try_clone().expect("a copy")).stderr(both);
+    assert!(run.status().expect("it ends").success());
+    let written = fs::read_to_string(&path).expect("text");
+    assert!(written.contains("unended\nINSTANCE"), "{written}");
+}
+
+#[test]
+fn help_fits_its_terminal_and_has_examples() {
+    let place = Place::new();
+    let verbs = ["run", "invoke", "serve", "ps", "top", "show", "stop", "retry", "explain"];
+    for words in verbs.map(|verb| vec![verb, "--help"]).iter().chain([&vec!["--help"]]) {
+        let help = place.ok(words);
+        let longest = help.lines().map(|line| line.chars().count()).max();
+        assert!(longest <= Some(80), "{words:?}: {longest:?}");
+        assert_eq!(help.contains("Examples:"), words.len() > 1, "{words:?}");
+    }
+    let help = place.ok(&["run", "--help"]);
+    for heading in ["Targets:", "Schedule:", "Limits:", "Rollout:", "Output:", "Retries:"] {
+        assert!(help.contains(&format!("\n{heading}\n")), "{heading}");
+    }
 }

@@ -124,6 +124,23 @@ fn a_run_that_survives_its_program_is_taken_back() {
 }
 
 #[test]
+fn a_look_tells_how_a_run_ended_that_nobody_has_run_since() {
+    let place = Place::new();
+    let gate = place.gate("gate");
+    let script = format!("echo one; {}; echo two; exit 4", gate.wait());
+    let owner = place.start(&["run", "--survive-restarts", &script]);
+    owner.out.expect("one");
+    let id = place.newest();
+    owner.kill();
+    assert!(place.ok(&["ps"]).contains("Running"));
+    gate.open();
+    place.wait_until(&id, "Failed");
+    assert_eq!(place.ok(&["show", "--output", &id]), "one\ntwo\n");
+    assert!(place.ok(&["ps"]).contains("Failed"));
+    assert!(fs::metadata(place.path("a.db.runs")).is_err(), "nothing is left of it");
+}
+
+#[test]
 fn a_run_that_survives_its_owner_is_followed_to_its_end() {
     let place = Place::new();
     let check = |signal, stop: bool| {
@@ -186,7 +203,10 @@ fn who_stops_a_run_is_on_record() {
     let id = place.newest();
     place.ok(&["stop", "--reason", "maintenance", &id]);
     let done = run.end();
-    assert!(done.err.contains("stopped on request of `uid "), "{}", done.err);
+    let user = std::process::Command::new("id").arg("-un").output().expect("id starts").stdout;
+    let user = String::from_utf8(user).expect("UTF-8");
+    let by = format!("stopped on request of `{}`", user.trim());
+    assert!(done.err.contains(&by), "{}", done.err);
     assert!(done.err.contains("maintenance"), "{}", done.err);
 }
 

@@ -20,6 +20,25 @@ fn values_come_into_scripts() {
 }
 
 #[test]
+fn a_value_comes_from_a_file_or_the_environment_and_no_other_user_sees_it() {
+    let place = Place::new();
+    std::fs::write(place.path("secret"), "hunter2\n").expect("written");
+    let file = format!("p=@{}", place.path("secret").display());
+    let gate = place.gate("gate");
+    let script = format!("printf '%s' \"$PARAM_P\"; {}", gate.wait());
+    for (option, value) in [("--param-env", file.as_str()), ("--param-env", "p")] {
+        let mut command = place.command(&["run", option, value, "--secret", "p", &script]);
+        command.env("p", "hunter2");
+        let run = crate::harness::Running::new(command);
+        let line = std::fs::read(format!("/proc/{}/cmdline", run.pid())).expect("it runs");
+        assert!(!String::from_utf8_lossy(&line).contains("hunter2"));
+        gate.open();
+        assert_eq!(run.end().out, "hunter2", "{value}");
+    }
+    assert_eq!(place.ok(&["run", "--param", "to=@@ann", "echo {{to}}"]), "@ann\n");
+}
+
+#[test]
 fn a_stored_command_takes_values() {
     let place = Place::new();
     let create = [

@@ -112,7 +112,7 @@ fn run_now_says_what_became_of_it() {
         }
         let shown = place.ok(&["show", &id, "--history"]);
         assert!(shown.contains("local     Success"), "{shown}");
-        assert!(shown.contains("  Started  asked for beside the schedule\n"), "{shown}");
+        assert!(shown.contains("  Started  Success  asked for beside the schedule\n"), "{shown}");
     });
 }
 

@@ -131,7 +131,7 @@ fn what_is_wrong_with_a_retry_is_told() {
     };
     check(&["--retry", "0"], 1, "Retry.MaxAttempts (--retry): want 1 to 100; it is 0");
     check(&["--retry", "3", "--retry-backoff", "9..8"], 1, "Retry.MaxBackoffSeconds");
-    check(&["--retry", "3", "--retry-backoff", "5s"], 2, "want SECONDS or SECONDS..MAX");
+    check(&["--retry", "3", "--retry-backoff", "5s..soon"], 2, "want DURATION or DURATION..MAX");
     check(&["--retry", "3", "--retry-on", "success"], 2, "success");
     check(&["--retry-on", "failed"], 2, "--retry");
 }
@@ -444,7 +444,7 @@ fn a_stop_says_what_for() {
         (&"Stopped".into(), &"maintenance".into())
     );
     let shown = place.ok(&["show", id]);
-    assert!(shown.contains("Stopped: maintenance"), "{shown}");
+    assert!(shown.contains("Stopped by ") && shown.contains(": maintenance"), "{shown}");
     let long = place.run(&["stop", id, "--reason", &"r".repeat(256)]);
     assert_eq!(long.code, Some(1));
     assert!(long.err.contains("want at most 255 characters"), "{}", long.err);
@@ -461,4 +461,84 @@ fn instances_have_shells_and_bounds() {
         assert_eq!(done.code, Some(1));
         assert!(done.err.contains("none white space"), "{}", done.err);
     }
+}
+
+#[test]
+fn a_run_does_not_choose_where_its_output_goes() {
+    let place = Place::new();
+    for folder in ["logs", "elsewhere"] {
+        fs::create_dir(place.path(folder)).expect("a folder");
+    }
+    let to = format!("file://{}", place.path("logs").display());
+    let check = |plant: &str| {
+        let script = format!("cd '{}'; {plant}; echo text", place.path("logs").display());
+        let done = place.run(&["run", "--output-to", &to, &script]);
+        assert_eq!(done.code, Some(1), "{plant}: {}", done.err);
+        assert!(done.err.contains("the output was not delivered"), "{plant}: {}", done.err);
+        let written = fs::read_dir(place.path("elsewhere")).expect("readable").count();
+        assert_eq!(written, 0, "{plant}");
+    };
+    check(r#"ln -s ../elsewhere "$ADJUTANT_INVOKE_ID""#);
+    check(r#"mkdir -m 777 "$ADJUTANT_INVOKE_ID""#);
+    check(r#"ln -s ../elsewhere/new "$ADJUTANT_INVOKE_ID""#);
+    check(r#"touch "$ADJUTANT_INVOKE_ID""#);
+    assert_eq!(place.run(&["run", "--output-to", &to, "echo text"]).code, Some(0));
+}
+
+#[test]
+fn a_run_is_named_by_the_beginning_of_its_id_or_its_name() {
+    Place::with_and_without_owner(&["local"], |place, _| {
+        place.run(&["run", "--name", "nightly", "exit 3"]);
+        let first = place.newest();
+        let record = place.ok(&["show", &first]);
+        for called in [&first[..14], &first[..30], "nightly"] {
+            assert_eq!(place.ok(&["show", called]), record, "{called}");
+            assert!(place.ok(&["stop", called]).contains(&format!("{first} had already ended")));
+            place.run(&["run", "--name", "other", "true"]);
+        }
+        assert_eq!(place.run(&["retry", "nightly"]).code, Some(1));
+        assert!(place.ok(&["show", "nightly"]).contains(&format!("Retry of  {first}")));
+        let unknown = place.run(&["show", "t-ffffff"]);
+        assert!(unknown.err.contains("there is no run `t-ffffff`"), "{}", unknown.err);
+        let several = place.run(&["show", "t-"]);
+        assert!(several.err.contains("`t-` names more than one run: t-"), "{}", several.err);
+        let id = place.ok(&["run", "--name", "nightly", "--frequency", "rate(5h)", "true"]);
+        assert_eq!(place.ok(&["pause", "nightly"]), format!("paused {id}"));
+        assert_eq!(place.ok(&["resume", "nightly"]), format!("resumed {id}"));
+        place.ok(&["run-now", "nightly"]);
+        place.ok(&["explain", "nightly", "2030-01-31T08:00:00Z"]);
+        place.ok(&["stop", "nightly"]);
+        let command = place.ok(&["commands", "create", "--name", "backup", "echo saved"]);
+        for called in ["backup", &command[..14]] {
+            assert_eq!(place.ok(&["invoke", called]), "saved\n");
+            assert!(place.ok(&["commands", "show", called]).contains("echo saved"));
+        }
+        assert_eq!(place.ok(&["commands", "delete", "backup"]), format!("deleted {command}"));
+    });
+}
+
+#[test]
+fn a_list_tells_how_schedules_fired_last() {
+    let place = Place::new();
+    let serve = place.serve(&[]);
+    for (name, script) in [("good", "true"), ("bad", "exit 3")] {
+        place.ok(&["run", "--name", name, "--frequency", "rate(5h)", script]);
+        place.ok(&["run-now", name]);
+        serve.out.expect(&format!(
+            "{name}  local  {}",
+            if name == "bad" { "Failed 3" } else { "Success" }
+        ));
+    }
+    place.run(&["run", "--name", "once", "exit 4"]);
+    let lines = |words: &[&str]| -> Vec<String> {
+        place.ok(words).lines().skip(1).map(str::to_owned).collect()
+    };
+    let all = lines(&["ps"]);
+    assert!(all[2].contains("Success, ") && all[2].ends_with("good"), "{all:#?}");
+    assert!(all[1].contains("Failed, ") && all[1].ends_with("bad"), "{all:#?}");
+    let failed = lines(&["ps", "--failed"]);
+    assert_eq!(failed.len(), 2, "{failed:#?}");
+    assert!(failed[0].ends_with("once") && failed[1].ends_with("bad"), "{failed:#?}");
+    assert!(place.ok(&["show", "bad"]).contains("Failed"));
+    serve.interrupt();
 }

@@ -16,17 +16,17 @@ use crate::harness::Place;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A terminal in which the program runs.
-struct Terminal {
+pub struct Terminal {
     /// What a person sees and types at.
     person: File,
     program: File,
-    child: Child,
+    pub child: Child,
     shown: Receiver<String>,
-    seen: String,
+    pub seen: String,
 }
 
 impl Terminal {
-    fn start(place: &Place, words: &[&str]) -> Self {
+    pub fn start(place: &Place, words: &[&str]) -> Self {
         Self::start_with(place, words, &[("TERM", "xterm")])
     }
 
@@ -62,7 +62,7 @@ impl Terminal {
     }
 
     /// Waits until a word has been shown. Blanks are not drawn where nothing was before.
-    fn expect(&mut self, word: &str) {
+    pub fn expect(&mut self, word: &str) {
         while !self.seen.contains(word) {
             let shown = self.shown.recv_timeout(PATIENCE);
             self.seen += &shown.unwrap_or_else(|_| panic!("no `{word}`: {:?}", self.seen));
@@ -112,6 +112,23 @@ fn it_shows_what_goes_on_and_gives_the_terminal_back() {
     check(&typed(b"\x1b"));
     check(&told(Signal::TERM));
     check(&told(Signal::HUP));
+}
+
+#[test]
+fn it_can_be_suspended_and_continued() {
+    let place = Place::with_instances(&["i-1"]);
+    let mut terminal = Terminal::start(&place, &["top"]);
+    terminal.expect("nobody");
+    terminal.type_in(b"\x1a");
+    terminal.expect("\x1b[?1049l");
+    terminal.seen.clear();
+    // Whether or not it was stopped, it takes the terminal again once it is continued.
+    kill_process(Pid::from_child(&terminal.child), Signal::CONT).expect("it is there");
+    terminal.expect("\x1b[?1049h");
+    terminal.expect("nobody");
+    terminal.type_in(b"q");
+    terminal.expect("\x1b[?1049l");
+    assert_eq!(terminal.child.wait().expect("it ends").code(), Some(0));
 }
 
 #[test]
