@@ -4,6 +4,7 @@
 mod closure;
 mod contact;
 mod process;
+mod removal;
 mod scratch;
 
 use std::future::Future;

@@ -10,10 +10,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::removal;
 use crate::error::{Error, Result, StorageError, StorageErrorKind};
 use crate::files::{beside, set_mode_of_folder};
 use crate::id::ExecutionId;
@@ -31,6 +33,9 @@ const ENGINE: &str = "engine-";
 const LEFT: &str = "left-";
 /// Prefixes of files and folders that outlive their engine, because the next engine needs them.
 const LASTING: [&str; 3] = [KEPT, ENGINE, LEFT];
+
+/// The longest time for which the end of an engine waits for the removal of large folders that runs have left.
+const REMOVAL_MAX: Duration = Duration::from_secs(2);
 
 /// The folder of an engine. Its drop removes the folder, unless a run survives, or processes are yet to be ended.
 #[derive(Debug)]
@@ -211,8 +216,8 @@ impl Scratch {
             }
         }
         for place in self.places.iter().filter(|place| **place != self.path) {
-            // This engine has no files there.
-            let _ = sweep(place);
+            // This engine has no files there, and has removed those of earlier engines when it opened.
+            let _ = fs::remove_dir(place);
         }
     }
 
@@ -232,8 +237,8 @@ impl Scratch {
         let Some(runs) = &self.runs else { return };
         // What cannot be removed now is removed at the next open. In this order: whoever looks for the run
         // looks for its folder.
-        let _ = fs::remove_dir_all(runs.join(name));
-        let _ = fs::remove_dir_all(self.kept(name));
+        let _ = removal::remove_aside(&runs.join(name));
+        let _ = removal::remove_aside(&self.kept(name));
         let _ = fs::remove_dir(runs);
     }
 
@@ -259,7 +264,7 @@ fn in_memory(database: &Path) -> PathBuf {
 
 /// Removes what an earlier engine left; somebody else's folder, or a link to one, is left alone.
 fn sweep(path: &Path) -> io::Result<()> {
-    if is_own(path) { empty(path) } else { Ok(()) }
+    if is_own(path) { empty(path, removal::remove) } else { Ok(()) }
 }
 
 fn is_own(path: &Path) -> bool {
@@ -268,20 +273,26 @@ fn is_own(path: &Path) -> bool {
 }
 
 /// Removes all files and folders but those that outlive an engine, and the folder itself if none of those is there.
-fn empty(path: &Path) -> io::Result<()> {
-    let mut stays = false;
+///
+/// # Errors
+///
+/// The first error, after the removal of everything that can be removed.
+fn empty(path: &Path, remove: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+    let (mut stays, mut refusal) = (false, None);
     for entry in fs::read_dir(path)? {
         let entry = entry?;
         let name = entry.file_name();
         if LASTING.iter().any(|lasting| name.as_encoded_bytes().starts_with(lasting.as_bytes())) {
             stays = true;
-        } else if entry.file_type()?.is_dir() {
-            fs::remove_dir_all(entry.path())?;
-        } else {
-            fs::remove_file(entry.path())?;
+        } else if let Err(error) = remove(&entry.path()) {
+            refusal.get_or_insert(error);
         }
     }
-    if stays { Ok(()) } else { fs::remove_dir(path) }
+    match refusal {
+        Some(error) => Err(error),
+        None if stays => Ok(()),
+        None => fs::remove_dir(path),
+    }
 }
 
 /// Returns the name of the file with the number of an engine.
@@ -343,8 +354,16 @@ impl Drop for Scratch {
         if *self.open_runs.get_mut() == 0 {
             let _ = fs::remove_file(self.path.join(name_of(self.engine)));
         }
-        // What cannot be removed now is removed at the next open.
-        let _ = sweep(&self.path);
+        // What cannot be removed now is removed at the next open. Because this thread may be a runtime's, another
+        // thread removes large folders.
+        if is_own(&self.path) {
+            removal::wait(REMOVAL_MAX);
+            let emptied = empty(&self.path, removal::remove_aside);
+            removal::wait(REMOVAL_MAX);
+            if emptied.is_err() {
+                let _ = fs::remove_dir(&self.path);
+            }
+        }
     }
 }
 

@@ -46,6 +46,8 @@ pub enum Order {
     Stop(InvokeId),
     /// Lets this process open no more files, or as many as before.
     NoFiles(bool),
+    /// Lets this process open this many files.
+    Files(u64),
     /// Lets its user have no more processes than these.
     Processes(u64),
     ShutDown,
@@ -119,6 +121,10 @@ async fn obey(engine: &Engine, order: Order, says: &Arc<Mutex<File>>) {
         Order::NoFiles(none) => {
             let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
             setrlimit(Resource::RLIMIT_NOFILE, if none { 0 } else { hard }, hard).expect("set");
+        }
+        Order::Files(most) => {
+            let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+            setrlimit(Resource::RLIMIT_NOFILE, most, hard).expect("set");
         }
         Order::Processes(most) => {
             setrlimit(Resource::RLIMIT_NPROC, most, most).expect("set");

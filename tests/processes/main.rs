@@ -6,6 +6,7 @@ mod descriptors;
 mod failures;
 #[path = "../faults/mod.rs"]
 mod faults;
+mod folders;
 mod harness;
 mod host;
 mod leftovers;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         behind::trials(),
         descriptors::trials(),
         failures::trials(),
+        folders::trials(),
         leftovers::trials(),
         limits::trials(),
         results::trials(),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 
 use crate::execution::RESULT_BYTES_MAX;
-use crate::panics::tell;
+use crate::executor::removal;
 
 /// Gone when dropped.
 #[derive(Debug)]
@@ -133,32 +133,15 @@ pub(super) fn give_to(script: &Path, uid: u32, gid: u32) -> io::Result<()> {
 
 impl Drop for Files {
     fn drop(&mut self) {
-        match &self.folder {
-            Some(folder) => note(folder, fs::remove_dir_all(folder)),
-            None => {
-                for path in [&self.script, &self.result] {
-                    note(path, remove(path));
-                }
+        let all = match &self.folder {
+            Some(folder) => [Some(folder), None],
+            None => [Some(&self.script), Some(&self.result)],
+        };
+        for path in all.into_iter().flatten() {
+            // A run may have made folders there, of any depth.
+            if let Err(error) = removal::remove_aside(path) {
+                removal::tell_of(path, &error);
             }
         }
-    }
-}
-
-/// Removes whatever a run has put there.
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == ErrorKind::IsADirectory => fs::remove_dir_all(path),
-        removed => removed,
-    }
-}
-
-fn note(path: &Path, removed: io::Result<()>) {
-    match removed {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            // What stays is swept when the engine opens again.
-            tell(|| tracing::warn!(%error, path = %path.display(), "a file of a run stays behind"));
-        }
-        // A script may well remove itself.
-        Ok(()) | Err(_) => {}
     }
 }

@@ -20,7 +20,7 @@ use super::family::{Member, Named, Watch, listed};
 use super::group;
 use super::keeper::{self, Identity};
 use crate::execution::{Lost, Unended};
-use crate::executor::Scratch;
+use crate::executor::{Scratch, removal};
 use crate::id::ExecutionId;
 use crate::output::Output;
 use crate::panics::tell;
@@ -169,7 +169,7 @@ impl<'a> Leftovers<'a> {
             if let Some(keeper) = alive {
                 let _ = rustix::process::pidfd_send_signal(keeper, Signal::KILL);
             }
-            let _ = fs::remove_dir_all(&one.folder);
+            let _ = removal::remove_aside(&one.folder);
             // A folder that was put aside has another name.
             if let Some(name) = one.folder.with_extension("").file_name() {
                 self.scratch.forget(name);
