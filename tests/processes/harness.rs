@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::future::Future;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -364,6 +365,19 @@ impl Host {
         command.arg(WITH_HELPER).uid(account.uid).gid(account.gid);
         // Where cargo works, the user may not look.
         command.env_clear().env("HOME", "/").current_dir("/");
+        Self::start_in(&mut command, setup)
+    }
+
+    /// As another user with these capabilities, and with the tools that pass them on: `+setuid,+kill`.
+    pub fn start_with_capabilities(account: &Account, capabilities: &str, setup: &Setup) -> Self {
+        // The user may not look where cargo works; a descriptor of the program needs no look.
+        let program = File::open("/proc/self/exe").expect("this program");
+        let program = rustix::io::dup(&program).expect("a descriptor that children inherit");
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &account.uid.to_string(), "--regid", &account.gid.to_string()]);
+        command.args(["--init-groups", "--inh-caps", capabilities, "--ambient-caps", capabilities]);
+        command.args([&format!("/proc/self/fd/{}", program.as_raw_fd()), WITH_HELPER]);
+        command.env_clear().env("HOME", "/").env("PATH", "/usr/bin:/bin").current_dir("/");
         Self::start_in(&mut command, setup)
     }
 

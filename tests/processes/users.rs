@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
-use adjutant::{Error, ExecutionStatus, RunCommand};
+use adjutant::{Error, ExecutionStatus, ResourceLimits, RunCommand};
 use libtest_mimic::Trial;
 
 use crate::harness::{
@@ -22,6 +22,7 @@ pub fn trials() -> Vec<Trial> {
         what_is_the_hosts_is_out_of_reach,
         a_run_cannot_become_root_again,
         a_host_that_is_not_root_runs_as_itself_only,
+        a_run_has_no_capability_of_its_host,
     ])
 }
 
@@ -259,4 +260,28 @@ async fn a_host_that_is_not_root_runs_as_itself_only() {
     }
     let record = host.finish(script("id -un").username("no-such-user"));
     check_says(&record, ExecutionStatus::Invalid, "AccountNotExists", "no-such-user");
+}
+
+async fn a_run_has_no_capability_of_its_host() {
+    let ann = Account::ann();
+    let place = Place::new();
+    ann.own(&place.path(""));
+    let capabilities = "+setuid,+setgid,+chown,+net_admin";
+    let mut host = Host::start_with_capabilities(ann, capabilities, &place.setup());
+    let limits = ResourceLimits::default().open_files(100);
+    let look = script("awk '/^Cap(Eff|Prm|Amb|Inh)/ {print $2}' /proc/self/status");
+    // Twice: the host has its capabilities back after each run.
+    for _ in 0..2 {
+        for request in [look.clone(), look.clone().resource_limits(limits)] {
+            for request in [request.clone(), request.survive_restarts()] {
+                assert_eq!(printed(&host.finish(request)), "0000000000000000\n".repeat(4));
+            }
+        }
+        for thread in fs::read_dir(format!("/proc/{}/task", host.pid())).expect("it lives") {
+            let status = fs::read_to_string(thread.expect("an entry").path().join("status"));
+            // A thread may have ended by now.
+            let status = status.unwrap_or_else(|_| "CapAmb:\t00000000000010c1".to_owned());
+            assert!(status.contains("CapAmb:\t00000000000010c1"), "{status}");
+        }
+    }
 }

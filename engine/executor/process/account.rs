@@ -96,6 +96,58 @@ pub(super) fn drop_capabilities() -> Result<(), String> {
     rustix::thread::set_capabilities(None, sets).map_err(|error| format!("capset: {error}"))
 }
 
+/// While this lives, programs that this thread starts get no capability of the thread. Needed where no helper stands
+/// between the host and the program: a service may have ambient capabilities, and those pass to every program.
+#[derive(Debug)]
+pub(super) struct WithoutCapabilities(Option<Inherited>);
+
+/// What the programs that a thread starts get of its capabilities.
+#[derive(Debug)]
+struct Inherited {
+    sets: CapabilitySets,
+    ambient: Vec<CapabilitySet>,
+}
+
+impl WithoutCapabilities {
+    /// # Errors
+    ///
+    /// If the system does not tell or change the capabilities of this thread.
+    pub(super) fn new() -> io::Result<Self> {
+        let sets = rustix::thread::capabilities(None)?;
+        // Whatever is ambient is inheritable too.
+        if sets.inheritable.is_empty() {
+            return Ok(Self(None));
+        }
+        let is_ambient = |one: &CapabilitySet| {
+            rustix::thread::capability_is_in_ambient_set(*one).unwrap_or_default()
+        };
+        let inherited = Inherited { sets, ambient: each(sets.inheritable).filter(is_ambient).collect() };
+        rustix::thread::clear_ambient_capability_set()?;
+        // From here on a drop gives back what has been taken.
+        let without = Self(Some(inherited));
+        let sets = CapabilitySets { inheritable: CapabilitySet::empty(), ..sets };
+        rustix::thread::set_capabilities(None, sets)?;
+        Ok(without)
+    }
+}
+
+impl Drop for WithoutCapabilities {
+    fn drop(&mut self) {
+        let Some(Inherited { sets, ambient }) = &self.0 else { return };
+        // A thread may inherit and raise again what it is permitted.
+        let _ = rustix::thread::set_capabilities(None, *sets);
+        for one in ambient {
+            let _ = rustix::thread::configure_capability_in_ambient_set(*one, true);
+        }
+    }
+}
+
+/// Returns the capabilities of a set, also those that are newer than this program.
+fn each(set: CapabilitySet) -> impl Iterator<Item = CapabilitySet> {
+    let one = |number| CapabilitySet::from_bits_retain(1 << number);
+    (0..u64::BITS).map(one).filter(move |one| set.contains(*one))
+}
+
 impl From<unistd::User> for Account {
     fn from(user: unistd::User) -> Self {
         let or = |path: PathBuf, fallback: &str| match path.as_os_str().is_empty() {

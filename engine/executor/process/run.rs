@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
 use super::ExecutionContext;
+use super::account::WithoutCapabilities;
 use super::child::{Ending, Leader};
 use super::entry::{Entry, Identity, Letter};
 use super::environment::{self, Mark, User};
@@ -159,7 +160,11 @@ struct Started {
 impl Started {
     fn new(start: &Start, stdin: OwnedFd, cx: &ExecutionContext) -> Result<Self, Outcome> {
         check_ends()?;
-        Self::watch(spawn(start, stdin).map_err(|error| start.failed(&error))?, cx)
+        let without = WithoutCapabilities::new()
+            .map_err(|error| broke("the capabilities of the host cannot be kept from it", &error))?;
+        let spawned = spawn(start, stdin);
+        drop(without);
+        Self::watch(spawned.map_err(|error| start.failed(&error))?, cx)
     }
 
     fn watch(
