@@ -54,7 +54,11 @@ pub fn trial<F: Future<Output = ()>>(
 /// These are reported as ignored where this is not root.
 pub fn need_root(trials: Vec<Trial>) -> Vec<Trial> {
     let is_root = rustix::process::geteuid().is_root();
-    trials.into_iter().map(|trial| trial.with_kind("as root").with_ignored_flag(!is_root)).collect()
+    let need = |trial: Trial| {
+        let is_ignored = trial.has_ignored_flag();
+        trial.with_kind("as root").with_ignored_flag(is_ignored || !is_root)
+    };
+    trials.into_iter().map(need).collect()
 }
 
 /// These are reported as ignored where nothing can be mounted.
@@ -68,6 +72,12 @@ pub fn need_mounts(trials: Vec<Trial>) -> Vec<Trial> {
         .into_iter()
         .map(|trial| trial.with_kind("where mounts are allowed").with_ignored_flag(!can))
         .collect()
+}
+
+/// These are reported as ignored where the system has no keyrings.
+pub fn need_keyrings(trials: Vec<Trial>) -> Vec<Trial> {
+    let has = Path::new("/proc/keys").exists();
+    trials.into_iter().map(|trial| trial.with_ignored_flag(!has)).collect()
 }
 
 /// These are reported as ignored where no cgroup can be made.

@@ -8,11 +8,11 @@ use adjutant::{Error, ExecutionStatus, ResourceLimits, RunCommand};
 use libtest_mimic::Trial;
 
 use crate::harness::{
-    Account, Host, Place, check_says, need_root, open_to, printed, run, script, text, trials,
+    Account, Host, Place, check_says, need_keyrings, need_root, open_to, printed, run, script, text, trials,
 };
 
 pub fn trials() -> Vec<Trial> {
-    need_root(trials![
+    let mut trials = need_root(trials![
         a_run_has_the_numbers_and_groups_of_its_user,
         a_run_has_the_environment_of_its_user_and_nothing_of_the_hosts,
         a_run_begins_at_home_or_where_it_was_asked_to,
@@ -23,7 +23,9 @@ pub fn trials() -> Vec<Trial> {
         a_run_cannot_become_root_again,
         a_host_that_is_not_root_runs_as_itself_only,
         a_run_has_no_capability_of_its_host,
-    ])
+    ]);
+    trials.extend(need_root(need_keyrings(trials![a_run_has_a_session_keyring_of_its_own])));
+    trials
 }
 
 /// The words that a command prints.
@@ -283,5 +285,21 @@ async fn a_run_has_no_capability_of_its_host() {
             let status = status.unwrap_or_else(|_| "CapAmb:\t00000000000010c1".to_owned());
             assert!(status.contains("CapAmb:\t00000000000010c1"), "{status}");
         }
+    }
+}
+
+async fn a_run_has_a_session_keyring_of_its_own() {
+    let place = Place::new();
+    let engine = place.open().await;
+    let ann = Account::ann().name.as_str();
+    // A run sees the keyrings that it has, and no others of this name.
+    let look = script("awk '$8 == \"keyring\" && $9 == \"_ses:\" {print $1}' /proc/keys");
+    let mut seen = BTreeSet::new();
+    let limited = look.clone().resource_limits(ResourceLimits::default().open_files(100));
+    let hers = look.username(ann);
+    for request in [hers.clone(), hers.clone(), hers.survive_restarts(), limited] {
+        let keyring = printed(&run(&engine, request).await);
+        assert_eq!(keyring.lines().count(), 1, "{keyring}");
+        assert!(seen.insert(keyring.clone()), "{keyring} is the keyring of another run");
     }
 }

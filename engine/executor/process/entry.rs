@@ -104,6 +104,7 @@ pub(super) fn enter() -> io::Result<()> {
 fn become_program(entry: Entry) -> Outcome {
     let Entry { order, identity, limits, entrances } = entry;
     let start = enter_group(&entrances)
+        .and_then(|()| leave_keyring(&identity))
         .and_then(|()| take_identity(identity, &order.script))
         .and_then(|user| order.resolve(&user));
     // Last, for they hold for this process from then on.
@@ -122,6 +123,17 @@ fn enter_group(entrances: &[OsString]) -> Result<(), Outcome> {
         })?;
     }
     Ok(())
+}
+
+/// Leaves the keys of the host behind.
+fn leave_keyring(identity: &Identity) -> Result<(), Outcome> {
+    match kernel::leave_session_keyring() {
+        Err(error) if matches!(identity, Identity::Account(_)) => {
+            Err(broke("it cannot have a session keyring of its own", &error))
+        }
+        // The same user may have no room for more keyrings, and may use those keys anyway.
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Becomes the user.

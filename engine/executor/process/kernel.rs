@@ -1,5 +1,5 @@
-//! The only unsafe code of this library: posix_spawn(3), execve(2), wait4(2), getrusage(2) and sigaction(2), and
-//! having a descriptor watched by the runtime; no safe crate offers them as they are needed here.
+//! The only unsafe code of this library: posix_spawn(3), execve(2), wait4(2), getrusage(2), sigaction(2) and keyctl(2),
+//! and having a descriptor watched by the runtime; no safe crate offers them as they are needed here.
 //!
 //! A process is made with `posix_spawn`, which lends it the host's memory until it runs its program: so
 //! the size of the host costs nothing, and between the two only the C library's own code runs.
@@ -81,6 +81,32 @@ pub(super) fn execute(start: &Start) -> io::Error {
         libc::execve(path.as_ptr(), arguments.as_ptr().cast(), variables.as_ptr().cast());
     }
     io::Error::last_os_error()
+}
+
+/// Gives this thread, and programs that it becomes or starts, a session keyring of their own, which is empty: whoever
+/// has a keyring may use the keys in it. Nothing happens if the system has no keyrings, or lets this thread use none.
+///
+/// # Errors
+///
+/// If the thread can use keyrings, and has to keep the keyring that it has.
+pub(super) fn leave_session_keyring() -> io::Result<()> {
+    const GET_KEYRING_ID: c_int = 0;
+    const JOIN_SESSION_KEYRING: c_int = 1;
+    const SESSION_KEYRING: c_int = -3;
+    let call = |operation: c_int, keyring: Option<c_int>| {
+        // The kernel takes five arguments, of which the operation tells how many it reads.
+        let keyring = libc::c_long::from(keyring.unwrap_or_default());
+        // SAFETY: these operations take numbers, and a name, for which null means none.
+        match unsafe { libc::syscall(libc::SYS_keyctl, operation, keyring, 0, 0, 0) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    };
+    match call(JOIN_SESSION_KEYRING, None) {
+        // A filter of system calls may refuse what it does not know. A filter stays with all that a process starts.
+        Err(error) if call(GET_KEYRING_ID, Some(SESSION_KEYRING)).is_ok() => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Undoes changes that the parent of this program may have made to its signals. Afterwards the system reports the
