@@ -66,7 +66,9 @@ pub(crate) use kept::{Resumption, order_stop};
 /// script runs in the requested directory; without a request in its user's home, or in `/` if that cannot be entered.
 ///
 /// Other users, limits, cgroups and runs that survive restarts need [`helper_main`](crate::helper_main) in the host's
-/// `main`. Other users need root, or its capabilities. Memory is limited for all processes of a run together, by a
+/// `main`. Other users need root, or a program with the ambient capabilities `CAP_SETUID`, `CAP_SETGID`, `CAP_CHOWN`,
+/// `CAP_KILL` and `CAP_DAC_OVERRIDE`; with `CAP_SYS_PTRACE` a stop finds processes of such runs by their mark too. No
+/// run has a capability of the host. Memory is limited for all processes of a run together, by a
 /// cgroup; so is their number if the machine lets this program make such a group. Otherwise the number of all
 /// processes of their user is limited, and not for root. The other limits are each process's own.
 ///

@@ -8,8 +8,9 @@ use adjutant::{Error, ExecutionStatus, ResourceLimits, RunCommand};
 use libtest_mimic::Trial;
 
 use crate::harness::{
-    Account, Host, Place, check_says, need_keyrings, need_root, open_to, printed, run, script, text, trials,
+    Account, Host, Marker, Place, check_says, need_keyrings, need_root, open_to, printed, run, script, text, trials, until,
 };
+use crate::host::Order;
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = need_root(trials![
@@ -23,6 +24,8 @@ pub fn trials() -> Vec<Trial> {
         a_run_cannot_become_root_again,
         a_host_that_is_not_root_runs_as_itself_only,
         a_run_has_no_capability_of_its_host,
+        a_host_with_capabilities_instead_of_root_runs_as_other_users,
+        a_host_that_lacks_a_capability_says_which,
     ]);
     trials.extend(need_root(need_keyrings(trials![a_run_has_a_session_keyring_of_its_own])));
     trials
@@ -256,9 +259,9 @@ async fn a_host_that_is_not_root_runs_as_itself_only() {
     }
     for other in [bob.name.as_str(), "root", "nobody"] {
         let record = host.finish(script("id -un").username(other));
-        let says = format!("the engine's user cannot run as `{other}`: chown: ");
+        let says = format!("the engine's user cannot run as `{other}`: it lacks CAP_SETUID, ");
         check_says(&record, ExecutionStatus::Error, "ExecutionException", &says);
-        assert!(record.error_info.ends_with("want root, or its rights"), "{}", record.error_info);
+        assert!(record.error_info.contains("; want root, or its rights"), "{}", record.error_info);
     }
     let record = host.finish(script("id -un").username("no-such-user"));
     check_says(&record, ExecutionStatus::Invalid, "AccountNotExists", "no-such-user");
@@ -301,5 +304,53 @@ async fn a_run_has_a_session_keyring_of_its_own() {
         let keyring = printed(&run(&engine, request).await);
         assert_eq!(keyring.lines().count(), 1, "{keyring}");
         assert!(seen.insert(keyring.clone()), "{keyring} is the keyring of another run");
+    }
+}
+
+/// As much of root as runs of other users need.
+const RIGHTS: [&str; 5] = ["+setuid", "+setgid", "+chown", "+kill", "+dac_override"];
+
+async fn a_host_with_capabilities_instead_of_root_runs_as_other_users() {
+    let (ann, bob) = (Account::ann(), Account::bob());
+    let (place, marker) = (Place::new(), Marker::new());
+    bob.own(&place.path(""));
+    let mut host = Host::start_with_capabilities(bob, &RIGHTS.join(","), &place.setup());
+    let look = "awk '/^Uid/ || /^Gid/ {print $2, $3, $4, $5}' /proc/self/status; id -G
+        awk '/^Cap(Eff|Prm|Amb|Inh)/ {print $2}' /proc/self/status; setpriv --reuid=0 true 2>&- || echo no
+        mkdir -p ${ADJUTANT_RESULT%/*}/a/b/c; echo 7 > $ADJUTANT_RESULT; echo ${0%/*}";
+    for request in [script(look), script(look).survive_restarts()] {
+        let record = host.finish(request.username(&ann.name));
+        let printed = printed(&record);
+        let lines: Vec<&str> = printed.lines().collect();
+        let four = |number: u32| [number.to_string().as_str(); 4].join(" ");
+        assert_eq!(lines[..2], [four(ann.uid), four(ann.gid)]);
+        let groups: BTreeSet<String> = lines[2].split(' ').map(str::to_owned).collect();
+        assert_eq!(groups, words("id", &["-G", &ann.name]));
+        assert_eq!(lines[3..8], [&["0000000000000000"; 4][..], &["no"]].concat());
+        assert_eq!(record.result, Some(7.into()));
+        let folder = std::path::Path::new(lines[8]);
+        until("its folder is gone", || !folder.exists()).await;
+    }
+    // A stop reaches what the run has started, also in sessions of their own.
+    let sleeps = format!("setsid {} & echo up; wait", marker.sleep());
+    let invoke_id = host.run(script(sleeps).username(&ann.name));
+    host.expect("up");
+    until("it sleeps", || marker.alive().len() == 1).await;
+    host.order(&Order::Stop(invoke_id));
+    assert_eq!(host.ended().status, ExecutionStatus::Terminated);
+    marker.check_nobody_is_left("a run of another user");
+}
+
+async fn a_host_that_lacks_a_capability_says_which() {
+    for lacking in RIGHTS {
+        let place = Place::new();
+        Account::bob().own(&place.path(""));
+        let rights = RIGHTS.into_iter().filter(|right| *right != lacking).collect::<Vec<_>>();
+        let rights = rights.join(",");
+        let mut host = Host::start_with_capabilities(Account::bob(), &rights, &place.setup());
+        let record = host.finish(script("id").username(&Account::ann().name));
+        let lacks = format!("it lacks CAP_{};", lacking[1..].to_uppercase());
+        check_says(&record, ExecutionStatus::Error, "ExecutionException", &lacks);
+        assert_eq!(text(&record), "");
     }
 }

@@ -4,7 +4,9 @@ use std::ffi::CString;
 use std::io;
 use std::path::PathBuf;
 
-use nix::unistd::{self, Gid, Uid};
+use nix::unistd;
+use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 /// A user, as the system knows it.
@@ -29,11 +31,12 @@ impl Account {
 
     /// The account of this number, if there is one and the system says so.
     pub(super) fn of_uid(uid: u32) -> Option<Self> {
-        unistd::User::from_uid(Uid::from_raw(uid)).ok().flatten().map(Self::from)
+        unistd::User::from_uid(uid.into()).ok().flatten().map(Self::from)
     }
 
-    /// Makes this process that user's for good: its groups, its group, itself, in this order. What the
-    /// system says of it then has to agree.
+    /// Makes this thread that user's for good: its groups, its group, its user, in this order. What the system says of
+    /// the thread then has to agree. The program that the thread becomes is that user's too; other threads stay as
+    /// they are until then. Calls for all threads would not do, because capabilities are a thread's own.
     ///
     /// # Errors
     ///
@@ -41,41 +44,70 @@ impl Account {
     pub(super) fn assume(&self) -> Result<(), String> {
         let name = CString::new(self.name.as_str()).map_err(|error| error.to_string())?;
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
-        let failed = |call: &str, error: nix::Error| {
+        let failed = |call: &str, error: Errno| {
             format!("{call}: {}", super::errno::describe(&error.into()))
         };
-        unistd::initgroups(&name, gid).map_err(|error| failed("initgroups", error))?;
-        unistd::setgid(gid).map_err(|error| failed("setgid", error))?;
-        unistd::setuid(uid).map_err(|error| failed("setuid", error))?;
+        let groups = groups_of(&name, self.gid)?;
+        rustix::thread::set_thread_groups(&groups).map_err(|error| failed("setgroups", error))?;
+        rustix::thread::set_thread_res_gid(gid, gid, gid)
+            .map_err(|error| failed("setresgid", error))?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid)
+            .map_err(|error| failed("setresuid", error))?;
         drop_capabilities()?;
-        self.verify(&name)
+        self.verify(groups)
     }
 
-    fn verify(&self, name: &CString) -> Result<(), String> {
-        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+    fn verify(&self, mut want: Vec<Gid>) -> Result<(), String> {
         let uids = unistd::getresuid().map_err(|error| error.to_string())?;
         let gids = unistd::getresgid().map_err(|error| error.to_string())?;
-        if [uids.real, uids.effective, uids.saved] != [uid; 3]
-            || [gids.real, gids.effective, gids.saved] != [gid; 3]
+        if [uids.real, uids.effective, uids.saved].map(unistd::Uid::as_raw) != [self.uid; 3]
+            || [gids.real, gids.effective, gids.saved].map(unistd::Gid::as_raw) != [self.gid; 3]
         {
             return Err("its user or group is not the one that was set".to_owned());
         }
-        let numbers = |groups: Vec<Gid>| {
-            let mut numbers: Vec<_> = groups.into_iter().map(Gid::as_raw).collect();
-            numbers.sort_unstable();
-            numbers.dedup();
-            numbers
-        };
-        let has = unistd::getgroups().map_err(|error| error.to_string())?;
-        let want = unistd::getgrouplist(name, gid).map_err(|error| error.to_string())?;
-        if numbers(has) != numbers(want) {
+        let mut has = rustix::process::getgroups().map_err(|error| error.to_string())?;
+        for groups in [&mut has, &mut want] {
+            groups.sort_unstable_by_key(|group| group.as_raw());
+            groups.dedup();
+        }
+        if has != want {
             return Err("its groups are not those that were set".to_owned());
         }
-        if self.uid != 0 && unistd::setuid(Uid::from_raw(0)).is_ok() {
+        let root = Uid::ROOT;
+        if self.uid != 0 && rustix::thread::set_thread_res_uid(root, root, root).is_ok() {
             return Err("it can become root again".to_owned());
         }
         Ok(())
     }
+}
+
+/// Returns the groups of an account.
+fn groups_of(name: &CString, gid: u32) -> Result<Vec<Gid>, String> {
+    let groups = unistd::getgrouplist(name, unistd::Gid::from_raw(gid));
+    let groups = groups.map_err(|error| format!("getgrouplist: {error}"))?;
+    Ok(groups.into_iter().map(|group| Gid::from_raw(group.as_raw())).collect())
+}
+
+/// The rights that an engine needs for runs of other users: to become the user, to give it the script, to end the
+/// processes of the run, and to remove the files that they leave.
+const NEEDED: [(CapabilitySet, &str); 5] = [
+    (CapabilitySet::SETUID, "CAP_SETUID"),
+    (CapabilitySet::SETGID, "CAP_SETGID"),
+    (CapabilitySet::CHOWN, "CAP_CHOWN"),
+    (CapabilitySet::KILL, "CAP_KILL"),
+    (CapabilitySet::DAC_OVERRIDE, "CAP_DAC_OVERRIDE"),
+];
+
+/// Checks whether this thread, and so its host, has all the rights that runs of other users need.
+///
+/// # Errors
+///
+/// The rights that are missing, in words.
+pub(super) fn check_rights() -> Result<(), String> {
+    let has = rustix::thread::capabilities(None).map_err(|error| format!("capget: {error}"))?;
+    let missing = NEEDED.iter().filter(|(one, _)| !has.effective.contains(*one));
+    let missing: Vec<&str> = missing.map(|(_, name)| *name).collect();
+    if missing.is_empty() { Ok(()) } else { Err(format!("it lacks {}", missing.join(", "))) }
 }
 
 /// Gives up what this thread may do beyond its user's rights, and what the program that it runs would get

@@ -153,8 +153,12 @@ fn take_identity(identity: Identity, script: &OsString) -> Result<User, Outcome>
             info: format!("`{name}` is no user of this machine"),
         })?;
     let cannot = |why: String| Outcome::Broke {
-        info: format!("the engine's user cannot run as `{name}`: {why}; want root, or its rights"),
+        info: format!(
+            "the engine's user cannot run as `{name}`: {why}; want root, or its rights as ambient \
+             capabilities"
+        ),
     };
+    account::check_rights().map_err(cannot)?;
     files::give_to(script.as_ref(), account.uid, account.gid)
         .map_err(|error| cannot(format!("chown: {error}")))?;
     account.assume().map_err(cannot)?;
