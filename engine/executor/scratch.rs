@@ -2,6 +2,7 @@
 //! earlier engine's files. In memory where the system has a place for that: creating a file costs a tenth
 //! there, and scripts with secrets in them never reach a disk.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
@@ -31,8 +32,10 @@ const KEPT: &str = "kept-";
 const ENGINE: &str = "engine-";
 /// The prefix of the name of a file that lists the marks of processes which are yet to be ended.
 const LEFT: &str = "left-";
+/// The prefix of the name of a file that contains the number of a user who has had runs.
+const USER: &str = "user-";
 /// Prefixes of files and folders that outlive their engine, because the next engine needs them.
-const LASTING: [&str; 3] = [KEPT, ENGINE, LEFT];
+const LASTING: [&str; 4] = [KEPT, ENGINE, LEFT, USER];
 
 /// The longest time for which the end of an engine waits for the removal of large folders that runs have left.
 const REMOVAL_MAX: Duration = Duration::from_secs(2);
@@ -44,6 +47,8 @@ pub(crate) struct Scratch {
     engine: u64,
     /// The numbers of earlier engines whose processes are not known to have ended.
     engines_before: Vec<u64>,
+    /// Other users that earlier engines have had runs of.
+    users_before: BTreeSet<u32>,
     /// All places where an engine of this database may have left files.
     places: Vec<PathBuf>,
     /// Where surviving runs have their records; none for an engine in memory.
@@ -72,9 +77,10 @@ impl Scratch {
 
     /// In the first of these places that takes it.
     fn in_first_of(places: &[PathBuf], database: &Path) -> Result<Self> {
-        let mut engines_before = Vec::new();
+        let (mut engines_before, mut users_before) = (Vec::new(), BTreeSet::new());
         for place in places {
             engines_before.extend(engines_in(place));
+            users_before.extend(users_in(place));
             // What a run of another user has left may not let itself be removed; it is in nobody's way.
             if let Err(error) = sweep(place) {
                 tell(
@@ -86,6 +92,7 @@ impl Scratch {
         for place in places {
             let mut scratch = Self::new(place.clone());
             scratch.engines_before.clone_from(&engines_before);
+            scratch.users_before.clone_from(&users_before);
             scratch.places = places.to_vec();
             scratch.runs = Some(beside(database, ".runs"));
             match scratch.begin() {
@@ -99,6 +106,8 @@ impl Scratch {
     /// Makes the folder, with the number of its engine in it.
     fn begin(&self) -> io::Result<()> {
         create(&self.path)?;
+        // The folders of these users are removed by now.
+        self.users_before.iter().try_for_each(|user| note_user(&self.path, *user))?;
         File::create_new(self.path.join(name_of(self.engine))).map(drop)
     }
 
@@ -126,6 +135,7 @@ impl Scratch {
             path,
             engine,
             engines_before: Vec::new(),
+            users_before: BTreeSet::new(),
             runs: None,
             open_runs: AtomicUsize::new(0),
         }
@@ -140,6 +150,17 @@ impl Scratch {
     /// last one that was [`settled`](Self::settle).
     pub(crate) fn engines_before(&self) -> &[u64] {
         &self.engines_before
+    }
+
+    /// Returns the other users that processes of earlier engines may belong to.
+    pub(crate) fn users_before(&self) -> impl Iterator<Item = u32> {
+        self.users_before.iter().copied()
+    }
+
+    /// Returns the other users that have had runs of this engine or an earlier one; blocks.
+    pub(crate) fn users(&self) -> BTreeSet<u32> {
+        let known = self.places.iter().flat_map(|place| users_in(place));
+        known.chain(self.users_before()).collect()
     }
 
     /// Notes that a run begins.
@@ -209,8 +230,8 @@ impl Scratch {
     pub(crate) fn settle(&self) {
         let own = format!("{:016x}", self.engine);
         for (path, name) in self.places.iter().flat_map(|place| files_in(place)) {
-            let rest = name.strip_prefix(ENGINE).or_else(|| name.strip_prefix(LEFT));
-            if rest.is_some_and(|number| number != own) {
+            let parts = [ENGINE, LEFT, USER].iter().filter_map(|kind| name.strip_prefix(kind));
+            if parts.take(1).any(|number| number != own) {
                 // If the file cannot be removed now, the next engine removes it.
                 let _ = fs::remove_file(path);
             }
@@ -307,6 +328,29 @@ fn engines_in(path: &Path) -> Vec<u64> {
     files_in(path).into_iter().filter_map(number).collect()
 }
 
+/// Notes in the folder of an engine that there are runs of this user.
+pub(super) fn note_user(place: &Path, user: u32) -> io::Result<()> {
+    match File::create_new(place.join(format!("{USER}{user}"))) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Returns the other users that have, or have had, runs with files in a folder.
+fn users_in(place: &Path) -> BTreeSet<u32> {
+    let own = rustix::process::geteuid().as_raw();
+    let mut users = BTreeSet::new();
+    for (path, name) in files_in(place) {
+        users.extend(name.strip_prefix(USER).and_then(|user| user.parse::<u32>().ok()));
+        users.extend(fs::symlink_metadata(&path).map(|found| found.uid()));
+        if name.starts_with(KEPT) {
+            users.append(&mut users_in(&path));
+        }
+    }
+    users.remove(&own);
+    users
+}
+
 /// Returns the paths and names of the files in a folder; none if the folder is another user's.
 fn files_in(path: &Path) -> Vec<(PathBuf, String)> {
     let entries = Some(path).filter(|path| is_own(path)).and_then(|path| fs::read_dir(path).ok());
@@ -353,6 +397,12 @@ impl Drop for Scratch {
         // A run whose end was not seen may have left processes, which the next engine finds by this number.
         if *self.open_runs.get_mut() == 0 {
             let _ = fs::remove_file(self.path.join(name_of(self.engine)));
+            let all = files_in(&self.path);
+            // As long as processes are yet to be ended, the next engine has to know whose they may be.
+            if !all.iter().any(|(_, name)| [KEPT, ENGINE, LEFT].iter().any(|kind| name.starts_with(kind))) {
+                let users = all.iter().filter(|(_, name)| name.starts_with(USER));
+                users.for_each(|(path, _)| drop(fs::remove_file(path)));
+            }
         }
         // What cannot be removed now is removed at the next open. Because this thread may be a runtime's, another
         // thread removes large folders.

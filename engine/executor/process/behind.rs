@@ -6,14 +6,15 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitId, WaitIdOptions};
-use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
 
-use super::census::{self, Census};
+use super::census::{self, Asked, Census};
 use super::environment::Mark;
 use super::family::{Family, Kin, Named, listed};
 use super::heirs;
@@ -30,9 +31,6 @@ const LATE_MAX: Duration = Duration::from_millis(20);
 /// Processes that are looked at one by one. If there are more, a census of the whole machine is taken, which costs
 /// milliseconds.
 const LOOKED_AT_MAX: usize = 256;
-/// Looks that may take place at once. The thread of a look that does not come back is lost to the runtime until the
-/// kernel answers; the bound leaves threads for the rest of the engine.
-static LOOKS: Semaphore = Semaphore::const_new(64);
 /// Leaders of runs that are remembered, so that they need no look.
 const LEADERS_MAX: usize = 8_192;
 
@@ -73,44 +71,25 @@ pub(super) async fn may_be_left(leader: Pid, kin: &Kin) -> bool {
     if has_group || has_cgroup() || (kin.reaper.is_some() && has_children()) {
         return true;
     }
+    let asked = kin.asked();
+    if asked == Asked::Nobody {
+        return false;
+    }
     match newer_than(leader) {
         None => true,
-        Some(pids) => has_mark(pids, kin.mark, census::mark).await,
+        Some(pids) => has_mark(pids, asked, kin.mark).await,
     }
 }
 
 /// Returns whether one of these processes has this mark, or cannot be looked at in time.
-async fn has_mark(
-    mut pids: Vec<Pid>,
-    mark: Mark,
-    read: impl Fn(Pid) -> io::Result<Option<Mark>> + Send + 'static,
-) -> bool {
-    // Most numbers belong to processes that have ended. The check saves the start of a thread for them.
+async fn has_mark(mut pids: Vec<Pid>, asked: Asked, mark: Mark) -> bool {
+    // Most numbers belong to processes that have ended. The check saves the way to another thread for them.
     pids.retain(|pid| rustix::process::test_kill_process(*pid) != Err(Errno::SRCH));
     if pids.is_empty() {
         return false;
     }
-    let look = move || pids.into_iter().any(|pid| matches!(read(pid), Ok(Some(of)) if of == mark));
-    aside(look).await.unwrap_or(true)
-}
-
-/// Looks at processes on another thread, because the kernel lets the reader of an environment wait for the process
-/// whose environment it is.
-///
-/// # Errors
-///
-/// [`io::ErrorKind::TimedOut`] if the look takes longer than `LOOK_MAX`; its thread waits on by itself.
-async fn aside<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    let look = async {
-        let place = LOOKS.acquire().await.map_err(io::Error::other)?;
-        let look = move || {
-            let _place = place;
-            look()
-        };
-        tokio::task::spawn_blocking(look).await.map_err(io::Error::other)
-    };
-    let looked = tokio::time::timeout(LOOK_MAX, look).await;
-    looked.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "/proc does not answer"))?
+    let looked = tokio::time::timeout(LOOK_MAX, census::has_mark(pids, asked, mark)).await;
+    !matches!(looked, Ok(Ok(false)))
 }
 
 /// Returns the numbers of processes that may have started since this one, without other leaders; `None` if they are
@@ -199,14 +178,27 @@ async fn look(
     kin: &Kin,
     pipes: &Result<Vec<u64>, String>,
 ) -> Result<(BTreeSet<Named>, BTreeSet<Named>), String> {
-    let (kin, pipes) = (kin.clone(), pipes.clone()?);
-    let look = move || {
-        let census = census::take()?;
-        let mut family = Family::new(leader, kin);
+    let pipes = pipes.clone()?;
+    let look = async {
+        let census = census::take(kin.asked()).await?;
+        let mut family = Family::new(leader, kin.clone());
         family.update(&census);
-        Ok((family.names(), holders(&census, &pipes)))
+        let holders = if pipes.is_empty() { BTreeSet::new() } else { find_holders(census, pipes).await? };
+        Ok((family.names(), holders))
     };
-    aside(look).await.and_then(|looked| looked).map_err(|error| errno::describe(&error))
+    let looked = tokio::time::timeout(LOOK_MAX, look).await;
+    let in_time =
+        looked.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "/proc does not answer"));
+    in_time.flatten().map_err(|error| errno::describe(&error))
+}
+
+/// Returns the processes that have one of these pipes open, found on a thread of its own.
+async fn find_holders(census: Arc<Census>, pipes: Vec<u64>) -> io::Result<BTreeSet<Named>> {
+    let (tell, told) = oneshot::channel();
+    let thread = thread::Builder::new().name("adjutant-census".into());
+    // Whoever has stopped to wait needs no answer.
+    thread.spawn(move || tell.send(holders(&census, &pipes)).map_err(drop))?;
+    told.await.map_err(io::Error::other)
 }
 
 fn name_of(stream: Stream) -> &'static str {
@@ -224,7 +216,7 @@ fn inode_of(pipe: &OwnedFd) -> io::Result<u64> {
 fn holders(census: &Census, pipes: &[u64]) -> BTreeSet<Named> {
     let mut holders = BTreeSet::new();
     let own = rustix::process::getpid();
-    for process in census.values().filter(|process| process.pid != own && !pipes.is_empty()) {
+    for process in census.processes.values().filter(|process| process.pid != own) {
         // The descriptors of another user's process cannot be read, and an ended process has none.
         let descriptors = fs::read_dir(format!("/proc/{}/fd", process.pid));
         for descriptor in descriptors.into_iter().flatten().flatten() {
@@ -238,38 +230,4 @@ fn holders(census: &Census, pipes: &[u64]) -> BTreeSet<Named> {
         }
     }
     holders
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::mpsc::channel;
-
-    use super::*;
-    use crate::id::ExecutionId;
-
-    #[tokio::test]
-    async fn processes_that_do_not_answer_may_be_left_and_hold_nobody_up() {
-        let mark = Mark::new(1, ExecutionId(2), 3);
-        let own = vec![rustix::process::getpid()];
-        assert!(!has_mark(own.clone(), mark, |_| Ok(None)).await);
-        assert!(!has_mark(own.clone(), mark, |_| Ok(Some(Mark::new(1, ExecutionId(2), 4)))).await);
-        assert!(has_mark(own.clone(), mark, move |_| Ok(Some(mark))).await);
-
-        let ((began, begins), (answer, answers)) = (channel(), channel::<()>());
-        let began = move |_| {
-            began.send(()).expect("the test hears it");
-            // Waits until the test ends, like a process that waits for its file system.
-            let _ = answers.recv_timeout(Duration::from_secs(30));
-            Ok(None)
-        };
-        let others = async {
-            while begins.try_recv().is_err() {
-                tokio::task::yield_now().await;
-            }
-        };
-        // Both run on the only thread of this runtime.
-        let (may_be_left, ()) = tokio::join!(has_mark(own, mark, began), others);
-        assert!(may_be_left);
-        drop(answer);
-    }
 }

@@ -1,18 +1,22 @@
 //! Every process of the machine at one moment, as `/proc` tells it. Shared by all who ask at the same
 //! time: when thousands of runs time out together, they are counted once.
 
+mod desk;
+
 use std::collections::HashMap;
-use std::fs;
-use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use memchr::memchr;
 use rustix::io::Errno;
 use rustix::process::Pid;
 
 use super::environment::Mark;
+use desk::{Ask, Desk, NoMark};
 
 /// A process that had not ended when it was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,50 +27,113 @@ pub(super) struct Process {
     /// When it started, in ticks since boot: with its pid this names it and no other.
     pub started: u64,
     pub name: String,
-    /// The mark of the run that it got its environment from, if that can be read and has one.
+    /// The mark of the run that it got its environment from, if that was asked for, can be read and has one.
     pub mark: Option<Mark>,
 }
 
-/// Those that live, by their pid.
-pub(super) type Census = HashMap<Pid, Process>;
+/// The processes that live.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Census {
+    pub processes: HashMap<Pid, Process>,
+    /// Processes that were asked for their mark and do not answer.
+    pub silent: Vec<Pid>,
+}
 
-/// How many censuses have been begun.
-static BEGUN: AtomicU64 = AtomicU64::new(0);
-/// The last one, and its number. Held while one is taken.
-static LAST: Mutex<(u64, Option<Arc<Census>>)> = Mutex::new((0, None));
+impl Census {
+    /// Adds the marks of a census that asked other processes.
+    pub(super) fn add_marks(&mut self, other: &Self) {
+        for (pid, process) in other.processes.iter().filter(|(_, one)| one.mark.is_some()) {
+            match self.processes.get_mut(pid) {
+                Some(known) if known.started == process.started => known.mark = process.mark,
+                _ => drop(self.processes.insert(*pid, process.clone())),
+            }
+        }
+    }
+}
 
-/// A census that was begun after this call. Blocks for some milliseconds.
+/// The processes that are asked for their mark. A process can keep whoever asks it waiting, so nobody is asked who
+/// cannot belong to the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Asked {
+    Nobody,
+    /// Processes of the user with this number.
+    User(u32),
+}
+
+/// Returns a census that was begun after this call. Takes some milliseconds.
 ///
 /// # Errors
 ///
 /// If some process is there that cannot be looked at, such as for want of descriptors: one left out would
 /// pass for one that has ended.
-pub(super) fn take() -> io::Result<Arc<Census>> {
-    let begun_before = BEGUN.load(Ordering::SeqCst);
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    if let (number, Some(census)) = &*last
-        && *number > begun_before
-    {
-        return Ok(Arc::clone(census));
-    }
-    let number = BEGUN.fetch_add(1, Ordering::SeqCst) + 1;
-    let census = Arc::new(count()?);
-    *last = (number, Some(Arc::clone(&census)));
-    Ok(census)
+pub(super) async fn take(asked: Asked) -> io::Result<Arc<Census>> {
+    Desk::of(asked).count().await
 }
 
-fn count() -> io::Result<Census> {
-    let mut census = Census::new();
-    let mut looks = LOOKS_MAX;
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let pid = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
-        let Some(pid) = pid else { continue };
+/// Returns whether one of these processes belongs to those that are asked, and has this mark.
+///
+/// # Errors
+///
+/// If a process cannot be looked at, or does not answer.
+pub(super) async fn has_mark(pids: Vec<Pid>, asked: Asked, mark: Mark) -> io::Result<bool> {
+    Desk::of(asked).has_mark(pids, mark).await
+}
+
+/// Returns a process that may be asked.
+fn find(pid: Pid, asked: Asked) -> io::Result<Option<Process>> {
+    if is_asked(pid, asked) { look_at(pid) } else { Ok(None) }
+}
+
+/// Returns whether a process may be asked. The owner of the folder is the user of the process, also of a process that
+/// lets nobody look at it.
+fn is_asked(pid: Pid, asked: Asked) -> bool {
+    let Asked::User(user) = asked else { return false };
+    // A process that has ended meanwhile has no mark either.
+    fs::metadata(format!("/proc/{pid}")).is_ok_and(|found| found.uid() == user)
+}
+
+/// Counts all processes, and asks some of them.
+fn count(asked: Asked, ask: &dyn Ask) -> io::Result<Census> {
+    let pid = |entry: io::Result<fs::DirEntry>| {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error) => return Some(Err(error)),
+        };
+        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
         // A process that ends while it is looked at is none any more.
-        if let Some(mut process) = look_at(pid)? {
-            process.mark = mark_of(pid, &mut looks)?;
-            census.insert(pid, process);
+        look_at(pid.and_then(Pid::from_raw)?).transpose()
+    };
+    let ask = Among { asked, ask };
+    among(fs::read_dir("/proc")?.filter_map(pid), &ask)
+}
+
+/// Asks only some processes.
+struct Among<'a> {
+    asked: Asked,
+    ask: &'a dyn Ask,
+}
+
+impl Ask for Among<'_> {
+    fn mark_of(&self, process: &Process) -> Result<Option<Mark>, NoMark> {
+        if is_asked(process.pid, self.asked) { self.ask.mark_of(process) } else { Ok(None) }
+    }
+}
+
+/// Asks these processes for their marks.
+fn among(
+    processes: impl Iterator<Item = io::Result<Process>>,
+    ask: &dyn Ask,
+) -> io::Result<Census> {
+    let mut census = Census::default();
+    for process in processes {
+        let mut process = process?;
+        match ask.mark_of(&process) {
+            Ok(mark) => process.mark = mark,
+            Err(NoMark::Silence) => census.silent.push(process.pid),
+            Err(NoMark::Error(error)) => return Err(error),
+            Err(NoMark::TakenOver) => return Err(io::ErrorKind::TimedOut.into()),
         }
+        census.processes.insert(process.pid, process);
     }
     Ok(census)
 }
@@ -83,37 +150,77 @@ pub(super) fn look_at(pid: Pid) -> io::Result<Option<Process>> {
     }
 }
 
-/// The number of second looks of a census at processes without an environment, and the wait before each: 50 ms in
-/// all.
-const LOOKS_MAX: u32 = 500;
+/// Looks at a process without an environment, and the wait before each further look: 5 ms in all.
+const LOOKS_MAX: u32 = 50;
 const LOOK_AGAIN: Duration = Duration::from_micros(100);
 
-/// Returns the mark of a process; `None` also if there is no such process, or if its environment cannot be read.
-pub(super) fn mark(pid: Pid) -> io::Result<Option<Mark>> {
-    mark_of(pid, &mut 0)
+/// Returns the mark of a process; `None` also if there is no such process, or if its environment cannot be read. A
+/// process that is just becoming another program has no environment for a moment; it is looked at again.
+fn mark_of(pid: Pid) -> io::Result<Option<Mark>> {
+    let open = |file: &str| unless_hidden(File::open(format!("/proc/{pid}/{file}")));
+    for _ in 0..LOOKS_MAX {
+        let Some(environment) = open("environ")? else { return Ok(None) };
+        let Some((mark, is_empty)) = unless_hidden(find_mark(environment))? else {
+            return Ok(None);
+        };
+        // A process that has arguments was given an empty environment. A thread of the kernel never has either.
+        let has_arguments = || -> io::Result<bool> {
+            let Some(mut arguments) = open("cmdline")? else { return Ok(true) };
+            Ok(unless_hidden(arguments.read(&mut [0]))?.is_none_or(|bytes| bytes > 0))
+        };
+        if !is_empty || has_arguments()? || !may_have_environment(pid)? {
+            return Ok(mark);
+        }
+        thread::sleep(LOOK_AGAIN);
+    }
+    Ok(None)
 }
 
-/// Returns the mark of a process; `None` also if its environment cannot be read. A process that is just becoming
-/// another program has no environment for a moment; it is looked at again.
-fn mark_of(pid: Pid, looks: &mut u32) -> io::Result<Option<Mark>> {
-    let read = |file: &str| match fs::read(format!("/proc/{pid}/{file}")) {
-        Ok(bytes) => Ok(Some(bytes)),
+/// Returns `None` for a process that has ended or that this user must not look into.
+fn unless_hidden<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
         Err(error) => match Errno::from_io_error(&error) {
             Some(Errno::NOENT | Errno::SRCH | Errno::ACCESS | Errno::PERM) => Ok(None),
             _ => Err(error),
         },
-    };
-    loop {
-        let Some(environment) = read("environ")? else { return Ok(None) };
-        // A process that has arguments was given an empty environment. A thread of the kernel never has either.
-        let is_whole =
-            !environment.is_empty() || read("cmdline")?.is_none_or(|all| !all.is_empty());
-        if is_whole || *looks == 0 || !may_have_environment(pid)? {
-            return Ok(Mark::of(&environment));
-        }
-        *looks -= 1;
-        thread::sleep(LOOK_AGAIN);
     }
+}
+
+/// The bytes of an environment that are read at a time.
+const PIECE_BYTES: usize = 16 * 1024;
+/// The bytes of an environment that are read at most. The mark comes first in what the engine gives to a run. Shells
+/// have an order of their own; a process that moves the mark behind all this could as well remove it.
+const ENVIRONMENT_BYTES_MAX: usize = 64 * 1024;
+/// More than a mark has bytes, with the name of its variable.
+const MARK_BYTES_MAX: usize = 64;
+
+/// Returns the mark in an environment, and whether the environment is empty.
+fn find_mark(mut environment: impl Read) -> io::Result<(Option<Mark>, bool)> {
+    let (mut text, mut read_bytes) = (Vec::new(), 0);
+    // Whether the text begins inside a variable.
+    let mut is_inside = false;
+    while read_bytes < ENVIRONMENT_BYTES_MAX {
+        let piece = (&mut environment).take(PIECE_BYTES as u64).read_to_end(&mut text)?;
+        read_bytes += piece;
+        let whole = match is_inside {
+            true => memchr(0, &text).map_or(&[][..], |end| &text[end + 1..]),
+            false => &text[..],
+        };
+        let mark = Mark::of(whole);
+        if mark.is_some() || piece < PIECE_BYTES {
+            return Ok((mark, read_bytes == 0));
+        }
+        // The last variable may go on in the next piece.
+        let last = memchr::memrchr(0, &text).map_or(0, |end| end + 1);
+        is_inside &= last == 0;
+        text.drain(..last);
+        if text.len() > MARK_BYTES_MAX {
+            text.clear();
+            is_inside = true;
+        }
+    }
+    Ok((None, false))
 }
 
 /// Returns whether a process has not ended and is no thread of the kernel.
@@ -206,11 +313,36 @@ mod tests {
         }
     }
 
-    #[test]
-    fn this_process_is_counted() {
+    #[tokio::test]
+    async fn this_process_is_counted_whoever_is_asked() {
         let own = rustix::process::getpid();
-        let census = take().expect("/proc");
-        assert_eq!(census[&own].parent, rustix::process::getppid());
-        assert!(take().expect("/proc").contains_key(&own));
+        let user = rustix::process::geteuid().as_raw();
+        for asked in [Asked::Nobody, Asked::User(user), Asked::User(user + 1)] {
+            let census = take(asked).await.expect("/proc");
+            assert_eq!(census.processes[&own].parent, rustix::process::getppid());
+            assert!(take(asked).await.expect("/proc").processes.contains_key(&own));
+        }
+    }
+
+    #[test]
+    fn marks_are_found_in_long_environments_up_to_a_bound() {
+        let mark = Mark::new(1, crate::id::ExecutionId(2), 3);
+        let marked = format!("ADJUTANT_RUN={mark}\0");
+        let check = |before: &str, want: Option<Mark>| {
+            for environment in [format!("{before}{marked}"), format!("{before}{marked}A=b\0")] {
+                let (found, is_empty) = find_mark(environment.as_bytes()).expect("it can be read");
+                assert_eq!((found, is_empty), (want, false), "{} bytes before", before.len());
+            }
+        };
+        check("", Some(mark));
+        // The mark lies on either side of the end of a piece, and across it.
+        for bytes in PIECE_BYTES - 2 * MARK_BYTES_MAX..PIECE_BYTES + MARK_BYTES_MAX {
+            check(&format!("A={}\0", "x".repeat(bytes)), Some(mark));
+            check(&format!("A={}\0B=c\0", "x".repeat(bytes)), Some(mark));
+            check(&format!("A={}", "x".repeat(bytes)), None);
+        }
+        check(&"A=b\0".repeat(ENVIRONMENT_BYTES_MAX / 8), Some(mark));
+        check(&"A=b\0".repeat(ENVIRONMENT_BYTES_MAX / 4), None);
+        assert_eq!(find_mark(&b""[..]).expect("read"), (None, true));
     }
 }

@@ -153,6 +153,24 @@ impl Cgroups {
         self.processes.is_ok()
     }
 
+    /// Returns whether processes stay in a group of another user's, whatever they do, and the kernel kills them together.
+    pub(super) fn hold_others(&self) -> bool {
+        self.kill.how != v1::FREEZER
+    }
+
+    /// Makes a group `adjutant-<name>` that limits nothing and tells nothing of memory, in the hierarchy by which
+    /// groups are killed.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create).
+    pub(super) fn create_bare(&self, name: &str) -> io::Result<Cgroup> {
+        let dir = self.kill.dir.join(group_name(name)?);
+        make_dir(&dir)?;
+        let group = Group { dirs: vec![dir], kill: self.kill.how };
+        Ok(Cgroup { group, memory: None, is_left: false })
+    }
+
     /// Makes a group `adjutant-<name>` with these limits. `name` begins with what no other engine's do.
     ///
     /// # Errors
@@ -246,6 +264,11 @@ impl Cgroup {
     /// but one thread.
     pub(super) fn entrances(&self) -> Vec<PathBuf> {
         self.group.dirs.iter().map(|dir| dir.join(PROCS)).collect()
+    }
+
+    /// Returns whether processes of other users than root cannot leave the group.
+    pub(super) fn holds_all(&self) -> bool {
+        self.group.kill != v1::FREEZER
     }
 
     /// Who is in the group, and in groups that were made inside it. Those that have ended are not.

@@ -41,6 +41,8 @@ pub(super) struct Stop {
     left: BTreeSet<Named>,
     /// Why nobody could be looked for beyond the group, if so.
     unseen: Option<String>,
+    /// Processes of the run's user that may belong to the run, because they do not say whether they do.
+    silent: BTreeSet<Named>,
 }
 
 impl fmt::Display for Stop {
@@ -50,6 +52,7 @@ impl fmt::Display for Stop {
             listed("it took SIGKILL to end", &self.killed),
             listed("still there after SIGKILL:", &self.left),
             unseen.map(|why| format!("what had left the group could not be looked for: {why}")),
+            listed("not known whether it started", &self.silent),
         ];
         f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join("; "))
     }
@@ -112,7 +115,7 @@ impl Leader {
         if self.group.leader_has_ended()? {
             return Ok(Ending::ByItself);
         }
-        let mut stop = Stop { mode, killed: BTreeSet::new(), left: BTreeSet::new(), unseen: None };
+        let mut stop = Stop { mode, killed: BTreeSet::new(), left: BTreeSet::new(), unseen: None, silent: BTreeSet::new() };
         match mode {
             TerminationMode::Process => self.stop_process(&mut stop, cx).await?,
             TerminationMode::ProcessTree => {
@@ -184,6 +187,7 @@ impl Leader {
             self.ended().await?;
         }
         stop.killed.retain(|named| !stop.left.contains(named));
+        stop.silent = family.silent();
         Ok(())
     }
 

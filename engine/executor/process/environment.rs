@@ -188,6 +188,12 @@ pub(super) fn marked(mark: Mark) -> (OsString, OsString) {
     (RUN.into(), mark.to_string().into())
 }
 
+/// Returns variables in the order in which a program gets them: the mark comes first, where a look finds it soonest.
+pub(super) fn in_order(variables: &Variables) -> impl Iterator<Item = (&OsString, &OsString)> {
+    let mark = variables.get_key_value(OsStr::new(RUN));
+    mark.into_iter().chain(variables.iter().filter(|(key, _)| *key != RUN))
+}
+
 /// The path of `program`: itself if it is one, else where the script's own `PATH` has it.
 ///
 /// # Errors
@@ -267,6 +273,18 @@ mod tests {
         check(&format!("ADJUTANT_RUN={mark}0\0"), None);
         check("ADJUTANT_RUN=\0", None);
         check("", None);
+    }
+
+    #[test]
+    fn a_program_gets_the_mark_before_all_other_variables() {
+        let check = |keys: &[&str], want: &[&str]| {
+            let variables = keys.iter().map(|key| ((*key).into(), "".into())).collect();
+            let keys: Vec<_> = in_order(&variables).map(|(key, _)| key.to_str()).collect();
+            assert_eq!(keys, want.iter().map(|key| Some(*key)).collect::<Vec<_>>());
+        };
+        check(&["A", "Z", "ADJUTANT_RUN", "ADJUTANT"], &["ADJUTANT_RUN", "A", "ADJUTANT", "Z"]);
+        check(&["Z", "A"], &["A", "Z"]);
+        check(&[], &[]);
     }
 
     #[test]

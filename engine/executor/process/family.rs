@@ -2,7 +2,8 @@
 //! parent because its own is gone.
 //!
 //! Three things tell of it: its process group, its ancestors as far as they live, and the
-//! environment that it inherited, which has the run's mark. What has left all three behind, by clearing
+//! environment that it inherited, which has the run's mark. Only processes of the run's user are asked for
+//! their mark, and none where the run has a cgroup that nobody of it can leave. What has left all three behind, by clearing
 //! its environment in a session of its own under a parent that has ended, is nobody's any more.
 //! Whoever was found once is known from then on, by a number and a start that are this process's and no
 //! later one's; so are those whom it starts. Descriptors are held for one member at a time, however many
@@ -10,20 +11,23 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
+use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
-use super::census::{self, Census, Process};
+use super::census::{self, Asked, Census, Process};
 use super::cgroup::Cgroup;
 use super::environment::Mark;
 
-/// How long a look may take, of the machine's own time: some milliseconds are usual, but the kernel
-/// makes whoever reads an environment wait for the process whose it is.
+/// How long a look may take, of the machine's own time: some milliseconds are usual, but a process can keep
+/// whoever reads its environment waiting.
 const LOOK_MAX: Duration = Duration::from_secs(1);
 
 /// The processes of a run, its leader aside.
@@ -32,6 +36,8 @@ pub(super) struct Family {
     leader: Pid,
     kin: Kin,
     members: HashMap<Pid, Member>,
+    /// Processes of the run's user that did not answer at the last look.
+    silent: BTreeSet<Named>,
 }
 
 /// What tells the processes of a run from others.
@@ -42,6 +48,23 @@ pub(super) struct Kin {
     pub reaper: Option<Pid>,
     /// That of the run, if it has one.
     pub group: Option<Arc<Cgroup>>,
+    /// The folder that is the user's of the run; none if that is the user of this process.
+    pub folder: Option<Arc<Path>>,
+}
+
+impl Kin {
+    /// Returns the processes that may have the mark of the run.
+    pub(super) fn asked(&self) -> Asked {
+        let own = rustix::process::geteuid();
+        // The helper gives the folder to the user before it becomes the user.
+        let owner = self.folder.as_ref().and_then(|folder| fs::symlink_metadata(folder).ok());
+        let user = owner.map_or(own.as_raw(), |owner| owner.uid());
+        let is_held = own.is_root() && user != 0;
+        match &self.group {
+            Some(group) if is_held && group.holds_all() => Asked::Nobody,
+            _ => Asked::User(user),
+        }
+    }
 }
 
 /// A process that is known by its number and its start.
@@ -105,7 +128,7 @@ pub(super) fn listed(what: &str, named: &BTreeSet<Named>) -> Option<String> {
 impl Family {
     /// Of the run that this process leads.
     pub(super) fn new(leader: Pid, kin: Kin) -> Self {
-        Self { leader, kin, members: HashMap::new() }
+        Self { leader, kin, members: HashMap::new(), silent: BTreeSet::new() }
     }
 
     /// Looks who is there: members that have come, members that are gone.
@@ -114,21 +137,20 @@ impl Family {
     ///
     /// If that cannot be told, or takes too long; who was known stays so.
     pub(super) async fn look(&mut self) -> io::Result<()> {
-        let mut census = tokio::task::spawn_blocking(census::take);
-        let Ok(census) = tokio::time::timeout(LOOK_MAX, &mut census).await else {
-            // One that has not begun need not.
-            census.abort();
+        let census = census::take(self.kin.asked());
+        let Ok(census) = tokio::time::timeout(LOOK_MAX, census).await else {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "/proc does not answer"));
         };
-        self.update(&*census.map_err(io::Error::other)??);
+        self.update(&*census?);
         Ok(())
     }
 
     /// Takes in who is there by a census: members that have come, members that are gone.
     pub(super) fn update(&mut self, census: &Census) {
         self.members.retain(|pid, member| {
-            census.get(pid).is_some_and(|process| process.started == member.started)
+            census.processes.get(pid).is_some_and(|process| process.started == member.started)
         });
+        self.silent = names_of_silent(census);
         for process in self.find(census) {
             let member = self.members.entry(process.pid);
             // It may have become another program since.
@@ -144,7 +166,7 @@ impl Family {
     /// Those of a census that belong here.
     fn find<'a>(&self, census: &'a Census) -> Vec<&'a Process> {
         let mut children: HashMap<Pid, Vec<&Process>> = HashMap::new();
-        for process in census.values() {
+        for process in census.processes.values() {
             if let Some(parent) = process.parent {
                 children.entry(parent).or_default().push(process);
             }
@@ -160,8 +182,8 @@ impl Family {
                 || self.members.contains_key(&process.pid)
         };
         let mut found: HashMap<Pid, &Process> = HashMap::new();
-        let mut open: Vec<&Process> = census.values().filter(is_one).collect();
-        open.extend(census.get(&self.leader));
+        let mut open: Vec<&Process> = census.processes.values().filter(is_one).collect();
+        open.extend(census.processes.get(&self.leader));
         while let Some(process) = open.pop() {
             if found.insert(process.pid, process).is_none() {
                 let children = children.get(&process.pid).into_iter().flatten();
@@ -204,10 +226,21 @@ impl Family {
         self.members.iter().next().map_or(Watch::Ended, |(pid, member)| member.watch(*pid))
     }
 
+    /// Returns the processes of the run's user that did not answer at the last look, and are not known to be of the run.
+    pub(super) fn silent(&self) -> BTreeSet<Named> {
+        &self.silent - &self.names()
+    }
+
     /// Who was there at the last look.
     pub(super) fn names(&self) -> BTreeSet<Named> {
         self.members.iter().map(|(pid, member)| Named::new(*pid, member.name.clone())).collect()
     }
+}
+
+/// Returns the processes that do not answer.
+pub(super) fn names_of_silent(census: &Census) -> BTreeSet<Named> {
+    let silent = census.silent.iter().filter_map(|pid| census.processes.get(pid));
+    silent.map(|process| Named::new(process.pid, process.name.clone())).collect()
 }
 
 impl Member {
@@ -274,11 +307,11 @@ mod tests {
             process(22, 3, 22, None),         // gone to the run's own reaper
             process(2, 1, 2, None),           // the host
         ];
-        let mut census: Census =
-            processes.into_iter().map(|process| (process.pid, process)).collect();
+        let processes = processes.into_iter().map(|process| (process.pid, process)).collect();
+        let mut census = Census { processes, silent: Vec::new() };
         let family = Family::new(
             pid(10),
-            Kin { mark: own.expect("a mark"), reaper: Some(pid(3)), group: None },
+            Kin { mark: own.expect("a mark"), reaper: Some(pid(3)), group: None, folder: None },
         );
         let check = |census: &Census, want: &[i32]| {
             let mut found: Vec<_> =
@@ -287,7 +320,7 @@ mod tests {
             assert_eq!(found, want);
         };
         check(&census, &[11, 12, 13, 14, 15, 16, 22]);
-        census.remove(&pid(10));
+        census.processes.remove(&pid(10));
         check(&census, &[11, 12, 13, 14, 15, 16, 22]);
     }
 

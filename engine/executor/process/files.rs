@@ -4,11 +4,12 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 
 use crate::execution::RESULT_BYTES_MAX;
-use crate::executor::removal;
+use crate::executor::{removal, scratch};
 
 /// Gone when dropped.
 #[derive(Debug)]
@@ -76,6 +77,11 @@ impl Files {
         &self.result
     }
 
+    /// Returns the folder that is the user's of the run, if the run is another user's.
+    pub(super) fn folder(&self) -> Option<Arc<Path>> {
+        self.folder.as_deref().map(Arc::from)
+    }
+
     /// What the run left as its result; none if it left nothing.
     ///
     /// # Errors
@@ -133,6 +139,12 @@ pub(super) fn give_to(script: &Path, uid: u32, gid: u32) -> io::Result<()> {
 
 impl Drop for Files {
     fn drop(&mut self) {
+        // What is left of the run is found by the next engine, which has to know whose processes to look at.
+        if let Some(folder) = &self.folder
+            && let (Some(scratch), Ok(found)) = (folder.parent(), fs::symlink_metadata(folder))
+        {
+            let _ = scratch::note_user(scratch, found.uid());
+        }
         let all = match &self.folder {
             Some(folder) => [Some(folder), None],
             None => [Some(&self.script), Some(&self.result)],

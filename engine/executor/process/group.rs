@@ -28,14 +28,22 @@ pub(super) async fn make(
     is_kept: bool,
 ) -> Result<(Option<Arc<Cgroup>>, ResourceLimits), Outcome> {
     let mut limits = brief.limits;
-    if !brief.has_group && limits.memory_bytes.is_none() && limits.processes.is_none() {
+    let is_wanted = brief.has_group || limits.memory_bytes.is_some() || limits.processes.is_some();
+    // The one way to find all processes of another user's run that asks none of them.
+    let is_other = brief.username.is_some() && rustix::process::geteuid().is_root();
+    if !is_wanted && !is_other {
         return Ok((None, limits));
     }
     let name = if is_kept { kept(mark) } else { mark.to_string() };
     let is_needed = brief.has_group || limits.memory_bytes.is_some();
     let made = blocking(move || {
         let groups = match Cgroups::find() {
-            Ok(groups) if is_needed || groups.limits_processes() => groups,
+            Ok(groups) if is_needed => groups,
+            Ok(groups) if limits.processes.is_some() && groups.limits_processes() => groups,
+            // Without a group a stop finds the processes in other ways.
+            Ok(groups) if is_other && groups.hold_others() => {
+                return Ok((groups.create_bare(&name).ok().map(Arc::new), limits));
+            }
             Err(why) if is_needed => return Err(io::Error::new(ErrorKind::Unsupported, why)),
             // The process itself can have that limit.
             Ok(_) | Err(_) => return Ok((None, limits)),

@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
-use super::census::{self, Census, Process};
+use super::census::{self, Asked, Census, Process};
 use super::child::any_ended;
 use super::environment::Mark;
-use super::family::{Member, Named, Watch, listed};
-use super::group;
+use super::family::{Member, Named, Watch, listed, names_of_silent};
+use super::{errno, group};
 use super::keeper::{self, Identity};
 use crate::execution::{Lost, Unended};
 use crate::executor::{Scratch, removal};
@@ -27,9 +27,8 @@ use crate::panics::tell;
 
 /// The time in which processes that were left may end politely. An engine waits for them before it opens.
 const GRACE: Duration = Duration::from_secs(1);
-/// The longest time for a first look at the processes that are there: the kernel lets the reader of an environment
-/// wait for the process whose environment it is.
-const LOOK_MAX: Duration = Duration::from_secs(5);
+/// The longest time for a look at the processes of one user. Processes that do not answer are passed over sooner.
+const LOOK_MAX: Duration = Duration::from_secs(2);
 /// The time in which killed processes may end.
 const KILL_MAX: Duration = Duration::from_secs(5);
 
@@ -41,8 +40,8 @@ pub(crate) struct Leftovers<'a> {
     /// Folders of runs that are not taken back.
     abandoned: Vec<Abandoned>,
     found: Processes,
-    /// Whether the last look at the processes succeeded.
-    is_seen: bool,
+    /// Why not all processes could be looked at, if so.
+    unseen: Option<String>,
 }
 
 /// The folder of a run that is not taken back.
@@ -65,6 +64,7 @@ impl<'a> Leftovers<'a> {
     ) -> Self {
         let mut folders = folders(scratch);
         let mut found = Processes::of_engines(scratch.engines_before());
+        found.users.extend(scratch.users_before());
         let mut lost = Vec::new();
         for &run in unended {
             let name = Scratch::name(run.id, run.attempt);
@@ -93,8 +93,8 @@ impl<'a> Leftovers<'a> {
                 found.expect_marked(mark, None);
             }
         }
-        let is_seen = found.look_for(LOOK_MAX).await;
-        Self { scratch, lost, abandoned, found, is_seen }
+        let unseen = found.look().await.err();
+        Self { scratch, lost, abandoned, found, unseen }
     }
 
     /// Returns runs of earlier engines that live, or have a folder, although their execution was not left running:
@@ -121,11 +121,11 @@ impl<'a> Leftovers<'a> {
                 self.found.expect(stranger.run);
             }
         }
-        if !unknown.is_empty() {
-            self.is_seen &= self.found.look_for(LOOK_MAX).await;
+        if !unknown.is_empty() && let Err(why) = self.found.look().await {
+            self.unseen = Some(why);
         }
         self.abandon(&unknown);
-        if self.is_seen {
+        if !self.found.members.is_empty() {
             self.found.end().await;
         }
         let kept = self.abandoned.iter().filter_map(|one| one.identity.as_ref());
@@ -133,13 +133,15 @@ impl<'a> Leftovers<'a> {
         for prefix in prefixes.chain(kept.map(|identity| group::kept(identity.mark))) {
             group::sweep(prefix).await;
         }
-        let left = self.found.left(self.is_seen, self.scratch.engines_before());
+        let is_seen = self.unseen.is_none();
+        let left = self.found.left(is_seen, self.scratch.engines_before());
         // Runs that no record knows are found by the number of their engine only.
-        let may_forget = self.keep(&left) && self.is_seen;
+        let may_forget = self.keep(&left) && is_seen;
         let groups = self.found.groups.into_iter();
-        let lost = self.lost.into_iter().zip(groups);
-        let lost =
-            lost.map(|((id, output), ended)| (id, Lost { output, ended: ended.to_string() }));
+        let lost = self.lost.into_iter().zip(groups).map(|((id, output), ended)| {
+            let ended = Ended { unseen: self.unseen.clone(), ..ended };
+            (id, Lost { output, ended: ended.to_string() })
+        });
         (lost.collect(), may_forget)
     }
 
@@ -257,19 +259,24 @@ fn put_aside(folder: PathBuf) -> Result<(), PathBuf> {
 const ASIDE: &str = "gone";
 
 /// Ends all processes of a run that has no keeper any more. Returns how they were ended, in words.
-pub(super) async fn end_run(mark: Mark) -> String {
+pub(super) async fn end_run(mark: Mark, users: impl IntoIterator<Item = u32>) -> String {
     let mut found = Processes::default();
+    found.users.extend(users);
     found.expect_marked(mark, None);
-    if found.look_for(LOOK_MAX).await {
+    let unseen = found.look().await.err();
+    if !found.members.is_empty() {
         found.end().await;
     }
-    found.groups.first().map(ToString::to_string).unwrap_or_default()
+    let ended = found.groups.into_iter().next().unwrap_or_default();
+    Ended { unseen, ..ended }.to_string()
 }
 
 /// Processes of runs that have neither host nor keeper, found by their marks in one pass over a census, however many
 /// runs there are.
 #[derive(Default)]
 struct Processes {
+    /// The users that may have processes of these runs, beside the user of this process.
+    users: BTreeSet<u32>,
     engines: HashSet<u64>,
     /// The runs of `engines` that are to be ended, by execution and attempt, each with its place in `groups`.
     runs: HashMap<(ExecutionId, u32), usize>,
@@ -319,12 +326,12 @@ impl Processes {
     /// Updates the members from a census: adds processes that have come, removes processes that are gone.
     fn update(&mut self, census: &Census) {
         self.members.retain(|pid, (member, _)| {
-            census.get(pid).is_some_and(|process| process.started == member.started)
+            census.processes.get(pid).is_some_and(|process| process.started == member.started)
         });
         self.strangers.clear();
         let mut children: HashMap<Pid, Vec<&Process>> = HashMap::new();
         let mut open = Vec::new();
-        for process in census.values() {
+        for process in census.processes.values() {
             if let Some(parent) = process.parent {
                 children.entry(parent).or_default().push(process);
             }
@@ -360,19 +367,41 @@ impl Processes {
         }
     }
 
-    /// Looks at the processes that are there. Returns whether the look succeeded within `limit`.
-    async fn look_for(&mut self, limit: Duration) -> bool {
-        matches!(tokio::time::timeout(limit, self.look()).await, Ok(true))
-    }
-
-    /// Looks at the processes that are there. Returns whether the look succeeded.
-    async fn look(&mut self) -> bool {
+    /// Looks at the processes that are there.
+    ///
+    /// # Errors
+    ///
+    /// The reason, in words, why not all processes could be looked at. Members are up to date all the same, unless no
+    /// process could be looked at.
+    async fn look(&mut self) -> Result<(), String> {
         if self.engines.is_empty() && self.marked.is_empty() {
-            return true;
+            return Ok(());
         }
-        let Ok(Ok(census)) = tokio::task::spawn_blocking(census::take).await else { return false };
-        self.update(&census);
-        true
+        self.users.insert(rustix::process::geteuid().as_raw());
+        let (mut all, mut unseen): (Option<Census>, Vec<String>) = (None, Vec::new());
+        for &user in &self.users {
+            let look = census::take(Asked::User(user));
+            let census = match tokio::time::timeout(LOOK_MAX, look).await {
+                Ok(Ok(census)) => census,
+                Ok(Err(error)) => {
+                    unseen.push(errno::describe(&error));
+                    continue;
+                }
+                Err(_) => {
+                    unseen.push("/proc does not answer".to_owned());
+                    continue;
+                }
+            };
+            unseen.extend(listed("no answer from", &names_of_silent(&census)));
+            match &mut all {
+                None => all = Some(Census::clone(&census)),
+                Some(all) => all.add_marks(&census),
+            }
+        }
+        if let Some(census) = &all {
+            self.update(census);
+        }
+        if unseen.is_empty() { Ok(()) } else { Err(unseen.join(", ")) }
     }
 
     /// Ends the processes that were there at the last look, and the processes that they have started since.
@@ -394,7 +423,9 @@ impl Processes {
 
     /// Waits until no process is found any more, and calls `at_each_look` for the processes of each look.
     async fn all_gone(&mut self, mut at_each_look: impl FnMut(&mut Self)) {
-        while self.look().await {
+        loop {
+            // Processes that cannot be looked at keep nobody from ending the others.
+            let _ = self.look().await;
             at_each_look(self);
             let any = self.members.iter().next();
             let Some(watch) = any.map(|(pid, (member, _))| member.watch(*pid)) else { return };
@@ -438,6 +469,8 @@ struct Ended {
     found: BTreeSet<Named>,
     killed: BTreeSet<Named>,
     left: BTreeSet<Named>,
+    /// Why not all processes could be looked at, if so.
+    unseen: Option<String>,
 }
 
 impl fmt::Display for Ended {
@@ -446,6 +479,7 @@ impl fmt::Display for Ended {
             listed("what was left of it was ended:", &self.found),
             listed("it took SIGKILL to end", &self.killed),
             listed("still there after SIGKILL:", &self.left),
+            self.unseen.as_ref().map(|why| format!("not all that was left could be looked for: {why}")),
         ];
         f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join("; "))
     }
@@ -467,9 +501,11 @@ mod tests {
             let mut found = Processes::default();
             found.expect_marked(Mark::new(1, run.id, run.attempt), Some(run));
             let lost = vec![(run.id, Output::default())];
-            let left = Leftovers { scratch: &scratch, lost, abandoned: Vec::new(), found, is_seen };
+            let unseen = (!is_seen).then(|| "/proc does not answer".to_owned());
+            let left = Leftovers { scratch: &scratch, lost, abandoned: Vec::new(), found, unseen };
             let (lost, may_forget) = left.end(&[]).await;
-            assert!(lost.contains_key(&run.id));
+            let says = "not all that was left could be looked for: /proc does not answer";
+            assert_eq!(lost[&run.id].ended, if is_seen { "" } else { says });
             assert_eq!(may_forget, want, "seen: {is_seen}, files: {takes_files}");
             let _ = std::fs::remove_file(scratch.path());
         };

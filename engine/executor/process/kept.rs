@@ -140,7 +140,7 @@ async fn see_through(
     catch_up(&record.output(), cx);
     let Some(end) = record.end else {
         cx.report(|report| report.is_lost = true);
-        return Err(lost(folder).await);
+        return Err(lost(folder, cx.scratch()).await);
     };
     cx.report(|report| *report = Report { is_kept: true, ..end.report });
     Ok(end.told.into())
@@ -207,10 +207,10 @@ fn catch_up(output: &Output, cx: &ExecutionContext) {
 }
 
 /// The outcome of a run whose keeper has ended before it; ends the run too.
-async fn lost(folder: &Path) -> Outcome {
+async fn lost(folder: &Path, scratch: &Scratch) -> Outcome {
     let mut info = "its keeper ended before it did".to_owned();
     if let Ok(Some(identity)) = Identity::read(folder) {
-        let ended = inheritance::end_run(identity.mark).await;
+        let ended = inheritance::end_run(identity.mark, scratch.users()).await;
         if !ended.is_empty() {
             info = format!("{info}; {ended}");
         }

@@ -20,6 +20,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::environment;
 use super::order::Start;
 
 /// What a process and the children it has waited for have used, as the kernel counts it.
@@ -293,7 +294,7 @@ impl Program {
         let arguments = start.arguments.iter().map(|argument| c_string(argument));
         let name = c_string(start.name.as_os_str());
         let arguments = Texts::new(std::iter::once(name).chain(arguments))?;
-        let variables = start.environment.iter().map(|(key, value)| {
+        let variables = environment::in_order(&start.environment).map(|(key, value)| {
             c_string(&[key.as_os_str(), value.as_os_str()].join(OsStr::new("=")))
         });
         let variables = Texts::new(variables)?;

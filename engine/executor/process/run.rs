@@ -84,7 +84,7 @@ pub(super) async fn carry_out(
         let info = "it had not been started".to_owned();
         return Err(Outcome::Stopped { signal: None, exit_code: None, info });
     }
-    let kin = Kin { mark, reaper, group: group.clone() };
+    let kin = Kin { mark, reaper, group: group.clone(), folder: files.folder() };
     let own = environment::variables_of_run(files.result(), mark);
     let order = Order {
         runner: brief.runner.clone(),
