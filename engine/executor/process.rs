@@ -171,10 +171,12 @@ impl ProcessExecutor {
             return Ok(Outcome::Stopped { signal: None, exit_code: None, info: String::new() });
         }
         let brief = self.brief(task)?;
-        let mark = Mark::new(cx.scratch().engine(), task.execution_id, task.attempt);
+        let engine = cx.scratch().engine();
+        let mark = Mark::new(engine, task.execution_id, task.attempt);
         match cx.scratch().runs().filter(|_| task.survives_restarts()) {
             None => {
-                let place = Place { scratch: cx.scratch_dir(), mark, reaper: None };
+                let (scratch, engine) = (cx.scratch_dir(), Some(engine));
+                let place = Place { scratch, mark, engine, reaper: None };
                 let open = cx.scratch().open_run();
                 let outcome = run::carry_out(&brief, &self.user, place, cx).await;
                 open.close();

@@ -4,11 +4,11 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder, File, Permissions};
-use std::io;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write};
 use std::iter;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -44,9 +44,9 @@ const REMOVAL_MAX: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Scratch {
     path: PathBuf,
-    engine: u64,
+    engine: u128,
     /// The numbers of earlier engines whose processes are not known to have ended.
-    engines_before: Vec<u64>,
+    engines_before: Vec<u128>,
     /// Other users that earlier engines have had runs of.
     users_before: BTreeSet<u32>,
     /// All places where an engine of this database may have left files.
@@ -108,7 +108,7 @@ impl Scratch {
         create(&self.path)?;
         // The folders of these users are removed by now.
         self.users_before.iter().try_for_each(|user| note_user(&self.path, *user))?;
-        File::create_new(self.path.join(name_of(self.engine))).map(drop)
+        create_private(&self.path.join(name_of(self.engine))).map(drop)
     }
 
     /// A folder for an engine in memory; blocks.
@@ -129,7 +129,7 @@ impl Scratch {
     }
 
     fn new(path: PathBuf) -> Self {
-        let (engine, _) = Uuid::new_v4().as_u64_pair();
+        let engine = Uuid::new_v4().as_u128();
         Self {
             places: vec![path.clone()],
             path,
@@ -141,14 +141,14 @@ impl Scratch {
         }
     }
 
-    /// A random number for this engine, which is in no record.
-    pub(crate) fn engine(&self) -> u64 {
+    /// A random number for this engine, which is in no record, and which no other user can read.
+    pub(crate) fn engine(&self) -> u128 {
         self.engine
     }
 
     /// Returns the numbers of earlier engines whose processes are not known to have ended: every engine since the
     /// last one that was [`settled`](Self::settle).
-    pub(crate) fn engines_before(&self) -> &[u64] {
+    pub(crate) fn engines_before(&self) -> &[u128] {
         &self.engines_before
     }
 
@@ -207,8 +207,11 @@ impl Scratch {
 
     fn keep_left_in(&self, place: &Path, lines: &[String]) -> io::Result<()> {
         create(place)?;
-        let next = place.join(format!("next-{:016x}", self.engine));
-        let kept = fs::write(&next, lines.join("\n"));
+        let next = place.join(format!("next-{:032x}", self.engine));
+        let kept = create_private(&next).and_then(|mut file| {
+            // The marks of processes are for nobody else.
+            file.write_all(lines.join("\n").as_bytes())
+        });
         let kept = kept.and_then(|()| fs::rename(&next, place.join(self.name_of_left())));
         if kept.is_err() {
             let _ = fs::remove_file(next);
@@ -222,13 +225,13 @@ impl Scratch {
 
     /// Returns the name of the file in which this engine lists the processes that are left.
     fn name_of_left(&self) -> String {
-        format!("{LEFT}{:016x}", self.engine)
+        format!("{LEFT}{:032x}", self.engine)
     }
 
     /// Forgets the earlier engines and the lines that they have kept: their processes have ended, and the records say
     /// so. Blocks.
     pub(crate) fn settle(&self) {
-        let own = format!("{:016x}", self.engine);
+        let own = format!("{:032x}", self.engine);
         for (path, name) in self.places.iter().flat_map(|place| files_in(place)) {
             let parts = [ENGINE, LEFT, USER].iter().filter_map(|kind| name.strip_prefix(kind));
             if parts.take(1).any(|number| number != own) {
@@ -317,20 +320,20 @@ fn empty(path: &Path, remove: impl Fn(&Path) -> io::Result<()>) -> io::Result<()
 }
 
 /// Returns the name of the file with the number of an engine.
-fn name_of(engine: u64) -> String {
-    format!("{ENGINE}{engine:016x}")
+fn name_of(engine: u128) -> String {
+    format!("{ENGINE}{engine:032x}")
 }
 
 /// Returns the engines whose numbers are in a folder, if the folder is this user's.
-fn engines_in(path: &Path) -> Vec<u64> {
+fn engines_in(path: &Path) -> Vec<u128> {
     let number =
-        |(_, name): (PathBuf, String)| u64::from_str_radix(name.strip_prefix(ENGINE)?, 16).ok();
+        |(_, name): (PathBuf, String)| u128::from_str_radix(name.strip_prefix(ENGINE)?, 16).ok();
     files_in(path).into_iter().filter_map(number).collect()
 }
 
 /// Notes in the folder of an engine that there are runs of this user.
 pub(super) fn note_user(place: &Path, user: u32) -> io::Result<()> {
-    match File::create_new(place.join(format!("{USER}{user}"))) {
+    match create_private(&place.join(format!("{USER}{user}"))) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         Ok(_) | Err(_) => Ok(()),
     }
@@ -358,6 +361,11 @@ fn files_in(path: &Path) -> Vec<(PathBuf, String)> {
     entries
         .filter_map(|entry| Some((entry.path(), entry.file_name().into_string().ok()?)))
         .collect()
+}
+
+/// Makes a file that only this user can read.
+fn create_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// Makes the folder, unless it has stayed.

@@ -1,6 +1,7 @@
 //! What a host that came to a sudden end left running, of runs that were not to survive it.
 
 use std::fs;
+use std::path::Path;
 
 use adjutant::{ExecutionStatus, InvokeId, RunCommand};
 use libtest_mimic::Trial;
@@ -192,15 +193,13 @@ async fn processes_that_an_engine_could_not_end_are_ended_by_a_later_one() {
     let sleeps = script(format!("echo up; exec {}", marker.sleep()));
     let invoke_id = cut_off(&place.setup(), &marker, 1, sleeps).await;
     let pid = marker.alive().pop_first().expect("it sleeps");
-    let number = fs::read(format!("/proc/{pid}/environ")).expect("it is ours");
-    let number = String::from_utf8_lossy(&number).into_owned();
-    let folders = fs::read_dir("/dev/shm").expect("a folder").flatten();
-    let files = folders.filter_map(|folder| fs::read_dir(folder.path()).ok()).flatten().flatten();
-    let is_its = |file: &fs::DirEntry| {
-        let name = file.file_name().into_string().unwrap_or_default();
-        name.strip_prefix("engine-").is_some_and(|engine| number.contains(engine))
-    };
-    let file = files.into_iter().find(is_its).expect("the number of its engine").path();
+    let environment = fs::read(format!("/proc/{pid}/environ")).expect("it is ours");
+    let environment = String::from_utf8_lossy(&environment).into_owned();
+    let result = environment.split('\0').find_map(|one| one.strip_prefix("ADJUTANT_RESULT="));
+    let folder = Path::new(result.expect("it has a place for its result")).parent();
+    let files = fs::read_dir(folder.expect("a folder")).expect("a folder").flatten();
+    let is_number = |file: &fs::DirEntry| file.file_name().as_encoded_bytes().starts_with(b"engine-");
+    let file = files.into_iter().find(is_number).expect("the number of its engine").path();
     fs::remove_file(&file).expect("hidden");
     let engine = place.open().await;
     let record = ended(&engine, &invoke_id).await;

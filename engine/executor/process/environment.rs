@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Access;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::Task;
@@ -26,8 +27,9 @@ const RUN: &str = "ADJUTANT_RUN";
 /// The variable with the file for a run's result.
 const RESULT: &str = "ADJUTANT_RESULT";
 
-/// What tells the processes of one start from all others: the engine, by a number that is random and never
-/// in its records, of which there may be copies that run at the same time; the execution; its attempt.
+/// Tells the processes of one start from all others, also from those of a copy of the records. Nobody who does not know
+/// the number of the engine can make the mark of a run, or learn anything from a mark: the mark is the engine's cipher
+/// of the execution and its attempt, and no other mark helps to find it out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub(super) struct Mark(u128);
@@ -49,24 +51,52 @@ impl TryFrom<String> for Mark {
 /// The bits of a mark that tell attempts apart.
 const ATTEMPT_BITS: u32 = 20;
 const ATTEMPT_MASK: u64 = (1 << ATTEMPT_BITS) - 1;
+/// The half of the plain text by which an engine knows its marks.
+const CHECK: u64 = 0;
+/// The rounds of the cipher: a Feistel network of four with a good function is a cipher.
+const ROUNDS: [u8; 4] = [1, 2, 3, 4];
+
+/// Returns a name for what belongs to an engine and everybody can see. Nobody can tell the number of the engine from it.
+pub(super) fn name_of_engine(engine: u128) -> String {
+    format!("{:016x}", digest(&[b"engine", &engine.to_be_bytes()]))
+}
+
+fn scrambled(engine: u128, round: u8, half: u64) -> u64 {
+    digest(&[b"mark", &engine.to_be_bytes(), &[round], &half.to_be_bytes()])
+}
+
+fn digest(parts: &[&[u8]]) -> u64 {
+    let mut hash = Sha256::new();
+    parts.iter().for_each(|part| hash.update(part));
+    let digest = hash.finalize();
+    digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
 
 impl Mark {
-    pub(super) fn new(engine: u64, execution: ExecutionId, attempt: u32) -> Self {
+    pub(super) fn new(engine: u128, execution: ExecutionId, attempt: u32) -> Self {
         // No engine gets to so many executions that these meet.
         let run = (execution.0.cast_unsigned() << ATTEMPT_BITS) ^ u64::from(attempt);
-        Self(u128::from(engine) << 64 | u128::from(run))
+        let (mut left, mut right) = (CHECK, run);
+        for round in ROUNDS {
+            (left, right) = (right, left ^ scrambled(engine, round, right));
+        }
+        Self(u128::from(left) << 64 | u128::from(right))
     }
 
-    /// Returns the engine, the execution and the attempt that the mark was made of.
-    pub(super) fn parts(self) -> (u64, ExecutionId, u32) {
-        let (engine, run) = ((self.0 >> 64) as u64, self.0 as u64);
+    /// Returns the execution and the attempt, if the mark was made by this engine.
+    pub(super) fn of_engine(self, engine: u128) -> Option<(ExecutionId, u32)> {
+        let (mut left, mut right) = ((self.0 >> 64) as u64, self.0 as u64);
+        for round in ROUNDS.into_iter().rev() {
+            (left, right) = (right ^ scrambled(engine, round, left), left);
+        }
         // The number of an attempt needs far fewer bits than these.
-        (engine, ExecutionId((run >> ATTEMPT_BITS).cast_signed()), (run & ATTEMPT_MASK) as u32)
+        let attempt = (right & ATTEMPT_MASK) as u32;
+        (left == CHECK).then(|| (ExecutionId((right >> ATTEMPT_BITS).cast_signed()), attempt))
     }
 
-    /// What all marks of an engine begin with, and no others.
-    pub(super) fn prefix(engine: u64) -> String {
-        format!("{engine:016x}")
+    /// Returns a name for what belongs to the run and everybody can see. Nobody can tell the mark from the name.
+    pub(super) fn name(self) -> String {
+        format!("{:016x}", digest(&[b"name", &self.0.to_be_bytes()]))
     }
 
     /// The mark that an environment has, as `/proc/N/environ` shows it.
@@ -265,7 +295,6 @@ mod tests {
             assert_eq!(Mark::of(environment.as_bytes()), want.map(Mark), "{environment}");
         };
         let mark = Mark::new(0xfeed_feed_feed_feed, ExecutionId(17), 2);
-        assert_eq!(mark.parts(), (0xfeed_feed_feed_feed, ExecutionId(17), 2));
         check(&format!("A=b\0ADJUTANT_RUN={mark}\0C=d\0"), Some(mark.0));
         check(&format!("ADJUTANT_RUN={}\0", Mark(17)), Some(17));
         check(&format!("XADJUTANT_RUN={mark}\0"), None);
@@ -273,6 +302,29 @@ mod tests {
         check(&format!("ADJUTANT_RUN={mark}0\0"), None);
         check("ADJUTANT_RUN=\0", None);
         check("", None);
+    }
+
+    #[test]
+    fn only_its_engine_reads_a_mark_and_marks_have_nothing_in_common() {
+        let engines = [1, 2, u128::MAX];
+        let runs = [(0, 1), (17, 1), (17, 2), (18, 1), (1 << 43, 0xf_ffff)];
+        let mut halves = std::collections::BTreeSet::new();
+        for engine in engines {
+            for (id, attempt) in runs {
+                let mark = Mark::new(engine, ExecutionId(id), attempt);
+                for other in engines {
+                    let want = (other == engine).then_some((ExecutionId(id), attempt));
+                    assert_eq!(mark.of_engine(other), want, "{engine} {other} {id} {attempt}");
+                }
+                let text = mark.to_string();
+                for half in [&text[..16], &text[16..], &mark.name(), &name_of_engine(engine)[..]] {
+                    halves.insert(half.to_owned());
+                }
+            }
+        }
+        // Three for each mark, and one for each engine.
+        assert_eq!(halves.len(), 3 * engines.len() * runs.len() + engines.len());
+        assert_eq!(Mark(0).of_engine(1), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::ExecutionContext;
 use super::broke;
 use super::cgroup::{Caps, Cgroup, Cgroups, Report};
 use super::child::Ending;
-use super::environment::Mark;
+use super::environment::{self, Mark};
 use super::run::Brief;
 use crate::execution::Outcome;
 use crate::invocation::TerminationMode;
@@ -17,7 +17,8 @@ use crate::panics::tell;
 /// What the names of groups begin with that are not to be swept, for their runs go on.
 const KEPT: &str = "kept-";
 
-/// Makes the group of a run, if it needs one; and what is left of its limits for the process itself.
+/// Makes the group of a run, if it needs one; and what is left of its limits for the process itself. A run with a
+/// keeper belongs to no engine.
 ///
 /// # Errors
 ///
@@ -25,7 +26,7 @@ const KEPT: &str = "kept-";
 pub(super) async fn make(
     brief: &Brief,
     mark: Mark,
-    is_kept: bool,
+    engine: Option<u128>,
 ) -> Result<(Option<Arc<Cgroup>>, ResourceLimits), Outcome> {
     let mut limits = brief.limits;
     let is_wanted = brief.has_group || limits.memory_bytes.is_some() || limits.processes.is_some();
@@ -34,7 +35,7 @@ pub(super) async fn make(
     if !is_wanted && !is_other {
         return Ok((None, limits));
     }
-    let name = if is_kept { kept(mark) } else { mark.to_string() };
+    let name = engine.map_or_else(|| kept(mark), |engine| of_engine(engine) + &mark.name());
     let is_needed = brief.has_group || limits.memory_bytes.is_some();
     let made = blocking(move || {
         let groups = match Cgroups::find() {
@@ -93,7 +94,12 @@ pub(super) async fn leave(
 
 /// What the group of a run is called that has a keeper.
 pub(super) fn kept(mark: Mark) -> String {
-    format!("{KEPT}{mark}")
+    format!("{KEPT}{}", mark.name())
+}
+
+/// Returns what the names of the groups of an engine's other runs begin with.
+pub(super) fn of_engine(engine: u128) -> String {
+    format!("{}-", environment::name_of_engine(engine))
 }
 
 /// Ends who is still in groups whose names begin so, and removes those.

@@ -129,7 +129,7 @@ impl<'a> Leftovers<'a> {
             self.found.end().await;
         }
         let kept = self.abandoned.iter().filter_map(|one| one.identity.as_ref());
-        let prefixes = self.scratch.engines_before().iter().copied().map(Mark::prefix);
+        let prefixes = self.scratch.engines_before().iter().copied().map(group::of_engine);
         for prefix in prefixes.chain(kept.map(|identity| group::kept(identity.mark))) {
             group::sweep(prefix).await;
         }
@@ -277,7 +277,7 @@ pub(super) async fn end_run(mark: Mark, users: impl IntoIterator<Item = u32>) ->
 struct Processes {
     /// The users that may have processes of these runs, beside the user of this process.
     users: BTreeSet<u32>,
-    engines: HashSet<u64>,
+    engines: Vec<u128>,
     /// The runs of `engines` that are to be ended, by execution and attempt, each with its place in `groups`.
     runs: HashMap<(ExecutionId, u32), usize>,
     /// Marks of other runs that are to be ended, each with its place in `groups`.
@@ -296,8 +296,8 @@ struct Stranger {
 }
 
 impl Processes {
-    fn of_engines(engines: &[u64]) -> Self {
-        Self { engines: engines.iter().copied().collect(), ..Self::default() }
+    fn of_engines(engines: &[u128]) -> Self {
+        Self { engines: engines.to_vec(), ..Self::default() }
     }
 
     /// Notes that the processes of a run of `engines` are to be ended.
@@ -317,10 +317,9 @@ impl Processes {
         self.marked.insert(mark, place);
     }
 
-    fn place_of(&self, mark: Mark) -> Option<usize> {
-        let (engine, id, attempt) = mark.parts();
-        let of_engine = || self.runs.get(&(id, attempt)).filter(|_| self.engines.contains(&engine));
-        self.marked.get(&mark).or_else(of_engine).copied()
+    /// Returns the run of `engines` that has this mark.
+    fn run_of(&self, mark: Mark) -> Option<(ExecutionId, u32)> {
+        self.engines.iter().find_map(|engine| mark.of_engine(*engine))
     }
 
     /// Updates the members from a census: adds processes that have come, removes processes that are gone.
@@ -336,12 +335,15 @@ impl Processes {
                 children.entry(parent).or_default().push(process);
             }
             let known = self.members.get(&process.pid).map(|(_, place)| *place);
-            let marked = || process.mark.and_then(|mark| self.place_of(mark));
+            let marked = || self.marked.get(&process.mark?).copied();
+            let run = || process.mark.and_then(|mark| self.run_of(mark));
             if let Some(place) = known.or_else(marked) {
                 open.push((process, place));
-            } else if let Some((engine, id, attempt)) = process.mark.map(Mark::parts)
-                && self.engines.contains(&engine)
-            {
+            } else if let Some((id, attempt)) = run() {
+                if let Some(place) = self.runs.get(&(id, attempt)) {
+                    open.push((process, *place));
+                    continue;
+                }
                 let run = Unended { id, attempt };
                 let stranger = Stranger { run, names: BTreeSet::new() };
                 let stranger = self.strangers.entry((id, attempt)).or_insert(stranger);
@@ -451,7 +453,7 @@ impl Processes {
 
     /// Returns the marks of runs whose processes have not ended; if the last look failed, the marks of all runs that
     /// were to be ended.
-    fn left(&self, is_seen: bool, engines: &[u64]) -> Vec<Mark> {
+    fn left(&self, is_seen: bool, engines: &[u128]) -> Vec<Mark> {
         let places: HashSet<usize> = self.members.values().map(|(_, place)| *place).collect();
         let is_left = |place: &usize| !is_seen || places.contains(place);
         let marked = self.marked.iter().filter(|(_, place)| is_left(place)).map(|(mark, _)| *mark);

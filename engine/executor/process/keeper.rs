@@ -247,6 +247,7 @@ impl Keeper {
         let place = Place {
             scratch: cx.scratch_dir(),
             mark: *mark,
+            engine: None,
             reaper: Some(rustix::process::getpid()),
         };
         let mut work = pin!(run::carry_out(brief, user, place, &cx));

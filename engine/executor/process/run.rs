@@ -56,6 +56,8 @@ pub(super) struct Place<'a> {
     /// Where its files are.
     pub scratch: &'a Path,
     pub mark: Mark,
+    /// The number of the engine; none for a run with a keeper, which outlives its engine.
+    pub engine: Option<u128>,
     /// The process that is there for this run only, and gets those of it who have lost their parents.
     pub reaper: Option<Pid>,
 }
@@ -67,7 +69,7 @@ pub(super) async fn carry_out(
     place: Place<'_>,
     cx: &ExecutionContext,
 ) -> Result<Outcome, Outcome> {
-    let Place { scratch, mark, reaper } = place;
+    let Place { scratch, mark, engine, reaper } = place;
     // Declared first, so dropped last: a script goes away after the process that reads it.
     let files = match brief.username {
         None => Files::create(scratch, &brief.name, &extension(&brief.runner), &brief.content),
@@ -78,7 +80,7 @@ pub(super) async fn carry_out(
     let files = files.map_err(|error| {
         broke(&format!("the script cannot be written in `{}`", scratch.display()), &error)
     })?;
-    let (group, limits) = group::make(brief, mark, reaper.is_some()).await?;
+    let (group, limits) = group::make(brief, mark, engine).await?;
     if cx.contact.order().is_some() {
         // The stop came while the engine made the cgroup.
         let info = "it had not been started".to_owned();
