@@ -30,6 +30,7 @@ mod order;
 mod pipes;
 mod run;
 mod script;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -68,7 +69,8 @@ pub(crate) use kept::{Resumption, order_stop};
 /// Other users, limits, cgroups and runs that survive restarts need [`helper_main`](crate::helper_main) in the host's
 /// `main`. Other users need root, or a program with the ambient capabilities `CAP_SETUID`, `CAP_SETGID`, `CAP_CHOWN`,
 /// `CAP_KILL` and `CAP_DAC_OVERRIDE`; with `CAP_SYS_PTRACE` a stop finds processes of such runs by their mark too. No
-/// run has a capability of the host. Memory is limited for all processes of a run together, by a
+/// run has a capability of the host, and a run of another user has the ordinary mask (`022`), scheduling, priorities and
+/// timers, and a session keyring of its own; its limits are the host's. The mask of all runs is `022` at least. Memory is limited for all processes of a run together, by a
 /// cgroup; so is their number if the machine lets this program make such a group. Otherwise the number of all
 /// processes of their user is limited, and not for root. The other limits are each process's own.
 ///

@@ -391,6 +391,14 @@ impl Host {
         Self::start_in(&mut command, setup)
     }
 
+    /// As root, with what these words of a shell set before they become the host.
+    pub fn start_after(words: &str, setup: &Setup) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{words} \"$@\""), "sh"]);
+        command.arg(std::env::current_exe().expect("this program")).arg(WITH_HELPER);
+        Self::start_in(&mut command, setup)
+    }
+
     fn start_in(command: &mut Command, setup: &Setup) -> Self {
         let host = Self::begin_in(command, setup);
         host.expect("open");

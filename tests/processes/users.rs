@@ -26,6 +26,8 @@ pub fn trials() -> Vec<Trial> {
         a_run_has_no_capability_of_its_host,
         a_host_with_capabilities_instead_of_root_runs_as_other_users,
         a_host_that_lacks_a_capability_says_which,
+        a_run_of_another_user_is_an_ordinary_process,
+        files_of_runs_are_not_writable_by_others_from_the_start,
     ]);
     trials.extend(need_root(need_keyrings(trials![a_run_has_a_session_keyring_of_its_own])));
     trials
@@ -197,8 +199,7 @@ async fn the_script_is_private_to_its_user() {
     }
     go_on.open();
     let record = crate::harness::ended(&engine, &hers.invoke_id).await;
-    let own = words("sh", &["-c", "umask"]).into_iter().next().expect("a mask");
-    let modes = format!("{own}\n700 {0} {0}\n700 {0} {0}\n", ann.name);
+    let modes = format!("0022\n700 {0} {0}\n700 {0} {0}\n", ann.name);
     assert_eq!((printed(&record), record.result), (modes, Some(1.into())));
     assert!(!std::path::Path::new(folder).exists(), "{folder} stays");
 }
@@ -352,5 +353,38 @@ async fn a_host_that_lacks_a_capability_says_which() {
         let lacks = format!("it lacks CAP_{};", lacking[1..].to_uppercase());
         check_says(&record, ExecutionStatus::Error, "ExecutionException", &lacks);
         assert_eq!(text(&record), "");
+    }
+}
+
+/// Prints the mask, the niceness and the scheduling policy, the priority for disks, the limits of priorities and the
+/// slack of timers.
+const STANDING: &str = "umask; awk '{print $19, $41}' /proc/self/stat; ionice
+    ulimit -e; ulimit -r; cat /proc/self/timerslack_ns; cat /proc/self/oom_score_adj";
+
+async fn a_run_of_another_user_is_an_ordinary_process() {
+    let place = Place::new();
+    let words = "umask 000; ulimit -r 10; ulimit -e 30; echo 1000 > /proc/self/timerslack_ns
+        exec choom -n 300 -- ionice -c 1 -n 3 chrt -f 5 nice -n -5";
+    let mut host = Host::start_after(words, &place.setup());
+    let hers = script(format!("#!/bin/bash\n{STANDING}")).username(&Account::ann().name);
+    for request in [hers.clone(), hers.survive_restarts()] {
+        // What makes things worse for the host's runs is left to the host.
+        let want = "0022\n0 0\nnone: prio 0\n0\n0\n50000\n300\n";
+        assert_eq!(printed(&host.finish(request)), want);
+    }
+}
+
+async fn files_of_runs_are_not_writable_by_others_from_the_start() {
+    let limits = ResourceLimits::default().open_files(100);
+    for (of_host, want) in [("000", "0022\n"), ("002", "0022\n"), ("022", "0022\n"), ("027", "0027\n")] {
+        let place = Place::new();
+        let mut host = Host::start_after(&format!("umask {of_host}; exec"), &place.setup());
+        for request in [script("umask"), script("umask").resource_limits(limits)] {
+            for request in [request.clone(), request.survive_restarts()] {
+                assert_eq!(printed(&host.finish(request)), want, "{of_host}");
+            }
+        }
+        let hers = script("umask").username(&Account::ann().name);
+        assert_eq!(printed(&host.finish(hers)), "0022\n", "{of_host}");
     }
 }

@@ -20,7 +20,7 @@ use super::account::{self, Account};
 use super::environment::User;
 use super::order::{Order, Start};
 use super::told::Told;
-use super::{broke, files, kernel};
+use super::{broke, files, kernel, standing};
 use crate::execution::Outcome;
 use crate::invocation::resource_limits::ResourceLimits;
 
@@ -140,6 +140,7 @@ fn leave_keyring(identity: &Identity) -> Result<(), Outcome> {
 fn take_identity(identity: Identity, script: &OsString) -> Result<User, Outcome> {
     let name = match identity {
         Identity::Host(user) => {
+            standing::tighten_mask();
             // Those of the host's user are all that its runs have, whatever the host was given beside.
             account::drop_capabilities().map_err(|info| Outcome::Broke { info })?;
             return Ok(user);
@@ -159,6 +160,8 @@ fn take_identity(identity: Identity, script: &OsString) -> Result<User, Outcome>
         ),
     };
     account::check_rights().map_err(cannot)?;
+    // As long as this process may change itself.
+    standing::become_ordinary().map_err(cannot)?;
     files::give_to(script.as_ref(), account.uid, account.gid)
         .map_err(|error| cannot(format!("chown: {error}")))?;
     account.assume().map_err(cannot)?;

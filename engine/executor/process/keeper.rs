@@ -27,6 +27,7 @@ use super::census;
 use super::entry;
 use super::environment::{Mark, User};
 use super::run::{self, Brief, Place};
+use super::standing;
 use super::told::{End, Record, Told};
 use crate::clock::{SystemClock, boot_id, now_ms};
 use crate::config::OutputQuota;
@@ -188,6 +189,7 @@ fn write(folder: &Path, name: &str, content: &impl Serialize, durably: bool) -> 
 pub(super) fn keep() -> io::Result<()> {
     // By which people know it; that of the path it was started by says nothing.
     let _ = fs::write("/proc/self/comm", "adjutant-keeper");
+    standing::tighten_mask();
     let (charge, _): (Charge, _) = entry::receive()?;
     let listener = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?;
     let null = File::options().read(true).write(true).open("/dev/null")?;

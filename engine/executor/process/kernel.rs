@@ -1,5 +1,6 @@
-//! The only unsafe code of this library: posix_spawn(3), execve(2), wait4(2), getrusage(2), sigaction(2) and keyctl(2),
-//! and having a descriptor watched by the runtime; no safe crate offers them as they are needed here.
+//! The only unsafe code of this library: posix_spawn(3), execve(2), wait4(2), getrusage(2), sigaction(2), keyctl(2), the
+//! priorities of a thread and its mask, and having a descriptor watched by the runtime; no safe crate offers them as
+//! they are needed here.
 //!
 //! A process is made with `posix_spawn`, which lends it the host's memory until it runs its program: so
 //! the size of the host costs nothing, and between the two only the C library's own code runs.
@@ -14,8 +15,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::ptr;
+use std::thread;
 use std::time::Duration;
 
+use rustix::fs::Mode;
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -108,6 +111,56 @@ pub(super) fn leave_session_keyring() -> io::Result<()> {
         Err(error) if call(GET_KEYRING_ID, Some(SESSION_KEYRING)).is_ok() => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Has this thread, and the program that it becomes, share the processor with others, if it had a real-time policy.
+pub(super) fn schedule_as_others() -> io::Result<()> {
+    const OTHERS: [c_int; 3] = [libc::SCHED_OTHER, libc::SCHED_BATCH, libc::SCHED_IDLE];
+    let param = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the pointer is to a live object, which the kernel only reads.
+    let done = unsafe {
+        if OTHERS.contains(&libc::sched_getscheduler(0)) {
+            return Ok(());
+        }
+        libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const param)
+    };
+    if done == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Takes from this thread, and the program that it becomes, the priority for disks that it may have.
+pub(super) fn reset_io_priority() -> io::Result<()> {
+    const WHO_PROCESS: c_int = 1;
+    // SAFETY: both calls take numbers.
+    let done = unsafe {
+        match libc::syscall(libc::SYS_ioprio_get, WHO_PROCESS, 0) {
+            // None, or a kernel or a filter that knows no such priority.
+            0 | -1 => return Ok(()),
+            _ => libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, 0),
+        }
+    };
+    if done == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Does `work` on a thread that has this mask for the modes of files; so have processes that it starts. The mask of
+/// this process stays as it is.
+///
+/// # Errors
+///
+/// If there is no thread, or none may have a mask of its own.
+pub(super) fn masked<T: Send>(mask: Mode, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    thread::scope(|scope| {
+        let work = move || {
+            // SAFETY: the call takes a number. It gives this thread a mask and a current folder of its own.
+            if unsafe { libc::unshare(libc::CLONE_FS) } == -1 {
+                return Err(io::Error::last_os_error());
+            }
+            rustix::process::umask(mask);
+            Ok(work())
+        };
+        let thread = thread::Builder::new().name("adjutant-spawn".into());
+        let ended = thread.spawn_scoped(scope, work)?.join();
+        ended.unwrap_or_else(|_| Err(io::Error::other("the thread that starts processes panicked")))
+    })
 }
 
 /// Undoes changes that the parent of this program may have made to its signals. Afterwards the system reports the

@@ -21,7 +21,7 @@ use super::family::Kin;
 use super::files::Files;
 use super::order::{Order, Runner, Start};
 use super::pipes::Pipes;
-use super::{ENDS_ARE_LOST, behind, broke, group, helper, kernel};
+use super::{ENDS_ARE_LOST, behind, broke, group, helper, kernel, standing};
 use crate::command::content::Content;
 use crate::command::launcher::Launcher;
 use crate::execution::{Outcome, Usage};
@@ -96,7 +96,9 @@ pub(super) async fn carry_out(
     };
     let identity = match &brief.username {
         Some(name) => Some(Identity::Account(name.clone())),
-        None if group.is_some() || !limits.is_empty() => Some(Identity::Host(user.clone())),
+        None if group.is_some() || !limits.is_empty() || standing::needs_helper() => {
+            Some(Identity::Host(user.clone()))
+        }
         None => None,
     };
     let (started, letter) = match identity {
@@ -164,7 +166,7 @@ impl Started {
         check_ends()?;
         let without = WithoutCapabilities::new()
             .map_err(|error| broke("the capabilities of the host cannot be kept from it", &error))?;
-        let spawned = spawn(start, stdin);
+        let spawned = standing::start(|| spawn(start, stdin));
         drop(without);
         Self::watch(spawned.map_err(|error| start.failed(&error))?, cx)
     }
