@@ -2,21 +2,22 @@
 //! earlier engine's files. In memory where the system has a place for that: creating a file costs a tenth
 //! there, and scripts with secrets in them never reach a disk.
 
+mod places;
+
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::iter;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::removal;
+use places::{PLACE, Places, Wanted};
 use crate::error::{Error, Result, StorageError, StorageErrorKind};
 use crate::files::{beside, set_mode_of_folder};
 use crate::id::ExecutionId;
@@ -35,7 +36,7 @@ const LEFT: &str = "left-";
 /// The prefix of the name of a file that contains the number of a user who has had runs.
 const USER: &str = "user-";
 /// Prefixes of files and folders that outlive their engine, because the next engine needs them.
-const LASTING: [&str; 4] = [KEPT, ENGINE, LEFT, USER];
+const LASTING: [&str; 5] = [KEPT, ENGINE, LEFT, USER, PLACE];
 
 /// The longest time for which the end of an engine waits for the removal of large folders that runs have left.
 const REMOVAL_MAX: Duration = Duration::from_secs(2);
@@ -51,6 +52,8 @@ pub(crate) struct Scratch {
     users_before: BTreeSet<u32>,
     /// All places where an engine of this database may have left files.
     places: Vec<PathBuf>,
+    /// How the next engine finds the folder; none for a folder that belongs to no database.
+    place: Option<Wanted>,
     /// Where surviving runs have their records; none for an engine in memory.
     runs: Option<PathBuf>,
     /// Runs that have begun and whose end was not seen.
@@ -72,13 +75,13 @@ impl OpenRun<'_> {
 impl Scratch {
     /// The folder of a database; blocks. The caller holds the lock of the database.
     pub(crate) fn of(database: &Path) -> Result<Self> {
-        Self::in_first_of(&[in_memory(database), beside(database, ".run")], database)
+        Self::in_first_of(Places::of(database), database)
     }
 
     /// In the first of these places that takes it.
-    fn in_first_of(places: &[PathBuf], database: &Path) -> Result<Self> {
+    fn in_first_of(places: Places, database: &Path) -> Result<Self> {
         let (mut engines_before, mut users_before) = (Vec::new(), BTreeSet::new());
-        for place in places {
+        for place in &places.known {
             engines_before.extend(engines_in(place));
             users_before.extend(users_in(place));
             // What a run of another user has left may not let itself be removed; it is in nobody's way.
@@ -88,19 +91,47 @@ impl Scratch {
                 );
             }
         }
-        let mut refused = Vec::new();
-        for place in places {
-            let mut scratch = Self::new(place.clone());
+        let (all, mut refused) = (places.all(), Vec::new());
+        for wanted in places.wanted {
+            let mut scratch = Self::new(wanted.path.clone());
             scratch.engines_before.clone_from(&engines_before);
             scratch.users_before.clone_from(&users_before);
-            scratch.places = places.to_vec();
+            scratch.places.clone_from(&all);
             scratch.runs = Some(beside(database, ".runs"));
-            match scratch.begin() {
-                Ok(()) => return Ok(scratch),
-                Err(error) => refused.push((place.as_path(), error)),
+            let begun = wanted.prepare().and_then(|()| scratch.begin());
+            scratch.place = Some(wanted);
+            match begun {
+                Ok(()) => {
+                    scratch.tell_of_second_place(&refused);
+                    return Ok(scratch);
+                }
+                Err(error) => {
+                    scratch.tell_no_more();
+                    refused.push((scratch.path.clone(), error));
+                }
             }
         }
         Err(no_folder(Some(database), &refused))
+    }
+
+    /// Tells the host if scripts are kept in another place than usual.
+    fn tell_of_second_place(&self, refused: &[(PathBuf, io::Error)]) {
+        let is_in_memory = self.place.as_ref().is_some_and(|place| place.is_in_memory);
+        if !refused.is_empty() || !is_in_memory {
+            let reasons = reasons(refused);
+            let on_disk = if is_in_memory { "" } else { " on a disk, with their secrets" };
+            let path = self.path.display();
+            tell(|| {
+                tracing::warn!(%path, %reasons, "scripts of runs are kept in another place than usual{on_disk}")
+            });
+        }
+    }
+
+    /// Tells the next engine no longer of the place of the folder, if that is gone.
+    fn tell_no_more(&self) {
+        if let Some(place) = &self.place {
+            place.forget();
+        }
     }
 
     /// Makes the folder, with the number of its engine in it.
@@ -116,15 +147,15 @@ impl Scratch {
         let on_disk = std::env::temp_dir();
         let new_in = |place| tempfile::Builder::new().prefix("adjutant-").tempdir_in(place);
         let folder = new_in(Path::new(IN_MEMORY)).or_else(|_| new_in(&on_disk));
-        let folder = folder.map_err(|error| no_folder(None, &[(&on_disk, error)]))?;
+        let folder = folder.map_err(|error| no_folder(None, &[(on_disk, error)]))?;
         fs::set_permissions(folder.path(), Permissions::from_mode(MODE))
-            .map_err(|error| no_folder(None, &[(folder.path(), error)]))?;
+            .map_err(|error| no_folder(None, &[(folder.path().to_owned(), error)]))?;
         Ok(Self::new(folder.keep()))
     }
 
     /// This folder, for a run that survives; blocks.
     pub(crate) fn apart(path: PathBuf) -> Result<Self> {
-        create(&path).map_err(|error| no_folder(None, &[(&path, error)]))?;
+        create(&path).map_err(|error| no_folder(None, &[(path.clone(), error)]))?;
         Ok(Self::new(path))
     }
 
@@ -132,6 +163,7 @@ impl Scratch {
         let engine = Uuid::new_v4().as_u128();
         Self {
             places: vec![path.clone()],
+            place: None,
             path,
             engine,
             engines_before: Vec::new(),
@@ -262,15 +294,16 @@ impl Scratch {
         // What cannot be removed now is removed at the next open. In this order: whoever looks for the run
         // looks for its folder.
         let _ = removal::remove_aside(&runs.join(name));
-        let _ = removal::remove_aside(&self.kept(name));
+        // The engine that has begun the run may have had its folder in another place.
+        for place in &self.places {
+            let _ = removal::remove_aside(&kept_in(place, name));
+        }
         let _ = fs::remove_dir(runs);
     }
 
     /// A folder that stays when the engine ends, for the run of this name.
     pub(crate) fn kept(&self, name: impl AsRef<OsStr>) -> PathBuf {
-        let mut folder = OsString::from(KEPT);
-        folder.push(name);
-        self.path.join(folder)
+        kept_in(&self.path, name.as_ref())
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -278,12 +311,10 @@ impl Scratch {
     }
 }
 
-/// One name for one database and user, whoever opens it next.
-fn in_memory(database: &Path) -> PathBuf {
-    let digest = Sha256::digest(database.as_os_str().as_bytes());
-    let digest: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let user = rustix::process::geteuid().as_raw();
-    Path::new(IN_MEMORY).join(format!("adjutant-{user}-{digest}"))
+fn kept_in(place: &Path, name: &OsStr) -> PathBuf {
+    let mut folder = OsString::from(KEPT);
+    folder.push(name);
+    place.join(folder)
 }
 
 /// Removes what an earlier engine left; somebody else's folder, or a link to one, is left alone.
@@ -381,7 +412,7 @@ fn create(path: &Path) -> io::Result<()> {
 const MODE: u32 = 0o711;
 
 /// The error where no place takes the folder: each with its reason, the last of which tells the kind.
-fn no_folder(database: Option<&Path>, refused: &[(&Path, io::Error)]) -> Error {
+fn no_folder(database: Option<&Path>, refused: &[(PathBuf, io::Error)]) -> Error {
     let kind = match refused.last().map(|(_, error)| error.kind()) {
         Some(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
             StorageErrorKind::ReadOnly
@@ -389,15 +420,18 @@ fn no_folder(database: Option<&Path>, refused: &[(&Path, io::Error)]) -> Error {
         Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => StorageErrorKind::Full,
         _ => StorageErrorKind::Io,
     };
-    let reasons = refused.iter().map(|(place, error)| format!("`{}`: {error}", place.display()));
-    let reasons = reasons.collect::<Vec<_>>().join("; ");
-    let message = format!("there is no folder for what runs: {reasons}");
+    let message = format!("there is no folder for what runs: {}", reasons(refused));
     Error::Storage(StorageError {
         kind,
         message,
         path: database.map(Path::to_owned),
         is_unexplained: false,
     })
+}
+
+fn reasons(refused: &[(PathBuf, io::Error)]) -> String {
+    let reasons = refused.iter().map(|(place, error)| format!("`{}`: {error}", place.display()));
+    reasons.collect::<Vec<_>>().join("; ")
 }
 
 impl Drop for Scratch {
@@ -422,6 +456,7 @@ impl Drop for Scratch {
                 let _ = fs::remove_dir(&self.path);
             }
         }
+        self.tell_no_more();
     }
 }
 
@@ -450,7 +485,6 @@ mod tests {
         fs::remove_dir(scratch.kept("17-1")).expect("it was kept");
         drop(scratch);
         assert!(!path.exists());
-        assert_ne!(in_memory(&database), in_memory(&place.path().join("b.db")));
     }
 
     #[test]
@@ -459,7 +493,9 @@ mod tests {
         let database = place.path().join("a.db");
         let (shared, beside) = (place.path().join("shared"), place.path().join("a.db.run"));
         let both = [shared.clone(), beside.clone()];
-        let open = |places: &[PathBuf]| Scratch::in_first_of(places, &database).expect("a folder");
+        let open = |places: &[PathBuf]| {
+            Scratch::in_first_of(Places::these(places), &database).expect("a folder")
+        };
         let known = |scratch: &Scratch| {
             let mut known = scratch.engines_before().to_vec();
             known.sort_unstable();
@@ -508,7 +544,7 @@ mod tests {
         let place = tempfile::tempdir().expect("a folder");
         let database = place.path().join("a.db");
         let both = [place.path().join("shared"), place.path().join("a.db.run")];
-        let open = || Scratch::in_first_of(&both, &database).expect("a folder");
+        let open = || Scratch::in_first_of(Places::these(&both), &database).expect("a folder");
         let scratch = open();
         let left = ["still there".to_owned()];
         // A stranger has put files in the way.
@@ -551,11 +587,13 @@ mod tests {
         let place = tempfile::tempdir().expect("a folder");
         let database = place.path().join("a.db");
         let (full, next) = (too_long_for_files(place.path()), place.path().join("a.db.run"));
-        let scratch = Scratch::in_first_of(&[full.clone(), next.clone()], &database);
+        let both = Places::these(&[full.clone(), next.clone()]);
+        let scratch = Scratch::in_first_of(both, &database);
         assert_eq!(scratch.expect("a folder").path(), next);
         assert!(!full.exists());
 
-        let error = Scratch::in_first_of(std::slice::from_ref(&full), &database);
+        let alone = Places::these(std::slice::from_ref(&full));
+        let error = Scratch::in_first_of(alone, &database);
         let error = error.expect_err("no other place").to_string();
         let names = format!("there is no folder for what runs: `{}`: ", full.display());
         let database = format!("database {}: ", database.display());
@@ -570,12 +608,32 @@ mod tests {
         let precious = place.path().join("precious");
         fs::create_dir(&precious).expect("a folder");
         fs::write(precious.join("file"), "kept").expect("written");
-        let link = in_memory(&database);
+        let link = place.path().join("link");
         std::os::unix::fs::symlink(&precious, &link).expect("a link");
-        let scratch = Scratch::of(&database).expect("another folder");
-        assert_eq!(scratch.path(), place.path().join("a.db.run"));
+        let next = place.path().join("a.db.run");
+        let both = Places::these(&[link.clone(), next.clone()]);
+        let scratch = Scratch::in_first_of(both, &database).expect("another folder");
+        assert_eq!(scratch.path(), next);
         drop(scratch);
         fs::remove_file(link).expect("the link is still there");
         assert_eq!(fs::read_to_string(precious.join("file")).expect("untouched"), "kept");
+    }
+
+    #[test]
+    fn nothing_in_the_folder_is_for_other_users() {
+        let place = tempfile::tempdir().expect("a folder");
+        let database = place.path().join("a.db");
+        let scratch = Scratch::of(&database).expect("a folder");
+        scratch.keep_left(&["a mark".to_owned()]).expect("kept");
+        note_user(scratch.path(), 1_234).expect("noted");
+        let beside = beside(&database, ".run");
+        let mut seen = 0;
+        for (path, name) in files_in(scratch.path()).into_iter().chain(files_in(&beside)) {
+            let mode = fs::symlink_metadata(&path).expect("it is there").mode();
+            assert_eq!(mode & 0o077, 0, "{name}");
+            seen += 1;
+        }
+        assert!(seen >= 3, "the number of the engine, what is left, and a user");
+        assert_eq!(scratch.users(), BTreeSet::from([1_234]));
     }
 }

@@ -10,9 +10,10 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use rustix::fs::MemfdFlags;
+use rustix::fs::{Access, MemfdFlags};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -165,6 +166,14 @@ fn take_identity(identity: Identity, script: &OsString) -> Result<User, Outcome>
     files::give_to(script.as_ref(), account.uid, account.gid)
         .map_err(|error| cannot(format!("chown: {error}")))?;
     account.assume().map_err(cannot)?;
+    // The folders above need not let every user through.
+    rustix::fs::access(script.as_os_str(), Access::READ_OK).map_err(|error| {
+        let scripts = Path::new(script).parent().and_then(Path::parent).unwrap_or(Path::new("/"));
+        broke(
+            &format!("`{name}` cannot get to its script in `{}`", scripts.display()),
+            &error.into(),
+        )
+    })?;
     Ok(User::of_account(&account))
 }
 
