@@ -175,7 +175,8 @@ impl ProcessExecutor {
         let brief = self.brief(task)?;
         let engine = cx.scratch().engine();
         let mark = Mark::new(engine, task.execution_id, task.attempt);
-        match cx.scratch().runs().filter(|_| task.survives_restarts()) {
+        let kept = cx.scratch().place_of_run(&brief.name).filter(|_| task.survives_restarts());
+        match kept {
             None => {
                 let (scratch, engine) = (cx.scratch_dir(), Some(engine));
                 let place = Place { scratch, mark, engine, reaper: None };
@@ -184,11 +185,11 @@ impl ProcessExecutor {
                 open.close();
                 outcome
             }
-            Some(runs) => {
+            Some(folder) => {
                 let charge = Charge {
                     user: self.user.clone(),
                     mark,
-                    folder: runs.join(&brief.name).into(),
+                    folder: folder.into(),
                     scratch: cx.scratch().kept(&brief.name).into(),
                     timeout: task.timeout(),
                     stop_grace: cx.stop_grace(),

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags};
 use uuid::Uuid;
 
 use super::removal;
@@ -277,10 +278,48 @@ impl Scratch {
         }
     }
 
-    /// Where surviving runs have their records; none for an engine in memory, and none if somebody else has
-    /// made that folder.
+    /// Returns the folder of the records of surviving runs; none for an engine in memory, and none if the folder is
+    /// somebody else's.
     pub(crate) fn runs(&self) -> Option<&Path> {
-        self.runs.as_deref().filter(|runs| fs::symlink_metadata(runs).is_err() || is_own(runs))
+        self.runs.as_deref().filter(|runs| is_own(runs))
+    }
+
+    /// Returns where the record of a surviving run is to be; none for an engine in memory.
+    pub(crate) fn place_of_run(&self, name: &str) -> Option<PathBuf> {
+        self.runs.as_ref().map(|runs| runs.join(name))
+    }
+
+    /// Makes the folder for the record of a surviving run.
+    ///
+    /// # Errors
+    ///
+    /// If there is such a folder, or if the folder of all runs is not this user's alone.
+    pub(crate) fn make_run(&self, name: &str) -> io::Result<()> {
+        let runs = self.runs.as_deref().ok_or(io::ErrorKind::NotFound)?;
+        let about = |error: io::Error| {
+            io::Error::new(error.kind(), format!("`{}`: {error}", runs.display()))
+        };
+        let make = || {
+            match DirBuilder::new().mode(0o700).create(runs) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+            // Checked once it is open: nobody puts another in its place between the check and the use.
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let folder = rustix::fs::open(runs, flags, Mode::empty())?;
+            let found = rustix::fs::fstat(&folder)?;
+            if found.st_uid != rustix::process::geteuid().as_raw() || found.st_mode & 0o022 != 0 {
+                let why = "it is a folder of another user, or others may write to it";
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+            }
+            Ok(rustix::fs::mkdirat(&folder, name, Mode::RWXU)?)
+        };
+        // The folder of all runs may go with the last of them right now.
+        let made = make().or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => make(),
+            _ => Err(error),
+        });
+        made.map_err(about)
     }
 
     /// What the files of a run are called; no other run has this name.
@@ -290,7 +329,7 @@ impl Scratch {
 
     /// Removes what there is of a run that survived, and is recorded now.
     pub(crate) fn forget(&self, name: &OsStr) {
-        let Some(runs) = &self.runs else { return };
+        let Some(runs) = self.runs() else { return };
         // What cannot be removed now is removed at the next open. In this order: whoever looks for the run
         // looks for its folder.
         let _ = removal::remove_aside(&runs.join(name));
@@ -617,6 +656,37 @@ mod tests {
         drop(scratch);
         fs::remove_file(link).expect("the link is still there");
         assert_eq!(fs::read_to_string(precious.join("file")).expect("untouched"), "kept");
+    }
+
+    #[test]
+    fn the_record_of_a_run_is_made_in_a_folder_of_this_user_alone() {
+        let place = tempfile::tempdir().expect("a folder");
+        let scratch = Scratch::of(&place.path().join("a.db")).expect("a folder");
+        let runs = place.path().join("a.db.runs");
+        let check = |name: &str, want: Option<&str>| match (scratch.make_run(name), want) {
+            (Ok(()), None) => assert!(runs.join(name).is_dir()),
+            (Err(error), Some(want)) => {
+                let error = error.to_string();
+                assert!(error.contains("a.db.runs`") && error.contains(want), "{error}");
+            }
+            (made, _) => panic!("{name}: {made:?}"),
+        };
+        check("1-1", None);
+        assert_eq!(fs::metadata(&runs).expect("made").mode() & 0o7777, 0o700);
+        check("2-1", None);
+        check("2-1", Some("exists"));
+        fs::set_permissions(&runs, Permissions::from_mode(0o770)).expect("set");
+        check("3-1", Some("others may write"));
+        fs::remove_dir_all(&runs).expect("removed");
+        fs::write(&runs, "").expect("written");
+        check("3-1", Some("ot a directory"));
+        fs::remove_file(&runs).expect("removed");
+        std::os::unix::fs::symlink(place.path(), &runs).expect("a link");
+        check("3-1", Some("ot a directory"));
+        assert!(scratch.runs().is_none());
+        scratch.forget("a.db".as_ref());
+        fs::remove_file(&runs).expect("the link is there");
+        check("3-1", None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The host's side of a run that has a keeper: begins it, listens to it, takes it back.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream as StdStream};
@@ -53,24 +53,15 @@ pub(super) async fn begin(charge: &Charge, cx: &ExecutionContext) -> Result<Outc
     let start = helper::for_keeper()?;
     let cannot = |error: io::Error| {
         // Those that were made, and without a descriptor: it may be for want of one.
-        for empty in [Some(&*folder), Some(charge.scratch.as_ref()), folder.parent()] {
+        let runs = cx.scratch().runs();
+        for empty in [runs.map(|_| &*folder), Some(charge.scratch.as_ref()), runs] {
             let _ = empty.map(fs::remove_dir);
         }
         broke("no keeper can be started", &error)
     };
-    let make_folder = || {
-        if let Some(runs) = folder.parent() {
-            DirBuilder::new().mode(0o700).recursive(true).create(runs)?;
-        }
-        DirBuilder::new().mode(0o700).create(&folder)?;
-        // There from now on: an engine that ends leaves what has such a folder.
-        DirBuilder::new().mode(0o700).create(&charge.scratch)
-    };
-    // The folder of all runs may go with the last of them right now.
-    let made = make_folder().or_else(|error| match error.kind() {
-        ErrorKind::NotFound => make_folder(),
-        _ => Err(error),
-    });
+    // There from now on: an engine that ends leaves what has such a folder.
+    let made = cx.scratch().make_run(&charge.brief.name);
+    let made = made.and_then(|()| DirBuilder::new().mode(0o700).create(&charge.scratch));
     made.map_err(cannot)?;
     let spawn = || {
         let null = || File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
