@@ -236,6 +236,7 @@ impl ProcessExecutor {
             .map_err(|why| order::unsuitable("LauncherNotFound", why.to_owned()))?;
         Ok(match interpreter {
             Some(Interpreter { program, argument }) => Runner::Interpreter {
+                name: script::name_before_filling(&task.job.content, &program),
                 program: program.into(),
                 argument: argument.map(OsStr::to_owned),
             },

@@ -17,6 +17,7 @@ pub fn trials() -> Vec<Trial> {
         a_host_without_descriptors_says_so_and_recovers,
         a_keeper_that_cannot_be_started_leaves_no_folder,
         a_program_that_cannot_help_says_what_to_do,
+        a_record_names_no_interpreter_by_a_value_of_a_parameter,
     ];
     trials.extend(need_root(trials![a_user_without_processes_says_so]));
     trials.extend(need_mounts(trials![a_mount_that_runs_nothing_is_no_place_for_programs]));
@@ -142,5 +143,27 @@ async fn a_program_that_cannot_help_says_what_to_do() {
         let says = "call `adjutant::helper_main()` first in the host's `main`";
         check_says(&record, ExecutionStatus::Error, "ExecutionException", says);
         assert_eq!(printed(&host.finish(script("echo next"))), "next\n");
+    }
+}
+
+async fn a_record_names_no_interpreter_by_a_value_of_a_parameter() {
+    let place = Place::new();
+    let engine = place.open().await;
+    let limits = ResourceLimits::default().cpu_seconds(60);
+    for (text, says) in [
+        ("#!/bin/{{p}}\n", "`/bin/{{p}}` cannot be started"),
+        ("#!/bin/{{p}}\r\n", "names `/bin/{{p}}\\r`"),
+        ("#!{{p}}", "`{{p}}` cannot be started"),
+        ("#{{q}}\n", "`the interpreter of the `#!` line that the parameters make` cannot be started"),
+    ] {
+        let request = script(text).parameters([("p", "hunter2"), ("q", "!/bin/hunter2")]);
+        let request = request.secret_parameters(["p", "q"]);
+        let limited = request.clone().resource_limits(limits);
+        for request in [request.clone(), limited, request.survive_restarts()] {
+            let record = run(&engine, request).await;
+            check_says(&record, ExecutionStatus::Invalid, "LauncherNotFound", says);
+            let record = serde_json::to_string(&record).expect("JSON");
+            assert!(!record.contains("hunter2"), "{record}");
+        }
     }
 }

@@ -38,7 +38,10 @@ pub fn trials() -> Vec<Trial> {
         a_whole_output_waits_for_the_next_engine_with_its_sink,
         a_whole_output_includes_the_first_output_of_a_survivor,
     ];
-    trials.extend(need_root(trials![a_survivor_may_be_another_users]));
+    trials.extend(need_root(trials![
+        a_survivor_may_be_another_users,
+        a_run_that_cannot_survive_says_so_and_does_not_start,
+    ]));
     trials.extend(need_cgroups(trials![a_killed_keeper_leaves_nothing_of_its_cgroup]));
     trials
 }
@@ -574,4 +577,25 @@ async fn a_whole_output_includes_the_first_output_of_a_survivor() {
 
 fn numbers(last: u32) -> String {
     (1..=last).map(|n| format!("{n}\n")).collect()
+}
+
+async fn a_run_that_cannot_survive_says_so_and_does_not_start() {
+    let place = Place::new();
+    let engine = place.open().await;
+    let check = async |says: &str| {
+        let witness = place.path("witness");
+        let touch = script(format!("touch {}", witness.display())).survive_restarts();
+        let record = run(&engine, touch).await;
+        check_says(&record, ExecutionStatus::Error, "ExecutionException", "no keeper can be started");
+        assert!(record.error_info.contains(says), "{}", record.error_info);
+        assert!(!witness.exists() && place.runs().symlink_metadata().is_ok());
+    };
+    fs::create_dir(place.runs()).expect("a folder");
+    Account::ann().own(&place.runs());
+    check("a.db.runs`: it is a folder of another user").await;
+    fs::remove_dir(place.runs()).expect("still there");
+    std::os::unix::fs::symlink(place.path(""), place.runs()).expect("a link");
+    check("a.db.runs`").await;
+    fs::remove_file(place.runs()).expect("still there");
+    assert_eq!(printed(&run(&engine, script("echo on").survive_restarts()).await), "on\n");
 }

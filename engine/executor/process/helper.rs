@@ -106,6 +106,7 @@ fn start(role: &str, mut environment: Variables) -> Result<Start, Outcome> {
     let program = PathBuf::from("/proc/self/exe");
     Ok(Start {
         name: std::env::current_exe().unwrap_or_else(|_| program.clone()),
+        name_in_records: program.clone(),
         program,
         arguments: vec![OsString::from(format!("{ARGUMENT}{role}"))],
         dir: PathBuf::from("/"),

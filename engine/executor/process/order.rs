@@ -38,6 +38,9 @@ pub(super) enum Runner {
     Interpreter {
         program: OsString,
         argument: Option<OsString>,
+        /// What records call the program: its name in the script before the parameters were filled in. A value of a
+        /// parameter may be a secret.
+        name: OsString,
     },
     /// A path, or a name to look up in `PATH`.
     Shell(OsString),
@@ -51,6 +54,8 @@ pub(super) struct Start {
     pub program: PathBuf,
     /// What the program is told it is called, and lists of processes show.
     pub name: PathBuf,
+    /// What records call the program.
+    pub name_in_records: PathBuf,
     pub arguments: Vec<OsString>,
     pub dir: PathBuf,
     pub environment: Variables,
@@ -66,23 +71,26 @@ impl Order {
         let dir = check_working_dir(self.working_dir.as_deref().map(Path::new), user)?;
         let mut environment = user.variables.clone();
         environment.extend(self.variables);
+        let name_in_records = match &self.runner {
+            Runner::Interpreter { name, .. } => Some(PathBuf::from(name)),
+            Runner::Launcher(_) | Runner::Shell(_) | Runner::PowerShell => None,
+        };
         let (program, arguments) = self.runner.command(self.script, &dir, &environment)?;
-        Ok(Start { name: program.clone(), program, arguments, dir, environment })
+        let name_in_records = name_in_records.unwrap_or_else(|| program.clone());
+        Ok(Start { name: program.clone(), name_in_records, program, arguments, dir, environment })
     }
 }
 
 impl Start {
     /// The outcome of a task whose program could not be started: another attempt would not find it either.
     pub(super) fn failed(&self, error: &io::Error) -> Outcome {
-        let what = match self.program.as_os_str().as_bytes().strip_suffix(b"\r") {
-            Some(program) => format!(
-                "the script has Windows line ends: its `#!` line names `{}\\r`",
-                String::from_utf8_lossy(program)
-            ),
-            None => {
-                let (program, dir) = (self.program.display(), self.dir.display());
-                format!("`{program}` cannot be started in `{dir}`")
-            }
+        let name = self.name_in_records.display();
+        let what = if self.program.as_os_str().as_bytes().ends_with(b"\r") {
+            let name = name.to_string();
+            let name = name.strip_suffix('\r').unwrap_or(&name);
+            format!("the script has Windows line ends: its `#!` line names `{name}\\r`")
+        } else {
+            format!("`{name}` cannot be started in `{}`", self.dir.display())
         };
         if is_of_program(error) { not_found(&what, error) } else { broke(&what, error) }
     }
@@ -97,7 +105,7 @@ impl Runner {
     ) -> Result<(PathBuf, Vec<OsString>), Outcome> {
         match self {
             Self::Launcher(text) => launch(&text, &script, dir, variables),
-            Self::Interpreter { program, argument } => {
+            Self::Interpreter { program, argument, .. } => {
                 Ok((program.into(), argument.into_iter().chain([script]).collect()))
             }
             Self::Shell(shell) => {

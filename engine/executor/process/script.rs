@@ -4,7 +4,7 @@
 //! executed, and neither of two old troubles exists: `ETXTBSY` while another thread's spawn still
 //! holds a copy of the descriptor that wrote it, and a scratch folder on a `noexec` file system.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -46,6 +46,20 @@ pub(super) fn interpreter(content: &[u8]) -> Result<Option<Interpreter<'_>>, &'s
     Ok(Some(Interpreter { program, argument: argument.map(OsStr::from_bytes) }))
 }
 
+/// Returns how a record may call the interpreter of a script: by its name in the script as it was before the parameters
+/// were filled in. A value of a parameter is in no record.
+pub(super) fn name_before_filling(template: &[u8], program: &Path) -> OsString {
+    match interpreter(template) {
+        Ok(Some(before)) if before.program == program => program.into(),
+        // A `{{ name }}` may have blanks.
+        Ok(Some(_)) => {
+            let line = template[2..].split(|byte| matches!(byte, b'\n' | b'\0')).next();
+            OsStr::from_bytes(trim(line.unwrap_or_default())).to_owned()
+        }
+        Ok(None) | Err(_) => "the interpreter of the `#!` line that the parameters make".into(),
+    }
+}
+
 fn trim(mut bytes: &[u8]) -> &[u8] {
     while let [first, rest @ ..] = bytes
         && is_blank(first)
@@ -67,6 +81,23 @@ fn is_blank(byte: &u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn records_name_an_interpreter_without_values_of_parameters() {
+        let check = |template: &str, program: &str, want: &str| {
+            let name = name_before_filling(template.as_bytes(), Path::new(program));
+            assert_eq!(name, want, "{template}");
+        };
+        check("#!/bin/sh -e\n", "/bin/sh", "/bin/sh");
+        check("#! /bin/{{p}} -e\necho", "/bin/hunter2", "/bin/{{p}} -e");
+        check("#!/bin/{{ p }}\n", "/bin/hunter2", "/bin/{{ p }}");
+        check("#!{{p}}", "./hunter2", "{{p}}");
+        check("#!/bin/sh{{p}}\n", "/bin/sh", "/bin/sh{{p}}");
+        for hidden in ["{{p}}", "#{{p}}", "", "\u{feff}#!{{p}}"] {
+            let name = name_before_filling(hidden.as_bytes(), Path::new("/bin/hunter2"));
+            assert!(name.to_string_lossy().starts_with("the interpreter of"), "{hidden}");
+        }
+    }
 
     #[test]
     fn the_first_line_is_read_as_the_kernel_does() {
