@@ -50,7 +50,7 @@ use order::Runner;
 use run::{Brief, Place};
 use script::Interpreter;
 
-pub use helper::helper_main;
+pub use helper::{helper_main, refuse_inspection};
 pub(crate) use inheritance::{Leftovers, has_ended};
 pub(crate) use kept::{Resumption, order_stop};
 

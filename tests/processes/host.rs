@@ -36,6 +36,8 @@ pub struct Setup {
     pub takes_all_ends: bool,
     /// The folder of the host's sink for `file:///sink`, if there is a sink.
     pub sink: Option<PathBuf>,
+    /// Whether the host lets no process of its user look into it.
+    pub refuses_inspection: bool,
 }
 
 /// What it is to do.
@@ -61,6 +63,9 @@ pub fn serve() {
     let mut next = move || orders.next().map(|line| line.expect("a line"));
     let setup = next().expect("what it is like");
     let setup: Setup = serde_json::from_str(&setup).expect("a setup");
+    if setup.refuses_inspection {
+        adjutant::refuse_inspection().expect("the system lets it");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

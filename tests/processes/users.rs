@@ -10,7 +10,7 @@ use libtest_mimic::Trial;
 use crate::harness::{
     Account, Host, Marker, Place, check_says, need_keyrings, need_root, open_to, printed, run, script, text, trials, until,
 };
-use crate::host::Order;
+use crate::host::{Order, Setup};
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = need_root(trials![
@@ -27,6 +27,7 @@ pub fn trials() -> Vec<Trial> {
         a_host_with_capabilities_instead_of_root_runs_as_other_users,
         a_host_that_lacks_a_capability_says_which,
         a_run_of_another_user_is_an_ordinary_process,
+        a_run_cannot_look_into_a_host_that_refuses_it_nor_into_a_keeper,
         files_of_runs_are_not_writable_by_others_from_the_start,
     ]);
     trials.extend(need_root(need_keyrings(trials![a_run_has_a_session_keyring_of_its_own])));
@@ -386,5 +387,32 @@ async fn files_of_runs_are_not_writable_by_others_from_the_start() {
         }
         let hers = script("umask").username(&Account::ann().name);
         assert_eq!(printed(&host.finish(hers)), "0022\n", "{of_host}");
+    }
+}
+
+async fn a_run_cannot_look_into_a_host_that_refuses_it_nor_into_a_keeper() {
+    let ann = Account::ann();
+    for refuses_inspection in [true, false] {
+        let place = Place::new();
+        ann.own(&place.path(""));
+        let setup = Setup { refuses_inspection, ..place.setup() };
+        let mut host = Host::start_as(ann, &setup);
+        let limits = ResourceLimits::default().open_files(100);
+        let look = |of: &str| {
+            let files = ["environ", "mem", "maps", "fd/0", "exe"];
+            let tries = files.map(|file| format!("head -c 1 /proc/{of}/{file} > /dev/null"));
+            let tries = tries.map(|attempt| format!("{attempt} && echo 'could: {attempt}'"));
+            script(format!("exec 2>&-; {}; echo none", tries.join("; ")))
+        };
+        // A helper begins those with limits, and knows its parent all the same.
+        let at_host = look(&host.pid().to_string());
+        for request in [at_host.clone(), at_host.resource_limits(limits)] {
+            let printed = printed(&host.finish(request));
+            assert_eq!(printed == "none\n", refuses_inspection, "{printed}");
+        }
+        let at_keeper = look("$PPID").survive_restarts();
+        for request in [at_keeper.clone(), at_keeper.resource_limits(limits)] {
+            assert_eq!(printed(&host.finish(request)), "none\n");
+        }
     }
 }

@@ -19,6 +19,9 @@ const READ_ON_MAX: usize = 256;
 /// The stack of a thread that reads pipes, or waits for a helper.
 const STACK_BYTES: usize = 128 * 1024;
 
+/// The name of a reading helper.
+pub(super) const NAME: &str = "adjutant-reader";
+
 static READ_ON: AtomicUsize = AtomicUsize::new(0);
 
 /// Has these pipes, two at most, read until no process holds them. Returns whether they have a reader.
@@ -80,8 +83,6 @@ fn apart(work: impl FnOnce() + Send + 'static) -> bool {
 ///
 /// If they cannot be duplicated.
 pub(super) fn read() -> io::Result<()> {
-    // The name under which people see this process; the path that it was started by says nothing.
-    let _ = std::fs::write("/proc/self/comm", "adjutant-reader");
     let stdin = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
     let stdout = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?;
     read_all(vec![stdin, stdout]);

@@ -1,9 +1,12 @@
 //! The program that the host is, started again for a part that must not be done in the host itself.
 
 use std::ffi::OsString;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::process::DumpableBehavior;
 
 use super::environment::{self, Mark, Variables};
 use super::order::Start;
@@ -51,22 +54,70 @@ pub fn helper_main() {
         READER => heirs::read,
         _ => std::process::exit(1),
     };
+    // The name under which people see a process. The path that it was started by says nothing, and once it refuses to
+    // be looked at, its name is root's to change.
+    let name = match role {
+        KEEPER => keeper::NAME,
+        READER => heirs::NAME,
+        _ => "adjutant-entry",
+    };
+    let _ = std::fs::write("/proc/self/comm", name);
+    // Runs are processes of the same user, and have no business in the orders for other runs.
+    let _ = refuse_inspection();
     // On a thread of its own: this one may be a runtime's, which has room for no other.
     let done = std::thread::spawn(work).join();
     std::process::exit(if matches!(done, Ok(Ok(()))) { 0 } else { 1 });
 }
 
+/// Keeps other processes of the same user from the memory, the environment and the descriptors of this process
+/// (`PR_SET_DUMPABLE`). Call it in a host that is not root and has secrets: runs of the host's own user are such
+/// processes, and could read what the host keeps from them. The helpers of an engine always do this.
+///
+/// Root may look all the same, so in a host that is root this changes nothing. A process that refuses to be looked at
+/// leaves no core dump. No debugger of the same user can attach to it. Files of the user, also the database, are not protected by this: run scripts as other users to
+/// keep them from the database.
+///
+/// # Errors
+///
+/// If the system refuses.
+///
+/// # In `main`
+///
+/// ```no_run
+/// adjutant::helper_main();
+/// adjutant::refuse_inspection()?;
+/// # std::io::Result::Ok(())
+/// ```
+pub fn refuse_inspection() -> io::Result<()> {
+    // The helpers of root know their parent by looking at it, for which root may lack the right.
+    if is_root() {
+        return Ok(());
+    }
+    Ok(rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
+}
+
 /// Whether this program was started by itself, as this user and with no more rights than that: what a
 /// stranger writes to one that may do more than he must not be done.
 fn is_started_by_host() -> bool {
-    let file = |path: &str| std::fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    let file = |path: &str| std::fs::metadata(path).map(|found| (found.dev(), found.ino()));
     let Some(parent) = rustix::process::getppid() else { return false };
-    let host = file(&format!("/proc/{parent}/exe"));
     let user = std::fs::metadata(format!("/proc/{parent}")).map(|found| found.uid()).ok();
-    !kernel::has_more_rights_than_caller()
-        && host.is_some()
-        && host == file("/proc/self/exe")
-        && user == Some(rustix::process::geteuid().as_raw())
+    if kernel::has_more_rights_than_caller()
+        || user != Some(rustix::process::geteuid().as_raw())
+    {
+        return false;
+    }
+    match (file(&format!("/proc/{parent}/exe")), file("/proc/self/exe")) {
+        (Ok(host), Ok(own)) => host == own,
+        // A parent that refuses to be looked at is a host or a keeper: other programs of the same user let themselves be
+        // looked at, and programs that act for several users belong to root.
+        (Err(error), Ok(_)) => error.kind() == io::ErrorKind::PermissionDenied && !is_root(),
+        _ => false,
+    }
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
 }
 
 /// How a helper is started that is to become the program of a run.

@@ -181,14 +181,15 @@ fn write(folder: &Path, name: &str, content: &impl Serialize, durably: bool) -> 
     Ok(())
 }
 
+/// The name by which people know a keeper, and its helpers know it.
+pub(super) const NAME: &str = "adjutant-keeper";
+
 /// Does a keeper's work: standard input says what, standard output is the socket to listen at.
 ///
 /// # Errors
 ///
 /// If the run could not be begun, or its record not be written.
 pub(super) fn keep() -> io::Result<()> {
-    // By which people know it; that of the path it was started by says nothing.
-    let _ = fs::write("/proc/self/comm", "adjutant-keeper");
     standing::tighten_mask();
     let (charge, _): (Charge, _) = entry::receive()?;
     let listener = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?;
