@@ -60,6 +60,9 @@ static KINDS: [Kind; 6] = [
     },
 ];
 
+/// A limit that has no number.
+const NO_NEW_PRIVILEGES: &str = "no-new-privileges";
+
 /// The letters of sizes, and the powers of 2 they stand for.
 const SIZES: [(char, u32); 3] = [('K', 10), ('M', 20), ('G', 30)];
 
@@ -81,12 +84,17 @@ impl FromStr for Limit {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if text.trim() == NO_NEW_PRIVILEGES {
+            return Ok(Self { set: |limits, _| limits.no_new_privileges(), most: 0 });
+        }
         let kind = text.trim().split_once('=').and_then(|(name, most)| {
             KINDS.iter().find(|kind| kind.name == name).map(|kind| (kind, most))
         });
         let Some((kind, most)) = kind else {
             let names = KINDS.each_ref().map(|kind| kind.name).join(", ");
-            return Err(format!("want NAME=MOST, where NAME is one of {names}"));
+            return Err(format!(
+                "want NAME=MOST, where NAME is one of {names}; or {NO_NEW_PRIVILEGES}"
+            ));
         };
         let wanted = || format!("want {} after `{}=`", kind.unit.wanted(), kind.name);
         Ok(Self { set: kind.set, most: kind.unit.read(most).ok_or_else(wanted)? })
@@ -135,7 +143,8 @@ pub(crate) fn spelled(limits: &ResourceLimits) -> String {
     let given = KINDS.iter().filter_map(|kind| {
         (kind.get)(limits).map(|most| format!("{}={}", kind.name, kind.unit.write(most)))
     });
-    given.collect::<Vec<_>>().join(",")
+    let flag = limits.no_new_privileges.then(|| NO_NEW_PRIVILEGES.to_owned());
+    given.chain(flag).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
@@ -149,8 +158,10 @@ mod tests {
                 text.split(',').map(|one| one.parse().expect("a limit")).collect();
             assert_eq!(spelled(&Limit::all(&limits)), want);
         };
-        let all = "cpu=10s,memory=256M,files=64,processes=32,file-size=1G,address-space=3K";
+        let all = "cpu=10s,memory=256M,files=64,processes=32,file-size=1G,address-space=3K,\
+                   no-new-privileges";
         check(all, all);
+        check("no-new-privileges", "no-new-privileges");
         check("cpu=1,cpu=7", "cpu=7s");
         check("cpu=5m", "cpu=300s");
         check("memory=1024k,file-size=1025", "memory=1M,file-size=1025");

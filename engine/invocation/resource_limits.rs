@@ -38,6 +38,10 @@ pub struct ResourceLimits {
     /// Bytes of memory that all processes may have together. At least 1 MiB.
     #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
+    /// Whether no process of the run can get rights that the run does not begin with: `sudo` and other programs with a
+    /// set-user-ID bit or file capabilities run as the user of the run (`no_new_privs`).
+    #[serde(deserialize_with = "lenient::value", skip_serializing_if = "std::ops::Not::not")]
+    pub no_new_privileges: bool,
 }
 
 const MIB: u64 = 1 << 20;
@@ -82,6 +86,13 @@ impl ResourceLimits {
     #[must_use]
     pub fn memory_bytes(mut self, bytes: u64) -> Self {
         self.memory_bytes = Some(bytes);
+        self
+    }
+
+    /// Lets no process of the run get rights that the run does not begin with.
+    #[must_use]
+    pub fn no_new_privileges(mut self) -> Self {
+        self.no_new_privileges = true;
         self
     }
 

@@ -205,6 +205,10 @@ fn take_limits(limits: &ResourceLimits) -> Result<(), Outcome> {
             broke(&what, &error.into())
         })?;
     }
+    if limits.no_new_privileges {
+        rustix::thread::set_no_new_privs(true)
+            .map_err(|error| broke("NoNewPrivileges cannot be set", &error.into()))?;
+    }
     Ok(())
 }
 
