@@ -27,7 +27,7 @@ use crate::secret::Secret;
 pub use closure::ClosureExecutor;
 pub(crate) use contact::Contact;
 pub(crate) use process::{Leftovers, Resumption, has_ended, order_stop};
-pub use process::{ProcessExecutor, helper_main, refuse_inspection};
+pub use process::{ProcessExecutor, helper_main, reap_orphans, refuse_inspection};
 pub(crate) use scratch::Scratch;
 
 /// Takes commands to the instances that name it.

@@ -116,7 +116,7 @@ pub use execution::{
 };
 pub use executor::{
     ClosureExecutor, ExecutionContext, Executor, ProcessExecutor, Task, helper_main,
-    refuse_inspection,
+    reap_orphans, refuse_inspection,
 };
 pub use gate::{EndedWave, WaveDecision, WaveGate};
 pub use given::Given;

@@ -28,6 +28,7 @@ mod kept;
 mod kernel;
 mod order;
 mod pipes;
+mod reaper;
 mod run;
 mod script;
 mod standing;
@@ -53,6 +54,7 @@ use script::Interpreter;
 pub use helper::{helper_main, refuse_inspection};
 pub(crate) use inheritance::{Leftovers, has_ended};
 pub(crate) use kept::{Resumption, order_stop};
+pub use reaper::reap_orphans;
 
 /// Runs scripts as processes of this machine: as the host's own user, or, if the host may, as another.
 ///

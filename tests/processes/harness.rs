@@ -22,7 +22,7 @@ use serde::Serialize;
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use crate::host::{GRACE, Order, Setup, WITH_HELPER, WITHOUT_HELPER};
+use crate::host::{GRACE, Order, Setup, WITH_HELPER, WITH_REAPER, WITHOUT_HELPER};
 
 /// Longer than anything here takes on the slowest machine; only a failed test waits for it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -396,6 +396,14 @@ impl Host {
         let mut command = Command::new("sh");
         command.args(["-c", &format!("{words} \"$@\""), "sh"]);
         command.arg(std::env::current_exe().expect("this program")).arg(WITH_HELPER);
+        Self::start_in(&mut command, setup)
+    }
+
+    /// As the first process of a container, which reaps orphans.
+    pub fn start_as_first(setup: &Setup) -> Self {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--mount-proc", "--kill-child"]);
+        command.arg(std::env::current_exe().expect("this program")).arg(WITH_REAPER);
         Self::start_in(&mut command, setup)
     }
 

@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 
 /// What tells a host from the tests.
 pub const WITH_HELPER: &str = "--as-host";
+/// The same in a program that reaps orphans.
+pub const WITH_REAPER: &str = "--as-host-with-reaper";
 /// The same in a program that has never called `helper_main`.
 pub const WITHOUT_HELPER: &str = "--as-host-without-helper";
 

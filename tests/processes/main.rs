@@ -11,6 +11,7 @@ mod harness;
 mod host;
 mod leftovers;
 mod limits;
+mod orphans;
 mod results;
 mod signals;
 mod survivors;
@@ -26,7 +27,10 @@ fn main() -> ExitCode {
     if role.as_deref() != Some(host::WITHOUT_HELPER) {
         adjutant::helper_main();
     }
-    if role.is_some_and(|role| [host::WITH_HELPER, host::WITHOUT_HELPER].contains(&role.as_str())) {
+    if role.as_deref() == Some(host::WITH_REAPER) {
+        adjutant::reap_orphans().expect("the program starts again");
+    }
+    if role.is_some_and(|role| [host::WITH_HELPER, host::WITH_REAPER, host::WITHOUT_HELPER].contains(&role.as_str())) {
         host::serve();
         return ExitCode::SUCCESS;
     }
@@ -37,6 +41,7 @@ fn main() -> ExitCode {
         folders::trials(),
         leftovers::trials(),
         limits::trials(),
+        orphans::trials(),
         results::trials(),
         signals::trials(),
         survivors::trials(),

@@ -19,7 +19,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::fs::Mode;
-use rustix::process::{Pid, WaitId, WaitIdOptions};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -185,6 +185,51 @@ pub(super) fn set_up_signals() {
     unsafe {
         libc::sigemptyset(none.as_mut_ptr());
         libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut());
+    }
+}
+
+/// The signals of this process, which wait to be taken one by one.
+pub(super) struct Signals(libc::sigset_t);
+
+/// A signal that was taken.
+pub(super) struct Received {
+    pub signal: Signal,
+    /// Whether a process has sent it, and not the terminal or the kernel.
+    pub is_sent: bool,
+}
+
+/// Has all signals for this process wait until they are taken. Programs that `std` starts have none blocked.
+///
+/// # Errors
+///
+/// If the system refuses.
+pub(super) fn take_signals() -> io::Result<Signals> {
+    let mut all = MaybeUninit::uninit();
+    // SAFETY: the set is initialised by one call before the next one reads it.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        check(libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), ptr::null_mut()))?;
+        Ok(Signals(all.assume_init()))
+    }
+}
+
+impl Signals {
+    /// Waits for the next signal.
+    pub(super) fn next(&self) -> io::Result<Received> {
+        let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+        loop {
+            // SAFETY: both pointers are to live objects; the call fills in the second unless it fails.
+            let (number, code) = unsafe {
+                (libc::sigwaitinfo(&raw const self.0, info.as_mut_ptr()), info.assume_init().si_code)
+            };
+            if let Some(signal) = Signal::from_named_raw(number) {
+                return Ok(Received { signal, is_sent: code <= 0 });
+            }
+            let error = io::Error::last_os_error();
+            if number == -1 && error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
     }
 }
 
