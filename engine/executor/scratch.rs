@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::iter;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
@@ -59,6 +59,7 @@ pub(crate) struct Scratch {
     runs: Option<PathBuf>,
     /// Runs that have begun and whose end was not seen.
     open_runs: AtomicUsize,
+    is_closed: AtomicBool,
 }
 
 /// A run that has begun. If this is dropped before the end of the run was seen, the run may have left processes to
@@ -171,6 +172,42 @@ impl Scratch {
             users_before: BTreeSet::new(),
             runs: None,
             open_runs: AtomicUsize::new(0),
+            is_closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Removes what no run needs any more, once. After this, another engine may use the folder. Blocks.
+    pub(crate) fn close(&self) {
+        if self.is_closed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        // A run whose end was not seen may have left processes, which the next engine finds by this number.
+        if self.open_runs.load(Ordering::Relaxed) == 0 {
+            let _ = fs::remove_file(self.path.join(name_of(self.engine)));
+            self.forget_users();
+        }
+        // What cannot be removed now is removed at the next open. Because this thread may be a runtime's, another
+        // thread removes large folders.
+        if is_own(&self.path) {
+            removal::wait(REMOVAL_MAX);
+            let emptied = empty(&self.path, removal::remove_aside);
+            removal::wait(REMOVAL_MAX);
+            if emptied.is_err() {
+                let _ = fs::remove_dir(&self.path);
+            }
+        }
+        self.tell_no_more();
+    }
+
+    /// Forgets which users have had runs, unless processes are yet to be ended: then the next engine has to know whose
+    /// they may be.
+    fn forget_users(&self) {
+        let all = files_in(&self.path);
+        let needs_users = |name: &str| [KEPT, ENGINE, LEFT].iter().any(|kind| name.starts_with(kind));
+        if !all.iter().any(|(_, name)| needs_users(name)) {
+            for (path, _) in all.iter().filter(|(_, name)| name.starts_with(USER)) {
+                let _ = fs::remove_file(path);
+            }
         }
     }
 
@@ -475,27 +512,7 @@ fn reasons(refused: &[(PathBuf, io::Error)]) -> String {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // A run whose end was not seen may have left processes, which the next engine finds by this number.
-        if *self.open_runs.get_mut() == 0 {
-            let _ = fs::remove_file(self.path.join(name_of(self.engine)));
-            let all = files_in(&self.path);
-            // As long as processes are yet to be ended, the next engine has to know whose they may be.
-            if !all.iter().any(|(_, name)| [KEPT, ENGINE, LEFT].iter().any(|kind| name.starts_with(kind))) {
-                let users = all.iter().filter(|(_, name)| name.starts_with(USER));
-                users.for_each(|(path, _)| drop(fs::remove_file(path)));
-            }
-        }
-        // What cannot be removed now is removed at the next open. Because this thread may be a runtime's, another
-        // thread removes large folders.
-        if is_own(&self.path) {
-            removal::wait(REMOVAL_MAX);
-            let emptied = empty(&self.path, removal::remove_aside);
-            removal::wait(REMOVAL_MAX);
-            if emptied.is_err() {
-                let _ = fs::remove_dir(&self.path);
-            }
-        }
-        self.tell_no_more();
+        self.close();
     }
 }
 
