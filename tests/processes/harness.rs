@@ -89,6 +89,27 @@ pub fn need_cgroups(trials: Vec<Trial>) -> Vec<Trial> {
         .collect()
 }
 
+/// These are reported as ignored where no group of version 2 can be made.
+pub fn need_cgroup_v2(trials: Vec<Trial>) -> Vec<Trial> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let top = mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let top = fields.next()?;
+        (fields.next()? == "cgroup2").then_some(top)
+    });
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::"));
+    let name = format!("processes-{}", Uuid::new_v4().simple());
+    let group = top.zip(own).map(|(top, own)| Path::new(&format!("{top}{own}")).join(name));
+    let can = group.is_some_and(|group| {
+        let can = fs::create_dir(&group).is_ok();
+        let _ = fs::remove_dir(&group);
+        can
+    });
+    let needs = "where there are cgroups of version 2";
+    trials.into_iter().map(|trial| trial.with_kind(needs).with_ignored_flag(!can)).collect()
+}
+
 /// Whether the machine says so, whatever the engine does: there is a group of ours to make one in.
 pub fn can_limit_memory() -> bool {
     static CAN: OnceLock<bool> = OnceLock::new();

@@ -1,12 +1,15 @@
 //! A stop ends whatever a run has started, wherever that has gone.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use adjutant::{ExecutionStatus, ProcessExecutor, RunCommand, StopInvocation};
 use libtest_mimic::Trial;
 
 use crate::harness::{
-    Account, Marker, Place, ended, need_cgroups, need_root, script, trials, until,
+    Account, Host, Marker, Place, ended, need_cgroup_v2, need_cgroups, need_root, script, trials,
+    until,
 };
 
 pub fn trials() -> Vec<Trial> {
@@ -14,7 +17,12 @@ pub fn trials() -> Vec<Trial> {
     trials.extend(need_root(trials![
         a_stop_ends_all_of_another_user,
         a_stop_ends_all_of_another_user_with_a_keeper,
+        a_stop_spares_a_process_of_another_user_that_has_the_mark,
     ]));
+    trials.extend(need_root(need_cgroup_v2(trials![
+        a_stop_finds_a_process_of_another_user_that_hides,
+        what_hides_in_a_lost_run_of_another_user_is_ended_at_open,
+    ])));
     trials.extend(need_cgroups(trials![
         a_stop_ends_all_in_a_cgroup,
         a_stop_ends_all_in_a_cgroup_with_a_keeper,
@@ -174,4 +182,43 @@ async fn a_stop_ends_all_in_a_cgroup() {
 
 async fn a_stop_ends_all_in_a_cgroup_with_a_keeper() {
     check(ProcessExecutor::new().cgroups(), true, RunCommand::survive_restarts).await;
+}
+
+/// A process can take the mark from another's environment only if it may read that; the mark means nothing then.
+async fn a_stop_spares_a_process_of_another_user_that_has_the_mark() {
+    let (place, marker) = (Place::new(), Marker::new());
+    let engine = place.open().await;
+    let file = place.path("mark");
+    let text = format!("echo $ADJUTANT_RUN > {0}.next; mv {0}.next {0}; exec sleep 50", file.display());
+    let invoked = engine.run_command(script(text)).await.expect("a run");
+    until("it tells its mark", || file.exists()).await;
+    let mark = fs::read_to_string(&file).expect("a mark");
+    let bob = Account::bob();
+    let mut sleeper = Command::new("sh");
+    sleeper.args(["-c", &format!("exec {}", marker.sleep())]).env("ADJUTANT_RUN", mark.trim_end());
+    let mut sleeper = sleeper.uid(bob.uid).gid(bob.gid).spawn().expect("it starts");
+    marker.sleeps().await;
+    engine.stop_invocation(StopInvocation::new(invoked.invoke_id)).await.expect("a stop");
+    let record = ended(&engine, &invoked.invoke_id).await;
+    assert_eq!((record.status, record.error_info.as_str()), (ExecutionStatus::Terminated, ""));
+    assert!(sleeper.try_wait().expect("a child").is_none(), "it goes on");
+    sleeper.kill().expect("it can be killed");
+    sleeper.wait().expect("it ends");
+}
+
+async fn a_stop_finds_a_process_of_another_user_that_hides() {
+    let name = &Account::ann().name;
+    check(ProcessExecutor::new(), true, |request| request.username(name)).await;
+}
+
+async fn what_hides_in_a_lost_run_of_another_user_is_ended_at_open() {
+    let (place, marker) = (Place::new(), Marker::new());
+    let mut host = Host::start(&place.setup());
+    let hides = format!("env -i setsid sh -c '({} &)'; echo up; sleep 50", marker.sleep());
+    host.run(script(hides).username(&Account::ann().name));
+    host.expect("up");
+    until("it sleeps", || marker.alive().len() == 1).await;
+    host.kill();
+    let _engine = place.open().await;
+    marker.check_nobody_is_left("a lost run of another user");
 }
