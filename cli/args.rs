@@ -106,6 +106,10 @@ pub(crate) struct Arguments {
     #[arg(long, global = true, help_heading = "Every command")]
     pub json: bool,
 
+    /// Keep runs and other processes of this user from the memory and the environment of this process
+    #[arg(long, global = true)]
+    pub refuse_inspection: bool,
+
     #[command(subcommand)]
     pub verb: Verb,
 }

@@ -135,7 +135,13 @@ async fn start(database: &Path) -> Result<Client, Failure> {
     let (ours, theirs) = StdStream::pair().map_err(cannot_start)?;
     ours.set_nonblocking(true).map_err(cannot_start)?;
     let program = std::env::current_exe().map_err(cannot_start)?;
+    // The process in the background is protected as this one is.
+    let refuses = matches!(
+        rustix::process::dumpable_behavior(),
+        Ok(rustix::process::DumpableBehavior::NotDumpable)
+    );
     Command::new(program)
+        .args(refuses.then_some("--refuse-inspection"))
         .arg("--db")
         .arg(database)
         .arg(COMMAND)

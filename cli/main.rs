@@ -51,6 +51,11 @@ const RUNTIME_DESCRIPTORS: usize = 6;
 
 fn main() -> ExitCode {
     adjutant::helper_main();
+    if let Err(error) = adjutant::reap_orphans() {
+        let failure = Failure::system("start again as a child of the first process", &error);
+        ui::report(&failure, false);
+        return ExitCode::from(failure.exit_status());
+    }
     spare_memory();
     leave_files_to_this_user();
     let (json, parsed) = args::parse(env::args_os());
@@ -92,6 +97,9 @@ fn leave_files_to_this_user() {
 
 fn carry_out(arguments: args::Arguments) -> Result<u8, Failure> {
     log::show_warnings();
+    if arguments.refuse_inspection {
+        adjutant::refuse_inspection().map_err(|error| Failure::system("be protected", &error))?;
+    }
     let runtime = runtime().map_err(|error| Failure::system("start", &error))?;
     let status = runtime.block_on(commands::perform(arguments));
     // A thread that is stuck in a write must not keep the program from ending.
