@@ -115,8 +115,8 @@ pub use execution::{
     Outcome, ResultPage, StopReason, Usage,
 };
 pub use executor::{
-    ClosureExecutor, ExecutionContext, Executor, ProcessExecutor, Task, helper_main,
-    reap_orphans, refuse_inspection,
+    ClosureExecutor, ExecutionContext, Executor, ProcessExecutor, Task, helper_main, reap_orphans,
+    refuse_inspection,
 };
 pub use gate::{EndedWave, WaveDecision, WaveGate};
 pub use given::Given;

@@ -154,10 +154,15 @@ async fn a_record_names_no_interpreter_by_a_value_of_a_parameter() {
         ("#!/bin/{{p}}\n", "`/bin/{{p}}` cannot be started"),
         ("#!/bin/{{p}}\r\n", "names `/bin/{{p}}\\r`"),
         ("#!{{p}}", "`{{p}}` cannot be started"),
-        ("#{{q}}\n", "`the interpreter of the `#!` line that the parameters make` cannot be started"),
+        (
+            "#{{q}}\n",
+            "`the interpreter of the `#!` line that the parameters make` cannot be started",
+        ),
     ] {
-        let request = script(text).parameters([("p", "hunter2"), ("q", "!/bin/hunter2")]);
-        let request = request.secret_parameters(["p", "q"]);
+        let (name, value) =
+            if text.contains("{{q}}") { ("q", "!/bin/hunter2") } else { ("p", "hunter2") };
+        let request = script(text).enable_parameter().parameters([(name, value)]);
+        let request = request.secret_parameters([name]);
         let limited = request.clone().resource_limits(limits);
         for request in [request.clone(), limited, request.survive_restarts()] {
             let record = run(&engine, request).await;

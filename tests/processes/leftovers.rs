@@ -198,7 +198,8 @@ async fn processes_that_an_engine_could_not_end_are_ended_by_a_later_one() {
     let result = environment.split('\0').find_map(|one| one.strip_prefix("ADJUTANT_RESULT="));
     let folder = Path::new(result.expect("it has a place for its result")).parent();
     let files = fs::read_dir(folder.expect("a folder")).expect("a folder").flatten();
-    let is_number = |file: &fs::DirEntry| file.file_name().as_encoded_bytes().starts_with(b"engine-");
+    let is_number =
+        |file: &fs::DirEntry| file.file_name().as_encoded_bytes().starts_with(b"engine-");
     let file = files.into_iter().find(is_number).expect("the number of its engine").path();
     fs::remove_file(&file).expect("hidden");
     let engine = place.open().await;

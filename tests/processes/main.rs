@@ -30,7 +30,9 @@ fn main() -> ExitCode {
     if role.as_deref() == Some(host::WITH_REAPER) {
         adjutant::reap_orphans().expect("the program starts again");
     }
-    if role.is_some_and(|role| [host::WITH_HELPER, host::WITH_REAPER, host::WITHOUT_HELPER].contains(&role.as_str())) {
+    if role.is_some_and(|role| {
+        [host::WITH_HELPER, host::WITH_REAPER, host::WITHOUT_HELPER].contains(&role.as_str())
+    }) {
         host::serve();
         return ExitCode::SUCCESS;
     }

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::harness::{
     Account, Host, Marker, Pipe, Place, check_says, ended, is_alive, kill, need_cgroups, need_root,
-    open_to, printed, record, script, text, trials, until,
+    open_to, printed, record, run, script, text, trials, until,
 };
 use crate::host::{Order, Setup};
 
@@ -586,7 +586,12 @@ async fn a_run_that_cannot_survive_says_so_and_does_not_start() {
         let witness = place.path("witness");
         let touch = script(format!("touch {}", witness.display())).survive_restarts();
         let record = run(&engine, touch).await;
-        check_says(&record, ExecutionStatus::Error, "ExecutionException", "no keeper can be started");
+        check_says(
+            &record,
+            ExecutionStatus::Error,
+            "ExecutionException",
+            "no keeper can be started",
+        );
         assert!(record.error_info.contains(says), "{}", record.error_info);
         assert!(!witness.exists() && place.runs().symlink_metadata().is_ok());
     };

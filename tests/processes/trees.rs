@@ -189,7 +189,8 @@ async fn a_stop_spares_a_process_of_another_user_that_has_the_mark() {
     let (place, marker) = (Place::new(), Marker::new());
     let engine = place.open().await;
     let file = place.path("mark");
-    let text = format!("echo $ADJUTANT_RUN > {0}.next; mv {0}.next {0}; exec sleep 50", file.display());
+    let text =
+        format!("echo $ADJUTANT_RUN > {0}.next; mv {0}.next {0}; exec sleep 50", file.display());
     let invoked = engine.run_command(script(text)).await.expect("a run");
     until("it tells its mark", || file.exists()).await;
     let mark = fs::read_to_string(&file).expect("a mark");
@@ -200,7 +201,8 @@ async fn a_stop_spares_a_process_of_another_user_that_has_the_mark() {
     marker.sleeps().await;
     engine.stop_invocation(StopInvocation::new(invoked.invoke_id)).await.expect("a stop");
     let record = ended(&engine, &invoked.invoke_id).await;
-    assert_eq!((record.status, record.error_info.as_str()), (ExecutionStatus::Terminated, ""));
+    assert_eq!(record.status, ExecutionStatus::Terminated);
+    assert_eq!(record.error_info, "stopped on request");
     assert!(sleeper.try_wait().expect("a child").is_none(), "it goes on");
     sleeper.kill().expect("it can be killed");
     sleeper.wait().expect("it ends");

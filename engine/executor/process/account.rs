@@ -44,9 +44,8 @@ impl Account {
     pub(super) fn assume(&self) -> Result<(), String> {
         let name = CString::new(self.name.as_str()).map_err(|error| error.to_string())?;
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
-        let failed = |call: &str, error: Errno| {
-            format!("{call}: {}", super::errno::describe(&error.into()))
-        };
+        let failed =
+            |call: &str, error: Errno| format!("{call}: {}", super::errno::describe(&error.into()));
         let groups = groups_of(&name, self.gid)?;
         rustix::thread::set_thread_groups(&groups).map_err(|error| failed("setgroups", error))?;
         rustix::thread::set_thread_res_gid(gid, gid, gid)
@@ -153,7 +152,8 @@ impl WithoutCapabilities {
         let is_ambient = |one: &CapabilitySet| {
             rustix::thread::capability_is_in_ambient_set(*one).unwrap_or_default()
         };
-        let inherited = Inherited { sets, ambient: each(sets.inheritable).filter(is_ambient).collect() };
+        let inherited =
+            Inherited { sets, ambient: each(sets.inheritable).filter(is_ambient).collect() };
         rustix::thread::clear_ambient_capability_set()?;
         // From here on a drop gives back what has been taken.
         let without = Self(Some(inherited));
@@ -176,7 +176,7 @@ impl Drop for WithoutCapabilities {
 
 /// Returns the capabilities of a set, also those that are newer than this program.
 fn each(set: CapabilitySet) -> impl Iterator<Item = CapabilitySet> {
-    let one = |number| CapabilitySet::from_bits_retain(1 << number);
+    let one = |number| CapabilitySet::from_bits_retain(1_u64 << number);
     (0..u64::BITS).map(one).filter(move |one| set.contains(*one))
 }
 

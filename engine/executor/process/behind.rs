@@ -183,7 +183,8 @@ async fn look(
         let census = census::take(kin.asked()).await?;
         let mut family = Family::new(leader, kin.clone());
         family.update(&census);
-        let holders = if pipes.is_empty() { BTreeSet::new() } else { find_holders(census, pipes).await? };
+        let holders =
+            if pipes.is_empty() { BTreeSet::new() } else { find_holders(census, pipes).await? };
         Ok((family.names(), holders))
     };
     let looked = tokio::time::timeout(LOOK_MAX, look).await;

@@ -115,7 +115,13 @@ impl Leader {
         if self.group.leader_has_ended()? {
             return Ok(Ending::ByItself);
         }
-        let mut stop = Stop { mode, killed: BTreeSet::new(), left: BTreeSet::new(), unseen: None, silent: BTreeSet::new() };
+        let mut stop = Stop {
+            mode,
+            killed: BTreeSet::new(),
+            left: BTreeSet::new(),
+            unseen: None,
+            silent: BTreeSet::new(),
+        };
         match mode {
             TerminationMode::Process => self.stop_process(&mut stop, cx).await?,
             TerminationMode::ProcessTree => {

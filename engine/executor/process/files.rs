@@ -18,6 +18,8 @@ pub(super) struct Files {
     result: PathBuf,
     /// A folder of their own, if the run is another user's.
     folder: Option<PathBuf>,
+    /// Whether the end of the run was seen.
+    has_ended: bool,
 }
 
 impl Files {
@@ -42,7 +44,7 @@ impl Files {
         };
         let (script, result) = (with(extension), with(".result"));
         let file = create_new(&script)?;
-        Self { script, result, folder: None }.write_script(file, content)
+        Self { script, result, folder: None, has_ended: false }.write_script(file, content)
     }
 
     /// The same in a folder of their own, which [`give_to`] makes another user's.
@@ -59,7 +61,8 @@ impl Files {
         let folder = std::path::absolute(scratch.join(name))?;
         DirBuilder::new().mode(0o700).create(&folder)?;
         let script = folder.join(format!("script{extension}"));
-        let files = Self { script, result: folder.join("result"), folder: Some(folder) };
+        let result = folder.join("result");
+        let files = Self { script, result, folder: Some(folder), has_ended: false };
         let file = create_new(&files.script)?;
         files.write_script(file, content)
     }
@@ -75,6 +78,11 @@ impl Files {
 
     pub(super) fn result(&self) -> &Path {
         &self.result
+    }
+
+    /// Removes the files of a run whose end was seen.
+    pub(super) fn close(mut self) {
+        self.has_ended = true;
     }
 
     /// Returns the folder that is the user's of the run, if the run is another user's.
@@ -139,8 +147,8 @@ pub(super) fn give_to(script: &Path, uid: u32, gid: u32) -> io::Result<()> {
 
 impl Drop for Files {
     fn drop(&mut self) {
-        // What is left of the run is found by the next engine, which has to know whose processes to look at.
-        if let Some(folder) = &self.folder
+        // If the end of the run was not seen, the next engine has to know whose processes to look at.
+        if let Some(folder) = self.folder.as_ref().filter(|_| !self.has_ended)
             && let (Some(scratch), Ok(found)) = (folder.parent(), fs::symlink_metadata(folder))
         {
             let _ = scratch::note_user(scratch, found.uid());

@@ -102,9 +102,7 @@ fn is_started_by_host() -> bool {
     let file = |path: &str| std::fs::metadata(path).map(|found| (found.dev(), found.ino()));
     let Some(parent) = rustix::process::getppid() else { return false };
     let user = std::fs::metadata(format!("/proc/{parent}")).map(|found| found.uid()).ok();
-    if kernel::has_more_rights_than_caller()
-        || user != Some(rustix::process::geteuid().as_raw())
-    {
+    if kernel::has_more_rights_than_caller() || user != Some(rustix::process::geteuid().as_raw()) {
         return false;
     }
     match (file(&format!("/proc/{parent}/exe")), file("/proc/self/exe")) {

@@ -17,8 +17,8 @@ use super::census::{self, Asked, Census, Process};
 use super::child::any_ended;
 use super::environment::Mark;
 use super::family::{Member, Named, Watch, listed, names_of_silent};
-use super::{errno, group};
 use super::keeper::{self, Identity};
+use super::{errno, group};
 use crate::execution::{Lost, Unended};
 use crate::executor::{Scratch, removal};
 use crate::id::ExecutionId;
@@ -121,7 +121,9 @@ impl<'a> Leftovers<'a> {
                 self.found.expect(stranger.run);
             }
         }
-        if !unknown.is_empty() && let Err(why) = self.found.look().await {
+        if !unknown.is_empty()
+            && let Err(why) = self.found.look().await
+        {
             self.unseen = Some(why);
         }
         self.abandon(&unknown);
@@ -481,7 +483,9 @@ impl fmt::Display for Ended {
             listed("what was left of it was ended:", &self.found),
             listed("it took SIGKILL to end", &self.killed),
             listed("still there after SIGKILL:", &self.left),
-            self.unseen.as_ref().map(|why| format!("not all that was left could be looked for: {why}")),
+            self.unseen
+                .as_ref()
+                .map(|why| format!("not all that was left could be looked for: {why}")),
         ];
         f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join("; "))
     }

@@ -57,7 +57,8 @@ pub(super) async fn begin(charge: &Charge, cx: &ExecutionContext) -> Result<Outc
         for empty in [runs.map(|_| &*folder), Some(charge.scratch.as_ref()), runs] {
             let _ = empty.map(fs::remove_dir);
         }
-        broke("no keeper can be started", &error)
+        let runs = folder.parent().unwrap_or(&folder).display();
+        broke(&format!("no keeper can be started with a folder in `{runs}`"), &error)
     };
     // There from now on: an engine that ends leaves what has such a folder.
     let made = cx.scratch().make_run(&charge.brief.name);

@@ -220,7 +220,10 @@ impl Signals {
         loop {
             // SAFETY: both pointers are to live objects; the call fills in the second unless it fails.
             let (number, code) = unsafe {
-                (libc::sigwaitinfo(&raw const self.0, info.as_mut_ptr()), info.assume_init().si_code)
+                (
+                    libc::sigwaitinfo(&raw const self.0, info.as_mut_ptr()),
+                    info.assume_init().si_code,
+                )
             };
             if let Some(signal) = Signal::from_named_raw(number) {
                 return Ok(Received { signal, is_sent: code <= 0 });

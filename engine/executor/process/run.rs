@@ -69,8 +69,7 @@ pub(super) async fn carry_out(
     place: Place<'_>,
     cx: &ExecutionContext,
 ) -> Result<Outcome, Outcome> {
-    let Place { scratch, mark, engine, reaper } = place;
-    // Declared first, so dropped last: a script goes away after the process that reads it.
+    let scratch = place.scratch;
     let files = match brief.username {
         None => Files::create(scratch, &brief.name, &extension(&brief.runner), &brief.content),
         Some(_) => {
@@ -80,6 +79,20 @@ pub(super) async fn carry_out(
     let files = files.map_err(|error| {
         broke(&format!("the script cannot be written in `{}`", scratch.display()), &error)
     })?;
+    // A script goes away after the process that reads it.
+    let outcome = carry_out_with(&files, brief, user, place, cx).await;
+    files.close();
+    outcome
+}
+
+async fn carry_out_with(
+    files: &Files,
+    brief: &Brief,
+    user: &User,
+    place: Place<'_>,
+    cx: &ExecutionContext,
+) -> Result<Outcome, Outcome> {
+    let Place { scratch: _, mark, engine, reaper } = place;
     let (group, limits) = group::make(brief, mark, engine).await?;
     if cx.contact.order().is_some() {
         // The stop came while the engine made the cgroup.
@@ -164,8 +177,9 @@ struct Started {
 impl Started {
     fn new(start: &Start, stdin: OwnedFd, cx: &ExecutionContext) -> Result<Self, Outcome> {
         check_ends()?;
-        let without = WithoutCapabilities::new()
-            .map_err(|error| broke("the capabilities of the host cannot be kept from it", &error))?;
+        let without = WithoutCapabilities::new().map_err(|error| {
+            broke("the capabilities of the host cannot be kept from it", &error)
+        })?;
         let spawned = standing::start(|| spawn(start, stdin));
         drop(without);
         Self::watch(spawned.map_err(|error| start.failed(&error))?, cx)

@@ -27,7 +27,8 @@ const MASK_KNOWN: Duration = Duration::from_secs(1);
 ///
 /// What cannot be set, in words.
 pub(super) fn become_ordinary() -> Result<(), String> {
-    let failed = |what: &str, error: io::Error| format!("{what}: {}", super::errno::describe(&error));
+    let failed =
+        |what: &str, error: io::Error| format!("{what}: {}", super::errno::describe(&error));
     rustix::process::umask(MASK);
     kernel::schedule_as_others().map_err(|error| failed("sched_setscheduler", error))?;
     let nice = rustix::process::getpriority_process(None).unwrap_or_default();
@@ -37,7 +38,9 @@ pub(super) fn become_ordinary() -> Result<(), String> {
     }
     kernel::reset_io_priority().map_err(|error| failed("ioprio_set", error))?;
     // The limits that say how far a process may raise its own priority.
-    for (name, limit) in [("RLIMIT_NICE", Resource::RLIMIT_NICE), ("RLIMIT_RTPRIO", Resource::RLIMIT_RTPRIO)] {
+    for (name, limit) in
+        [("RLIMIT_NICE", Resource::RLIMIT_NICE), ("RLIMIT_RTPRIO", Resource::RLIMIT_RTPRIO)]
+    {
         setrlimit(limit, 0, 0).map_err(|error| failed(name, error.into()))?;
     }
     may_be_ended_for_memory().map_err(|error| failed("oom_score_adj", error))?;
@@ -74,8 +77,7 @@ pub(super) fn start<T: Send>(spawn: impl FnOnce() -> io::Result<T> + Send) -> io
 /// Returns whether [`start`] cannot do it, so that a helper has to.
 pub(super) fn needs_helper() -> bool {
     static CAN_MASK: OnceLock<bool> = OnceLock::new();
-    !mask_of_host().contains(MASK)
-        && !CAN_MASK.get_or_init(|| kernel::masked(MASK, || ()).is_ok())
+    !mask_of_host().contains(MASK) && !CAN_MASK.get_or_init(|| kernel::masked(MASK, || ()).is_ok())
 }
 
 /// Returns the mask of this process. The system call that tells the mask changes it.

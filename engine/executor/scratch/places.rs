@@ -212,8 +212,7 @@ fn name_of(path: &Path) -> String {
 
 /// Returns whether a folder is this user's, and no other user can write to it.
 fn is_private(folder: &Path) -> bool {
-    is_own(folder)
-        && fs::symlink_metadata(folder).is_ok_and(|found| found.mode() & 0o022 == 0)
+    is_own(folder) && fs::symlink_metadata(folder).is_ok_and(|found| found.mode() & 0o022 == 0)
 }
 
 /// Returns whether the files of a folder are in memory.
