@@ -228,7 +228,15 @@ impl ProcessExecutor {
 
     /// What the script is to be given to.
     fn runner(&self, task: &Task, own: bool) -> Result<Runner, Outcome> {
+        let check = || match script::unreadable(task.content()) {
+            Some(why) => Err(order::unsuitable("LauncherNotFound", why.to_owned())),
+            None => Ok(()),
+        };
         if let Some(launcher) = task.launcher() {
+            let program = launcher.split([' ', '\t']).next().unwrap_or_default();
+            if script::is_shell(Path::new(program)) {
+                check()?;
+            }
             return Ok(Runner::Launcher(launcher.to_owned()));
         }
         if task.command_type() == CommandType::RunPowerShellScript {
@@ -242,11 +250,14 @@ impl ProcessExecutor {
                 program: program.into(),
                 argument: argument.map(OsStr::to_owned),
             },
-            None => Runner::Shell(match task.shell() {
-                Some(shell) => shell.into(),
-                None if own => self.find_shell().into(),
-                None => self.shell.clone().into(),
-            }),
+            None => {
+                check()?;
+                Runner::Shell(match task.shell() {
+                    Some(shell) => shell.into(),
+                    None if own => self.find_shell().into(),
+                    None => self.shell.clone().into(),
+                })
+            }
         })
     }
 

@@ -542,3 +542,49 @@ fn a_list_tells_how_schedules_fired_last() {
     assert!(place.ok(&["show", "bad"]).contains("Failed"));
     serve.interrupt();
 }
+
+#[test]
+fn a_script_with_wrong_line_ends_or_encoding_is_named_whichever_way_it_came() {
+    let place = Place::new();
+    let wide: Vec<u8> = "\u{feff}echo 1\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let scripts: [(&[u8], &str); 4] = [
+        (b"cd /tmp\r\necho 1\r\n", "Windows line ends"),
+        (b"#!/usr/bin/env sh\r\necho 1\r\n", "Windows line ends"),
+        (b"\xef\xbb\xbfecho 1\n", "byte order mark"),
+        (&wide, "UTF-16"),
+    ];
+    for (script, want) in scripts {
+        let file = place.path("script");
+        std::fs::write(&file, script).expect("written");
+        let path = file.to_str().expect("text");
+        let from_file = place.run(&["run", "-f", path]);
+        let stored = place.ok(&[
+            "commands",
+            "create",
+            "--name",
+            want.replace(' ', "-").as_str(),
+            "-f",
+            path,
+        ]);
+        let invoked = place.run(&["invoke", stored.trim()]);
+        place.ok(&["commands", "delete", stored.trim()]);
+        for done in [from_file, invoked] {
+            assert_ne!(done.code, Some(0), "{}", done.out);
+            assert!(
+                (done.out.clone() + &done.err).contains(want),
+                "{want}: {}{}",
+                done.out,
+                done.err
+            );
+        }
+        if let Ok(text) = std::str::from_utf8(script) {
+            let done = place.run(&["run", text]);
+            assert!(
+                (done.out.clone() + &done.err).contains(want),
+                "{want}: {}{}",
+                done.out,
+                done.err
+            );
+        }
+    }
+}

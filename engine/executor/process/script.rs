@@ -40,6 +40,12 @@ pub(super) fn interpreter(content: &[u8]) -> Result<Option<Interpreter<'_>>, &'s
     if program.is_empty() {
         return Err("ENOEXEC: the `#!` line names no interpreter");
     }
+    // A program whose name ends so is looked for, in case there is one.
+    if argument.is_some_and(|argument| argument.ends_with(b"\r")) {
+        return Err(
+            "the script has Windows line ends: the argument in its `#!` line ends with `\\r`",
+        );
+    }
     // A bare name is a file of the working directory, as it is to the kernel; not one of `PATH`.
     let here = if program.contains(&b'/') { "" } else { "." };
     let program = Path::new(here).join(OsStr::from_bytes(program));
@@ -58,6 +64,40 @@ pub(super) fn name_before_filling(template: &[u8], program: &Path) -> OsString {
         }
         Ok(None) | Err(_) => "the interpreter of the `#!` line that the parameters make".into(),
     }
+}
+
+/// Why a shell cannot read `content` as it is meant: wrong line ends, or another encoding. `None` if nothing
+/// is wrong with them.
+///
+/// To a shell, a carriage return is a letter of the word before it, so `cd /tmp` goes nowhere and
+/// `> out` makes a file of another name. A script may have some in it, but not at the end of its first line.
+pub(super) fn unreadable(content: &[u8]) -> Option<&'static str> {
+    if is_wide(content) {
+        return Some("the script is in UTF-16; want UTF-8, without a byte order mark");
+    }
+    if content.starts_with(BYTE_ORDER_MARK) {
+        return Some("the script begins with a UTF-8 byte order mark; want the script without it");
+    }
+    let first = content.split_inclusive(|byte| *byte == b'\n').next().unwrap_or_default();
+    let message =
+        "the script has Windows line ends (CR LF); want LF alone, as `tr -d '\\r'` leaves it";
+    first.ends_with(b"\r\n").then_some(message)
+}
+
+/// Whether `content` is text of two bytes a letter: by its mark, or by its first two letters.
+fn is_wide(content: &[u8]) -> bool {
+    let is_letter = |byte: &u8| (1..0x80).contains(byte);
+    match content {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => true,
+        [a, 0, b, 0, ..] | [0, a, 0, b, ..] => is_letter(a) && is_letter(b),
+        _ => false,
+    }
+}
+
+/// Whether a program is a shell, by its name.
+pub(super) fn is_shell(program: &Path) -> bool {
+    const SHELLS: [&str; 9] = ["sh", "ash", "bash", "dash", "ksh", "ksh93", "mksh", "yash", "zsh"];
+    program.file_name().and_then(OsStr::to_str).is_some_and(|name| SHELLS.contains(&name))
 }
 
 fn trim(mut bytes: &[u8]) -> &[u8] {
@@ -128,5 +168,41 @@ mod tests {
         check(b"\xef\xbb#!/bin/sh\n", None);
         let marked = interpreter(b"\xef\xbb\xbf#!/bin/bash\n");
         assert!(marked.expect_err("hidden").contains("byte order mark"));
+        let windows = interpreter(b"#!/usr/bin/env bash\r\necho 1\r\n");
+        assert!(windows.expect_err("no such program").contains("Windows line ends"));
+    }
+
+    #[test]
+    fn what_a_shell_cannot_read_is_named() {
+        let check = |content: &[u8], want: &str| {
+            let told = unreadable(content);
+            let is_told =
+                told.map_or(want.is_empty(), |told| !want.is_empty() && told.contains(want));
+            assert!(is_told, "{}: {told:?}", content.escape_ascii());
+        };
+        let wide = |text: &str, big: bool| -> Vec<u8> {
+            let bytes = |unit: u16| if big { unit.to_be_bytes() } else { unit.to_le_bytes() };
+            text.encode_utf16().flat_map(bytes).collect()
+        };
+        for fine in [
+            &b""[..],
+            b"\n",
+            b"echo 1",
+            b"echo 1\n",
+            b"printf 'a\rb'",
+            b"printf 'a\r'\r",
+            "\u{e9}\n".as_bytes(),
+        ] {
+            check(fine, "");
+        }
+        check(b"cat <<E\na\r\nb\r\nE\n", "");
+        check(b"cd /tmp\r\nls\r\n", "Windows line ends");
+        check(b"echo 1\r\n", "Windows line ends");
+        check(b"\r\necho 1\n", "Windows line ends");
+        check(b"\xef\xbb\xbfecho 1\n", "byte order mark");
+        for text in ["echo 1\n", "\u{feff}echo 1\n", "#!/bin/sh\n"] {
+            check(&wide(text, false), "UTF-16");
+            check(&wide(text, true), "UTF-16");
+        }
     }
 }

@@ -1028,6 +1028,10 @@ async fn windows_line_ends_and_byte_order_marks_are_named() {
     check("#!/bin/sh\r\necho 1\r\n", "Windows line ends: its `#!` line names `/bin/sh\\r`: ENOENT")
         .await;
     check("\u{feff}#!/bin/sh\necho 1\n", "a UTF-8 byte order mark precedes the `#!` line").await;
+    check("\u{feff}echo 1\n", "begins with a UTF-8 byte order mark").await;
+    check("cd /tmp\r\necho 1\r\n", "Windows line ends (CR LF)").await;
+    check("#!/usr/bin/env sh\r\necho 1\r\n", "Windows line ends: the argument").await;
+    check("e\0c\0h\0o\0", "UTF-16").await;
 }
 
 const FEW_DESCRIPTORS: u64 = 64;
