@@ -19,7 +19,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::commands::load::Load;
-use crate::commands::next::Next;
+use crate::commands::next::{Next, zone_data};
 use crate::duration;
 use crate::failure::Failure;
 use crate::help;
@@ -53,7 +53,11 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> (bool, Result<Pars
 fn not_a_command(error: &clap::Error, words: &[OsString]) -> Result<Parsed, Failure> {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            ui::print(for_people(error, ui::Target::Stdout).as_bytes())?;
+            let mut text = for_people(error, ui::Target::Stdout);
+            if error.kind() == ErrorKind::DisplayVersion {
+                text.push_str(&format!("zone data {}\n", zone_data(Utc::now())));
+            }
+            ui::print(text.as_bytes())?;
             Ok(Parsed::Answered(0))
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {

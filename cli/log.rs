@@ -61,7 +61,10 @@ impl Told {
 
 impl Subscriber for Warnings {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && *metadata.level() <= Level::WARN
+        // How old the zone data is, is said where it counts: by `serve`, `next` and `--version`.
+        metadata.is_event()
+            && *metadata.level() <= Level::WARN
+            && metadata.target() != adjutant::schedule::OUTDATED_TARGET
     }
 
     fn event(&self, event: &Event<'_>) {

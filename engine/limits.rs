@@ -1,5 +1,9 @@
 //! Every number of the API pages, in one value.
 
+use std::time::Duration;
+
+use crate::schedule::Bounds;
+
 /// The longest time that a request can ask for, in seconds, whatever the limits are. A thousand years after any time
 /// that a clock may show is an instant that can still be written.
 const SECONDS_MAX: u64 = 1_000 * 366 * 24 * 3_600;
@@ -130,6 +134,18 @@ impl Limits {
             command_names_differ: false,
             page_size_max: 50,
             page_size_default: 10,
+        }
+    }
+
+    /// Returns what these limits allow a schedule, where a run may take `timeout_s` seconds; see
+    /// [`Timetable::validate`](crate::schedule::Timetable::validate). With a timeout of zero, only the
+    /// distances between fires are checked.
+    pub const fn schedule_bounds(&self, timeout_s: u64) -> Bounds {
+        Bounds {
+            rate_min: Duration::from_secs(self.rate_s_min),
+            rate_max: Duration::from_secs(self.rate_s_max),
+            cron_min: Duration::from_secs(self.cron_s_min),
+            timeout: Duration::from_secs(timeout_s),
         }
     }
 

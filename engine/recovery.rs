@@ -11,7 +11,7 @@ use crate::executor::{Leftovers, Scratch};
 use crate::id::ExecutionId;
 use crate::output::WholeOutputs;
 use crate::panics::tell;
-use crate::schedule::Zone;
+use crate::schedule::ZoneData;
 use crate::store::claims;
 use crate::store::executions::{GoingOn, Interrupted, LeftRunning};
 use crate::store::timers::{self, Timer};
@@ -235,8 +235,10 @@ pub(crate) async fn tidy_outputs(
 /// Plans future fires again if they were planned with other zone data. Times that are due already
 /// stay due, and records of nominal times stay as they are.
 pub(crate) async fn replan(store: &Store, now_ms: i64) -> Result<()> {
+    let data = ZoneData::in_use();
+    let fingerprint = data.fingerprint();
     let planned_with = store.read(|tx| meta::get(tx, ZONE_DATA)).await?;
-    if planned_with.as_deref() == Some(Zone::DATA_VERSION) {
+    if planned_with.as_ref() == Some(&fingerprint) {
         return Ok(());
     }
     let mut last = 0;
@@ -253,13 +255,12 @@ pub(crate) async fn replan(store: &Store, now_ms: i64) -> Result<()> {
             Err(error) => return Err(error),
         }
     }
-    store.write(|tx| meta::set(tx, ZONE_DATA, Zone::DATA_VERSION)).await?;
+    store.write(move |tx| meta::set(tx, ZONE_DATA, &fingerprint)).await?;
     if let Some(before) = planned_with {
-        let now = Zone::DATA_VERSION;
         tell(|| {
             tracing::info!(
                 before,
-                now,
+                now = %data,
                 "the zone data has changed; fires to come are planned with it"
             )
         });

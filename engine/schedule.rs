@@ -2,8 +2,9 @@
 //!
 //! Everything here is pure: a text becomes a [`Schedule`], and a schedule, together with what it
 //! leaves open (when it was created, where the instance lives), a [`Timetable`] that says what
-//! comes next after any instant. Nothing here reads a clock, and only [`Zone::local`] asks the
-//! machine for its zone.
+//! comes next after any instant. Nothing here reads a clock. Two things are asked of the machine:
+//! its own zone ([`Zone::local`]), and zone files that are newer than the data that is built in
+//! ([`ZoneData`]).
 //!
 //! # Example: what the clock change does to a nightly run
 //!
@@ -32,6 +33,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Other programs write schedules differently; [`Schedule::read_lenient`] takes them where they mean
+//! the same.
+//!
 //! Deliberately absent: a schedule without a zone of its own never guesses one, and limits
 //! (how often, how far ahead) are the caller's, see [`Timetable::validate`].
 
@@ -43,12 +47,16 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use self::dialect::{Foreign, Meaning};
+
 pub use self::at::At;
 pub use self::cron::Cron;
 pub use self::error::{ParseError, Refusal};
+pub use self::machine::NoLocalZone;
 pub use self::rate::Rate;
 pub use self::timetable::{Bounds, Timetable, Upcoming};
 pub use self::zone::Zone;
+pub use self::zone_data::{OUTDATED_TARGET, ZoneData};
 
 mod at;
 mod calendar;
@@ -56,14 +64,22 @@ mod cron;
 mod cursor;
 mod days;
 mod describe;
+mod dialect;
 mod error;
 mod field;
+mod machine;
 mod offsets;
 mod pattern;
 mod rate;
 mod spelling;
 mod timetable;
 mod zone;
+mod zone_data;
+mod zone_files;
+
+#[cfg(test)]
+#[path = "../tests/tzif/mod.rs"]
+mod tzif;
 
 /// The longest text that is read. A cron expression that lists every value of every field one by
 /// one stays below it.
@@ -99,6 +115,49 @@ pub enum Schedule {
 }
 
 impl Schedule {
+    /// Reads a schedule as people write it elsewhere, too: the five fields of a crontab (also with a
+    /// zone, or `CRON_TZ=` before them), its macros such as `@daily`, `@every 5m`, `cron(…)` of AWS,
+    /// and the calendars of systemd.
+    ///
+    /// Only texts with exactly one meaning are read: a crontab line with a command, for example, is
+    /// refused with the schedule in it as the suggestion. Requests are read as their pages say,
+    /// without any of this.
+    ///
+    /// # Errors
+    ///
+    /// As [`FromStr`] has them, with the language of the text as their
+    /// [`remark`](ParseError::remark).
+    ///
+    /// # Example: a line of a crontab
+    ///
+    /// ```
+    /// use adjutant::schedule::Schedule;
+    ///
+    /// let read = Schedule::read_lenient("30 2 * * 1-5")?;
+    /// assert_eq!(read.schedule.to_string(), "0 30 2 * * 1-5");
+    /// assert_eq!(
+    ///     read.note.as_deref(),
+    ///     Some("`30 2 * * 1-5` is a crontab line; it is read as `0 30 2 * * 1-5`")
+    /// );
+    /// # Ok::<(), adjutant::schedule::ParseError>(())
+    /// ```
+    pub fn read_lenient(text: &str) -> Result<Lenient, ParseError> {
+        let trimmed = text.trim();
+        let by = text.len() - text.trim_start().len();
+        let error = match trimmed.parse() {
+            Ok(schedule) => return Ok(Lenient { schedule, note: None }),
+            Err(error) => error,
+        };
+        match dialect::recognise(trimmed) {
+            Some(Foreign { called, meaning: Meaning::Same(schedule) }) => {
+                let written = trimmed.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
+                let note = format!("`{written}` is {called}; it is read as `{schedule}`");
+                Ok(Lenient { schedule, note: Some(note) })
+            }
+            _ => Err(error.shifted(by)),
+        }
+    }
+
     /// Settles what the text leaves open: when the schedule was `created` (the grid of a rate
     /// starts there; milliseconds count) and the instance's zone (the clock of a cron expression
     /// that names none).
@@ -144,6 +203,12 @@ impl Schedule {
         }
     }
 
+    /// Returns whether the schedule follows the clock of its instances: a cron expression that names
+    /// no zone.
+    pub fn follows_instances(&self) -> bool {
+        matches!(self, Schedule::Cron(cron) if cron.zone().is_none())
+    }
+
     /// The smallest distance between two fires that the schedule can produce, clock changes
     /// aside; `None` if it fires once at most.
     ///
@@ -180,8 +245,25 @@ impl Schedule {
     /// # Ok::<(), adjutant::schedule::ParseError>(())
     /// ```
     pub fn describe(&self) -> String {
-        describe::sentence(self)
+        describe::sentence(self, None)
     }
+
+    /// Returns the sentence of [`describe`](Self::describe) with the zone of an instance in it, for a
+    /// schedule that follows the clock of its instances.
+    pub fn describe_in(&self, instance_zone: Zone) -> String {
+        describe::sentence(self, Some(instance_zone))
+    }
+}
+
+/// A schedule that was read from any language that is known; see [`Schedule::read_lenient`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Lenient {
+    /// The schedule.
+    pub schedule: Schedule,
+    /// What to tell who wrote it, if the text was in the language of another program: which, and
+    /// how it is read.
+    pub note: Option<String>,
 }
 
 impl FromStr for Schedule {
@@ -195,6 +277,15 @@ impl FromStr for Schedule {
     /// there, and the right spelling where one is near. A cron expression whose days exist in
     /// none of its months is no schedule either.
     fn from_str(text: &str) -> Result<Self, ParseError> {
+        Schedule::read(text, str::parse)
+    }
+}
+
+impl Schedule {
+    fn read(
+        text: &str,
+        read_cron: impl FnOnce(&str) -> Result<Cron, ParseError>,
+    ) -> Result<Self, ParseError> {
         if text.len() > TEXT_LEN_MAX {
             let expected = format!("{TEXT_LEN_MAX} bytes at most");
             return Err(ParseError::new(TEXT_LEN_MAX, expected, "more"));
@@ -206,7 +297,7 @@ impl FromStr for Schedule {
         } else if word.eq_ignore_ascii_case("at") {
             text.parse().map(Schedule::At)
         } else {
-            text.parse().map(Schedule::Cron)
+            read_cron(text).map(Schedule::Cron)
         }
     }
 }

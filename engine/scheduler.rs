@@ -21,6 +21,7 @@ use crate::clock::{Clock, now_ms};
 use crate::error::{EngineEnd, Error, Result};
 use crate::gate::{DynWaveGate, WaveDecision};
 use crate::panics::tell;
+use crate::schedule::{OUTDATED_TARGET, ZoneData};
 use crate::store::aside::{Aside, Subject};
 use crate::store::waves::DueWave;
 use crate::store::{Store, Tx, waits};
@@ -74,7 +75,9 @@ impl Scheduler {
 
     async fn work(&self, questions: &mut Questions) {
         let mut troubles = Troubles::default();
+        let mut zone_data = ZoneDataTold::default();
         loop {
+            zone_data.tell_remarks();
             let mut wait = SLEEP_MAX;
             if !self.decide_all(questions, &mut troubles).await {
                 wait = RETRY_AFTER;
@@ -83,6 +86,9 @@ impl Scheduler {
                 Ok(mut step) => {
                     questions.withdraw(&step.withdrawn);
                     questions.ask(std::mem::take(&mut step.waves));
+                    if step.next_due_ms.is_some() {
+                        zone_data.tell_age(self.clock.realtime());
+                    }
                     if step.more {
                         continue;
                     }
@@ -272,6 +278,42 @@ impl Scheduler {
         let wait = step.next_wait_ms.map(|at_ms| at_ms.saturating_sub(self.store.steady_ms(clock)));
         let wait = wait.map(|left_ms| Duration::from_millis(left_ms.max(0).unsigned_abs()));
         [due, wait].into_iter().flatten().fold(SLEEP_MAX, Duration::min)
+    }
+}
+
+/// What the host has been told of the zone data.
+#[derive(Default)]
+struct ZoneDataTold {
+    remarks: usize,
+    age: bool,
+}
+
+impl ZoneDataTold {
+    /// Tells of files that are missing or not sound, each once.
+    fn tell_remarks(&mut self) {
+        let data = ZoneData::in_use();
+        if data.remark_count() > self.remarks {
+            let remarks = data.remarks();
+            for remark in &remarks[self.remarks.min(remarks.len())..] {
+                tell(|| tracing::warn!("{remark}"));
+            }
+            self.remarks = remarks.len();
+        }
+    }
+
+    /// Tells once that the data is outdated, of an engine that has something to do at a time.
+    fn tell_age(&mut self, now: DateTime<Utc>) {
+        let data = ZoneData::in_use();
+        if !self.age && data.is_outdated(now) {
+            self.age = true;
+            tell(|| {
+                tracing::warn!(
+                    target: OUTDATED_TARGET,
+                    zone_data = %data,
+                    "the zone data is outdated; clocks of zones whose rules have changed since are wrong"
+                );
+            });
+        }
     }
 }
 

@@ -1,12 +1,16 @@
 //! `adjutant next`: when a schedule fires.
 //!
-//! Reads nothing but its arguments (and, with `--batch`, its input), so it answers without a
-//! database.
+//! Reads its arguments (and, with `--batch`, its input), the machine's zone and zone data, so it
+//! answers without a database.
 
+use std::cell::LazyCell;
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufWriter, Write};
 
-use adjutant::schedule::{ParseError, Schedule, Timetable, Zone};
+use adjutant::Limits;
+use adjutant::schedule::{
+    Lenient, NoLocalZone, ParseError, Refusal, Schedule, Timetable, Zone, ZoneData,
+};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +22,11 @@ use crate::ui;
 const COUNT_DEFAULT: usize = 5;
 /// The most fires listed for one expression; it bounds the length of an answer.
 const COUNT_MAX: usize = 10_000;
+/// What `run --frequency` holds schedules to.
+const LIMITS: Limits = Limits::alibaba();
+/// What there is to do about old zone data.
+const OUTDATED: &str =
+    "outdated: a newer tzdata package of the system is used once it is installed";
 /// The expression is part of the command line, so a wrong one is wrong usage.
 const REFUSED: u8 = 2;
 
@@ -56,9 +65,22 @@ pub(super) fn next(args: Next, json: bool) -> Result<u8, Failure> {
         };
     };
     let from = args.from.unwrap_or_else(Utc::now);
+    let Lenient { schedule, note, .. } = match Schedule::read_lenient(&expr) {
+        Ok(read) => read,
+        Err(error) => return refuse(error.into(), json),
+    };
+    if let Some(note) = note {
+        ui::note(&note);
+    }
+    let zone = args.zone.map_or_else(Zone::local, Ok);
     let question = Question {
-        expr,
-        zone: args.zone.unwrap_or_else(Zone::local),
+        zone: match zone {
+            Ok(zone) => zone,
+            Err(error) if schedule.follows_instances() => return refuse(error.into(), json),
+            // The schedule looks at no clock, or at one that it names.
+            Err(_) => Zone::UTC,
+        },
+        schedule,
         from,
         count: args.count,
         created: args.created.unwrap_or(from),
@@ -67,7 +89,7 @@ pub(super) fn next(args: Next, json: bool) -> Result<u8, Failure> {
 }
 
 struct Question {
-    expr: String,
+    schedule: Schedule,
     zone: Zone,
     from: DateTime<Utc>,
     count: usize,
@@ -102,32 +124,35 @@ struct Problem {
 }
 
 fn show(question: &Question, json: bool) -> Result<u8, Failure> {
-    let schedule: Result<Schedule, ParseError> = question.expr.parse();
-    let status = if schedule.is_ok() { 0 } else { REFUSED };
-    if json {
-        ui::print_json(&answer(question))?;
-        return Ok(status);
+    let timetable = question.schedule.bind(question.created, question.zone);
+    if let Err(refusal @ (Refusal::TooFrequent { .. } | Refusal::TooRare { .. })) =
+        timetable.validate(question.from, &LIMITS.schedule_bounds(0))
+    {
+        return refuse(refusal.into(), json);
     }
-    match schedule {
-        Ok(schedule) => ui::print(for_people(question, &schedule).as_bytes())?,
-        Err(error) => ui::note(&format!("{error} ({})", error.code())),
+    match json {
+        true => ui::print_json(&answer(question))?,
+        false => ui::print(for_people(question, &timetable).as_bytes())?,
     }
-    Ok(status)
+    for remark in ZoneData::in_use().remarks() {
+        ui::note(&remark);
+    }
+    Ok(0)
+}
+
+fn refuse(problem: Problem, json: bool) -> Result<u8, Failure> {
+    match json {
+        true => ui::print_json(&Answer::Error { error: problem })?,
+        false => ui::note(&format!("{} ({})", problem.message, problem.code)),
+    }
+    Ok(REFUSED)
 }
 
 fn answer(question: &Question) -> Answer {
-    match question.expr.parse::<Schedule>() {
-        Ok(schedule) => {
-            let timetable = schedule.bind(question.created, question.zone);
-            let fires = fires(question, &timetable);
-            let text = |fire: &DateTime<Utc>| rfc3339(timetable.zone(), *fire);
-            Answer::Next {
-                next: fires.iter().map(text).collect(),
-                finished: fires.len() < question.count,
-            }
-        }
-        Err(error) => Answer::Error { error: Problem::from(error) },
-    }
+    let timetable = question.schedule.bind(question.created, question.zone);
+    let fires = fires(question, &timetable);
+    let text = |fire: &DateTime<Utc>| rfc3339(timetable.zone(), *fire);
+    Answer::Next { next: fires.iter().map(text).collect(), finished: fires.len() < question.count }
 }
 
 fn fires(question: &Question, timetable: &Timetable<'_>) -> Vec<DateTime<Utc>> {
@@ -136,14 +161,14 @@ fn fires(question: &Question, timetable: &Timetable<'_>) -> Vec<DateTime<Utc>> {
 
 fn answer_lines(input: impl BufRead, output: impl Write) -> io::Result<()> {
     let mut output = BufWriter::new(output);
-    let local = Zone::local();
+    let local: LazyCell<_> = LazyCell::new(Zone::local as fn() -> _);
     let now = Utc::now();
     for line in input.split(b'\n') {
         let line = line?;
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let answer = match read_line(&line, local, now) {
+        let answer = match read_line(&line, &local, now) {
             Ok(question) => answer(&question),
             Err(error) => Answer::Error { error },
         };
@@ -153,7 +178,11 @@ fn answer_lines(input: impl BufRead, output: impl Write) -> io::Result<()> {
     output.flush()
 }
 
-fn read_line(line: &[u8], local: Zone, now: DateTime<Utc>) -> Result<Question, Problem> {
+fn read_line(
+    line: &[u8],
+    local: &LazyCell<Result<Zone, NoLocalZone>>,
+    now: DateTime<Utc>,
+) -> Result<Question, Problem> {
     let malformed = |message: String, offset| Problem {
         code: "InvalidParameter",
         message,
@@ -167,13 +196,17 @@ fn read_line(line: &[u8], local: Zone, now: DateTime<Utc>) -> Result<Question, P
         return Err(malformed(format!("count {count} is more than {COUNT_MAX}"), 0));
     }
     let from = line.from.unwrap_or(now);
-    Ok(Question {
-        expr: line.expr,
-        zone: line.zone.map_or(Ok(local), |zone| zone.parse()).map_err(Problem::from)?,
-        from,
-        count,
-        created: line.created.unwrap_or(from),
-    })
+    // Read as a request is: whoever writes batches can write the six fields.
+    let schedule: Schedule = line.expr.parse()?;
+    let zone = match line.zone {
+        Some(zone) => zone.parse()?,
+        None => match &**local {
+            Ok(zone) => *zone,
+            Err(error) if schedule.follows_instances() => return Err(error.clone().into()),
+            Err(_) => Zone::UTC,
+        },
+    };
+    Ok(Question { schedule, zone, from, count, created: line.created.unwrap_or(from) })
 }
 
 impl From<ParseError> for Problem {
@@ -187,25 +220,61 @@ impl From<ParseError> for Problem {
     }
 }
 
-fn for_people(question: &Question, schedule: &Schedule) -> String {
-    let timetable = schedule.bind(question.created, question.zone);
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let (code, message) = (refusal.code(), format!("invalid schedule: {refusal}"));
+        Problem { code, message, offset: 0, suggestion: None }
+    }
+}
+
+impl From<NoLocalZone> for Problem {
+    fn from(error: NoLocalZone) -> Self {
+        let suggestion = error.suggestion().map(str::to_owned);
+        Problem {
+            code: "InvalidParam.Frequency",
+            message: error.to_string(),
+            offset: 0,
+            suggestion,
+        }
+    }
+}
+
+fn for_people(question: &Question, timetable: &Timetable<'_>) -> String {
     let zone = timetable.zone();
-    let fires = fires(question, &timetable);
-    let mut text = format!("{}\n", schedule.describe());
+    let fires = fires(question, timetable);
+    let mut text = format!("{}\n", question.schedule.describe_in(question.zone));
     for &fire in &fires {
-        let local = zone.local_time(fire).format("%a %Y-%m-%d %H:%M:%S%.f");
-        let _ = writeln!(
+        let local = zone.local_time(fire).format("%a %Y-%m-%d %H:%M:%S%.f %:z");
+        let _ = write!(
             text,
-            "{local} {:<9}  {}  {}",
+            "{local} {:<8}  {}  {}",
             zone.abbreviation(fire),
             fire.to_rfc3339_opts(SecondsFormat::AutoSi, true),
             distance(fire - question.from)
         );
+        text.push_str(if timetable.is_shifted(fire) {
+            ", as the clock skips its time\n"
+        } else {
+            "\n"
+        });
     }
     if fires.len() < question.count {
         text.push_str(if fires.is_empty() { "Never again.\n" } else { "Then never again.\n" });
     }
+    // Clocks with one offset need no data.
+    if zone.name().contains('/') && !zone.name().starts_with("Etc/") {
+        let _ = writeln!(text, "Zone data: {}", zone_data(question.from));
+    }
     text
+}
+
+/// The zone data that is used, and whether it is outdated.
+pub(crate) fn zone_data(at: DateTime<Utc>) -> String {
+    let data = ZoneData::in_use();
+    match data.is_outdated(at) {
+        true => format!("{data}; {OUTDATED}"),
+        false => data.to_string(),
+    }
 }
 
 /// `in 3 h 20 min`: the two largest units that say anything.

@@ -1,5 +1,6 @@
 //! `run`, `invoke` and `retry`: start, show what is printed, end with a table.
 
+use adjutant::schedule::{Lenient, Schedule};
 use adjutant::{
     CommandType, InstanceId, Invocation, InvokeCommand, OverlapPolicy, ParameterPassing,
     RepeatMode, RetryFailed, RunCommand, Tag, TerminationMode,
@@ -53,7 +54,7 @@ macro_rules! aim {
         $request.start_deadline = rates.start_deadline;
         $request.deadline = rates.deadline;
         $request.repeat_mode = repeat.mode().into();
-        $request.frequency = repeat.frequency.clone();
+        $request.frequency = repeat.frequency.as_deref().map(frequency);
         $request.overlap_policy = OverlapPolicy::from(repeat.overlap).into();
         $request.missed_policy = repeat.missed.into();
         $request.spread = repeat.spread;
@@ -63,6 +64,18 @@ macro_rules! aim {
             $request.repeat_mode = RepeatMode::DryRun.into();
         }
     };
+}
+
+/// The schedule as requests write it. A text in the language of another program is translated, and said
+/// so; what cannot be read is passed on, for the engine to say it together with all else that is wrong.
+fn frequency(text: &str) -> String {
+    match Schedule::read_lenient(text) {
+        Ok(Lenient { schedule, note: Some(note), .. }) => {
+            ui::note(&note);
+            schedule.to_string()
+        }
+        _ => text.to_owned(),
+    }
 }
 
 pub(super) async fn run(context: &Context, run: Run) -> Result<u8, Failure> {

@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::Context;
+use super::next::zone_data;
 use crate::failure::{Failure, IN_USE};
 use crate::owner::Owner;
 use crate::plain::one_line;
@@ -43,6 +44,7 @@ pub(super) async fn serve(context: &Context) -> Result<u8, Failure> {
     log::tell_times();
     let key = context.interrupts.key();
     ui::note(&format!("serving {}; {key} ends it", context.database.path().display()));
+    ui::note(&format!("zone data {}", zone_data(Utc::now())));
     let ended = tokio::select! {
         () = interrupted => None,
         end = closed => Some(end),

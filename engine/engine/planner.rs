@@ -1,5 +1,6 @@
 //! From a request to when it runs on each instance: all of it is sound, or nothing happens.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -101,13 +102,21 @@ impl Planner {
             Trigger::Schedule(schedule) => schedule,
         };
         let timeout_s = draft.definition.as_ref().map_or(0, |definition| definition.timeout_s);
-        // Asked for once: that means to ask the system.
-        let mut local = None;
+        // The system is asked once.
+        let local = LazyCell::new(Zone::local);
         let mut by_zone: BTreeMap<String, FirstFire> = BTreeMap::new();
         for target in &targets {
             let row = target.row;
-            let own =
-                target.instance.time_zone.unwrap_or_else(|| *local.get_or_insert_with(Zone::local));
+            let own = match target.instance.time_zone.map_or_else(|| (*local).clone(), Ok) {
+                Ok(zone) => zone,
+                Err(error) if schedule.follows_instances() => {
+                    let message = error.to_string();
+                    found.push(Violation::new("InvalidParam.Frequency", 400, "Frequency", message));
+                    return None;
+                }
+                // The schedule looks at no clock, or at one that it names.
+                Err(_) => Zone::UTC,
+            };
             let zone = schedule.bind(self.now, own).zone();
             if let Some(group) = by_zone.get_mut(&*zone.name()) {
                 group.target_rows.push(row);

@@ -3,14 +3,13 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::Violation;
 use crate::limits::{COUNT_MAX, Limits};
-use crate::schedule::{Bounds, Schedule, Zone};
+use crate::schedule::{Schedule, Zone};
 use crate::status::ExecutionStatus;
 use crate::wire::text_enum;
 
@@ -283,12 +282,7 @@ impl Recurrence {
         limits: &Limits,
     ) -> Result<DateTime<Utc>, Violation> {
         let timetable = schedule.bind(now, zone);
-        let bounds = Bounds {
-            rate_min: Duration::from_secs(limits.rate_s_min),
-            rate_max: Duration::from_secs(limits.rate_s_max),
-            cron_min: Duration::from_secs(limits.cron_s_min),
-            timeout: Duration::from_secs(timeout_s),
-        };
+        let bounds = limits.schedule_bounds(timeout_s);
         let refused =
             |message: String| Violation::new("InvalidParam.Frequency", 400, "Frequency", message);
         timetable.validate(now, &bounds).map_err(|refusal| refused(refusal.to_string()))?;

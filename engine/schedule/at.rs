@@ -150,7 +150,7 @@ fn read_symbol(
 }
 
 /// What a text that is no `at` was meant to be: `at(2022-6-6T5:15)`, `at(2022/06/06 05:15:30Z)`.
-fn respell(text: &str) -> Option<String> {
+pub(super) fn respell(text: &str) -> Option<String> {
     let mut rest = text.trim_start_matches(|c: char| !c.is_ascii_digit());
     let mut numbers = [0; 6];
     for number in &mut numbers {

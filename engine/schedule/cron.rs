@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::cursor::Cursor;
 use super::days::{self, MonthDays, Weekdays};
+use super::dialect;
 use super::error::ParseError;
 use super::field;
 use super::offsets::Offsets;
@@ -18,16 +19,9 @@ const FIELDS_MAX: usize = 8;
 /// A bit for each year from 1970 to 2099.
 const EVERY_YEAR: [u64; 3] = [u64::MAX, u64::MAX, 0b11];
 
-/// The classic macros, and what to write instead.
-const MACROS: [(&str, &str); 7] = [
-    ("@hourly", "0 0 * * * ?"),
-    ("@daily", "0 0 0 * * ?"),
-    ("@midnight", "0 0 0 * * ?"),
-    ("@weekly", "0 0 0 ? * SUN"),
-    ("@monthly", "0 0 0 1 * ?"),
-    ("@yearly", "0 0 0 1 1 ?"),
-    ("@annually", "0 0 0 1 1 ?"),
-];
+/// What is expected where a text has no fields to speak of.
+pub(super) const FIELDS_EXPECTED: &str = "`rate(…)`, `at(…)` or the fields \
+    `second minute hour day month weekday [year] [zone]`";
 
 /// A calendar pattern: every instant at which a zone's clock shows a matching reading.
 ///
@@ -106,6 +100,11 @@ impl Cron {
         (instant != NEVER).then_some(instant)
     }
 
+    /// Whether a reading of a clock matches.
+    pub(super) fn shows(&self, reading: i64) -> bool {
+        self.0.pattern.first_from(reading) == reading
+    }
+
     pub(super) fn parts(&self) -> &Parts {
         &self.0
     }
@@ -115,10 +114,19 @@ impl FromStr for Cron {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
+        Cron::read(text).map_err(|error| dialect::explain(text, error))
+    }
+}
+
+impl Cron {
+    /// Reads an expression. An error says nothing of the dialects of other programs.
+    pub(super) fn read(text: &str) -> Result<Self, ParseError> {
         let (words, count) = split(text);
         let at = |index: usize| words[index].0;
         if count < FIELDS_MIN || looks_classic(text, &words[..count.min(FIELDS_MAX)]) {
-            return Err(too_few(text, &words[..count]));
+            let text = text.trim_matches([' ', '\t']);
+            let start = words[..count].first().map_or(0, |word| word.0);
+            return Err(ParseError::new(start, FIELDS_EXPECTED, text));
         }
         if count > FIELDS_MAX {
             return Err(ParseError::new(at(FIELDS_MAX), "the end", &text[at(FIELDS_MAX)..]));
@@ -179,7 +187,7 @@ impl fmt::Display for Cron {
 }
 
 /// Where a word of the text starts and ends.
-type Word = (usize, usize);
+pub(super) type Word = (usize, usize);
 
 /// The words of a text, at most one more than a cron expression can have, and their number.
 fn split(text: &str) -> ([Word; FIELDS_MAX + 1], usize) {
@@ -217,22 +225,6 @@ fn looks_classic(text: &str, words: &[Word]) -> bool {
         [_, _, _, _, _, (start, end)] => Zone::from_name(&text[*start..*end]).is_some(),
         _ => false,
     }
-}
-
-fn too_few(text: &str, words: &[Word]) -> ParseError {
-    const EXPECTED: &str = "`rate(…)`, `at(…)` or the fields \
-        `second minute hour day month weekday [year] [zone]`";
-    let start = words.first().map_or(0, |word| word.0);
-    let text = text.trim_matches([' ', '\t']);
-    let instead = match words.len() {
-        5 | 6 => Some(format!("0 {text}")),
-        1 => MACROS
-            .iter()
-            .find(|(name, _)| text.eq_ignore_ascii_case(name))
-            .map(|(_, instead)| (*instead).to_owned()),
-        _ => None,
-    };
-    ParseError::new(start, EXPECTED, text).suggest(instead)
 }
 
 /// Whether the seventh word is meant as a year: zones start with a letter, or else are wrong.

@@ -27,22 +27,24 @@ const MONTHS: [&str; 13] = [
 ];
 const ORDINALS: [&str; 5] = ["first", "second", "third", "fourth", "fifth"];
 
-pub(super) fn sentence(schedule: &Schedule) -> String {
+/// The schedule in a sentence; `own` is the zone of the instance, if that is known.
+pub(super) fn sentence(schedule: &Schedule, own: Option<Zone>) -> String {
     match schedule {
         Schedule::Rate(rate) => format!("Fires every {}, counted from creation.", rate.in_words()),
         Schedule::At(at) => {
             let zone = at.zone().unwrap_or(Zone::UTC);
             format!("Fires once, at {}, {zone} time.", at.reading())
         }
-        Schedule::Cron(cron) => of_cron(cron),
+        Schedule::Cron(cron) => of_cron(cron, own),
     }
 }
 
-fn of_cron(cron: &Cron) -> String {
+fn of_cron(cron: &Cron, own: Option<Zone>) -> String {
     let parts = cron.parts();
-    let zone = match cron.zone() {
-        Some(zone) => format!("{zone} time"),
-        None => "the instance's own time".to_owned(),
+    let zone = match (cron.zone(), own) {
+        (Some(zone), _) => format!("{zone} time"),
+        (None, None) => "the instance's own time".to_owned(),
+        (None, Some(zone)) => format!("the instance's own time ({zone})"),
     };
     let phrases =
         [time(parts), days(&parts.month_days, &parts.weekdays), months(parts), years(parts)];
@@ -58,17 +60,43 @@ fn time(parts: &Parts) -> String {
         return format!("at {}", listed(times_of_day(seconds, minutes, hours)));
     }
     let mut phrases = Vec::new();
-    if seconds != 1 {
-        phrases.push(clock_values(seconds, 60, "second"));
-    }
-    if !(minutes.count_ones() == 60 && seconds.count_ones() > 1) {
-        phrases.push(clock_values(minutes, 60, "minute"));
-    }
-    if hours.count_ones() < 24 || minutes.count_ones() == 1 {
-        phrases.push(match hours.count_ones() {
-            24 => "of every hour".to_owned(),
-            _ => format!("in {}", clock_values(hours, 24, "hour").trim_start_matches("at ")),
+    let has_seconds = seconds != 1;
+    if has_seconds {
+        phrases.push(match every(seconds, 60, "second") {
+            Some(every) => every,
+            None => format!("at {}", named(seconds, "second")),
         });
+    }
+    let all_minutes = minutes.count_ones() == 60;
+    match every(minutes, 60, "minute") {
+        None if !has_seconds && minutes.count_ones() == 1 && hours.count_ones() < 24 => {
+            // The same minute of hours at even distances is an even distance by itself.
+            if let Some(every) = every(hours, 24, "hour") {
+                let (hour, minute) = (hours.trailing_zeros(), minutes.trailing_zeros());
+                let start = every.split(" from ").next().unwrap_or(&every);
+                return format!("{start} from {hour:02}:{minute:02}");
+            }
+            phrases.push(format!("at {}", named(minutes, "minute")));
+        }
+        // Every second of it, or every tenth, goes on through all minutes.
+        Some(_) if has_seconds && all_minutes => {
+            if phrases[0].starts_with("at ") {
+                phrases.push("of every minute".to_owned());
+            }
+        }
+        Some(every) if !has_seconds => phrases.push(every),
+        _ => {
+            let word = if has_seconds { "in" } else { "at" };
+            phrases.push(format!("{word} {}", named(minutes, "minute")));
+        }
+    }
+    if hours.count_ones() < 24 {
+        phrases.push(format!("in {}", named(hours, "hour")));
+    } else if !phrases
+        .last()
+        .is_some_and(|last| last.starts_with("every") || last.starts_with("of"))
+    {
+        phrases.push("of every hour".to_owned());
     }
     phrases.join(" ")
 }
@@ -88,18 +116,24 @@ fn times_of_day(seconds: u64, minutes: u64, hours: u64) -> Vec<String> {
     times
 }
 
-/// `every second`, `every 20 minutes`, `at minutes 5, 7 and 30 to 40`.
-fn clock_values(set: u64, cycle: u32, unit: &str) -> String {
+/// `every second`, `every 20 minutes`, `every 15 minutes from minute 5`: only where the distance is the
+/// same across the end of the cycle, too.
+fn every(set: u64, cycle: u32, unit: &str) -> Option<String> {
     if set.count_ones() == cycle {
-        return format!("every {unit}");
+        return Some(format!("every {unit}"));
     }
-    match step(set) {
-        Some((0, last, step)) if last + step >= cycle => format!("every {step} {unit}s"),
-        Some((first, last, step)) => {
-            format!("every {step} {unit}s from {unit} {first} to {last}")
-        }
-        None if set.count_ones() == 1 => format!("at {unit} {}", set.trailing_zeros()),
-        None => format!("at {unit}s {}", runs(set, |value| value.to_string())),
+    let (first, last, step) = step(set)?;
+    (first + cycle == last + step).then(|| match first {
+        0 => format!("every {step} {unit}s"),
+        _ => format!("every {step} {unit}s from {unit} {first}"),
+    })
+}
+
+/// `minute 5`, `minutes 5, 7 and 30 to 40`.
+fn named(set: u64, unit: &str) -> String {
+    match set.count_ones() {
+        1 => format!("{unit} {}", set.trailing_zeros()),
+        _ => format!("{unit}s {}", runs(set, |value| value.to_string())),
     }
 }
 

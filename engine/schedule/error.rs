@@ -31,6 +31,7 @@ pub struct ParseError {
     expected: Cow<'static, str>,
     found: String,
     suggestion: Option<String>,
+    remark: Option<String>,
 }
 
 impl ParseError {
@@ -56,13 +57,31 @@ impl ParseError {
         self.suggestion.as_deref()
     }
 
+    /// What the text is in the language of another program, where it is one: `this is a crontab
+    /// line`, with what has no counterpart here.
+    pub fn remark(&self) -> Option<&str> {
+        self.remark.as_deref()
+    }
+
     /// An error at `offset`; `rest` is the offending text, cut to a readable length.
     pub(super) fn new(offset: usize, expected: impl Into<Cow<'static, str>>, rest: &str) -> Self {
         let mut found: String = rest.chars().take(FOUND_CHARS_MAX).collect();
         if found.len() < rest.len() {
             found.push('…');
         }
-        ParseError { offset, expected: expected.into(), found, suggestion: None }
+        let found = found.replace(['\t', '\n', '\r'], " ");
+        ParseError { offset, expected: expected.into(), found, suggestion: None, remark: None }
+    }
+
+    pub(super) fn remarked(mut self, remark: String) -> Self {
+        self.remark = Some(remark);
+        self
+    }
+
+    /// The same error at another place of another text.
+    pub(super) fn moved(mut self, offset: usize) -> Self {
+        self.offset = offset;
+        self
     }
 
     pub(super) fn suggest(mut self, suggestion: Option<String>) -> Self {
@@ -83,6 +102,9 @@ impl fmt::Display for ParseError {
         match self.found.as_str() {
             "" => f.write_str("its end")?,
             found => write!(f, "`{found}`")?,
+        }
+        if let Some(remark) = &self.remark {
+            write!(f, "; {remark}")?;
         }
         match &self.suggestion {
             Some(suggestion) => write!(f, "; did you mean `{suggestion}`?"),

@@ -130,8 +130,31 @@ impl Spans {
     ///
     /// A change and its reversal within one `step` would go unseen.
     pub(super) fn find((from, to): (i64, i64), step: i64, offset_at: impl Fn(i64) -> i64) -> Self {
+        Self::stated((from, to), &[], from, step, offset_at)
+    }
+
+    /// As [`find`](Self::find), of a clock that can change before `unstated` at the instants
+    /// `stated` only, which are in order.
+    pub(super) fn stated(
+        (from, to): (i64, i64),
+        stated: &[i64],
+        unstated: i64,
+        step: i64,
+        offset_at: impl Fn(i64) -> i64,
+    ) -> Self {
         let mut spans = vec![Span { start: BEFORE_ALL, offset: offset_at(from), high: BEFORE_ALL }];
-        let mut known = from;
+        let change = |spans: &mut Vec<Span>, start: i64| {
+            let last = spans[spans.len() - 1];
+            let offset = offset_at(start);
+            if offset != last.offset {
+                let high = last.high.max(start + last.offset);
+                spans.push(Span { start, offset, high });
+            }
+        };
+        for &start in stated {
+            change(&mut spans, start);
+        }
+        let mut known = unstated.max(from);
         while known < to {
             let last = spans[spans.len() - 1];
             let next = known + step;
@@ -147,8 +170,7 @@ impl Spans {
                     false => start = middle,
                 }
             }
-            let high = last.high.max(start + last.offset);
-            spans.push(Span { start, offset: offset_at(start), high });
+            change(&mut spans, start);
             known = start;
         }
         let first_of = |stretch: i64| {
@@ -157,6 +179,22 @@ impl Spans {
         };
         let stretches = (0..=to >> STRETCH_BITS).map(first_of).collect();
         Spans { spans: spans.into(), stretches }
+    }
+
+    /// Returns whether two clocks show the same readings at all instants from `from` to `to`.
+    pub(super) fn agree(&self, other: &Self, (from, to): (i64, i64)) -> bool {
+        fn changes(spans: &Spans, (from, to): (i64, i64)) -> impl Iterator<Item = (i64, i64)> {
+            let first = spans.holding(from);
+            let inside = spans.spans[first..].iter().take_while(move |span| span.start < to);
+            inside.map(move |span| (span.start.max(from), span.offset))
+        }
+        changes(self, (from, to)).eq(changes(other, (from, to)))
+    }
+
+    /// The offset at an instant.
+    #[cfg(test)]
+    pub(super) fn offset_at(&self, instant: i64) -> i64 {
+        self.spans[self.holding(instant)].offset
     }
 
     /// The index of the span that holds an instant.

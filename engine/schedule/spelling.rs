@@ -81,6 +81,11 @@ pub(super) fn region_of_old_name(name: &str) -> Option<&'static str> {
     }
 }
 
+/// Whether a region is the one that most people mean by an abbreviation.
+pub(super) fn is_well_known(region: &str) -> bool {
+    OLD_NAMES.iter().any(|(_, known)| *known == region)
+}
+
 /// The valid spelling that is nearest to a name that is no zone, if one is near.
 pub(super) fn nearest_zone(name: &str) -> Option<String> {
     if name.is_empty() || name.len() > NAME_LEN_MAX || !name.is_ascii() {

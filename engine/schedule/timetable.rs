@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 
 use super::error::Refusal;
 use super::offsets::Offsets;
-use super::{Cron, Rate, Schedule, Zone};
+use super::{At, Cron, Rate, Schedule, Zone};
 
 /// A [`Schedule`] together with its creation and the instance's zone; see [`Schedule::bind`].
 ///
@@ -37,7 +37,7 @@ pub struct Timetable<'a> {
 #[derive(Debug, Clone)]
 enum Fires<'a> {
     Rate { rate: Rate, created_ms: i64 },
-    At { instant: i64 },
+    At { at: At, instant: i64 },
     Cron { cron: &'a Cron, offsets: Offsets },
 }
 
@@ -64,7 +64,7 @@ impl<'a> Timetable<'a> {
             }
             Schedule::At(at) => {
                 let zone = at.zone().unwrap_or(Zone::UTC);
-                Timetable { fires: Fires::At { instant: at.instant() }, zone }
+                Timetable { fires: Fires::At { at: *at, instant: at.instant() }, zone }
             }
             Schedule::Cron(cron) => {
                 let zone = cron.zone().unwrap_or(default_zone);
@@ -85,12 +85,41 @@ impl<'a> Timetable<'a> {
                 let next = rate.next_after_ms(after.timestamp_millis(), created_ms)?;
                 DateTime::from_timestamp_millis(next)
             }
-            Fires::At { instant } => {
+            Fires::At { instant, .. } => {
                 DateTime::from_timestamp(instant, 0).filter(|instant| *instant > after)
             }
             Fires::Cron { cron, offsets } => {
                 let next = cron.first_from(after.timestamp() + 1, offsets)?;
                 DateTime::from_timestamp(next, 0)
+            }
+        }
+    }
+
+    /// Returns whether a fire is at another reading of the clock than the schedule says, because the
+    /// clock skips that reading.
+    ///
+    /// # Example: half past two on the day of the clock change
+    ///
+    /// ```
+    /// use adjutant::schedule::{Schedule, Zone};
+    /// use chrono::{DateTime, Utc};
+    ///
+    /// let nightly: Schedule = "0 30 2 * * ? America/New_York".parse()?;
+    /// let timetable = nightly.bind(DateTime::UNIX_EPOCH, Zone::UTC);
+    /// let eve: DateTime<Utc> = "2024-03-09T00:00:00Z".parse()?;
+    /// let shifted: Vec<bool> =
+    ///     timetable.clone().upcoming(eve).take(3).map(|fire| timetable.is_shifted(fire)).collect();
+    /// assert_eq!(shifted, [false, true, false]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn is_shifted(&self, fire: DateTime<Utc>) -> bool {
+        let reading = || self.zone.local_time(fire).naive_local();
+        match &self.fires {
+            Fires::Rate { .. } => false,
+            Fires::At { at, .. } => reading() != at.reading(),
+            Fires::Cron { cron, .. } => {
+                let reading = reading().and_utc().timestamp();
+                cron.is_fixed_time() && !cron.shows(reading)
             }
         }
     }
@@ -147,7 +176,7 @@ impl<'a> Timetable<'a> {
                     return Err(Refusal::WithinTimeout { interval, timeout, timeout_max });
                 }
             }
-            Fires::At { instant } => {
+            Fires::At { instant, .. } => {
                 let at = DateTime::from_timestamp(instant, 0).unwrap_or_default();
                 if at <= now {
                     return Err(Refusal::Past { at, now });

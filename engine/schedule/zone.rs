@@ -2,29 +2,32 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
-use std::sync::OnceLock;
 
-use chrono::{DateTime, FixedOffset, Offset, TimeZone, Utc};
-use chrono_tz::{TZ_VARIANTS, Tz};
+use chrono::{DateTime, FixedOffset, Offset, Utc};
+use chrono_tz::Tz;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::calendar::{DAYS_END, SECONDS_PER_DAY};
 use super::error::ParseError;
-use super::offsets::{Offsets, Spans};
+use super::machine::{Machine, NoLocalZone};
+use super::offsets::Offsets;
 use super::spelling;
+use super::zone_data::{OwnRegion, ZoneData};
 
 /// How far apart offsets are examined to find where they change. Two changes within one step
 /// would go unseen; since 1970 no zone has kept an offset for less than six days.
-const STEP_SECONDS: i64 = 2 * SECONDS_PER_DAY;
+pub(super) const STEP_SECONDS: i64 = 2 * SECONDS_PER_DAY;
 
-/// The changes of each zone's clock, worked out when the zone is first used.
-static SPANS: [OnceLock<Spans>; TZ_VARIANTS.len()] = [const { OnceLock::new() }; TZ_VARIANTS.len()];
+/// The last instant for which offsets are known, two days after the last year of a schedule.
+pub(super) const LAST: i64 = (DAYS_END as i64 + 2) * SECONDS_PER_DAY;
 
 /// A time zone: a region of the IANA database, a fixed offset from GMT, or UTC.
 ///
 /// Written as an IANA name with a `/`, as `GMT±H:MM` (hours 0 to 14, no leading zero), as `UTC`
-/// or as `GMT`. Abbreviations such as `EST` name no zone, as several share them.
+/// or as `GMT`. Abbreviations such as `EST` name no zone, as several share them. How the clock of a
+/// region changes is a matter of data, which [`ZoneData`] chooses.
 ///
 /// # Example: reading a zone, and what is said to a misspelled one
 ///
@@ -48,22 +51,42 @@ enum Kind {
     /// So many minutes ahead of GMT.
     Ahead(i16),
     Region(Tz),
+    /// A region that only the files of this machine have.
+    Own(Own),
+}
+
+/// A region by its name, whatever its data.
+#[derive(Debug, Clone, Copy)]
+struct Own(&'static OwnRegion);
+
+impl PartialEq for Own {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name == other.0.name
+    }
+}
+
+impl Eq for Own {}
+
+impl Hash for Own {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.name.hash(state);
+    }
 }
 
 impl Zone {
     /// Coordinated Universal Time.
     pub const UTC: Zone = Zone(Kind::Utc);
 
-    /// The release of the IANA database that comes with this build, such as `2025b`.
+    /// Returns the zone of this machine's own clock, as the C library finds it: in `TZ` (a name, a
+    /// path, or a rule), in `/etc/localtime` (a link, or a copy of a zone's file), or in
+    /// `/etc/timezone`.
     ///
-    /// Where it changes, planned fires may have to be planned again.
-    pub const DATA_VERSION: &'static str = chrono_tz::IANA_TZDB_VERSION;
-
-    /// The zone of this machine's own clock, UTC if the system does not say.
-    pub fn local() -> Self {
-        let name = iana_time_zone::get_timezone().unwrap_or_default();
-        let region = || spelling::region_of_old_name(&name).and_then(Zone::from_name);
-        Zone::from_name(&name).or_else(region).unwrap_or(Zone::UTC)
+    /// # Errors
+    ///
+    /// [`NoLocalZone`] if the clock goes by rules that no zone has, or if the machine does not say
+    /// its zone. Its text says what to write. A machine without a zone is never taken for one in UTC.
+    pub fn local() -> Result<Self, NoLocalZone> {
+        Machine::this().zone()
     }
 
     /// The name, as it is written in a schedule.
@@ -72,6 +95,7 @@ impl Zone {
             Kind::Utc => Cow::Borrowed("UTC"),
             Kind::Gmt => Cow::Borrowed("GMT"),
             Kind::Region(tz) => Cow::Borrowed(tz.name()),
+            Kind::Own(own) => Cow::Borrowed(&own.0.name),
             Kind::Ahead(minutes) => {
                 let sign = if minutes < 0 { '-' } else { '+' };
                 let minutes = minutes.abs();
@@ -82,37 +106,69 @@ impl Zone {
 
     /// What the zone's clock shows at an instant.
     pub fn local_time(&self, instant: DateTime<Utc>) -> DateTime<FixedOffset> {
-        let offset = match self.0 {
-            Kind::Utc | Kind::Gmt => Utc.fix(),
-            Kind::Ahead(minutes) => ahead(minutes),
-            Kind::Region(tz) => tz.offset_from_utc_datetime(&instant.naive_utc()).fix(),
-        };
-        instant.with_timezone(&offset)
+        match self.0 {
+            Kind::Utc | Kind::Gmt => instant.with_timezone(&Utc.fix()),
+            Kind::Ahead(minutes) => instant.with_timezone(&ahead(minutes)),
+            Kind::Region(_) | Kind::Own(_) => self.named_time(instant, ZoneData::in_use()).0,
+        }
     }
 
     /// How the zone's time is called for short at an instant: `EDT`, `GMT+8:00`.
     pub fn abbreviation(&self, instant: DateTime<Utc>) -> String {
         match self.0 {
-            Kind::Region(tz) => tz.offset_from_utc_datetime(&instant.naive_utc()).to_string(),
+            Kind::Region(_) | Kind::Own(_) => self.named_time(instant, ZoneData::in_use()).1,
             _ => self.name().into_owned(),
+        }
+    }
+
+    /// What the zone's clock shows by `data`, and how that time is called for short.
+    pub(super) fn named_time(
+        &self,
+        instant: DateTime<Utc>,
+        data: &ZoneData,
+    ) -> (DateTime<FixedOffset>, String) {
+        match self.0 {
+            Kind::Region(tz) => data.region(tz).local_time(tz, instant),
+            Kind::Own(own) => {
+                let (time, name) = own.0.file.local_time(instant);
+                (time, name.to_owned())
+            }
+            _ => (self.local_time(instant), self.name().into_owned()),
         }
     }
 
     /// The zone of exactly this name.
     pub(super) fn from_name(name: &str) -> Option<Self> {
+        Zone::from_name_in(name, ZoneData::in_use)
+    }
+
+    /// The zone of exactly this name, where the files of a machine may have names of their own.
+    pub(super) fn from_name_in(
+        name: &str,
+        data: impl FnOnce() -> &'static ZoneData,
+    ) -> Option<Self> {
         match name {
             "UTC" => Some(Zone(Kind::Utc)),
             "GMT" => Some(Zone(Kind::Gmt)),
-            _ if name.contains('/') => name.parse().ok().map(|tz| Zone(Kind::Region(tz))),
+            _ if name.contains('/') => match name.parse() {
+                Ok(tz) => Some(Zone(Kind::Region(tz))),
+                Err(_) => data().own_region(name).map(|region| Zone(Kind::Own(Own(region)))),
+            },
             _ => minutes_ahead(name).map(|minutes| Zone(Kind::Ahead(minutes))),
         }
     }
 
     pub(super) fn offsets(self) -> Offsets {
+        self.offsets_in(ZoneData::in_use)
+    }
+
+    /// How the zone's clock differs from UTC by other data than what is in use.
+    pub(super) fn offsets_in(self, data: impl FnOnce() -> &'static ZoneData) -> Offsets {
         match self.0 {
             Kind::Utc | Kind::Gmt => Offsets::Fixed(0),
             Kind::Ahead(minutes) => Offsets::Fixed(60 * i64::from(minutes)),
-            Kind::Region(tz) => Offsets::Changing(SPANS[tz as usize].get_or_init(|| spans_of(tz))),
+            Kind::Region(tz) => Offsets::Changing(data().region(tz).spans()),
+            Kind::Own(own) => Offsets::Changing(&own.0.file.spans),
         }
     }
 }
@@ -167,13 +223,4 @@ fn minutes_ahead(name: &str) -> Option<i16> {
 
 fn ahead(minutes: i16) -> FixedOffset {
     FixedOffset::east_opt(60 * i32::from(minutes)).expect("less than 15 hours")
-}
-
-fn spans_of(tz: Tz) -> Spans {
-    let offset_at = |instant| {
-        let instant = DateTime::from_timestamp(instant, 0).expect("between 1969 and 2101");
-        i64::from(tz.offset_from_utc_datetime(&instant.naive_utc()).fix().local_minus_utc())
-    };
-    let last_day = i64::from(DAYS_END) + 2;
-    Spans::find((-SECONDS_PER_DAY, last_day * SECONDS_PER_DAY), STEP_SECONDS, offset_at)
 }

@@ -37,6 +37,7 @@ mod schedule_dst;
 mod schedule_laws;
 mod schedule_oracle;
 mod schedule_refusals;
+mod schedule_words;
 mod sinks;
 mod stops;
 mod support;

@@ -187,7 +187,11 @@ fn no_text_breaks_the_reader() {
 }
 
 /// Tries `cases` random values; the seed is printed, and repeated where a case fails.
-fn run<S: Strategy>(cases: u32, strategy: S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
+pub fn run<S: Strategy>(
+    cases: u32,
+    strategy: S,
+    test: impl Fn(S::Value) -> Result<(), TestCaseError>,
+) {
     let seed = match std::env::var("ADJUTANT_TEST_SEED") {
         Ok(seed) => seed.parse().expect("ADJUTANT_TEST_SEED is a number"),
         Err(_) => RandomState::new().build_hasher().finish(),
@@ -221,7 +225,7 @@ fn zone_and_instant() -> impl Strategy<Value = (Tz, i64)> {
 }
 
 /// Half of them fixed-time, at hours at which clocks change; half of them on every day.
-fn expression() -> impl Strategy<Value = Expression> {
+pub fn expression() -> impl Strategy<Value = Expression> {
     let interval = (field(0, 59, 59), field(0, 59, 59), field(0, 23, 23));
     let hours = prop_oneof![0..=3u32, Just(23), 0..=23u32];
     let fixed = (fixed_field(0..=59u32), fixed_field(0..=59u32), fixed_field(hours));

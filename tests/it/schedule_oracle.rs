@@ -1,8 +1,13 @@
 //! A second opinion on cron expressions: slow, naive, and sharing no code with the engine.
 //!
 //! An expression is generated as data, so nothing is parsed here; dates are chrono's, clock
-//! changes chrono-tz's; the next fire is found by trying one instant after another.
+//! changes chrono-tz's; the next fire is found by trying one instant after another. On a machine
+//! whose zone files are newer than chrono-tz, the offsets are the engine's own; the tests of
+//! `schedule::zone_data` hold those to the files.
 
+use std::sync::LazyLock;
+
+use adjutant::schedule::{Zone, ZoneData};
 use chrono::{DateTime, Datelike, Days, LocalResult, NaiveDate, NaiveDateTime, TimeZone, Timelike};
 use chrono_tz::Tz;
 
@@ -64,6 +69,13 @@ impl Expression {
         ];
         fields.extend(self.years.iter().map(|years| list(years, number)));
         fields.join(" ")
+    }
+
+    /// The text without what restricts the days.
+    pub fn daily_text(&self) -> String {
+        let text = self.text();
+        let time: Vec<&str> = text.split(' ').take(3).collect();
+        format!("{} * * ?", time.join(" "))
     }
 
     /// The first fire after `after` and not after `until`, both in unix seconds.
@@ -135,6 +147,11 @@ impl Expression {
             return self.matches(now);
         }
         let is_second_pass = match zone.from_local_datetime(&utc(now)) {
+            _ if has_newer_files() => {
+                let ahead = offset(zone, instant - 4 * 3600);
+                let first = now - ahead;
+                first < instant && offset(zone, first) == ahead
+            }
             LocalResult::Ambiguous(_, second) => second.timestamp() == instant,
             _ => false,
         };
@@ -171,7 +188,17 @@ impl Expression {
 /// The reading in seconds that a clock running `offset` ahead of UTC shows is `instant + offset`.
 pub fn offset(zone: Tz, instant: i64) -> i64 {
     use chrono::Offset;
+    if has_newer_files() {
+        let zone: Zone = zone.name().parse().unwrap();
+        let at = DateTime::from_timestamp(instant, 0).unwrap();
+        return zone.local_time(at).offset().local_minus_utc().into();
+    }
     zone.offset_from_utc_datetime(&utc(instant)).fix().local_minus_utc().into()
+}
+
+fn has_newer_files() -> bool {
+    static HAS_NEWER: LazyLock<bool> = LazyLock::new(|| ZoneData::in_use().folder().is_some());
+    *HAS_NEWER
 }
 
 fn utc(seconds: i64) -> NaiveDateTime {

@@ -19,3 +19,5 @@ mod signals;
 mod socket;
 mod terminals;
 mod top;
+#[path = "../../../tests/tzif/mod.rs"]
+mod tzif;

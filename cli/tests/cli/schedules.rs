@@ -6,6 +6,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::Place;
+use crate::tzif;
 
 const MINUTELY: &[&str] = &["run", "--timeout", "5", "--frequency", "rate(60s)", "echo hi"];
 
@@ -26,6 +27,65 @@ fn a_run_on_a_schedule_is_stored_and_not_waited_for() {
     let shown = place.ok(&["show", id]);
     assert!(shown.contains("Status    S") && shown.contains("Z by "), "{shown}");
     assert!(shown.contains(": enough is enough\n"), "{shown}");
+}
+
+#[test]
+fn a_schedule_is_planned_again_when_the_zone_files_of_the_system_become_newer() {
+    let place = Place::new();
+    let zones = place.path("zones");
+    tzif::write(&zones, "2000a", &[]);
+    let with_zones = |words: &[&str]| {
+        let output = place.command(words).env("TZDIR", &zones).output().expect("it starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let id = with_zones(&["run", "--frequency", "0 0 12 15 1 ? America/Vancouver", "true"]);
+    let next = || with_zones(&["show", id.trim()]);
+    assert!(next().contains("-01-15 20:00:00Z"), "{}", next());
+    tzif::write(&zones, "9026b", &[("America/Vancouver", &tzif::vancouver())]);
+    // A look changes nothing; whoever runs the file plans again.
+    with_zones(&["run", "true"]);
+    assert!(next().contains("-01-15 19:00:00Z"), "{}", next());
+    // The same release, with other files.
+    tzif::write(&zones, "9026b", &[("America/Vancouver", b"broken")]);
+    with_zones(&["run", "true"]);
+    assert!(next().contains("-01-15 20:00:00Z"), "{}", next());
+    with_zones(&["stop", id.trim()]);
+}
+
+#[test]
+fn a_machine_whose_clock_has_no_zone_takes_schedules_with_one_only() {
+    let place = Place::new();
+    let run = |frequency: &str, tz: &str| {
+        let words = ["run", "--dry-run", "--frequency", frequency, "true"];
+        let output = place.command(&words).env("TZ", tz).output().expect("it starts");
+        (output.status.code(), String::from_utf8(output.stderr).expect("text"))
+    };
+    for tz in ["EST5EDT,M3.2.0,M11.1.0", "America/NewYork"] {
+        let (code, errors) = run("0 0 12 * * ?", tz);
+        assert_eq!(code, Some(1), "{errors}");
+        assert!(
+            errors.contains(tz) && errors.contains("`0 30 2 * * ? America/New_York`"),
+            "{errors}"
+        );
+        for frequency in ["rate(5m)", "0 0 12 * * ? UTC"] {
+            assert_eq!(run(frequency, tz).0, Some(0), "{tz}: {frequency}");
+        }
+    }
+    assert_eq!(run("0 0 12 * * ?", "America/New_York").0, Some(0));
+}
+
+#[test]
+fn run_reads_crontab_lines_and_says_so() {
+    let place = Place::new();
+    let done = place.run(&["run", "--timeout", "5", "--frequency", "*/5\t*\t*\t*\t*", "true"]);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    let note = "adjutant: `*/5 * * * *` is a crontab line; it is read as `0 */5 * * * *`\n";
+    assert!(done.err.contains(note), "{}", done.err);
+    let shown = place.ok(&["show", done.out.trim()]);
+    assert!(shown.contains("Frequency 0 */5 * * * *\n"), "{shown}");
+    let done = place.run(&["run", "--frequency", "*/5 * * * * /bin/x", "true"]);
+    assert!(done.code != Some(0) && done.err.contains("crontab line"), "{}", done.err);
 }
 
 #[test]

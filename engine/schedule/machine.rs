@@ -1,0 +1,596 @@
+//! The zone of this machine's own clock, as the C library finds it.
+//!
+//! `TZ` decides if it is set: a name, a path or a rule such as `EST5EDT,M3.2.0,M11.1.0`. Otherwise
+//! `/etc/localtime` does, a link to a zone's file or a copy of one, and `/etc/timezone` says which
+//! of several equal zones is meant. A schedule needs a name, so a clock that no name stands for is
+//! an error. The C library goes by UTC where it understands nothing; here nothing is guessed.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use chrono::NaiveDate;
+use chrono_tz::TZ_VARIANTS;
+use tz::TimeZoneSettings;
+use tz::timezone::{TimeZone, TransitionRule};
+
+use super::offsets::{Offsets, Spans};
+use super::spelling;
+use super::zone::{LAST, STEP_SECONDS, Zone};
+use super::zone_data::{FOLDER, ZoneData};
+use super::zone_files::{self, FileError, ZoneFile};
+
+/// How many links are followed, as many as the kernel follows.
+const LINKS_MAX: usize = 40;
+
+/// The largest `/etc/timezone` that is read.
+const NAME_BYTES_MAX: usize = 256;
+
+/// Names of the database without a `/`, which a schedule cannot name, and the zones that they stand
+/// for in it.
+const SHORT_NAMES: [(&str, &str); 44] = [
+    ("CET", "Europe/Brussels"),
+    ("CST6CDT", "America/Chicago"),
+    ("Cuba", "America/Havana"),
+    ("EET", "Europe/Athens"),
+    ("EST", "America/Panama"),
+    ("EST5EDT", "America/New_York"),
+    ("Egypt", "Africa/Cairo"),
+    ("Eire", "Europe/Dublin"),
+    ("GB", "Europe/London"),
+    ("GB-Eire", "Europe/London"),
+    ("GMT", "GMT"),
+    ("GMT+0", "GMT"),
+    ("GMT-0", "GMT"),
+    ("GMT0", "GMT"),
+    ("Greenwich", "GMT"),
+    ("HST", "Pacific/Honolulu"),
+    ("Hongkong", "Asia/Hong_Kong"),
+    ("Iceland", "Atlantic/Reykjavik"),
+    ("Iran", "Asia/Tehran"),
+    ("Israel", "Asia/Jerusalem"),
+    ("Jamaica", "America/Jamaica"),
+    ("Japan", "Asia/Tokyo"),
+    ("Kwajalein", "Pacific/Kwajalein"),
+    ("Libya", "Africa/Tripoli"),
+    ("MET", "Europe/Brussels"),
+    ("MST", "America/Phoenix"),
+    ("MST7MDT", "America/Denver"),
+    ("NZ", "Pacific/Auckland"),
+    ("NZ-CHAT", "Pacific/Chatham"),
+    ("Navajo", "America/Denver"),
+    ("PRC", "Asia/Shanghai"),
+    ("PST8PDT", "America/Los_Angeles"),
+    ("Poland", "Europe/Warsaw"),
+    ("Portugal", "Europe/Lisbon"),
+    ("ROC", "Asia/Taipei"),
+    ("ROK", "Asia/Seoul"),
+    ("Singapore", "Asia/Singapore"),
+    ("Turkey", "Europe/Istanbul"),
+    ("UCT", "UTC"),
+    ("UTC", "UTC"),
+    ("Universal", "UTC"),
+    ("W-SU", "Europe/Moscow"),
+    ("WET", "Europe/Lisbon"),
+    ("Zulu", "UTC"),
+];
+
+/// Where a machine says its zone.
+#[derive(Debug, Clone)]
+pub(super) struct Machine {
+    /// `TZ`, if it is set.
+    pub(super) tz: Option<OsString>,
+    /// The folder of zone files.
+    pub(super) folder: PathBuf,
+    pub(super) localtime: PathBuf,
+    pub(super) timezone: PathBuf,
+    pub(super) data: &'static ZoneData,
+}
+
+/// This machine's clock goes by no zone that has a name.
+///
+/// A schedule that names no zone of its own cannot run on such a machine. The text says what was
+/// found and what to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoLocalZone {
+    reason: String,
+    suggestion: Option<String>,
+}
+
+impl NoLocalZone {
+    /// Returns a zone with the same rules, if one is known.
+    pub fn suggestion(&self) -> Option<&str> {
+        self.suggestion.as_deref()
+    }
+
+    fn because(reason: impl Into<String>) -> Self {
+        NoLocalZone { reason: reason.into(), suggestion: None }
+    }
+}
+
+impl fmt::Display for NoLocalZone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let zone = self.suggestion.as_deref().unwrap_or("Europe/Berlin");
+        write!(
+            f,
+            "this machine's zone is not known: {}; name a zone at the end of the schedule, as in `0 30 2 * * ? {zone}`",
+            self.reason
+        )
+    }
+}
+
+impl std::error::Error for NoLocalZone {}
+
+impl Machine {
+    /// The machine and the environment of this process.
+    pub(super) fn this() -> Self {
+        let folder = env::var_os("TZDIR").filter(|folder| !folder.is_empty());
+        Machine {
+            tz: env::var_os("TZ"),
+            folder: folder.map_or_else(|| FOLDER.into(), PathBuf::from),
+            localtime: "/etc/localtime".into(),
+            timezone: "/etc/timezone".into(),
+            data: ZoneData::in_use(),
+        }
+    }
+
+    /// The zone of the clock.
+    pub(super) fn zone(&self) -> Result<Zone, NoLocalZone> {
+        let Some(tz) = &self.tz else { return self.of_localtime() };
+        // A colon says that a name follows; the C library takes both without it, too.
+        let value = tz.as_encoded_bytes();
+        let Ok(text) = str::from_utf8(value.strip_prefix(b":").unwrap_or(value)) else {
+            return Err(NoLocalZone::because(format!("TZ is {tz:?}, which is no UTF-8")));
+        };
+        match text {
+            // To set it to nothing is to ask for UTC.
+            "" => Ok(Zone::UTC),
+            path if path.starts_with('/') => self.of_path(Path::new(path), "TZ"),
+            name => self.of_value(name),
+        }
+    }
+
+    /// The zone of a `TZ` that is no path.
+    fn of_value(&self, value: &str) -> Result<Zone, NoLocalZone> {
+        if let Some(zone) = self.named(value) {
+            return Ok(zone);
+        }
+        let path = self.folder.join(value);
+        if path.is_file() {
+            return self.of_path(&path, "TZ");
+        }
+        let unknown =
+            |what: &str| NoLocalZone::because(format!("TZ is `{}`, {what}", shown(value)));
+        match rule(value) {
+            Some(TransitionRule::Fixed(kind)) => {
+                let name = kind.time_zone_designation();
+                fixed(name, kind.ut_offset())
+                    .ok_or_else(|| unknown("an offset that no schedule can name"))
+            }
+            Some(TransitionRule::Alternate(_)) => Err(NoLocalZone {
+                suggestion: self.with_rule(value),
+                ..unknown("a rule without the name of a zone")
+            }),
+            None => Err(NoLocalZone {
+                suggestion: spelling::nearest_zone(value).filter(|name| name.contains('/')),
+                ..unknown("which is neither a zone nor a rule")
+            }),
+        }
+    }
+
+    /// The zone of `/etc/localtime`.
+    fn of_localtime(&self) -> Result<Zone, NoLocalZone> {
+        if fs::symlink_metadata(&self.localtime).is_ok() {
+            return self.of_path(&self.localtime, "");
+        }
+        self.noted().and_then(|name| self.named(&name)).ok_or_else(|| {
+            NoLocalZone::because(format!(
+                "TZ is not set, and there is no {}",
+                self.localtime.display()
+            ))
+        })
+    }
+
+    /// The zone whose file lies at a path, by the names on the way to it, otherwise by its content.
+    fn of_path(&self, path: &Path, source: &str) -> Result<Zone, NoLocalZone> {
+        let mut at = path.to_owned();
+        for _ in 0..LINKS_MAX {
+            if let Some(zone) = self.name_in(&at).and_then(|name| self.named(&name)) {
+                return Ok(zone);
+            }
+            let Ok(target) = fs::read_link(&at) else { break };
+            at = at.parent().unwrap_or(Path::new("/")).join(target);
+        }
+        let place = match source {
+            "" => shown(&path.to_string_lossy()),
+            _ => format!("{source}, {},", shown(&path.to_string_lossy())),
+        };
+        let because = |what: &str| NoLocalZone::because(format!("{place} {what}"));
+        let bytes = zone_files::read_file(path).map_err(|error| match error {
+            FileError::Missing => because("leads to no file"),
+            FileError::Unsound(reason) => because(&reason),
+        })?;
+        let file = ZoneFile::parse(&bytes).map_err(|error| match error {
+            FileError::Missing => because("leads to no file"),
+            FileError::Unsound(reason) => because(&reason),
+        })?;
+        self.of_content(&bytes, &file).map_err(|suggestion| NoLocalZone {
+            suggestion,
+            ..because("is a copy of no zone that is known here")
+        })
+    }
+
+    /// The zone of a copy of a zone's file; if it has none, a zone that is near. The answer is kept, as
+    /// the search reads the files of all zones.
+    fn of_content(&self, bytes: &[u8], file: &ZoneFile) -> Result<Zone, Option<String>> {
+        static KEPT: Mutex<Option<(Vec<u8>, Option<String>, usize, Result<Zone, Option<String>>)>> =
+            Mutex::new(None);
+        let data = std::ptr::from_ref(self.data).addr();
+        let noted = self.noted();
+        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of_bytes, of_noted, of_data, found)) = &*kept
+            && (of_bytes.as_slice(), of_noted, *of_data) == (bytes, &noted, data)
+        {
+            return found.clone();
+        }
+        let found = self.search_content(bytes, file);
+        *kept = Some((bytes.to_vec(), noted, data, found.clone()));
+        found
+    }
+
+    fn search_content(&self, bytes: &[u8], file: &ZoneFile) -> Result<Zone, Option<String>> {
+        if let [kind] = file.zone.as_ref().local_time_types()
+            && kind.time_zone_designation() == "UTC"
+            && kind.ut_offset() == 0
+        {
+            return Ok(Zone::UTC);
+        }
+        let noted = self.noted().and_then(|name| self.named(&name));
+        let is_same = |name: &&str| {
+            let files = self.data.files();
+            files.and_then(|files| files.bytes(name)).is_some_and(|other| other == bytes)
+        };
+        let same_file: Vec<&str> = names().filter(is_same).collect();
+        if let Some(zone) = self.preferred(&same_file, noted) {
+            return Ok(zone);
+        }
+        let everything = (0, LAST);
+        if let Some(zone) = self.preferred(&self.with_clock(&file.spans, everything), noted) {
+            return Ok(zone);
+        }
+        // A copy of an older or a newer release agrees in the past.
+        if let Some(noted) = noted
+            && self.spans(noted).is_some_and(|spans| spans.agree(&file.spans, past()))
+        {
+            return Ok(noted);
+        }
+        let near = self.with_clock(&file.spans, (past().1, LAST));
+        Err(self.preferred(&near, None).map(|zone| zone.to_string()))
+    }
+
+    /// The zone that `/etc/timezone` names, otherwise the first of those that are not old names.
+    fn preferred(&self, names: &[&str], noted: Option<Zone>) -> Option<Zone> {
+        if let Some(noted) = noted.filter(|zone| names.contains(&&*zone.name())) {
+            return Some(noted);
+        }
+        let links = self.data.files().map(|files| self.data.links(files));
+        let is_old = |name: &str| links.is_some_and(|links| links.contains_key(name));
+        // Names in `Etc` count offsets the other way, which misleads people.
+        let rank =
+            |name: &str| (is_old(name), name.starts_with("Etc/"), !spelling::is_well_known(name));
+        names.iter().min_by_key(|name| rank(name)).and_then(|name| self.named(name))
+    }
+
+    /// The zones whose clocks show the same in a stretch of time.
+    fn with_clock(&self, spans: &Spans, range: (i64, i64)) -> Vec<&'static str> {
+        let agrees = |name: &&str| {
+            let zone = self.named(name);
+            zone.and_then(|zone| self.spans(zone)).is_some_and(|other| other.agree(spans, range))
+        };
+        names().filter(agrees).collect()
+    }
+
+    /// A zone that goes by this rule today.
+    fn with_rule(&self, rule: &str) -> Option<String> {
+        let zone = settings_without_files().parse_posix_tz(rule).ok()?;
+        let offset_at = |at| {
+            let kind = zone.find_local_time_type(at);
+            kind.map_or(0, |kind| i64::from(kind.ut_offset()))
+        };
+        let range = (past().1, LAST);
+        let named = self.with_clock(&Spans::find(range, STEP_SECONDS, offset_at), range);
+        self.preferred(&named, None).map(|zone| zone.to_string())
+    }
+
+    fn spans(&self, zone: Zone) -> Option<&'static Spans> {
+        match zone.offsets_in(|| self.data) {
+            Offsets::Changing(spans) => Some(spans),
+            Offsets::Fixed(_) => None,
+        }
+    }
+
+    /// The name in a path of a zone's file: `Europe/Berlin` in `../usr/share/zoneinfo/Europe/Berlin`.
+    fn name_in(&self, path: &Path) -> Option<String> {
+        let inner = match path.strip_prefix(&self.folder) {
+            Ok(inner) => inner.to_owned(),
+            Err(_) => {
+                let parts: Vec<&OsStr> = path.components().map(Component::as_os_str).collect();
+                let is_folder = |part: &&OsStr| part.as_encoded_bytes().starts_with(b"zoneinfo");
+                let folder = parts.iter().rposition(is_folder)?;
+                parts[folder + 1..].iter().collect()
+            }
+        };
+        Some(inner.to_str()?.to_owned())
+    }
+
+    /// The zone of a name of the database, whichever set of files it names.
+    fn named(&self, name: &str) -> Option<Zone> {
+        let name =
+            ["posix/", "right/"].iter().find_map(|set| name.strip_prefix(set)).unwrap_or(name);
+        let short = SHORT_NAMES.iter().find(|(short, _)| *short == name);
+        match short {
+            Some((_, zone)) => Zone::from_name_in(zone, || self.data),
+            None if name.contains('/') => Zone::from_name_in(name, || self.data),
+            None => None,
+        }
+    }
+
+    /// What `/etc/timezone` says.
+    fn noted(&self) -> Option<String> {
+        let bytes = zone_files::read_file(&self.timezone).ok()?;
+        let text = String::from_utf8(bytes.into_iter().take(NAME_BYTES_MAX).collect()).ok()?;
+        // As Debian's own scripts read it: comments are passed over.
+        let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+        lines.map(str::to_owned).find(|line| !line.is_empty())
+    }
+}
+
+/// The names that a schedule can have.
+fn names() -> impl Iterator<Item = &'static str> {
+    TZ_VARIANTS.iter().map(|tz| tz.name()).filter(|name| name.contains('/'))
+}
+
+/// Ten years on which releases of the database agree: none of them rewrites these.
+fn past() -> (i64, i64) {
+    let start = |year| {
+        let day = NaiveDate::from_ymd_opt(year, 1, 1).expect("every year has a first day");
+        day.signed_duration_since(NaiveDate::default()).num_seconds()
+    };
+    (start(2015), start(2025))
+}
+
+/// Reads a rule such as `EST5EDT,M3.2.0,M11.1.0` or `<+0330>-3:30`.
+fn rule(text: &str) -> Option<TransitionRule> {
+    let zone: TimeZone = settings_without_files().parse_posix_tz(text).ok()?;
+    *zone.as_ref().extra_rule()
+}
+
+/// Reads rules only: whether a file exists is looked up before.
+fn settings_without_files() -> TimeZoneSettings<'static> {
+    TimeZoneSettings::new(&[], |_| Err("no file is read".into()))
+}
+
+/// The zone of a clock with one offset.
+fn fixed(name: &str, offset: i32) -> Option<Zone> {
+    let (hours, minutes) = (offset / 3600, offset / 60 % 60);
+    match offset {
+        0 if name == "GMT" => Zone::from_name(name),
+        0 => Some(Zone::UTC),
+        _ if offset % 60 != 0 => None,
+        _ => {
+            let sign = if offset < 0 { '-' } else { '+' };
+            Zone::from_name(&format!("GMT{sign}{}:{:02}", hours.abs(), minutes.abs()))
+        }
+    }
+}
+
+/// A text of the environment, so cut and escaped that a terminal can show it.
+fn shown(text: &str) -> String {
+    text.chars().take(80).flat_map(char::escape_debug).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use tempfile::TempDir;
+
+    use super::super::tzif::{vancouver, write, zone_file};
+    use super::*;
+
+    const NEW_YORK: &str = "EST5EDT,M3.2.0,M11.1.0";
+
+    /// A machine in a folder: zone files of a newer release below `usr`, nothing else.
+    struct Place {
+        folder: TempDir,
+        machine: Machine,
+    }
+
+    fn berlin() -> Vec<u8> {
+        let offsets = [(3600, false, "CET"), (7200, true, "CEST")];
+        zone_file(&offsets, &[(1_700_000_000, 0)], "CET-1CEST,M3.5.0,M10.5.0/3")
+    }
+
+    fn place() -> Place {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path();
+        let zones = root.join("usr/share/zoneinfo");
+        let files: [(&str, &[u8]); 6] = [
+            ("America/Vancouver", &vancouver()),
+            ("Europe/Berlin", &berlin()),
+            ("Arctic/Longyearbyen", &berlin()),
+            ("right/Europe/Berlin", &berlin()),
+            ("Mars/Olympus", &zone_file(&[(61, false, "MTC")], &[], "MTC-0:01:01")),
+            ("Own", &zone_file(&[(62, false, "OWN")], &[], "OWN-0:01:02")),
+        ];
+        write(&zones, "9026b", &files);
+        fs::create_dir(root.join("etc")).expect("a folder");
+        let data = Box::leak(Box::new(ZoneData::with_files(&zones, true)));
+        let machine = Machine {
+            tz: None,
+            folder: zones,
+            localtime: root.join("etc/localtime"),
+            timezone: root.join("etc/timezone"),
+            data,
+        };
+        Place { folder, machine }
+    }
+
+    /// The zone that is found, or the reason and the zone that is suggested.
+    fn told(machine: &Machine) -> String {
+        match machine.zone() {
+            Ok(zone) => zone.to_string(),
+            Err(error) => {
+                let text = error.to_string();
+                assert!(text.contains("0 30 2 * * ?"), "says what to write: {text}");
+                format!("{}? {}", error.suggestion().unwrap_or_default(), error.reason)
+            }
+        }
+    }
+
+    #[test]
+    fn tz_is_read_as_the_c_library_does_and_never_guessed() {
+        let Place { folder, machine } = place();
+        let root = folder.path().display().to_string();
+        let check = |tz: &str, want: &str| {
+            let tz = Some(tz.replace("ROOT", &root).into());
+            let got = told(&Machine { tz, ..machine.clone() }).replace(&root, "ROOT");
+            assert!(got.starts_with(want), "{got}, want {want}");
+        };
+        for set in [
+            "",
+            ":",
+            "posix/",
+            ":posix/",
+            "right/",
+            "ROOT/usr/share/zoneinfo/",
+            ":/usr/share/zoneinfo/right/",
+            "/etc/zoneinfo/",
+        ] {
+            check(&format!("{set}Europe/Berlin"), "Europe/Berlin");
+            check(&format!("{set}America/New_York"), "America/New_York");
+            check(&format!("{set}Japan"), "Asia/Tokyo");
+            check(&format!("{set}EST5EDT"), "America/New_York");
+            check(&format!("{set}Etc/UTC"), "Etc/UTC");
+        }
+        check("", "UTC");
+        check(":", "UTC");
+        check("UTC", "UTC");
+        check("UTC0", "UTC");
+        check("Zulu0", "UTC");
+        check("GMT", "GMT");
+        check("Mars/Olympus", "Mars/Olympus");
+        // Signs of rules count the other way round.
+        check("EST5", "GMT-5:00");
+        check("GMT-8", "GMT+8:00");
+        check("UTC+3:30", "GMT-3:30");
+        check("<+0330>-3:30", "GMT+3:30");
+        check(NEW_YORK, "America/New_York? TZ is `EST5EDT,M3.2.0,M11.1.0`, a rule");
+        check("XYZ5ABC,M1.1.1,M2.2.2", "? TZ is");
+        check("XYZ20", "? TZ is `XYZ20`, an offset");
+        check("XYZ0:00:07", "? TZ is `XYZ0:00:07`, an offset");
+        check("America/NewYork", "America/New_York? TZ is `America/NewYork`, which is neither");
+        check("america/new_york", "America/New_York? TZ");
+        check("Mars/Elysium", "? TZ is");
+        check("/nowhere", "? TZ, /nowhere, leads to no file");
+        check("/dev/zero", "? TZ, /dev/zero, cannot be read");
+        check(
+            "ROOT/usr/share/zoneinfo/Own",
+            "? TZ, ROOT/usr/share/zoneinfo/Own, is a copy of no zone",
+        );
+        check("Own", "? TZ, ROOT/usr/share/zoneinfo/Own, is a copy of no zone");
+        check("x\u{1b}[2J", "? TZ is `x\\u{1b}[2J`");
+        let machine = Machine { tz: Some(OsString::from("CST")), ..machine };
+        assert!(machine.zone().is_err(), "several zones share it");
+    }
+
+    #[test]
+    fn local_time_is_found_by_its_links() {
+        let check = |target: &str, want: &str| {
+            let Place { folder, machine } = place();
+            let target = target.replace("ROOT", &folder.path().display().to_string());
+            symlink(target, &machine.localtime).expect("a link");
+            let got = told(&machine);
+            assert!(got.starts_with(want), "{got}, want {want}");
+        };
+        check("/usr/share/zoneinfo/America/New_York", "America/New_York");
+        check("../usr/share/zoneinfo/Europe/Berlin", "Europe/Berlin");
+        check("../usr/share/zoneinfo/posix/Europe/Berlin", "Europe/Berlin");
+        check("/usr/share/zoneinfo/right/Europe/Berlin", "Europe/Berlin");
+        check("/var/db/timezone/zoneinfo/Europe/Berlin", "Europe/Berlin");
+        check("/usr/share/zoneinfo.default/Europe/Berlin", "Europe/Berlin");
+        check("/etc/zoneinfo/PRC", "Asia/Shanghai");
+        check("/usr/share/zoneinfo/UTC", "UTC");
+        check("/nowhere", "? ");
+        check("localtime", "? ");
+        let Place { folder: _folder, machine } = place();
+        symlink("../usr/share/zoneinfo/Europe/Berlin", machine.localtime.with_file_name("zone"))
+            .expect("a link");
+        symlink("zone", &machine.localtime).expect("a link");
+        assert_eq!(told(&machine), "Europe/Berlin", "a link to a link");
+    }
+
+    #[test]
+    fn a_copy_of_a_zone_is_found_by_its_content() {
+        let check = |bytes: &[u8], noted: &str, want: &str| {
+            let Place { folder: _folder, machine } = place();
+            fs::write(&machine.localtime, bytes).expect("written");
+            if !noted.is_empty() {
+                fs::write(&machine.timezone, noted).expect("written");
+            }
+            let got = told(&machine);
+            assert!(got.starts_with(want) || got.contains(want), "{got}, want {want}");
+        };
+        check(&vancouver(), "", "America/Vancouver");
+        check(&berlin(), "Europe/Berlin\n", "Europe/Berlin");
+        check(&berlin(), "# set by hand\nArctic/Longyearbyen # here\n", "Arctic/Longyearbyen");
+        check(&berlin(), "America/Vancouver\n", "Arctic/Longyearbyen");
+        check(&zone_file(&[(0, false, "UTC")], &[], "UTC0"), "", "UTC");
+        // The same clock in other bytes.
+        let other = zone_file(&[(61, false, "LMT")], &[], "LMT-0:01:01");
+        check(&other, "", "is a copy of no zone");
+        check(b"nonsense", "Europe/Berlin\n", "no sound zone file");
+        check(
+            &zone_file(&[(60, false, "XYZ")], &[], "XYZ-0:01"),
+            "Europe/Berlin",
+            "is a copy of no zone",
+        );
+    }
+
+    #[test]
+    fn a_machine_that_does_not_say_its_zone_has_none() {
+        let Place { machine, .. } = place();
+        assert!(told(&machine).starts_with("? TZ is not set, and there is no "));
+    }
+
+    #[test]
+    fn a_name_in_etc_timezone_is_enough() {
+        let Place { folder: _folder, machine } = place();
+        fs::write(&machine.timezone, "Europe/Berlin\n").expect("written");
+        assert_eq!(told(&machine), "Europe/Berlin");
+        fs::write(&machine.timezone, "Berlin\n").expect("written");
+        assert!(told(&machine).starts_with('?'));
+        fs::write(&machine.timezone, [0xff; 300]).expect("written");
+        assert!(told(&machine).starts_with('?'));
+    }
+
+    #[test]
+    fn short_names_are_the_zones_that_the_database_says() {
+        let built_in: &ZoneData = Box::leak(Box::new(ZoneData::built_in()));
+        let spans = |name: &str| built_in.region(name.parse().expect("a name")).spans();
+        for (short, zone) in SHORT_NAMES {
+            if let "UTC" | "GMT" = zone {
+                assert!(spans(short).agree(spans("Etc/UTC"), (0, LAST)), "{short}");
+            } else {
+                assert!(spans(short).agree(spans(zone), (0, LAST)), "{short} {zone}");
+            }
+        }
+        let short = TZ_VARIANTS.iter().map(|tz| tz.name()).filter(|name| !name.contains('/'));
+        let unknown: Vec<&str> =
+            short.filter(|name| !SHORT_NAMES.iter().any(|(known, _)| known == name)).collect();
+        assert_eq!(unknown, [""; 0]);
+    }
+}

@@ -1,0 +1,273 @@
+//! The zone files of this machine: one TZif file (RFC 9636) for each zone, in one folder.
+//!
+//! Whatever lies there was written by somebody else, so a file is read as a stranger's: regular
+//! files only, not past a size, and nothing is taken from a file that does not say the offset of
+//! every instant that a schedule can name.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, FixedOffset, Utc};
+use sha2::{Digest, Sha256};
+use tz::timezone::{TimeZone, TransitionRule};
+
+use super::calendar::SECONDS_PER_DAY;
+use super::offsets::Spans;
+use super::zone::{LAST, STEP_SECONDS};
+
+/// The largest zone file that is read. The largest of the database has 5 KiB.
+const FILE_BYTES_MAX: u64 = 128 * 1024;
+/// The largest `tzdata.zi` that is read. Today's has 110 KiB.
+const SOURCE_BYTES_MAX: u64 = 2 * 1024 * 1024;
+/// The longest name of a zone; the longest of the database has 32 bytes.
+const NAME_LEN_MAX: usize = 64;
+/// How deep folders of zones lie within each other, and how many files count: the database has two
+/// levels and 600 names.
+const DEPTH_MAX: usize = 3;
+const FILES_MAX: usize = 4_096;
+
+/// A folder of zone files.
+#[derive(Debug, Clone)]
+pub(super) struct ZoneFiles {
+    folder: PathBuf,
+}
+
+/// What one zone file says.
+#[derive(Debug)]
+pub(super) struct ZoneFile {
+    pub(super) zone: TimeZone,
+    pub(super) spans: Spans,
+}
+
+/// Why no zone was read from a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum FileError {
+    Missing,
+    /// The reason, in words that follow the file's name.
+    Unsound(String),
+}
+
+/// The number of a release of the database: `2026b`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Release {
+    pub(super) year: u16,
+    /// The letters as a number: `a` is 1, `z` 26, `za` 677.
+    letters: u16,
+}
+
+impl Release {
+    /// Reads `2026b` at the start of a text. A suffix such as `-dirty` does not count.
+    pub(super) fn read(text: &str) -> Option<Self> {
+        let (year, rest) = text.split_at_checked(4)?;
+        let year = year.bytes().all(|byte| byte.is_ascii_digit()).then(|| year.parse().ok())??;
+        let letters = rest.split('-').next().unwrap_or_default().as_bytes();
+        if letters.is_empty() || letters.len() > 2 || !letters.iter().all(u8::is_ascii_lowercase) {
+            return None;
+        }
+        let letters = letters.iter().fold(0, |sum, letter| 26 * sum + u16::from(letter - b'a' + 1));
+        Some(Release { year, letters })
+    }
+}
+
+impl ZoneFiles {
+    pub(super) fn new(folder: impl Into<PathBuf>) -> Self {
+        ZoneFiles { folder: folder.into() }
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The release of the files as they say it themselves, `2026b`; `None` if they do not.
+    pub(super) fn version(&self) -> Option<String> {
+        let of_source = || {
+            let start = self.read("tzdata.zi", 256).ok()?;
+            let text = String::from_utf8_lossy(&start).into_owned();
+            let line = text.lines().next()?.strip_prefix("# version ")?.trim().to_owned();
+            Some(line)
+        };
+        let of_mark = || {
+            let text = self.read("+VERSION", 256).ok()?;
+            Some(String::from_utf8_lossy(&text).lines().next()?.trim().to_owned())
+        };
+        let sound = |text: &String| Release::read(text).is_some() && text.len() <= 20;
+        of_source().filter(sound).or_else(|| of_mark().filter(sound))
+    }
+
+    /// Reads the file of a zone.
+    pub(super) fn zone(&self, name: &str) -> Result<ZoneFile, FileError> {
+        if !is_name(name) {
+            return Err(FileError::Missing);
+        }
+        ZoneFile::parse(&read_file(&self.folder.join(name))?)
+    }
+
+    /// The bytes of the file of a zone.
+    pub(super) fn bytes(&self, name: &str) -> Option<Vec<u8>> {
+        is_name(name).then(|| read_file(&self.folder.join(name)).ok())?
+    }
+
+    /// Names that stand for other names, as the source of the files has them: old name to new.
+    pub(super) fn links(&self) -> BTreeMap<String, String> {
+        let Ok(source) = self.read("tzdata.zi", SOURCE_BYTES_MAX) else { return BTreeMap::new() };
+        let source = String::from_utf8_lossy(&source);
+        let link = |line: &str| {
+            let mut words = line.split_ascii_whitespace();
+            let kind = words.next()?;
+            let (target, name) = (words.next()?, words.next()?);
+            matches!(kind, "L" | "Link").then(|| (name.to_owned(), target.to_owned()))
+        };
+        source.lines().filter_map(link).collect()
+    }
+
+    /// A number of the files as they are, which another set of files has not: over the name, size
+    /// and time of each. A package that mends a zone without a new release changes it too.
+    pub(super) fn fingerprint(&self) -> String {
+        let mut found = Vec::new();
+        self.list(Path::new(""), 0, &mut found);
+        found.sort();
+        let mut hash = Sha256::new();
+        for (name, size, time) in found {
+            hash.update(name.as_os_str().as_encoded_bytes());
+            hash.update([0]);
+            hash.update(size.to_le_bytes());
+            hash.update(time.to_le_bytes());
+        }
+        hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn list(&self, inner: &Path, depth: usize, found: &mut Vec<(PathBuf, u64, i64)>) {
+        let Ok(entries) = fs::read_dir(self.folder.join(inner)) else { return };
+        for entry in entries.flatten().take(FILES_MAX) {
+            let name = inner.join(entry.file_name());
+            let Ok(metadata) = fs::metadata(self.folder.join(&name)) else { continue };
+            if metadata.is_file() && found.len() < FILES_MAX {
+                found.push((name, metadata.len(), metadata.mtime()));
+            } else if metadata.is_dir() && depth < DEPTH_MAX && !is_other_tree(&name) {
+                self.list(&name, depth + 1, found);
+            }
+        }
+    }
+
+    fn read(&self, name: &str, max: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        open(&self.folder.join(name))?.take(max).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+impl ZoneFile {
+    /// Reads a TZif file.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, FileError> {
+        // The times of version 1 end in 2037.
+        if bytes.starts_with(b"TZif\0") {
+            return Err(unsound("has the old version 1 of the format, whose times end in 2037"));
+        }
+        let zone = TimeZone::from_tz_data(bytes)
+            .map_err(|error| unsound(format!("is no sound zone file: {error}")))?;
+        let spans = spans(&zone)?;
+        Ok(ZoneFile { zone, spans })
+    }
+
+    /// What the zone's clock shows at an instant, and how that time is called for short.
+    pub(super) fn local_time(&self, instant: DateTime<Utc>) -> (DateTime<FixedOffset>, &str) {
+        let at = instant.timestamp().min(LAST);
+        // The spans were made by this function, so it has an answer from 1970 on.
+        let kind =
+            self.zone.find_local_time_type(at).or_else(|_| self.zone.find_local_time_type(0));
+        let (offset, name) =
+            kind.map_or((0, ""), |kind| (kind.ut_offset(), kind.time_zone_designation()));
+        let offset =
+            FixedOffset::east_opt(offset).unwrap_or(FixedOffset::east_opt(0).expect("zero"));
+        (instant.with_timezone(&offset), name)
+    }
+}
+
+/// The offsets of a zone from 1970 to 2100.
+fn spans(zone: &TimeZone) -> Result<Spans, FileError> {
+    let zone = zone.as_ref();
+    let problem = Cell::new(None);
+    let offset_at = |instant: i64| match zone.find_local_time_type(instant) {
+        Ok(kind) if i64::from(kind.ut_offset()).abs() < SECONDS_PER_DAY => {
+            i64::from(kind.ut_offset())
+        }
+        Ok(_) => {
+            problem.set(Some("has an offset of a day or more"));
+            0
+        }
+        Err(_) => {
+            problem.set(Some("does not say the offsets of all times to come"));
+            0
+        }
+    };
+    let range = (-SECONDS_PER_DAY, LAST);
+    // Times of files that count leap seconds are not ours.
+    let counts_leap_seconds = !zone.leap_seconds().is_empty();
+    let spans = if counts_leap_seconds {
+        Spans::find(range, STEP_SECONDS, offset_at)
+    } else {
+        let stated: Vec<i64> = zone
+            .transitions()
+            .iter()
+            .map(|transition| transition.unix_leap_time())
+            .filter(|at| (range.0 + 1..=range.1).contains(at))
+            .collect();
+        let ends = zone.transitions().last().map_or(i64::MIN, |last| last.unix_leap_time());
+        let rule_changes = matches!(zone.extra_rule(), Some(TransitionRule::Alternate(_)));
+        let rule_from = if rule_changes { ends.max(range.0) } else { range.1 };
+        Spans::stated(range, &stated, rule_from, STEP_SECONDS, offset_at)
+    };
+    match problem.get() {
+        Some(problem) => Err(unsound(problem)),
+        None => Ok(spans),
+    }
+}
+
+fn unsound(reason: impl Into<String>) -> FileError {
+    FileError::Unsound(reason.into())
+}
+
+/// Whether a text can be the name of a zone's file: letters, digits, `+`, `-`, `_` and `/`, and no
+/// way out of the folder.
+pub(super) fn is_name(name: &str) -> bool {
+    let is_part = |part: &str| {
+        part.starts_with(|first: char| first.is_ascii_alphabetic())
+            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-_".contains(&byte))
+    };
+    name.len() <= NAME_LEN_MAX && name.split('/').all(is_part) && !is_other_tree(Path::new(name))
+}
+
+/// Whether a name lies in one of the second sets of files: the same zones, with or without leap
+/// seconds.
+fn is_other_tree(name: &Path) -> bool {
+    name.starts_with("posix") || name.starts_with("right")
+}
+
+/// Reads a zone file, wherever it lies.
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, FileError> {
+    let of = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => FileError::Missing,
+        _ => unsound(format!("cannot be read: {error}")),
+    };
+    let mut bytes = Vec::new();
+    let file = open(path).map_err(of)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(of)?;
+    match bytes.len() as u64 > FILE_BYTES_MAX {
+        true => Err(unsound(format!("is no zone file: it has more than {FILE_BYTES_MAX} bytes"))),
+        false => Ok(bytes),
+    }
+}
+
+/// Opens a regular file for reading. Nothing waits for the other end of a pipe.
+fn open(path: &Path) -> io::Result<File> {
+    let file =
+        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is no regular file")),
+    }
+}
