@@ -22,6 +22,14 @@ fuzz_target!(|text: &str| {
             assert!(error.suggestion().is_none_or(|suggestion| suggestion != text));
         }
     }
+    // Whatever language the text is in, it is read as a schedule of ours or refused at a place inside it.
+    match Schedule::read_lenient(text) {
+        Ok(read) => {
+            assert_eq!(read.schedule.to_string().parse(), Ok(read.schedule.clone()));
+            assert!(read.note.is_some() || text.trim().parse() == Ok(read.schedule));
+        }
+        Err(error) => assert!(text.is_char_boundary(error.offset())),
+    }
     if let Ok(zone) = text.parse::<Zone>() {
         assert_eq!(zone.to_string().parse::<Zone>().as_ref(), Ok(&zone));
     }
