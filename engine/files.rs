@@ -43,6 +43,13 @@ impl Identity {
     }
 }
 
+/// Returns the namespace in which the number of this process counts; empty if the system does not tell. In a container,
+/// other processes can have the same numbers.
+pub(crate) fn pid_namespace() -> String {
+    let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    namespace.to_string_lossy().into_owned()
+}
+
 /// Opens a file beside a database. Never waits: a pipe without a writer at that name is refused like any other
 /// file that is not regular.
 ///

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::execution::{Lost, Unended};
 use crate::executor::{Leftovers, Scratch};
+use crate::files::pid_namespace;
 use crate::id::ExecutionId;
 use crate::output::WholeOutputs;
 use crate::panics::tell;
@@ -79,8 +80,12 @@ pub(crate) async fn look_after(store: &Store, scratch: &Scratch) -> Result<Left>
 /// next engine records the others.
 pub(crate) async fn take_over(store: &Store, left: Left, now_ms: i64) -> Result<Interrupted> {
     let before = store.read(|tx| meta::get(tx, OWNER)).await?;
-    let engine =
-        before.map_or_else(|| "the engine".to_owned(), |owner| format!("the engine ({owner})"));
+    // The number of a process is told with its namespace, unless that is this one.
+    let namespace = format!(" in {}", pid_namespace());
+    let named = |owner: String| {
+        format!("the engine ({})", owner.strip_suffix(&namespace).unwrap_or(&owner))
+    };
+    let engine = before.map_or_else(|| "the engine".to_owned(), named);
     let evidence: Arc<str> =
         format!("{engine} ended while it ran; its end is not known, its last output may be missing, and it was not run again")
             .into();
@@ -114,7 +119,7 @@ pub(crate) async fn take_over(store: &Store, left: Left, now_ms: i64) -> Result<
     }
     admit_all(store).await?;
     let own = move |tx: Tx<'_>| {
-        meta::set(tx, OWNER, &format!("pid {}", std::process::id()))?;
+        meta::set(tx, OWNER, &format!("pid {}{namespace}", std::process::id()))?;
         executions::going_on(tx, &going_on)
     };
     interrupted.going_on = store.write_once(own, |_| {}).await?;

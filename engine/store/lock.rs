@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result, StorageErrorKind};
-use crate::files::{Identity, beside, obstacle, open_regular};
+use crate::files::{Identity, beside, obstacle, open_regular, pid_namespace};
 
 use super::cause::{cannot_open, check_name, in_the_way};
 use super::storage;
@@ -66,7 +66,7 @@ impl Lock {
                 let _ = (&file).read_to_string(&mut pid);
                 return Err(Error::InUse {
                     path: database.to_owned(),
-                    pid: pid.trim().parse().ok(),
+                    pid: pid_in(&pid),
                 });
             }
             Err(TryLockError::Error(error)) => return Err(cannot(error)),
@@ -124,7 +124,7 @@ pub(super) fn holder(database: &Path) -> Option<Option<u32>> {
         Err(TryLockError::WouldBlock) => {
             let mut pid = String::new();
             let _ = (&file).read_to_string(&mut pid);
-            Some(pid.trim().parse().ok())
+            Some(pid_in(&pid))
         }
         _ => None,
     }
@@ -154,7 +154,16 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 fn write_pid(mut file: &File) -> io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
-    writeln!(file, "{}", std::process::id())
+    // At once, so that nobody reads the number without its namespace.
+    file.write_all(format!("{}\n{}\n", std::process::id(), pid_namespace()).as_bytes())
+}
+
+/// Returns the number of the process that a lock names, if it counts in the namespace of this process too.
+fn pid_in(text: &str) -> Option<u32> {
+    let mut lines = text.lines();
+    let pid = lines.next()?.trim().parse().ok()?;
+    let namespace = lines.next().unwrap_or_default();
+    (namespace.is_empty() || namespace == pid_namespace()).then_some(pid)
 }
 
 /// Returns the one name of a file, so that two ways to the file meet at one lock. A link is followed to its end, like
@@ -237,6 +246,17 @@ pub(super) fn create_private(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_number_of_a_process_counts_in_its_namespace_only() {
+        let own = pid_namespace();
+        let check = |text: &str, want: Option<u32>| assert_eq!(pid_in(text), want, "{text:?}");
+        check(&format!("17\n{own}\n"), Some(17));
+        check("17\npid:[1]\n", None);
+        check("17\n", Some(17));
+        check("", None);
+        check("x\n", None);
+    }
 
     #[test]
     fn a_lock_is_released_though_a_child_has_its_descriptor_still() {

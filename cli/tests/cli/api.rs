@@ -277,7 +277,8 @@ fn a_batch_outlives_its_owners() {
     for _ in 0..2 {
         assert_eq!(ask()["TotalCount"], 0);
         let owner = std::fs::read_to_string(place.path("a.db.lock")).expect("it has been run");
-        let owner = owner.trim().parse().ok().and_then(Pid::from_raw).expect("a number");
+        let owner = owner.lines().next().and_then(|pid| Pid::from_raw(pid.parse().ok()?));
+        let owner = owner.expect("a number");
         kill_process(owner, Signal::KILL).expect("it runs");
         place.wait_until_unowned();
     }
