@@ -155,17 +155,24 @@ pub(crate) fn invocations(
     last_fires: &BTreeMap<InvokeId, Fire>,
     target: Target,
 ) -> String {
-    let whole = listed(invocations, last_fires, target, None);
-    let widest = whole.column_max_content_widths();
-    let needed = widest.iter().rev().skip(1).map(|width| width.saturating_add(2)).sum::<u16>();
-    let is_narrow =
-        target.width().is_some_and(|width| width < needed.saturating_add(LAST_WIDTH_MIN));
-    let mut table = match is_narrow {
-        true => listed(invocations, last_fires, target, Some(short_id_chars(invocations))),
-        false => whole,
-    };
+    let short = || Some(short_id_chars(invocations));
+    let mut table = listed(invocations, last_fires, target, None, false);
+    // A narrow terminal first gets short ids, then fewer columns.
+    if !has_room(&table, target) {
+        table = listed(invocations, last_fires, target, short(), false);
+    }
+    if !has_room(&table, target) {
+        table = listed(invocations, last_fires, target, short(), true);
+    }
     cut_last_column(&mut table, target);
     finish(&table)
+}
+
+/// Returns whether the terminal has room for a table whose last column is cut.
+fn has_room(table: &Table, target: Target) -> bool {
+    let widths = table.column_max_content_widths();
+    let others = widths.iter().rev().skip(1).map(|width| width.saturating_add(2)).sum::<u16>();
+    target.width().is_none_or(|width| width >= others.saturating_add(LAST_WIDTH_MIN))
 }
 
 /// Returns as many characters of ids as tell the listed runs apart: the time to the millisecond, and more if need be.
@@ -185,11 +192,15 @@ fn listed(
     last_fires: &BTreeMap<InvokeId, Fire>,
     target: Target,
     id_chars: Option<usize>,
+    brief: bool,
 ) -> Table {
     let now = Utc::now();
     let with_next = invocations.iter().any(|invocation| next_fire(invocation).is_some());
     let with_last = !last_fires.is_empty();
-    let mut header = vec!["", "RUN", "STATUS", "ON", "AGE", "TOOK"];
+    let mut header = vec!["", "RUN", "STATUS"];
+    header.extend((!brief).then_some("ON"));
+    header.push("AGE");
+    header.extend((!brief).then_some("TOOK"));
     header.extend(with_last.then_some("LAST"));
     header.extend(with_next.then_some("NEXT"));
     header.push("COMMAND");
@@ -202,10 +213,10 @@ fn listed(
             Cell::new(if invocation.status.is_final() { "" } else { "*" }),
             Cell::new(id),
             Cell::new(standing(invocation, now)).fg(invocation_colour(invocation.status)),
-            right(invocation.instance_count.to_string()),
-            right(span(now - invocation.creation_time)),
-            right(took(invocation).map_or_else(nothing, duration)),
         ];
+        row.extend((!brief).then(|| right(invocation.instance_count.to_string())));
+        row.push(right(span(now - invocation.creation_time)));
+        row.extend((!brief).then(|| right(took(invocation).map_or_else(nothing, duration))));
         row.extend(with_last.then(|| last(last_fires.get(&invocation.invoke_id), now)));
         row.extend(with_next.then(|| right(next())));
         row.push(Cell::new(title(&invocation.command_name, &invocation.command_content.to_text())));

@@ -68,3 +68,22 @@ fn names_and_json_hold_nothing_that_a_terminal_obeys() {
     let listed = place.json(&["ps"]);
     assert_eq!(listed["Invocations"]["Invocation"][0]["CommandName"], odd);
 }
+
+#[test]
+fn a_list_has_a_line_for_each_run_on_a_narrow_terminal() {
+    let place = Place::new();
+    let serve = place.serve(&[]);
+    let long = "a command with a long name that has no room here";
+    place.ok(&["run", "--name", long, "--frequency", "rate(5h)", "--timeout", "5m", "exit 3"]);
+    place.ok(&["run-now", long]);
+    serve.out.expect("Failed 3");
+    let environment = [("TERM", "xterm"), ("NO_COLOR", "1")];
+    let mut terminal = Terminal::start_with(&place, &["ps"], &environment);
+    terminal.expect("Failed, ");
+    terminal.child.wait().expect("it ends");
+    terminal.expect("a comm");
+    let lines: Vec<&str> = terminal.seen.lines().filter(|line| !line.is_empty()).collect();
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+    assert!(lines.iter().all(|line| line.chars().count() <= 80), "{lines:#?}");
+    serve.interrupt();
+}

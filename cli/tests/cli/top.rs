@@ -30,7 +30,7 @@ impl Terminal {
         Self::start_with(place, words, &[("TERM", "xterm")])
     }
 
-    fn start_with(place: &Place, words: &[&str], environment: &[(&str, &str)]) -> Self {
+    pub fn start_with(place: &Place, words: &[&str], environment: &[(&str, &str)]) -> Self {
         let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
             .expect("a terminal");
         grantpt(&person).expect("it is ours");
