@@ -122,9 +122,14 @@ fn it_can_be_suspended_and_continued() {
     terminal.type_in(b"\x1a");
     terminal.expect("\x1b[?1049l");
     terminal.seen.clear();
-    // Whether or not it was stopped, it takes the terminal again once it is continued.
-    kill_process(Pid::from_child(&terminal.child), Signal::CONT).expect("it is there");
-    terminal.expect("\x1b[?1049h");
+    // Whether or not it has been stopped yet, it takes the terminal again once it is continued.
+    let began = std::time::Instant::now();
+    while !terminal.seen.contains("\x1b[?1049h") {
+        assert!(began.elapsed() < PATIENCE, "{:?}", terminal.seen);
+        kill_process(Pid::from_child(&terminal.child), Signal::CONT).expect("it is there");
+        let shown = terminal.shown.recv_timeout(Duration::from_millis(100));
+        terminal.seen += &shown.unwrap_or_default();
+    }
     terminal.expect("nobody");
     terminal.type_in(b"q");
     terminal.expect("\x1b[?1049l");
