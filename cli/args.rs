@@ -114,6 +114,15 @@ pub(crate) struct Arguments {
     #[arg(long, global = true)]
     pub refuse_inspection: bool,
 
+    /// Run a database although other users could change it or the files beside it; they could then run commands as
+    /// this user
+    #[arg(long, global = true)]
+    pub no_strict_modes: bool,
+
+    /// Run a database that was run on another machine last, schedules and all
+    #[arg(long, global = true)]
+    pub adopt: bool,
+
     #[command(subcommand)]
     pub verb: Verb,
 }

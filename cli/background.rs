@@ -17,6 +17,7 @@ use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 use crate::control::{self, Client, Request};
+use crate::database::Opening;
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
 use crate::owner::Owner;
@@ -144,6 +145,7 @@ async fn start(database: &Path) -> Result<Client, Failure> {
         .args(refuses.then_some("--refuse-inspection"))
         .arg("--db")
         .arg(database)
+        .args(Opening::options())
         .arg(COMMAND)
         .stdin(OwnedFd::from(theirs))
         .stdout(Stdio::null())

@@ -22,7 +22,7 @@ use clap_complete::Shell;
 use serde::Serialize;
 
 use crate::args::{Arguments, Verb};
-use crate::database::Database;
+use crate::database::{Database, Opening};
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
 use crate::session::{Need, Session};
@@ -43,6 +43,7 @@ struct Context {
 
 /// Carries out the command line; the exit status.
 pub(crate) async fn perform(arguments: Arguments) -> Result<u8, Failure> {
+    Opening { is_strict: !arguments.no_strict_modes, adopts: arguments.adopt }.choose();
     let verb = match arguments.verb {
         // These need no database, and nothing that would have to be interrupted with care.
         Verb::Completions { shell } => return completions(shell),

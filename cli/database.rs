@@ -4,8 +4,11 @@ use std::env;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use adjutant::{Engine, EngineBuilder};
 
 use crate::failure::Failure;
 use crate::ui;
@@ -43,7 +46,10 @@ impl Database {
 
     /// Whether there is nothing to read.
     pub(crate) fn is_missing(&self) -> bool {
-        matches!(fs::metadata(&self.path), Err(error) if error.kind() == ErrorKind::NotFound)
+        match fs::metadata(&self.path) {
+            Ok(found) => found.is_file() && found.len() == 0,
+            Err(error) => error.kind() == ErrorKind::NotFound,
+        }
     }
 
     /// Makes the folder for a file that nobody named.
@@ -63,6 +69,69 @@ impl Database {
             ui::note(&format!("records are kept in {}", self.path.display()));
         }
     }
+}
+
+/// How the engines of this process open their file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Opening {
+    /// Whether a file is refused that other users could change.
+    pub is_strict: bool,
+    /// Whether a file that was run on another machine is taken over.
+    pub adopts: bool,
+}
+
+/// Set once, by the options of the command line.
+static OPENING: OnceLock<Opening> = OnceLock::new();
+
+impl Opening {
+    /// Makes this the way in which all engines of this process open their file.
+    pub(crate) fn choose(self) {
+        // The command line is read once.
+        let _ = OPENING.set(self);
+    }
+
+    fn chosen() -> Self {
+        *OPENING.get_or_init(|| Self { is_strict: true, adopts: false })
+    }
+
+    /// Returns the options that have another process open the file in the same way.
+    pub(crate) fn options() -> Vec<&'static str> {
+        let Self { is_strict, adopts } = Self::chosen();
+        let lenient = (!is_strict).then_some("--no-strict-modes");
+        lenient.into_iter().chain(adopts.then_some("--adopt")).collect()
+    }
+}
+
+/// Returns the builder of an engine on a file.
+pub(crate) fn builder(database: &Path) -> EngineBuilder {
+    let Opening { is_strict, adopts } = Opening::chosen();
+    let builder = Engine::builder().path(database).strict_modes(is_strict);
+    if adopts { builder.adopt() } else { builder }
+}
+
+/// What an engine has left to the next engine on a file. Only the file's own user is to do that work.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Left {
+    /// Whether records are not true any more, because the engine did not come to its end, or because runs of it go on.
+    pub work: bool,
+    /// Whether runs go on.
+    pub survivors: bool,
+}
+
+/// Looks what an engine has left to the next engine on a file.
+pub(crate) fn left(database: &Path) -> Left {
+    let database = fs::canonicalize(database).unwrap_or_else(|_| database.to_owned());
+    let beside = |suffix: &str| {
+        let mut name = database.clone().into_os_string();
+        name.push(suffix);
+        fs::symlink_metadata(name)
+    };
+    let is_own = |found: fs::Metadata| found.uid() == rustix::process::geteuid().as_raw();
+    if !beside("").is_ok_and(is_own) {
+        return Left { work: false, survivors: false };
+    }
+    let survivors = beside(".runs").is_ok();
+    Left { work: survivors || beside(".lock").is_ok_and(|lock| lock.len() > 0), survivors }
 }
 
 fn data_folder() -> Result<PathBuf, Failure> {

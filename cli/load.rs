@@ -20,6 +20,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use crate::database::builder;
 use crate::failure::Failure;
 use crate::ui::Target;
 
@@ -78,8 +79,7 @@ impl Plan {
         let mut limits = Limits::alibaba();
         limits.instances_max = usize::try_from(self.instances).unwrap_or(usize::MAX);
         limits.invocations_per_day_max = self.invocations;
-        let engine =
-            Engine::builder().path(database).limits(limits).max_concurrent(self.concurrency);
+        let engine = builder(database).limits(limits).max_concurrent(self.concurrency);
         match self.work {
             Work::Noop => engine.executor(EXECUTOR, ClosureExecutor::new(async |_, _| ())),
             Work::Sleep(time) => {

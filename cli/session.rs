@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use adjutant::{
-    DirectorySink, Engine, EngineBuilder, Error, InvokeId, LOCAL, Limits, StorageErrorKind,
-    UnreadableRecord, Watch,
+    DirectorySink, Engine, EngineBuilder, Error, InvokeId, LOCAL, Limits, StorageError,
+    StorageErrorKind, UnreadableRecord, Watch,
 };
 use tokio::time::Instant;
 
@@ -15,6 +15,7 @@ use crate::control::{
     Address, Client, Events, Heard, Paged, Request, SILENCE_MAX, SeeDelivered, WatchInvocation,
     WatchedRequest,
 };
+use crate::database::{builder, left};
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
 use crate::owner::Owner;
@@ -44,6 +45,7 @@ pub(crate) const FOLDERS: &str = "file://";
 /// The way to the engine of one database file.
 pub(crate) struct Session {
     database: PathBuf,
+    need: Need,
     role: Role,
 }
 
@@ -63,7 +65,7 @@ pub(crate) fn running(database: &Path) -> EngineBuilder {
     let anywhere = DirectorySink::new("/").follow_links();
     let mut limits = Limits::default();
     limits.tagged_instances_max = TAGGED_MAX;
-    Engine::builder().path(database).limits(limits).output_sink(FOLDERS, anywhere)
+    builder(database).limits(limits).output_sink(FOLDERS, anywhere)
 }
 
 /// More would take seconds to store in one commit.
@@ -87,23 +89,18 @@ impl Need {
     pub(crate) fn is_met_by_a_reader(self) -> bool {
         matches!(self, Self::Read | Self::Follow)
     }
-
-    /// It takes time, in which work goes on and others come with more of it.
-    fn takes_time(self) -> bool {
-        matches!(self, Self::Follow | Self::Run)
-    }
 }
 
 impl Session {
     pub(crate) async fn open(database: &Path, need: Need) -> Result<Self, Failure> {
         let role = Role::find(database, need).await?;
-        Ok(Self { database: database.to_owned(), role })
+        Ok(Self { database: database.to_owned(), need, role })
     }
 
     /// Reads the records of a file that does not exist: none. If the file was just taken away from a process that
     /// runs it, this fails.
     pub(crate) async fn on_nothing(database: &Path) -> Result<Self, Failure> {
-        match Engine::builder().path(database).read_only().open().await {
+        match builder(database).read_only().open().await {
             Err(Error::Storage(error)) if error.kind == StorageErrorKind::Moved => {
                 return Err(Error::Storage(error).into());
             }
@@ -111,7 +108,7 @@ impl Session {
         }
         let engine = Engine::builder().idle().open().await?;
         engine.remove_instance(&LOCAL.into()).await?;
-        Ok(Self { database: database.to_owned(), role: Role::Reader(engine) })
+        Ok(Self { database: database.to_owned(), need: Need::Read, role: Role::Reader(engine) })
     }
 
     /// Calls the engine.
@@ -199,7 +196,7 @@ impl Session {
                 client.hang_up().await;
             }
             // Who ends has given up the socket and not yet the file: that is waited for first.
-            self.role = match Role::find(&self.database, Need::Run).await {
+            self.role = match Role::find(&self.database, self.need).await {
                 Ok(role) => role,
                 Err(_) => Role::find(&self.database, Need::Follow).await?,
             };
@@ -305,51 +302,61 @@ impl Patience {
 
 impl Role {
     async fn find(database: &Path, need: Need) -> Result<Self, Failure> {
+        let is_look = need.is_met_by_a_reader();
         let mut patience = Patience::new();
         loop {
-            let in_use = match Self::owner(database, need).await {
-                Ok(owner) => return Ok(owner),
-                Err(error @ Error::InUse { .. }) => Failure::from(error),
-                Err(error) if need.is_met_by_a_reader() && only_reading_works(&error) => {
-                    return Self::reader(database).await;
-                }
+            let refused = match Self::owner(database, need).await {
+                Ok(Some(owner)) => return Ok(owner),
+                Ok(None) => None,
+                Err(error) if is_look || may_be_answered_by_its_owner(&error) => Some(error),
                 Err(error) => return Err(error.into()),
             };
+            let is_in_use = matches!(refused, Some(Error::InUse { .. }));
             match Client::connect(database).await {
                 Ok(Some(client)) => return Ok(Self::Client(client)),
                 Ok(None) => {}
-                Err(failure) if need.is_met_by_a_reader() => {
+                Err(failure) if is_look => {
                     tell_silence(&failure);
                     return Self::reader(database).await;
                 }
-                Err(failure) => return Err(failure),
+                Err(failure) if is_in_use => return Err(failure),
+                Err(_) => {}
             }
-            let late = !patience.has_more(&in_use);
+            let Some(refused) = refused.filter(|_| is_in_use || !is_look).map(Failure::from) else {
+                return Self::reader(database).await;
+            };
+            let late = !is_in_use || !patience.has_more(&refused);
             // A socket that does not answer is that of an owner which is just ending. Without one
             // there is nothing to wait for but what runs the file for good.
-            if need.is_met_by_a_reader() && (late || !has_socket(database)) {
+            if is_look && (late || !has_socket(database)) {
                 return Self::reader(database).await;
             }
             if late {
-                return Err(in_use);
+                return Err(refused);
             }
             patience.pause().await;
         }
     }
 
-    /// What comes and goes starts nothing that it would have to wait for.
-    async fn owner(database: &Path, need: Need) -> adjutant::Result<Self> {
-        if need.takes_time() {
+    /// What comes and goes starts nothing that it would have to wait for. A look needs no owner, and this returns
+    /// `None` then, unless an engine has left the file with records that are not true any more. A run that goes on
+    /// without an engine can be followed only by an engine that takes the run back.
+    async fn owner(database: &Path, need: Need) -> adjutant::Result<Option<Self>> {
+        let left = left(database);
+        if need == Need::Run || (need == Need::Follow && left.survivors) {
             let mut owner = Owner::new(user::calls(&running(database).open().await?));
             owner.listen();
-            return Ok(Self::Owner(owner));
+            return Ok(Some(Self::Owner(owner)));
         }
-        let engine = Engine::builder().path(database).idle().open().await?;
-        Ok(Self::Owner(Owner::new(user::calls(&engine))))
+        if need.is_met_by_a_reader() && !left.work {
+            return Ok(None);
+        }
+        let engine = builder(database).idle().open().await?;
+        Ok(Some(Self::Owner(Owner::new(user::calls(&engine)))))
     }
 
     async fn reader(database: &Path) -> Result<Self, Failure> {
-        Ok(Self::Reader(Engine::builder().path(database).read_only().open().await?))
+        Ok(Self::Reader(builder(database).read_only().open().await?))
     }
 }
 
@@ -362,11 +369,14 @@ fn has_socket(database: &Path) -> bool {
     Address::of(database).is_ok_and(|address| address.exists())
 }
 
-/// Returns whether the file may be readable although no engine can run it.
-fn only_reading_works(error: &Error) -> bool {
-    const KINDS: [StorageErrorKind; 3] =
-        [StorageErrorKind::ReadOnly, StorageErrorKind::Full, StorageErrorKind::Corrupt];
-    matches!(error, Error::Storage(error) if KINDS.contains(&error.kind))
+/// Returns whether the process that runs the file may do what this process cannot: this process may be root's, whom the
+/// file of another user is not safe to run for.
+fn may_be_answered_by_its_owner(error: &Error) -> bool {
+    match error {
+        Error::InUse { .. } => true,
+        Error::Storage(StorageError { kind, .. }) => *kind == StorageErrorKind::Unsafe,
+        _ => false,
+    }
 }
 
 /// The events of a run, wherever it runs.

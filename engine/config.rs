@@ -43,6 +43,8 @@ pub(crate) struct Config {
     pub output: OutputQuota,
     /// Bytes of a whole output that waits on disk to be delivered.
     pub delivery_bytes_max: u64,
+    /// Bytes of all whole outputs that wait on disk.
+    pub deliveries_bytes_max: u64,
     pub names: Names,
 }
 
@@ -62,6 +64,8 @@ impl Default for Config {
             output: OutputQuota::default(),
             // More than any log that somebody reads; a run that floods must not fill the disk.
             delivery_bytes_max: 1 << 30,
+            // Eight of the largest. As root, an engine could otherwise fill a disk past every quota.
+            deliveries_bytes_max: 8 << 30,
             names: Names::default(),
         }
     }

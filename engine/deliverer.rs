@@ -238,7 +238,8 @@ impl Loop {
             bytes: waiting.bytes.unwrap_or_default(),
         };
         let began = clock.monotonic();
-        let work = deliver(route, output, waiting.bytes, Arc::clone(clock));
+        let found = outputs.bytes(waiting.execution_id);
+        let work = deliver(route, output, found, waiting.bytes, Arc::clone(clock));
         let id = self.tasks.spawn(work).id();
         self.on_their_way.insert(id, OnItsWay { waiting, lane, began });
     }
@@ -346,13 +347,14 @@ impl Loop {
 async fn deliver(
     route: Route,
     mut output: OutputDelivery,
+    found: io::Result<u64>,
     bytes: Option<u64>,
     clock: Arc<dyn Clock>,
 ) -> Delivery {
-    match std::fs::metadata(&output.path) {
-        Ok(found) if bytes.is_none_or(|bytes| bytes == found.len()) => output.bytes = found.len(),
-        Ok(found) => {
-            let (has, had) = (found.len(), output.bytes);
+    match found {
+        Ok(found) if bytes.is_none_or(|bytes| bytes == found) => output.bytes = found,
+        Ok(has) => {
+            let had = output.bytes;
             let info = format!("{has} of {had} bytes are left after the end of the engine");
             return Delivery::failed(INTERRUPTED, info);
         }

@@ -32,6 +32,7 @@ use crate::ending::Ending;
 use crate::error::{EngineEnd, Error, Result, Violation};
 use crate::event::{Feed, Hub, Subscription};
 use crate::execution::Finished;
+use crate::executor::Scratch;
 use crate::id::{InstanceId, InvokeId};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -104,6 +105,8 @@ struct Inner {
     secrets: Option<Arc<dyn DynSecretResolver>>,
     /// None if the file is open for reading only.
     dispatcher: Option<Dispatcher>,
+    /// The folder of runs; none if the file is open for reading only.
+    scratch: Option<Arc<Scratch>>,
     /// Wakes the scheduler; `None` if this engine starts nothing.
     scheduler: Option<Arc<Notify>>,
     /// Work that requests have begun and later commits carry out.
@@ -358,8 +361,10 @@ impl Engine {
 
     /// Shuts the engine down: takes no new executions, waits up to `deadline` for running executions and for
     /// deliveries of whole outputs, then ends both. Runs that survive restarts are left alone, and not waited for.
-    /// After the return, no part of the engine runs; executions that wait, and outputs that are not delivered yet,
-    /// stay for the next engine.
+    /// After the return, no part of the engine runs, and this or another process may open its file again. Executions that
+    /// wait, and outputs that are not delivered yet, stay for the next engine. From then on, calls that would change a
+    /// record fail with [`Error::ShuttingDown`]; calls that read look at the file like another process does, until
+    /// [`close`](Engine::close). If this future is dropped before its end, the file is closed with the last handle.
     ///
     /// The deadline holds even if this future is dropped; of several deadlines the earliest holds. An execution that
     /// has not ended 100 ms after the deadline is dropped, and recorded as interrupted. While executions run, every
@@ -373,6 +378,27 @@ impl Engine {
             // This write waits for the writes that the scheduler had asked for, because they come first.
             let _ = self.inner.records.store.write_first(|_| Ok(()), |()| {}).await;
         }
+        self.let_go(Store::release).await;
+    }
+
+    /// Shuts the engine down like [`shutdown`](Engine::shutdown), and closes its file. From then on, every call on any
+    /// handle of this engine fails with [`Error::ShuttingDown`].
+    pub async fn close(&self, deadline: Duration) {
+        self.shutdown(deadline).await;
+        self.let_go(Store::close).await;
+    }
+
+    async fn let_go(&self, of_store: fn(&Store)) {
+        let inner = Arc::clone(&self.inner);
+        let let_go = move || {
+            // Before the file is unlocked, because the next engine uses the same folder.
+            if let Some(scratch) = &inner.scratch {
+                scratch.close();
+            }
+            of_store(&inner.records.store);
+        };
+        // If the runtime is about to end, the file is closed with the last handle.
+        let _ = tokio::task::spawn_blocking(let_go).await;
     }
 
     /// Returns a future that ends with the cause once the engine has ended and no part of it runs. The future does

@@ -31,11 +31,11 @@ pub enum Error {
     },
 
     /// Another engine runs on this file: end it, ask it, or open the file for reading only.
-    #[error("{} is in use by {}; stop that process or open the file for reading only", .path.display(), Owner(*.pid))]
+    #[error("{} is in use by {}", .path.display(), Owner(*.pid))]
     InUse {
         /// The database file.
         path: PathBuf,
-        /// The process that runs it, if it left its number.
+        /// The process that runs it, if it left its number; this process if another engine of it runs the file.
         pid: Option<u32>,
     },
 
@@ -112,7 +112,12 @@ impl Error {
         match self {
             Error::Storage(error) => matches!(
                 error.kind,
-                Kind::Corrupt | Kind::Record | Kind::Foreign | Kind::Version | Kind::Other
+                Kind::Corrupt
+                    | Kind::Record
+                    | Kind::Foreign
+                    | Kind::Altered
+                    | Kind::Version
+                    | Kind::Other
             ),
             other => other.is_of_a_record(),
         }
@@ -220,12 +225,20 @@ pub enum StorageErrorKind {
     Corrupt,
     /// A record says what no version of this library writes.
     Record,
+    /// Another program has changed the tables of this library, or has added a trigger or an index to them.
+    Altered,
     /// The file is a sound database of something else.
     Foreign,
     /// The file has other names, under each of which another engine could run it.
     Linked,
     /// A link, a folder, or another file that is not regular has the name of a file beside the database.
     InTheWay,
+    /// Another user could have made, or could change, the file, its folder, or a file beside it. See
+    /// [`EngineBuilder::strict_modes`](crate::EngineBuilder::strict_modes).
+    Unsafe,
+    /// The file was run on another machine last, and would start executions here. See
+    /// [`EngineBuilder::adopt`](crate::EngineBuilder::adopt).
+    OtherMachine,
     /// The file was written by a newer version of this library, or by another build of this one.
     Version,
     /// The file, its log or its lock was moved, removed, replaced or written over while an engine runs the file.
@@ -248,9 +261,12 @@ impl StorageErrorKind {
             Self::Full => "Storage.Full",
             Self::Corrupt => "Storage.Corrupt",
             Self::Record => "Storage.Record",
+            Self::Altered => "Storage.Altered",
             Self::Foreign => "Storage.Foreign",
             Self::Linked => "Storage.Linked",
             Self::InTheWay => "Storage.InTheWay",
+            Self::Unsafe => "Storage.Unsafe",
+            Self::OtherMachine => "Storage.OtherMachine",
             Self::Version => "Storage.Version",
             Self::Moved => "Storage.Moved",
             Self::TooManyFiles => "Storage.TooManyFiles",
@@ -266,9 +282,18 @@ impl StorageErrorKind {
             Self::ReadOnly => "make the file and its folder writable, or open it for reading only",
             Self::Full => "free space on the disk and try again",
             Self::Corrupt | Self::Record => "restore the file from a backup, or name another file",
+            Self::Altered => "undo that change, or restore the file from a backup",
             Self::Foreign => "name a file of its own, which will be created",
             Self::Linked => "remove the other names, so that the file has one only",
             Self::InTheWay => "remove it, or name another file",
+            Self::Unsafe => {
+                "whoever can change it can run commands as this user; if all of its users may do that, open it without \
+                 strict modes (`strict_modes(false)`, `--no-strict-modes`)"
+            }
+            Self::OtherMachine => {
+                "if it has moved here for good, adopt it once (`adopt()`, `--adopt`); it can be read and changed \
+                 without that"
+            }
             Self::Version => "use the version that wrote it, or a newer one",
             Self::Moved => "put back what is missing, or name the file where it is now",
             Self::Busy => "try again in a while",
@@ -309,9 +334,14 @@ struct Owner(Option<u32>);
 
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const REMEDY: &str = "stop that process or open the file for reading only";
         match self.0 {
-            Some(pid) => write!(f, "pid {pid}"),
-            None => f.write_str("another process"),
+            Some(pid) if pid == std::process::id() => write!(
+                f,
+                "pid {pid}, by another handle in this process; shut that engine down first, or clone its handle"
+            ),
+            Some(pid) => write!(f, "pid {pid}; {REMEDY}"),
+            None => write!(f, "another process; {REMEDY}"),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, OFlags, StatxFlags};
@@ -80,6 +80,32 @@ pub(crate) fn set_mode_of_folder(path: &Path, mode: u32) -> io::Result<()> {
     // By its descriptor: whoever may write to the parent could put a link in the place of the name.
     let path = format!("/proc/self/fd/{}", folder.as_raw_fd());
     fs::set_permissions(path, Permissions::from_mode(mode))
+}
+
+/// Gives a file the group and the mode of another file, so that the same users can use both. If this user may not give
+/// the file to that group, its group gets the rights of all others. As root, gives the file to the other file's owner too.
+///
+/// # Errors
+///
+/// The system's answer if the mode cannot be set.
+pub(crate) fn take_after(file: &File, model: &Metadata) -> io::Result<()> {
+    const OF_FILES: u32 = 0o666;
+    const OF_GROUP: u32 = 0o060;
+    const OF_OTHERS: u32 = 0o006;
+    let found = file.metadata()?;
+    let is_root = rustix::process::geteuid().is_root();
+    let uid = Some(model.uid()).filter(|uid| is_root && *uid != found.uid());
+    let gid = Some(model.gid()).filter(|gid| *gid != found.gid());
+    let is_shared = (uid.is_none() && gid.is_none()) || fchown(file, uid, gid).is_ok();
+    let mut mode = model.mode() & OF_FILES;
+    if !is_shared {
+        // The group is another one, and its users are others to the other file.
+        mode = mode & !OF_GROUP | (mode & OF_OTHERS) << 3;
+    }
+    match found.mode() & 0o7777 == mode {
+        true => Ok(()),
+        false => file.set_permissions(Permissions::from_mode(mode)),
+    }
 }
 
 /// Returns why a file beside a database must not be opened under this name; `None` if the file is regular or missing.

@@ -26,6 +26,8 @@ pub(crate) mod invocations;
 mod known;
 mod lock;
 mod log;
+mod look;
+mod machine;
 pub(crate) mod meta;
 mod migrate;
 mod outputs;
@@ -38,6 +40,7 @@ pub(crate) mod selections;
 pub(crate) mod snapshots;
 mod standings;
 pub(crate) mod stop;
+mod strict;
 mod sync;
 mod tags;
 pub(crate) mod targets;
@@ -48,10 +51,12 @@ pub(crate) mod waves;
 mod writer;
 
 use std::ops::RangeInclusive;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter};
 
@@ -65,12 +70,13 @@ use crate::panics::tell;
 use crate::wire::UnreadableRecord;
 use aside::Aside;
 use commit_gate::CommitGate;
-use connection::Access;
 use guard::Guard;
 pub use host::{HostError, HostTransaction};
 use lock::Lock;
+use look::Look;
 pub(crate) use readers::ReadLane;
 use readers::Readers;
+use strict::Folder;
 use upkeep::Upkeep;
 use writer::{Lane, Writer};
 
@@ -89,6 +95,12 @@ pub(crate) enum Location {
 pub(crate) struct StoreOptions {
     pub location: Location,
     pub read_only: bool,
+    /// Whether other users must not be able to change the file.
+    pub is_strict: bool,
+    /// Whether the engine starts executions.
+    pub starts: bool,
+    /// Whether a file that was run on another machine is taken over.
+    pub adopts: bool,
     pub durability: Durability,
     pub readers_max: u32,
 }
@@ -107,7 +119,8 @@ pub(crate) struct Store {
     waits: waits::Shared,
     /// The rows that steps of the scheduler pass over.
     aside: Arc<Aside>,
-    lock: Option<Lock>,
+    /// `None` if this engine holds no lock, or has given it up.
+    lock: Mutex<Option<Lock>>,
 }
 
 /// The shortest time between two reports to the host about writes that are tried again until the disk takes them.
@@ -115,10 +128,7 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 
 impl Drop for Store {
     fn drop(&mut self) {
-        let is_damaged = matches!(self.ending.cause(), Some(EngineEnd::Storage(_)));
-        if let (true, Some(lock)) = (is_damaged, &self.lock) {
-            lock.leaves(false);
-        }
+        self.close();
     }
 }
 
@@ -149,7 +159,7 @@ impl Store {
                     told_at: Mutex::default(),
                     waits: Arc::default(),
                     aside: Arc::default(),
-                    lock: None,
+                    lock: Mutex::default(),
                 })
             }
             Location::File(path) => {
@@ -167,12 +177,14 @@ impl Store {
 
     fn open_owner(path: &Arc<Path>, options: &StoreOptions) -> Result<Self> {
         cause::check_descriptors()?;
-        // Checked before any file is made beside it.
+        // Checked before any file is made beside it, and before SQLite reads any file.
+        let folder = if options.is_strict { Some(Folder::open(path)?) } else { None };
+        folder.as_ref().map_or(Ok(()), Folder::check)?;
         cause::check_companions(path)?;
         custody::check_file(path)?;
         let lock = Lock::take(path)?;
         let ending = Arc::<Ending>::default();
-        match Self::open_locked(path, options, &ending, &lock) {
+        match Self::open_locked(path, options, &ending, &lock, folder.as_ref()) {
             Ok((readers, writer, meters)) => {
                 lock.leaves(true);
                 Ok(Self {
@@ -184,7 +196,7 @@ impl Store {
                     told_at: Mutex::default(),
                     waits: Arc::default(),
                     aside: Arc::default(),
-                    lock: Some(lock),
+                    lock: Mutex::new(Some(lock)),
                 })
             }
             Err(error) => {
@@ -199,10 +211,26 @@ impl Store {
         options: &StoreOptions,
         ending: &Arc<Ending>,
         lock: &Lock,
+        folder: Option<&Folder>,
     ) -> Result<(Readers, Writer, Arc<Meters>)> {
         lock::create_private(path)?;
         lock::check_links(path)?;
         let guard = Guard::take(path, lock)?;
+        let found = guard.metadata().map_err(|error| cause::cannot_open(path, &error))?;
+        lock.share_like(&found);
+        if folder.is_some_and(|folder| folder.shows(found.mode())) {
+            let (file, mode) = (path.display(), found.mode() & 0o7777);
+            tell(|| {
+                tracing::warn!(
+                    %file,
+                    mode = %format_args!("{mode:04o}"),
+                    "other users can read the scripts in the file and what they print; `chmod 600` keeps it private, \
+                     and an engine without strict modes does not say this"
+                );
+            });
+        }
+        let folder = folder.filter(|folder| folder.is_open_to_others());
+        let held = folder.map_or(Ok(None), Folder::hold_journal)?;
         if custody::has_foreign_log(path)? {
             let aside = custody::set_aside(path)?;
             let (file, log) = (path.display(), aside.display());
@@ -220,15 +248,29 @@ impl Store {
             path,
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
         )?;
+        // If the opening fails, nothing of a log that another user may have made is copied into the file.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, folder.is_some())?;
         // Checked again, because another program may have made the file since.
         migrate::check_ownership(&connection)?;
         connection::set_up_writer(&connection, options.durability)?;
+        if let Some(folder) = folder {
+            // SQLite has opened all of its files by now, and nobody else can replace files of this user.
+            folder.check()?;
+            drop(held);
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+        }
         if is_left {
             upkeep::check_soundness(&connection)?;
         }
+        if options.starts && !options.adopts {
+            machine::check(&connection)?;
+        }
         let engine = custody::new_engine();
         let mark = migrate::migrate(&mut connection, engine)?;
-        let readers = Readers::new(path, Access::Shared, options.readers_max);
+        if options.starts {
+            machine::note(&connection)?;
+        }
+        let readers = Readers::new(path, true, options.readers_max, ending);
         let meters = Arc::new(Meters::beginning_with(fires::unended(&connection)?));
         let counts = Arc::clone(&meters);
         let upkeep = Upkeep::begin(&connection, guard, path.to_path_buf(), counts, (engine, mark))?;
@@ -246,29 +288,55 @@ impl Store {
                 holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
             return Err(guard::moved(format!("it is gone while {holder} works on it")));
         }
+        if options.is_strict {
+            strict::check_log(path)?;
+        }
         cause::check_companions(path)?;
         lock::check_links(path)?;
         custody::check_file(path)?;
-        // Opened by itself first: the pool would try again and again, and hide why.
-        let access = match custody::has_foreign_log(path)? && lock::holder(path).is_none() {
-            true => {
-                migrate::check(&connection::reader(path, Access::Still)?)?;
-                Access::Still
-            }
-            false => Access::to(path, |connection| migrate::check(&connection))?,
-        };
-        let readers = Readers::new(path, access, options.readers_max);
+        migrate::check(&Look::at(path)?.connection)?;
+        let ending = Arc::<Ending>::default();
+        let readers = Readers::new(path, false, options.readers_max, &ending);
         Ok(Self {
             path: Some(Arc::clone(path)),
             readers: Some(readers),
             writer: None,
             meters: Arc::default(),
-            ending: Arc::default(),
+            ending,
             told_at: Mutex::default(),
             waits: Arc::default(),
             aside: Arc::default(),
-            lock: None,
+            lock: Mutex::default(),
         })
+    }
+
+    /// Lets another engine run the file: closes readers, writer and lock, in this order. Writes that come later fail with
+    /// the cause of the engine's end, and reads look at the file like another process. Blocks until the reads and writes
+    /// that were asked for are done. A store in memory stays as it is, because nobody else can open it.
+    pub(crate) fn release(&self) {
+        if self.readers.is_some() {
+            self.let_go(Readers::let_go);
+        }
+    }
+
+    /// Closes the file. Reads and writes that come later fail with the cause of the engine's end.
+    pub(crate) fn close(&self) {
+        self.let_go(Readers::close);
+    }
+
+    fn let_go(&self, of_readers: fn(&Readers)) {
+        // Held until the end, so that a second caller waits for it.
+        let mut held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(readers) = &self.readers {
+            of_readers(readers);
+        }
+        if let Some(writer) = &self.writer {
+            writer.close();
+        }
+        let lock = held.take();
+        if let (Some(EngineEnd::Storage(_)), Some(lock)) = (self.ending.cause(), &lock) {
+            lock.leaves(false);
+        }
     }
 
     /// Where what is written is counted.

@@ -119,7 +119,7 @@ fn things_have_their_place() {
             "what no safe crate offers is in one place",
         ),
         (
-            &["rusqlite", "r2d2"],
+            &["rusqlite"],
             // The library names it once, for hosts with tables of their own.
             &["engine/store.rs", "engine/store", "engine/lib.rs"],
             "SQL is spoken in store only",

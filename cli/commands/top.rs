@@ -3,7 +3,6 @@
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
-use adjutant::Engine;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use rustix::process::Signal;
@@ -12,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::Context;
+use crate::database::builder;
 use crate::failure::Failure;
 use crate::top::{Observer, View};
 use crate::ui::Target;
@@ -37,7 +37,7 @@ pub(super) async fn top(context: &Context) -> Result<u8, Failure> {
     check(context)?;
     let interrupted = context.interrupts.next();
     tokio::pin!(interrupted);
-    let engine = Engine::builder().path(context.database.path()).read_only().open().await?;
+    let engine = builder(context.database.path()).read_only().open().await?;
     let mut observer = Observer::new(engine, context.database.path());
     let mut state = observer.look().await?;
     let mut screen = Screen::enter()?;

@@ -35,6 +35,8 @@ const INSTANCES_MAX: usize = 512;
 
 /// The longest time for the ends of surviving runs to be recorded by an engine that starts nothing.
 const RECORDED_MAX: Duration = Duration::from_secs(5);
+/// The time between two looks whether another engine still runs the file.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What an engine is to be. Everything has a default; without a [`path`](EngineBuilder::path) it
 /// lives in memory.
@@ -62,6 +64,9 @@ pub struct EngineBuilder {
     location: Location,
     read_only: bool,
     idle: bool,
+    is_strict: bool,
+    adopts: bool,
+    wait: Duration,
     config: Config,
     /// `None` for the system's clock.
     clock: Option<Arc<dyn Clock>>,
@@ -78,6 +83,9 @@ impl EngineBuilder {
             location: Location::Memory,
             read_only: false,
             idle: false,
+            is_strict: true,
+            adopts: false,
+            wait: Duration::ZERO,
             config: Config::default(),
             clock: None,
             executors: Executors::new(),
@@ -104,6 +112,49 @@ impl EngineBuilder {
     /// one. For a look at the records, or a change to them, that is over before anything could run.
     pub fn idle(mut self) -> Self {
         self.idle = true;
+        self
+    }
+
+    /// Sets whether the engine refuses a file that other users could have made or could change; `true` by default.
+    /// Because schedules in the file run as the user of this process, such a file could run commands of another user.
+    ///
+    /// The file, the files and folders beside it, its folder and all folders above have to belong to this user or to
+    /// root, and no other user may write to them. A group counts as other users, unless the group is a user's own. In a
+    /// folder that all users may write to, such as `/tmp`, the sticky bit has to be set. The engine checks this before
+    /// it touches any of these files. The error is of kind [`StorageErrorKind::Unsafe`], and names the path, its owner
+    /// and its mode.
+    ///
+    /// Give `false` if several users are meant to run the file in turn: the files that the engine makes then have the
+    /// group and the mode of the database. An engine that is [`read_only`](Self::read_only) starts nothing, so it reads
+    /// everybody's files; it checks only that no other user has put a log beside the file.
+    ///
+    /// [`StorageErrorKind::Unsafe`]: crate::StorageErrorKind::Unsafe
+    pub fn strict_modes(mut self, is_strict: bool) -> Self {
+        self.is_strict = is_strict;
+        self
+    }
+
+    /// Takes over a file that was run on another machine last. Without this, an engine refuses such a file if the file
+    /// has schedules or runs that wait, because a copy would start them a second time; the error is of kind
+    /// [`StorageErrorKind::OtherMachine`]. An engine that is [`idle`](Self::idle) or [`read_only`](Self::read_only)
+    /// starts nothing, and opens every file.
+    ///
+    /// The number in `/etc/machine-id` tells machines apart. Where there is none, and where it is drawn anew at each
+    /// boot, every file opens. A container has the number of its image, so it stays the same wherever the container
+    /// runs. If each of your containers or machines draws a number of its own and all of them run one file in turn,
+    /// give this always.
+    ///
+    /// [`StorageErrorKind::OtherMachine`]: crate::StorageErrorKind::OtherMachine
+    pub fn adopt(mut self) -> Self {
+        self.adopts = true;
+        self
+    }
+
+    /// Waits so long, in real time, for another engine to end that runs the file, as in a deploy that starts the new
+    /// process before the old one has ended. After that the error is [`Error::InUse`], which without this comes at
+    /// once.
+    pub fn wait_for_file(mut self, longest: Duration) -> Self {
+        self.wait = longest;
         self
     }
 
@@ -166,6 +217,13 @@ impl EngineBuilder {
     /// nothing is delivered.
     pub fn max_delivery(mut self, bytes: u64) -> Self {
         self.config.delivery_bytes_max = bytes;
+        self
+    }
+
+    /// Sets how many bytes all outputs together may take on disk while they are written or wait to be delivered; 8 GiB
+    /// by default. An output that finds no room is not delivered, with the code `OutputSink.NoRoom`.
+    pub fn max_deliveries(mut self, bytes: u64) -> Self {
+        self.config.deliveries_bytes_max = bytes;
         self
     }
 
@@ -237,22 +295,42 @@ impl EngineBuilder {
         let options = StoreOptions {
             location: self.location.clone(),
             read_only: self.read_only,
+            is_strict: self.is_strict,
+            starts: !self.idle,
+            adopts: self.adopts,
             durability: self.config.durability,
             readers_max: self.config.readers_max,
         };
-        let opened = tokio::task::spawn_blocking(move || -> Result<_> {
-            let store = Store::open(&options)?;
-            let scratch = match store.path() {
-                _ if options.read_only => None,
-                Some(path) => Some(Scratch::of(path)?),
-                None => Some(Scratch::temporary()?),
-            };
-            Ok((store, scratch))
-        });
-        let (store, scratch) = opened
-            .await
-            .map_err(|error| Error::Internal(format!("opening did not end: {error}")))??;
+        let (store, scratch) = self.open_store(options).await?;
         self.start(Arc::new(store), scratch.map(Arc::new)).await
+    }
+
+    /// Opens the file, once the engine that runs it has ended.
+    async fn open_store(&self, options: StoreOptions) -> Result<(Store, Option<Scratch>)> {
+        // The other engine ends in real time, whatever the clock of the host says.
+        let clock = SystemClock::default();
+        loop {
+            let options = options.clone();
+            let open = move || -> Result<_> {
+                let store = Store::open(&options)?;
+                let scratch = match store.path() {
+                    _ if options.read_only => None,
+                    Some(path) => Some(Scratch::of(path)?),
+                    None => Some(Scratch::temporary()?),
+                };
+                Ok((store, scratch))
+            };
+            let opened = tokio::task::spawn_blocking(open).await;
+            let opened =
+                opened.map_err(|error| Error::Internal(format!("opening did not end: {error}")))?;
+            let left = self.wait.saturating_sub(clock.monotonic());
+            match opened {
+                Err(Error::InUse { .. }) if !left.is_zero() => {
+                    clock.sleep(left.min(LOOK_EVERY)).await;
+                }
+                opened => return opened,
+            }
+        }
     }
 
     /// Refuses to open in a host in which an executor cannot work.
@@ -297,7 +375,7 @@ impl EngineBuilder {
         };
         let wake_scheduler = Arc::new(Notify::new());
         let mut dispatcher = None;
-        if let Some(scratch) = scratch {
+        if let Some(scratch) = scratch.clone() {
             store.follow(&clock).await?;
             let now_ms = now_ms(&*clock);
             let left = recovery::look_after(&store, &scratch).await?;
@@ -311,7 +389,11 @@ impl EngineBuilder {
                 scratch.settle();
             }
             recovery::replan(&store, now_ms).await?;
-            let outputs = WholeOutputs::new(store.path(), config.delivery_bytes_max);
+            let outputs = WholeOutputs::new(
+                store.path(),
+                config.delivery_bytes_max,
+                config.deliveries_bytes_max,
+            );
             recovery::tidy_outputs(&store, &outputs, &interrupted.going_on).await?;
             let (sinks, outputs) = (Arc::new(sinks), Arc::new(outputs));
             let deliver = Arc::new(Notify::new());
@@ -377,6 +459,7 @@ impl EngineBuilder {
             authorizer,
             secrets,
             dispatcher,
+            scratch,
             scheduler,
             under_way,
         };

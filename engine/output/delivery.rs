@@ -22,6 +22,8 @@ text_enum!(DeliveryStatus, "delivery status", [InProgress, Finished, Failed]);
 pub(crate) const NOT_PLUGGED_IN: &str = "OutputSink.NotPluggedIn";
 /// The execution printed more than the host lets wait on disk.
 pub(crate) const TOO_LARGE: &str = "OutputSink.TooLarge";
+/// All outputs together take as much of the disk as the host permits.
+pub(crate) const NO_ROOM: &str = "OutputSink.NoRoom";
 /// The disk on which outputs wait has failed.
 pub(crate) const SPOOL_FAILED: &str = "OutputSink.SpoolFailed";
 /// What was printed while no engine was there to take it is missing.

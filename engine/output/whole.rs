@@ -1,90 +1,175 @@
 //! Everything that an execution prints, on disk until a sink has it. It may be more than memory has
 //! room for, so it is kept beside the database and not where the scripts are.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
 use uuid::Uuid;
 
-use super::delivery::{Delivery, INCOMPLETE, SPOOL_FAILED, TOO_LARGE};
+use super::delivery::{Delivery, INCOMPLETE, NO_ROOM, SPOOL_FAILED, TOO_LARGE};
 use crate::files::beside;
 use crate::id::ExecutionId;
 use crate::panics::tell;
 
-/// Where whole outputs wait: a folder that only this user can enter, made when the first comes.
+/// Where whole outputs wait: a folder that only this user can enter, made when the first comes. Because another user
+/// could put a link or a folder at its name, each access opens the folder first and looks whose it is.
 #[derive(Debug)]
 pub(crate) struct WholeOutputs {
     folder: PathBuf,
+    /// The most bytes of one output.
     bytes_max: u64,
+    room: Arc<Room>,
     /// Nobody comes back for what is left in it.
     temporary: bool,
 }
 
+/// The bytes that all outputs together may take.
+#[derive(Debug)]
+struct Room {
+    taken: AtomicU64,
+    bytes_max: u64,
+}
+
+impl Room {
+    /// Takes room for some bytes. Returns whether there was room.
+    fn take(&self, bytes: u64) -> bool {
+        let taken = |taken: u64| taken.checked_add(bytes).filter(|taken| *taken <= self.bytes_max);
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
+    }
+
+    fn give_back(&self, bytes: u64) {
+        let taken = |taken: u64| Some(taken.saturating_sub(bytes));
+        let _ = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken);
+    }
+}
+
 impl WholeOutputs {
-    /// The folder of a database, or one for an engine in memory. An output has at most `bytes_max`.
-    pub(crate) fn new(database: Option<&Path>, bytes_max: u64) -> Self {
+    /// The folder of a database, or one for an engine in memory. An output has at most `bytes_max`, and all outputs
+    /// together at most `all_bytes_max`.
+    pub(crate) fn new(database: Option<&Path>, bytes_max: u64, all_bytes_max: u64) -> Self {
         let folder = match database {
             Some(database) => beside(database, ".outputs"),
             None => std::env::temp_dir().join(format!("adjutant-outputs-{}", Uuid::new_v4())),
         };
-        Self { folder, bytes_max, temporary: database.is_none() }
+        let room = Arc::new(Room { taken: AtomicU64::new(0), bytes_max: all_bytes_max });
+        Self { folder, bytes_max, room, temporary: database.is_none() }
     }
 
     /// Begins an output. What goes wrong with the disk is told when it ends.
     pub(crate) fn begin(&self, id: ExecutionId) -> WholeOutput {
         let path = self.path(id);
-        let file = self.create(&path).map_err(|error| failed(&error));
-        WholeOutput { file, path, bytes: 0, bytes_max: self.bytes_max }
+        let file = self.create(id).map_err(|error| failed(&error));
+        let room = Arc::clone(&self.room);
+        WholeOutput { file, path, bytes: 0, bytes_max: self.bytes_max, room }
     }
 
-    fn create(&self, path: &Path) -> io::Result<File> {
+    fn create(&self, id: ExecutionId) -> io::Result<File> {
         match DirBuilder::new().mode(0o700).create(&self.folder) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
+            // The umask of the process may have taken rights from this user. A link that has taken the place of the
+            // new folder would be followed, but only this user and root can put one there.
+            Ok(()) => fs::set_permissions(&self.folder, Permissions::from_mode(0o700))?,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
         }
-        let found = fs::symlink_metadata(&self.folder)?;
-        if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
-            let why = format!("{} is no folder of this user", self.folder.display());
-            return Err(io::Error::new(ErrorKind::PermissionDenied, why));
+        let flags =
+            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let file = File::from(rustix::fs::openat(self.open()?, id.to_string(), flags, mode)?);
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        Ok(file)
+    }
+
+    /// Opens the folder, if it is this user's.
+    fn open(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = flags.bits().cast_signed();
+        let opened = OpenOptions::new().read(true).custom_flags(flags).open(&self.folder);
+        let folder = match opened.map_err(|error| (error.raw_os_error(), error)) {
+            Ok(folder) => folder,
+            Err((Some(errno), _))
+                if [Errno::NOTDIR, Errno::LOOP].map(Errno::raw_os_error).contains(&errno) =>
+            {
+                return Err(self.is_not_ours());
+            }
+            Err((_, error)) => return Err(error),
+        };
+        let found = folder.metadata()?;
+        let is_private = found.mode() & 0o022 == 0;
+        match found.uid() == rustix::process::geteuid().as_raw() && is_private {
+            true => Ok(folder.into()),
+            false => Err(self.is_not_ours()),
         }
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+    }
+
+    fn is_not_ours(&self) -> io::Error {
+        let why = format!("{} is no folder of this user alone", self.folder.display());
+        io::Error::new(ErrorKind::PermissionDenied, why)
     }
 
     pub(crate) fn path(&self, id: ExecutionId) -> PathBuf {
         self.folder.join(id.to_string())
     }
 
+    /// Returns the size of an output.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotFound`] if nothing of the output is there, an error of another kind if this user may not read
+    /// it, or if it is no regular file.
+    pub(crate) fn bytes(&self, id: ExecutionId) -> io::Result<u64> {
+        let found = rustix::fs::statat(self.open()?, id.to_string(), AtFlags::SYMLINK_NOFOLLOW)?;
+        match FileType::from_raw_mode(found.st_mode) {
+            FileType::RegularFile => Ok(found.st_size.cast_unsigned()),
+            _ => Err(io::Error::other("it is no regular file")),
+        }
+    }
+
     /// Whether there is anything of an output.
     pub(crate) fn has(&self, id: ExecutionId) -> bool {
-        self.path(id).exists()
+        self.bytes(id).is_ok()
     }
 
     /// Removes an output that nobody needs any more.
     pub(crate) fn remove(&self, id: ExecutionId) {
-        remove(&self.path(id));
+        let remove = || {
+            let folder = self.open()?;
+            let bytes = self.bytes(id).unwrap_or_default();
+            rustix::fs::unlinkat(folder, id.to_string(), AtFlags::empty())?;
+            self.room.give_back(bytes);
+            Ok(())
+        };
+        tell_of_failure(remove(), &self.path(id));
     }
 
-    /// The outputs that are there; blocks.
+    /// The outputs that are there, which take up room from now on; blocks.
     pub(crate) fn all(&self) -> io::Result<Vec<ExecutionId>> {
-        let entries = match fs::read_dir(&self.folder) {
+        let folder = match self.open() {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries?,
+            folder => folder?,
         };
-        let mut ids = Vec::new();
-        for entry in entries {
+        let (mut ids, mut taken) = (Vec::new(), 0_u64);
+        for entry in Dir::new(folder)? {
             // What has another name is not ours to touch.
-            let name = entry?.file_name();
-            ids.extend(name.to_str().and_then(|name| name.parse().ok()).map(ExecutionId));
+            let id = entry?.file_name().to_str().ok().and_then(|name| name.parse().ok());
+            let Some(id) = id.map(ExecutionId) else { continue };
+            taken = taken.saturating_add(self.bytes(id).unwrap_or_default());
+            ids.push(id);
         }
+        self.room.taken.store(taken, Ordering::Relaxed);
         Ok(ids)
     }
 }
 
 impl Drop for WholeOutputs {
     fn drop(&mut self) {
-        // It may never have been made, or hold what the next engine delivers.
+        // It may never have been made, or hold what the next engine delivers. A link at its name stays.
         let _ = if self.temporary {
             fs::remove_dir_all(&self.folder)
         } else {
@@ -100,19 +185,27 @@ pub(crate) struct WholeOutput {
     path: PathBuf,
     bytes: u64,
     bytes_max: u64,
+    room: Arc<Room>,
 }
 
 impl WholeOutput {
     /// Blocks no longer than a write to the page cache takes.
     pub(super) fn append(&mut self, bytes: &[u8]) {
         let Ok(file) = &mut self.file else { return };
-        self.bytes = self.bytes.saturating_add(bytes.len() as u64);
-        if self.bytes > self.bytes_max {
+        let all = self.bytes.saturating_add(bytes.len() as u64);
+        if all > self.bytes_max {
             let max = self.bytes_max;
             let info = format!("want at most {max} bytes; the execution printed more");
             self.give_up(Delivery::failed(TOO_LARGE, info));
-        } else if let Err(error) = file.write_all(bytes) {
-            self.give_up(failed(&error));
+        } else if !self.room.take(bytes.len() as u64) {
+            let max = self.room.bytes_max;
+            let info = format!("all outputs that wait together may take {max} bytes, and they do");
+            self.give_up(Delivery::failed(NO_ROOM, info));
+        } else {
+            self.bytes = all;
+            if let Err(error) = file.write_all(bytes) {
+                self.give_up(failed(&error));
+            }
         }
     }
 
@@ -132,14 +225,19 @@ impl WholeOutput {
     /// Ends an output that nobody wants.
     pub(crate) fn discard(self) {
         if self.file.is_ok() {
-            remove(&self.path);
+            self.remove();
         }
     }
 
     /// A part of an output must not be taken for the whole, nor take up the disk.
     fn give_up(&mut self, why: Delivery) {
         self.file = Err(why);
-        remove(&self.path);
+        self.remove();
+    }
+
+    fn remove(&self) {
+        self.room.give_back(self.bytes);
+        tell_of_failure(fs::remove_file(&self.path), &self.path);
     }
 }
 
@@ -147,8 +245,8 @@ fn failed(error: &io::Error) -> Delivery {
     Delivery::failed(SPOOL_FAILED, format!("the output could not be kept on disk: {error}"))
 }
 
-fn remove(path: &Path) {
-    match fs::remove_file(path) {
+fn tell_of_failure(removed: io::Result<()>, path: &Path) {
+    match removed {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             // The next engine on the file tries again.
             tell(
@@ -165,7 +263,7 @@ mod tests {
 
     fn place() -> (tempfile::TempDir, WholeOutputs) {
         let place = tempfile::tempdir().expect("a folder");
-        let outputs = WholeOutputs::new(Some(&place.path().join("a.db")), 10);
+        let outputs = WholeOutputs::new(Some(&place.path().join("a.db")), 10, 15);
         (place, outputs)
     }
 
@@ -191,6 +289,61 @@ mod tests {
         assert_eq!(output.end().error_code, TOO_LARGE);
         outputs.begin(id).discard();
         assert_eq!(outputs.all().expect("readable"), []);
+    }
+
+    #[test]
+    fn all_outputs_together_take_no_more_than_their_room() {
+        let (place, outputs) = place();
+        let begin = |id, bytes: &[u8]| {
+            let mut output = outputs.begin(ExecutionId(id));
+            output.append(bytes);
+            output
+        };
+        let (first, second) = (begin(1, b"0123456789"), begin(2, b"01234"));
+        let refused = begin(3, b"0").end();
+        assert_eq!(refused.error_code, NO_ROOM);
+        assert!(format!("{:?}", refused.error_info).contains("15 bytes"), "{refused:?}");
+        // An output that is given up leaves room for others.
+        second.discard();
+        assert_eq!(begin(4, b"01234").end(), Delivery::in_progress(Some(5)));
+        assert_eq!(begin(5, b"0").end().error_code, NO_ROOM);
+        drop(first);
+        // The next engine counts what is left, until it has been delivered.
+        let next = WholeOutputs::new(Some(&place.path().join("a.db")), 10, 15);
+        assert_eq!(next.all().expect("readable").len(), 2);
+        let mut full = next.begin(ExecutionId(6));
+        full.append(b"0");
+        assert_eq!(full.end().error_code, NO_ROOM);
+        next.remove(ExecutionId(1));
+        let mut fits = next.begin(ExecutionId(7));
+        fits.append(b"0123456789");
+        assert_eq!(fits.end(), Delivery::in_progress(Some(10)));
+    }
+
+    /// The folder may be another's, whose numbers are files of its own.
+    #[test]
+    fn no_file_is_found_or_removed_through_a_link_or_in_a_folder_that_others_write_to() {
+        let (place, outputs) = place();
+        let precious = place.path().join("precious");
+        fs::create_dir(&precious).expect("a folder");
+        fs::write(precious.join("1247"), "kept").expect("written");
+        let check = || {
+            assert!(outputs.all().is_err());
+            assert!(!outputs.has(ExecutionId(1247)));
+            assert!(outputs.bytes(ExecutionId(1247)).is_err());
+            outputs.remove(ExecutionId(1247));
+            let mut output = outputs.begin(ExecutionId(1));
+            output.append(b"0");
+            assert_eq!(output.end().error_code, SPOOL_FAILED);
+        };
+        std::os::unix::fs::symlink(&precious, &outputs.folder).expect("a link");
+        check();
+        fs::remove_file(&outputs.folder).expect("the link is still there");
+        assert_eq!(fs::read_dir(&precious).expect("readable").count(), 1);
+        fs::rename(&precious, &outputs.folder).expect("moved");
+        fs::set_permissions(&outputs.folder, Permissions::from_mode(0o777)).expect("it is ours");
+        check();
+        assert_eq!(fs::read_to_string(outputs.path(ExecutionId(1247))).expect("there"), "kept");
     }
 
     #[test]
@@ -222,13 +375,15 @@ mod tests {
         drop(outputs.begin(id));
         drop(outputs);
         assert!(path.exists());
-        let outputs = WholeOutputs { folder, bytes_max: 0, temporary: false };
+        let database = folder.with_extension("");
+        let outputs = WholeOutputs::new(Some(&database), 0, 0);
+        assert_eq!(outputs.folder, folder);
         outputs.remove(id);
         let folder = outputs.folder.clone();
         drop(outputs);
         assert!(!folder.exists());
 
-        let outputs = WholeOutputs::new(None, 10);
+        let outputs = WholeOutputs::new(None, 10, 10);
         drop(outputs.begin(id));
         let folder = outputs.folder.clone();
         assert!(folder.exists());

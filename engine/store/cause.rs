@@ -14,7 +14,7 @@ use rustix::process::{Resource, getrlimit};
 use crate::error::{Error, Result, StorageError, StorageErrorKind};
 use crate::files::{beside, obstacle};
 
-use super::storage;
+use super::{storage, strict};
 
 /// Files that SQLite keeps beside a database while it is open.
 const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
@@ -217,6 +217,23 @@ fn folder_of(path: &Path) -> PathBuf {
         Some(folder) if folder != Path::new("") => folder.to_owned(),
         _ => PathBuf::from("."),
     }
+}
+
+/// Checks that this user may read a file.
+///
+/// # Errors
+///
+/// [`StorageErrorKind::CannotOpen`], with the file's owner and mode if its mode is the cause.
+pub(super) fn check_readable(path: &Path) -> Result<()> {
+    let Err(errno) = rustix::fs::accessat(CWD, path, Access::READ_OK, AtFlags::EACCESS) else {
+        return Ok(());
+    };
+    let mut message = told(path, &errno.into());
+    if let (Errno::ACCESS | Errno::PERM, Ok(found)) = (errno, rustix::fs::stat(path)) {
+        let (owner, mode) = (strict::user(found.st_uid), found.st_mode & 0o7777);
+        message.push_str(&format!("; it belongs to {owner}, mode {mode:04o}"));
+    }
+    Err(storage(StorageErrorKind::CannotOpen, message))
 }
 
 /// Makes a storage error of an error of the system about a file.

@@ -6,16 +6,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::config::DbConfig;
 use rusqlite::types::Value;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::config::Durability;
-use crate::error::{Error, Result, StorageErrorKind};
+use crate::error::{Result, StorageErrorKind};
 use crate::files::beside;
 
-use super::{at, storage};
+use super::storage;
 
 /// For locks that another program holds on the file, such as a backup.
 pub(super) const BUSY_MS: i64 = 5_000;
@@ -36,6 +35,8 @@ pub(super) fn set_up_writer(connection: &Connection, durability: Durability) -> 
     set(connection, "trusted_schema", 0)?;
     // Savepoints keep their pages in memory, not in a file of their own.
     set(connection, "temp_store", 2)?;
+    // A damaged page, or one that was made to mislead, is found before a cell is read.
+    set(connection, "cell_size_check", 1)?;
     // 16 MiB: the hot ends of every table and index, not the whole file.
     set(connection, "cache_size", -16 * 1024)?;
     // The writing thread makes checkpoints itself (`upkeep`).
@@ -81,52 +82,26 @@ pub(super) fn set_up_memory(connection: &Connection) -> Result<()> {
 const READ_ONLY: OpenFlags =
     OpenFlags::SQLITE_OPEN_READ_ONLY.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 
-/// What a reader may rely on.
+/// How a connection that only reads comes to its files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
-    /// Others may write, and the files beside the database can be used.
+    /// This process runs the file.
+    Own,
+    /// Another process may run the file. The memory that connections share exists, and is only read.
     Shared,
-    /// No process writes. There is no log, and this user, or the disk, would not take a log.
+    /// No process writes, and the log is not read.
     Still,
     /// No other process has the file. Its log is read, but the memory that connections share cannot be had.
     Alone,
 }
 
 impl Access {
-    /// The way in which `check` can read the file.
-    pub(super) fn to(path: &Path, check: impl Fn(Connection) -> Result<()>) -> Result<Self> {
-        let mut refused = match reader(path, Self::Shared).and_then(&check) {
-            Ok(()) => return Ok(Self::Shared),
-            Err(error) => at(error, path),
-        };
-        let may_do_with_less = match &mut refused {
-            Error::Storage(storage) => matches!(
-                storage.kind,
-                StorageErrorKind::ReadOnly | StorageErrorKind::CannotOpen | StorageErrorKind::Full
-            ),
-            _ => false,
-        };
-        if !may_do_with_less {
-            return Err(refused);
-        }
-        let less = if has_log(path) { Self::Alone } else { Self::Still };
-        match reader(path, less).and_then(check) {
-            Ok(()) => Ok(less),
-            // The first error names the cause; the second error would name another path than the file's.
-            Err(_) => Err(refused),
-        }
-    }
-
     /// What SQLite is to open, and how.
     fn target(self, path: &Path) -> (PathBuf, OpenFlags) {
         match self {
-            Self::Shared => (path.to_owned(), READ_ONLY),
-            Self::Still => {
-                let mut uri = OsString::from("file:");
-                uri.push(OsStr::from_bytes(&escaped(path)));
-                uri.push("?immutable=1");
-                (uri.into(), READ_ONLY | OpenFlags::SQLITE_OPEN_URI)
-            }
+            Self::Own => (path.to_owned(), READ_ONLY),
+            Self::Shared => (uri(path, "readonly_shm=1"), READ_ONLY | OpenFlags::SQLITE_OPEN_URI),
+            Self::Still => (uri(path, "immutable=1"), READ_ONLY | OpenFlags::SQLITE_OPEN_URI),
             Self::Alone => (
                 path.to_owned(),
                 OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
@@ -134,7 +109,7 @@ impl Access {
         }
     }
 
-    fn set_up(self, connection: &mut Connection) -> rusqlite::Result<()> {
+    fn set_up(self, connection: &Connection) -> rusqlite::Result<()> {
         if self == Self::Alone {
             // In this mode SQLite has the index of the log in memory of its own, and leaves the log as it is.
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -142,6 +117,15 @@ impl Access {
         }
         set_up_reader(connection)
     }
+}
+
+/// Returns the address of a file with a parameter for SQLite.
+fn uri(path: &Path, parameter: &str) -> PathBuf {
+    let mut uri = OsString::from("file:");
+    uri.push(OsStr::from_bytes(&escaped(path)));
+    uri.push("?");
+    uri.push(parameter);
+    uri.into()
 }
 
 /// Returns whether commits may wait in the log of a file.
@@ -164,37 +148,30 @@ fn escaped(path: &Path) -> Vec<u8> {
 /// A connection that cannot write.
 pub(super) fn reader(path: &Path, access: Access) -> Result<Connection> {
     let (target, flags) = access.target(path);
-    let mut connection = Connection::open_with_flags(target, flags)?;
-    access.set_up(&mut connection)?;
-    Ok(connection)
+    let open = || {
+        let connection = Connection::open_with_flags(target, flags)?;
+        access.set_up(&connection)?;
+        Ok(connection)
+    };
+    open().map_err(|error| match error {
+        // These words would otherwise end with the target, which may be an address with parameters.
+        rusqlite::Error::SqliteFailure(error, _) if error.code == ErrorCode::CannotOpen => {
+            let words = "unable to open database file".to_owned();
+            rusqlite::Error::SqliteFailure(error, Some(words)).into()
+        }
+        error => error.into(),
+    })
 }
 
-/// Returns a pool of connections that cannot write, one for each reading thread. Each is opened when it is first
-/// needed.
-pub(super) fn readers(
-    path: &Path,
-    access: Access,
-    max: u32,
-) -> r2d2::Pool<SqliteConnectionManager> {
-    let (target, flags) = access.target(path);
-    let set_up = move |connection: &mut Connection| access.set_up(connection);
-    let manager = SqliteConnectionManager::file(target).with_flags(flags).with_init(set_up);
-    let max = if access == Access::Alone { 1 } else { max };
-    r2d2::Pool::builder()
-        .max_size(max.max(1))
-        .min_idle(Some(0))
-        // There are as many connections as threads, so a thread waits only while a connection is opened.
-        .connection_timeout(Duration::from_secs(2))
-        .error_handler(Box::new(r2d2::NopErrorHandler))
-        .test_on_check_out(false)
-        .build_unchecked(manager)
-}
-
-fn set_up_reader(connection: &mut Connection) -> rusqlite::Result<()> {
+fn set_up_reader(connection: &Connection) -> rusqlite::Result<()> {
     keep_statements(connection)?;
     connection.busy_timeout(Duration::from_millis(BUSY_MS.cast_unsigned()))?;
     connection.pragma_update(None, "query_only", true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    // What a sort needs stays in memory, not in a file in a folder of all users.
+    connection.pragma_update(None, "temp_store", 2)?;
     connection.pragma_update(None, "cache_size", -4 * 1024)
 }
 
@@ -232,8 +209,12 @@ mod tests {
         };
         check(Durability::Full, 2);
         check(Durability::Relaxed, 1);
-        let reader = reader(&path, Access::Shared).expect("it exists");
+        let reader = reader(&path, Access::Own).expect("it exists");
         assert_eq!(pragma(&reader, "query_only"), Value::from(1));
+        assert_eq!(pragma(&reader, "temp_store"), Value::from(2));
+        assert_eq!(pragma(&reader, "cell_size_check"), Value::from(1));
+        let is_defensive = reader.db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE);
+        assert_eq!(is_defensive, Ok(true));
         assert!(reader.execute_batch("DROP TABLE t").is_err());
         let version = rusqlite::version_number();
         assert!(version >= 3_051_003, "{version}: older ones can damage a WAL");

@@ -20,6 +20,7 @@ use crate::files::{beside, open_regular};
 
 use super::cause::cannot_open;
 use super::connection::{Access, has_log, reader};
+use super::look::Stamp;
 use super::{Tx, log, migrate, storage};
 
 /// A mark that ties a log to its file.
@@ -170,6 +171,7 @@ pub(super) fn check_file(path: &Path) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(cannot_open(path, &error)),
     }
+    let before = Stamp::of(path)?;
     let looked = reader(path, Access::Still).and_then(|connection| {
         migrate::check_readable(&connection)?;
         migrate::is_empty(&connection)
@@ -179,8 +181,9 @@ pub(super) fn check_file(path: &Path) -> Result<()> {
         // All commits may wait in the log.
         Ok(true) if has_log(path) => check_with_log(path),
         Ok(true) => Ok(()),
-        Err(error) if is_decided(&error, path) => Err(error),
-        // Another process writes at this moment, or the file is damaged. The opening finds out which.
+        // If another process writes at this moment, the look may have seen half of what is written.
+        Err(error) if is_decided(&error, path) && Stamp::of(path)? == before => Err(error),
+        // Another process writes, or the file is damaged. The opening finds out which.
         Err(_) => Ok(()),
     }
 }

@@ -922,6 +922,9 @@ mod tests {
         let options = StoreOptions {
             location: Location::Memory,
             read_only: false,
+            is_strict: true,
+            starts: true,
+            adopts: false,
             durability: Durability::Full,
             readers_max: 1,
         };

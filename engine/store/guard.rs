@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result, StorageErrorKind};
-use crate::files::{Identity, beside, open_regular};
+use crate::files::{Identity, beside, open_regular, take_after};
 
 use super::cause::cannot_open;
 use super::lock::Lock;
@@ -85,6 +85,21 @@ impl Guard {
         self.file.file()
     }
 
+    /// Returns the owner, the group, the mode and the size of the file.
+    pub(super) fn metadata(&self) -> io::Result<Metadata> {
+        self.file().metadata()
+    }
+
+    /// Lets the users of the file use its log and the memory that connections share. SQLite gives these files the mode
+    /// of the database, but the group of this process.
+    fn share_log(&self) {
+        let (Ok(database), Some((log, shared))) = (self.metadata(), self.log()) else { return };
+        for file in [log, shared] {
+            // If a file cannot be shared, the other users get an error that names the file.
+            let _ = take_after(file, &database);
+        }
+    }
+
     /// Notes the log and the memory that connections share. SQLite has made both by now.
     pub(super) fn know_log(&mut self) -> Result<()> {
         let [log, shared] = ["-wal", "-shm"].map(|suffix| beside(&self.path, suffix));
@@ -96,6 +111,7 @@ impl Guard {
         self.beside.truncate(1);
         self.beside.extend([(log, log_is), (shared, held.known)]);
         self.log = Some((file, held));
+        self.share_log();
         Ok(())
     }
 

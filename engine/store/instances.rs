@@ -474,7 +474,22 @@ fn read_target(row: &Row<'_>) -> Result<Target> {
     instance.shell = row.get(11)?;
     instance.max_concurrency = row.get(12)?;
     instance.time_zone = zone.map(|zone| parse(&zone)).transpose()?;
-    Ok(Target { row: row.get(0)?, instance })
+    let target = Target { row: row.get(0)?, instance };
+    check_numbers(&target)?;
+    Ok(target)
+}
+
+/// Refuses numbers with which no execution on the instance would ever start: a claim goes through the instances by
+/// number, from 1 on, and starts as many executions as the bound says.
+fn check_numbers(target: &Target) -> Result<()> {
+    let instance = &target.instance.instance_id;
+    if target.row < 1 {
+        return Err(unreadable(format!("instance `{instance}` has the number {}", target.row)));
+    }
+    match target.instance.max_concurrency {
+        Some(0) => Err(unreadable(format!("the bound of instance `{instance}` is 0"))),
+        _ => Ok(()),
+    }
 }
 
 fn read_named<T: FromStr<Err = String>>(row: &Row<'_>, column: usize) -> Result<T> {

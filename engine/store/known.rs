@@ -133,6 +133,9 @@ mod tests {
         let store = Store::open(&StoreOptions {
             location: Location::Memory,
             read_only: false,
+            is_strict: true,
+            starts: true,
+            adopts: false,
             durability: Durability::Full,
             readers_max: 1,
         });

@@ -1,20 +1,31 @@
 //! Who runs a file: the process that holds the lock beside it. The system releases it when the
 //! process ends, however it ends.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use crate::error::{Error, Result, StorageErrorKind};
-use crate::files::{Identity, beside, obstacle, open_regular, pid_namespace};
+use crate::files::{Identity, beside, obstacle, open_regular, pid_namespace, take_after};
 
 use super::cause::{cannot_open, check_name, in_the_way};
 use super::storage;
 
 /// Readable by this user only: the file holds scripts and what they print.
 const PRIVATE: u32 = 0o600;
+
+/// The locks that engines of this process hold. A number in a lock file does not tell: in another container, another
+/// process can have the number of this process.
+static HELD: Mutex<Vec<Identity>> = Mutex::new(Vec::new());
+
+fn held() -> MutexGuard<'static, Vec<Identity>> {
+    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Held for as long as a process runs the file.
 #[derive(Debug)]
@@ -34,6 +45,9 @@ impl Drop for Lock {
         // Removed while the lock is held, so that the next owner sees that this one has come to its end.
         if self.ends_well.load(Ordering::Relaxed) {
             let _ = self.file.set_len(0);
+        }
+        if let Ok(found) = self.file.metadata() {
+            held().retain(|held| *held != Identity::of(&found));
         }
         // Closing it would not do: a process that is just being started has it open for a moment
         // too. Should this fail, the end of the process releases it.
@@ -58,16 +72,11 @@ impl Lock {
     /// Locks its file, which has been opened; none if somebody has withdrawn that since.
     fn of((file, is_new): (File, bool), path: &Path, database: &Path) -> Result<Option<Self>> {
         let cannot = |error| cannot_open(path, &error);
-        match file.try_lock() {
+        match try_lock(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let mut pid = String::new();
-                // Whoever holds the lock may not have written its number yet.
-                let _ = (&file).read_to_string(&mut pid);
-                return Err(Error::InUse {
-                    path: database.to_owned(),
-                    pid: pid_in(&pid),
-                });
+                let pid = holder_named_in(&file);
+                return Err(Error::InUse { path: database.to_owned(), pid });
             }
             Err(TryLockError::Error(error)) => return Err(cannot(error)),
         }
@@ -83,6 +92,7 @@ impl Lock {
         let was_left = found.len() > 0;
         let ends_well = AtomicBool::new(!was_left);
         let lock = Self { file, path: path.to_owned(), is_new, was_left, ends_well };
+        held().push(Identity::of(&found));
         match write_pid(&lock.file) {
             Ok(()) => Ok(Some(lock)),
             Err(error) => {
@@ -95,6 +105,12 @@ impl Lock {
     /// Returns whether the engine before did not come to its end.
     pub(super) fn was_left(&self) -> bool {
         self.was_left
+    }
+
+    /// Lets the users of the database use the lock too.
+    pub(super) fn share_like(&self, database: &Metadata) {
+        // If the lock cannot be shared, the other users get an error that names the lock.
+        let _ = take_after(&self.file, database);
     }
 
     /// Notes whether the file is left in order, so that the next engine need not check it.
@@ -117,17 +133,44 @@ impl Lock {
     }
 }
 
+/// Locks a file. A process that looks who holds the lock holds it for a moment itself, so this tries a few times.
+fn try_lock(file: &File) -> std::result::Result<(), TryLockError> {
+    const TRIES: usize = 3;
+    const PAUSE: Duration = Duration::from_millis(1);
+    for _ in 1..TRIES {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => thread::sleep(PAUSE),
+            locked => return locked,
+        }
+    }
+    file.try_lock()
+}
+
 /// Returns whether a process holds the lock of a database, and the number of the process if it is known.
 pub(super) fn holder(database: &Path) -> Option<Option<u32>> {
     let file = open_regular(OpenOptions::new().read(true), &beside(database, ".lock")).ok()?;
     match file.try_lock_shared() {
-        Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            let _ = (&file).read_to_string(&mut pid);
-            Some(pid_in(&pid))
-        }
+        Err(TryLockError::WouldBlock) => Some(holder_named_in(&file)),
         _ => None,
     }
+}
+
+/// Returns whether an engine of this process holds the lock of a database.
+pub(super) fn is_held_here(database: &Path) -> bool {
+    Identity::at(&beside(database, ".lock")).is_ok_and(|found| held().contains(&found))
+}
+
+/// Returns the number of the process that holds a lock, if the number is known.
+fn holder_named_in(file: &File) -> Option<u32> {
+    let me = std::process::id();
+    if file.metadata().is_ok_and(|found| held().contains(&Identity::of(&found))) {
+        return Some(me);
+    }
+    let mut pid = String::new();
+    // The process may not have written its number yet.
+    let _ = (&*file).read_to_string(&mut pid);
+    // In another container, another process can have the number of this process.
+    pid_in(&pid).filter(|pid| *pid != me)
 }
 
 /// The file, and whether it was not there before.
@@ -138,7 +181,12 @@ fn open_or_create(path: &Path) -> io::Result<(File, bool)> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             Ok((open_regular(options.create(true).truncate(false), path)?, false))
         }
-        created => Ok((created?, true)),
+        created => {
+            let file = created?;
+            // The umask of the process may have taken rights from this user.
+            file.set_permissions(Permissions::from_mode(PRIVATE))?;
+            Ok((file, true))
+        }
     }
 }
 
@@ -237,7 +285,10 @@ pub(super) fn check_links(path: &Path) -> Result<()> {
 /// Creates the file if it is missing, for this user only.
 pub(super) fn create_private(path: &Path) -> Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(path) {
-        Ok(_) => Ok(()),
+        // The umask of the process may have taken rights from this user.
+        Ok(file) => file
+            .set_permissions(Permissions::from_mode(PRIVATE))
+            .map_err(|error| cannot_open(path, &error)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(cannot_open(path, &error)),
     }

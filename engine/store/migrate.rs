@@ -1,5 +1,6 @@
 //! The schema and its history: forward only, embedded, each step known by its hash.
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, TransactionBehavior};
 use sha2::{Digest, Sha256};
 
@@ -32,9 +33,11 @@ pub(super) fn migrate(connection: &mut Connection, engine: i64) -> Result<Mark> 
 fn take(connection: &mut Connection, steps: &[Migration], engine: i64) -> Result<Mark> {
     // Without these settings a step fails if a view of the host uses a column that the step drops or renames.
     let lenient = ["legacy_alter_table", "writable_schema"];
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false)?;
     lenient.iter().try_for_each(|pragma| connection.pragma_update(None, pragma, true))?;
     let migrated = take_all(connection, steps, engine);
     lenient.iter().try_for_each(|pragma| connection.pragma_update(None, pragma, false))?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     migrated
 }
 
@@ -56,7 +59,7 @@ fn take_all(connection: &mut Connection, steps: &[Migration], engine: i64) -> Re
             (migration.version, migration.name, sha256(migration.sql)),
         )?;
     }
-    check_complete(&tx)?;
+    check_schema(&tx, steps)?;
     let mark = custody::take_over(&tx, engine)?;
     tx.commit()?;
     Ok(mark)
@@ -68,22 +71,93 @@ pub(super) fn check_readable(connection: &Connection) -> Result<()> {
     if is_empty(connection)? { Ok(()) } else { applied(connection).map(drop) }
 }
 
-/// Checks that no table, index or trigger of the schema is missing.
-fn check_complete(connection: &Connection) -> Result<()> {
-    let mut found =
-        connection.prepare("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1)")?;
-    for (kind, name) in MIGRATIONS.iter().flat_map(|migration| made_by(migration.sql)) {
-        if !found.query_row([name], |row| row.get(0))? {
-            let message = format!("its {kind} `{name}` is missing");
-            return Err(storage(StorageErrorKind::Corrupt, message));
+/// Checks that the tables of this library have the indexes and the triggers that the steps have made: none is missing,
+/// none has been changed, and none has been added. Otherwise another program, or whoever made the file, could have the
+/// engine carry out statements that are not its own.
+///
+/// # Errors
+///
+/// [`StorageErrorKind::Corrupt`] if a thing is missing, [`StorageErrorKind::Altered`] for each other difference.
+fn check_schema(tx: &Connection, steps: &[Migration]) -> Result<()> {
+    let found = things(tx)?;
+    let ours = || steps.iter().flat_map(|step| made_by(step.sql));
+    let is_ours = |table: &str| ours().any(|(kind, name, _)| kind == "table" && name == table);
+    // SQLite keeps the text of a statement as it was.
+    let is_as_made = |thing: &Thing| {
+        ours().any(|(kind, name, text)| {
+            (kind, name) == (&thing.kind, &thing.name)
+                && (kind == "table"
+                    || text.strip_prefix(&thing.sql).is_some_and(|rest| rest.starts_with(';')))
+        })
+    };
+    let is_whole = ours().all(|(_, name, _)| found.iter().any(|thing| thing.name == name));
+    if is_whole && found.iter().filter(|thing| is_ours(&thing.table)).all(is_as_made) {
+        return Ok(());
+    }
+    // A later step may have changed what an earlier step has made.
+    let made = Connection::open_in_memory()?;
+    steps.iter().try_for_each(|step| made.execute_batch(step.sql))?;
+    let made = things(&made)?;
+    for thing in &made {
+        match found.iter().find(|found| found.name == thing.name) {
+            Some(found) if found.is_like(thing) => {}
+            None => {
+                let message = format!("its {} `{}` is missing", thing.kind, thing.name);
+                return Err(storage(StorageErrorKind::Corrupt, message));
+            }
+            Some(found) => return Err(altered(found, "is not as this library has made it")),
         }
     }
-    Ok(())
+    let is_added = |thing: &&Thing| {
+        made.iter().any(|made| made.table == thing.table)
+            && !made.iter().any(|made| made.name == thing.name)
+    };
+    match found.iter().find(is_added) {
+        Some(thing) => Err(altered(thing, "is not of this library")),
+        None => Ok(()),
+    }
 }
 
-/// Returns the kind and the name of each thing that a step of the schema makes.
-fn made_by(sql: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
-    sql.lines().filter_map(|line| {
+fn altered(thing: &Thing, what: &str) -> Error {
+    let Thing { kind, name, table, .. } = thing;
+    let message = format!("the {kind} `{name}` on its table `{table}` {what}");
+    storage(StorageErrorKind::Altered, message)
+}
+
+/// A table, an index, a trigger or a view.
+#[derive(Debug, PartialEq, Eq)]
+struct Thing {
+    kind: String,
+    name: String,
+    table: String,
+    sql: String,
+}
+
+impl Thing {
+    /// Returns whether this does what another thing does. Each row of a table is checked when it is read, so the text of
+    /// a table does not matter.
+    fn is_like(&self, other: &Self) -> bool {
+        self == other || (self.kind == "table" && other.kind == "table")
+    }
+}
+
+/// Returns everything that the schema of a database has and that has a text.
+fn things(connection: &Connection) -> Result<Vec<Thing>> {
+    let mut query = connection
+        .prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE sql IS NOT NULL")?;
+    let things = query.query_map((), |row| {
+        Ok(Thing { kind: row.get(0)?, name: row.get(1)?, table: row.get(2)?, sql: row.get(3)? })
+    })?;
+    Ok(things.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Returns the kind and the name of each thing that a step of the schema makes, with the text from there on.
+fn made_by(sql: &'static str) -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    let starts = sql.match_indices("CREATE ").map(|(at, _)| at);
+    let starts = starts.filter(|at| sql[..*at].is_empty() || sql[..*at].ends_with('\n'));
+    starts.filter_map(|at| {
+        let text = &sql[at..];
+        let line = text.lines().next()?;
         let words = line.strip_prefix("CREATE ")?;
         let words = words.strip_prefix("UNIQUE ").unwrap_or(words);
         let (kind, rest) = words.split_once(' ')?;
@@ -94,7 +168,7 @@ fn made_by(sql: &'static str) -> impl Iterator<Item = (&'static str, &'static st
             "TRIGGER" => "trigger",
             _ => return None,
         };
-        Some((kind, name))
+        Some((kind, name, text))
     })
 }
 

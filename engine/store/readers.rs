@@ -4,18 +4,20 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use crate::ending::Ending;
 use crate::error::{Error, Result};
 use crate::panics::contain;
 
 use super::Tx;
 use super::connection::{self, Access};
+use super::look::Look;
 
 /// Reads for calls of the host that may wait; further calls are refused. At a millisecond each, four threads need two
 /// seconds for this many reads, which is as long as a caller waits for an answer.
@@ -42,9 +44,11 @@ pub(super) struct Readers {
 #[derive(Debug)]
 struct Shared {
     path: Arc<Path>,
-    access: Access,
-    connections: r2d2::Pool<SqliteConnectionManager>,
+    /// Whether this process runs the file.
+    is_own: AtomicBool,
     threads_max: usize,
+    /// Says why a read that comes after the close is refused.
+    ending: Arc<Ending>,
     queue: Mutex<Queue>,
     /// Notified for each read that is queued.
     news: Condvar,
@@ -59,7 +63,10 @@ struct Queue {
     threads: Vec<JoinHandle<()>>,
     /// Threads that wait for a read.
     idle: usize,
-    closed: bool,
+    /// Whether threads are to end once no read is queued.
+    is_ending: bool,
+    /// Whether no more reads are taken.
+    is_closed: bool,
 }
 
 impl std::fmt::Debug for Queue {
@@ -69,15 +76,14 @@ impl std::fmt::Debug for Queue {
 }
 
 impl Readers {
-    /// Returns the reading threads of a file. Threads and connections begin when they are first needed.
-    pub(super) fn new(path: &Arc<Path>, access: Access, max: u32) -> Self {
-        let connections = connection::readers(path, access, max);
-        let threads_max = usize::try_from(connections.max_size()).unwrap_or(usize::MAX);
+    /// Returns the reading threads of a file. `is_own` says whether this process runs the file. Threads and connections
+    /// begin when they are first needed.
+    pub(super) fn new(path: &Arc<Path>, is_own: bool, max: u32, ending: &Arc<Ending>) -> Self {
         let shared = Arc::new(Shared {
             path: Arc::clone(path),
-            access,
-            connections,
-            threads_max,
+            is_own: AtomicBool::new(is_own),
+            threads_max: usize::try_from(max.max(1)).unwrap_or(usize::MAX),
+            ending: Arc::clone(ending),
             queue: Mutex::default(),
             news: Condvar::new(),
         });
@@ -93,24 +99,41 @@ impl Readers {
         let place = match lane {
             ReadLane::Own => {
                 let places = Arc::clone(&self.own_places);
-                Some(places.acquire_owned().await.map_err(|_| gone())?)
+                Some(places.acquire_owned().await.map_err(|_| self.shared.ending.error())?)
             }
             ReadLane::Calls => None,
         };
         let (reply, answer) = oneshot::channel();
         self.shared.queue(lane, Box::new(TypedJob { op, reply, _place: place }))?;
-        answer.await.map_err(|_| gone())?
+        answer.await.map_err(|_| self.shared.ending.error())?
     }
-}
 
-impl Drop for Readers {
-    fn drop(&mut self) {
-        // No caller waits for the queued reads, because a caller that waits holds the store.
+    /// Closes all connections once the reads that are queued are done. Blocks until then.
+    pub(super) fn close(&self) {
+        self.shared.lock().is_closed = true;
+        self.end_threads();
+    }
+
+    /// Closes all connections once the reads that are queued are done, because this process runs the file no longer.
+    /// Later reads look at the file. Blocks.
+    pub(super) fn let_go(&self) {
+        let is_closed = self.shared.lock().is_closed;
+        if is_closed || !self.shared.is_own.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        self.end_threads();
+        let mut queue = self.shared.lock();
+        queue.is_ending = false;
+        if queue.own.len() + queue.calls.len() > 0 {
+            // Reads have come meanwhile. If no thread can be had, their callers get the error.
+            let _ = self.shared.start_thread(&mut queue);
+        }
+    }
+
+    fn end_threads(&self) {
         let threads = {
             let mut queue = self.shared.lock();
-            queue.closed = true;
-            queue.own.clear();
-            queue.calls.clear();
+            queue.is_ending = true;
             std::mem::take(&mut queue.threads)
         };
         self.shared.news.notify_all();
@@ -121,8 +144,16 @@ impl Drop for Readers {
     }
 }
 
-fn gone() -> Error {
-    Error::Internal("the reading threads have ended".to_owned())
+impl Drop for Readers {
+    fn drop(&mut self) {
+        {
+            let mut queue = self.shared.lock();
+            // No caller waits for the queued reads, because a caller that waits holds the store.
+            queue.own.clear();
+            queue.calls.clear();
+        }
+        self.close();
+    }
 }
 
 impl Shared {
@@ -132,6 +163,9 @@ impl Shared {
 
     fn queue(self: &Arc<Self>, lane: ReadLane, job: Box<dyn Job>) -> Result<()> {
         let mut queue = self.lock();
+        if queue.is_closed {
+            return Err(self.ending.error());
+        }
         match lane {
             ReadLane::Own => queue.own.push_back(job),
             ReadLane::Calls => {
@@ -145,43 +179,50 @@ impl Shared {
             }
         }
         let waiting = queue.own.len() + queue.calls.len();
-        if waiting > queue.idle && queue.threads.len() < self.threads_max {
-            let shared = Arc::clone(self);
-            let started = thread::Builder::new()
-                .name("adjutant-reader".to_owned())
-                .spawn(move || shared.work());
-            match started {
-                Ok(thread) => queue.threads.push(thread),
-                // The threads that exist do the work.
-                Err(_) if !queue.threads.is_empty() => {}
-                Err(error) => {
-                    queue.own.clear();
-                    queue.calls.clear();
-                    return Err(Error::Internal(format!("no thread for reading: {error}")));
-                }
-            }
+        // Threads that are ending finish what is queued, or `let_go` starts another.
+        let may_start = !queue.is_ending && queue.threads.len() < self.threads_max;
+        if waiting > queue.idle && may_start {
+            self.start_thread(&mut queue)?;
         }
         drop(queue);
         self.news.notify_one();
         Ok(())
     }
 
+    fn start_thread(self: &Arc<Self>, queue: &mut Queue) -> Result<()> {
+        let shared = Arc::clone(self);
+        let started =
+            thread::Builder::new().name("adjutant-reader".to_owned()).spawn(move || shared.work());
+        match started {
+            Ok(thread) => queue.threads.push(thread),
+            // The threads that exist do the work.
+            Err(_) if !queue.threads.is_empty() => {}
+            Err(error) => {
+                queue.own.clear();
+                queue.calls.clear();
+                return Err(Error::Internal(format!("no thread for reading: {error}")));
+            }
+        }
+        Ok(())
+    }
+
     /// The work of a thread: one read after another.
     fn work(&self) {
+        let mut kept = None;
         while let Some(job) = self.next() {
             // No caller needs the payload of the panic.
-            let _ = contain(|| self.run(job));
+            let _ = contain(|| self.run(job, &mut kept));
         }
     }
 
     fn next(&self) -> Option<Box<dyn Job>> {
         let mut queue = self.lock();
         loop {
-            if queue.closed {
-                return None;
-            }
             if let Some(job) = queue.next() {
                 return Some(job);
+            }
+            if queue.is_ending {
+                return None;
             }
             queue.idle += 1;
             queue = self.news.wait(queue).unwrap_or_else(PoisonError::into_inner);
@@ -189,17 +230,25 @@ impl Shared {
         }
     }
 
-    fn run(&self, job: Box<dyn Job>) {
+    /// Runs a read on the connection that the thread has kept, or on a new one.
+    fn run(&self, job: Box<dyn Job>, kept: &mut Option<Kept>) {
         if !job.is_wanted() {
             return;
         }
-        match self.connections.get() {
-            Ok(mut connection) => job.run(Ok(&mut connection)),
-            // The pool's error does not tell one kind of trouble from another.
-            Err(_) => match connection::reader(&self.path, self.access) {
-                Ok(mut connection) => job.run(Ok(&mut connection)),
-                Err(error) => job.run(Err(error)),
-            },
+        if matches!(kept, Some(Kept::Look(look)) if !look.is_current(&self.path)) {
+            *kept = None;
+        }
+        let opened = match kept {
+            Some(kept) => Ok(kept),
+            None => self.open().map(|opened| kept.insert(opened)),
+        };
+        job.run(opened, &self.path);
+    }
+
+    fn open(&self) -> Result<Kept> {
+        match self.is_own.load(Ordering::Acquire) {
+            true => Ok(Kept::Own(connection::reader(&self.path, Access::Own)?)),
+            false => Ok(Kept::Look(Look::at(&self.path)?)),
         }
     }
 }
@@ -213,11 +262,35 @@ impl Queue {
     }
 }
 
+/// The connection of a thread.
+enum Kept {
+    /// To the file that this process runs.
+    Own(Connection),
+    Look(Look),
+}
+
+impl Kept {
+    fn connection(&mut self) -> &mut Connection {
+        match self {
+            Self::Own(connection) => connection,
+            Self::Look(look) => &mut look.connection,
+        }
+    }
+
+    /// Checks that a read has seen one state of the file.
+    fn check(&self, path: &Path) -> Result<()> {
+        match self {
+            Self::Own(_) => Ok(()),
+            Self::Look(look) => look.check(path),
+        }
+    }
+}
+
 /// A read with its type forgotten.
 trait Job: Send {
     /// Returns whether a caller still waits for the answer.
     fn is_wanted(&self) -> bool;
-    fn run(self: Box<Self>, connection: Result<&mut Connection>);
+    fn run(self: Box<Self>, connection: Result<&mut Kept>, path: &Path);
 }
 
 struct TypedJob<T, F> {
@@ -235,11 +308,15 @@ where
         !self.reply.is_closed()
     }
 
-    fn run(self: Box<Self>, connection: Result<&mut Connection>) {
+    fn run(self: Box<Self>, connection: Result<&mut Kept>, path: &Path) {
         let Self { op, reply, _place } = *self;
         let read = || {
-            let snapshot = connection?.transaction()?;
-            op(&snapshot)
+            let kept = connection?;
+            let snapshot = kept.connection().transaction()?;
+            let read = op(&snapshot);
+            drop(snapshot);
+            kept.check(path)?;
+            read
         };
         let result =
             contain(read).unwrap_or_else(|_| Err(Error::Internal("a read panicked".to_owned())));
@@ -257,7 +334,7 @@ mod tests {
         let path: Arc<Path> = folder.join("a.db").into();
         let mut connection = Connection::open(&path).expect("a new file");
         migrate::migrate(&mut connection, 1).expect("the tables");
-        Readers::new(&path, Access::Shared, threads)
+        Readers::new(&path, true, threads, &Arc::default())
     }
 
     /// Holds the only thread until the sender is gone.
@@ -340,8 +417,11 @@ mod tests {
     async fn a_file_that_cannot_be_opened_says_why() {
         let folder = tempfile::tempdir().expect("a folder");
         let path: Arc<Path> = folder.path().join("none.db").into();
-        let readers = Readers::new(&path, Access::Shared, 2);
-        let error = readers.read(ReadLane::Own, |_| Ok(())).await.expect_err("there is no file");
-        assert_eq!(error.code(), "Storage.CannotOpen", "{error}");
+        for is_own in [true, false] {
+            let readers = Readers::new(&path, is_own, 2, &Arc::default());
+            let error =
+                readers.read(ReadLane::Own, |_| Ok(())).await.expect_err("there is no file");
+            assert_eq!(error.code(), "Storage.CannotOpen", "{error}");
+        }
     }
 }

@@ -10,7 +10,8 @@
 //! where it happens. A panic that is not contained there ends the engine, not only this thread.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
@@ -62,9 +63,12 @@ pub(super) enum Lane {
 /// The handle of the thread.
 #[derive(Debug)]
 pub(super) struct Writer {
-    first: Option<mpsc::Sender<Box<dyn Job>>>,
-    requests: Option<mpsc::Sender<Box<dyn Job>>>,
-    thread: Option<JoinHandle<()>>,
+    first: mpsc::Sender<Box<dyn Job>>,
+    requests: mpsc::Sender<Box<dyn Job>>,
+    /// Whether the thread is to end when no write waits.
+    is_closing: Arc<AtomicBool>,
+    /// `None` once the thread has ended.
+    thread: Mutex<Option<JoinHandle<()>>>,
     ending: Arc<Ending>,
     gate: Arc<CommitGate>,
 }
@@ -80,7 +84,13 @@ impl Writer {
         let gate = Arc::new(CommitGate::default());
         let (first, of_first) = mpsc::channel(QUEUE_MAX);
         let (requests, of_requests) = mpsc::channel(QUEUE_MAX);
-        let lanes = Lanes { first: of_first, requests: of_requests, in_a_row: 0 };
+        let is_closing = Arc::<AtomicBool>::default();
+        let lanes = Lanes {
+            first: of_first,
+            requests: of_requests,
+            in_a_row: 0,
+            is_closing: Arc::clone(&is_closing),
+        };
         let work =
             Work { connection, path, meters, ending: Arc::clone(&ending), gate: Arc::clone(&gate) };
         let upkeep = upkeep.map(Box::new);
@@ -88,8 +98,8 @@ impl Writer {
             .name("adjutant-writer".to_owned())
             .spawn(move || work.run_until_closed(lanes, upkeep))
             .map_err(|error| Error::Internal(format!("no thread for writing: {error}")))?;
-        let (first, requests, thread) = (Some(first), Some(requests), Some(thread));
-        Ok(Self { first, requests, thread, ending, gate })
+        let thread = Mutex::new(Some(thread));
+        Ok(Self { first, requests, is_closing, thread, ending, gate })
     }
 
     /// Returns the gate that the starts of executions pass.
@@ -137,20 +147,27 @@ impl Writer {
             Lane::First => &self.first,
             Lane::Requests => &self.requests,
         };
-        let queue = queue.as_ref().expect("taken only when dropped");
         // The thread ends before its handle only if the engine has ended, so there is a cause by then.
         queue.send(job).await.map_err(|_| self.ending.error())?;
         answer.await.map_err(|_| self.ending.error())?
     }
 }
 
-impl Drop for Writer {
-    fn drop(&mut self) {
-        // The thread finishes what is queued and ends; the file must not be unlocked before.
-        drop((self.first.take(), self.requests.take()));
-        if let Some(thread) = self.thread.take() {
+impl Writer {
+    /// Ends the thread once it has done the writes that are queued. The file must not be unlocked before. Blocks.
+    pub(super) fn close(&self) {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            self.is_closing.store(true, Ordering::Release);
+            thread.thread().unpark();
             let _ = thread.join();
         }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -160,6 +177,7 @@ struct Lanes {
     requests: mpsc::Receiver<Box<dyn Job>>,
     /// Writes of the first lane since the last request.
     in_a_row: usize,
+    is_closing: Arc<AtomicBool>,
 }
 
 impl Lanes {
@@ -192,6 +210,8 @@ impl Lanes {
         let mut cx = Context::from_waker(waker);
         let began = Instant::now();
         loop {
+            // Looked at first, so that every write is done that was queued before the close.
+            let is_closing = self.is_closing.load(Ordering::Acquire);
             if let Some(job) = self.try_next() {
                 return Ok(Some(job));
             }
@@ -203,7 +223,7 @@ impl Lanes {
             if let Poll::Ready(Some(job)) = request {
                 return Ok(Some(job));
             }
-            if first.is_ready() && request.is_ready() {
+            if is_closing || (first.is_ready() && request.is_ready()) {
                 return Err(Closed);
             }
             match time.checked_sub(began.elapsed()) {

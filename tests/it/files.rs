@@ -608,3 +608,196 @@ async fn the_log_stays_short_though_it_always_has_a_reader() {
     within(let_go).await;
     readers.iter().for_each(tokio::task::JoinHandle::abort);
 }
+
+/// Returns the names in a folder.
+fn names(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("it is there");
+    let mut names: Vec<_> = entries.map(|entry| entry.expect("a name").path()).collect();
+    names.sort();
+    names
+}
+
+fn check_nothing_of_sqlite(place: &Place) {
+    for suffix in ["-wal", "-shm", "-journal"] {
+        assert!(!beside(&place.database(), suffix).exists(), "{suffix} is left");
+    }
+}
+
+#[tokio::test]
+async fn a_close_closes_the_file_whatever_handles_are_left() {
+    let place = Place::new();
+    let engine = place.open().await;
+    let handle = engine.called_by("somebody");
+    let run = engine.run_command(RunCommand::shell("exit:0").on(["i-1"])).await.expect("sound");
+    within(engine.wait(&run.invoke_id)).await.expect("it ends");
+    engine.close(Duration::ZERO).await;
+    check_nothing_of_sqlite(&place);
+    let next = place.open().await;
+    for handle in [&engine, &handle] {
+        let refused = [
+            handle.describe_invocations(Default::default()).await.err(),
+            handle.wait(&run.invoke_id).await.err(),
+            handle.watch(&run.invoke_id).await.err(),
+            handle.run_command(RunCommand::shell("exit:0").on(["i-1"])).await.err(),
+            handle.overview(1).await.err(),
+        ];
+        for error in refused {
+            assert!(matches!(error, Some(Error::ShuttingDown)), "{error:?}");
+        }
+        // A second close finds nothing to do, and leaves the file of the next engine alone.
+        within(handle.close(Duration::ZERO)).await;
+    }
+    drop((engine, handle));
+    let again = next.run_command(RunCommand::shell("exit:0").on(["i-1"])).await.expect("sound");
+    within(next.wait(&again.invoke_id)).await.expect("it ends");
+    let looks = place.builder().read_only().open().await.expect("another engine runs it");
+    looks.close(Duration::ZERO).await;
+    assert!(matches!(looks.wait(&again.invoke_id).await, Err(Error::ShuttingDown)));
+    next.close(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn after_a_shutdown_the_file_can_be_opened_again_and_its_records_be_read() {
+    let place = Place::new();
+    let engine = place.open().await;
+    let run = engine.run_command(RunCommand::shell("exit:0").on(["i-1"])).await.expect("sound");
+    within(engine.wait(&run.invoke_id)).await.expect("it ends");
+    engine.shutdown(Duration::ZERO).await;
+    check_nothing_of_sqlite(&place);
+    let before = names(place.folder());
+    // This handle reads like another process: it makes no file.
+    let reads = async || {
+        let ended = within(engine.wait_status(&run.invoke_id)).await.expect("it is on record");
+        assert_eq!(ended, InvocationStatus::Success);
+        let refused = engine.run_command(RunCommand::shell("exit:0").on(["i-1"])).await;
+        assert!(matches!(refused, Err(Error::ShuttingDown)), "{refused:?}");
+    };
+    reads().await;
+    assert_eq!(names(place.folder()), before);
+    let next = place.open().await;
+    let again = next.run_command(RunCommand::shell("exit:0").on(["i-1"])).await.expect("sound");
+    within(next.wait(&again.invoke_id)).await.expect("it ends");
+    reads().await;
+    next.close(Duration::ZERO).await;
+    reads().await;
+    within(engine.shutdown(Duration::ZERO)).await;
+}
+
+#[tokio::test]
+async fn an_engine_waits_for_the_file_until_the_engine_that_runs_it_has_ended() {
+    let place = Place::new();
+    let first = place.open().await;
+    let refused = place.builder().wait_for_file(Duration::from_millis(60)).open().await;
+    let error = refused.err().expect("the other engine goes on").to_string();
+    let want = format!("pid {}, by another handle in this process", std::process::id());
+    assert!(error.contains(&want), "{error}");
+    let waits = place.builder().wait_for_file(Duration::from_secs(60));
+    let waits = tokio::spawn(waits.open());
+    tokio::task::yield_now().await;
+    assert!(!waits.is_finished());
+    first.shutdown(Duration::ZERO).await;
+    within(waits).await.expect("no panic").expect("it is free").shutdown(Duration::ZERO).await;
+}
+
+/// A copy of the file has the schedules of the original.
+#[tokio::test]
+async fn a_file_of_another_machine_starts_nothing_unless_it_is_adopted() {
+    let place = Place::new();
+    let set_machine = || {
+        let file = Connection::open(place.database()).expect("a database");
+        let elsewhere = "UPDATE meta SET value = 'of-another-machine web-7' WHERE key = 'machine'";
+        file.execute(elsewhere, ()).expect("sound SQL")
+    };
+    let engine = place.open().await;
+    engine.shutdown(Duration::ZERO).await;
+    if set_machine() == 0 {
+        // This machine has no number, so machines cannot be told from one another.
+        return;
+    }
+    // Nothing would start by itself.
+    let engine = place.open().await;
+    let planned = RunCommand::shell("exit:0").on(["i-1"]).frequency("0 0 0 1 1 ? 2099").timeout(9);
+    engine.run_command(planned).await.expect("sound");
+    engine.shutdown(Duration::ZERO).await;
+    place.open().await.shutdown(Duration::ZERO).await;
+    assert_eq!(set_machine(), 1);
+    for _ in 0..2 {
+        let error = refusal(&place.database(), false).await;
+        assert_eq!(error.code(), "Storage.OtherMachine", "{error}");
+        assert!(error.to_string().contains("another machine, `web-7`"), "{error}");
+        assert!(error.to_string().contains("--adopt"), "{error}");
+        for builder in [place.builder().read_only(), place.builder().idle()] {
+            within(builder.open()).await.expect("it starts nothing").shutdown(Duration::ZERO).await;
+        }
+    }
+    let adopts = place.builder().adopt().open();
+    within(adopts).await.expect("it is taken over").shutdown(Duration::ZERO).await;
+    place.open().await.shutdown(Duration::ZERO).await;
+}
+
+/// SQLite would carry out such statements as part of the engine's own.
+#[tokio::test]
+async fn what_another_program_has_added_to_the_tables_is_refused() {
+    let check = async |sql: &str, code: &str, want: &str| {
+        let place = Place::new();
+        place.open().await.shutdown(Duration::ZERO).await;
+        let file = Connection::open(place.database()).expect("a database");
+        file.execute_batch(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        drop(file);
+        let error = refusal(&place.database(), false).await;
+        assert_eq!(error.code(), code, "{sql}: {error}");
+        assert!(error.to_string().contains(want), "{sql}: {error}");
+    };
+    let altered = "Storage.Altered";
+    let spy = "CREATE TABLE spy (x); CREATE TRIGGER theirs AFTER INSERT ON executions BEGIN INSERT INTO spy VALUES (1); END";
+    check(spy, altered, "the trigger `theirs` on its table `executions`").await;
+    check("CREATE UNIQUE INDEX theirs ON fires (invocation)", altered, "the index `theirs`").await;
+    let replaced = "DROP TRIGGER fires_keep_the_newest;
+        CREATE TRIGGER fires_keep_the_newest BEFORE DELETE ON fires BEGIN SELECT 1; END";
+    check(replaced, altered, "the trigger `fires_keep_the_newest`").await;
+    let moved = "DROP INDEX fires_by_wave; CREATE INDEX fires_by_wave ON fires (id)";
+    check(moved, altered, "the index `fires_by_wave`").await;
+    let shadows = "ALTER TABLE client_tokens RENAME TO theirs; CREATE VIEW client_tokens AS SELECT * FROM theirs";
+    check(shadows, altered, "the view `client_tokens`").await;
+    check("DROP INDEX fires_by_wave", "Storage.Corrupt", "its index `fires_by_wave` is missing")
+        .await;
+    // What a host has beside these tables is its own.
+    let place = Place::new();
+    place.open().await.shutdown(Duration::ZERO).await;
+    let file = Connection::open(place.database()).expect("a database");
+    let hosts =
+        "CREATE TABLE orders (id INTEGER PRIMARY KEY, n); CREATE INDEX orders_by_n ON orders (n);
+        CREATE VIEW done AS SELECT id FROM executions;
+        CREATE TRIGGER counted AFTER INSERT ON orders BEGIN SELECT 1; END";
+    file.execute_batch(hosts).expect("sound SQL");
+    drop(file);
+    place.open().await.shutdown(Duration::ZERO).await;
+}
+
+/// SQLite takes such numbers from a program that asks it to.
+#[tokio::test]
+async fn an_instance_on_which_nothing_could_ever_start_is_an_error_and_no_wait() {
+    let check = async |change: &str| {
+        let place = Place::new();
+        place.open().await.shutdown(Duration::ZERO).await;
+        let file = Connection::open(place.database()).expect("a database");
+        file.execute_batch(&format!(
+            "PRAGMA ignore_check_constraints = ON; PRAGMA foreign_keys = OFF;
+             UPDATE instances SET {change} WHERE instance_id = 'i-1'"
+        ))
+        .expect("sound SQL");
+        drop(file);
+        let engine = place.builder().open().await.expect("the other instances are sound");
+        let refused = within(engine.run_command(RunCommand::shell("exit:0").on(["i-1"]))).await;
+        let error = refused.err().expect(change);
+        assert_eq!(error.code(), "Storage.Record", "{change}: {error}");
+        let run = engine.run_command(RunCommand::shell("exit:0").on(["i-2"])).await.expect("sound");
+        within(engine.wait(&run.invoke_id)).await.expect("it ends");
+        engine.shutdown(Duration::ZERO).await;
+    };
+    check("max_concurrency = 0").await;
+    check("max_concurrency = -1").await;
+    check("id = 0").await;
+    check("id = -1").await;
+    check("id = -9223372036854775808").await;
+}

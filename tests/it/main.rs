@@ -21,6 +21,7 @@ mod invocations;
 mod limits;
 mod listings;
 mod metrics;
+mod modes;
 mod numbers;
 mod overlap;
 mod parameters;

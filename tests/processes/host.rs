@@ -40,6 +40,8 @@ pub struct Setup {
     pub sink: Option<PathBuf>,
     /// Whether the host lets no process of its user look into it.
     pub refuses_inspection: bool,
+    /// Whether other users may run the database too.
+    pub is_lenient: bool,
 }
 
 /// What it is to do.
@@ -109,6 +111,7 @@ async fn open(setup: &Setup) -> adjutant::Result<Engine> {
     let executor = ProcessExecutor::new();
     let executor = if setup.cgroups { executor.cgroups() } else { executor };
     let mut builder = Engine::builder().path(&setup.database).stop_grace(GRACE);
+    builder = builder.strict_modes(!setup.is_lenient);
     if let Some(folder) = &setup.sink {
         builder = builder.output_sink("file:///sink", DirectorySink::new(folder));
     }

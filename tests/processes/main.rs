@@ -14,6 +14,7 @@ mod limits;
 mod orphans;
 mod results;
 mod signals;
+mod strangers;
 mod survivors;
 mod trees;
 mod users;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         orphans::trials(),
         results::trials(),
         signals::trials(),
+        strangers::trials(),
         survivors::trials(),
         trees::trials(),
         users::trials(),

@@ -301,3 +301,144 @@ fn errors_give_the_cause_that_the_system_reports() {
     check(&["open a.db.lock 0 -1 28"], "(Storage.Full)", "a.db.lock: no ");
     check(&["read a.db 0 -1 5"], "(Storage.Io)", "a read was refused");
 }
+
+/// Returns the program as a user whom the folder and the file of a place do not belong to; `None` if this process may
+/// not become another user.
+fn as_another_user(place: &Place, words: &[&str]) -> Option<Command> {
+    use std::os::unix::process::CommandExt;
+
+    const NOBODY: u32 = 65_534;
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    // The folder of the program may be this user's alone.
+    let program = place.path("adjutant");
+    if !program.exists() {
+        fs::copy(env!("CARGO_BIN_EXE_adjutant"), &program).expect("a copy");
+    }
+    let mut command = Command::new(program);
+    command.args(words).env_clear().env("ADJUTANT_DB", place.db()).uid(NOBODY).gid(NOBODY);
+    command.current_dir("/");
+    Some(command)
+}
+
+fn set_mode(path: &std::path::Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is this user's");
+}
+
+/// Every command that looks. The second user could make files in the folder.
+#[test]
+fn a_look_makes_no_file_and_needs_the_right_to_read_only() {
+    let place = Place::with_instances(&["i-1"]);
+    let serve = place.serve(&[]);
+    place.ok(&["run", "--on", "i-1", "echo kept"]);
+    let id = place.newest();
+    let plan = ["run", "--frequency", "0 0 0 1 1 ? 2099", "--timeout", "9", "true"];
+    place.ok(&plan);
+    set_mode(&place.path(""), 0o1777);
+    let looks: [&[&str]; 9] = [
+        &["ps"],
+        &["ps", "--all"],
+        &["show", &id],
+        &["show", "--output", &id],
+        &["show", "--follow", &id],
+        &["show", "--history", &id],
+        &["explain", &id, "2030-01-31T08:00:00Z"],
+        &["instances", "list"],
+        &["commands", "list"],
+    ];
+    let check = |state: &str| {
+        let before = names(&place);
+        for words in looks {
+            let Some(mut command) = as_another_user(&place, words) else { return };
+            let done = Done::new(command.output().expect("it starts"));
+            assert_eq!(done.code, Some(0), "{state}, {words:?}: {}", done.err);
+            let own = place.run(words);
+            assert_eq!((own.code, own.out), (Some(0), done.out), "{state}, {words:?}: {}", own.err);
+        }
+        let after: Vec<_> = names(&place).into_iter().filter(|name| name != "adjutant").collect();
+        let before: Vec<_> = before.into_iter().filter(|name| name != "adjutant").collect();
+        assert_eq!(after, before, "{state}");
+    };
+    set_mode(&place.db(), 0o644);
+    serve.interrupt();
+    check("nobody runs the file");
+    // The lock, the log and the memory that connections share have the mode of the file.
+    let serve = place.serve(&[]);
+    place.ok(&plan);
+    check("another user runs the file");
+    serve.kill();
+    // Only the file's own user puts it in order.
+    let before = names(&place);
+    for words in looks {
+        let Some(mut command) = as_another_user(&place, words) else { return };
+        let done = Done::new(command.output().expect("it starts"));
+        assert_eq!(done.code, Some(0), "left by its engine, {words:?}: {}", done.err);
+    }
+    assert_eq!(names(&place), before);
+    place.ok(&["run", "--on", "i-1", "true"]);
+
+    set_mode(&place.db(), 0o600);
+    for words in looks {
+        let Some(mut command) = as_another_user(&place, words) else { return };
+        let done = Done::new(command.output().expect("it starts"));
+        let want = format!("database {0}: {0}: Permission denied", place.db().display());
+        assert_eq!(done.code, Some(1), "{words:?}: {}", done.err);
+        assert!(
+            done.err.contains(&want) && done.err.contains("mode 0600"),
+            "{words:?}: {}",
+            done.err
+        );
+        assert!(done.err.ends_with("(Storage.CannotOpen)\n"), "{words:?}: {}", done.err);
+        assert!(!done.err.contains("file:"), "{words:?}: {}", done.err);
+    }
+}
+
+#[test]
+fn a_look_starts_nothing() {
+    let place = Place::new();
+    let witness = place.path("witness");
+    let script = format!("touch {}", witness.display());
+    let planned = place.ok(&["run", "--frequency", "*/10 * * * * ?", "--timeout", "5", &script]);
+    let id = planned.trim();
+    let follow = place.start(&["show", "--follow", id]);
+    for words in [&["ps"][..], &["show", id], &["commands", "list"]] {
+        place.ok(words);
+    }
+    // Longer than from one of its times to the next.
+    follow.out.expect_none_for(Duration::from_millis(10_500));
+    follow.signal(Signal::INT);
+    follow.end();
+    assert!(!witness.exists(), "a look ran a schedule");
+}
+
+#[test]
+fn a_file_that_others_can_change_is_run_only_if_the_command_line_says_so() {
+    let place = Place::with_instances(&["i-1"]);
+    set_mode(&place.db(), 0o666);
+    for words in [
+        &["run", "true"][..],
+        &["run", "--detach", "true"],
+        &["run", "--frequency", "rate(1h)", "true"],
+        &["instances", "add", "i-2"],
+        &["serve"],
+    ] {
+        let done = place.run(words);
+        assert_eq!(done.code, Some(1), "{words:?}: {}", done.err);
+        for want in [
+            "can be written by every user",
+            "mode 0666",
+            "chmod go-w",
+            "--no-strict-modes",
+            "(Storage.Unsafe)",
+        ] {
+            assert!(done.err.contains(want), "{words:?}: {want}: {}", done.err);
+        }
+    }
+    place.ok(&["ps"]);
+    place.ok(&["--no-strict-modes", "run", "true"]);
+    let id = place.ok(&["run", "--no-strict-modes", "--detach", "true"]).trim().to_owned();
+    place.wait_until(&id, "Success");
+}
