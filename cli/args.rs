@@ -28,7 +28,7 @@ use crate::ui;
 use crate::values::Assignment;
 
 /// The numbers that requests are held to; the texts of options name them too.
-const LIMITS: Limits = Limits::alibaba();
+const LIMITS: Limits = Limits::embedded();
 
 /// What the command line comes to.
 pub(crate) enum Parsed {
@@ -366,8 +366,8 @@ pub(crate) struct Target {
     /// Make it safe to ask twice: the same request with the same token runs once in 24 hours
     #[arg(help_heading = "Request", long, value_name = "TOKEN", value_parser = NonEmptyStringValueParser::new())]
     pub client_token: Option<String>,
-    /// The time that the run may take, such as 90s, 5m or 1h30m; 1 to 31622400 seconds, of a stored command at least 10
-    /// [default: 60s, or the timeout of the stored command]
+    /// The time that the run may take, such as 90s, 5m or 1h30m; 1 to 31622400 seconds [default: the timeout of the
+    /// stored command, or any time]
     #[arg(help_heading = "Limits", long, value_name = "DURATION", value_parser = timeout, allow_negative_numbers = true)]
     pub timeout: Option<u64>,
     /// The folder to run in; a relative path begins here [default: the user's home]
@@ -817,7 +817,7 @@ pub(crate) struct CreateCommand {
     /// A description
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub description: String,
-    /// The time that a run may take, such as 90s, 5m or 1h30m; 1 to 31622400 seconds [default: 60s]
+    /// The time that a run may take, such as 90s, 5m or 1h30m; 1 to 31622400 seconds [default: any time]
     #[arg(long, value_name = "DURATION", value_parser = timeout, allow_negative_numbers = true)]
     pub timeout: Option<u64>,
     /// The folder to run in; a relative path begins here [default: the user's home]
@@ -937,11 +937,10 @@ mod tests {
             command.render_help().to_string().split_whitespace().collect::<Vec<_>>().join(" ")
         };
         let check = |help: &str, want: String| assert!(help.contains(&want), "{want}: {help}");
-        let Limits { timeout_s_max, retry_attempts_max, invoke_timeout_s_min, .. } = LIMITS;
+        let Limits { timeout_s_max, retry_attempts_max, .. } = LIMITS;
         for verb in ["run", "invoke"] {
             let help = help(verb);
-            let least = format!("of a stored command at least {invoke_timeout_s_min}");
-            check(&help, format!("1 to {timeout_s_max} seconds, {least}"));
+            check(&help, format!("1 to {timeout_s_max} seconds"));
             check(&help, format!("including the first, 1 to {retry_attempts_max}"));
         }
     }

@@ -241,6 +241,16 @@ mod tests {
         assert_eq!(failure.exit_status(), 2);
     }
 
+    /// Such characters hide a part of a line, reverse it, or make one name look like another.
+    #[test]
+    fn what_nobody_sees_is_written_as_an_escape() {
+        let hidden =
+            "db\u{200b}-1 \u{202e}txt \u{2066}a\u{2069} b\u{2028}c\u{2029} \u{ad} \u{9b}2J\u{7f}";
+        let want = "db\\u{200b}-1 \\u{202e}txt \\u{2066}a\\u{2069} b\\u{2028}c\\u{2029} \\u{ad} \\u{9b}2J\\u{7f}";
+        assert_eq!(one_line(hidden), want);
+        assert_eq!(one_line("Zürich 数据 ✓"), "Zürich 数据 ✓");
+    }
+
     #[test]
     fn a_failure_survives_the_wire() {
         let failure = Failure::from(Error::ShuttingDown);

@@ -76,9 +76,8 @@ impl Plan {
     }
 
     fn builder(&self, database: &Path) -> EngineBuilder {
-        let mut limits = Limits::alibaba();
+        let mut limits = Limits::embedded();
         limits.instances_max = usize::try_from(self.instances).unwrap_or(usize::MAX);
-        limits.invocations_per_day_max = self.invocations;
         let engine = builder(database).limits(limits).max_concurrent(self.concurrency);
         match self.work {
             Work::Noop => engine.executor(EXECUTOR, ClosureExecutor::new(async |_, _| ())),

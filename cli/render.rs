@@ -378,11 +378,19 @@ pub(crate) fn instances(instances: &[Instance], target: Target) -> String {
 
 /// How much of the quotas is used.
 pub(crate) fn quotas(quotas: &Quotas) -> String {
-    let of = |used: u64, max: u64| format!("{used} of {max}");
+    // The engine cuts a missing quota to the largest count of a column.
+    let of = |used: u64, max: u64| match max < i64::MAX.unsigned_abs() {
+        true => format!("{used} of {max}"),
+        false => used.to_string(),
+    };
     fields(&[
         ("Commands", of(quotas.kept_commands, quotas.kept_commands_max)),
         ("Today", format!("{} runs", of(quotas.invocations_today, quotas.invocations_per_day_max))),
     ])
+}
+
+fn timeout(seconds: Option<u64>) -> String {
+    seconds.map_or("none".to_owned(), |seconds| format!("{seconds} s"))
 }
 
 /// What a run is, line by line.
@@ -418,7 +426,7 @@ pub(crate) fn invocation(invocation: &Invocation) -> String {
         ("User", one_line(&invocation.username)),
         ("Output to", one_line(&invocation.oss_output_delivery)),
         ("Folder", one_line(&invocation.working_dir)),
-        ("Timeout", format!("{} s", invocation.timeout)),
+        ("Timeout", timeout(invocation.timeout)),
         ("Limits", limits::spelled(&invocation.resource_limits)),
         ("Survives", if invocation.survive_restarts { "restarts" } else { "" }.to_owned()),
         ("Created", time(&invocation.creation_time)),
@@ -516,7 +524,7 @@ pub(crate) fn command(command: &Command) -> String {
         ("Secrets", one_line(&secrets.join(", "))),
         ("Output to", one_line(&command.oss_output_delivery)),
         ("Folder", one_line(&command.working_dir)),
-        ("Timeout", format!("{} s", command.timeout)),
+        ("Timeout", timeout(command.timeout)),
         ("Created", time(&command.creation_time)),
         ("Runs", command.invoke_times.to_string()),
     ])

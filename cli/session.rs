@@ -63,7 +63,7 @@ enum Role {
 /// fleets need, and not a limit of 100.
 pub(crate) fn running(database: &Path) -> EngineBuilder {
     let anywhere = DirectorySink::new("/").follow_links();
-    let mut limits = Limits::default();
+    let mut limits = Limits::embedded();
     limits.tagged_instances_max = TAGGED_MAX;
     builder(database).limits(limits).output_sink(FOLDERS, anywhere)
 }

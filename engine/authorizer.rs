@@ -5,8 +5,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::command::CommandType;
+use crate::command::settings::Settings;
 use crate::error::Error;
 use crate::id::{CommandId, InstanceId, InvokeId};
+use crate::invocation::container::Container;
+use crate::invocation::resource_limits::ResourceLimits;
 use crate::operation::Operation;
 use crate::tag::Tag;
 
@@ -15,6 +18,10 @@ use crate::tag::Tag;
 /// It is asked about each call before that has any effect, and again about each execution, with the
 /// one instance, right before it starts: also of those that a schedule or a boot has led to. What is
 /// refused there ends as `Aborted` with the code `Operation.Forbidden`, so there is a record.
+///
+/// Rules about users go by [`Action::uid`]: a name says little, because a request without a name runs as the host's
+/// own user, and several names can have one number. What a program in a script does with rights of its own, such as
+/// sudo, no rule sees.
 ///
 /// # Nobody runs as root, and only operators stop
 ///
@@ -29,7 +36,7 @@ use crate::tag::Tag;
 ///             Operation::StopInvocation if action.caller.as_deref() != Some("operator") => {
 ///                 Err("only operators stop".to_owned())
 ///             }
-///             _ if action.username.as_deref() == Some("root") => Err("not as root".to_owned()),
+///             _ if action.uid == Some(0) => Err("not as root".to_owned()),
 ///             _ => Ok(()),
 ///         }
 ///     }
@@ -73,9 +80,28 @@ pub struct Action {
     pub resource_tags: Vec<Tag>,
     /// The group that the instances are to belong to.
     pub resource_group_id: Option<String>,
-    /// The user to run as, where the request says so; of [`Operation::StartExecution`] and
-    /// [`Operation::RetryFailed`] the user that it runs as, if that is not the host's own.
+    /// The user that it runs as: the user of the request, otherwise of the command, otherwise the host's own. `None` if
+    /// the operation runs nothing, and none of these is known before its start ([`Operation::RunNow`] and
+    /// [`Operation::ResumeInvocation`]; their executions are asked about by themselves).
     pub username: Option<String>,
+    /// The number of that user on this machine; `None` if this machine knows no such user.
+    pub uid: Option<u32>,
+    /// What the script is given to, if not to its shell.
+    pub launcher: Option<String>,
+    /// The directory to run in, if one is given.
+    pub working_dir: Option<String>,
+    /// The place for the whole output, if one is given.
+    pub oss_output_delivery: Option<String>,
+    /// The id of the container to run in, if one is given.
+    pub container_id: Option<String>,
+    /// The name of that container, if one is given.
+    pub container_name: Option<String>,
+    /// What the processes of a run may use.
+    pub resource_limits: ResourceLimits,
+    /// The schedule to run on, if one is given.
+    pub frequency: Option<String>,
+    /// The executor that serves the instance; of [`Operation::RegisterInstance`] and [`Operation::StartExecution`].
+    pub executor: Option<String>,
 }
 
 impl Action {
@@ -90,8 +116,45 @@ impl Action {
             resource_tags: Vec::new(),
             resource_group_id: None,
             username: None,
+            uid: None,
+            launcher: None,
+            working_dir: None,
+            oss_output_delivery: None,
+            container_id: None,
+            container_name: None,
+            resource_limits: ResourceLimits::default(),
+            frequency: None,
+            executor: None,
         }
     }
+
+    /// Adds how a script is run, apart from its user.
+    pub(crate) fn with_settings(&mut self, settings: &Settings) {
+        self.launcher.clone_from(&settings.launcher);
+        self.working_dir.clone_from(&settings.working_dir);
+        self.oss_output_delivery.clone_from(&settings.output_to);
+    }
+
+    /// Adds the container that a script runs in, and what its processes may use.
+    pub(crate) fn within(&mut self, container: &Container, limits: ResourceLimits) {
+        self.container_id.clone_from(&container.id);
+        self.container_name.clone_from(&container.name);
+        self.resource_limits = limits;
+    }
+
+    /// Adds the user that a script runs as.
+    pub(crate) fn as_user(&mut self, user: EffectiveUser) {
+        self.username = Some(user.name);
+        self.uid = user.uid;
+    }
+}
+
+/// The user that a script runs as.
+#[derive(Debug)]
+pub(crate) struct EffectiveUser {
+    pub name: String,
+    /// None if this machine knows no such user.
+    pub uid: Option<u32>,
 }
 
 /// The code of what an authorizer refuses.

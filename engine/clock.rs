@@ -150,6 +150,12 @@ pub struct ManualClock {
     shared: Arc<Shared>,
 }
 
+impl std::fmt::Debug for ManualClock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ManualClock").field("realtime", &self.realtime()).finish_non_exhaustive()
+    }
+}
+
 struct Shared {
     state: Mutex<State>,
     sleeper_came: Notify,

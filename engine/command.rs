@@ -24,7 +24,7 @@ use crate::wire::{
     page_response, text_enum,
 };
 
-use content::Content;
+use content::{Content, ContentMax};
 use parameters::{Arguments, Parameters, SecretNames};
 use settings::Settings;
 
@@ -55,13 +55,14 @@ impl CommandType {
 }
 
 page_request! {
-/// Stores a command for later invocations.
+/// Stores a command for later invocations. The [`Limits`](crate::Limits) of a handle say how long texts and lists may
+/// be.
 ///
 /// As JSON, `CommandContent` is Base64 unless `ContentEncoding` says `PlainText`.
 pub struct CreateCommand {
-    /// A name for people. 1 to 128 characters.
+    /// A name for people; at least 1 character.
     pub name: String,
-    /// What it is for. At most 512 characters.
+    /// What it is for.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// The language.
@@ -72,13 +73,13 @@ pub struct CreateCommand {
     /// `PlainText` or `Base64`; anything else, also nothing, means Base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_encoding: Option<String>,
-    /// The directory to run in; the user's home if none is given. At most 200 characters.
+    /// The directory to run in; the user's home if none is given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
-    /// Seconds a run may take; 60 if not given.
+    /// Seconds a run may take; if not given, the [`Limits`](crate::Limits) of each invocation say so.
     #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub timeout: Option<u64>,
-    /// What the script is given to, in the place of its shell. At most 1 KB.
+    /// What the script is given to, in the place of its shell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub launcher: Option<String>,
     /// The user to run as; the host's own if none is given. At most 255 characters.
@@ -87,7 +88,7 @@ pub struct CreateCommand {
     /// Whether `{{name}}` in the script is a parameter.
     #[serde(deserialize_with = "lenient::value", skip_serializing_if = "std::ops::Not::not")]
     pub enable_parameter: bool,
-    /// What parameters are that an invocation gives no value for. At most 20.
+    /// What parameters are that an invocation gives no value for.
     #[serde(skip_serializing_if = "Parameters::is_empty")]
     pub default_parameters: Parameters,
     /// The parameters whose values are secret.
@@ -96,14 +97,14 @@ pub struct CreateCommand {
     /// Where the whole output goes, as in `oss://bucket/folder` or `file:///folder`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oss_output_delivery: Option<String>,
-    /// Tags of the command. At most 20.
+    /// Tags of the command.
     #[serde(rename = "Tag", skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Tag>,
     /// The group the command belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resource_group_id: Option<String>,
     /// Makes the request safe to repeat: within 24 hours the same request with the same token gets
-    /// the first answer again. At most 64 ASCII characters.
+    /// the first answer again. ASCII characters only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_token: Option<String>,
 }
@@ -118,41 +119,6 @@ impl CreateCommand {
             content_encoding: Some(ContentEncoding::Base64.as_str().to_owned()),
             ..Self::default()
         }
-    }
-
-    /// Says what it is for.
-    #[must_use]
-    pub fn description(mut self, description: impl Into<String>) -> Self {
-        self.description = description.into();
-        self
-    }
-
-    /// Sets the directory to run in.
-    #[must_use]
-    pub fn working_dir(mut self, working_dir: impl Into<String>) -> Self {
-        self.working_dir = Some(working_dir.into());
-        self
-    }
-
-    /// Sets the seconds a run may take.
-    #[must_use]
-    pub fn timeout(mut self, seconds: u64) -> Self {
-        self.timeout = Some(seconds);
-        self
-    }
-
-    /// Adds a tag.
-    #[must_use]
-    pub fn tag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.tags.push(Tag::new(key, value));
-        self
-    }
-
-    /// Makes `{{name}}` in the script a parameter.
-    #[must_use]
-    pub fn enable_parameter(mut self) -> Self {
-        self.enable_parameter = true;
-        self
     }
 
     /// Says what parameters are that an invocation gives no value for.
@@ -191,7 +157,7 @@ impl CreateCommand {
         let content = content::check(
             &self.command_content,
             encoding.unwrap_or(ContentEncoding::Base64),
-            limits.kept_content_bytes_max,
+            ContentMax::kept(limits),
             &mut found,
         );
         check_names(&self.name, &self.description, limits, &mut found);
@@ -212,6 +178,20 @@ impl CreateCommand {
         }
     }
 }
+
+wire::setters!(CreateCommand {
+    set description: String, "Says what it is for.";
+    known command_type: CommandType, "Sets the language.";
+    some working_dir: String, "Sets the directory to run in.";
+    number timeout: u64, "Sets the seconds a run may take.";
+    some launcher: String, "Sets what the script is given to.";
+    some username: String, "Sets the user to run as.";
+    is enable_parameter, "Makes `{{name}}` in the script a parameter.";
+    some oss_output_delivery: String, "Sends the whole output to a place, as in `file:///folder`.";
+    tags tags, "Adds a tag.";
+    some resource_group_id: String, "Sets the group that the command belongs to.";
+    some client_token: String, "Makes the request safe to repeat.";
+});
 
 /// Checks what a command says of its parameters; an invocation may still give values.
 pub(crate) fn check_defaults(
@@ -278,34 +258,6 @@ impl ModifyCommand {
         Self { command_id: command_id.into(), ..Self::default() }
     }
 
-    /// Sets the new name.
-    #[must_use]
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = Some(name.into());
-        self
-    }
-
-    /// Sets the new description.
-    #[must_use]
-    pub fn description(mut self, description: impl Into<String>) -> Self {
-        self.description = Some(description.into());
-        self
-    }
-
-    /// Sets the new working directory; empty for the user's home.
-    #[must_use]
-    pub fn working_dir(mut self, working_dir: impl Into<String>) -> Self {
-        self.working_dir = Some(working_dir.into());
-        self
-    }
-
-    /// Sets the new timeout.
-    #[must_use]
-    pub fn timeout(mut self, seconds: u64) -> Self {
-        self.timeout = Some(seconds);
-        self
-    }
-
     /// Sets the new defaults of parameters.
     #[must_use]
     pub fn default_parameters<N: Into<String>, V: Into<String>>(
@@ -314,6 +266,21 @@ impl ModifyCommand {
     ) -> Self {
         self.default_parameters = Some(values.into_iter().collect());
         self
+    }
+
+    /// Returns how the command is run from then on, if it is run like this before. An empty text takes away what the
+    /// command says.
+    pub(crate) fn settings(&self, before: Settings) -> Settings {
+        let settle = |given: &Option<String>, before: Option<String>| match given {
+            Some(text) => Some(text.clone()).filter(|text| !text.is_empty()),
+            None => before,
+        };
+        Settings {
+            working_dir: settle(&self.working_dir, before.working_dir),
+            username: settle(&self.username, before.username),
+            launcher: settle(&self.launcher, before.launcher),
+            output_to: settle(&self.oss_output_delivery, before.output_to),
+        }
     }
 
     /// Checks what can be checked without the command.
@@ -332,6 +299,16 @@ impl ModifyCommand {
         command_id.filter(|_| found.is_empty()).ok_or(found)
     }
 }
+
+wire::setters!(ModifyCommand {
+    some name: String, "Sets the new name.";
+    some description: String, "Sets the new description.";
+    some working_dir: String, "Sets the new working directory; empty for the user's home.";
+    number timeout: u64, "Sets the new timeout, in seconds.";
+    some launcher: String, "Sets the new launcher; empty for none.";
+    some username: String, "Sets the new user to run as; empty for the host's own.";
+    some oss_output_delivery: String, "Sets the new place for whole outputs; empty for none.";
+});
 
 page_response! {
 /// Says that a command has been changed.
@@ -395,7 +372,7 @@ pub struct DescribeCommands {
     /// How `CommandContent` comes back; Base64 if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_encoding: Option<String>,
-    /// Entries a page, 1 to 50; 10 if not given.
+    /// Entries a page, at least 1; the [`Limits`](crate::Limits) say how many at most, and how many if not given.
     #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub max_results: Option<usize>,
     /// The `NextToken` of the page before.
@@ -404,11 +381,27 @@ pub struct DescribeCommands {
     /// The number of the page, from 1, where pages go by number.
     #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub page_number: Option<usize>,
-    /// Entries a page, 1 to 50, where pages go by number.
+    /// Entries a page, at least 1, where pages go by number.
     #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub page_size: Option<usize>,
 }
 }
+
+wire::setters!(DescribeCommands {
+    some command_id: CommandId, "Lists only this command.";
+    some name: String, "Lists only commands of this name; a `*` at either end stands for anything.";
+    some description: String, "Lists only commands of this description; a `*` at either end stands for anything.";
+    some command_type: CommandType, "Lists only commands of this language.";
+    some provider: String, "Lists only commands of this provider.";
+    number latest: bool, "Lists newest versions only.";
+    tags tags, "Lists only commands that have this tag, beside those given before.";
+    some resource_group_id: String, "Lists only commands of this group.";
+    some content_encoding: String, "Sets how contents come back, `PlainText` or `Base64`.";
+    number max_results: usize, "Sets the most entries of a page.";
+    some next_token: String, "Asks for the page after another, by its `NextToken`.";
+    number page_number: usize, "Asks for the page of this number, from 1.";
+    number page_size: usize, "Sets the entries of a page, where pages go by number.";
+});
 
 /// A parameter that has a default.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -450,8 +443,10 @@ pub struct Command {
     pub command_content: Encoded,
     /// The directory it runs in; empty for the user's home.
     pub working_dir: String,
-    /// Seconds a run may take.
-    pub timeout: u64,
+    /// Seconds a run may take, or the default of the [`Limits`](crate::Limits) if the command states none; `None`, in
+    /// JSON null, if there is no default.
+    #[serde(default)]
+    pub timeout: Option<u64>,
     /// What the script is given to; empty for its shell.
     pub launcher: String,
     /// The user it runs as; empty for the host's own.

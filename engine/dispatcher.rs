@@ -16,7 +16,7 @@ mod steps;
 mod sync;
 mod trace;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ use crate::command::content::Content;
 use crate::command::template::{Facts, Template};
 use crate::config::Config;
 use crate::ending::Ending;
+use crate::error::Violation;
 use crate::event::{Change, Hub};
 use crate::execution::{Outcome, StopOrder, StopReason, Unended, Verdict};
 use crate::executor::{
@@ -42,7 +43,7 @@ use crate::output::{DeliveryStatus, WholeOutputs};
 use crate::panics::tell;
 use crate::secret::DynSecretResolver;
 use crate::sink::Sinks;
-use crate::status::ExecutionStatus;
+use crate::status::{Cause, ExecutionStatus};
 use crate::store::Store;
 use crate::store::claims::Claimed;
 use crate::store::executions::{Aborted, Ended, Finished, GoingOn, Recorded};
@@ -82,6 +83,8 @@ pub(crate) struct Resources {
     pub clock: Arc<dyn Clock>,
     pub config: Arc<Config>,
     pub executors: Executors,
+    /// The executors whose runs can survive this engine.
+    pub survivable: Arc<HashSet<String>>,
     pub authorizer: Option<Arc<dyn DynAuthorizer>>,
     pub secrets: Option<Arc<dyn DynSecretResolver>>,
     pub scratch: Arc<Scratch>,
@@ -363,10 +366,14 @@ impl Loop {
         }
         let took_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
         let finished_at_ms = running.started_at_ms.saturating_add(took_ms);
+        let is_unstarted = report.as_ref().is_some_and(|report| report.is_unstarted)
+            && asked.is_some_and(|order| order.cause == StopReason::Shutdown);
         let mut verdict = match outcome {
             Outcome::Broke { info } if report.as_ref().is_some_and(|report| report.is_lost) => {
                 Verdict::interrupted(info)
             }
+            // Nothing of it has happened, so the next engine may start it.
+            _ if is_unstarted => Verdict::unstarted(),
             outcome => Verdict::new(outcome, theirs.as_ref().or(asked), running.job().timeout_s),
         };
         if let Some(remark) = report.as_ref().and_then(|report| report.remark.as_ref()) {
@@ -630,26 +637,43 @@ impl Loop {
             running.contact.report(|report| report.is_kept = true);
         }
         hub.publish(invoke_id, || vec![running.change(ExecutionStatus::Running, at.ms)]);
-        let Instance { executor, name, shell, .. } = &running.target.instance;
+        let Instance { executor: name_of, name, shell, .. } = &running.target.instance;
         let plugged_in = match resumes {
             true => Some(Arc::new(Resumption) as Arc<dyn DynExecutor>),
-            false => executors.get(executor).map(Arc::clone),
+            false => executors.get(name_of).map(Arc::clone),
         };
         let Some(executor) = plugged_in else {
-            let info = format!("no executor `{executor}` is plugged in");
+            let info = format!("no executor `{name_of}` is plugged in");
             self.end(running, Outcome::Undeliverable { code: "ClientNotRunning", info });
             return;
         };
+        // The request was made when the instance had another executor.
+        if job.survive_restarts && !resumes && !self.resources.survivable.contains(name_of) {
+            let info =
+                format!("it is to survive restarts, and runs of executor `{name_of}` cannot");
+            self.end(running, Outcome::Unsuitable { code: "CommandNotApplicable", info });
+            return;
+        }
         let cx = ExecutionContext {
             output: Arc::clone(&running.output),
             contact: Arc::clone(&running.contact),
             surroundings: Arc::clone(&self.surroundings),
         };
-        let content = self.content(&running);
+        let content = match self.content(&running) {
+            Ok(content) => content,
+            // The name of the instance was another when the request was made.
+            Err(violation) if !resumes => {
+                let (code, info) = (violation.code, violation.message);
+                self.end(running, Outcome::Unsuitable { code, info });
+                return;
+            }
+            Err(_) => Arc::clone(&job.content),
+        };
         let task = Task {
             content,
             resolved: None,
             shell: shell.as_deref().map(Box::from),
+            instance_name: name.as_str().into(),
             execution_id: running.id,
             instance_id: running.instance_id().clone(),
             attempt: running.attempt,
@@ -658,7 +682,7 @@ impl Loop {
         let (start, timeout) = (Start::new(store.meters(), &running, at.committed), task.timeout());
         // The host is not asked again about executions that it has permitted to start.
         let (work, start) = if !resumes && self.needs_admission(job) {
-            let admission = self.admission(name, start);
+            let admission = self.admission(name, name_of, start);
             (Box::pin(admission.execute(executor, task, cx.clone())) as Execute, None)
         } else {
             (executor.execute(task, cx.clone()), Some(start))
@@ -677,13 +701,14 @@ impl Loop {
     }
 
     /// Returns the host's part in the start of an execution.
-    fn admission(&self, instance_name: &str, start: Start) -> Box<Admission> {
+    fn admission(&self, instance_name: &str, executor: &str, start: Start) -> Box<Admission> {
         let Resources { authorizer, secrets, config, clock, .. } = &self.resources;
         Box::new(Admission {
             authorizer: authorizer.clone(),
             secrets: secrets.clone(),
             config: Arc::clone(config),
             instance_name: instance_name.to_owned(),
+            executor: executor.to_owned(),
             orders: Arc::clone(&self.orders) as Arc<dyn PendingStops>,
             clock: Arc::clone(clock),
             start,
@@ -691,9 +716,9 @@ impl Loop {
     }
 
     /// The script as it is for one instance.
-    fn content(&self, running: &Running) -> Content {
+    fn content(&self, running: &Running) -> Result<Content, Violation> {
         let job = running.job();
-        let Some(arguments) = &job.arguments else { return Arc::clone(&job.content) };
+        let Some(arguments) = &job.arguments else { return Ok(Arc::clone(&job.content)) };
         let facts = Facts {
             names: &self.resources.config.names,
             instance_id: running.instance_id(),
@@ -701,13 +726,20 @@ impl Loop {
             invoke_id: job.invoke_id,
             command_id: job.command_id,
         };
-        arguments.render(&Template::parse(&job.content), &facts).into()
+        let script = Template::parse(&job.content);
+        arguments.check_built_ins(&script, &facts)?;
+        Ok(arguments.render(&script, &facts).into())
     }
 
     /// Tells the watchers, now that it is on disk.
     fn tell(&self, over: &[Over], finished: &Finished) {
         for Over { ended, run, .. } in over {
-            let status = ended.verdict.cause.target();
+            let status = match ended.verdict.cause {
+                Cause::Unstarted if !finished.put_back.contains(&ended.id) => {
+                    Cause::Stopped.target()
+                }
+                cause => cause.target(),
+            };
             let end = || run.change(status, ended.finished_at_ms);
             let next = finished.retries.get(&ended.id).map(|next| {
                 let on = run.instance_id().clone();

@@ -13,9 +13,13 @@ mod retry_failed;
 mod runtime;
 mod schedules;
 mod select;
+#[cfg(feature = "stream")]
+mod stream;
 mod submit;
 mod watch;
 
+use std::collections::HashSet;
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 #[cfg(feature = "control")]
@@ -24,7 +28,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
 
-use crate::authorizer::{Action, DynAuthorizer, forbidden};
+use crate::authorizer::{Action, DynAuthorizer, EffectiveUser, forbidden};
 use crate::clock::{Clock, Sleep, now_ms};
 use crate::config::Config;
 use crate::dispatcher::Dispatcher;
@@ -32,7 +36,7 @@ use crate::ending::Ending;
 use crate::error::{EngineEnd, Error, Result, Violation};
 use crate::event::{Feed, Hub, Subscription};
 use crate::execution::Finished;
-use crate::executor::Scratch;
+use crate::executor::{Scratch, effective_user};
 use crate::id::{InstanceId, InvokeId};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -47,6 +51,8 @@ use announcer::{Announcer, UnderWay};
 
 pub use builder::EngineBuilder;
 pub(crate) use select::{Agent, Stretch};
+#[cfg(feature = "stream")]
+pub use stream::WatchStream;
 pub use watch::{Position, Watch};
 
 /// An open engine. Clones are handles of the same one; dropping the last ends it once what runs has
@@ -91,6 +97,15 @@ impl WeakEngine {
     }
 }
 
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("path", &self.path())
+            .field("caller", &self.caller)
+            .finish_non_exhaustive()
+    }
+}
+
 struct Inner {
     records: Records,
     clock: Arc<dyn Clock>,
@@ -101,6 +116,8 @@ struct Inner {
     boot_id: Option<String>,
     config: Arc<Config>,
     executor_names: Arc<Vec<String>>,
+    /// The executors whose runs can survive this engine.
+    survivable: Arc<HashSet<String>>,
     authorizer: Option<Arc<dyn DynAuthorizer>>,
     secrets: Option<Arc<dyn DynSecretResolver>>,
     /// None if the file is open for reading only.
@@ -160,6 +177,7 @@ impl Drop for Inner {
 impl Inner {
     /// Takes no new executions.
     fn close(&self) {
+        self.records.hub.announce_closing();
         if let Some(dispatcher) = &self.dispatcher {
             dispatcher.drain();
         }
@@ -234,7 +252,9 @@ impl Engine {
         self.inner.dispatcher.is_none()
     }
 
-    /// Waits until an invocation has ended; all its results, in the order of its targets.
+    /// Waits until an invocation has ended; all its results, in the order of its targets. Because results have the
+    /// outputs, an [`Authorizer`](crate::Authorizer) is asked about both [`Operation::DescribeInvocations`] and
+    /// [`Operation::DescribeInvocationResults`].
     ///
     /// # Errors
     ///
@@ -242,12 +262,13 @@ impl Engine {
     /// ends before it. [`Error::Storage`] if a record or a damaged page keeps the end of the invocation from being
     /// recorded.
     pub async fn wait(&self, invoke_id: &InvokeId) -> Result<Finished> {
-        self.authorize_of(Operation::DescribeInvocations, *invoke_id).await?;
+        self.authorize_reading(*invoke_id).await?;
         self.finished(*invoke_id).await
     }
 
     /// Waits until an invocation has ended, and says how. It reads no results, which costs less than
-    /// [`wait`](Engine::wait) does where there are many.
+    /// [`wait`](Engine::wait) does where there are many. An [`Authorizer`](crate::Authorizer) is asked about
+    /// [`Operation::DescribeInvocations`] only.
     ///
     /// # Errors
     ///
@@ -296,7 +317,9 @@ impl Engine {
         }
     }
 
-    /// Watches an invocation from its beginning: what has happened, then what happens.
+    /// Watches an invocation from its beginning: what has happened, then what happens. An
+    /// [`Authorizer`](crate::Authorizer) is asked about [`Operation::DescribeInvocations`] and, because outputs are
+    /// among the events, about [`Operation::DescribeInvocationResults`].
     ///
     /// # Errors
     ///
@@ -311,7 +334,7 @@ impl Engine {
     ///
     /// [`Error::Invalid`] if there is no such invocation.
     pub async fn watch_from(&self, invoke_id: &InvokeId, position: Position) -> Result<Watch> {
-        self.authorize_of(Operation::DescribeInvocations, *invoke_id).await?;
+        self.authorize_reading(*invoke_id).await?;
         let subscription = self.inner.records.hub.subscribe(*invoke_id);
         self.watch_with(subscription, *invoke_id, position).await
     }
@@ -401,6 +424,42 @@ impl Engine {
         let _ = tokio::task::spawn_blocking(let_go).await;
     }
 
+    /// Returns a future that ends once the engine begins to shut down, or has ended by itself. From then on the engine
+    /// starts no new execution; running executions still have the time that the shutdown gives them. The future does
+    /// not keep the engine open, and may be polled on any runtime. [`Watch::until_closing`] and [`Feed::until_closing`]
+    /// end at the same time.
+    ///
+    /// # A server whose streams end with the engine
+    ///
+    /// A server that waits for its connections before the engine is shut down would wait for the streams of watches,
+    /// and these wait for the engine. Shut the engine down beside the server, and let the streams end when that begins:
+    ///
+    /// ```
+    /// use adjutant::{Engine, RunCommand};
+    /// use std::time::Duration;
+    ///
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    /// # runtime.block_on(async {
+    /// let engine = Engine::open_in_memory().await?;
+    /// let run = engine.run_command(RunCommand::shell("sleep 1").on(["local"])).await?;
+    /// // A stand-in for `axum::serve(…).with_graceful_shutdown(engine.closing())`, with a client that listens.
+    /// let server = async {
+    ///     let mut events = engine.watch(&run.invoke_id).await?.until_closing();
+    ///     while let Some(event) = events.next().await? {
+    ///         println!("{event:?}");
+    ///     }
+    ///     Ok::<(), adjutant::Error>(())
+    /// };
+    /// let (served, ()) = tokio::join!(server, engine.shutdown(Duration::from_secs(10)));
+    /// served?;
+    /// # Ok::<(), adjutant::Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn closing(&self) -> impl Future<Output = ()> + Send + Sync + use<> {
+        let ending = Arc::clone(self.inner.ending());
+        async move { ending.closing().await }
+    }
+
     /// Returns a future that ends with the cause once the engine has ended and no part of it runs. The future does
     /// not keep the engine open, and may be polled on any runtime.
     ///
@@ -457,7 +516,7 @@ impl Engine {
         let operation = action.operation;
         let asked = Contained::new(async { authorizer.authorize(action).await }).await;
         let asked =
-            asked.map_err(|message| Error::Host(format!("the Authorizer panicked: {message}")))?;
+            asked.map_err(|message| Error::host(format!("the Authorizer panicked: {message}")))?;
         asked.map_err(|why| forbidden(operation, &why))
     }
 
@@ -470,6 +529,21 @@ impl Engine {
         }
         let message = format!("want at most {CHARS_MAX} characters; it has {chars}");
         Err(Error::invalid(Violation::new("InvalidParameter.Caller", 400, "Caller", message)))
+    }
+
+    /// Tells an action as which user a script would run, if there is an authorizer to tell it to.
+    async fn tell_user(&self, action: &mut Action, username: Option<&str>) {
+        if self.inner.authorizer.is_some() {
+            let (name, uid) = effective_user(username).await;
+            action.as_user(EffectiveUser { name, uid });
+        }
+    }
+
+    /// Asks the host whether the caller may read what an invocation has printed: that it may be looked at, and its
+    /// outputs too.
+    async fn authorize_reading(&self, invoke_id: InvokeId) -> Result<()> {
+        self.authorize_of(Operation::DescribeInvocations, invoke_id).await?;
+        self.authorize_of(Operation::DescribeInvocationResults, invoke_id).await
     }
 
     async fn authorize_of(&self, operation: Operation, invoke_id: InvokeId) -> Result<()> {

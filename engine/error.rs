@@ -5,6 +5,9 @@ mod pages;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use chrono::{DateTime, SecondsFormat, Utc};
 
 use crate::operation::Operation;
 
@@ -20,6 +23,16 @@ pub enum Error {
     /// The request is wrong: change it. Every violation found is listed, in the pages' order.
     #[error("{}", Listed(.0))]
     Invalid(Vec<Violation>),
+
+    /// The request is right, but a quota of the [`Limits`](crate::Limits) is used up: try again when the quota has room.
+    /// If something else is wrong with the request too, the error is [`Error::Invalid`] and lists the quota.
+    #[error("{}{}", Listed(.violations), Reset(*.resets_at))]
+    Quota {
+        /// When the quota begins anew; `None` if it has room only once somebody makes room, as by deleting a command.
+        resets_at: Option<DateTime<Utc>>,
+        /// Each quota that is used up, with its code and number.
+        violations: Vec<Violation>,
+    },
 
     /// The request is right, but the thing it names is in use: try again when it is not.
     #[error("{message}")]
@@ -43,9 +56,10 @@ pub enum Error {
     #[error("{0}")]
     Storage(#[from] StorageError),
 
-    /// The host's own part of a transaction failed, and with it all of the call.
+    /// The host's own part of a transaction failed, and with it all of the call. The error of the host is inside, and is
+    /// the [`source`](std::error::Error::source) too.
     #[error("the host's part failed: {0}")]
-    Host(String),
+    Host(#[source] HostFailure),
 
     /// An executor cannot work in this host: change the host as the reason says, or plug in another executor.
     #[error("the executor `{executor}` cannot work in this program: {reason}")]
@@ -81,10 +95,26 @@ pub enum Error {
 }
 
 impl Error {
+    /// Returns the error of a call whose host's part failed.
+    pub(crate) fn host(failure: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Host(HostFailure(failure.into().into()))
+    }
+
     /// Everything that is wrong with a request as an error, as the operation's page has it.
     pub(crate) fn all(operation: Operation, mut violations: Vec<Violation>) -> Self {
         pages::arrange(operation, &mut violations);
-        Self::Invalid(violations)
+        let resets: Option<Vec<_>> = violations.iter().map(|violation| violation.quota).collect();
+        match resets {
+            Some(resets) if !resets.is_empty() => {
+                let mut resets = resets.into_iter();
+                let first = resets.next().and_then(|quota| quota.resets_at);
+                // The last of several, if all of them begin anew.
+                let last = |last: DateTime<Utc>, quota: Quota| Some(last.max(quota.resets_at?));
+                let resets_at = first.and_then(|first| resets.try_fold(first, last));
+                Self::Quota { resets_at, violations }
+            }
+            _ => Self::Invalid(violations),
+        }
     }
 
     /// One violation as an error.
@@ -126,7 +156,9 @@ impl Error {
     /// The code of the API page, or of this library where the pages have none. Stable.
     pub fn code(&self) -> &str {
         match self {
-            Error::Invalid(violations) => violations.first().map_or("InvalidParameter", |v| v.code),
+            Error::Invalid(violations) | Error::Quota { violations, .. } => {
+                violations.first().map_or("InvalidParameter", |v| v.code)
+            }
             Error::Conflict { code, .. } => code,
             Error::InUse { .. } => "Storage.InUse",
             Error::Storage(error) => error.kind.code(),
@@ -143,7 +175,9 @@ impl Error {
     /// The HTTP status that goes with [`code`](Error::code).
     pub fn http_status(&self) -> u16 {
         match self {
-            Error::Invalid(violations) => violations.first().map_or(400, |v| v.http_status),
+            Error::Invalid(violations) | Error::Quota { violations, .. } => {
+                violations.first().map_or(400, |v| v.http_status)
+            }
             Error::Conflict { .. } => 403,
             Error::InUse { .. } | Error::Busy { .. } => 503,
             Error::ShuttingDown | Error::Ended(_) => 503,
@@ -152,12 +186,77 @@ impl Error {
         }
     }
 
-    /// Everything that is wrong with the request; empty for errors of other kinds.
+    /// Everything that is wrong with the request, quotas included; empty for errors of other kinds.
     pub fn violations(&self) -> &[Violation] {
         match self {
-            Error::Invalid(violations) => violations,
+            Error::Invalid(violations) | Error::Quota { violations, .. } => violations,
             _ => &[],
         }
+    }
+}
+
+/// The error with which the host's own part of a call failed. Clones share the error.
+///
+/// # A rejection of the host's own
+///
+/// ```
+/// use adjutant::{Engine, Error, RunCommand};
+///
+/// #[derive(Debug)]
+/// struct Banned(&'static str);
+///
+/// impl std::fmt::Display for Banned {
+///     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+///         write!(f, "tenant {} is banned", self.0)
+///     }
+/// }
+///
+/// impl std::error::Error for Banned {}
+///
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+/// # runtime.block_on(async {
+/// let engine = Engine::open_in_memory().await?;
+/// let order = RunCommand::shell("true").on(["local"]);
+/// let refused = engine
+///     .run_command_with(order, |_, _| -> Result<(), _> { Err(Banned("acme").into()) })
+///     .await;
+/// let Err(Error::Host(failure)) = refused else { panic!("it is refused") };
+/// assert_eq!(failure.downcast_ref::<Banned>().map(|banned| banned.0), Some("acme"));
+/// # Ok::<(), Error>(())
+/// # }).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct HostFailure(Arc<dyn std::error::Error + Send + Sync>);
+
+impl std::ops::Deref for HostFailure {
+    type Target = dyn std::error::Error + Send + Sync;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
+
+impl AsRef<dyn std::error::Error + Send + Sync> for HostFailure {
+    fn as_ref(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
+        &*self.0
+    }
+}
+
+impl From<HostFailure> for Arc<dyn std::error::Error + Send + Sync> {
+    fn from(failure: HostFailure) -> Self {
+        failure.0
+    }
+}
+
+impl fmt::Debug for HostFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+impl fmt::Display for HostFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&*self.0, f)
     }
 }
 
@@ -173,6 +272,15 @@ pub struct Violation {
     pub field: &'static str,
     /// The limit, the value or its size, and what would be right.
     pub message: String,
+    /// Set if a quota is used up, and nothing is wrong with the request itself.
+    pub(crate) quota: Option<Quota>,
+}
+
+/// A quota that is used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Quota {
+    /// When the quota begins anew; none if it does not by itself.
+    pub resets_at: Option<DateTime<Utc>>,
 }
 
 impl Violation {
@@ -182,7 +290,13 @@ impl Violation {
         field: &'static str,
         message: impl Into<String>,
     ) -> Self {
-        Self { code, http_status, field, message: message.into() }
+        Self { code, http_status, field, message: message.into(), quota: None }
+    }
+
+    /// Returns this as the violation of a quota, which begins anew at that time, or has room only once somebody makes
+    /// room.
+    pub(crate) fn of_quota(self, resets_at: Option<DateTime<Utc>>) -> Self {
+        Self { quota: Some(Quota { resets_at }), ..self }
     }
 }
 
@@ -327,6 +441,19 @@ impl fmt::Display for Listed<'_> {
             violation.fmt(f)?;
         }
         Ok(())
+    }
+}
+
+struct Reset(Option<DateTime<Utc>>);
+
+impl fmt::Display for Reset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(at) => {
+                write!(f, "; try again at {}", at.to_rfc3339_opts(SecondsFormat::Secs, true))
+            }
+            None => Ok(()),
+        }
     }
 }
 

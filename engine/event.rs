@@ -19,6 +19,8 @@ use crate::invocation::fire::Fire;
 use crate::output::{Delivery, LiveOutput, SpoolSpace, Stream};
 use crate::status::{ExecutionStatus, InvocationStatus};
 
+#[cfg(feature = "stream")]
+pub use feed::FeedStream;
 pub use feed::{Feed, Notice};
 
 /// One thing that happened to an invocation.
@@ -161,6 +163,8 @@ pub(crate) struct Hub {
 
 #[derive(Debug, Default)]
 struct HubState {
+    /// A shutdown has begun.
+    closing: bool,
     /// Nothing more will come.
     closed: bool,
     watched: HashMap<InvokeId, Vec<Weak<Subscription>>>,
@@ -219,6 +223,7 @@ impl Hub {
             invoke_id,
             interest,
             inbox: Mutex::new(Inbox {
+                closing: state.closing,
                 closed: state.closed,
                 failed: state.failed.get(&invoke_id).cloned(),
                 ..Inbox::default()
@@ -332,6 +337,22 @@ impl Hub {
         });
     }
 
+    /// Tells every watcher that a shutdown begins.
+    pub(crate) fn announce_closing(&self) {
+        let watched: Vec<_> = {
+            let mut state = self.state();
+            if std::mem::replace(&mut state.closing, true) {
+                return;
+            }
+            state.watched.values().flatten().filter_map(Weak::upgrade).collect()
+        };
+        self.feeds.announce_closing();
+        for watcher in watched {
+            watcher.inbox().closing = true;
+            watcher.wake.notify_one();
+        }
+    }
+
     /// Tells every watcher that nothing more will come.
     pub(crate) fn close(&self) {
         self.feeds.close();
@@ -407,6 +428,8 @@ pub(crate) struct Inbox {
     pub finished: Option<InvocationStatus>,
     /// The error because of which the end cannot be recorded.
     pub failed: Option<Error>,
+    /// A shutdown has begun.
+    pub closing: bool,
     /// The engine is gone.
     pub closed: bool,
 }
@@ -425,6 +448,7 @@ impl Subscription {
             lagged: std::mem::take(&mut inbox.lagged),
             finished: inbox.finished,
             failed: inbox.failed.take(),
+            closing: inbox.closing,
             closed: inbox.closed,
         }
     }

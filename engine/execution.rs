@@ -209,6 +209,9 @@ pub(crate) struct Report {
     /// Whether nobody knows how it went on.
     #[serde(skip)]
     pub is_lost: bool,
+    /// Whether an order to stop came before the executor's work had been polled.
+    #[serde(skip)]
+    pub is_unstarted: bool,
     /// Whether it goes on without the engine, and can be taken back.
     #[serde(skip)]
     pub is_kept: bool,
@@ -316,6 +319,24 @@ impl Verdict {
         }
     }
 
+    /// Returns the verdict on an execution whose executor had not begun when the engine shut down: it waits again.
+    pub(crate) fn unstarted() -> Self {
+        Self {
+            cause: Cause::Unstarted,
+            exit_code: None,
+            signal: None,
+            error_code: "",
+            error_info: Remark::default(),
+            stop_cause: Some(StopReason::Shutdown),
+        }
+    }
+
+    /// Returns the verdict on an execution that cannot wait again, because its stop is on record.
+    pub(crate) fn stopped_unstarted() -> Self {
+        let error_info = "it had not been started".into();
+        Self { cause: Cause::Stopped, stop_cause: None, error_info, ..Self::unstarted() }
+    }
+
     /// Adds a remark.
     pub(crate) fn add(&mut self, remark: &str) {
         if !self.error_info.is_empty() {
@@ -325,7 +346,7 @@ impl Verdict {
     }
 
     /// Judges what the executor saw, given what the engine had asked it to do.
-    pub(crate) fn new(outcome: Outcome, asked: Option<&StopOrder>, timeout_s: u64) -> Self {
+    pub(crate) fn new(outcome: Outcome, asked: Option<&StopOrder>, timeout_s: Option<u64>) -> Self {
         let plain = |cause, error_code, error_info: String| Self {
             cause,
             exit_code: None,
@@ -362,7 +383,7 @@ impl Verdict {
                 let code = asked_for.map_or(EXECUTION_EXCEPTION, StopReason::code);
                 let why = match asked {
                     Some(order) if order.cause == StopReason::Timeout => {
-                        order.told(&format!(" of {timeout_s} s"))
+                        order.told(&timeout_s.map_or(String::new(), |s| format!(" of {s} s")))
                     }
                     Some(order) => order.told(""),
                     None => "the executor reported a stop without an order to stop".into(),
@@ -413,7 +434,7 @@ pub struct DescribeInvocationResults {
     /// How `Output` comes back; Base64 if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_encoding: Option<String>,
-    /// Entries a page, 1 to 50; 10 if not given.
+    /// Entries a page, at least 1; the [`Limits`](crate::Limits) say how many at most, and how many if not given.
     #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub max_results: Option<usize>,
     /// The `NextToken` of the page before.
@@ -422,11 +443,27 @@ pub struct DescribeInvocationResults {
     /// The number of the page, from 1, where pages go by number.
     #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub page_number: Option<usize>,
-    /// Entries a page, 1 to 50, where pages go by number.
+    /// Entries a page, at least 1, where pages go by number.
     #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub page_size: Option<usize>,
 }
 }
+
+wire::setters!(DescribeInvocationResults {
+    some invoke_id: InvokeId, "Lists only executions of this invocation.";
+    some command_id: CommandId, "Lists only executions of this command.";
+    some instance_id: InstanceId, "Lists only executions on this instance.";
+    some status: ExecutionStatus, "Lists only executions that stand so.";
+    given invoke_record_status: ExecutionFilter, "Lists only executions of which one of both statuses has this name.";
+    is include_history, "Lists every attempt of every fire; needs an invocation.";
+    tags tags, "Lists only executions of invocations that have this tag, beside those given before.";
+    some resource_group_id: String, "Lists only executions of invocations whose request named this group.";
+    some content_encoding: String, "Sets how outputs come back, `PlainText` or `Base64`.";
+    number max_results: usize, "Sets the most entries of a page.";
+    some next_token: String, "Asks for the page after another, by its `NextToken`.";
+    number page_number: usize, "Asks for the page of this number, from 1.";
+    number page_size: usize, "Sets the entries of a page, where pages go by number.";
+});
 
 impl DescribeInvocationResults {
     pub(crate) fn check(&self, limits: &Limits) -> Vec<Violation> {

@@ -26,7 +26,7 @@ use crate::secret::Secret;
 
 pub use closure::ClosureExecutor;
 pub(crate) use contact::Contact;
-pub(crate) use process::{Leftovers, Resumption, has_ended, order_stop};
+pub(crate) use process::{Leftovers, Resumption, effective_user, has_ended, order_stop};
 pub use process::{ProcessExecutor, helper_main, reap_orphans, refuse_inspection};
 pub(crate) use scratch::Scratch;
 
@@ -68,6 +68,14 @@ pub trait Executor: Send + Sync + 'static {
     fn check_host(&self) -> Result<(), String> {
         Ok(())
     }
+
+    /// Returns whether a run of this executor can go on when the host ends, and be taken back by the next engine on the
+    /// file. Runs of [`ProcessExecutor`] can. An executor of the host's own cannot, unless it passes such tasks on to a
+    /// [`ProcessExecutor`]: then it returns what that returns. The engine asks once, when it opens, and refuses requests
+    /// that want a run to survive where it cannot.
+    fn can_survive_restarts(&self) -> bool {
+        false
+    }
 }
 
 /// A boxed [`Executor::execute`]. Nothing of it happens before it is polled.
@@ -78,6 +86,8 @@ pub(crate) trait DynExecutor: Send + Sync + 'static {
     fn execute(self: Arc<Self>, task: Task, cx: ExecutionContext) -> Execute;
 
     fn check_host(&self) -> Result<(), String>;
+
+    fn can_survive_restarts(&self) -> bool;
 }
 
 impl<E: Executor> DynExecutor for E {
@@ -87,6 +97,10 @@ impl<E: Executor> DynExecutor for E {
 
     fn check_host(&self) -> Result<(), String> {
         Executor::check_host(self)
+    }
+
+    fn can_survive_restarts(&self) -> bool {
+        Executor::can_survive_restarts(self)
     }
 }
 
@@ -107,6 +121,7 @@ pub struct Task {
     pub(crate) resolved: Option<Box<Resolved>>,
     /// What the instance runs shell scripts with.
     pub(crate) shell: Option<Box<str>>,
+    pub(crate) instance_name: Box<str>,
 }
 
 /// What the secrets that a task names stand for.
@@ -133,6 +148,11 @@ impl Task {
     /// The invocation it belongs to.
     pub fn invoke_id(&self) -> InvokeId {
         self.job.invoke_id
+    }
+
+    /// Returns the name of the instance for people; empty if it has none.
+    pub fn instance_name(&self) -> &str {
+        &self.instance_name
     }
 
     /// The command it runs.
@@ -198,9 +218,10 @@ impl Task {
         self.job.caller.as_deref()
     }
 
-    /// How long it may take. The engine watches this itself and then asks the executor to stop.
-    pub fn timeout(&self) -> Duration {
-        Duration::from_secs(self.job.timeout_s)
+    /// Returns how long it may take; `None` for any time. The engine watches this itself and then asks the executor to
+    /// stop.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.job.timeout_s.map(Duration::from_secs)
     }
 
     /// What a timeout or a stop ends.
@@ -213,7 +234,8 @@ impl Task {
         &self.job.resource_limits
     }
 
-    /// Whether it goes on when the host ends, and the next engine on the file takes it back.
+    /// Returns whether it goes on when the host ends, and the next engine on the file takes it back. Only a task of an
+    /// executor that [can do this](Executor::can_survive_restarts) does.
     pub fn survives_restarts(&self) -> bool {
         self.job.survive_restarts
     }
@@ -229,6 +251,14 @@ pub struct ExecutionContext {
     pub(crate) output: Arc<LiveOutput>,
     pub(crate) contact: Arc<Contact>,
     pub(crate) surroundings: Arc<Surroundings>,
+}
+
+impl std::fmt::Debug for ExecutionContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ExecutionContext")
+            .field("stop_asked", &self.contact.order().map(|order| order.cause))
+            .finish_non_exhaustive()
+    }
 }
 
 /// What is the same for all that an engine runs.

@@ -10,6 +10,7 @@ use crate::id::InstanceId;
 use crate::limits::Limits;
 use crate::schedule::Zone;
 use crate::tag::{self, Tag, TagUse};
+use crate::text::{is_invisible, is_of_ids};
 use crate::wire::{self, UnreadableRecord, lenient, page_request, page_response, text_enum};
 
 /// The name of the executor that serves the local machine, and of the instance that stands for it.
@@ -68,9 +69,12 @@ text_enum!(AgentStatus, "status of an agent", [Online, Offline, NotInstalled]);
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Instance {
-    /// The host's name for it. 1 to 128 characters, no control characters.
+    /// The host's name for it. 1 to 128 characters: letters and digits of ASCII and `._:@-`, or more if the
+    /// [`Limits`] say so.
     pub instance_id: InstanceId,
-    /// A name for people.
+    /// A name for people. At most 128 characters, none a control character or
+    /// [invisible](crate::is_invisible). A script finds it in `ADJUTANT_INSTANCE_NAME`; only a name of letters, digits
+    /// and `._:@-` is filled in for `{{ACS::InstanceName}}`.
     #[serde(rename = "InstanceName", default)]
     pub name: String,
     /// What it runs.
@@ -250,13 +254,16 @@ impl Instance {
         let mut found = Vec::new();
         let id = self.instance_id.as_str();
         let chars = id.chars().count();
-        if !(1..=128).contains(&chars) || id.chars().any(char::is_control) {
-            found.push(Violation::new(
-                "InvalidInstanceId.Malformed",
-                400,
-                "InstanceId",
-                format!("want 1 to 128 characters, none a control character; it has {chars}"),
-            ));
+        let (is_allowed, which): (fn(char) -> bool, _) = match limits.instance_ids_are_free {
+            true => (|c| !is_invisible(c), "none a control character or invisible"),
+            false => (is_of_ids, "letters and digits of ASCII and `._:@-` only"),
+        };
+        if !(1..=128).contains(&chars) || !id.chars().all(is_allowed) {
+            let message = format!(
+                "want 1 to 128 characters, {which}; `{}` has {chars}",
+                wire::shortened(&id.escape_debug().to_string())
+            );
+            found.push(Violation::new("InvalidInstanceId.Malformed", 400, "InstanceId", message));
         }
         let texts = [
             ("InvalidInstanceName.Malformed", "InstanceName", self.name.as_str()),
@@ -265,8 +272,10 @@ impl Instance {
         ];
         for (code, field, text) in texts {
             let chars = text.chars().count();
-            if chars > 128 {
-                let message = format!("want at most 128 characters; it has {chars}");
+            if chars > 128 || text.contains(is_invisible) {
+                let message = format!(
+                    "want at most 128 characters, none a control character or invisible; it has {chars}"
+                );
                 found.push(Violation::new(code, 400, field, message));
             }
         }
@@ -307,7 +316,7 @@ pub struct DescribeInstances {
     /// Only those that have all of these tags.
     #[serde(rename = "Tag", skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Tag>,
-    /// Entries a page, 1 to 50; 10 if not given.
+    /// Entries a page, at least 1; the [`Limits`](crate::Limits) say how many at most, and how many if not given.
     #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub max_results: Option<usize>,
     /// The `NextToken` of the page before.
@@ -316,10 +325,27 @@ pub struct DescribeInstances {
     /// The number of the page, from 1, where pages go by number.
     #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub page_number: Option<usize>,
-    /// Entries a page, 1 to 50, where pages go by number.
+    /// Entries a page, at least 1, where pages go by number.
     #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub page_size: Option<usize>,
 }
+}
+
+wire::setters!(DescribeInstances {
+    tags tags, "Lists only instances that have this tag, beside those given before.";
+    number max_results: usize, "Sets the most entries of a page.";
+    some next_token: String, "Asks for the page after another, by its `NextToken`.";
+    number page_number: usize, "Asks for the page of this number, from 1.";
+    number page_size: usize, "Sets the entries of a page, where pages go by number.";
+});
+
+impl DescribeInstances {
+    /// Lists only these instances.
+    #[must_use]
+    pub fn only<I: Into<InstanceId>>(mut self, instances: impl IntoIterator<Item = I>) -> Self {
+        self.instance_ids = instances.into_iter().map(Into::into).collect();
+        self
+    }
 }
 
 crate::wire::wrapped_list!(instance_list, "Instance");
@@ -349,13 +375,13 @@ pub struct DescribeInstancesResponse {
 page_request! {
 /// Of which instances to tell what is known of their agents.
 pub struct DescribeCloudAssistantStatus {
-    /// Only these, 1 to 50; all if empty.
+    /// Only these, as many as a page has at most; all if empty.
     #[serde(rename = "InstanceId", skip_serializing_if = "Vec::is_empty")]
     pub instance_ids: Vec<InstanceId>,
     /// Only those that run this.
     #[serde(rename = "OSType", skip_serializing_if = "Option::is_none")]
     pub os_type: Option<OsType>,
-    /// Entries a page, 1 to 50; 10 if not given.
+    /// Entries a page, at least 1; the [`Limits`](crate::Limits) say how many at most, and how many if not given.
     #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub max_results: Option<usize>,
     /// The `NextToken` of the page before.
@@ -364,10 +390,27 @@ pub struct DescribeCloudAssistantStatus {
     /// The number of the page, from 1, where pages go by number.
     #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub page_number: Option<usize>,
-    /// Entries a page, 1 to 50, where pages go by number.
+    /// Entries a page, at least 1, where pages go by number.
     #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub page_size: Option<usize>,
 }
+}
+
+wire::setters!(DescribeCloudAssistantStatus {
+    some os_type: OsType, "Lists only agents of instances that run this.";
+    number max_results: usize, "Sets the most entries of a page.";
+    some next_token: String, "Asks for the page after another, by its `NextToken`.";
+    number page_number: usize, "Asks for the page of this number, from 1.";
+    number page_size: usize, "Sets the entries of a page, where pages go by number.";
+});
+
+impl DescribeCloudAssistantStatus {
+    /// Lists only the agents of these instances.
+    #[must_use]
+    pub fn only<I: Into<InstanceId>>(mut self, instances: impl IntoIterator<Item = I>) -> Self {
+        self.instance_ids = instances.into_iter().map(Into::into).collect();
+        self
+    }
 }
 
 /// What is known of the agent of an instance.

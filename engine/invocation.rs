@@ -119,7 +119,7 @@ pub struct DescribeInvocations {
     /// How `CommandContent` and `Output` come back; Base64 if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_encoding: Option<String>,
-    /// Entries a page, 1 to 50; 10 if not given.
+    /// Entries a page, at least 1; the [`Limits`](crate::Limits) say how many at most, and how many if not given.
     #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub max_results: Option<usize>,
     /// The `NextToken` of the page before.
@@ -128,11 +128,32 @@ pub struct DescribeInvocations {
     /// The number of the page, from 1, where pages go by number.
     #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub page_number: Option<usize>,
-    /// Entries a page, 1 to 50, where pages go by number.
+    /// Entries a page, at least 1, where pages go by number.
     #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub page_size: Option<usize>,
 }
 }
+
+wire::setters!(DescribeInvocations {
+    some invoke_id: InvokeId, "Lists only this invocation.";
+    some command_id: CommandId, "Lists only invocations of this command.";
+    some command_name: String, "Lists only invocations of commands of this name; a `*` at either end stands for anything.";
+    some command_type: CommandType, "Lists only invocations of this language.";
+    some instance_id: InstanceId, "Lists only invocations that run on this instance.";
+    some status: InvocationStatus, "Lists only invocations that stand so.";
+    given invoke_status: InvocationFilter, "Lists only invocations of which one of both statuses has this name.";
+    given repeat_mode: RepeatMode, "Lists only invocations of this mode.";
+    number timed: bool, "Lists only invocations that will still run on a schedule or at a boot, or only the others.";
+    is include_output, "Lets the outputs come along; needs an invocation or an instance.";
+    is omit_instances, "Leaves out the state on each instance.";
+    tags tags, "Lists only invocations that have this tag, beside those given before.";
+    some resource_group_id: String, "Lists only invocations whose request named this group.";
+    some content_encoding: String, "Sets how contents and outputs come back, `PlainText` or `Base64`.";
+    number max_results: usize, "Sets the most entries of a page.";
+    some next_token: String, "Asks for the page after another, by its `NextToken`.";
+    number page_number: usize, "Asks for the page of this number, from 1.";
+    number page_size: usize, "Sets the entries of a page, where pages go by number.";
+});
 
 impl DescribeInvocations {
     pub(crate) fn check(&self, limits: &Limits) -> Vec<Violation> {
@@ -237,8 +258,9 @@ pub struct Invocation {
     pub dealt_until: Option<DateTime<Utc>>,
     /// The directory it runs in; empty for the user's home.
     pub working_dir: String,
-    /// Seconds a run may take.
-    pub timeout: u64,
+    /// Seconds a run may take; `None`, in JSON null, if it may take any time.
+    #[serde(default)]
+    pub timeout: Option<u64>,
     /// The user it runs as; empty for the host's own.
     pub username: String,
     /// The name of that user's password in the host's store; empty for none.
@@ -384,9 +406,10 @@ pub(crate) struct Job {
     pub windows_password_name: Option<String>,
     /// Whether the values of secret parameters are names in the host's store.
     pub secrets_are_names: bool,
-    /// The most that the content may come to as Base64, its parameters filled in.
+    /// The bytes of the largest content, its parameters filled in.
     pub content_bytes_max: usize,
-    pub timeout_s: u64,
+    /// None: a run may take any time.
+    pub timeout_s: Option<u64>,
     pub termination_mode: TerminationMode,
     pub resource_limits: ResourceLimits,
     /// Whether a run goes on when the host ends.

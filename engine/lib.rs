@@ -50,6 +50,7 @@
 //! a file. No sandbox: a command may do what its user may.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![warn(missing_debug_implementations)]
 
 mod clock;
 mod files;
@@ -58,6 +59,7 @@ mod operation;
 mod panics;
 pub mod schedule;
 mod status;
+mod text;
 
 mod error;
 mod limits;
@@ -107,8 +109,12 @@ pub use command::{
     ModifyCommandResponse, ParameterDefinition,
 };
 pub use config::{Durability, OutputQuota};
+#[cfg(feature = "stream")]
+pub use engine::WatchStream;
 pub use engine::{Engine, EngineBuilder, Position, Watch};
-pub use error::{EngineEnd, Error, Result, StorageError, StorageErrorKind, Violation};
+pub use error::{EngineEnd, Error, HostFailure, Result, StorageError, StorageErrorKind, Violation};
+#[cfg(feature = "stream")]
+pub use event::FeedStream;
 pub use event::{Event, Feed, Notice};
 pub use execution::{
     DescribeInvocationResults, DescribeInvocationResultsResponse, Finished, InvocationResult,
@@ -155,6 +161,7 @@ pub use status::{
 };
 pub use store::{HostError, HostTransaction};
 pub use tag::Tag;
+pub use text::is_invisible;
 pub use wire::{ContentEncoding, Encoded, Ignored, UnreadableRecord, request_id};
 
 /// The version of rusqlite that [`HostTransaction`] speaks.

@@ -38,12 +38,14 @@ pub(crate) enum Counted {
     FireSkipped,
     /// A nominal time passed without anybody to meet it.
     FireMissed,
+    /// An execution that was claimed waits again, because the engine shut down before its executor had begun.
+    PutBack,
     /// An execution came to a final status.
     Ended(ExecutionStatus),
 }
 
 impl Counted {
-    const PLAIN: [Self; 8] = [
+    const PLAIN: [Self; 9] = [
         Self::Invocation,
         Self::Execution,
         Self::Started,
@@ -52,6 +54,7 @@ impl Counted {
         Self::FireStarted,
         Self::FireSkipped,
         Self::FireMissed,
+        Self::PutBack,
     ];
     const KINDS: usize = Self::PLAIN.len() + ExecutionStatus::ALL.len();
 
@@ -69,6 +72,7 @@ impl Counted {
             Self::FireStarted => 5,
             Self::FireSkipped => 6,
             Self::FireMissed => 7,
+            Self::PutBack => 8,
             Self::Ended(status) => Self::PLAIN.len() + status as usize,
         }
     }
@@ -188,14 +192,19 @@ impl Meters {
 
     // The counts are read one after another while others add to them: none may come out below 0.
 
-    fn running(&self) -> u64 {
+    /// Executions that were claimed, without those that were put back.
+    fn begun(&self) -> u64 {
         let begun = self.running_before.load(Ordering::Relaxed) + self.count(Counted::Started);
-        begun.saturating_sub(self.ended_after_start())
+        begun.saturating_sub(self.count(Counted::PutBack))
+    }
+
+    fn running(&self) -> u64 {
+        self.begun().saturating_sub(self.ended_after_start())
     }
 
     fn waiting(&self) -> u64 {
         let stored = self.unended_before.load(Ordering::Relaxed) + self.count(Counted::Execution);
-        let begun = self.running_before.load(Ordering::Relaxed) + self.count(Counted::Started);
+        let begun = self.begun();
         let cancelled = self.count(Counted::Ended(ExecutionStatus::Cancelled));
         stored.saturating_sub(begun + cancelled + self.count(Counted::Expired))
     }
@@ -242,7 +251,7 @@ pub struct Metrics {
     pub invocations: u64,
     /// Executions stored that were to run, further attempts included.
     pub executions: u64,
-    /// Executions claimed: from there on they are `Running`.
+    /// Executions claimed: from there on they are `Running`. One that a shutdown puts back is claimed again later.
     pub started: u64,
     /// Executions that ended, by the status they ended with; those passed over are `Skipped`.
     #[serde(serialize_with = "final_ones")]
@@ -325,6 +334,11 @@ mod tests {
         check((2, 2), &[ended(ExecutionStatus::Error, 2), (Counted::Lost, 2)], (0, 0));
         check((2, 2), &[ended(ExecutionStatus::Error, 2), (Counted::Execution, 2)], (2, 0));
         check((0, 0), &[(Counted::Execution, 3), (Counted::Started, 1)], (2, 1));
+        check(
+            (0, 0),
+            &[(Counted::Execution, 3), (Counted::Started, 2), (Counted::PutBack, 1)],
+            (2, 1),
+        );
         check((3, 0), &[ended(ExecutionStatus::Cancelled, 2)], (1, 0));
         check((3, 0), &[ended(ExecutionStatus::Skipped, 2)], (3, 0));
         check((1, 1), &[ended(ExecutionStatus::Success, 1)], (0, 0));

@@ -37,9 +37,10 @@ operations! {
     RunNow,
     /// To run one that has ended once more, where it did not succeed.
     RetryFailed,
-    /// To list invocations, or to watch or wait for one.
+    /// To list invocations, or to wait for the status of one. To wait for results or to watch takes
+    /// [`DescribeInvocationResults`](Self::DescribeInvocationResults) too.
     DescribeInvocations,
-    /// To list executions and what they printed.
+    /// To list executions and what they printed; to wait for the results of an invocation, or to watch it.
     DescribeInvocationResults,
     /// To list nominal times, or to have one explained.
     DescribeFires,

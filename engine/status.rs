@@ -6,6 +6,8 @@
 //!            └────────────┴─► Cancelled                any of the above)
 //! ```
 //!
+//! An execution that is `Running` becomes `Pending` again if the engine shuts down before the executor has begun.
+//!
 //! An execution begins as `Pending`; as `Scheduled` if it has to wait for another on its instance, or for
 //! its time if it is a later attempt; or as `Skipped`, and that is all.
 
@@ -140,6 +142,8 @@ pub enum Cause {
     Broke,
     /// The engine ended while it ran.
     Interrupted,
+    /// The engine shut down after the claim and before the executor had begun.
+    Unstarted,
 }
 
 impl Cause {
@@ -149,7 +153,7 @@ impl Cause {
         match self {
             Cause::Released => &[Scheduled],
             Cause::Claimed => &[Pending],
-            Cause::StopAsked => &[Running],
+            Cause::StopAsked | Cause::Unstarted => &[Running],
             Cause::StopAskedEarly | Cause::Expired | Cause::Unreadable => &[Pending, Scheduled],
             Cause::ExitedZero
             | Cause::ExitedNonzero
@@ -165,7 +169,7 @@ impl Cause {
     /// The state it leads to.
     pub const fn target(self) -> ExecutionStatus {
         match self {
-            Cause::Released => ExecutionStatus::Pending,
+            Cause::Released | Cause::Unstarted => ExecutionStatus::Pending,
             Cause::Claimed => ExecutionStatus::Running,
             Cause::StopAsked => ExecutionStatus::Stopping,
             Cause::StopAskedEarly => ExecutionStatus::Cancelled,

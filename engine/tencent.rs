@@ -61,7 +61,7 @@ pub use response::{
 pub use status::{InvocationStatus, TaskStatus};
 
 /// An engine that is spoken to in this dialect. Clones are handles of the same one.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Tencent {
     engine: Engine,
 }

@@ -286,6 +286,79 @@ macro_rules! wrapped_list {
 }
 pub(crate) use wrapped_list;
 
+/// Methods of a request that set its fields, in the style of all requests: each takes the request and returns it.
+/// `some` wraps the value of an optional field, `number` the same without a conversion, `given` and `known` a value that must name one of a set, in an optional
+/// field and in another, `set` sets a field as it is, `is` sets a field to true, and `tags` adds to the list of tags.
+/// `Given` and `Tag` are those of the module that uses this.
+macro_rules! setters {
+    ($name:ident { $($kind:ident $field:ident $(: $type:ty)?, $about:literal;)+ }) => {
+        impl $name {
+            $($crate::wire::setter!($kind $field $(: $type)?, $about);)+
+        }
+    };
+}
+
+macro_rules! setter {
+    (some $field:ident: $type:ty, $about:literal) => {
+        #[doc = $about]
+        #[must_use]
+        pub fn $field(mut self, $field: impl Into<$type>) -> Self {
+            self.$field = Some($field.into());
+            self
+        }
+    };
+    (number $field:ident: $type:ty, $about:literal) => {
+        #[doc = $about]
+        #[must_use]
+        pub fn $field(mut self, $field: $type) -> Self {
+            self.$field = Some($field);
+            self
+        }
+    };
+    (given $field:ident: $type:ty, $about:literal) => {
+        #[doc = $about]
+        #[must_use]
+        pub fn $field(mut self, $field: $type) -> Self {
+            self.$field = Some(Given::Known($field));
+            self
+        }
+    };
+    (known $field:ident: $type:ty, $about:literal) => {
+        #[doc = $about]
+        #[must_use]
+        pub fn $field(mut self, $field: $type) -> Self {
+            self.$field = Given::Known($field);
+            self
+        }
+    };
+    (set $field:ident: $type:ty, $about:literal) => {
+        #[doc = $about]
+        #[must_use]
+        pub fn $field(mut self, $field: impl Into<$type>) -> Self {
+            self.$field = $field.into();
+            self
+        }
+    };
+    (is $field:ident, $about:literal) => {
+        #[doc = $about]
+        #[must_use]
+        pub fn $field(mut self) -> Self {
+            self.$field = true;
+            self
+        }
+    };
+    (tags $field:ident, $about:literal) => {
+        #[doc = $about]
+        #[must_use]
+        pub fn tag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+            self.$field.push(Tag::new(key, value));
+            self
+        }
+    };
+}
+
+pub(crate) use {setter, setters};
+
 /// The names of an enum's values: as the pages write them, they are the names in the source.
 macro_rules! text_enum {
     ($name:ident, $what:literal, [$($value:ident),+]) => {

@@ -77,7 +77,7 @@ CREATE TABLE commands (
     type             TEXT NOT NULL CHECK (type IN ('RunShellScript', 'RunPowerShellScript', 'RunBatScript')),
     content          INTEGER NOT NULL REFERENCES contents,
     working_dir      TEXT,
-    timeout_s        INTEGER NOT NULL CHECK (timeout_s > 0),
+    timeout_s        INTEGER CHECK (timeout_s > 0),
     launcher         TEXT,
     username         TEXT,
     enable_parameter INTEGER NOT NULL DEFAULT 0 CHECK (enable_parameter IN (0, 1)),
@@ -111,7 +111,7 @@ CREATE TABLE invocations (
         type = 'RunShellScript' OR type = 'RunPowerShellScript' OR type = 'RunBatScript'),
     content           INTEGER NOT NULL REFERENCES contents,
     working_dir       TEXT,
-    timeout_s         INTEGER NOT NULL CHECK (timeout_s > 0),
+    timeout_s         INTEGER CHECK (timeout_s > 0),
     termination_mode  TEXT NOT NULL CHECK (termination_mode IN ('Process', 'ProcessTree')),
     -- What its processes may use, as JSON; NULL for no limits.
     resource_limits   TEXT,

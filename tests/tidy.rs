@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 /// The modules of the library, layer by layer. A module imports from layers below its own only.
 const LAYERS: [&[&str]; 9] = [
-    &["id", "clock", "files", "operation", "panics", "schedule", "status"],
+    &["id", "clock", "files", "operation", "panics", "schedule", "status", "text"],
     &["limits", "error", "metrics", "wire"],
     &["config", "ending", "given"],
     &["instance", "command", "invocation", "execution", "output", "overview", "secret", "tag"],

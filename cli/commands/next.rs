@@ -23,7 +23,7 @@ const COUNT_DEFAULT: usize = 5;
 /// The most fires listed for one expression; it bounds the length of an answer.
 const COUNT_MAX: usize = 10_000;
 /// What `run --frequency` holds schedules to.
-const LIMITS: Limits = Limits::alibaba();
+const LIMITS: Limits = Limits::embedded();
 /// What there is to do about old zone data.
 const OUTDATED: &str =
     "outdated: a newer tzdata package of the system is used once it is installed";

@@ -6,10 +6,11 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
+use super::content::ContentMax;
 use super::template::{Facts, Template, is_name};
 use crate::error::Violation;
 use crate::limits::Limits;
-use crate::wire::{self, text_enum};
+use crate::wire::text_enum;
 
 /// The field of requests that holds values.
 const FIELD: &str = "Parameters";
@@ -220,7 +221,7 @@ impl Arguments {
         &self,
         script: &Template<'_>,
         facts: &Facts<'_>,
-        base64_bytes_max: usize,
+        max: ContentMax,
     ) -> Result<(), Violation> {
         let bytes = match self.passing {
             ParameterPassing::Text => script.len_with(
@@ -233,14 +234,19 @@ impl Arguments {
                 lengths.fold(script.content().len(), usize::saturating_add)
             }
         };
-        let base64_bytes = wire::base64_len(bytes);
-        if base64_bytes <= base64_bytes_max {
-            return Ok(());
+        max.check(bytes, " with the values of its parameters")
+    }
+
+    /// Refuses built-in parameters that the script could take for more than text, if they are filled in as text.
+    pub(crate) fn check_built_ins(
+        &self,
+        script: &Template<'_>,
+        facts: &Facts<'_>,
+    ) -> Result<(), Violation> {
+        match self.passing {
+            ParameterPassing::Text => script.check_built_ins(facts),
+            ParameterPassing::Environment => Ok(()),
         }
-        let message = format!(
-            "want at most {base64_bytes_max} bytes as Base64 with the values of its parameters; it has {base64_bytes}"
-        );
-        Err(Violation::new("CmdContent.ExceedLimit", 403, "CommandContent", message))
     }
 
     /// The variables that carry the values, if it is those that do.

@@ -1,6 +1,6 @@
 //! What a script comes to once its parameters are filled in, without running it.
 
-use super::content::{self, Content};
+use super::content::{self, Content, ContentMax};
 use super::parameters::{Arguments, Parameters};
 use super::template::Facts;
 use super::unknown_command_id;
@@ -149,10 +149,10 @@ impl PreviewCommand {
         let previewed = match (&self.command_id, &self.command_content) {
             (Some(id), None) => id.known(&mut found, unknown_command_id).map(Previewed::Stored),
             (None, Some(text)) => {
-                let bytes_max = limits.unkept_content_bytes_max;
+                let max = ContentMax::unkept(limits);
                 let encoding = self.content_encoding.as_deref().and_then(ContentEncoding::parse);
                 let encoding = encoding.unwrap_or(ContentEncoding::PlainText);
-                content::check(text, encoding, bytes_max, &mut found).map(Previewed::Script)
+                content::check(text, encoding, max, &mut found).map(Previewed::Script)
             }
             _ => {
                 let message = "want either a CommandId or a CommandContent";
@@ -185,8 +185,8 @@ pub(crate) fn finished(
     none_of(Operation::PreviewCommand, found)?;
     let Some(script) = script else { return Ok(content.to_vec()) };
     let arguments = arguments.redacted();
-    let bytes_max = limits.unkept_content_bytes_max;
-    arguments.check_size(&script, facts, bytes_max).map_err(Error::invalid)?;
+    arguments.check_size(&script, facts, ContentMax::unkept(limits)).map_err(Error::invalid)?;
+    arguments.check_built_ins(&script, facts).map_err(Error::invalid)?;
     Ok(arguments.render(&script, facts))
 }
 

@@ -9,6 +9,8 @@ use crate::config::Names;
 use crate::error::Violation;
 use crate::id::{CommandId, InstanceId, InvokeId};
 use crate::limits::Limits;
+use crate::text::is_plain;
+use crate::wire;
 
 const OPEN: &[u8] = b"{{";
 const CLOSE: &[u8] = b"}}";
@@ -159,6 +161,35 @@ impl<'a> Template<'a> {
     /// The script, its placeholders in their places.
     pub(super) fn content(&self) -> &'a [u8] {
         self.content
+    }
+
+    /// The built-in parameters that the script has.
+    fn built_ins(&self) -> impl Iterator<Item = BuiltIn> {
+        self.placeholders.iter().filter_map(|placeholder| match placeholder.what {
+            What::BuiltIn(name) => Some(name),
+            What::Named(_) => None,
+        })
+    }
+
+    /// Refuses to fill in an id or a name of an instance that a script could take for more than text: whoever registers
+    /// instances would write into the scripts of whoever runs them.
+    pub(super) fn check_built_ins(&self, facts: &Facts<'_>) -> Result<(), Violation> {
+        let unsafe_one = self.built_ins().find_map(|built_in| {
+            let (of, variable) = match built_in {
+                BuiltIn::InstanceId => ("InstanceId", "ADJUTANT_INSTANCE_ID"),
+                BuiltIn::InstanceName => ("InstanceName", "ADJUTANT_INSTANCE_NAME"),
+                _ => return None,
+            };
+            let value = facts.value(built_in);
+            (!value.chars().all(is_plain)).then_some((of, variable, value))
+        });
+        let Some((of, variable, value)) = unsafe_one else { return Ok(()) };
+        let message = format!(
+            "`{{{{{BUILT_IN}{of}}}}}` is `{}`, which the script could take for more than text; \
+             use `${variable}` in the script",
+            wire::shortened(&value.escape_debug().to_string())
+        );
+        Err(Violation::new("InvalidParameter.BuiltIn", 400, CONTENT, message))
     }
 
     /// Whether there is anything to fill in.

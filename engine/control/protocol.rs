@@ -28,6 +28,7 @@ use crate::invocation::{
     DescribeInvocations, DescribeInvocationsResponse, InvokeCommand, InvokeCommandResponse, Quotas,
     RunCommand, RunCommandResponse, StopInvocation, StopInvocationResponse,
 };
+use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::status::ExecutionStatus;
 use crate::tencent::Tencent;
@@ -413,11 +414,16 @@ impl Request for ApiCall {
     const READS: bool = false;
     type Response = Value;
 
+    /// Performs the operation under the limits of its pages, whatever the limits of other calls are.
     async fn perform(self, engine: &Engine) -> Result<Value, Refusal> {
         match self.profile {
-            ApiPages::Alibaba => Ok(engine.call(&self.operation, &self.request).await?),
+            ApiPages::Alibaba => {
+                let engine = engine.with_limits(Limits::alibaba());
+                Ok(engine.call(&self.operation, &self.request).await?)
+            }
             ApiPages::Tencent => {
-                let answer = Tencent::new(engine).call(&self.operation, &self.request).await?;
+                let tencent = Tencent::with_limits(engine, Limits::tencent());
+                let answer = tencent.call(&self.operation, &self.request).await?;
                 Ok(json!({ "Response": answer }))
             }
         }

@@ -26,7 +26,7 @@ pub const FIRST_REQUEST_MAX: Duration = Duration::from_secs(5);
 /// The time between two lines that say that the process works while an answer is not there yet.
 pub const ALIVE_EVERY: Duration = Duration::from_secs(1);
 
-/// The longest request line: far more than the largest script and 100 long instance names take.
+/// The longest request line: more than the largest script and 10,000 long instance names take.
 const REQUEST_BYTES_MAX: u64 = 4 << 20;
 
 /// The time for requests that are under way when the service ends.

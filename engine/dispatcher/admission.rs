@@ -5,13 +5,15 @@ use std::future;
 use std::sync::Arc;
 use std::task::Poll;
 
-use crate::authorizer::{Action, DynAuthorizer, FORBIDDEN};
+use crate::authorizer::{Action, DynAuthorizer, EffectiveUser, FORBIDDEN};
 use crate::clock::Clock;
+use crate::command::content::ContentMax;
 use crate::command::parameters::Arguments;
 use crate::command::template::{Facts, Template};
 use crate::config::Config;
 use crate::execution::Outcome;
-use crate::executor::{DynExecutor, ExecutionContext, Task};
+use crate::executor::{DynExecutor, ExecutionContext, Task, effective_user};
+use crate::invocation::Job;
 use crate::operation::Operation;
 use crate::secret::{DynSecretResolver, NO_STORE, Secret, SecretRequest};
 
@@ -24,6 +26,8 @@ pub(super) struct Admission {
     pub secrets: Option<Arc<dyn DynSecretResolver>>,
     pub config: Arc<Config>,
     pub instance_name: String,
+    /// The name of the executor that is to have it.
+    pub executor: String,
     pub orders: Arc<dyn PendingStops>,
     pub clock: Arc<dyn Clock>,
     /// The start of the execution, told once its executor has been polled.
@@ -42,7 +46,10 @@ impl Admission {
             biased;
             admitted = self.admit(&mut task) => admitted,
             // The host's hooks know nothing of stops.
-            _ = cx.stop_asked() => Err(not_started()),
+            _ = cx.stop_asked() => {
+                cx.report(|report| report.is_unstarted = true);
+                Err(not_started())
+            }
         };
         if let Err(outcome) = admitted {
             return outcome;
@@ -67,12 +74,28 @@ impl Admission {
                 code: FORBIDDEN,
                 info: format!("{} is not permitted: {why}", Operation::StartExecution),
             };
-            authorizer.authorize(action(task)).await.map_err(denied)?;
+            let action = self.action(task).await;
+            authorizer.authorize(action).await.map_err(denied)?;
         }
         if task.job.has_secret_names() {
             self.resolve_all(task).await?;
         }
         Ok(())
+    }
+
+    async fn action(&self, task: &Task) -> Action {
+        let Job { caller, settings, container, .. } = &*task.job;
+        let mut action = Action::new(Operation::StartExecution, caller.clone());
+        action.command_id = Some(task.job.command_id);
+        action.command_type = Some(task.job.command_type);
+        action.invoke_id = Some(task.job.invoke_id);
+        action.instance_ids.push(task.instance_id.clone());
+        action.with_settings(settings);
+        action.within(container, task.job.resource_limits);
+        action.executor = Some(self.executor.clone());
+        let (name, uid) = effective_user(settings.username.as_deref()).await;
+        action.as_user(EffectiveUser { name, uid });
+        action
     }
 
     async fn resolve_all(&self, task: &mut Task) -> Result<(), Outcome> {
@@ -103,7 +126,7 @@ impl Admission {
             invoke_id: task.job.invoke_id,
             command_id: task.job.command_id,
         };
-        let max = task.job.content_bytes_max;
+        let max = ContentMax::of_bytes(task.job.content_bytes_max);
         let script = Template::parse(&task.job.content);
         arguments.check_size(&script, &facts, max).map_err(|violation| Outcome::Unsuitable {
             code: violation.code,
@@ -131,14 +154,4 @@ async fn resolve(
         code: error.code(),
         info: format!("{what} cannot be resolved: {error}"),
     })
-}
-
-fn action(task: &Task) -> Action {
-    let mut action = Action::new(Operation::StartExecution, task.job.caller.clone());
-    action.command_id = Some(task.job.command_id);
-    action.command_type = Some(task.job.command_type);
-    action.invoke_id = Some(task.job.invoke_id);
-    action.instance_ids.push(task.instance_id.clone());
-    action.username.clone_from(&task.job.settings.username);
-    action
 }

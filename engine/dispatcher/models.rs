@@ -114,7 +114,7 @@ impl World {
             windows_password_name: None,
             secrets_are_names: false,
             content_bytes_max: usize::MAX,
-            timeout_s: TIMEOUT.as_secs(),
+            timeout_s: Some(TIMEOUT.as_secs()),
             termination_mode: TerminationMode::ProcessTree,
             resource_limits: ResourceLimits::default(),
             survive_restarts: false,
@@ -734,6 +734,7 @@ impl Play {
             }),
         };
         let task = Task {
+            instance_name: "".into(),
             execution_id: running.id,
             instance_id: running.instance_id().clone(),
             attempt: running.attempt,
@@ -745,7 +746,7 @@ impl Play {
         let start = Start::new(&Arc::new(Meters::default()), &running, None);
         let stage = Arc::clone(&touches);
         let work = DynExecutor::execute(Arc::new(actor), task, cx.clone());
-        let run = Run::new((EXECUTION, work), Arc::new(Silence), cx, TIMEOUT, Some(start));
+        let run = Run::new((EXECUTION, work), Arc::new(Silence), cx, Some(TIMEOUT), Some(start));
         let run = spawn(move || stage.block_on(run).expect("nobody lets go of it"));
         let mut roster = Roster::default();
         roster.add(running);

@@ -100,7 +100,7 @@ impl Running {
     pub(super) fn delivery(&self, cause: Cause) -> Option<Delivery> {
         let to = self.job().settings.output_to.as_deref()?;
         let whole = self.output.take_whole();
-        if matches!(cause, Cause::Unsuitable | Cause::Undeliverable) {
+        if matches!(cause, Cause::Unsuitable | Cause::Undeliverable | Cause::Unstarted) {
             if let Some(whole) = whole {
                 whole.discard();
             }

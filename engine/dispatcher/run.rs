@@ -74,6 +74,7 @@ pub(super) fn poll_first(
 ) -> Poll<Poll<Outcome>> {
     let pass = ready!(orders.poll_pass(cx));
     if is_stopped_early(execution, contact, orders) {
+        contact.report(|report| report.is_unstarted = true);
         return Poll::Ready(Poll::Ready(not_started()));
     }
     // The start is told even if the poll panics.
@@ -112,7 +113,8 @@ pub(super) struct Run {
     is_begun: bool,
     /// When that was, by the monotonic clock.
     began: Duration,
-    timeout: Duration,
+    /// None: it may take any time.
+    timeout: Option<Duration>,
     /// Until when it may work; once it has been asked to stop, until when it may take for that.
     time: Option<Sleep>,
     is_stopping: bool,
@@ -136,7 +138,7 @@ impl Run {
         (id, work): (ExecutionId, Execute),
         orders: Arc<dyn PendingStops>,
         cx: ExecutionContext,
-        timeout: Duration,
+        timeout: Option<Duration>,
         start: Option<Start>,
     ) -> Self {
         let ExecutionContext { contact, surroundings, .. } = cx;
@@ -186,10 +188,15 @@ impl Run {
                 self.time = Some(clock.sleep(patience));
             }
             // Much is done at once, and needs no timer. What is not may have taken long already.
-            let time = self.time.get_or_insert_with(|| {
-                let took = clock.monotonic().saturating_sub(self.began);
-                clock.sleep(self.timeout.saturating_sub(took))
-            });
+            let time = match (&mut self.time, self.timeout) {
+                (Some(time), _) => time,
+                (none, Some(timeout)) => {
+                    let took = clock.monotonic().saturating_sub(self.began);
+                    none.insert(clock.sleep(timeout.saturating_sub(took)))
+                }
+                // An order to stop wakes it.
+                (None, None) => return Poll::Pending,
+            };
             ready!(time.as_mut().poll(cx));
             if self.is_stopping {
                 break;
@@ -458,7 +465,7 @@ mod tests {
                 contexts.push(cx.clone());
                 let work = (ExecutionId(number), Box::pin(work) as Execute);
                 let orders = Arc::clone(&self.orders) as Arc<dyn PendingStops>;
-                let run = Run::new(work, orders, cx, Duration::MAX, Some(Start::default()));
+                let run = Run::new(work, orders, cx, None, Some(Start::default()));
                 let run = run.instrument(Span::none());
                 runs.push(Followed::new(ExecutionId(number), run, endings.clone()));
             }

@@ -8,6 +8,7 @@ use tracing::Span;
 use super::Running;
 use crate::metrics::{Measured, Meters};
 use crate::panics::{contain, tell};
+use crate::status::Cause;
 use crate::store::executions::Ended;
 
 /// The span of an execution, in which its executor works.
@@ -56,8 +57,11 @@ pub(super) fn tell_claim(count: usize, fires: usize) {
     }
 }
 
-/// The end of an execution is on disk.
+/// The end of an execution is on disk, or that the execution waits again.
 pub(super) fn tell_end(running: &Running, ended: &Ended) {
+    if ended.verdict.cause == Cause::Unstarted {
+        return;
+    }
     tell(|| {
         tracing::debug!(
             invoke_id = %running.job().invoke_id,

@@ -1,5 +1,7 @@
 //! Setting an engine up.
 
+use std::collections::HashSet;
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +19,7 @@ use crate::dispatcher::{Dispatcher, Executors, Resources};
 use crate::ending::ContainedClock;
 use crate::error::{Error, Result};
 use crate::event::{Feed, Hub};
-use crate::executor::{Executor, ProcessExecutor, Scratch};
+use crate::executor::{DynExecutor, Executor, ProcessExecutor, Scratch};
 use crate::gate::{DynWaveGate, WaveGate};
 use crate::instance::{Instance, LOCAL};
 use crate::limits::Limits;
@@ -75,6 +77,18 @@ pub struct EngineBuilder {
     secrets: Option<Arc<dyn DynSecretResolver>>,
     sinks: Sinks,
     gate: Option<Arc<dyn DynWaveGate>>,
+}
+
+impl fmt::Debug for EngineBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineBuilder")
+            .field("location", &self.location)
+            .field("read_only", &self.read_only)
+            .field("idle", &self.idle)
+            .field("config", &self.config)
+            .field("executors", &self.executors.keys())
+            .finish_non_exhaustive()
+    }
 }
 
 impl EngineBuilder {
@@ -364,6 +378,13 @@ impl EngineBuilder {
         let boot_id = boot_id();
         let mut executor_names: Vec<String> = executors.keys().cloned().collect();
         executor_names.sort();
+        // What an engine in memory runs has no record in which the next engine could find it.
+        let survives = |executor: &Arc<dyn DynExecutor>| {
+            store.path().is_some() && contain(|| executor.can_survive_restarts()).unwrap_or(false)
+        };
+        let survivable = executors.iter().filter(|(_, executor)| survives(executor));
+        let survivable: Arc<HashSet<_>> =
+            Arc::new(survivable.map(|(name, _)| name.clone()).collect());
         let under_way = Arc::new(UnderWay::default());
         let announcer = |dispatcher: &Dispatcher| Announcer {
             hub: Arc::clone(&hub),
@@ -403,6 +424,7 @@ impl EngineBuilder {
                 clock: Arc::clone(&clock),
                 config: Arc::clone(&config),
                 executors,
+                survivable: Arc::clone(&survivable),
                 authorizer: authorizer.clone(),
                 secrets: secrets.clone(),
                 scratch,
@@ -456,6 +478,7 @@ impl EngineBuilder {
             boot_id,
             config,
             executor_names: Arc::new(executor_names),
+            survivable,
             authorizer,
             secrets,
             dispatcher,

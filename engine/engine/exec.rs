@@ -30,7 +30,11 @@ impl Engine {
         let operation = Operation::ExecContainerCommand;
         let words = request.check().map_err(|found| Error::all(operation, found))?;
         let group = InstanceId::from(request.container_group_id);
-        self.authorize_on(operation, &group).await?;
+        let mut action = self.action(operation);
+        action.instance_ids.push(group.clone());
+        action.container_name = Some(request.container_name.clone());
+        self.tell_user(&mut action, None).await;
+        self.authorize(action).await?;
         if !request.sync {
             return Err(refused("Sync", "there are no sessions here; want true".to_owned()));
         }

@@ -1,13 +1,14 @@
 //! From a request to when it runs on each instance: all of it is sound, or nothing happens.
 
 use std::cell::LazyCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
 use crate::command::CommandType;
+use crate::command::content::ContentMax;
 use crate::command::template::{Facts, Template};
 use crate::config::Names;
 use crate::error::{Result, Violation};
@@ -28,9 +29,12 @@ use crate::tag::Tag;
 pub(super) struct Planner {
     pub now: DateTime<Utc>,
     pub executor_names: Arc<Vec<String>>,
+    /// The executors whose runs can survive this engine.
+    pub survivable: Arc<HashSet<String>>,
+    pub is_in_memory: bool,
     pub limits: Arc<Limits>,
-    /// The most that content may come to as Base64, its parameters filled in.
-    pub content_bytes_max: usize,
+    /// The largest content, its parameters filled in.
+    pub content_max: ContentMax,
     pub names: Names,
 }
 
@@ -43,6 +47,8 @@ pub(super) struct Draft {
     pub command_type: Option<CommandType>,
     /// Whether the command is kept, too, and under which id.
     pub keeps: Option<CommandId>,
+    /// The timeout that the request or its command states, in seconds. A default is shortened to fit a schedule.
+    pub stated_timeout_s: Option<u64>,
     pub new: NewInvocation,
 }
 
@@ -101,7 +107,6 @@ impl Planner {
             }
             Trigger::Schedule(schedule) => schedule,
         };
-        let timeout_s = draft.definition.as_ref().map_or(0, |definition| definition.timeout_s);
         // The system is asked once.
         let local = LazyCell::new(Zone::local);
         let mut by_zone: BTreeMap<String, FirstFire> = BTreeMap::new();
@@ -122,7 +127,8 @@ impl Planner {
                 group.target_rows.push(row);
                 continue;
             }
-            let first = recurrence.first_fire(schedule, self.now, zone, timeout_s, &self.limits);
+            let stated = draft.stated_timeout_s;
+            let first = recurrence.first_fire(schedule, self.now, zone, stated, &self.limits);
             let at_ms = match first {
                 Ok(first) => first.timestamp_millis(),
                 Err(violation) => {
@@ -152,8 +158,9 @@ impl Planner {
                 invoke_id: new.invoke_id,
                 command_id: new.command_id(),
             };
-            let size = new.arguments.check_size(&script, &facts, self.content_bytes_max);
-            if let Err(violation) = size {
+            let size = new.arguments.check_size(&script, &facts, self.content_max);
+            let fits = size.and_then(|()| new.arguments.check_built_ins(&script, &facts));
+            if let Err(violation) = fits {
                 // One says it: the others differ by the length of a name.
                 found.push(violation);
                 return;
@@ -204,7 +211,28 @@ impl Planner {
         if self.limits.one_kind_of_instance {
             check_kinds(&targets, found);
         }
+        if draft.new.survive_restarts {
+            found.extend(self.cannot_survive(&targets));
+        }
         Ok(targets)
+    }
+
+    /// Returns the first target on which no run can survive the engine.
+    fn cannot_survive(&self, targets: &[Arc<Target>]) -> Option<Violation> {
+        let can = |target: &&Arc<Target>| self.survivable.contains(&target.instance.executor);
+        let Instance { instance_id, executor, .. } =
+            &targets.iter().find(|target| !can(target))?.instance;
+        let message = if self.is_in_memory {
+            "the engine keeps its records in memory, where no later engine finds them; leave it out, \
+             or open the engine on a file"
+                .to_owned()
+        } else {
+            format!(
+                "runs of executor `{executor}`, which serves `{instance_id}`, end with the host; leave it \
+                 out, or name instances that a ProcessExecutor serves"
+            )
+        };
+        Some(Violation::new("InvalidParam.SurviveRestarts", 400, "SurviveRestarts", message))
     }
 
     fn tagged(

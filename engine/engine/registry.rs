@@ -10,11 +10,12 @@ use super::planner::no_executor;
 use crate::clock::now_ms;
 use crate::command::parameters::Arguments;
 use crate::command::preview::{self, PreviewCommand, PreviewCommandResponse, Previewed};
+use crate::command::settings::Settings;
 use crate::command::template::Facts;
 use crate::command::{
-    CreateCommand, CreateCommandResponse, DeleteCommand, DeleteCommandResponse, DescribeCommands,
-    DescribeCommandsResponse, ModifyCommand, ModifyCommandResponse, check_defaults,
-    unknown_command_id,
+    Command, CreateCommand, CreateCommandResponse, DeleteCommand, DeleteCommandResponse,
+    DescribeCommands, DescribeCommandsResponse, ModifyCommand, ModifyCommandResponse,
+    check_defaults, unknown_command_id,
 };
 use crate::error::{Error, Result, Violation, none_of};
 use crate::given::Given;
@@ -40,7 +41,7 @@ impl Engine {
     ///
     /// [`Error::Invalid`] if its id is malformed or its executor is not plugged in.
     pub async fn register_instance(&self, instance: Instance) -> Result<()> {
-        self.authorize_on(Operation::RegisterInstance, &instance.instance_id).await?;
+        self.authorize_registering(&instance).await?;
         self.check_instance(&instance)?;
         self.store_instance(instance, |_, _| Ok(())).await
     }
@@ -52,11 +53,19 @@ impl Engine {
     /// [`Error::Invalid`] if there is none of that name, or as for
     /// [`register_instance`](Engine::register_instance).
     pub async fn update_instance(&self, instance: Instance) -> Result<()> {
-        self.authorize_on(Operation::RegisterInstance, &instance.instance_id).await?;
+        self.authorize_registering(&instance).await?;
         self.check_instance(&instance)?;
         let is_known =
             |tx: Tx<'_>, instance: &Instance| known_instance(tx, &instance.instance_id).map(drop);
         self.store_instance(instance, is_known).await
+    }
+
+    async fn authorize_registering(&self, instance: &Instance) -> Result<()> {
+        let mut action = self.action(Operation::RegisterInstance);
+        action.instance_ids.push(instance.instance_id.clone());
+        action.resource_group_id.clone_from(&instance.resource_group_id);
+        action.executor = Some(instance.executor.clone());
+        self.authorize(action).await
     }
 
     /// Stores an instance if it passes a check. If it is this machine, its boot is known. The instance is stored even
@@ -231,11 +240,10 @@ impl Engine {
     /// [`Error::Invalid`] with everything that is wrong with the request.
     pub async fn create_command(&self, request: CreateCommand) -> Result<CreateCommandResponse> {
         let mut action = self.action(Operation::CreateCommand);
-        action.username.clone_from(&request.username);
         if let Given::Known(command_type) = request.command_type {
             action.command_type = Some(command_type);
         }
-        self.authorize(action).await?;
+        self.authorize_with(action, None, |_| request.settings()).await?;
         let mut found = Vec::new();
         let token = request.client_token.as_deref();
         let operation = Operation::CreateCommand;
@@ -257,7 +265,7 @@ impl Engine {
             enable_parameter: request.enable_parameter,
             default_parameters: request.default_parameters,
             secret_parameters: request.secret_parameters,
-            timeout_s: request.timeout.unwrap_or(self.limits().timeout_s()),
+            timeout_s: request.timeout,
         };
         let command_id = CommandId::new(self.inner.clock.realtime());
         let (limits, now_ms) = (Arc::clone(&self.limits), self.now_ms());
@@ -357,37 +365,32 @@ impl Engine {
     ) -> Result<()> {
         let refused = |found| Error::all(Operation::ModifyCommand, found);
         let command_id = request.check(self.limits()).map_err(refused)?;
-        let username = request.username.clone();
+        let settings = request.clone();
+        let settle = move |own: Settings| settings.settings(own);
         let change = move |definition: &mut Definition, found: &mut Vec<Violation>| {
-            let ModifyCommand { name, description, working_dir, timeout, .. } = request;
+            let settings = request.settings(std::mem::take(&mut definition.settings));
+            let ModifyCommand { name, description, timeout, .. } = request;
             replace(&mut definition.name, name);
             replace(&mut definition.description, description);
-            replace(&mut definition.timeout_s, timeout);
+            definition.timeout_s = timeout.or(definition.timeout_s);
             replace(&mut definition.default_parameters, request.default_parameters);
-            let settings = &mut definition.settings;
-            let given =
-                |text: Option<String>| text.map(|text| Some(text).filter(|t| !t.is_empty()));
-            replace(&mut settings.working_dir, given(working_dir));
-            replace(&mut settings.username, given(request.username));
-            replace(&mut settings.launcher, given(request.launcher));
-            replace(&mut settings.output_to, given(request.oss_output_delivery));
+            definition.settings = settings;
             more(definition, found);
         };
-        self.change_command(command_id, username, change).await
+        self.change_command(command_id, settle, change).await
     }
 
     /// Gives a kept command another definition, made of the one it has, unless something is wrong
-    /// with it; and another user, if one is given.
+    /// with it. The host is asked about the command with the settings that `settle` makes of its own.
     async fn change_command(
         &self,
         command_id: CommandId,
-        username: Option<String>,
+        settle: impl FnOnce(Settings) -> Settings,
         change: impl FnOnce(&mut Definition, &mut Vec<Violation>) + Send + 'static,
     ) -> Result<()> {
         let mut action = self.action(Operation::ModifyCommand);
         action.command_id = Some(command_id);
-        action.username = username;
-        self.authorize(action).await?;
+        self.authorize_with(action, Some(command_id), settle).await?;
         let (limits, now_ms) = (Arc::clone(&self.limits), self.now_ms());
         let op = move |tx: Tx<'_>| {
             let mut definition = commands::get(tx, command_id)?;
@@ -456,6 +459,7 @@ impl Engine {
         let encoding = encoding(request.content_encoding.as_deref());
         let listing =
             self.read(move |tx| commands::list(tx, &request, page.slice, encoding)).await?;
+        let listing = self.with_default_timeouts(listing);
         Ok(DescribeCommandsResponse {
             request_id: wire::request_id(),
             commands: listing.entries,
@@ -465,6 +469,14 @@ impl Engine {
             page_number: page.number,
             page_size: page.slice.size,
         })
+    }
+
+    /// Gives commands that state no timeout the default that an invocation through this handle would give them.
+    pub(super) fn with_default_timeouts(&self, mut listing: Listing<Command>) -> Listing<Command> {
+        for command in &mut listing.entries {
+            command.timeout = command.timeout.or(self.limits().timeout_s());
+        }
+        listing
     }
 }
 

@@ -6,6 +6,7 @@ use super::Engine;
 use super::planner::Draft;
 use super::submit::{HostPart, Origin, Submission, split};
 use super::watch::Watch;
+use crate::command::content::ContentMax;
 use crate::error::{Error, Result, Violation};
 use crate::id::InvokeId;
 use crate::invocation::InvokeCommandResponse;
@@ -43,6 +44,7 @@ impl Engine {
         request: RetryFailed,
     ) -> Result<(InvokeCommandResponse, Watch)> {
         let invoke_id = self.new_invoke_id();
+        self.authorize_reading(invoke_id).await?;
         let subscription = self.inner.records.hub.subscribe(invoke_id);
         let response = self.submit_retry(invoke_id, request).await?;
         let watch = self.watch_submitted(subscription, response.invoke_id).await?;
@@ -65,12 +67,15 @@ impl Engine {
             action.command_id = *kept_id;
             action.instance_ids.clone_from(&terms.targets.instance_ids);
             action.resource_group_id.clone_from(&terms.targets.resource_group_id);
-            action.username.clone_from(&terms.settings.username);
+            action.with_settings(&terms.settings);
+            action.within(&terms.container, terms.resource_limits);
+            self.tell_user(&mut action, terms.settings.username.as_deref()).await;
         }
         self.authorize(action).await?;
         // Only now: who may not ask is not told how it stands.
         let Snapshot { row, kept_id, definition, mut terms, secrets_are_names, content_bytes_max } =
             snapshot?;
+        let content_max = ContentMax::of_bytes(content_bytes_max);
         let mut found = Vec::new();
         terms.targets.check_count(self.limits().targets_max(), &mut found);
         terms.token = self.own(token);
@@ -80,7 +85,7 @@ impl Engine {
         let submission = Submission {
             operation,
             invoke_id,
-            planner: self.planner(content_bytes_max),
+            planner: self.planner(content_max),
             token: terms.token.clone(),
             dry_run: false,
             is_timed: terms.rate_control.is_timed(),
@@ -89,11 +94,15 @@ impl Engine {
         let origin = Origin {
             secrets_are_names,
             retry_of: Some(row),
-            ..self.origin(invoke_id, kept_id, content_bytes_max)
+            ..self.origin(invoke_id, kept_id, content_max)
         };
-        let (targets, new) = split(origin, terms);
+        // The timeout is the earlier invocation's, also if that was a default, and also if there was none.
+        let stated_timeout_s = definition.timeout_s;
+        let (targets, new) = split(origin, terms, stated_timeout_s);
         let (command_type, definition) = (Some(definition.command_type), Some(definition));
-        let draft = Arc::new(Draft { targets, definition, command_type, keeps: None, new });
+        let keeps = None;
+        let draft =
+            Arc::new(Draft { targets, definition, command_type, keeps, stated_timeout_s, new });
         let draft = move |_: Tx<'_>, _: &mut Vec<Violation>| Ok(Arc::clone(&draft));
         let response = InvokeCommandResponse { request_id: wire::request_id(), invoke_id };
         let (first, _) = self.submit(submission, draft, response, None::<HostPart<_, ()>>).await?;

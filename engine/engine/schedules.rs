@@ -217,9 +217,10 @@ impl Engine {
                 let invocation = invocations::find(tx, invoke_id)?;
                 let step = Step::settle(tx, &aside, invocation, watchful, settling)?;
                 let done = match (!step.more).then(|| op(tx, invocation, step.at_ms)).transpose() {
-                    Err(refusal @ (Error::Invalid(_) | Error::Conflict { .. })) => {
-                        Some(Err(refusal))
-                    }
+                    Err(
+                        refusal
+                        @ (Error::Invalid(_) | Error::Quota { .. } | Error::Conflict { .. }),
+                    ) => Some(Err(refusal)),
                     done => done?.map(Ok),
                 };
                 Ok((step, done))

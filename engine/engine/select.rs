@@ -8,6 +8,7 @@ use super::Engine;
 use super::page::Page;
 use crate::authorizer::Action;
 use crate::command::Command;
+use crate::command::settings::Settings;
 use crate::error::Result;
 use crate::id::{CommandId, InstanceId};
 use crate::instance::LOCAL;
@@ -55,7 +56,8 @@ impl Engine {
         }
         asked.authorize().await?;
         let slice = Page::from(stretch).slice;
-        self.read(move |tx| selections::of_commands(tx, &narrows, slice)).await
+        let listing = self.read(move |tx| selections::of_commands(tx, &narrows, slice)).await?;
+        Ok(self.with_default_timeouts(listing))
     }
 
     /// Invocations, newest first.
@@ -132,8 +134,8 @@ impl Engine {
         let mut action = self.action(Operation::InvokeCommand);
         action.command_id = Some(command_id);
         action.instance_ids = instance_ids.to_vec();
-        action.username = username.map(str::to_owned);
-        self.authorize(action).await?;
+        let settings = Settings { username: username.map(str::to_owned), ..Settings::default() };
+        self.authorize_with(action, Some(command_id), |own| settings.or(own)).await?;
         let definition = self.read(move |tx| commands::find(tx, command_id)).await?;
         Ok(definition.and_then(|definition| definition.settings.output_to))
     }

@@ -9,8 +9,11 @@ use serde::de::DeserializeOwned;
 use super::Engine;
 use super::planner::{Draft, Planner};
 use super::watch::{Position, Watch};
+use crate::authorizer::Action;
 use crate::clock::now_ms;
+use crate::command::content::ContentMax;
 use crate::command::parameters::Arguments;
+use crate::command::settings::Settings;
 use crate::dispatcher::{Launch, Reservation};
 use crate::error::{Error, Result, Violation, none_of};
 use crate::event::Subscription;
@@ -18,6 +21,8 @@ use crate::execution::StopOrder;
 use crate::given::Given;
 use crate::id::{CommandId, InvokeId};
 use crate::invocation::client_token::ClientToken;
+use crate::invocation::container::Container;
+use crate::invocation::recurrence;
 use crate::invocation::request::{Targets, Terms};
 use crate::invocation::{
     InvokeCommand, InvokeCommandResponse, Quotas, RunCommand, RunCommandResponse, StopInvocation,
@@ -108,6 +113,7 @@ impl Engine {
         request: RunCommand,
     ) -> Result<(RunCommandResponse, Watch)> {
         let invoke_id = self.new_invoke_id();
+        self.authorize_reading(invoke_id).await?;
         let subscription = self.inner.records.hub.subscribe(invoke_id);
         let (response, _) = self.submit_run(invoke_id, request, None::<HostPart<_, ()>>).await?;
         let watch = self.watch_submitted(subscription, response.invoke_id).await?;
@@ -127,7 +133,12 @@ impl Engine {
         action.instance_ids.clone_from(&request.instance_ids);
         action.resource_tags.clone_from(&request.resource_tags);
         action.resource_group_id.clone_from(&request.resource_group_id);
-        action.username = request.username.clone().filter(|name| !name.is_empty());
+        let settings = request.settings();
+        action.with_settings(&settings);
+        let container = Container::new(&request.container_id, &request.container_name);
+        action.within(&container, request.resource_limits);
+        action.frequency = request.frequency.clone().filter(|schedule| !schedule.is_empty());
+        self.tell_user(&mut action, settings.username.as_deref()).await;
         self.authorize(action).await?;
         self.submit_permitted(invoke_id, request, host).await
     }
@@ -161,22 +172,25 @@ impl Engine {
             default_parameters: request.default_parameters,
             secret_parameters: request.secret_parameters,
             settings: terms.settings.clone(),
-            timeout_s: request.timeout.unwrap_or(self.limits().timeout_s()),
+            timeout_s: request.timeout,
         };
         let keeps = request.keep_command.then_some(command_id);
         let submission = Submission {
             operation: Operation::RunCommand,
             invoke_id,
-            planner: self.planner(checked.bytes_max),
+            planner: self.planner(checked.content_max),
             token: terms.token.clone(),
             dry_run: terms.dry_run,
             is_timed: terms.recurrence.is_some() || terms.rate_control.is_timed(),
             found,
         };
-        let origin = self.origin(invoke_id, keeps, checked.bytes_max);
-        let (targets, new) = split(origin, terms);
+        let origin = self.origin(invoke_id, keeps, checked.content_max);
+        let stated_timeout_s = request.timeout;
+        let timeout_s = self.timeout_s(stated_timeout_s, &terms);
+        let (targets, new) = split(origin, terms, timeout_s);
         let definition = Some(definition);
-        let draft = Arc::new(Draft { targets, definition, command_type, keeps, new });
+        let draft = Draft { targets, definition, command_type, keeps, stated_timeout_s, new };
+        let draft = Arc::new(draft);
         let draft = move |_: Tx<'_>, _: &mut _| Ok(Arc::clone(&draft));
         let response = RunCommandResponse { request_id: wire::request_id(), command_id, invoke_id };
         let (first, done) = self.submit(submission, draft, response, host).await?;
@@ -222,6 +236,7 @@ impl Engine {
         request: InvokeCommand,
     ) -> Result<(InvokeCommandResponse, Watch)> {
         let invoke_id = self.new_invoke_id();
+        self.authorize_reading(invoke_id).await?;
         let subscription = self.inner.records.hub.subscribe(invoke_id);
         let (response, _) = self.submit_invoke(invoke_id, request, None::<HostPart<_, ()>>).await?;
         let watch = self.watch_submitted(subscription, response.invoke_id).await?;
@@ -241,8 +256,10 @@ impl Engine {
         action.instance_ids.clone_from(&terms.targets.instance_ids);
         action.resource_tags.clone_from(&terms.targets.tags);
         action.resource_group_id.clone_from(&terms.targets.resource_group_id);
-        action.username.clone_from(&terms.settings.username);
-        self.authorize(action).await?;
+        action.within(&terms.container, terms.resource_limits);
+        action.frequency = request.frequency.clone().filter(|schedule| !schedule.is_empty());
+        let settings = terms.settings.clone();
+        self.authorize_with(action, command_id, |own| settings.or(own)).await?;
         let own_secrets = terms.arguments.secrets.clone();
         if let Some(command_id) = command_id
             && self.inner.secrets.is_some()
@@ -257,14 +274,14 @@ impl Engine {
         let submission = Submission {
             operation: Operation::InvokeCommand,
             invoke_id,
-            planner: self.planner(self.limits().kept_content_bytes_max),
+            planner: self.planner(ContentMax::kept(self.limits())),
             token: terms.token.clone(),
             dry_run: terms.dry_run,
             is_timed: terms.recurrence.is_some() || terms.rate_control.is_timed(),
             found,
         };
         let limits = Arc::clone(&self.limits);
-        let origin = self.origin(invoke_id, command_id, limits.kept_content_bytes_max);
+        let origin = self.origin(invoke_id, command_id, ContentMax::kept(&limits));
         let draft = move |tx: Tx<'_>, found: &mut Vec<Violation>| {
             let mut terms = terms.clone();
             let mut definition = match command_id {
@@ -277,7 +294,7 @@ impl Engine {
             if let Some(definition) = &mut definition {
                 let own = std::mem::take(&mut definition.settings);
                 definition.settings = terms.settings.clone().or(own);
-                definition.timeout_s = request.timeout.unwrap_or(definition.timeout_s);
+                definition.timeout_s = request.timeout.or(definition.timeout_s);
                 complete(&mut terms.arguments, definition);
                 let (enabled, content) = (definition.enable_parameter, &definition.content);
                 let script = terms.arguments.check(enabled, Some(content), &limits, found);
@@ -287,13 +304,40 @@ impl Engine {
                     own.check_names(&script, false, &limits, found);
                 }
             }
-            let (targets, new) = split(origin.clone(), terms);
+            let stated_timeout_s = definition.as_ref().and_then(|definition| definition.timeout_s);
+            let timeout_s =
+                recurrence::timeout_s(stated_timeout_s, terms.recurrence.as_ref(), &limits);
+            let (targets, new) = split(origin.clone(), terms, timeout_s);
             let command_type = definition.as_ref().map(|definition| definition.command_type);
-            Ok(Arc::new(Draft { targets, definition, command_type, keeps: None, new }))
+            let keeps = None;
+            Ok(Arc::new(Draft { targets, definition, command_type, keeps, stated_timeout_s, new }))
         };
         let response = InvokeCommandResponse { request_id: wire::request_id(), invoke_id };
         let (first, done) = self.submit(submission, draft, response, host).await?;
         Ok((InvokeCommandResponse { request_id: wire::request_id(), ..first }, done))
+    }
+
+    /// Asks the host about an action that makes, runs or changes a command, with the settings that `settle` makes of the
+    /// kept command's own.
+    pub(super) async fn authorize_with(
+        &self,
+        mut action: Action,
+        command_id: Option<CommandId>,
+        settle: impl FnOnce(Settings) -> Settings,
+    ) -> Result<()> {
+        let mut own = Settings::default();
+        if self.inner.authorizer.is_some()
+            && let Some(command_id) = command_id
+            && let Some(command) =
+                self.inner.records.read(move |tx| commands::find(tx, command_id)).await?
+        {
+            action.command_type = action.command_type.or(Some(command.command_type));
+            own = command.settings;
+        }
+        let settings = settle(own);
+        action.with_settings(&settings);
+        self.tell_user(&mut action, settings.username.as_deref()).await;
+        self.authorize(action).await
     }
 
     /// Stops an invocation: what waits is cancelled, what runs is asked to end, and nothing fires
@@ -349,13 +393,20 @@ impl Engine {
         self.write_once(move |tx| host::perform(tx, op), |_| {}).await
     }
 
-    /// What checks requests; content may come to so many bytes as Base64, its parameters filled in.
-    pub(super) fn planner(&self, content_bytes_max: usize) -> Planner {
+    /// Returns the timeout of an invocation whose request or command states this one, or none.
+    pub(super) fn timeout_s(&self, stated: Option<u64>, terms: &Terms) -> Option<u64> {
+        recurrence::timeout_s(stated, terms.recurrence.as_ref(), self.limits())
+    }
+
+    /// Returns the checks of a request whose content may have this size, its parameters filled in.
+    pub(super) fn planner(&self, content_max: ContentMax) -> Planner {
         Planner {
             now: self.inner.clock.realtime(),
             executor_names: Arc::clone(&self.inner.executor_names),
+            survivable: Arc::clone(&self.inner.survivable),
+            is_in_memory: self.path().is_none(),
             limits: Arc::clone(&self.limits),
-            content_bytes_max,
+            content_max,
             names: self.inner.config.names.clone(),
         }
     }
@@ -364,14 +415,14 @@ impl Engine {
         &self,
         invoke_id: InvokeId,
         kept_id: Option<CommandId>,
-        content_bytes_max: usize,
+        content_max: ContentMax,
     ) -> Origin {
         Origin {
             invoke_id,
             kept_id,
             caller: self.caller.clone(),
             secrets_are_names: self.inner.secrets.is_some(),
-            content_bytes_max,
+            content_max,
             retry_of: None,
         }
     }
@@ -423,7 +474,7 @@ impl Engine {
             let (what, field) = (request.what(), parameter.map_or(PASSWORD, |_| "Parameters"));
             let resolved = Contained::new(async { resolver.resolve(request).await }).await;
             let resolved = resolved.map_err(|message| {
-                Error::Host(format!("the SecretResolver panicked: {message}"))
+                Error::host(format!("the SecretResolver panicked: {message}"))
             })?;
             if let Err(error) = resolved {
                 let message = format!("{what} cannot be resolved: {error}");
@@ -605,13 +656,17 @@ pub(super) struct Origin {
     pub kept_id: Option<CommandId>,
     pub caller: Option<Arc<str>>,
     pub secrets_are_names: bool,
-    pub content_bytes_max: usize,
+    pub content_max: ContentMax,
     /// The row of the invocation that it is another run of.
     pub retry_of: Option<i64>,
 }
 
-/// Where a request wants something to run, and what.
-pub(super) fn split(origin: Origin, terms: Terms) -> (Targets, NewInvocation) {
+/// Where a request wants something to run, and what; a run may take `timeout_s`.
+pub(super) fn split(
+    origin: Origin,
+    terms: Terms,
+    timeout_s: Option<u64>,
+) -> (Targets, NewInvocation) {
     let new = NewInvocation {
         invoke_id: origin.invoke_id,
         kept_id: origin.kept_id,
@@ -619,7 +674,8 @@ pub(super) fn split(origin: Origin, terms: Terms) -> (Targets, NewInvocation) {
         container: terms.container,
         windows_password_name: terms.windows_password_name,
         secrets_are_names: origin.secrets_are_names,
-        content_bytes_max: origin.content_bytes_max,
+        content_bytes_max: origin.content_max.bytes(),
+        timeout_s,
         resource_group_id: terms.targets.resource_group_id.clone(),
         caller: origin.caller,
         termination_mode: terms.termination_mode,

@@ -3,6 +3,7 @@
 //! may be as slow as it likes.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 
 use chrono::DateTime;
@@ -60,9 +61,20 @@ pub struct Watch {
     outcome: Option<InvocationStatus>,
     /// The error because of which no end will come; told once.
     failed: Option<Error>,
+    /// Whether the watch ends when a shutdown begins.
+    ends_with_closing: bool,
     ended: bool,
     /// Until the records are looked at again, if they have to be.
     sleep: Option<Sleep>,
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch")
+            .field("invoke_id", &self.subscription.invoke_id())
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
+    }
 }
 
 /// One execution as its watcher sees it.
@@ -105,6 +117,7 @@ impl Watch {
             in_sync: false,
             outcome: None,
             failed: None,
+            ends_with_closing: false,
             ended: false,
             sleep: None,
         }
@@ -127,8 +140,14 @@ impl Watch {
                 return Ok(Some(Event::Finished { status }));
             }
             let mut inbox = self.subscription.take();
+            let is_closing = inbox.closing && self.ends_with_closing;
             self.failed = inbox.failed.take().or_else(|| self.failed.take());
-            if self.receive(inbox) {
+            let has_news = self.receive(inbox);
+            if is_closing {
+                self.ended = true;
+                return Ok(None);
+            }
+            if has_news {
                 continue;
             }
             if self.in_sync {
@@ -145,6 +164,45 @@ impl Watch {
             self.records.store.ending().check_cut_off()?;
         }
         Ok(None)
+    }
+
+    /// Returns this watch, which ends when the engine begins to shut down, and not only when the engine has ended. A
+    /// later watch can go on from its [`position`](Self::position).
+    #[must_use]
+    pub fn until_closing(mut self) -> Self {
+        self.ends_with_closing = true;
+        self
+    }
+
+    /// Returns the events as a stream. The stream ends after the last event, and after an error.
+    ///
+    /// # What a run prints, by the combinators of a host's choice
+    ///
+    /// ```
+    /// use adjutant::{Engine, Event, RunCommand};
+    /// use std::future::poll_fn;
+    /// use std::pin::Pin;
+    /// use futures_core::Stream;
+    ///
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    /// # runtime.block_on(async {
+    /// let engine = Engine::open_in_memory().await?;
+    /// let run = RunCommand::shell("echo hello").on(["local"]);
+    /// let (_, watch) = engine.run_command_and_watch(run).await?;
+    /// let mut events = watch.into_stream();
+    /// let mut printed = Vec::new();
+    /// while let Some(event) = poll_fn(|cx| Pin::new(&mut events).poll_next(cx)).await {
+    ///     if let Event::Output { bytes, .. } = event? {
+    ///         printed.extend(bytes);
+    ///     }
+    /// }
+    /// assert_eq!(printed, b"hello\n");
+    /// # Ok::<(), adjutant::Error>(())
+    /// # }).unwrap();
+    /// ```
+    #[cfg(feature = "stream")]
+    pub fn into_stream(self) -> super::WatchStream {
+        super::WatchStream::new(self)
     }
 
     /// How far this watcher has come.

@@ -1,12 +1,16 @@
 //! What happens to all invocations, as it happens: for who shows or counts it. Nothing waits for a
 //! reader; one that is too slow is told how much it missed.
 
+#[cfg(feature = "stream")]
+use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
+#[cfg(feature = "stream")]
+use std::task::{Context, Poll, ready};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, watch};
 
 use crate::id::{ExecutionId, InstanceId, InvokeId};
 use crate::invocation::fire::Fire;
@@ -77,15 +81,39 @@ pub enum Notice {
 #[derive(Debug)]
 pub struct Feed {
     notices: Option<broadcast::Receiver<Notice>>,
+    /// Whether a shutdown has begun.
+    closing: watch::Receiver<bool>,
+    /// Whether the feed ends then.
+    ends_with_closing: bool,
     /// Counts those who follow.
     _follows: Arc<()>,
 }
 
 impl Feed {
+    /// Returns this feed, which ends when the engine begins to shut down, and not only when the engine has ended.
+    #[must_use]
+    pub fn until_closing(mut self) -> Self {
+        self.ends_with_closing = true;
+        self
+    }
+
+    /// Returns the notices as a stream, which ends once the engine has ended.
+    #[cfg(feature = "stream")]
+    pub fn into_stream(self) -> FeedStream {
+        FeedStream(Some(Box::pin(next(self))))
+    }
+
     /// The next notice; `None` once the engine has ended. May be dropped and called again without
     /// losing anything.
     pub async fn next(&mut self) -> Option<Notice> {
-        match self.notices.as_mut()?.recv().await {
+        let notices = self.notices.as_mut()?;
+        let told = tokio::select! {
+            biased;
+            told = notices.recv() => told,
+            // An error means that the engine is gone.
+            _ = self.closing.wait_for(|is_closing| *is_closing), if self.ends_with_closing => return None,
+        };
+        match told {
             Ok(notice) => Some(notice),
             Err(RecvError::Lagged(count)) => Some(Notice::Lagged { count }),
             Err(RecvError::Closed) => None,
@@ -93,10 +121,50 @@ impl Feed {
     }
 }
 
+/// Notices as a stream, from [`Feed::into_stream`].
+#[cfg(feature = "stream")]
+pub struct FeedStream(Option<Waits>);
+
+#[cfg(feature = "stream")]
+type Waits = Pin<Box<dyn Future<Output = (Feed, Option<Notice>)> + Send>>;
+
+#[cfg(feature = "stream")]
+async fn next(mut feed: Feed) -> (Feed, Option<Notice>) {
+    let notice = feed.next().await;
+    (feed, notice)
+}
+
+#[cfg(feature = "stream")]
+impl futures_core::Stream for FeedStream {
+    type Item = Notice;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Notice>> {
+        let Some(waits) = &mut self.0 else { return Poll::Ready(None) };
+        let (feed, notice) = ready!(waits.as_mut().poll(cx));
+        self.0 = notice.is_some().then(|| Box::pin(next(feed)) as Waits);
+        Poll::Ready(notice)
+    }
+}
+
+#[cfg(feature = "stream")]
+impl futures_core::stream::FusedStream for FeedStream {
+    fn is_terminated(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+#[cfg(feature = "stream")]
+impl std::fmt::Debug for FeedStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FeedStream").finish_non_exhaustive()
+    }
+}
+
 /// Those who follow everything.
 #[derive(Debug)]
 pub(super) struct Feeds {
     sender: RwLock<Option<broadcast::Sender<Notice>>>,
+    closing: watch::Sender<bool>,
     /// Each of them has one, too: whether there are any takes no lock.
     follows: Arc<()>,
 }
@@ -104,7 +172,7 @@ pub(super) struct Feeds {
 impl Default for Feeds {
     fn default() -> Self {
         let sender = RwLock::new(Some(broadcast::Sender::new(NOTICES_MAX)));
-        Self { sender, follows: Arc::default() }
+        Self { sender, closing: watch::Sender::new(false), follows: Arc::default() }
     }
 }
 
@@ -112,7 +180,12 @@ impl Feeds {
     pub(super) fn open(&self) -> Feed {
         let follows = Arc::clone(&self.follows);
         let notices = self.with_sender(broadcast::Sender::subscribe);
-        Feed { notices, _follows: follows }
+        let closing = self.closing.subscribe();
+        Feed { notices, closing, ends_with_closing: false, _follows: follows }
+    }
+
+    pub(super) fn announce_closing(&self) {
+        self.closing.send_replace(true);
     }
 
     pub(super) fn any(&self) -> bool {

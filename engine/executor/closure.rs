@@ -1,5 +1,6 @@
 //! An async closure of the host as a target like any other.
 
+use std::fmt;
 use std::future::Future;
 
 use super::{ExecutionContext, Executor, Task};
@@ -23,6 +24,12 @@ use crate::execution::Outcome;
 /// ```
 pub struct ClosureExecutor<F> {
     closure: F,
+}
+
+impl<F> fmt::Debug for ClosureExecutor<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClosureExecutor").finish_non_exhaustive()
+    }
 }
 
 impl<F, Fut, O> ClosureExecutor<F>

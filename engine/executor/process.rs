@@ -45,6 +45,7 @@ use std::sync::{Arc, OnceLock};
 use super::{ExecutionContext, Executor, Scratch, Task};
 use crate::command::CommandType;
 use crate::execution::Outcome;
+use account::Account;
 use environment::{Mark, User, Variables};
 use keeper::Charge;
 use order::Runner;
@@ -64,7 +65,7 @@ pub use reaper::reap_orphans;
 /// script is empty, its two outputs are captured apart. The script has no descriptors but these three, a session of
 /// its own, and a clean environment: `HOME`, `USER`, `LOGNAME`, `SHELL`, `PATH` and `LANG` of its user, what
 /// [`env`](Self::env) adds, and `ADJUTANT_INVOKE_ID`, `ADJUTANT_COMMAND_ID`, `ADJUTANT_INSTANCE_ID`,
-/// `ADJUTANT_EXECUTION_ID`, `ADJUTANT_ATTEMPT`, `ADJUTANT_RUN`, a mark that is another at every start, and
+/// `ADJUTANT_INSTANCE_NAME` if the instance has a name, `ADJUTANT_EXECUTION_ID`, `ADJUTANT_ATTEMPT`, `ADJUTANT_RUN`, a mark that is another at every start, and
 /// `ADJUTANT_RESULT`, a file in which the script can leave a JSON document of at most 64 KiB for its record. The
 /// script runs in the requested directory; without a request in its user's home, or in `/` if that cannot be entered.
 ///
@@ -293,9 +294,39 @@ impl Executor for ProcessExecutor {
         self.run(&task, &cx).await.unwrap_or_else(|outcome| outcome)
     }
 
+    fn can_survive_restarts(&self) -> bool {
+        true
+    }
+
     fn check_host(&self) -> Result<(), String> {
         kernel::ends_are_lost().map_or(Ok(()), |why| Err(format!("{why}, {ENDS_ARE_LOST}")))
     }
+}
+
+/// Returns the name and the number of the user that a script runs as: the given one, or the host's own. The number is
+/// `None` if the system knows no such user.
+pub(crate) async fn effective_user(username: Option<&str>) -> (String, Option<u32>) {
+    let (own, own_name) = own_user();
+    let Some(name) = username.filter(|name| *name != own_name) else {
+        return (own_name, Some(own));
+    };
+    let name = name.to_owned();
+    let wanted = name.clone();
+    // The system's directory of users may be far away.
+    let looked_up = tokio::task::spawn_blocking(move || Account::of_name(&wanted));
+    // The lookup is lost only if the runtime ends.
+    let account = looked_up.await.ok().and_then(Result::ok).flatten();
+    (name, account.map(|account| account.uid))
+}
+
+/// Returns the number and the name of the host's own user.
+fn own_user() -> (u32, String) {
+    static KNOWN: OnceLock<(u32, String)> = OnceLock::new();
+    let uid = rustix::process::getuid().as_raw();
+    let look_up = || (uid, Account::of_uid(uid).map_or_else(|| uid.to_string(), |own| own.name));
+    let known = KNOWN.get_or_init(look_up);
+    // The host may have become another user.
+    if known.0 == uid { known.clone() } else { look_up() }
 }
 
 /// The consequence of a host's treatment of `SIGCHLD`, and the remedy.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ExecutionId, InstanceId, InvokeId};
 use crate::status::{ExecutionStatus, InvocationStatus};
-use crate::wire::{UnreadableRecord, text_enum};
+use crate::wire::{self, UnreadableRecord, text_enum};
 
 /// Which nominal times of an invocation to list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,7 +14,7 @@ use crate::wire::{UnreadableRecord, text_enum};
 pub struct DescribeFires {
     /// The invocation.
     pub invoke_id: InvokeId,
-    /// Entries a page, 1 to 50; 10 if not given.
+    /// Entries a page, at least 1; the [`Limits`](crate::Limits) say how many at most, and how many if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_results: Option<usize>,
     /// The `NextToken` of the page before.
@@ -27,21 +27,12 @@ impl DescribeFires {
     pub fn new(invoke_id: InvokeId) -> Self {
         Self { invoke_id, max_results: None, next_token: None }
     }
-
-    /// Sets the entries of a page.
-    #[must_use]
-    pub fn max_results(mut self, entries: usize) -> Self {
-        self.max_results = Some(entries);
-        self
-    }
-
-    /// Asks for the page after another.
-    #[must_use]
-    pub fn next_token(mut self, token: impl Into<String>) -> Self {
-        self.next_token = Some(token.into());
-        self
-    }
 }
+
+wire::setters!(DescribeFires {
+    number max_results: usize, "Sets the most entries of a page.";
+    some next_token: String, "Asks for the page after another, by its `NextToken`.";
+});
 
 /// The reason of what would have fired while its invocation paused.
 pub(crate) const PAUSED: &str = "the invocation paused";

@@ -272,17 +272,18 @@ impl Recurrence {
         }
     }
 
-    /// When `schedule` fires first on instances of `zone`, if the limits allow it.
+    /// When `schedule` fires first on instances of `zone`, if the limits and a timeout that somebody has stated allow
+    /// it.
     pub(crate) fn first_fire(
         &self,
         schedule: &Schedule,
         now: DateTime<Utc>,
         zone: Zone,
-        timeout_s: u64,
+        stated_timeout_s: Option<u64>,
         limits: &Limits,
     ) -> Result<DateTime<Utc>, Violation> {
         let timetable = schedule.bind(now, zone);
-        let bounds = limits.schedule_bounds(timeout_s);
+        let bounds = limits.schedule_bounds(stated_timeout_s.unwrap_or_default());
         let refused =
             |message: String| Violation::new("InvalidParam.Frequency", 400, "Frequency", message);
         timetable.validate(now, &bounds).map_err(|refusal| refused(refusal.to_string()))?;
@@ -303,6 +304,28 @@ impl Recurrence {
             _ => Ok(first),
         }
     }
+}
+
+/// Returns the timeout of a run in seconds: the stated one, or the default of the limits. Because a default must not be
+/// a reason to refuse a schedule, a default ends a second before the next fire of the schedule, and takes a second at
+/// least.
+pub(crate) fn timeout_s(
+    stated: Option<u64>,
+    recurrence: Option<&Recurrence>,
+    limits: &Limits,
+) -> Option<u64> {
+    stated.or_else(|| {
+        let default = limits.timeout_s()?;
+        let interval = recurrence.and_then(|recurrence| match &recurrence.trigger {
+            Trigger::Schedule(schedule) => schedule.min_interval(),
+            Trigger::Boot { .. } => None,
+        });
+        Some(
+            interval.map_or(default, |interval| {
+                default.min(interval.as_secs().saturating_sub(1)).max(1)
+            }),
+        )
+    })
 }
 
 fn rfc3339(instant: DateTime<Utc>) -> String {

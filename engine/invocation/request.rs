@@ -9,7 +9,7 @@ use super::recurrence::{MissedPolicy, OverlapPolicy, Recurrence, Repetition};
 use super::resource_limits::ResourceLimits;
 use super::retry::Retry;
 use super::{RepeatMode, TerminationMode};
-use crate::command::content::{self, Content};
+use crate::command::content::{self, Content, ContentMax};
 use crate::command::parameters::{Arguments, ParameterPassing, Parameters, SecretNames};
 use crate::command::settings::Settings;
 use crate::command::{
@@ -34,23 +34,22 @@ macro_rules! invocation_request {
         #[non_exhaustive]
         pub struct $request {
             $($(#[$own_about])* pub $own: $type,)*
-            /// The directory to run in; the command's if none is given, else the user's home. At
-            /// most 200 characters.
+            /// The directory to run in; the command's if none is given, otherwise the user's home.
             #[serde(skip_serializing_if = "Option::is_none")]
             pub working_dir: Option<String>,
-            /// Seconds a run may take; the command's if not given, else 60.
+            /// Seconds a run may take; the command's if not given, otherwise the default of the
+            /// [`Limits`](crate::Limits), which by itself is any time. A default is shortened to a second less than the
+            /// distance of the fires of a schedule.
             #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
             pub timeout: Option<u64>,
-            /// The user to run as; the command's if none is given, else the host's own. At most 255
-            /// characters.
+            /// The user to run as; the command's if none is given, otherwise the host's own. At most 255 characters.
             #[serde(skip_serializing_if = "Option::is_none")]
             pub username: Option<String>,
             /// The name under which the host's [`SecretResolver`](crate::SecretResolver) has the
             /// password of that user. Instances that run Windows need it. At most 255 characters.
             #[serde(skip_serializing_if = "Option::is_none")]
             pub windows_password_name: Option<String>,
-            /// What the script is given to, in the place of its shell; the command's if none is
-            /// given. At most 1 KB.
+            /// What the script is given to, in the place of its shell; the command's if none is given.
             #[serde(skip_serializing_if = "Option::is_none")]
             pub launcher: Option<String>,
             /// The container to run in: 64 hexadecimal digits, which `docker://`, `containerd://` or
@@ -140,28 +139,29 @@ macro_rules! invocation_request {
             /// What the processes of a run may use.
             #[serde(skip_serializing_if = "ResourceLimits::is_empty")]
             pub resource_limits: ResourceLimits,
-            /// Whether a run goes on when the host ends; the next engine on the file takes it back.
+            /// Whether a run goes on when the host ends; the next engine on the file takes it back. The request is
+            /// refused if the executor of an instance cannot do that
+            /// ([`Executor::can_survive_restarts`](crate::Executor::can_survive_restarts)).
             #[serde(deserialize_with = "lenient::value", skip_serializing_if = "std::ops::Not::not")]
             pub survive_restarts: bool,
             /// Where the whole output goes, as in `oss://bucket/folder` or `file:///folder`; where the
             /// command says if nothing is given.
             #[serde(skip_serializing_if = "Option::is_none")]
             pub oss_output_delivery: Option<String>,
-            /// The instances to run on, 1 to 100; or give `ResourceTag`.
+            /// The instances to run on, at least 1; or give `ResourceTag`.
             #[serde(rename = "InstanceId", skip_serializing_if = "Vec::is_empty")]
             pub instance_ids: Vec<InstanceId>,
-            /// Selects the instances that have all of these tags, 1 to 100 of them, or as many as
-            /// the host allows. At most 10.
+            /// Selects the instances that have all of these tags.
             #[serde(rename = "ResourceTag", skip_serializing_if = "Vec::is_empty")]
             pub resource_tags: Vec<Tag>,
-            /// Tags of the invocation, and of the command if it is kept. At most 20.
+            /// Tags of the invocation, and of the command if it is kept.
             #[serde(rename = "Tag", skip_serializing_if = "Vec::is_empty")]
             pub tags: Vec<Tag>,
             /// The group that the instances belong to, all of them.
             #[serde(skip_serializing_if = "Option::is_none")]
             pub resource_group_id: Option<String>,
             /// Makes the request safe to repeat: within 24 hours the same request with the same
-            /// token gets the first answer again. At most 64 ASCII characters.
+            /// token gets the first answer again. ASCII characters only.
             #[serde(skip_serializing_if = "Option::is_none")]
             pub client_token: Option<String>,
             /// Read and not used, as on the pages.
@@ -397,6 +397,34 @@ macro_rules! invocation_request {
                 self
             }
 
+            /// Sets the container to run in, by its name.
+            #[must_use]
+            pub fn container_name(mut self, name: impl Into<String>) -> Self {
+                self.container_name = Some(name.into());
+                self
+            }
+
+            /// Sets the container to run in, by its id.
+            #[must_use]
+            pub fn container_id(mut self, id: impl Into<String>) -> Self {
+                self.container_id = Some(id.into());
+                self
+            }
+
+            /// Sends the whole output to a place, as in `file:///folder`.
+            #[must_use]
+            pub fn oss_output_delivery(mut self, place: impl Into<String>) -> Self {
+                self.oss_output_delivery = Some(place.into());
+                self
+            }
+
+            /// Sets the name under which the host has the password of the user.
+            #[must_use]
+            pub fn windows_password_name(mut self, name: impl Into<String>) -> Self {
+                self.windows_password_name = Some(name.into());
+                self
+            }
+
             /// How it is run, as far as it says so.
             pub(crate) fn settings(&self) -> Settings {
                 let output = &self.oss_output_delivery;
@@ -491,7 +519,8 @@ macro_rules! invocation_request {
 }
 
 invocation_request! {
-/// Creates a command and runs it in one call.
+/// Creates a command and runs it in one call. The [`Limits`](crate::Limits) of a handle say how long texts and lists
+/// may be.
 ///
 /// As JSON, `CommandContent` is plain text unless `ContentEncoding` says `Base64`.
 ///
@@ -509,10 +538,10 @@ invocation_request! {
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 pub struct RunCommand {
-    /// A name for people. At most 128 characters; a command that is kept without one has its id for it.
+    /// A name for people; a command that is kept without one has its id for it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
-    /// What it is for. At most 512 characters.
+    /// What it is for.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// The language.
@@ -526,7 +555,7 @@ pub struct RunCommand {
     /// Whether `{{name}}` in the script is a parameter.
     #[serde(deserialize_with = "lenient::value", skip_serializing_if = "std::ops::Not::not")]
     pub enable_parameter: bool,
-    /// What parameters are that no value is given for. At most 20.
+    /// What parameters are that no value is given for.
     #[serde(skip_serializing_if = "Parameters::is_empty")]
     pub default_parameters: Parameters,
     /// Whether the command stays for later invocations.
@@ -547,6 +576,20 @@ impl RunCommand {
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
+        self
+    }
+
+    /// Says what it is for.
+    #[must_use]
+    pub fn description(mut self, description: impl Into<String>) -> Self {
+        self.description = description.into();
+        self
+    }
+
+    /// Sets the language.
+    #[must_use]
+    pub fn command_type(mut self, command_type: CommandType) -> Self {
+        self.command_type = command_type.into();
         self
     }
 
@@ -577,16 +620,15 @@ impl RunCommand {
     /// Checks the request, takes its content out of its encoding and reads its schedule.
     pub(crate) fn check(&self, limits: &Limits, found: &mut Vec<Violation>) -> Checked {
         let encoding = self.content_encoding.as_deref().and_then(ContentEncoding::parse);
-        let bytes_max = if self.keep_command {
-            limits.kept_content_bytes_max
-        } else {
-            limits.unkept_content_bytes_max
+        let content_max = match self.keep_command {
+            true => ContentMax::kept(limits),
+            false => ContentMax::unkept(limits),
         };
         let command_type = self.command_type.known(found, unknown_command_type);
         let content = content::check(
             &self.command_content,
             encoding.unwrap_or(ContentEncoding::PlainText),
-            bytes_max,
+            content_max,
             found,
         );
         check_names(&self.name, &self.description, limits, found);
@@ -597,7 +639,7 @@ impl RunCommand {
         if let Some(script) = script {
             arguments.check_names(&script, false, limits, found);
         }
-        Checked { command_type, content, bytes_max, terms }
+        Checked { command_type, content, content_max, terms }
     }
 }
 
@@ -608,8 +650,8 @@ pub(crate) struct Checked {
     pub command_type: Option<CommandType>,
     /// None if there is something wrong with it.
     pub content: Option<Content>,
-    /// What the content may come to as Base64, its parameters filled in.
-    pub bytes_max: usize,
+    /// The largest content, its parameters filled in.
+    pub content_max: ContentMax,
     pub terms: Terms,
 }
 
@@ -644,7 +686,7 @@ pub struct RunCommandResponse {
 }
 
 invocation_request! {
-/// Runs a stored command.
+/// Runs a stored command. The [`Limits`](crate::Limits) of a handle say how long texts and lists may be.
 pub struct InvokeCommand {
     /// The command.
     pub command_id: Given<CommandId>,
@@ -682,7 +724,7 @@ page_request! {
 pub struct StopInvocation {
     /// The invocation.
     pub invoke_id: Given<InvokeId>,
-    /// Only on these instances, 1 to 50; on all if empty.
+    /// Only on these instances; on all if empty.
     #[serde(rename = "InstanceId", skip_serializing_if = "Vec::is_empty")]
     pub instance_ids: Vec<InstanceId>,
     /// What for, for the record. At most 255 characters, none a control character.

@@ -19,8 +19,8 @@ pub enum RetryOn {
     Error,
     /// It could not be delivered to the instance, or the host did not let it start.
     Aborted,
-    /// The engine ended while it ran. How far it had come is not known, so this one has to be named:
-    /// it is not among the defaults.
+    /// The engine ended while it ran: it was shut down, or crashed. How far the attempt had come is not known, so this
+    /// one is not among the defaults: name it, or use [`Retry::idempotent`].
     Interrupted,
 }
 
@@ -115,6 +115,22 @@ impl Retry {
     /// Tries so often at most, the first time included.
     pub fn attempts(max: u64) -> Self {
         Self { max_attempts: max, ..Self::default() }
+    }
+
+    /// Tries so often at most, the first time included, after each outcome without success, also if the engine ended
+    /// while the attempt ran ([`RetryOn::Interrupted`]). This is for work that may run twice without harm: how far an
+    /// attempt had come that a crash or a deploy cut off, is not known.
+    ///
+    /// # A report that a deploy may cut off
+    ///
+    /// ```
+    /// use adjutant::{Retry, RunCommand};
+    ///
+    /// let report = RunCommand::shell("make report").on(["local"]).retry(Retry::idempotent(5));
+    /// # let _ = report;
+    /// ```
+    pub fn idempotent(max: u64) -> Self {
+        Self::attempts(max).on(RetryOn::ALL.iter().copied())
     }
 
     /// Sets the seconds from the end of the first attempt to the second.

@@ -24,6 +24,7 @@ impl Counted {
             Self::Started => "adjutant_executions_started_total",
             Self::Lost => "adjutant_executions_lost_total",
             Self::Expired => "adjutant_executions_expired_total",
+            Self::PutBack => "adjutant_executions_put_back_total",
             Self::FireStarted | Self::FireSkipped | Self::FireMissed => FIRES,
             Self::Ended(_) => "adjutant_executions_ended_total",
         }
@@ -36,7 +37,12 @@ impl Counted {
             Self::FireSkipped => Some(("disposition", "Skipped")),
             Self::FireMissed => Some(("disposition", "Missed")),
             Self::Ended(status) => Some(("status", status.as_str())),
-            Self::Invocation | Self::Execution | Self::Started | Self::Lost | Self::Expired => None,
+            Self::Invocation
+            | Self::Execution
+            | Self::Started
+            | Self::Lost
+            | Self::Expired
+            | Self::PutBack => None,
         }
     }
 
@@ -47,6 +53,9 @@ impl Counted {
             Self::Started => "Executions claimed",
             Self::Lost => "Executions whose end nobody knows",
             Self::Expired => "Executions that were not started in time",
+            Self::PutBack => {
+                "Executions claimed that wait again, because a shutdown came before their start"
+            }
             Self::FireStarted | Self::FireSkipped | Self::FireMissed => {
                 "Nominal times dealt with, by disposition"
             }

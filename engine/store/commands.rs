@@ -30,7 +30,8 @@ pub(crate) struct Definition {
     pub default_parameters: Parameters,
     pub secret_parameters: SecretNames,
     pub settings: Settings,
-    pub timeout_s: u64,
+    /// The timeout that the command, or the request that brings it, states; none if it states none.
+    pub timeout_s: Option<u64>,
 }
 
 impl Definition {
@@ -123,7 +124,8 @@ fn beyond_quota(tx: Tx<'_>, kept_max: u64) -> Result<Option<Violation>> {
     let message = format!(
         "{kept} commands are kept, the quota is {kept_max}; delete some or do not keep this one"
     );
-    Ok(Some(Violation::new("CmdCount.ExceedQuota", 403, "KeepCommand", message)))
+    let violation = Violation::new("CmdCount.ExceedQuota", 403, "KeepCommand", message);
+    Ok(Some(violation.of_quota(None)))
 }
 
 /// A value as JSON, nothing for an empty one.

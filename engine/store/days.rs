@@ -1,5 +1,6 @@
 //! Table `days`: how many invocations each day of UTC has had.
 
+use chrono::DateTime;
 use rusqlite::OptionalExtension;
 
 use crate::error::{Error, Result, Violation};
@@ -34,7 +35,9 @@ pub(crate) fn beyond_quota(tx: Tx<'_>, now_ms: i64, max: u64) -> Result<Option<V
     let number = count + 1;
     let message =
         format!("want at most {max} invocations in a day of UTC; this would be number {number}");
-    Ok(Some(Violation::new("Invocation.ExceedQuota", 403, "InvokeId", message)))
+    let tomorrow_ms = now_ms.div_euclid(DAY_MS).saturating_add(1).saturating_mul(DAY_MS);
+    let violation = Violation::new("Invocation.ExceedQuota", 403, "InvokeId", message);
+    Ok(Some(violation.of_quota(DateTime::from_timestamp_millis(tomorrow_ms))))
 }
 
 /// How many invocations the day has had so far.

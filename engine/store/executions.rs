@@ -178,6 +178,8 @@ pub(crate) struct Finished {
     pub wave_ended: bool,
     /// By the execution that has ended: what is tried again.
     pub retries: HashMap<ExecutionId, NextAttempt>,
+    /// Executions that have not ended after all: no executor has begun them, and they wait again.
+    pub put_back: HashSet<ExecutionId>,
     /// Invocations whose end cannot be recorded: executions have ended, and their fire cannot be told.
     pub uncounted: Vec<(InvokeId, Error)>,
 }
@@ -195,6 +197,19 @@ fn finish_within(tx: Tx<'_>, ended: &[&Ended], apart: bool, mut left: usize) -> 
     let mut fires = BTreeMap::<i64, EndedOfFire>::new();
     let mut finished = Finished::default();
     for alike in ended.chunk_by(|one, next| one.goes_with(next)) {
+        let (stopped, only);
+        let alike = match alike {
+            [one] if one.verdict.cause == Cause::Unstarted => {
+                if put_back(tx, one)? {
+                    finished.put_back.insert(one.id);
+                    continue;
+                }
+                stopped = one.with(Verdict::stopped_unstarted());
+                only = [&stopped];
+                &only[..]
+            }
+            alike => alike,
+        };
         finish_alike(tx, alike)?;
         for execution in alike {
             if let Some(next) = insert_next_attempt(tx, execution)? {
@@ -220,6 +235,26 @@ fn finish_within(tx: Tx<'_>, ended: &[&Ended], apart: bool, mut left: usize) -> 
         finish_fire(tx, fire, of.ends, of.last_ms, true, &mut left, &mut finished)?;
     }
     Ok(finished)
+}
+
+/// Makes an execution wait again, because the engine shuts down and no executor has begun the execution. Returns
+/// whether it waits: an execution whose stop is on record does not.
+fn put_back(tx: Tx<'_>, one: &Ended) -> Result<bool> {
+    let [from] = *Cause::Unstarted.sources() else {
+        return Err(Error::Internal("an execution is put back from one status".to_owned()));
+    };
+    let to = Cause::Unstarted.target();
+    let changed = tx
+        .prepare_cached(
+            "UPDATE executions SET status = ?3, started_at_ms = NULL, room = ?4
+             WHERE id = ?1 AND attempt = ?2 AND status = ?5",
+        )?
+        .execute((one.id.0, one.attempt, to.as_str(), room(to), from.as_str()))?;
+    if changed == 1 {
+        running::forget([one.id]);
+        tally::count(Counted::PutBack, 1);
+    }
+    Ok(changed == 1)
 }
 
 /// The executions of a fire that have ended together.
@@ -356,6 +391,11 @@ impl Ended {
     fn least(&self, remark: &str) -> Self {
         let mut verdict = self.verdict.clone();
         verdict.add(remark);
+        self.with(verdict)
+    }
+
+    /// Returns another end of the same execution, which has left nothing.
+    fn with(&self, verdict: Verdict) -> Self {
         Self { verdict, output: Output::default(), report: None, delivery: None, ..*self }
     }
 

@@ -114,9 +114,9 @@ pub(crate) fn perform<T>(
         let done = contain(|| op(&host));
         drop(ward);
         let done = done.unwrap_or_else(|message| Err(format!("it panicked: {message}").into()));
-        let done = done.map_err(|error| Error::Host(error.to_string()))?;
+        let done = done.map_err(Error::host)?;
         if tx.is_autocommit() {
-            return Err(Error::Host("it ended the transaction, as OR ROLLBACK does".to_owned()));
+            return Err(Error::host("it ended the transaction, as OR ROLLBACK does"));
         }
         check_schema(tx)?;
         Ok(done)
@@ -136,7 +136,7 @@ fn check_schema(tx: Tx<'_>) -> Result<()> {
         .query_row([&own], |row| row.get::<_, String>(0))
         .optional()?;
     if let Some(name) = hiding {
-        return Err(Error::Host(format!(
+        return Err(Error::host(format!(
             "a temporary table `{name}` hides the engine's; want another name"
         )));
     }
@@ -149,7 +149,7 @@ fn check_schema(tx: Tx<'_>) -> Result<()> {
         .query_row([&own], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))
         .optional()?;
     if let Some((name, engines)) = referring {
-        return Err(Error::Host(format!(
+        return Err(Error::host(format!(
             "table `{name}` has a foreign key to the engine's `{engines}`, which would keep rows from being changed; want a plain column"
         )));
     }
@@ -163,7 +163,7 @@ fn check_schema(tx: Tx<'_>) -> Result<()> {
         })
         .optional()?;
     if let Some((what, name)) = reserved {
-        return Err(Error::Host(format!(
+        return Err(Error::host(format!(
             "the {what} `{name}` has a reserved name: those that begin with `{RESERVED}` are the engine's; want another name"
         )));
     }
@@ -176,7 +176,7 @@ fn check_schema(tx: Tx<'_>) -> Result<()> {
     while let Some(row) = suspect.next()? {
         if has_deferred_key(row.get_ref(1)?.as_str().map_err(unreadable)?) {
             let name: String = row.get(0)?;
-            return Err(Error::Host(format!(
+            return Err(Error::host(format!(
                 "table `{name}` has a foreign key that is INITIALLY DEFERRED, and others share the commit; want IMMEDIATE"
             )));
         }

@@ -51,6 +51,8 @@ pub(crate) struct NewInvocation {
     /// Whether the values of secret parameters are names in the host's store.
     pub secrets_are_names: bool,
     pub content_bytes_max: usize,
+    /// None: a run may take any time.
+    pub timeout_s: Option<u64>,
     pub resource_group_id: Option<String>,
     pub caller: Option<Arc<str>>,
     pub termination_mode: TerminationMode,
@@ -85,7 +87,7 @@ impl NewInvocation {
             command_id: self.command_id(),
             command_type: definition.command_type,
             content: Arc::clone(&definition.content),
-            timeout_s: definition.timeout_s,
+            timeout_s: self.timeout_s,
             termination_mode: self.termination_mode,
             lets_wait: recurrence.is_some_and(|of| of.overlap.lets_wait() || of.missed.lets_wait()),
             arguments: definition.enable_parameter.then(|| self.arguments.clone()),
@@ -160,7 +162,7 @@ pub(crate) fn insert(
         definition.command_type.as_str(),
         content,
         &definition.settings.working_dir,
-        definition.timeout_s,
+        new.timeout_s,
         new.termination_mode.as_str(),
         recurrence.map_or(RepeatMode::Once, Recurrence::mode).as_str(),
         now_ms,

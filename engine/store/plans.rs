@@ -213,7 +213,8 @@ fn insert(tx: Tx<'_>, request: &RunCommand, claims: bool) -> (i64, Option<Claime
         container: terms.container,
         windows_password_name: None,
         secrets_are_names: false,
-        content_bytes_max: checked.bytes_max,
+        content_bytes_max: checked.content_max.bytes(),
+        timeout_s: Some(60),
         resource_group_id: None,
         caller: None,
         termination_mode: terms.termination_mode,
@@ -234,7 +235,7 @@ fn insert(tx: Tx<'_>, request: &RunCommand, claims: bool) -> (i64, Option<Claime
         default_parameters: request.default_parameters.clone(),
         secret_parameters: request.secret_parameters.clone(),
         settings: terms.settings,
-        timeout_s: 60,
+        timeout_s: Some(60),
     };
     let claimed_at_ms = claims.then_some(NOW_MS);
     let claimed = invocations::insert(tx, &new, &definition, &start, claimed_at_ms, NOW_MS);

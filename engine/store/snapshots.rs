@@ -24,7 +24,7 @@ pub(crate) struct Snapshot {
     pub terms: Terms,
     /// Whether the values of secret parameters are names in the host's store.
     pub secrets_are_names: bool,
-    /// The most that the content may come to as Base64, its parameters filled in.
+    /// The bytes of the largest content, its parameters filled in.
     pub content_bytes_max: usize,
 }
 

@@ -760,7 +760,7 @@ mod tests {
                 Sound | Once => {}
                 Silent => drop(meet()),
                 Damaged => drop(meet()?),
-                Failed | OnceFailed => return Err(Error::Host("as told".to_owned())),
+                Failed | OnceFailed => return Err(Error::host("as told")),
             }
             Ok(n)
         }

@@ -12,6 +12,7 @@ use super::response::{
     ModifyCommandResponse, PreviewReplacedCommandContentResponse,
 };
 use super::{Action, Tencent, base64, request_id};
+use crate::command::content::ContentMax;
 use crate::command::preview::PreviewCommand;
 use crate::command::{self, content};
 use crate::error::Violation;
@@ -74,8 +75,8 @@ impl Tencent {
         let place = check.place(request.output_cos_bucket_url, request.output_cos_key_prefix);
         let mut found = Vec::new();
         let script = request.content.and_then(|text| {
-            let bytes_max = limits.kept_content_bytes_max;
-            content::check(&text, ContentEncoding::Base64, bytes_max, &mut found)
+            let max = ContentMax::kept(limits);
+            content::check(&text, ContentEncoding::Base64, max, &mut found)
         });
         check.add(found);
         let modify = command::ModifyCommand {

@@ -62,7 +62,7 @@ impl Error {
     /// What the engine says of a call, behind what has been found before.
     pub(super) fn of(action: Action, error: Core, mut found: Vec<Violation>) -> Self {
         match error {
-            Core::Invalid(violations) => {
+            Core::Invalid(violations) | Core::Quota { violations, .. } => {
                 add(action, violations, &mut found);
                 Self::refused(found)
             }

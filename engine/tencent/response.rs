@@ -173,8 +173,9 @@ pub struct Command {
     pub command_type: String,
     /// The directory it runs in; empty for the user's home.
     pub working_directory: String,
-    /// Seconds a run may take.
-    pub timeout: u64,
+    /// Seconds a run may take; null if it may take any time.
+    #[serde(default)]
+    pub timeout: Option<u64>,
     /// When it was created.
     #[serde(with = "wire::time")]
     pub created_time: DateTime<Utc>,
@@ -247,8 +248,9 @@ pub struct Invocation {
     pub command_content: Encoded,
     /// Its language.
     pub command_type: String,
-    /// Seconds a run may take.
-    pub timeout: u64,
+    /// Seconds a run may take; null if it may take any time.
+    #[serde(default)]
+    pub timeout: Option<u64>,
     /// The directory it runs in; empty for the user's home.
     pub working_directory: String,
     /// The bucket that whole outputs go to; empty for none.
@@ -340,8 +342,9 @@ pub struct CommandDocument {
     pub content: Encoded,
     /// Its language.
     pub command_type: String,
-    /// Seconds it may take.
-    pub timeout: u64,
+    /// Seconds it may take; null if it may take any time.
+    #[serde(default)]
+    pub timeout: Option<u64>,
     /// The directory it runs in; empty for the user's home.
     pub working_directory: String,
     /// The user it runs as; empty for the host's own.

@@ -5,7 +5,7 @@ use adjutant::{
     Share, StopInvocation,
 };
 
-use crate::support::engine;
+use crate::support::pages;
 
 fn run_from(change: serde_json::Value) -> RunCommand {
     let mut request = serde_json::json!({
@@ -19,7 +19,7 @@ fn run_from(change: serde_json::Value) -> RunCommand {
 
 #[tokio::test]
 async fn requests_at_and_past_each_limit() {
-    let engine = engine().await;
+    let engine = pages().await;
     let check = async |change: serde_json::Value, codes: &[&str]| {
         let shown = format!("{change:.200}");
         let found = match engine.run_command(run_from(change)).await {
@@ -98,7 +98,7 @@ async fn requests_at_and_past_each_limit() {
 
 #[tokio::test]
 async fn what_is_no_share_of_the_targets() {
-    let engine = engine().await;
+    let engine = pages().await;
     let check = async |change: serde_json::Value, want: Option<(&str, &str, &str)>| {
         let shown = change.to_string();
         let found = match engine.run_command(run_from(change)).await {
@@ -157,14 +157,14 @@ fn json_that_is_no_request_names_the_field() {
 
 #[tokio::test]
 async fn a_stored_command_needs_a_name() {
-    let engine = engine().await;
+    let engine = pages().await;
     let error = engine.create_command(CreateCommand::shell("", "x")).await.expect_err("no name");
     assert_eq!(error.code(), "MissingParameter.Name");
 }
 
 #[tokio::test]
 async fn unknown_ids_and_pages_are_said_to_be_so() {
-    let engine = engine().await;
+    let engine = pages().await;
     let id: InvokeId = "t-00000000000070008000000000000000".parse().expect("an id");
     let check = |error: Error, code: &str, status| {
         assert_eq!((error.code(), error.http_status()), (code, status), "{error}");

@@ -212,10 +212,16 @@ struct Engines {
 
 impl Engines {
     async fn new() -> Self {
-        let plain = with_executors(Engine::builder()).open().await.expect("an engine");
-        let with_vault = with_executors(Engine::builder()).secret_resolver(Vault);
+        let plain = with_executors(Engine::builder())
+            .limits(Limits::alibaba())
+            .open()
+            .await
+            .expect("an engine");
+        let with_vault =
+            with_executors(Engine::builder()).limits(Limits::alibaba()).secret_resolver(Vault);
         let with_vault = with_vault.open().await.expect("an engine");
-        let forbidding = with_executors(Engine::builder()).authorizer(Nobody);
+        let forbidding =
+            with_executors(Engine::builder()).limits(Limits::alibaba()).authorizer(Nobody);
         let forbidding = forbidding.open().await.expect("an engine");
         for engine in [&plain, &with_vault, &forbidding.called_by("host")] {
             fleet(engine).await;
@@ -480,7 +486,7 @@ async fn every_code_of_invoke_command_is_raised_or_has_a_reason() {
 /// The pages' code for requests that overlap: the second waits for the first instead, and gets its answer.
 #[tokio::test]
 async fn requests_with_one_token_at_once_get_one_answer() {
-    let engine = crate::support::engine().await;
+    let engine = crate::support::pages().await;
     let request = json!({
         "Type": "RunShellScript", "CommandContent": "exit:0", "InstanceId": ["i-1"],
         "ClientToken": "t",

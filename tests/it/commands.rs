@@ -35,7 +35,7 @@ async fn commands_are_created_listed_changed_and_deleted() {
     let only = DescribeCommands { command_id: Some(id), ..Default::default() };
     let changed = engine.describe_commands(only.clone()).await.expect("a page").commands;
     assert_eq!((&*changed[0].name, &*changed[0].working_dir), ("n", "/tmp"));
-    assert_eq!(changed[0].timeout, 60);
+    assert_eq!(changed[0].timeout, None);
     engine.delete_command(id).await.expect("not in use");
     assert_eq!(names(&engine, only).await, [""; 0]);
     let error = engine.delete_command(id).await.expect_err("gone");

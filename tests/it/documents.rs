@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use adjutant::{CreateCommand, Engine, InvokeId, RunCommand};
 use serde_json::{Value, json};
 
-use crate::support::{ask, engine, wait, with};
+use crate::support::{ask, pages, wait, with};
 
 /// What any request of the pages may have.
 fn legacy() -> Value {
@@ -27,7 +27,7 @@ struct World {
 }
 
 async fn world() -> World {
-    let engine = engine().await;
+    let engine = pages().await;
     let create = CreateCommand::shell("greet", "out:{{name}}").enable_parameter().tag("k", "v");
     let create = create.default_parameters([("name", "x")]);
     let command_id = engine.create_command(create).await.expect("sound").command_id.to_string();

@@ -9,9 +9,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use adjutant::{
-    AgentStatus, Clock, ClosureExecutor, Engine, EngineBuilder, EngineEnd, Error, ExecutionContext,
-    ExecutionStatus, Executor, Instance, InvocationStatus, InvokeId, Outcome, RunCommand, Sleep,
-    StopInvocation, SystemClock, Task,
+    AgentStatus, Clock, ClosureExecutor, Engine, EngineBuilder, EngineEnd, Error, Event,
+    ExecutionContext, ExecutionStatus, Executor, Instance, InvocationStatus, InvokeId, Notice,
+    Outcome, RunCommand, Sleep, StopInvocation, SystemClock, Task,
 };
 use chrono::{DateTime, Utc};
 use tokio::runtime::{self, Runtime};
@@ -31,7 +31,7 @@ fn poll_once<T>(future: Pin<&mut impl Future<Output = T>>) -> Poll<T> {
 }
 
 async fn submit(engine: &Engine, script: &str) -> InvokeId {
-    let request = RunCommand::shell(script).on(["i-1"]);
+    let request = RunCommand::shell(script).on(["i-1"]).timeout(60);
     engine.run_command(request).await.expect("a sound request").invoke_id
 }
 
@@ -190,7 +190,7 @@ async fn a_clock_that_panics_ends_the_engine_and_its_waits() {
         // The dispatcher asks for the time of an end, the scheduler for the time of its look, and the caller for the
         // time of its request.
         gate.let_go(1);
-        let _ = engine.run_command(RunCommand::shell("hang").on(["i-1"])).await;
+        let _ = engine.run_command(RunCommand::shell("hang").on(["i-1"]).timeout(60)).await;
         let _ = engine.pause_invocation(&hangs).await;
         let why = EngineEnd::Panicked { part: "the host's clock", message: "as told".to_owned() };
         has_ended(&engine, &hangs, &why).await;
@@ -494,5 +494,63 @@ async fn a_hook_that_panics_refuses_its_call() {
         |builder: EngineBuilder| async { with_executors(builder).open().await.expect("an engine") };
     let engine = open(Engine::builder().authorizer(Panics)).await;
     let refused = engine.quotas().await.expect_err("nobody permits it");
-    assert!(matches!(&refused, Error::Host(why) if why.contains("as told")), "{refused}");
+    assert!(
+        matches!(&refused, Error::Host(why) if why.to_string().contains("as told")),
+        "{refused}"
+    );
+}
+
+/// A server whose streams wait for a run has to end before the run has ended.
+#[tokio::test]
+async fn streams_can_end_when_a_shutdown_begins() {
+    let gate = Gate::new();
+    let engine = gate.plug_in(Engine::builder()).open().await.expect("an engine");
+    register(&engine, "gate", 1).await;
+    let request = RunCommand::shell("x").on(["i-1"]);
+    let (run, mut whole) = engine.run_command_and_watch(request).await.expect("a sound request");
+    let mut until = engine.watch(&run.invoke_id).await.expect("it runs").until_closing();
+    let (mut whole_feed, mut until_feed) = (engine.follow(), engine.follow().until_closing());
+    within(gate.arrivals(1)).await;
+    let mut closing = Box::pin(engine.closing());
+    assert!(poll_once(closing.as_mut()).is_pending());
+    assert!(poll_once(Box::pin(until_feed.next()).as_mut()).is_pending());
+    let shutdown = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.shutdown(Duration::from_secs(3_600)).await }
+    });
+    within(closing).await;
+    let mut late = engine.watch(&run.invoke_id).await.expect("it runs").until_closing();
+    for watch in [&mut until, &mut late] {
+        let ends = async { while watch.next().await.expect("sound").is_some() {} };
+        within(ends).await;
+    }
+    within(async { while until_feed.next().await.is_some() {} }).await;
+    assert_eq!(within(engine.follow().until_closing().next()).await, None);
+    // The run has the time that the shutdown gives it, and its end is told.
+    gate.let_go(1);
+    let mut last = None;
+    while let Some(event) = within(whole.next()).await.expect("sound") {
+        last = Some(event);
+    }
+    assert_eq!(last, Some(Event::Finished { status: InvocationStatus::Success }));
+    let mut is_told = false;
+    while let Some(notice) = within(whole_feed.next()).await {
+        is_told |= matches!(notice, Notice::Finished { .. });
+    }
+    assert!(is_told);
+    within(shutdown).await.expect("no panic");
+    within(engine.closing()).await;
+}
+
+#[tokio::test]
+async fn an_engine_that_ends_by_itself_is_closing() {
+    let runtime = std::thread::spawn(|| {
+        let runtime = new_runtime();
+        let engine = runtime.block_on(Engine::open_in_memory()).expect("an engine");
+        runtime.shutdown_timeout(SOON);
+        engine
+    });
+    let engine = runtime.join().expect("no panic");
+    within(engine.closing()).await;
+    assert_eq!(within(engine.closed()).await, EngineEnd::RuntimeGone);
 }

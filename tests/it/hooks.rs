@@ -44,6 +44,15 @@ impl Rules {
     }
 }
 
+impl Rules {
+    /// What was asked last of one operation.
+    fn last(&self, operation: Operation) -> Action {
+        let all = self.asked.lock().expect("no panic");
+        let of = all.iter().rev().find(|action| action.operation == operation);
+        of.expect("asked").clone()
+    }
+}
+
 struct World {
     engine: Engine,
     rules: Rules,
@@ -199,6 +208,147 @@ async fn the_host_is_told_what_a_request_is_about() {
     let filter = DescribeInvocations { invoke_id: Some(run), ..Default::default() };
     let listed = engine.describe_invocations(filter).await.expect("it exists");
     assert_eq!(listed.invocations[0].caller, "ann");
+}
+
+/// The user of this process, by name and number.
+fn own_user() -> (String, u32) {
+    let uid = nix::unistd::getuid();
+    let user = nix::unistd::User::from_uid(uid).expect("accounts");
+    (user.map_or_else(|| uid.to_string(), |user| user.name), uid.as_raw())
+}
+
+/// A rule about users must hold for requests that name none, and for commands that name one in their place.
+#[tokio::test]
+async fn the_host_is_told_as_which_user_a_script_would_run() {
+    let world = world().await;
+    let (engine, rules) = (&world.engine, &world.rules);
+    let (name, uid) = own_user();
+    let own = (Some(name.clone()), Some(uid));
+    let root = (Some("root".to_owned()), Some(0));
+    let nobody_knows = (Some("no-such-user".to_owned()), None);
+    let told = |operation| {
+        let asked = rules.last(operation);
+        (asked.username, asked.uid)
+    };
+    let run = || RunCommand::shell("exit:0").on(["i-1"]);
+    for (request, want) in [
+        (run(), &own),
+        (run().username(""), &own),
+        (run().username(name), &own),
+        (run().username("root"), &root),
+        (run().username("no-such-user"), &nobody_knows),
+    ] {
+        let run = engine.run_command(request).await.expect("allowed").invoke_id;
+        assert_eq!(&told(Operation::RunCommand), want);
+        wait(engine, &run).await;
+        assert_eq!(&told(Operation::StartExecution), want);
+    }
+    let as_root =
+        CreateCommand { username: Some("root".to_owned()), ..CreateCommand::shell("r", "exit:1") };
+    let as_root = engine.create_command(as_root).await.expect("allowed").command_id;
+    assert_eq!(told(Operation::CreateCommand), root);
+    engine.create_command(CreateCommand::shell("o", "exit:0")).await.expect("allowed");
+    assert_eq!(told(Operation::CreateCommand), own);
+    let invoke = InvokeCommand::new(as_root).on(["i-1"]);
+    let run = engine.invoke_command(invoke.clone()).await.expect("allowed").invoke_id;
+    assert_eq!(told(Operation::InvokeCommand), root);
+    wait(engine, &run).await;
+    engine.retry_failed(RetryFailed::new(run)).await.expect("it failed");
+    assert_eq!(told(Operation::RetryFailed), root);
+    engine.modify_command(ModifyCommand::new(as_root).name("s")).await.expect("allowed");
+    assert_eq!(told(Operation::ModifyCommand), root);
+    let mut modify = ModifyCommand::new(as_root);
+    modify.username = Some(String::new());
+    engine.modify_command(modify).await.expect("allowed");
+    assert_eq!(told(Operation::ModifyCommand), own);
+    engine.invoke_command(invoke).await.expect("allowed");
+    assert_eq!(told(Operation::InvokeCommand), own);
+    let exec = serde_json::json!({
+        "ContainerGroupId": "i-1", "ContainerName": "c", "Command": "[\"true\"]", "Sync": true,
+    });
+    let exec = serde_json::from_value(exec).expect("a request");
+    engine.exec_container_command(exec).await.expect("it runs");
+    assert_eq!(told(Operation::ExecContainerCommand), own);
+}
+
+/// A rule may be about anything that decides what a script can reach.
+#[tokio::test]
+async fn the_host_is_told_how_and_where_a_script_would_run() {
+    let world = world().await;
+    let (engine, rules) = (&world.engine, &world.rules);
+    let limits = adjutant::ResourceLimits::default().cpu_seconds(7);
+    let place = "file:///nowhere";
+    let told = |operation| {
+        let asked = rules.last(operation);
+        let how = [asked.launcher, asked.working_dir, asked.oss_output_delivery];
+        (how, asked.container_name, asked.resource_limits, asked.frequency, asked.executor)
+    };
+    let how = |folder: &str| ["env", folder, place].map(|text| Some(text.to_owned()));
+    let container = || Some("web".to_owned());
+    let mut run = RunCommand::shell("exit:1").on(["i-1"]).launcher("env").working_dir("/srv");
+    run = run.resource_limits(limits);
+    (run.oss_output_delivery, run.container_name) = (Some(place.to_owned()), container());
+    let scheduled = run.clone().frequency("rate(1h)");
+    engine.run_command(scheduled).await.expect("allowed");
+    let hourly = Some("rate(1h)".to_owned());
+    let want = (how("/srv"), container(), limits, hourly.clone(), None);
+    assert_eq!(told(Operation::RunCommand), want);
+    let run = engine.run_command(run).await.expect("allowed").invoke_id;
+    wait(engine, &run).await;
+    let script = Some("script".to_owned());
+    let want = (how("/srv"), container(), limits, None, script.clone());
+    assert_eq!(told(Operation::StartExecution), want);
+    engine.retry_failed(RetryFailed::new(run)).await.expect("it failed");
+    assert_eq!(told(Operation::RetryFailed), (how("/srv"), container(), limits, None, None));
+    let mut create = CreateCommand::shell("d", "exit:0").working_dir("/srv");
+    (create.launcher, create.oss_output_delivery) =
+        (Some("env".to_owned()), Some(place.to_owned()));
+    let command = engine.create_command(create).await.expect("allowed").command_id;
+    let plain = adjutant::ResourceLimits::default();
+    assert_eq!(told(Operation::CreateCommand), (how("/srv"), None, plain, None, None));
+    // The command's own, where the request says nothing.
+    let invoke = InvokeCommand::new(command).on(["i-1"]).working_dir("/tmp").frequency("rate(1h)");
+    engine.invoke_command(invoke).await.expect("allowed");
+    assert_eq!(told(Operation::InvokeCommand), (how("/tmp"), None, plain, hourly, None));
+    let instance = Instance::new("i-9").executor("script");
+    engine.register_instance(instance.clone()).await.expect("allowed");
+    assert_eq!(told(Operation::RegisterInstance).4, script);
+    engine.update_instance(instance.executor("local")).await.expect("allowed");
+    assert_eq!(told(Operation::RegisterInstance).4, Some("local".to_owned()));
+}
+
+/// Results and events have what was printed.
+#[tokio::test]
+async fn outputs_are_for_those_who_may_read_them() {
+    let world = world().await;
+    let (engine, rules) = (&world.engine, &world.rules);
+    let run = || RunCommand::shell("out:secret exit:1").on(["i-1"]);
+    let done = engine.run_command(run()).await.expect("allowed").invoke_id;
+    let ended = engine.wait(&done).await.expect("allowed");
+    assert_eq!(ended.results[0].output.to_text(), "secret");
+    rules.refuse(Some(Operation::DescribeInvocationResults));
+    let before = everything_but_results(engine).await;
+    let refused = |refused: Result<(), Error>| {
+        let error = refused.expect_err("nobody reads outputs");
+        assert_eq!(error.code(), "Operation.Forbidden");
+        assert!(error.to_string().contains("DescribeInvocationResults"), "{error}");
+    };
+    refused(engine.wait(&done).await.map(drop));
+    refused(engine.watch(&done).await.map(drop));
+    refused(engine.watch_from(&done, adjutant::Position::default()).await.map(drop));
+    refused(engine.run_command_and_watch(run()).await.map(drop));
+    let invoke = InvokeCommand::new(world.command).on(["i-1"]);
+    refused(engine.invoke_command_and_watch(invoke).await.map(drop));
+    refused(engine.retry_failed_and_watch(RetryFailed::new(done)).await.map(drop));
+    assert_eq!(everything_but_results(engine).await, before, "nothing was stored");
+    // How it ended is no output.
+    let status = engine.wait_status(&done).await.expect("allowed");
+    assert_eq!(status, InvocationStatus::Failed);
+}
+
+async fn everything_but_results(engine: &Engine) -> usize {
+    let page = engine.describe_invocations(DescribeInvocations::default()).await;
+    page.expect("allowed").invocations.len()
 }
 
 #[tokio::test]

@@ -323,3 +323,42 @@ async fn names_that_begin_with_that_of_the_engine_are_reserved() {
     }
     assert_eq!(orders(&engine).await, [""; 0]);
 }
+
+/// An error of a host's own, which its caller looks for.
+#[derive(Debug, PartialEq)]
+struct Banned(u32);
+
+impl std::fmt::Display for Banned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "tenant {} is banned", self.0)
+    }
+}
+
+impl std::error::Error for Banned {}
+
+#[tokio::test]
+async fn the_error_of_the_hosts_part_comes_back_as_it_was() {
+    use std::error::Error as _;
+    let engine = engine().await;
+    let refuse =
+        |n: u32| move |_: &HostTransaction<'_>| -> Result<(), HostError> { Err(Banned(n).into()) };
+    let error = engine.write(refuse(1)).await.expect_err("refused");
+    assert_eq!(error.to_string(), "the host's part failed: tenant 1 is banned");
+    assert_eq!((error.code(), error.http_status()), ("Host.Failed", 500));
+    let source = error.source().expect("the host's own");
+    assert_eq!(source.downcast_ref::<Banned>(), Some(&Banned(1)));
+    // Clones share it.
+    let Error::Host(failure) = error.clone() else { panic!("{error:?}") };
+    assert_eq!(failure.downcast_ref::<Banned>(), Some(&Banned(1)));
+    let shared: std::sync::Arc<dyn std::error::Error + Send + Sync> = failure.into();
+    assert_eq!(shared.downcast_ref::<Banned>(), Some(&Banned(1)));
+    let refuse = refuse(2);
+    let run = engine.run_command_with(request(), move |tx, _| refuse(tx)).await;
+    let error = run.expect_err("refused");
+    let source = error.source().and_then(|source| source.downcast_ref::<Banned>());
+    assert_eq!(source, Some(&Banned(2)));
+    // SQLite's own errors come back too.
+    let error = sql(&engine, "SELECT * FROM nowhere").await.expect_err("no such table");
+    let source = error.source().expect("SQLite's");
+    assert!(source.downcast_ref::<rusqlite::Error>().is_some(), "{source:?}");
+}

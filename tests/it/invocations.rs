@@ -325,7 +325,7 @@ async fn a_kept_command_is_invoked_as_it_was_and_its_invocations_stay_as_they_we
     let [invocation] = &listed.invocations[..] else { panic!("one invocation") };
     assert_eq!(invocation.command_id, command_id);
     assert_eq!(invocation.command_name, "greet");
-    assert_eq!(invocation.timeout, 20);
+    assert_eq!(invocation.timeout, Some(20));
     assert_eq!(invocation.command_content.as_bytes(), b"out:hello");
 }
 
@@ -396,7 +396,8 @@ async fn a_shutdown_waits_then_ends_what_runs() {
     let builder = with_executors(Engine::builder()).clock(clock.clone());
     let engine = builder.open().await.expect("an engine");
     register(&engine, "script", 1).await;
-    let run = engine.run_command(RunCommand::shell("hang").on(["i-1"])).await.expect("sound");
+    let hangs = RunCommand::shell("hang").on(["i-1"]).timeout(60);
+    let run = engine.run_command(hangs).await.expect("sound");
     within(clock.sleeping(2)).await;
     let mut shutdown = Box::pin(engine.shutdown(Duration::from_secs(5)));
     tokio::select! {

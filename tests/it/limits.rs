@@ -594,6 +594,7 @@ struct World {
 
 async fn world() -> World {
     let builder = with_executors(Engine::builder()).secret_resolver(Vault).idle();
+    let builder = builder.limits(Limits::alibaba());
     let engine = builder.open().await.expect("an engine");
     register(&engine, "script", 101).await;
     let all = (0..11).fold(Instance::new("i-1").executor("script"), |instance, n| {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::recurrence::{clock, ended, open, pass};
 use crate::support::{
-    Gate, ask, engine, everything, register, run, wait, with, with_executors, within,
+    Gate, ask, engine, everything, pages, register, run, wait, with, with_executors, within,
 };
 
 async fn told(engine: &Engine, operation: &str, request: Value) -> Value {
@@ -46,7 +46,8 @@ fn paging(operation: &str, page: &Value, field: &str) -> Value {
 
 /// An engine that starts nothing, with 25 of everything beside the first.
 async fn twenty_five() -> Engine {
-    let engine = with_executors(Engine::builder()).idle().open().await.expect("an engine");
+    let builder = with_executors(Engine::builder()).limits(adjutant::Limits::alibaba());
+    let engine = builder.idle().open().await.expect("an engine");
     engine.remove_instance(&"local".into()).await.expect("it is there from the start");
     register(&engine, "script", 25).await;
     for _ in 0..25 {
@@ -541,7 +542,7 @@ async fn agents_are_told_of() {
 
 #[tokio::test]
 async fn a_dry_run_checks_everything_and_stores_nothing() {
-    let engine = engine().await;
+    let engine = pages().await;
     let kept = engine.create_command(CreateCommand::shell("c", "exit:0")).await.expect("sound");
     let before = everything(&engine).await;
     let run = json!({

@@ -10,7 +10,7 @@ use adjutant::{
 
 use proptest::prelude::*;
 
-use crate::support::{Place, engine, wait};
+use crate::support::{Place, engine, pages, wait, within};
 
 /// What a run on this machine prints.
 async fn printed(engine: &Engine, request: RunCommand) -> Vec<u8> {
@@ -51,7 +51,7 @@ async fn built_ins_differ_from_instance_to_instance() {
         Engine::builder().region_id("cn-test").account_id("42").open().await.expect("it opens");
     for name in ["i-1", "i-2"] {
         engine
-            .register_instance(Instance::new(name).name(format!("{name}'s name")))
+            .register_instance(Instance::new(name).name(format!("name:of.{name}")))
             .await
             .expect("sound");
     }
@@ -60,14 +60,14 @@ async fn built_ins_differ_from_instance_to_instance() {
     let run = engine.run_command(request).await.expect("sound");
     let finished = wait(&engine, &run.invoke_id).await;
     for (result, id) in finished.results.iter().zip(["i-1", "i-2"]) {
-        let want = format!("{id}|{id}'s name|cn-test|42|{}|{}\n", run.invoke_id, run.command_id);
+        let want = format!("{id}|name:of.{id}|cn-test|42|{}|{}\n", run.invoke_id, run.command_id);
         assert_eq!(result.output.to_text(), want);
     }
 }
 
 #[tokio::test]
 async fn what_does_not_fit_is_refused_and_nothing_is_stored() {
-    let engine = engine().await;
+    let engine = pages().await;
     let check = async |request: RunCommand, want: &[&str]| {
         let error = engine.run_command(request.on(["i-1"])).await.expect_err("refused");
         let codes: Vec<_> = error.violations().iter().map(|violation| violation.code).collect();
@@ -107,7 +107,7 @@ async fn what_does_not_fit_is_refused_and_nothing_is_stored() {
 
 #[tokio::test]
 async fn the_size_counts_before_and_after_the_values_are_in() {
-    let engine = engine().await;
+    let engine = pages().await;
     // As Base64 24 KB, the limit of a command that is not kept.
     let bytes_max = 18 * 1024;
     let check = async |value_len: usize, passing, fits: bool| {
@@ -455,4 +455,100 @@ async fn names_that_mean_nothing_are_refused() {
     engine.create_command(stored).await.expect("sound");
     let stored = CreateCommand::shell("n", "{{a}}").enable_parameter().secret_parameters(["p"]);
     assert_eq!(engine.create_command(stored).await.expect_err("mistyped").code(), unknown);
+}
+
+/// Whoever registers instances must not write into the scripts of whoever runs them.
+#[tokio::test]
+async fn what_an_instance_is_called_cannot_become_code() {
+    let place = Place::new();
+    let mut free = adjutant::Limits::embedded();
+    free.instance_ids_are_free = true;
+    let engine = Engine::builder().path(place.database()).limits(free).open().await;
+    let engine = engine.expect("the file opens");
+    let script = |built_in: &str| {
+        let mut request = RunCommand::shell(format!("echo \"[{{{{ACS::{built_in}}}}}]\""));
+        request.enable_parameter = true;
+        request
+    };
+    for name in [
+        "$(id)", "`id`", "a b", "a\"b", "a'b", "a;b", "a|b", "a&b", "a>b", "a\\b", "a*", "~", "#",
+        "a=b", "(a)", "{a}", "é$", "\u{2019}", "a/../b",
+    ] {
+        let instance = Instance::new(name).name(name);
+        engine.register_instance(instance).await.expect(name);
+        for built_in in ["InstanceId", "instancename"] {
+            let error = engine.run_command(script(built_in).on([name])).await.expect_err(name);
+            assert_eq!(error.code(), "InvalidParameter.BuiltIn", "{name}: {error}");
+            assert!(error.to_string().contains("in the script"), "{error}");
+            let preview = adjutant::PreviewCommand::script(format!("{{{{ACS::{built_in}}}}}"));
+            let error = engine.preview(preview.on(name)).await.expect_err(name);
+            assert_eq!(error.code(), "InvalidParameter.BuiltIn", "{name}: {error}");
+        }
+        // As variables they are text, whatever they are.
+        let text = "printf '%s|%s' \"$ADJUTANT_INSTANCE_ID\" \"$ADJUTANT_INSTANCE_NAME\"";
+        let mut request = RunCommand::shell(text).on([name]);
+        request.enable_parameter = true;
+        let run = engine.run_command(request).await.expect("sound").invoke_id;
+        let output = wait(&engine, &run).await.results.remove(0).output;
+        assert_eq!(output.to_text(), format!("{name}|{name}"));
+    }
+    for name in ["web-1", "Zürich.1", "数据_2", "a@b:c"] {
+        engine.register_instance(Instance::new(name).name(name)).await.expect(name);
+        for built_in in ["InstanceId", "InstanceName"] {
+            let run = engine.run_command(script(built_in).on([name])).await.expect(name).invoke_id;
+            let output = wait(&engine, &run).await.results.remove(0).output;
+            assert_eq!(output.to_text(), format!("[{name}]\n"));
+        }
+    }
+    // Renamed after the request was checked.
+    engine.shutdown(std::time::Duration::ZERO).await;
+    drop(engine);
+    let builder = crate::support::with_executors(Engine::builder().path(place.database()));
+    let engine = builder.open().await.expect("the file opens");
+    let remote = |name: &str| Instance::new("remote").executor("script").name(name);
+    engine.register_instance(remote("plain")).await.expect("sound");
+    engine.instance_booted(&"remote".into(), "a-boot").await.expect("told");
+    let late = script("InstanceName").on(["remote"]).repeat_mode(adjutant::RepeatMode::EveryReboot);
+    let late = engine.run_command(late).await.expect("sound").invoke_id;
+    engine.register_instance(remote("$(id)")).await.expect("sound");
+    engine.instance_booted(&"remote".into(), "another-boot").await.expect("told");
+    let mut watch = engine.watch(&late).await.expect("it waits");
+    let ended = async {
+        loop {
+            if let Some(adjutant::Event::Status { status, .. }) = watch.next().await.expect("sound")
+                && status.is_final()
+            {
+                return status;
+            }
+        }
+    };
+    assert_eq!(within(ended).await, adjutant::ExecutionStatus::Invalid);
+}
+
+#[tokio::test]
+async fn instances_that_look_alike_are_refused() {
+    let engine = engine().await;
+    let mut limits = adjutant::Limits::embedded();
+    limits.instance_ids_are_free = true;
+    let free = engine.with_limits(limits);
+    let check = async |engine: &Engine, instance: Instance, want: Option<&str>| {
+        let shown = format!("{instance:?}");
+        let error = engine.register_instance(instance.executor("script")).await.err();
+        assert_eq!(error.as_ref().map(adjutant::Error::code), want, "{shown}");
+    };
+    let bad = Some("InvalidInstanceId.Malformed");
+    let bad_name = Some("InvalidInstanceName.Malformed");
+    for hidden in
+        ["\u{200b}", "\u{202e}", "\u{2066}", "\u{2028}", "\u{feff}", "\u{ad}", "\n", "\u{9b}"]
+    {
+        check(&engine, Instance::new(format!("db{hidden}-1")), bad).await;
+        check(&free, Instance::new(format!("db{hidden}-1")), bad).await;
+        check(&engine, Instance::new("i-1").name(format!("db{hidden}-1")), bad_name).await;
+    }
+    for id in ["a b", "a$(id)", "é", "a/b", ""] {
+        check(&engine, Instance::new(id), bad).await;
+    }
+    check(&free, Instance::new("a $(id) é"), None).await;
+    check(&engine, Instance::new("i-0123._:@-Z"), None).await;
+    check(&engine, Instance::new("i-1").name("Web server, Zürich (1)"), None).await;
 }

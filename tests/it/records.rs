@@ -41,7 +41,7 @@ async fn what_a_run_may_use_reaches_its_executor_and_its_record() {
         let seen = Arc::clone(&seen);
         move |task, _| {
             let shell = task.shell().map(str::to_owned);
-            let one = (*task.resource_limits(), task.survives_restarts(), shell);
+            let one = (*task.resource_limits(), shell);
             seen.lock().expect("no panic").push(one);
         }
     })
@@ -52,7 +52,7 @@ async fn what_a_run_may_use_reaches_its_executor_and_its_record() {
     });
     let request = json!({
         "Type": "RunShellScript", "CommandContent": "x", "InstanceId": ["i-1"],
-        "ResourceLimits": given, "SurviveRestarts": "true",
+        "ResourceLimits": given,
     });
     let run = ask(&engine, "RunCommand", request).await.expect("sound");
     wait(&engine, &run["InvokeId"].as_str().expect("an id").parse().expect("an id")).await;
@@ -67,7 +67,7 @@ async fn what_a_run_may_use_reaches_its_executor_and_its_record() {
         .file_size_bytes(4_096)
         .memory_bytes(u64::MAX);
     let bash = || Some("bash".to_owned());
-    let want = [(limits, true, bash()), (ResourceLimits::default(), false, bash())];
+    let want = [(limits, bash()), (ResourceLimits::default(), bash())];
     assert_eq!(*seen.lock().expect("no panic"), want);
 
     let page = ask(&engine, "DescribeInvocations", json!({})).await.expect("a page");
@@ -76,7 +76,6 @@ async fn what_a_run_may_use_reaches_its_executor_and_its_record() {
         panic!("{page}")
     };
     assert_eq!(limited["ResourceLimits"], serde_json::to_value(limits).expect("JSON"));
-    assert_eq!(limited["SurviveRestarts"], true);
     let silent = ["ResourceLimits", "SurviveRestarts"].map(|field| plain.get(field));
     assert_eq!(silent, [None, None]);
     let page = ask(&engine, "DescribeInstances", json!({"InstanceId": ["i-1"]})).await;

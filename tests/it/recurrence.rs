@@ -9,7 +9,7 @@ use adjutant::{
 };
 use chrono::TimeDelta;
 
-use crate::support::{Gate, Place, engine, register, register_in_zones, wait, within};
+use crate::support::{Gate, Place, pages, register, register_in_zones, wait, within};
 
 pub fn clock() -> ManualClock {
     ManualClock::at("2026-01-01T00:00:00Z".parse().expect("a time"))
@@ -270,7 +270,7 @@ async fn an_engine_whose_clock_is_set_back_still_ran() {
 
 #[tokio::test]
 async fn schedules_that_cannot_be_are_refused_and_nothing_is_stored() {
-    let engine = engine().await;
+    let engine = pages().await;
     let check = async |frequency: &str, timeout, want: &str| {
         let request = RunCommand::shell("exit:0").on(["i-1"]).timeout(timeout).frequency(frequency);
         let error = engine.run_command(request).await.expect_err("refused");

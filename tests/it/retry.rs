@@ -721,3 +721,58 @@ async fn story(seed: u64) {
     none("SELECT count(*) FROM fires WHERE unfinished <> 0");
     none("SELECT count(*) FROM invocations WHERE finished_at_ms IS NULL");
 }
+
+/// Permits requests, and lets no execution start.
+struct Undecided;
+
+impl adjutant::Authorizer for Undecided {
+    async fn authorize(&self, action: adjutant::Action) -> Result<(), String> {
+        match action.operation {
+            adjutant::Operation::StartExecution => std::future::pending().await,
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Nothing of it has happened, so that no attempt is lost, whatever the request says of retries.
+#[tokio::test]
+async fn what_no_executor_has_begun_at_a_shutdown_waits_for_the_next_engine() {
+    let place = Place::new();
+    let builder = place.builder().authorizer(Undecided).max_concurrent(4);
+    let engine = builder.open().await.expect("the file opens");
+    register(&engine, "script", 3).await;
+    let narrow = adjutant::Instance::new("narrow").executor("script").max_concurrency(1);
+    engine.register_instance(narrow).await.expect("sound");
+    let all = RunCommand::shell("exit:0").on(["i-1", "i-2", "narrow"]).max_concurrency(2);
+    let all = engine.run_command(all).await.expect("sound").invoke_id;
+    let one = RunCommand::shell("exit:0").on(["i-3"]);
+    let one = engine.run_command(one).await.expect("sound").invoke_id;
+    let stopped = RunCommand::shell("exit:0").on(["i-3"]);
+    let stopped = engine.run_command(stopped).await.expect("sound").invoke_id;
+    let claimed = async {
+        while engine.metrics().running < 4 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(claimed).await;
+    engine.stop_invocation(adjutant::StopInvocation::new(stopped)).await.expect("stopped");
+    within(engine.shutdown(std::time::Duration::ZERO)).await;
+    let metrics = engine.metrics();
+    assert_eq!((metrics.running, metrics.waiting, metrics.started), (0, 4, 4));
+    drop(engine);
+    let engine = place.builder().open().await.expect("the file opens");
+    for (invoke_id, want) in [(all, 3), (one, 1)] {
+        let finished = wait(&engine, &invoke_id).await;
+        assert_eq!(finished.status, InvocationStatus::Success);
+        let attempts: Vec<_> = finished.results.iter().map(|result| result.attempt).collect();
+        assert_eq!(attempts, vec![1; want]);
+    }
+    assert_eq!(wait(&engine, &stopped).await.status, InvocationStatus::Stopped);
+}
+
+#[test]
+fn work_that_may_run_twice_is_tried_again_after_every_outcome_without_success() {
+    let retry = serde_json::to_value(adjutant::Retry::idempotent(7)).expect("JSON");
+    let on = ["Failed", "Timeout", "Error", "Aborted", "Interrupted"];
+    assert_eq!((&retry["MaxAttempts"], &retry["On"]), (&7.into(), &serde_json::json!(on)));
+}

@@ -91,7 +91,6 @@ async fn it_runs_once_more_where_it_did_not_succeed() {
         .working_dir("/srv")
         .username("web")
         .timeout(30)
-        .survive_restarts()
         .retry(Retry::attempts(2).backoff(0))
         .max_errors(Share::percent(100))
         .priority(7);
@@ -191,7 +190,7 @@ async fn the_latest_execution_on_an_instance_says_whether_it_succeeded() {
 async fn what_has_not_ended_or_has_succeeded_is_refused() {
     let gate = Gate::new();
     let engine = crate::support::with_executors(gate.plug_in(Engine::builder()));
-    let engine = engine.open().await.expect("an engine");
+    let engine = engine.limits(Limits::alibaba()).open().await.expect("an engine");
     register(&engine, "gate", 1).await;
     let runs = engine.run_command(RunCommand::shell("x").on(["i-1"])).await.expect("sound");
     within(gate.arrivals(1)).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use adjutant::{
     ClosureExecutor, Engine, EngineBuilder, Error, Finished, HostTransaction, Instance, InvokeId,
-    RunCommand, Stream,
+    Limits, RunCommand, Stream,
 };
 use rusqlite::Connection;
 use serde::Serialize;
@@ -80,6 +80,11 @@ pub async fn engine() -> Engine {
     let engine = with_executors(Engine::builder()).open().await.expect("an engine in memory");
     register(&engine, "script", 3).await;
     engine
+}
+
+/// The same engine by a handle for the clients of a vendor's pages.
+pub async fn pages() -> Engine {
+    engine().await.with_limits(Limits::alibaba())
 }
 
 /// Adds the executor `script`: the command's content says what to do, a word a step.

@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
-use crate::support::{Gate, engine, register, wait, with_executors, within};
+use crate::support::{Gate, engine, pages, register, wait, with_executors, within};
 
 fn base64(script: impl AsRef<[u8]>) -> String {
     BASE64.encode(script)
@@ -176,7 +176,7 @@ async fn unsuited(engine: &Engine) {
 
 #[tokio::test]
 async fn every_code_of_the_page_is_raised_or_of_a_network_service() {
-    let engine = engine().await;
+    let engine = pages().await;
     unsuited(&engine).await;
     let tencent = Tencent::new(&engine);
     call(&tencent, "RunCommand", run_with(json!({"CommandName": "kept", "SaveCommand": true})))

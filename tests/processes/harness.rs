@@ -14,8 +14,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use adjutant::{
-    DescribeInvocationResults, Engine, ExecutionStatus, InvocationResult, InvokeId, LOCAL,
-    ProcessExecutor, RunCommand,
+    DescribeInvocationResults, Engine, EngineBuilder, ExecutionStatus, InvocationResult, InvokeId,
+    LOCAL, ProcessExecutor, RunCommand,
 };
 use libtest_mimic::Trial;
 use serde::Serialize;
@@ -183,8 +183,11 @@ impl Place {
     }
 
     pub async fn open_with(&self, executor: ProcessExecutor) -> Engine {
-        let builder = Engine::builder().path(self.db()).stop_grace(GRACE);
-        builder.executor(LOCAL, executor).open().await.expect("the engine opens")
+        self.builder().executor(LOCAL, executor).open().await.expect("the engine opens")
+    }
+
+    pub fn builder(&self) -> EngineBuilder {
+        Engine::builder().path(self.db()).stop_grace(GRACE)
     }
 
     pub fn host(&self) -> Host {
@@ -448,8 +451,13 @@ impl Host {
 
     /// Has it do something, and waits until it has.
     pub fn order(&mut self, order: &Order) {
-        self.write(order);
+        self.begin_order(order);
         self.expect("done");
+    }
+
+    /// Has it do something, without waiting for it to say `done`.
+    pub fn begin_order(&mut self, order: &Order) {
+        self.write(order);
     }
 
     fn write(&mut self, message: &impl Serialize) {
@@ -493,6 +501,11 @@ impl Host {
 
     /// Ends it as a loss of power would.
     pub fn kill(mut self) {
+        self.kill_now();
+    }
+
+    /// Does the same; what it has said can still be heard.
+    pub fn kill_now(&mut self) {
         self.child.kill().expect("it lives");
     }
 

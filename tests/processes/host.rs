@@ -8,12 +8,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use adjutant::{
-    DirectorySink, Engine, Event, InvokeId, ProcessExecutor, RunCommand, StopInvocation,
+    DirectorySink, Engine, Event, Instance, InvokeId, ProcessExecutor, RunCommand, StopInvocation,
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::WaitOptions;
 use serde::{Deserialize, Serialize};
+
+use crate::interrupted;
 
 /// What tells a host from the tests.
 pub const WITH_HELPER: &str = "--as-host";
@@ -57,6 +59,8 @@ pub enum Order {
     /// Lets its user have no more processes than these.
     Processes(u64),
     ShutDown,
+    /// Shuts the engine down, with this deadline.
+    ShutDownWithin(Duration),
 }
 
 /// Does what it is told until there are no more orders.
@@ -115,7 +119,11 @@ async fn open(setup: &Setup) -> adjutant::Result<Engine> {
     if let Some(folder) = &setup.sink {
         builder = builder.output_sink("file:///sink", DirectorySink::new(folder));
     }
-    builder.executor(adjutant::LOCAL, executor).open().await
+    let builder = builder.executor(adjutant::LOCAL, executor);
+    let engine = interrupted::with_closure(builder).open().await?;
+    let closure = Instance::new(interrupted::CLOSURE).executor(interrupted::CLOSURE);
+    engine.register_instance(closure).await?;
+    Ok(engine)
 }
 
 async fn obey(engine: &Engine, order: Order, says: &Arc<Mutex<File>>) {
@@ -140,6 +148,7 @@ async fn obey(engine: &Engine, order: Order, says: &Arc<Mutex<File>>) {
             setrlimit(Resource::RLIMIT_NPROC, most, most).expect("set");
         }
         Order::ShutDown => engine.shutdown(Duration::from_secs(30)).await,
+        Order::ShutDownWithin(deadline) => engine.shutdown(deadline).await,
     }
 }
 

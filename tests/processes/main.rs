@@ -9,6 +9,7 @@ mod faults;
 mod folders;
 mod harness;
 mod host;
+mod interrupted;
 mod leftovers;
 mod limits;
 mod orphans;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         descriptors::trials(),
         failures::trials(),
         folders::trials(),
+        interrupted::trials(),
         leftovers::trials(),
         limits::trials(),
         orphans::trials(),

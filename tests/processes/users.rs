@@ -30,9 +30,43 @@ pub fn trials() -> Vec<Trial> {
         a_run_of_another_user_is_an_ordinary_process,
         a_run_cannot_look_into_a_host_that_refuses_it_nor_into_a_keeper,
         files_of_runs_are_not_writable_by_others_from_the_start,
+        a_rule_about_root_holds_whatever_name_root_has,
     ]);
     trials.extend(need_root(need_keyrings(trials![a_run_has_a_session_keyring_of_its_own])));
     trials
+}
+
+/// The rule of the documentation: nobody runs as root.
+struct NobodyAsRoot;
+
+impl adjutant::Authorizer for NobodyAsRoot {
+    async fn authorize(&self, action: adjutant::Action) -> Result<(), String> {
+        if action.uid == Some(0) { Err("not as root".to_owned()) } else { Ok(()) }
+    }
+}
+
+async fn a_rule_about_root_holds_whatever_name_root_has() {
+    let name = format!("adjroot{}", std::process::id());
+    let made = Command::new("useradd")
+        .args(["--non-unique", "--uid", "0", "--gid", "0", "--no-create-home", &name])
+        .status();
+    assert!(made.expect("useradd starts").success());
+    let place = Place::new();
+    let engine = place.builder().authorizer(NobodyAsRoot).open().await.expect("it opens");
+    let refused = async |request: RunCommand| match engine.run_command(request).await {
+        Ok(run) => Err(run.invoke_id),
+        Err(error) => Ok(error.code().to_owned()),
+    };
+    let mut told = Vec::new();
+    for request in [script("id"), script("id").username("root"), script("id").username(&name)] {
+        told.push(refused(request).await);
+    }
+    let removed = Command::new("userdel").args(["--force", &name]).status();
+    assert!(removed.expect("userdel starts").success());
+    let forbidden = Ok("Operation.Forbidden".to_owned());
+    assert_eq!(told, [forbidden.clone(), forbidden.clone(), forbidden], "this host is root");
+    let record = run(&engine, script("id -un").username(&Account::ann().name)).await;
+    assert_eq!(printed(&record).trim(), Account::ann().name);
 }
 
 /// The words that a command prints.

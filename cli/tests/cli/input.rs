@@ -87,7 +87,7 @@ const REFUSED: &[(&[&str], i32, &str)] = &[
     (&["run", "-f", "."], FAILURE, "cannot read .: Is a directory (os error 21) (Script.CannotRead)"),
     (&["run", "-f", "/dev/zero"], FAILURE, "/dev/zero is no script: it has more than 2097152 bytes (CmdContent.ExceedLimit)"),
     (&["run", "-f", "line\nbreak\u{1b}[2J\\xff"], FAILURE, "cannot read line\\nbreak\\u{1b}[2J\u{fffd}: No such file"),
-    (&["run", "-f", "big"], FAILURE, "want at most 24576 bytes as Base64; it has 26668; keep a longer script in a file on the instance, and run that: `adjutant run 'sh /path/to/script'` (CmdContent.ExceedLimit)"),
+    (&["run", "-f", "big"], FAILURE, "want at most 1048576 bytes; it has 1048577; keep a longer script in a file on the instance, and run that: `adjutant run 'sh /path/to/script'` (CmdContent.ExceedLimit)"),
     (&["run", ""], FAILURE, "it is empty; give the script to run (MissingParameter.CommandContent)"),
     (&["run", "-"], FAILURE, "(MissingParameter.CommandContent)"),
     (&["run", "--on", "nobody", "true"], FAILURE, "no instance `nobody` is registered (InvalidInstance.NotFound)"),
@@ -139,7 +139,7 @@ const REFUSED: &[(&[&str], i32, &str)] = &[
 fn bad_input_is_refused_in_one_line() {
     let place = Place::new();
     fs::write(place.path("junk"), "x".repeat(5_000)).expect("a file");
-    fs::write(place.path("big"), "x".repeat(20_000)).expect("a file");
+    fs::write(place.path("big"), "x".repeat((1 << 20) + 1)).expect("a file");
     place.ok(&["instances", "add", "local"]);
     for (words, code, message) in REFUSED {
         let done = place.run(&words.iter().map(|text| word(text)).collect::<Vec<_>>());

@@ -205,7 +205,9 @@ pub(super) fn variables_of(task: &Task) -> impl Iterator<Item = (OsString, OsStr
         ("ADJUTANT_ATTEMPT", task.attempt.to_string()),
     ];
     let given = task.variables().into_iter().map(|(key, value)| (key.into(), value.into()));
-    given.chain(own.map(|(key, value)| (key.into(), value.into())))
+    let name = Some(task.instance_name()).filter(|name| !name.is_empty());
+    let name = name.map(|name| ("ADJUTANT_INSTANCE_NAME".into(), name.into()));
+    given.chain(name).chain(own.map(|(key, value)| (key.into(), value.into())))
 }
 
 /// What marks a run, and tells it where its result goes.

@@ -44,7 +44,8 @@ pub(super) struct Charge {
     /// Its own, and that for the files of the run.
     pub folder: OsString,
     pub scratch: OsString,
-    pub timeout: Duration,
+    /// None: the run may take any time.
+    pub timeout: Option<Duration>,
     pub stop_grace: Duration,
     pub output: OutputQuota,
     /// Whether each host gets the whole output of the run, beyond the part that the record keeps.
@@ -254,7 +255,12 @@ impl Keeper {
             reaper: Some(rustix::process::getpid()),
         };
         let mut work = pin!(run::carry_out(brief, user, place, &cx));
-        let mut timeout = cx.sleep(*timeout);
+        let mut timeout = pin!(async {
+            match *timeout {
+                Some(timeout) => cx.sleep(timeout).await,
+                None => std::future::pending().await,
+            }
+        });
         let mut save = tokio::time::interval(SAVE_EVERY);
         let mut host: Option<Listening> = None;
         let mut deaf = false;

@@ -69,7 +69,7 @@ impl Run {
                 secrets_are_names: false,
                 content_bytes_max: usize::MAX,
                 caller: None,
-                timeout_s: 60,
+                timeout_s: Some(60),
                 termination_mode: TerminationMode::ProcessTree,
                 resource_limits: ResourceLimits::default(),
                 survive_restarts: false,
@@ -119,6 +119,7 @@ impl Run {
         let instance_id = "local".into();
         let (job, content) = (self.job.clone(), self.job.content.clone());
         let task = Task {
+            instance_name: "".into(),
             execution_id,
             instance_id,
             attempt: 2,
