@@ -217,9 +217,11 @@ fn check_owner(path: &Path, found: &Stat) -> Result<()> {
     if is_trusted(found.st_uid) {
         return Ok(());
     }
-    let me = user(rustix::process::geteuid().as_raw());
+    let this = rustix::process::geteuid();
+    let me = user(this.as_raw());
+    let or_root = if this.is_root() { "" } else { " or of root" };
     let message = format!(
-        "`{}` belongs to {}, mode {:04o}; want a file or folder of {me} or of root: give it to {me} with chown, or \
+        "`{}` belongs to {}, mode {:04o}; want a file or folder of {me}{or_root}: give it to {me} with chown, or \
          remove it if another user has put it there",
         path.display(),
         user(found.st_uid),
