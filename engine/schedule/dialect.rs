@@ -649,7 +649,7 @@ fn on_calendar(text: &str, words: &[Word]) -> Option<Foreign> {
 /// `2030-01-01 08:00:00`, which an `at` says here.
 fn instant(text: &str, words: &[Word]) -> Option<Foreign> {
     let &(start, end) = words.first()?;
-    let date = text[start..end].as_bytes();
+    let date = &text.as_bytes()[start..end];
     let is_date = date.len() >= 10
         && date[..4].iter().all(u8::is_ascii_digit)
         && matches!(date[4], b'-' | b'/')

@@ -78,6 +78,19 @@ const SHORT_NAMES: [(&str, &str); 44] = [
     ("Zulu", "UTC"),
 ];
 
+/// The zone of a copy of a zone's file; otherwise a zone that is near, if there is one.
+type Found = Result<Zone, Option<String>>;
+
+/// What the zone of a copy depends on.
+#[derive(PartialEq, Eq)]
+struct Content {
+    bytes: Vec<u8>,
+    /// The name in `/etc/timezone`.
+    noted: Option<String>,
+    /// Which zone data it was compared with.
+    data: usize,
+}
+
 /// Where a machine says its zone.
 #[derive(Debug, Clone)]
 pub(super) struct Machine {
@@ -225,23 +238,25 @@ impl Machine {
 
     /// The zone of a copy of a zone's file; if it has none, a zone that is near. The answer is kept, as
     /// the search reads the files of all zones.
-    fn of_content(&self, bytes: &[u8], file: &ZoneFile) -> Result<Zone, Option<String>> {
-        static KEPT: Mutex<Option<(Vec<u8>, Option<String>, usize, Result<Zone, Option<String>>)>> =
-            Mutex::new(None);
-        let data = std::ptr::from_ref(self.data).addr();
-        let noted = self.noted();
+    fn of_content(&self, bytes: &[u8], file: &ZoneFile) -> Found {
+        static KEPT: Mutex<Option<(Content, Found)>> = Mutex::new(None);
+        let content = Content {
+            bytes: bytes.to_vec(),
+            noted: self.noted(),
+            data: std::ptr::from_ref(self.data).addr(),
+        };
         let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((of_bytes, of_noted, of_data, found)) = &*kept
-            && (of_bytes.as_slice(), of_noted, *of_data) == (bytes, &noted, data)
+        if let Some((of, found)) = &*kept
+            && *of == content
         {
             return found.clone();
         }
         let found = self.search_content(bytes, file);
-        *kept = Some((bytes.to_vec(), noted, data, found.clone()));
+        *kept = Some((content, found.clone()));
         found
     }
 
-    fn search_content(&self, bytes: &[u8], file: &ZoneFile) -> Result<Zone, Option<String>> {
+    fn search_content(&self, bytes: &[u8], file: &ZoneFile) -> Found {
         if let [kind] = file.zone.as_ref().local_time_types()
             && kind.time_zone_designation() == "UTC"
             && kind.ut_offset() == 0
