@@ -384,6 +384,7 @@ impl Engine {
 
     /// Shuts the engine down: takes no new executions, waits up to `deadline` for running executions and for
     /// deliveries of whole outputs, then ends both. Runs that survive restarts are left alone, and not waited for.
+    /// Then the call waits up to 2 s for the removal of large files that runs have left.
     /// After the return, no part of the engine runs, and this or another process may open its file again. Executions that
     /// wait, and outputs that are not delivered yet, stay for the next engine. From then on, calls that would change a
     /// record fail with [`Error::ShuttingDown`]; calls that read look at the file like another process does, until
@@ -416,7 +417,7 @@ impl Engine {
         let let_go = move || {
             // Before the file is unlocked, because the next engine uses the same folder.
             if let Some(scratch) = &inner.scratch {
-                scratch.close();
+                scratch.close_and_wait();
             }
             of_store(&inner.records.store);
         };

@@ -2,6 +2,7 @@
 //! earlier engine's files. In memory where the system has a place for that: creating a file costs a tenth
 //! there, and scripts with secrets in them never reach a disk.
 
+mod owner;
 mod places;
 
 use std::collections::BTreeSet;
@@ -12,6 +13,7 @@ use std::iter;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
@@ -22,6 +24,7 @@ use crate::error::{Error, Result, StorageError, StorageErrorKind};
 use crate::files::{beside, set_mode_of_folder};
 use crate::id::ExecutionId;
 use crate::panics::tell;
+use owner::{Claim, OWNER, Owner, remove_if_unused};
 use places::{PLACE, Places, Wanted};
 
 /// Where Linux keeps files in memory.
@@ -60,6 +63,10 @@ pub(crate) struct Scratch {
     /// Runs that have begun and whose end was not seen.
     open_runs: AtomicUsize,
     is_closed: AtomicBool,
+    /// The database of the folder; none for a folder that belongs to no database.
+    owner: Option<Owner>,
+    /// Tells engines of other databases that the folder is in use.
+    in_use: Mutex<Option<File>>,
 }
 
 /// A run that has begun. If this is dropped before the end of the run was seen, the run may have left processes to
@@ -81,26 +88,43 @@ impl Scratch {
     }
 
     /// In the first of these places that takes it.
-    fn in_first_of(places: Places, database: &Path) -> Result<Self> {
+    fn in_first_of(mut places: Places, database: &Path) -> Result<Self> {
+        let owner = Owner::of(database);
         let (mut engines_before, mut users_before) = (Vec::new(), BTreeSet::new());
-        for place in &places.known {
-            engines_before.extend(engines_in(place));
-            users_before.extend(users_in(place));
+        let mut refused = Vec::new();
+        for place in std::mem::take(&mut places.known) {
+            let claim = owner.claim(&place);
+            match claim {
+                Claim::Taken => {
+                    places.wanted.retain(|wanted| wanted.path != place);
+                    let why = "an engine of another database uses it";
+                    refused.push((place, io::Error::new(io::ErrorKind::ResourceBusy, why)));
+                    continue;
+                }
+                Claim::Own | Claim::Inherited => {
+                    engines_before.extend(engines_in(&place));
+                    users_before.extend(users_in(&place));
+                }
+                // The marks there are of processes of another database.
+                Claim::Absent | Claim::Abandoned => {}
+            }
             // What a run of another user has left may not let itself be removed; it is in nobody's way.
-            if let Err(error) = sweep(place) {
+            if let Err(error) = sweep(&place, claim) {
                 tell(
                     || tracing::warn!(%error, path = %place.display(), "files of earlier runs stay behind"),
                 );
             }
+            places.known.push(place);
         }
-        let (all, mut refused) = (places.all(), Vec::new());
+        let all = places.all();
         for wanted in places.wanted {
             let mut scratch = Self::new(wanted.path.clone());
             scratch.engines_before.clone_from(&engines_before);
             scratch.users_before.clone_from(&users_before);
             scratch.places.clone_from(&all);
             scratch.runs = Some(beside(database, ".runs"));
-            let begun = wanted.prepare().and_then(|()| scratch.begin());
+            scratch.owner = Some(owner.clone());
+            let begun = wanted.prepare(&owner).and_then(|()| scratch.begin());
             scratch.place = Some(wanted);
             match begun {
                 Ok(()) => {
@@ -139,6 +163,10 @@ impl Scratch {
     /// Makes the folder, with the number of its engine in it.
     fn begin(&self) -> io::Result<()> {
         create(&self.path)?;
+        if let Some(owner) = &self.owner {
+            *self.in_use.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some(owner.note(&self.path)?);
+        }
         // The folders of these users are removed by now.
         self.users_before.iter().try_for_each(|user| note_user(&self.path, *user))?;
         create_private(&self.path.join(name_of(self.engine))).map(drop)
@@ -173,6 +201,8 @@ impl Scratch {
             runs: None,
             open_runs: AtomicUsize::new(0),
             is_closed: AtomicBool::new(false),
+            owner: None,
+            in_use: Mutex::new(None),
         }
     }
 
@@ -188,15 +218,31 @@ impl Scratch {
         }
         // What cannot be removed now is removed at the next open. Because this thread may be a runtime's, another
         // thread removes large folders.
-        if is_own(&self.path) {
-            removal::wait(REMOVAL_MAX);
-            let emptied = empty(&self.path, removal::remove_aside);
-            removal::wait(REMOVAL_MAX);
-            if emptied.is_err() {
-                let _ = fs::remove_dir(&self.path);
-            }
+        if is_own(&self.path) && empty(&self.path).is_err() {
+            tell(
+                || tracing::warn!(path = %self.path.display(), "files of runs stay behind until the next open"),
+            );
         }
-        self.tell_no_more();
+        drop(self.in_use.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let (path, place) = (self.path.clone(), self.place.clone());
+        let told_by = place.as_ref().and_then(|place| place.told_by.clone());
+        removal::after(&self.path, move || {
+            remove_if_unused(&path);
+            if let Some(place) = place {
+                place.forget();
+            }
+        });
+        // What an earlier engine has left there may still be about to be removed.
+        if let Some(folder) = told_by.as_deref().and_then(Path::parent) {
+            let path = folder.to_owned();
+            removal::after(folder, move || remove_if_unused(&path));
+        }
+    }
+
+    /// Closes, and waits for the removal of large files and folders, for a bounded time. Blocks.
+    pub(crate) fn close_and_wait(&self) {
+        self.close();
+        removal::wait(&self.path, REMOVAL_MAX);
     }
 
     /// Forgets which users have had runs, unless processes are yet to be ended: then the next engine has to know whose
@@ -278,6 +324,13 @@ impl Scratch {
 
     fn keep_left_in(&self, place: &Path, lines: &[String]) -> io::Result<()> {
         create(place)?;
+        // Somebody may have removed the folder meanwhile, also that of this engine.
+        if let Some(owner) = self.owner.as_ref().filter(|owner| owner.claim(place) != Claim::Own) {
+            let in_use = owner.note(place)?;
+            if place == self.path {
+                *self.in_use.lock().unwrap_or_else(PoisonError::into_inner) = Some(in_use);
+            }
+        }
         let next = place.join(format!("next-{:032x}", self.engine));
         let kept = create_private(&next).and_then(|mut file| {
             // The marks of processes are for nobody else.
@@ -288,7 +341,7 @@ impl Scratch {
             let _ = fs::remove_file(next);
             if place != self.path {
                 // This engine may have made the folder; a folder that is not empty stays.
-                let _ = fs::remove_dir(place);
+                remove_if_unused(place);
             }
         }
         kept
@@ -312,7 +365,8 @@ impl Scratch {
         }
         for place in self.places.iter().filter(|place| **place != self.path) {
             // This engine has no files there, and has removed those of earlier engines when it opened.
-            let _ = fs::remove_dir(place);
+            let place = place.clone();
+            removal::after(&place.clone(), move || remove_if_unused(&place));
         }
     }
 
@@ -390,9 +444,23 @@ fn kept_in(place: &Path, name: &OsStr) -> PathBuf {
     place.join(folder)
 }
 
-/// Removes what an earlier engine left; somebody else's folder, or a link to one, is left alone.
-fn sweep(path: &Path) -> io::Result<()> {
-    if is_own(path) { empty(path, removal::remove) } else { Ok(()) }
+/// Has another thread remove what an earlier engine left; somebody else's folder, or a link to one, is left alone.
+fn sweep(path: &Path, claim: Claim) -> io::Result<()> {
+    removal::keep(path);
+    match claim {
+        Claim::Absent | Claim::Taken => return Ok(()),
+        Claim::Own | Claim::Inherited => {
+            removal::sweep_aside(path, |name| name == OWNER.as_bytes() || is_lasting(name))?;
+        }
+        Claim::Abandoned => removal::sweep_aside(path, |_| false)?,
+    }
+    let folder = path.to_owned();
+    removal::after(path, move || remove_if_unused(&folder));
+    Ok(())
+}
+
+fn is_lasting(name: &[u8]) -> bool {
+    LASTING.iter().any(|lasting| name.starts_with(lasting.as_bytes()))
 }
 
 fn is_own(path: &Path) -> bool {
@@ -400,27 +468,29 @@ fn is_own(path: &Path) -> bool {
     found.is_ok_and(|found| found.is_dir() && found.uid() == rustix::process::geteuid().as_raw())
 }
 
-/// Removes all files and folders but those that outlive an engine, and the folder itself if none of those is there.
+/// Entries of the folder of an engine that are removed one by one at its end. The next open removes the others.
+const ENTRIES_MAX: usize = 65_536;
+
+/// Removes all files and folders but those that outlive an engine, and those that are being removed.
 ///
 /// # Errors
 ///
 /// The first error, after the removal of everything that can be removed.
-fn empty(path: &Path, remove: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
-    let (mut stays, mut refusal) = (false, None);
-    for entry in fs::read_dir(path)? {
+fn empty(path: &Path) -> io::Result<()> {
+    let mut refusal = None;
+    for entry in fs::read_dir(path)?.take(ENTRIES_MAX) {
         let entry = entry?;
         let name = entry.file_name();
-        if LASTING.iter().any(|lasting| name.as_encoded_bytes().starts_with(lasting.as_bytes())) {
-            stays = true;
-        } else if let Err(error) = remove(&entry.path()) {
+        let name = name.as_encoded_bytes();
+        let stays = name == OWNER.as_bytes() || name.starts_with(removal::TRASH.as_bytes());
+        if !stays
+            && !is_lasting(name)
+            && let Err(error) = removal::remove_aside(&entry.path())
+        {
             refusal.get_or_insert(error);
         }
     }
-    match refusal {
-        Some(error) => Err(error),
-        None if stays => Ok(()),
-        None => fs::remove_dir(path),
-    }
+    refusal.map_or(Ok(()), Err)
 }
 
 /// Returns the name of the file with the number of an engine.
@@ -474,6 +544,7 @@ fn create_private(path: &Path) -> io::Result<File> {
 
 /// Makes the folder, unless it has stayed.
 fn create(path: &Path) -> io::Result<()> {
+    removal::keep(path);
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_own(path) => {}
         created => created?,
@@ -536,7 +607,45 @@ mod tests {
         assert_eq!(scratch.engines_before(), [before]);
         scratch.settle();
         fs::remove_dir(scratch.kept("17-1")).expect("it was kept");
+        scratch.close_and_wait();
         drop(scratch);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn an_open_does_not_wait_for_a_process_that_goes_on_to_make_folders() {
+        use rustix::fs::CWD;
+        let place = tempfile::tempdir().expect("a folder");
+        let database = place.path().join("a.db");
+        let scratch = Scratch::of(&database).expect("a folder");
+        let left = scratch.path().join("left");
+        fs::create_dir(&left).expect("a folder");
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::openat(CWD, &left, flags, Mode::empty()).expect("a folder");
+        // As after the loss of the process.
+        std::mem::forget(scratch);
+        let is_over = std::sync::Arc::new(AtomicBool::new(false));
+        let process = std::thread::spawn({
+            let is_over = std::sync::Arc::clone(&is_over);
+            move || {
+                let mut last = folder;
+                // Once the last folder is removed, it takes no more.
+                while !is_over.load(Ordering::Relaxed)
+                    && rustix::fs::mkdirat(&last, "d", Mode::RWXU).is_ok()
+                    && let Ok(next) = rustix::fs::openat(&last, "d", flags, Mode::empty())
+                {
+                    last = next;
+                }
+            }
+        });
+        let again = Scratch::of(&database).expect("a folder again");
+        assert!(!left.exists());
+        let path = again.path().to_owned();
+        again.settle();
+        drop(again);
+        is_over.store(true, Ordering::Relaxed);
+        process.join().expect("no panic");
+        removal::wait(&path, Duration::from_secs(60));
         assert!(!path.exists());
     }
 
@@ -588,6 +697,7 @@ mod tests {
         let scratch = open(&both);
         assert_eq!((known(&scratch), scratch.left()), (vec![], vec!["still there".to_owned()]));
         scratch.settle();
+        scratch.close_and_wait();
         drop(scratch);
         assert!(!shared.exists() && !beside.exists());
     }

@@ -75,7 +75,8 @@ async fn a_result_is_kept_and_what_is_none_is_explained() {
             check_none(&run(&engine, request).await, why);
         }
     }
-    assert_eq!(fs::read_dir(scratch(&engine).await).expect("the folder").count(), 2);
+    // The number of the engine, the name of its database, and the file of the test.
+    assert_eq!(fs::read_dir(scratch(&engine).await).expect("the folder").count(), 3);
 }
 
 /// Where the engine has the files of runs; this run's and the engine's own are in it.
