@@ -84,12 +84,26 @@ fn find(pid: Pid, asked: Asked) -> io::Result<Option<Process>> {
     if is_asked(pid, asked) { look_at(pid) } else { Ok(None) }
 }
 
-/// Returns whether a process may be asked. The owner of the folder is the user of the process, also of a process that
-/// lets nobody look at it.
+/// Returns whether a process may be asked. The owner of the folder is the effective user of the process, also of a
+/// process that lets nobody look at it. A program with a set-user-ID bit has another effective user than the run that
+/// has started it; its real user stays the run's.
 fn is_asked(pid: Pid, asked: Asked) -> bool {
     let Asked::User(user) = asked else { return false };
     // A process that has ended meanwhile has no mark either.
-    fs::metadata(format!("/proc/{pid}")).is_ok_and(|found| found.uid() == user)
+    let Ok(found) = fs::metadata(format!("/proc/{pid}")) else { return false };
+    if found.uid() == user {
+        return true;
+    }
+    // Only root may look into such a process.
+    rustix::process::geteuid().is_root()
+        && fs::read(format!("/proc/{pid}/status"))
+            .is_ok_and(|status| real_user(&status) == Some(user))
+}
+
+/// Returns the real user in the status of a process. A name with a line break in it is escaped there.
+fn real_user(status: &[u8]) -> Option<u32> {
+    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
+    str::from_utf8(line).ok()?.split_ascii_whitespace().next()?.parse().ok()
 }
 
 /// Counts all processes, and asks some of them.
@@ -311,6 +325,20 @@ mod tests {
         {
             assert!(parse(pid, no_line).is_err(), "{}", no_line.escape_ascii());
         }
+    }
+
+    #[test]
+    fn the_real_user_of_a_process_is_read_from_its_status() {
+        let check = |status: &str, want: Option<u32>| {
+            assert_eq!(real_user(status.as_bytes()), want, "{status}");
+        };
+        check("Name:\ta\nUid:\t1000\t0\t0\t0\nGid:\t7\t7\t7\t7\n", Some(1_000));
+        check("Uid:\t0\t1000\t0\t0\n", Some(0));
+        check("Name:\tUid:\t5\\nUid:\t6\n", None);
+        check("Uid:\n", None);
+        check("", None);
+        let own = fs::read("/proc/self/status").expect("it is there");
+        assert_eq!(real_user(&own), Some(rustix::process::getuid().as_raw()));
     }
 
     #[tokio::test]

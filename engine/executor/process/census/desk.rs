@@ -1,7 +1,8 @@
 //! A thread that looks at processes. The kernel lets the reader of an environment wait for the process whose
 //! environment it is, for as long as that process likes. So no thread of the host's runtime reads one, only processes
 //! are asked that a user could have started, and there is a thread for each such user: nobody can hold up looks at the
-//! processes of others. A process that does not answer is remembered, and not asked again.
+//! processes of others. A process that does not answer in time is not asked again before that answer has come. The next
+//! look takes the late answer, so one pause of a process, or of the host, does not hide the process for good.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -75,6 +76,8 @@ struct State {
     asking: Option<(Pid, u64, Instant)>,
     /// Processes that do not answer, each by its number and its start.
     silent: HashSet<(Pid, u64)>,
+    /// Answers that have come late, each for the next look at its process.
+    late: HashMap<(Pid, u64), Option<Mark>>,
     stuck: usize,
 }
 
@@ -204,6 +207,7 @@ impl Desk {
                     census.processes.get(pid).is_some_and(|process| process.started == *started)
                 };
                 state.silent.retain(is_there);
+                state.late.retain(|known_by, _| is_there(known_by));
             }
             drop(state);
             // A caller that has gone needs no answer.
@@ -303,11 +307,20 @@ impl Ask for Asker<'_> {
             if state.stuck >= STUCK_MAX || state.silent.contains(&known_by) {
                 return Err(NoMark::Silence);
             }
+            if let Some(mark) = state.late.remove(&known_by) {
+                return Ok(mark);
+            }
             state.asking = Some((process.pid, process.started, Instant::now()));
         }
         let mark = (self.desk.sources.read)(process.pid);
         let mut state = self.desk.state();
         if state.thread != self.number {
+            // If the read has failed, the next look reads again.
+            if state.silent.remove(&known_by)
+                && let Ok(mark) = mark
+            {
+                state.late.insert(known_by, mark);
+            }
             return Err(NoMark::TakenOver);
         }
         state.asking = None;
@@ -376,7 +389,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_that_does_not_answer_is_left_out_and_not_asked_again() {
+    async fn a_process_that_does_not_answer_is_left_out_until_its_answer_comes() {
         let (answer, answers) = channel();
         let desk = desk(&[1, 101, 2, 102, 3], answers);
         let census = desk.count().await.expect("counted");
@@ -395,6 +408,16 @@ mod tests {
         while desk.state().stuck > 0 {
             tokio::task::yield_now().await;
         }
+        // The late answers first, then answers that come at once.
+        assert_eq!(desk.state().late.len(), 2);
+        for _ in 0..2 {
+            let census = desk.count().await.expect("counted");
+            assert_eq!(silent(&census), [0; 0]);
+            let marks = [101, 102].map(|n| census.processes[&process(n).pid].mark);
+            assert_eq!(marks, [101, 102].map(|n| Some(mark(n))));
+            assert!(desk.state().late.is_empty());
+        }
+        assert!(desk.has_mark(among([101, 1]), mark(101)).await.expect("it has"));
     }
 
     #[tokio::test]
@@ -417,6 +440,6 @@ mod tests {
         while desk.state().stuck > 0 {
             tokio::task::yield_now().await;
         }
-        assert!(silent(&desk.count().await.expect("counted")).len() <= STUCK_MAX);
+        assert_eq!(silent(&desk.count().await.expect("counted")), [0; 0]);
     }
 }
