@@ -1,4 +1,4 @@
-//! The only unsafe code of this library: posix_spawn(3), execve(2), wait4(2), getrusage(2), sigaction(2), keyctl(2), the
+//! The only unsafe code of this library: posix_spawn(3), execve(2), wait4(2), getrusage(2), sigaction(2), kill(2), keyctl(2), the
 //! priorities of a thread and its mask, and having a descriptor watched by the runtime; no safe crate offers them as
 //! they are needed here.
 //!
@@ -12,14 +12,14 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus};
 use std::ptr;
 use std::thread;
 use std::time::Duration;
 
 use rustix::fs::Mode;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use rustix::process::{Pid, WaitId, WaitIdOptions};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -193,12 +193,14 @@ pub(super) struct Signals(libc::sigset_t);
 
 /// A signal that was taken.
 pub(super) struct Received {
-    pub signal: Signal,
+    /// Real-time signals have numbers only.
+    pub number: c_int,
     /// Whether a process has sent it, and not the terminal or the kernel.
     pub is_sent: bool,
 }
 
-/// Has all signals for this process wait until they are taken. Programs that `std` starts have none blocked.
+/// Has all signals for this process wait until they are taken. Because programs that `std` starts have the same signals
+/// blocked, [`unblock_in`] is for them.
 ///
 /// # Errors
 ///
@@ -225,14 +227,41 @@ impl Signals {
                     info.assume_init().si_code,
                 )
             };
-            if let Some(signal) = Signal::from_named_raw(number) {
-                return Ok(Received { signal, is_sent: code <= 0 });
+            if number > 0 {
+                return Ok(Received { number, is_sent: code <= 0 });
             }
             let error = io::Error::last_os_error();
-            if number == -1 && error.kind() != io::ErrorKind::Interrupted {
+            if error.kind() != io::ErrorKind::Interrupted {
                 return Err(error);
             }
         }
+    }
+}
+
+/// Has a program start with no signal blocked, also while this thread has signals blocked.
+pub(super) fn unblock_in(program: &mut Command) {
+    let unblock = || {
+        let mut none = MaybeUninit::uninit();
+        // SAFETY: the set is initialised by one call before the next one reads it.
+        check(unsafe {
+            libc::sigemptyset(none.as_mut_ptr());
+            libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut())
+        })
+    };
+    // SAFETY: between fork(2) and execve(2) the closure makes only calls that are safe in a handler of signals.
+    unsafe { program.pre_exec(unblock) };
+}
+
+/// Sends a signal by its number, which may be that of a real-time signal.
+///
+/// # Errors
+///
+/// If there is no such process or signal, or this process has not the right.
+pub(super) fn send(to: Pid, signal: c_int) -> io::Result<()> {
+    // SAFETY: the call takes numbers.
+    match unsafe { libc::kill(to.as_raw_nonzero().get(), signal) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -507,5 +536,46 @@ impl Drop for Attributes {
     fn drop(&mut self) {
         // SAFETY: they were initialised, and nobody uses them any more.
         unsafe { libc::posix_spawnattr_destroy(&raw mut self.0) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the set of signals with this name in the status of a process.
+    fn signals_in(status: &str, name: &str) -> u64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("it is there");
+        u64::from_str_radix(line.trim(), 16).expect("a set of signals")
+    }
+
+    #[test]
+    fn a_program_starts_with_no_signal_blocked_and_real_time_signals_are_taken() {
+        // On a thread of its own, whose mask is no other test's.
+        let done = thread::spawn(|| {
+            let signals = take_signals().expect("all signals are blocked");
+            let mut program = Command::new("cat");
+            program.arg("/proc/self/status");
+            unblock_in(&mut program);
+            let status = program.output().expect("it ends").stdout;
+            let status = String::from_utf8(status).expect("UTF-8");
+            assert_eq!(signals_in(&status, "SigBlk:"), 0);
+            let number = libc::SIGRTMIN() + 3;
+            // SAFETY: the call takes numbers; the thread is this one.
+            assert_eq!(unsafe { libc::pthread_kill(libc::pthread_self(), number) }, 0);
+            let mut taken = signals.next().expect("a signal");
+            // The ends of children of other tests are taken here too, which nobody misses.
+            while taken.number == libc::SIGCHLD {
+                taken = signals.next().expect("a signal");
+            }
+            assert_eq!((taken.number, taken.is_sent), (number, true));
+            let own = rustix::process::getpid();
+            send(own, 0).expect("this process is there");
+            assert_eq!(
+                send(own, 1_000).expect_err("no signal").kind(),
+                io::ErrorKind::InvalidInput
+            );
+        });
+        done.join().expect("no panic");
     }
 }

@@ -43,6 +43,7 @@ pub fn reap_orphans() -> io::Result<()> {
     if let Some(name) = arguments.next() {
         program.arg0(name);
     }
+    kernel::unblock_in(&mut program);
     let started = program.args(arguments).spawn();
     let child = match started {
         Ok(child) => Pid::from_child(&child),
@@ -56,12 +57,21 @@ pub fn reap_orphans() -> io::Result<()> {
         if let Some(ended) = reap(child) {
             std::process::exit(exit_code(ended));
         }
-        let Received { signal, is_sent } = signals.next()?;
-        // A signal of the terminal reaches the child too, because the child is in the same group.
-        if signal != Signal::CHILD && is_sent {
+        let received = signals.next()?;
+        if is_for_child(&received) {
             // The child may have ended just now.
-            let _ = rustix::process::kill_process(child, signal);
+            let _ = kernel::send(child, received.number);
         }
+    }
+}
+
+/// Returns whether a signal is to be passed on. A signal of a key reaches the child too, because the child is in the
+/// same group. The hangup of a terminal reaches only the leader of the session, which may be this process.
+fn is_for_child(received: &Received) -> bool {
+    match Signal::from_named_raw(received.number) {
+        Some(Signal::CHILD) => false,
+        Some(Signal::HUP) => true,
+        _ => received.is_sent,
     }
 }
 
@@ -99,6 +109,23 @@ mod tests {
         check(7 << 8, 7);
         check(9, 137);
         check(15, 143);
+    }
+
+    #[test]
+    fn sent_signals_and_hangups_are_passed_on() {
+        let check = |number: i32, is_sent: bool, want: bool| {
+            let received = Received { number, is_sent };
+            assert_eq!(is_for_child(&received), want, "{number} {is_sent}");
+        };
+        let [hangup, interrupt, child] =
+            [Signal::HUP, Signal::INT, Signal::CHILD].map(Signal::as_raw);
+        for is_sent in [false, true] {
+            check(hangup, is_sent, true);
+            check(child, is_sent, false);
+            check(interrupt, is_sent, is_sent);
+            // A real-time signal.
+            check(40, is_sent, is_sent);
+        }
     }
 
     #[test]
