@@ -9,6 +9,8 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use crate::panics::tell;
+
 /// A user, as the system knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Account {
@@ -166,12 +168,21 @@ impl WithoutCapabilities {
 impl Drop for WithoutCapabilities {
     fn drop(&mut self) {
         let Some(Inherited { sets, ambient }) = &self.0 else { return };
-        // A thread may inherit and raise again what it is permitted.
-        let _ = rustix::thread::set_capabilities(None, *sets);
-        for one in ambient {
-            let _ = rustix::thread::configure_capability_in_ambient_set(*one, true);
+        let sets = restorable(*sets);
+        let mut restored = rustix::thread::set_capabilities(None, sets);
+        for one in ambient.iter().filter(|one| sets.inheritable.contains(**one)) {
+            restored =
+                restored.and(rustix::thread::configure_capability_in_ambient_set(*one, true));
+        }
+        if let Err(error) = restored {
+            tell(|| tracing::warn!(%error, "a thread of the host has lost capabilities for good"));
         }
     }
+}
+
+/// Returns the sets that a thread may give itself again: a thread may inherit only what it is permitted.
+fn restorable(sets: CapabilitySets) -> CapabilitySets {
+    CapabilitySets { inheritable: sets.inheritable & sets.permitted, ..sets }
 }
 
 /// Returns the capabilities of a set, also those that are newer than this program.
@@ -193,5 +204,18 @@ impl From<unistd::User> for Account {
             home: or(user.dir, "/"),
             shell: or(user.shell, "/bin/sh"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_gets_back_what_it_is_permitted_to_inherit() {
+        let (kill, chown) = (CapabilitySet::KILL, CapabilitySet::CHOWN);
+        let sets = CapabilitySets { effective: kill, permitted: kill, inheritable: kill | chown };
+        let again = restorable(sets);
+        assert_eq!([again.effective, again.permitted, again.inheritable], [kill; 3]);
     }
 }

@@ -1,7 +1,7 @@
 //! The cgroup of a run: made before it begins, asked and removed when it has ended.
 
 use std::io::{self, ErrorKind};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use super::ExecutionContext;
 use super::broke;
@@ -43,7 +43,11 @@ pub(super) async fn make(
             Ok(groups) if limits.processes.is_some() && groups.limits_processes() => groups,
             // Without a group a stop finds the processes in other ways.
             Ok(groups) if is_other && groups.hold_others() => {
-                return Ok((groups.create_bare(&name).ok().map(Arc::new), limits));
+                let made = groups.create_bare(&name);
+                if let Err(error) = &made {
+                    warn_once(error);
+                }
+                return Ok((made.ok().map(Arc::new), limits));
             }
             Err(why) if is_needed => return Err(io::Error::new(ErrorKind::Unsupported, why)),
             // The process itself can have that limit.
@@ -57,6 +61,19 @@ pub(super) async fn make(
         Ok((Some(Arc::new(groups.create(&name, caps)?)), limits))
     });
     made.await.map_err(|error| broke("it has no cgroup", &error))
+}
+
+/// Tells the host once, because each run of another user would tell the same.
+fn warn_once(error: &io::Error) {
+    static IS_TOLD: Once = Once::new();
+    IS_TOLD.call_once(|| {
+        tell(|| {
+            tracing::warn!(
+                %error,
+                "a run of another user has no cgroup; a stop may miss processes that hide from the engine"
+            );
+        });
+    });
 }
 
 /// Leaves the group of a run that has ended; the most memory that it had, if that is known.
