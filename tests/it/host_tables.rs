@@ -7,6 +7,9 @@ use adjutant::{
     RunCommand, RunCommandResponse,
 };
 
+use r2d2_sqlite::SqliteConnectionManager;
+use rusqlite::OpenFlags;
+
 use crate::support::{Place, engine, everything, run, wait, within};
 
 const TABLE: &str = "CREATE TABLE orders (id INTEGER PRIMARY KEY, invoke_id TEXT UNIQUE)";
@@ -47,6 +50,24 @@ fn and_then(
     move |tx, run| {
         order(tx, run.invoke_id.to_string())?;
         op(tx)
+    }
+}
+
+#[tokio::test]
+async fn a_pool_of_the_host_reads_what_the_engine_has_committed() {
+    let place = Place::new();
+    let engine = with_orders(place.open().await).await;
+    let manager = SqliteConnectionManager::file(place.database())
+        .with_flags(OpenFlags::SQLITE_OPEN_READ_ONLY);
+    let pool = r2d2::Pool::builder().max_size(2).build(manager).expect("a pool");
+    for count in 1..=3 {
+        let (run, _) =
+            engine.run_command_with(request(), and_then(|_| Ok(()))).await.expect("sound");
+        let connection = pool.get().expect("a connection");
+        let sql = "SELECT (SELECT count(*) FROM orders), invoke_id FROM orders ORDER BY id DESC";
+        let read: (i64, String) =
+            connection.query_row(sql, (), |row| Ok((row.get(0)?, row.get(1)?))).expect("readable");
+        assert_eq!(read, (count, run.invoke_id.to_string()));
     }
 }
 
