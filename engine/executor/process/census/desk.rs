@@ -26,6 +26,8 @@ const STUCK_MAX: usize = 8;
 /// The time after which a thread without work ends.
 const IDLE_MAX: Duration = Duration::from_secs(5);
 
+type Count = dyn Fn(&dyn Ask) -> io::Result<Census> + Send + Sync;
+
 /// What a desk looks at.
 pub(super) struct Sources {
     /// Returns a process that may be asked.
@@ -33,7 +35,7 @@ pub(super) struct Sources {
     /// Reads the mark in the environment of a process.
     pub read: Box<dyn Fn(Pid) -> io::Result<Option<Mark>> + Send + Sync>,
     /// Counts the processes, and asks each that may be asked for its mark.
-    pub count: Box<dyn Fn(&dyn Ask) -> io::Result<Census> + Send + Sync>,
+    pub count: Box<Count>,
 }
 
 /// Asks a process for its mark.
