@@ -23,7 +23,7 @@ pub fn trials() -> Vec<Trial> {
 }
 
 async fn refusal(database: &Path) -> Error {
-    Engine::builder().path(database).open().await.err().expect("refused")
+    Engine::builder().path(database).open().await.expect_err("refused")
 }
 
 async fn open_and_close(database: &Path) {

@@ -332,7 +332,8 @@ async fn a_survivor_whose_record_cannot_be_read_is_ended() {
         }
     };
     check("UPDATE invocations SET resource_limits = 'x'", true).await;
-    check("UPDATE instances SET name = CAST(x'ff' AS TEXT)", false).await;
+    check("UPDATE instances SET name = CAST(x'ff' AS TEXT) WHERE instance_id = 'local'", false)
+        .await;
     let stop = "UPDATE executions
         SET status = 'Stopping', stop_at_ms = 1, stopped_by = CAST(x'ff' AS TEXT)";
     check(stop, true).await;

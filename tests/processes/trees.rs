@@ -106,12 +106,16 @@ const SHAPES: [Shape; 8] = [
 /// Stops a run of each shape: nobody is left, and the record says who had to be killed.
 async fn check(executor: ProcessExecutor, finds_all: bool, how: impl Fn(RunCommand) -> RunCommand) {
     let place = Place::new();
-    crate::harness::open_to(&place.path(""), 0o777);
+    crate::harness::open_to(&place.path(""), 0o755);
+    // Every user makes a pipe here. An engine refuses to open in such a folder.
+    let open = place.path("open");
+    std::fs::create_dir(&open).expect("a folder");
+    crate::harness::open_to(&open, 0o777);
     let engine = place.open_with(executor).await;
     for shape in SHAPES.iter().filter(|shape| finds_all || !shape.hides) {
         let marker = Marker::new();
         let text = shape.script.replace("SLEEP", &marker.sleep());
-        let fifo = place.path("up").display().to_string();
+        let fifo = open.join("up").display().to_string();
         let request = how(script(format!("F={fifo}; PIDS=; echo $$; {text}")));
         let (invoked, mut watch) = engine.run_command_and_watch(request).await.expect("a run");
         let mut printed = String::new();
