@@ -19,9 +19,9 @@ use crate::tag::Tag;
 /// one instance, right before it starts: also of those that a schedule or a boot has led to. What is
 /// refused there ends as `Aborted` with the code `Operation.Forbidden`, so there is a record.
 ///
-/// Rules about users go by [`Action::uid`]: a name says little, because a request without a name runs as the host's
-/// own user, and several names can have one number. What a program in a script does with rights of its own, such as
-/// sudo, no rule sees.
+/// Let rules about users compare [`Action::uid`]. A name says little, because a request without a name runs as the
+/// host's own user, and several names can have one number. No rule sees the rights that a program in a script has of its
+/// own, such as sudo.
 ///
 /// # Nobody runs as root, and only operators stop
 ///
@@ -80,13 +80,13 @@ pub struct Action {
     pub resource_tags: Vec<Tag>,
     /// The group that the instances are to belong to.
     pub resource_group_id: Option<String>,
-    /// The user that it runs as: the user of the request, otherwise of the command, otherwise the host's own. `None` if
-    /// the operation runs nothing, and none of these is known before its start ([`Operation::RunNow`] and
-    /// [`Operation::ResumeInvocation`]; their executions are asked about by themselves).
+    /// The user that the script runs as: the user of the request, otherwise of the command, otherwise the host's own.
+    /// `None` if the operation runs nothing. `None` too for [`Operation::RunNow`] and [`Operation::ResumeInvocation`],
+    /// because the engine asks about each of their executions by itself.
     pub username: Option<String>,
     /// The number of that user on this machine; `None` if this machine knows no such user.
     pub uid: Option<u32>,
-    /// What the script is given to, if not to its shell.
+    /// The launcher that gets the script in the place of its shell, if one is given.
     pub launcher: Option<String>,
     /// The directory to run in, if one is given.
     pub working_dir: Option<String>,
@@ -100,7 +100,7 @@ pub struct Action {
     pub resource_limits: ResourceLimits,
     /// The schedule to run on, if one is given.
     pub frequency: Option<String>,
-    /// The executor that serves the instance; of [`Operation::RegisterInstance`] and [`Operation::StartExecution`].
+    /// The executor that serves the instance, for [`Operation::RegisterInstance`] and [`Operation::StartExecution`].
     pub executor: Option<String>,
 }
 

@@ -76,7 +76,7 @@ pub struct CreateCommand {
     /// The directory to run in; the user's home if none is given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
-    /// Seconds a run may take; if not given, the [`Limits`](crate::Limits) of each invocation say so.
+    /// Seconds a run may take; if not given, each invocation gets the default of its [`Limits`](crate::Limits).
     #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub timeout: Option<u64>,
     /// What the script is given to, in the place of its shell.

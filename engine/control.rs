@@ -13,9 +13,10 @@
 //! to `{"end":{}}`. While an answer or an event is not there yet, the engine sends `{"alive":{}}` once a second, so that
 //! the other end can tell a long wait from a suspended process.
 //!
-//! The first request has [`FIRST_REQUEST_MAX`]. If all places are taken, the connection that has waited longest for a
-//! request gets `{"bye":{}}` and ends: nothing has been done since its last answer. If a request is under way in each of
-//! [`CONNECTIONS_MAX`] connections, a few more connections may still look and stop.
+//! A connection whose first request does not come within [`FIRST_REQUEST_MAX`] ends. If all places are taken, the
+//! connection that has waited longest for a request gets `{"bye":{}}` and ends: the engine has done nothing for it since
+//! its last answer. If a request is under way in each of [`CONNECTIONS_MAX`] connections, a few more connections may still
+//! look and stop.
 
 mod address;
 mod peer;
@@ -42,7 +43,7 @@ pub use server::{ALIVE_EVERY, ControlServer, FIRST_REQUEST_MAX, refuse, serve_st
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ControlError {
-    /// The engine lives in memory, so no file is there that would lead others to the socket.
+    /// The engine is in memory. Without a file, other processes could not find the socket.
     #[error("an engine in memory has no file beside which a control socket could be")]
     InMemory,
 

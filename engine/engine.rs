@@ -252,8 +252,8 @@ impl Engine {
         self.inner.dispatcher.is_none()
     }
 
-    /// Waits until an invocation has ended; all its results, in the order of its targets. Because results have the
-    /// outputs, an [`Authorizer`](crate::Authorizer) is asked about both [`Operation::DescribeInvocations`] and
+    /// Waits until an invocation has ended. Returns all its results, in the order of its targets. Because results
+    /// contain outputs, an [`Authorizer`](crate::Authorizer) is asked about both [`Operation::DescribeInvocations`] and
     /// [`Operation::DescribeInvocationResults`].
     ///
     /// # Errors
@@ -317,7 +317,7 @@ impl Engine {
         }
     }
 
-    /// Watches an invocation from its beginning: what has happened, then what happens. An
+    /// Watches an invocation from its beginning: first its past events, then each event as it happens. An
     /// [`Authorizer`](crate::Authorizer) is asked about [`Operation::DescribeInvocations`] and, because outputs are
     /// among the events, about [`Operation::DescribeInvocationResults`].
     ///
@@ -385,9 +385,10 @@ impl Engine {
     /// Shuts the engine down: takes no new executions, waits up to `deadline` for running executions and for
     /// deliveries of whole outputs, then ends both. Runs that survive restarts are left alone, and not waited for.
     /// Then the call waits up to 2 s for the removal of large files that runs have left.
+    ///
     /// After the return, no part of the engine runs, and this or another process may open its file again. Executions that
     /// wait, and outputs that are not delivered yet, stay for the next engine. From then on, calls that would change a
-    /// record fail with [`Error::ShuttingDown`]; calls that read look at the file like another process does, until
+    /// record fail with [`Error::ShuttingDown`]; calls that only read still work, as from another process, until
     /// [`close`](Engine::close). If this future is dropped before its end, the file is closed with the last handle.
     ///
     /// The deadline holds even if this future is dropped; of several deadlines the earliest holds. An execution that
@@ -425,7 +426,7 @@ impl Engine {
         let _ = tokio::task::spawn_blocking(let_go).await;
     }
 
-    /// Returns a future that ends once the engine begins to shut down, or has ended by itself. From then on the engine
+    /// Returns a future that completes once the engine begins to shut down, or has ended by itself. From then on the engine
     /// starts no new execution; running executions still have the time that the shutdown gives them. The future does
     /// not keep the engine open, and may be polled on any runtime. [`Watch::until_closing`] and [`Feed::until_closing`]
     /// end at the same time.

@@ -25,10 +25,10 @@ pub enum Error {
     Invalid(Vec<Violation>),
 
     /// The request is right, but a quota of the [`Limits`](crate::Limits) is used up: try again when the quota has room.
-    /// If something else is wrong with the request too, the error is [`Error::Invalid`] and lists the quota.
+    /// If the request is also wrong in another way, the error is [`Error::Invalid`], and lists the quota too.
     #[error("{}{}", Listed(.violations), Reset(*.resets_at))]
     Quota {
-        /// When the quota begins anew; `None` if it has room only once somebody makes room, as by deleting a command.
+        /// When the quota begins anew; `None` if only a deletion makes room, as of a kept command.
         resets_at: Option<DateTime<Utc>>,
         /// Each quota that is used up, with its code and number.
         violations: Vec<Violation>,
@@ -56,8 +56,8 @@ pub enum Error {
     #[error("{0}")]
     Storage(#[from] StorageError),
 
-    /// The host's own part of a transaction failed, and with it all of the call. The error of the host is inside, and is
-    /// the [`source`](std::error::Error::source) too.
+    /// The host's own part of a transaction failed, so nothing of the call is stored. The host's error is inside, and is
+    /// also the [`source`](std::error::Error::source).
     #[error("the host's part failed: {0}")]
     Host(#[source] HostFailure),
 

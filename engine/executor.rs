@@ -70,9 +70,9 @@ pub trait Executor: Send + Sync + 'static {
     }
 
     /// Returns whether a run of this executor can go on when the host ends, and be taken back by the next engine on the
-    /// file. Runs of [`ProcessExecutor`] can. An executor of the host's own cannot, unless it passes such tasks on to a
-    /// [`ProcessExecutor`]: then it returns what that returns. The engine asks once, when it opens, and refuses requests
-    /// that want a run to survive where it cannot.
+    /// file. Runs of [`ProcessExecutor`] can. An executor of the host's own returns false, the default, unless it passes
+    /// such tasks on to a [`ProcessExecutor`], whose answer it then returns. The engine asks once, when it opens, and
+    /// refuses requests with `SurviveRestarts` on other executors.
     fn can_survive_restarts(&self) -> bool {
         false
     }
@@ -218,8 +218,7 @@ impl Task {
         self.job.caller.as_deref()
     }
 
-    /// Returns how long it may take; `None` for any time. The engine watches this itself and then asks the executor to
-    /// stop.
+    /// Returns how long the run may take; `None` for any time. After this time the engine asks the executor to stop.
     pub fn timeout(&self) -> Option<Duration> {
         self.job.timeout_s.map(Duration::from_secs)
     }
@@ -234,8 +233,8 @@ impl Task {
         &self.job.resource_limits
     }
 
-    /// Returns whether it goes on when the host ends, and the next engine on the file takes it back. Only a task of an
-    /// executor that [can do this](Executor::can_survive_restarts) does.
+    /// Returns whether the run goes on when the host ends, and the next engine on the file takes it back. This is false
+    /// unless [runs of the executor can](Executor::can_survive_restarts).
     pub fn survives_restarts(&self) -> bool {
         self.job.survive_restarts
     }

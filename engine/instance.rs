@@ -69,11 +69,11 @@ text_enum!(AgentStatus, "status of an agent", [Online, Offline, NotInstalled]);
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Instance {
-    /// The host's name for it. 1 to 128 characters: letters and digits of ASCII and `._:@-`, or more if the
+    /// The host's name for the instance. 1 to 128 characters: letters and digits of ASCII and `._:@-`, or more if the
     /// [`Limits`] say so.
     pub instance_id: InstanceId,
-    /// A name for people. At most 128 characters, none a control character or
-    /// [invisible](crate::is_invisible). A script finds it in `ADJUTANT_INSTANCE_NAME`; only a name of letters, digits
+    /// A name for people. At most 128 characters, without control characters and
+    /// [invisible](crate::is_invisible) ones. A script finds it in `ADJUTANT_INSTANCE_NAME`; only a name of letters, digits
     /// and `._:@-` is filled in for `{{ACS::InstanceName}}`.
     #[serde(rename = "InstanceName", default)]
     pub name: String,

@@ -1,4 +1,4 @@
-//! What requests are held to, in one value: the numbers of an application's own engine, and those of the vendors' pages.
+//! The limits of requests, in one value: the numbers of an application's own engine, and the numbers of vendors' pages.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ const LENGTH_MAX: usize = u32::MAX as usize;
 /// The limits of requests. [`Limits::embedded`] is the default of an engine; [`Limits::alibaba`] and
 /// [`Limits::tencent`] are the numbers of two vendors' pages. A host may change any number. Limits belong to a handle:
 /// [`Engine::with_limits`](crate::Engine::with_limits) gives another handle of the same engine with other limits, so
-/// one engine can serve an application and the pages' clients. Whatever higher number is set here, an engine accepts
-/// times up to a thousand years, counts up to [`i64::MAX`], and lists and texts up to [`u32::MAX`] long.
+/// one engine can serve an application and the pages' clients. Even if a number here is higher, an engine accepts times
+/// up to a thousand years, counts up to [`i64::MAX`], and lists and texts up to [`u32::MAX`] long.
 ///
 /// # Two handles of one engine
 ///
@@ -103,7 +103,7 @@ pub struct Limits {
     /// Whether all instances of one request must be of one kind (see
     /// [`Instance::kind`](crate::Instance::kind)).
     pub one_kind_of_instance: bool,
-    /// Whether ids of instances may have any characters that are seen; otherwise letters and digits of ASCII and
+    /// Whether ids of instances may have all visible characters; otherwise only letters and digits of ASCII and
     /// `._:@-`. A script into which an id with other characters would be filled in as text does not start.
     pub instance_ids_are_free: bool,
     /// Most commands that may be kept at a time; [`u64::MAX`] for any number.
@@ -118,9 +118,9 @@ pub struct Limits {
 
 impl Limits {
     /// The limits of an engine that an application embeds. No number is a vendor's quota: there is no bound on
-    /// invocations in a day or on kept commands, and no timeout unless a request or a command states one. The bounds
-    /// that are left keep a mistaken request from taking seconds of the one writing thread: 1 MiB of content, 10,000
-    /// instances in a request. Rates and cron expressions fire once in a second at most.
+    /// invocations in a day or on kept commands, and no timeout unless a request or a command states one. Bounds of
+    /// 1 MiB of content and 10,000 instances in a request keep a mistaken request from taking seconds of the one
+    /// writing thread. Rates and cron expressions fire once in a second at most.
     pub const fn embedded() -> Self {
         Self {
             name_chars_max: 255,

@@ -37,10 +37,10 @@ operations! {
     RunNow,
     /// To run one that has ended once more, where it did not succeed.
     RetryFailed,
-    /// To list invocations, or to wait for the status of one. To wait for results or to watch takes
+    /// To list invocations, or to wait for the status of an invocation. A wait for results and a watch need
     /// [`DescribeInvocationResults`](Self::DescribeInvocationResults) too.
     DescribeInvocations,
-    /// To list executions and what they printed; to wait for the results of an invocation, or to watch it.
+    /// To list executions with their output; to wait for the results of an invocation, or to watch it.
     DescribeInvocationResults,
     /// To list nominal times, or to have one explained.
     DescribeFires,

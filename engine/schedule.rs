@@ -33,8 +33,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Other programs write schedules differently; [`Schedule::read_lenient`] takes them where they mean
-//! the same.
+//! Other programs write schedules differently. [`Schedule::read_lenient`] reads such a text if it has
+//! exactly one meaning here.
 //!
 //! Deliberately absent: a schedule without a zone of its own never guesses one, and limits
 //! (how often, how far ahead) are the caller's, see [`Timetable::validate`].
@@ -115,13 +115,13 @@ pub enum Schedule {
 }
 
 impl Schedule {
-    /// Reads a schedule as people write it elsewhere, too: the five fields of a crontab (also with a
+    /// Reads a schedule also in the languages of other programs: the five fields of a crontab (also with a
     /// zone, or `CRON_TZ=` before them), its macros such as `@daily`, `@every 5m`, `cron(…)` of AWS,
     /// and the calendars of systemd.
     ///
-    /// Only texts with exactly one meaning are read: a crontab line with a command, for example, is
-    /// refused with the schedule in it as the suggestion. Requests are read as their pages say,
-    /// without any of this.
+    /// Only texts with exactly one meaning are read. A crontab line with a command, for example, is
+    /// refused, and the error suggests the schedule in it. The engine reads requests strictly, as
+    /// their pages say.
     ///
     /// # Errors
     ///
@@ -255,14 +255,14 @@ impl Schedule {
     }
 }
 
-/// A schedule that was read from any language that is known; see [`Schedule::read_lenient`].
+/// A schedule that was read in the language of this or another program; see [`Schedule::read_lenient`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Lenient {
     /// The schedule.
     pub schedule: Schedule,
-    /// What to tell who wrote it, if the text was in the language of another program: which, and
-    /// how it is read.
+    /// A note for the author of a text in the language of another program: the language, and how the
+    /// text is read.
     pub note: Option<String>,
 }
 

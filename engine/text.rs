@@ -1,10 +1,10 @@
-//! Characters of texts from outside: those that nobody sees, and those that a script takes for no more than text.
+//! Characters of texts from outside: characters that are invisible, and characters that mean nothing to a shell.
 
 /// Returns whether a character shows nothing by itself, or changes how the text around it is shown: control
 /// characters, the format characters of Unicode (zero-width ones and those of bidirectional text among them), the
 /// separators of lines and paragraphs, and fillers. Two texts that differ by such characters look alike; on a
-/// terminal they can hide a part of a line or reverse it. What shows texts from outside to people writes such
-/// characters as escapes.
+/// terminal they can hide a part of a line or reverse it. A program that shows texts from outside should escape such
+/// characters.
 ///
 /// # A name that looks like another one
 ///

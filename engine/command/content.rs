@@ -9,8 +9,8 @@ use crate::wire::{self, ContentEncoding};
 /// The bytes of a script. Cheap to clone.
 pub(crate) type Content = Arc<[u8]>;
 
-/// The largest content, in the unit of the limits of a request. The unit is for messages: the comparison is the same,
-/// because Base64 writes three bytes as four.
+/// The largest content, in the unit of the limits of a request. Because Base64 writes three bytes as four, the unit
+/// changes only the messages, not the comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ContentMax {
     bytes_max: usize,

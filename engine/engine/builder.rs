@@ -138,9 +138,9 @@ impl EngineBuilder {
     /// it touches any of these files. The error is of kind [`StorageErrorKind::Unsafe`], and names the path, its owner
     /// and its mode.
     ///
-    /// Give `false` if several users are meant to run the file in turn: the files that the engine makes then have the
-    /// group and the mode of the database. An engine that is [`read_only`](Self::read_only) starts nothing, so it reads
-    /// everybody's files; it checks only that no other user has put a log beside the file.
+    /// Give `false` if several users run the file in turn. The files that the engine makes then have the group and the
+    /// mode of the database. Because an engine that is [`read_only`](Self::read_only) starts nothing, it reads files of
+    /// every user; it checks only that no other user has put a log beside the file.
     ///
     /// [`StorageErrorKind::Unsafe`]: crate::StorageErrorKind::Unsafe
     pub fn strict_modes(mut self, is_strict: bool) -> Self {
@@ -148,15 +148,14 @@ impl EngineBuilder {
         self
     }
 
-    /// Takes over a file that was run on another machine last. Without this, an engine refuses such a file if the file
-    /// has schedules or runs that wait, because a copy would start them a second time; the error is of kind
+    /// Takes over a file that was run on another machine last. Because a copy would start schedules and waiting
+    /// executions a second time, an engine without this refuses such a file if it has any; the error is of kind
     /// [`StorageErrorKind::OtherMachine`]. An engine that is [`idle`](Self::idle) or [`read_only`](Self::read_only)
     /// starts nothing, and opens every file.
     ///
-    /// The number in `/etc/machine-id` tells machines apart. Where there is none, and where it is drawn anew at each
-    /// boot, every file opens. A container has the number of its image, so it stays the same wherever the container
-    /// runs. If each of your containers or machines draws a number of its own and all of them run one file in turn,
-    /// give this always.
+    /// The number in `/etc/machine-id` tells machines apart. If there is no number, or each boot draws a new one, every
+    /// file opens. A container has the number of its image, wherever the container runs. If several containers or
+    /// machines with numbers of their own run one file in turn, give this always.
     ///
     /// [`StorageErrorKind::OtherMachine`]: crate::StorageErrorKind::OtherMachine
     pub fn adopt(mut self) -> Self {
@@ -164,9 +163,8 @@ impl EngineBuilder {
         self
     }
 
-    /// Waits so long, in real time, for another engine to end that runs the file, as in a deploy that starts the new
-    /// process before the old one has ended. After that the error is [`Error::InUse`], which without this comes at
-    /// once.
+    /// Sets how long, in real time, the engine waits for another engine on the file to end, as in a deploy that starts
+    /// the new process before the old one has ended; not at all by default. After that the error is [`Error::InUse`].
     pub fn wait_for_file(mut self, longest: Duration) -> Self {
         self.wait = longest;
         self

@@ -24,9 +24,8 @@ impl Engine {
         self.read(move |tx| overview::overview(tx, max)).await
     }
 
-    /// Finds the invocations that people call by a text, `max` at most, newest first: by the beginning of their id; if
-    /// there is none, by the name of their command among invocations that have not ended; if there is none, the newest
-    /// of that name.
+    /// Returns the invocations that a text names, newest first, `max` at most: the invocations whose id begins with the
+    /// text; without any, those of a command of this name that have not ended; without any, the newest of this name.
     ///
     /// # Errors
     ///

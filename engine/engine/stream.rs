@@ -29,8 +29,8 @@ impl WatchStream {
         Self(State::Idle(Box::new(watch)))
     }
 
-    /// Returns how far the stream has come: to the event that it has returned last. `None` while the stream waits for
-    /// an event, and after its end.
+    /// Returns the position of the event that the stream has returned last. `None` while the stream waits for an event,
+    /// and after its end.
     pub fn position(&self) -> Option<Position> {
         match &self.0 {
             State::Idle(watch) => Some(watch.position()),

@@ -166,8 +166,8 @@ impl Watch {
         Ok(None)
     }
 
-    /// Returns this watch, which ends when the engine begins to shut down, and not only when the engine has ended. A
-    /// later watch can go on from its [`position`](Self::position).
+    /// Makes this watch end when the engine begins to shut down, instead of when the engine has ended. A later watch can
+    /// go on from its [`position`](Self::position).
     #[must_use]
     pub fn until_closing(mut self) -> Self {
         self.ends_with_closing = true;
@@ -176,7 +176,7 @@ impl Watch {
 
     /// Returns the events as a stream. The stream ends after the last event, and after an error.
     ///
-    /// # What a run prints, by the combinators of a host's choice
+    /// # The output of a run, as a stream
     ///
     /// ```
     /// use adjutant::{Engine, Event, RunCommand};

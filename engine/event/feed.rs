@@ -90,7 +90,7 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Returns this feed, which ends when the engine begins to shut down, and not only when the engine has ended.
+    /// Makes this feed end when the engine begins to shut down, instead of when the engine has ended.
     #[must_use]
     pub fn until_closing(mut self) -> Self {
         self.ends_with_closing = true;

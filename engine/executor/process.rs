@@ -65,17 +65,20 @@ pub use reaper::reap_orphans;
 /// script is empty, its two outputs are captured apart. The script has no descriptors but these three, a session of
 /// its own, and a clean environment: `HOME`, `USER`, `LOGNAME`, `SHELL`, `PATH` and `LANG` of its user, what
 /// [`env`](Self::env) adds, and `ADJUTANT_INVOKE_ID`, `ADJUTANT_COMMAND_ID`, `ADJUTANT_INSTANCE_ID`,
-/// `ADJUTANT_INSTANCE_NAME` if the instance has a name, `ADJUTANT_EXECUTION_ID`, `ADJUTANT_ATTEMPT`, `ADJUTANT_RUN`, a mark that is another at every start, and
-/// `ADJUTANT_RESULT`, a file in which the script can leave a JSON document of at most 64 KiB for its record. The
-/// script runs in the requested directory; without a request in its user's home, or in `/` if that cannot be entered.
+/// `ADJUTANT_INSTANCE_NAME` if the instance has a name, `ADJUTANT_EXECUTION_ID`, `ADJUTANT_ATTEMPT`, `ADJUTANT_RUN`, a
+/// mark that is another at every start, and `ADJUTANT_RESULT`, a file in which the script can leave a JSON document of
+/// at most 64 KiB for its record. The script runs in the requested directory; without a request in its user's home, or
+/// in `/` if that cannot be entered.
 ///
 /// Other users, limits, cgroups and runs that survive restarts need [`helper_main`](crate::helper_main) in the host's
 /// `main`. Other users need root, or a program with the ambient capabilities `CAP_SETUID`, `CAP_SETGID`, `CAP_CHOWN`,
 /// `CAP_KILL` and `CAP_DAC_OVERRIDE`; with `CAP_SYS_PTRACE` a stop finds processes of such runs by their mark too. No
-/// run has a capability of the host, and a run of another user has the ordinary mask (`022`), scheduling, priorities and
-/// timers, and a session keyring of its own; its limits are the host's. The mask of all runs is `022` at least. Memory is limited for all processes of a run together, by a
-/// cgroup; so is their number if the machine lets this program make such a group. Otherwise the number of all
-/// processes of their user is limited, and not for root. The other limits are each process's own.
+/// run has a capability of the host. A run of another user has the ordinary mask (`022`), scheduling, priorities and
+/// timers, and a session keyring of its own; its limits are the host's. The mask of all runs is `022` at least.
+///
+/// Memory is limited for all processes of a run together, by a cgroup; so is their number if the machine lets this
+/// program make such a group. Otherwise the number of all processes of their user is limited, and not for root. The
+/// other limits are each process's own.
 ///
 /// The run ends when its process ends. Processes that a script leaves behind when it ends by itself live on, and the
 /// engine never looks for them later; `ErrorInfo` of the record names the processes that a stop would find. If such

@@ -38,8 +38,8 @@ macro_rules! invocation_request {
             #[serde(skip_serializing_if = "Option::is_none")]
             pub working_dir: Option<String>,
             /// Seconds a run may take; the command's if not given, otherwise the default of the
-            /// [`Limits`](crate::Limits), which by itself is any time. A default is shortened to a second less than the
-            /// distance of the fires of a schedule.
+            /// [`Limits`](crate::Limits). The embedded limits have no default: the run may then take any time. A default
+            /// is shortened to a second less than the distance of the fires of a schedule.
             #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
             pub timeout: Option<u64>,
             /// The user to run as; the command's if none is given, otherwise the host's own. At most 255 characters.
@@ -139,8 +139,8 @@ macro_rules! invocation_request {
             /// What the processes of a run may use.
             #[serde(skip_serializing_if = "ResourceLimits::is_empty")]
             pub resource_limits: ResourceLimits,
-            /// Whether a run goes on when the host ends; the next engine on the file takes it back. The request is
-            /// refused if the executor of an instance cannot do that
+            /// Whether a run goes on when the host ends, until the next engine on the file takes the run back. The
+            /// request is refused if runs of the executor of an instance cannot go on
             /// ([`Executor::can_survive_restarts`](crate::Executor::can_survive_restarts)).
             #[serde(deserialize_with = "lenient::value", skip_serializing_if = "std::ops::Not::not")]
             pub survive_restarts: bool,

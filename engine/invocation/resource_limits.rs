@@ -38,8 +38,8 @@ pub struct ResourceLimits {
     /// Bytes of memory that all processes may have together. At least 1 MiB.
     #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
-    /// Whether no process of the run can get rights that the run does not begin with: `sudo` and other programs with a
-    /// set-user-ID bit or file capabilities run as the user of the run (`no_new_privs`).
+    /// Whether no process of the run can gain rights (`no_new_privs`): `sudo` and other programs with a set-user-ID bit
+    /// or file capabilities then run with the rights of the run.
     #[serde(deserialize_with = "lenient::value", skip_serializing_if = "std::ops::Not::not")]
     pub no_new_privileges: bool,
 }
@@ -89,7 +89,7 @@ impl ResourceLimits {
         self
     }
 
-    /// Lets no process of the run get rights that the run does not begin with.
+    /// Lets no process of the run gain rights, as with `sudo`.
     #[must_use]
     pub fn no_new_privileges(mut self) -> Self {
         self.no_new_privileges = true;

@@ -57,8 +57,8 @@ impl ParseError {
         self.suggestion.as_deref()
     }
 
-    /// What the text is in the language of another program, where it is one: `this is a crontab
-    /// line`, with what has no counterpart here.
+    /// Returns what the text is, if it is in the language of another program: `this is a crontab
+    /// line`, with the part that has no counterpart here.
     pub fn remark(&self) -> Option<&str> {
         self.remark.as_deref()
     }

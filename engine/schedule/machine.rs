@@ -105,8 +105,8 @@ pub(super) struct Machine {
 
 /// This machine's clock goes by no zone that has a name.
 ///
-/// A schedule that names no zone of its own cannot run on such a machine. The text says what was
-/// found and what to write.
+/// A schedule that names no zone of its own cannot run on such a machine. The text names the setting
+/// of the machine and says what to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoLocalZone {
     reason: String,

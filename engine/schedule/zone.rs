@@ -84,7 +84,7 @@ impl Zone {
     /// # Errors
     ///
     /// [`NoLocalZone`] if the clock goes by rules that no zone has, or if the machine does not say
-    /// its zone. Its text says what to write. A machine without a zone is never taken for one in UTC.
+    /// its zone. The text of the error says what to write. UTC is never assumed.
     pub fn local() -> Result<Self, NoLocalZone> {
         Machine::this().zone()
     }

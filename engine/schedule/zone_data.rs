@@ -40,8 +40,8 @@ const REMARKS_MAX: usize = 64;
 /// `+VERSION`, the files are used. So a change of law needs no new build: the system's package is
 /// enough. The choice is made when a process first uses a zone, and holds until the process ends.
 ///
-/// Files are read as a stranger's. If the file of a zone is missing or not sound, the zone keeps the
-/// clock that is built in, and [`remarks`](Self::remarks) says so.
+/// No file is trusted. If the file of a zone is missing or damaged, the zone keeps its built-in
+/// rules, and [`remarks`](Self::remarks) says so.
 ///
 /// # Example: what this process uses
 ///
@@ -114,8 +114,8 @@ impl ZoneData {
         age > 1 || age == 1 && at.month() >= OUTDATED_MONTH
     }
 
-    /// Returns what was wrong with the files of this machine so far, a sentence each: files that are
-    /// missing or not sound, in whose place the built-in clock is used.
+    /// Returns a sentence for each file of this machine that was found to be missing or damaged so far. The
+    /// zones of these files have their built-in rules.
     pub fn remarks(&self) -> Vec<String> {
         self.remarks.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -67,8 +67,8 @@ impl DirectorySink {
         Self { folder: folder.into(), links: Links::None }
     }
 
-    /// Follows links of folders below its own too, wherever they lead, if nobody but root and this user could have made
-    /// them.
+    /// Makes the sink follow links below its own folder too, wherever they lead, if nobody but root and this user could
+    /// have made them.
     #[must_use]
     pub fn follow_links(mut self) -> Self {
         self.links = Links::Trusted;
