@@ -131,6 +131,11 @@ impl Error {
         }
     }
 
+    /// Returns whether a record is sound, but needs the file of a zone that this machine does not have now.
+    pub(crate) fn is_missing_zone(&self) -> bool {
+        matches!(self, Error::Storage(error) if error.kind == StorageErrorKind::ZoneMissing)
+    }
+
     /// Returns whether SQLite has met a damaged page. SQLite commits nothing of such a transaction.
     pub(crate) fn is_damage(&self) -> bool {
         matches!(self, Error::Storage(error) if error.kind == StorageErrorKind::Corrupt)
@@ -144,6 +149,7 @@ impl Error {
                 error.kind,
                 Kind::Corrupt
                     | Kind::Record
+                    | Kind::ZoneMissing
                     | Kind::Foreign
                     | Kind::Altered
                     | Kind::Version
@@ -339,6 +345,8 @@ pub enum StorageErrorKind {
     Corrupt,
     /// A record says what no version of this library writes.
     Record,
+    /// A record names a zone for which this machine has no sound file.
+    ZoneMissing,
     /// Another program has changed the tables of this library, or has added a trigger or an index to them.
     Altered,
     /// The file is a sound database of something else.
@@ -375,6 +383,7 @@ impl StorageErrorKind {
             Self::Full => "Storage.Full",
             Self::Corrupt => "Storage.Corrupt",
             Self::Record => "Storage.Record",
+            Self::ZoneMissing => "Storage.ZoneMissing",
             Self::Altered => "Storage.Altered",
             Self::Foreign => "Storage.Foreign",
             Self::Linked => "Storage.Linked",
@@ -396,6 +405,7 @@ impl StorageErrorKind {
             Self::ReadOnly => "make the file and its folder writable, or open it for reading only",
             Self::Full => "free space on the disk and try again",
             Self::Corrupt | Self::Record => "restore the file from a backup, or name another file",
+            Self::ZoneMissing => "put the file back; until then, what needs the zone waits",
             Self::Altered => "undo that change, or restore the file from a backup",
             Self::Foreign => "name a file of its own, which will be created",
             Self::Linked => "remove the other names, so that the file has one only",

@@ -297,8 +297,9 @@ fn replan_these(tx: Tx<'_>, ids: &[i64], now_ms: i64) -> Result<()> {
             timer => plan(tx, &timer, now_ms),
         });
         match planned {
-            // When such a timer is due, the scheduler gives it up with a record that says so.
-            Err(error) if error.is_of_a_record() => {
+            // When such a timer is due, the scheduler gives it up with a record that says so. A timer whose zone has no
+            // file waits for the file.
+            Err(error) if error.is_of_a_record() || error.is_missing_zone() => {
                 tell(|| tracing::warn!(%error, timer = id, "a timer is not planned again"));
             }
             planned => planned?,

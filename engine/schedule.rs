@@ -85,6 +85,16 @@ mod tzif;
 /// one stays below it.
 const TEXT_LEN_MAX: usize = 2048;
 
+/// Returns the zone that `text`, a zone or a schedule, names at its end if the text is sound but for the file of that
+/// zone, which this machine does not have.
+pub(crate) fn missing_zone(text: &str) -> Option<&str> {
+    let name = text.trim_end_matches(')').rsplit(' ').next()?;
+    let is_missing =
+        name.contains('/') && zone_files::is_name(name) && Zone::from_name(name).is_none();
+    let is_sound = || name == text || text.replace(name, "UTC").parse::<Schedule>().is_ok();
+    (is_missing && is_sound()).then_some(name)
+}
+
 /// When something fires.
 ///
 /// Read from text, and written as its canonical text: single blanks, capital letters, no leading

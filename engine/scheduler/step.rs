@@ -521,7 +521,7 @@ impl Step {
 
     /// Deals with timers, as far as the budget goes. A timer that cannot be dealt with must not keep the others from
     /// firing: its schedule ends, with a record that says why. If the schedule cannot be ended either, the timer is
-    /// set aside.
+    /// set aside; so is a timer whose zone has no file on this machine, because the file may come back.
     fn deal_with(
         &mut self,
         tx: Tx<'_>,

@@ -1,17 +1,20 @@
 //! Table `timers`: what fires when.
 
+use std::fmt;
+use std::str::FromStr;
+
 use chrono::{DateTime, Utc};
 use rusqlite::Row;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StorageErrorKind};
 use crate::id::InvokeId;
 use crate::invocation::recurrence::{MissedPolicy, OverlapPolicy};
-use crate::schedule::{Schedule, Timetable, Zone};
+use crate::schedule::{self, Schedule, Timetable, Zone};
 
 use super::aside::{Aside, Subject};
 use super::commands::read_time;
 use super::fires::Stretch;
-use super::{Tx, parse};
+use super::{Tx, parse, storage, unreadable};
 
 /// A timer that is about to be stored.
 #[derive(Debug)]
@@ -128,14 +131,26 @@ fn read(row: &Row<'_>) -> Result<Timer> {
         next_fire_at_ms: row.get(3)?,
         delay_ms: row.get(4)?,
         fires_left: row.get(5)?,
-        zone: parse(&text(6)?)?,
-        schedule: parse(&text(7)?)?,
+        zone: parse_in_zone(&text(6)?)?,
+        schedule: parse_in_zone(&text(7)?)?,
         created: read_time(row.get(8)?)?,
         overlap: parse(&text(9)?)?,
         missed: parse(&text(10)?)?,
         end_at_ms: row.get(11)?,
         catching_up: row.get(12)?,
         fired_until_ms: row.get(13)?,
+    })
+}
+
+/// Reads a text that names a zone. The zone may be one that only a file of this machine makes known: without that file,
+/// the record is sound all the same.
+fn parse_in_zone<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T> {
+    text.parse().map_err(|error| match schedule::missing_zone(text) {
+        Some(zone) => {
+            let message = format!("zone {zone} has no sound file here");
+            storage(StorageErrorKind::ZoneMissing, message)
+        }
+        None => unreadable(error),
     })
 }
 

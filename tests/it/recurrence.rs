@@ -323,3 +323,54 @@ async fn more_late_fires_than_are_known_at_a_time_all_run() {
     let engine = open(Engine::builder().path(place.database()), &clock).await;
     assert_eq!(wait(&engine, &id).await.status, InvocationStatus::Success);
 }
+
+#[tokio::test]
+async fn a_schedule_whose_zone_has_no_file_for_a_while_fires_when_the_file_is_back() {
+    let rename = |from: &str, to: &str| {
+        format!(
+            "UPDATE timers SET zone = replace(zone, '{from}', '{to}');
+             UPDATE invocations SET frequency = replace(frequency, '{from}', '{to}')"
+        )
+    };
+    let (built_in, own) = ("Asia/Tokyo", "Mars/Olympus");
+    let (place, clock) = (Place::new(), clock());
+    // A watch would be told that the zone is missing.
+    let fires = async |engine: &Engine, invoke_id: InvokeId, count: usize| {
+        loop {
+            let request = DescribeInvocationResults {
+                invoke_id: Some(invoke_id),
+                include_history: true,
+                max_results: Some(50),
+                ..Default::default()
+            };
+            let page = engine.describe_invocation_results(request).await.expect("it exists");
+            let ended = page.invocation.results.iter().filter(|run| run.status.is_final());
+            if ended.count() >= count {
+                return;
+            }
+            clock.advance(Duration::from_secs(1));
+        }
+    };
+    let request = |frequency: &str| {
+        let request = RunCommand::shell("exit:0").on(["i-1"]).timeout(5).frequency(frequency);
+        request.missed_policy(MissedPolicy::Latest)
+    };
+    let engine = open(place.builder(), &clock).await;
+    let other = engine.run_command(request("0/10 * * * * ? UTC")).await.expect("sound").invoke_id;
+    let request = request(&format!("0/10 * * * * ? {built_in}"));
+    let schedule = engine.run_command(request).await.expect("sound").invoke_id;
+    within(fires(&engine, schedule, 1)).await;
+    within(engine.shutdown(Duration::ZERO)).await;
+    drop(engine);
+    let file = rusqlite::Connection::open(place.database()).expect("a database");
+    file.execute_batch(&rename(built_in, own)).expect("sound SQL");
+
+    let engine = open(place.builder(), &clock).await;
+    within(fires(&engine, other, 12)).await;
+    let error =
+        engine.explain(&schedule, clock.realtime()).await.expect_err("no file says its times");
+    assert_eq!(error.code(), "Storage.ZoneMissing", "{error}");
+    assert!(error.to_string().contains("zone Mars/Olympus has no sound file here"), "{error}");
+    file.execute_batch(&rename(own, built_in)).expect("sound SQL");
+    within(fires(&engine, schedule, 4)).await;
+}
