@@ -232,7 +232,8 @@ impl ProcessExecutor {
 
     /// What the script is to be given to.
     fn runner(&self, task: &Task, own: bool) -> Result<Runner, Outcome> {
-        let check = || match script::unreadable(task.content()) {
+        // Before the parameters are filled in: a value may have any bytes.
+        let check = || match script::unreadable(&task.job.content) {
             Some(why) => Err(order::unsuitable("LauncherNotFound", why.to_owned())),
             None => Ok(()),
         };

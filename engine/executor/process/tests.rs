@@ -37,6 +37,8 @@ struct Run {
     text: String,
     scratch: Arc<Scratch>,
     shell: Option<Box<str>>,
+    /// The script with its parameters filled in, if it has any.
+    filled: Option<String>,
 }
 
 impl Run {
@@ -91,6 +93,7 @@ impl Run {
             text: String::new(),
             scratch,
             shell: None,
+            filled: None,
         }
     }
 
@@ -117,7 +120,9 @@ impl Run {
     fn execute(&self) -> impl Future<Output = Outcome> + Send + use<> {
         let execution_id = ExecutionId(17);
         let instance_id = "local".into();
-        let (job, content) = (self.job.clone(), self.job.content.clone());
+        let job = self.job.clone();
+        let filled = self.filled.as_ref().map(|filled| filled.as_bytes().into());
+        let content = filled.unwrap_or_else(|| job.content.clone());
         let task = Task {
             instance_name: "".into(),
             execution_id,
@@ -1033,6 +1038,20 @@ async fn windows_line_ends_and_byte_order_marks_are_named() {
     check("cd /tmp\r\necho 1\r\n", "Windows line ends (CR LF)").await;
     check("#!/usr/bin/env sh\r\necho 1\r\n", "Windows line ends: the argument").await;
     check("e\0c\0h\0o\0", "UTF-16").await;
+}
+
+#[tokio::test]
+async fn line_ends_in_the_value_of_a_parameter_keep_no_script_from_starting() {
+    for (template, value, want) in [
+        ("printf %s '{{v}}'", "a\r\nb", "a\r\nb"),
+        ("printf %s '{{v}}'\necho\n", "\r\n", "\r\n\n"),
+        ("{{v}}echo 1\n", "# A comment.\r\n", "1\n"),
+    ] {
+        let mut run = Run::new(template);
+        run.filled = Some(template.replace("{{v}}", value));
+        let (outcome, output) = run.finish().await;
+        assert_eq!((outcome, text(&output).as_str()), (Outcome::Exited(0), want), "{template}");
+    }
 }
 
 const FEW_DESCRIPTORS: u64 = 64;
