@@ -126,12 +126,16 @@ impl ZoneData {
     }
 
     /// Returns a text that another set of data has not: fires planned with other data are planned
-    /// again. Reads the names of the files if they are used.
+    /// again. Reads the files that are used: all of them if they are newer, otherwise those of names that are not
+    /// built in.
     pub(crate) fn fingerprint(&self) -> String {
-        match self.newer_files() {
-            Some(files) => format!("{} {}", self.version, files.fingerprint()),
-            None => self.version.clone(),
-        }
+        let built_in = ZoneData::BUILT_IN;
+        let Some(files) = &self.files else { return built_in.to_owned() };
+        let is_own = |name: &str| {
+            name.contains('/') && zone_files::is_name(name) && name.parse::<Tz>().is_err()
+        };
+        let content = files.fingerprint(|name| self.is_newer || is_own(name));
+        format!("{built_in} {} {} {content}", self.version, files.folder().display())
     }
 
     /// The data that is used where the files of this machine lie in `folder`.
@@ -522,10 +526,37 @@ mod tests {
         let folder = folder("9026b", &[("America/Vancouver", &vancouver())]);
         let first = data(&folder).fingerprint();
         assert_eq!(data(&folder).fingerprint(), first);
-        assert!(first.starts_with("9026b "), "{first}");
-        fs::write(folder.path().join("America/Vancouver"), b"mended").expect("written");
+        assert!(first.starts_with(&format!("{} 9026b ", ZoneData::BUILT_IN)), "{first}");
+        let file = folder.path().join("America/Vancouver");
+        let written = fs::metadata(&file).and_then(|metadata| metadata.modified()).expect("a time");
+        // Of the same size and time.
+        let mut mended = vancouver();
+        *mended.last_mut().expect("a byte") ^= 1;
+        fs::write(&file, mended).expect("written");
+        let opened = fs::File::options().write(true).open(&file).expect("a file");
+        opened.set_modified(written).expect("a time");
         assert_ne!(data(&folder).fingerprint(), first);
         assert_eq!(ZoneData::built_in().fingerprint(), ZoneData::BUILT_IN);
+    }
+
+    #[test]
+    fn a_zone_that_only_the_system_has_is_planned_again_if_its_file_changes() {
+        let check = |change: &dyn Fn(&Path), is_another: bool| {
+            let folder = folder("2000a", &[("Mars/Olympus", &vancouver())]);
+            fs::create_dir_all(folder.path().join("America")).expect("a folder");
+            let before = data(&folder).fingerprint();
+            change(folder.path());
+            assert_eq!(data(&folder).fingerprint() != before, is_another, "{before}");
+        };
+        let put = |name: &'static str, content: &'static [u8]| {
+            move |folder: &Path| fs::write(folder.join(name), content).expect("written")
+        };
+        check(&|_| (), false);
+        check(&put("Mars/Olympus", b"mended"), true);
+        check(&put("Mars/Elysium", b"new"), true);
+        check(&|folder| fs::remove_file(folder.join("Mars/Olympus")).expect("removed"), true);
+        // The clock that is built in is used.
+        check(&put("America/Vancouver", b"older"), false);
     }
 
     #[test]

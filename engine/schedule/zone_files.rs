@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, FixedOffset, Utc};
@@ -124,29 +124,37 @@ impl ZoneFiles {
         source.lines().filter_map(link).collect()
     }
 
-    /// A number of the files as they are, which another set of files has not: over the name, size
-    /// and time of each. A package that mends a zone without a new release changes it too.
-    pub(super) fn fingerprint(&self) -> String {
+    /// A number of the files that are used as they are, which other files have not: over the name and the content of
+    /// each. A package that mends a zone without a new release changes the number too.
+    pub(super) fn fingerprint(&self, is_used: impl Fn(&str) -> bool) -> String {
         let mut found = Vec::new();
         self.list(Path::new(""), 0, &mut found);
+        found.retain(|name| name.to_str().is_some_and(&is_used));
         found.sort();
         let mut hash = Sha256::new();
-        for (name, size, time) in found {
+        for name in found {
             hash.update(name.as_os_str().as_encoded_bytes());
             hash.update([0]);
-            hash.update(size.to_le_bytes());
-            hash.update(time.to_le_bytes());
+            let content = match name.to_str() {
+                Some(source @ "tzdata.zi") => self.read(source, SOURCE_BYTES_MAX).ok(),
+                _ => read_file(&self.folder.join(&name)).ok(),
+            };
+            // A file that cannot be read is no zone.
+            if let Some(content) = content {
+                hash.update((content.len() as u64).to_le_bytes());
+                hash.update(content);
+            }
         }
         hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
 
-    fn list(&self, inner: &Path, depth: usize, found: &mut Vec<(PathBuf, u64, i64)>) {
+    fn list(&self, inner: &Path, depth: usize, found: &mut Vec<PathBuf>) {
         let Ok(entries) = fs::read_dir(self.folder.join(inner)) else { return };
         for entry in entries.flatten().take(FILES_MAX) {
             let name = inner.join(entry.file_name());
             let Ok(metadata) = fs::metadata(self.folder.join(&name)) else { continue };
             if metadata.is_file() && found.len() < FILES_MAX {
-                found.push((name, metadata.len(), metadata.mtime()));
+                found.push(name);
             } else if metadata.is_dir() && depth < DEPTH_MAX && !is_other_tree(&name) {
                 self.list(&name, depth + 1, found);
             }
