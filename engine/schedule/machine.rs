@@ -10,9 +10,9 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate, Utc};
 use chrono_tz::TZ_VARIANTS;
 use tz::TimeZoneSettings;
 use tz::timezone::{TimeZone, TransitionRule};
@@ -90,6 +90,12 @@ struct Content {
     /// Which zone data it was compared with.
     data: usize,
 }
+
+/// Instants of a winter and of a summer, at which the short names of times are compared.
+const SAMPLES: [DateTime<Utc>; 2] = [
+    DateTime::from_timestamp(1_768_435_200, 0).expect("in January 2026"),
+    DateTime::from_timestamp(1_784_073_600, 0).expect("in July 2026"),
+];
 
 /// Where a machine says its zone.
 #[derive(Debug, Clone)]
@@ -180,6 +186,9 @@ impl Machine {
         match rule(value) {
             Some(TransitionRule::Fixed(kind)) => {
                 let name = kind.time_zone_designation();
+                if is_unset(name) {
+                    return Err(unknown("which says that nobody has set a zone"));
+                }
                 fixed(name, kind.ut_offset())
                     .ok_or_else(|| unknown("an offset that no schedule can name"))
             }
@@ -230,6 +239,9 @@ impl Machine {
             FileError::Missing => because("leads to no file"),
             FileError::Unsound(reason) => because(&reason),
         })?;
+        if is_unset(file.local_time(SAMPLES[0]).1) {
+            return Err(because("is the file of a machine whose zone nobody has set (`Factory`)"));
+        }
         self.of_content(&bytes, &file).map_err(|suggestion| NoLocalZone {
             suggestion,
             ..because("is a copy of no zone that is known here")
@@ -269,21 +281,67 @@ impl Machine {
             files.and_then(|files| files.bytes(name)).is_some_and(|other| other == bytes)
         };
         let same_file: Vec<&str> = names().filter(is_same).collect();
-        if let Some(zone) = self.preferred(&same_file, noted) {
-            return Ok(zone);
+        if let Some(chosen) = self.chosen(&same_file, noted) {
+            return chosen;
         }
-        let everything = (0, LAST);
-        if let Some(zone) = self.preferred(&self.with_clock(&file.spans, everything), noted) {
-            return Ok(zone);
+        // Too many zones share a clock with one offset.
+        if file.zone.as_ref().local_time_types().len() > 1 {
+            let mut same_clock = self.with_clock(&file.spans, (0, LAST));
+            same_clock.retain(|name| self.calls_times_alike(name, file));
+            if let Some(chosen) = self.chosen(&same_clock, noted) {
+                return chosen;
+            }
         }
-        // A copy of an older or a newer release agrees in the past.
+        // A copy of an older or a newer release agrees in the past; a copy of another zone may, too.
+        let to_come = (past().1, LAST);
         if let Some(noted) = noted
             && self.spans(noted).is_some_and(|spans| spans.agree(&file.spans, past()))
         {
-            return Ok(noted);
+            return match self.is_clock_of(noted, &file.spans, to_come) {
+                true => Ok(noted),
+                false => Err(Some(noted.to_string())),
+            };
         }
-        let near = self.with_clock(&file.spans, (past().1, LAST));
+        let near = self.with_clock(&file.spans, to_come);
         Err(self.preferred(&near, None).map(|zone| zone.to_string()))
+    }
+
+    /// The one zone among those of a copy: the zone that `/etc/timezone` names, otherwise the only zone that is no old
+    /// name, or that is well known. If several zones are left, none is chosen. None if there is no zone at all.
+    fn chosen(&self, names: &[&str], noted: Option<Zone>) -> Option<Result<Zone, Option<String>>> {
+        let preferred = self.preferred(names, noted)?;
+        let links = self.data.files().map(|files| self.data.links(files));
+        let is_current = |name: &&&str| {
+            !name.starts_with("Etc/") && links.is_none_or(|links| !links.contains_key(**name))
+        };
+        let current: Vec<_> = names.iter().filter(is_current).collect();
+        let well_known = current.iter().filter(|name| spelling::is_well_known(name)).count();
+        let is_certain = Some(preferred) == noted || current.len() <= 1 || well_known == 1;
+        Some(if is_certain { Ok(preferred) } else { Err(Some(preferred.to_string())) })
+    }
+
+    /// Whether a zone calls its times for short as a file does.
+    fn calls_times_alike(&self, name: &str, file: &ZoneFile) -> bool {
+        let zone = self.named(name);
+        zone.is_some_and(|zone| {
+            SAMPLES.iter().all(|&at| zone.named_time(at, self.data).1 == file.local_time(at).1)
+        })
+    }
+
+    /// Whether a zone has a clock by the data that is used, by what is built in, or by its file.
+    fn is_clock_of(&self, zone: Zone, spans: &Spans, range: (i64, i64)) -> bool {
+        static BUILT_IN: OnceLock<ZoneData> = OnceLock::new();
+        let built_in = || match zone.offsets_in(|| BUILT_IN.get_or_init(ZoneData::built_in)) {
+            Offsets::Changing(of_zone) => of_zone.agree(spans, range),
+            Offsets::Fixed(_) => false,
+        };
+        let of_file = || {
+            let file = self.data.files().map(|files| files.zone(&zone.name()));
+            file.and_then(Result::ok).is_some_and(|file| file.spans.agree(spans, range))
+        };
+        self.spans(zone).is_some_and(|of_zone| of_zone.agree(spans, range))
+            || built_in()
+            || of_file()
     }
 
     /// The zone that `/etc/timezone` names, otherwise the first of those that are not old names.
@@ -294,8 +352,8 @@ impl Machine {
         let links = self.data.files().map(|files| self.data.links(files));
         let is_old = |name: &str| links.is_some_and(|links| links.contains_key(name));
         // Names in `Etc` count offsets the other way, which misleads people.
-        let rank =
-            |name: &str| (is_old(name), name.starts_with("Etc/"), !spelling::is_well_known(name));
+        let is_remote = |name: &str| name.starts_with("Etc/") || name.starts_with("Arctic/");
+        let rank = |name: &str| (is_old(name), is_remote(name), !spelling::is_well_known(name));
         names.iter().min_by_key(|name| rank(name)).and_then(|name| self.named(name))
     }
 
@@ -386,6 +444,11 @@ fn rule(text: &str) -> Option<TransitionRule> {
 /// Reads rules only: whether a file exists is looked up before.
 fn settings_without_files() -> TimeZoneSettings<'static> {
     TimeZoneSettings::new(&[], |_| Err("no file is read".into()))
+}
+
+/// Whether this short name of a time says that the time is not known.
+fn is_unset(name: &str) -> bool {
+    name == "-00"
 }
 
 /// The zone of a clock with one offset.
@@ -506,6 +569,7 @@ mod tests {
         check(NEW_YORK, "America/New_York? TZ is `EST5EDT,M3.2.0,M11.1.0`, a rule");
         check("XYZ5ABC,M1.1.1,M2.2.2", "? TZ is");
         check("XYZ20", "? TZ is `XYZ20`, an offset");
+        check("<-00>0", "? TZ is `<-00>0`, which says that nobody has set");
         check("XYZ0:00:07", "? TZ is `XYZ0:00:07`, an offset");
         check("America/NewYork", "America/New_York? TZ is `America/NewYork`, which is neither");
         check("america/new_york", "America/New_York? TZ");
@@ -562,17 +626,38 @@ mod tests {
         check(&vancouver(), "", "America/Vancouver");
         check(&berlin(), "Europe/Berlin\n", "Europe/Berlin");
         check(&berlin(), "# set by hand\nArctic/Longyearbyen # here\n", "Arctic/Longyearbyen");
-        check(&berlin(), "America/Vancouver\n", "Arctic/Longyearbyen");
+        // Two zones have the file, and no list of links says which of them is an old name.
+        check(&berlin(), "America/Vancouver\n", "Europe/Berlin? ");
         check(&zone_file(&[(0, false, "UTC")], &[], "UTC0"), "", "UTC");
         // The same clock in other bytes.
         let other = zone_file(&[(61, false, "LMT")], &[], "LMT-0:01:01");
         check(&other, "", "is a copy of no zone");
         check(b"nonsense", "Europe/Berlin\n", "no sound zone file");
+        check(&zone_file(&[(0, false, "-00")], &[], "<-00>0"), "", "nobody has set");
+        check(&zone_file(&[(0, false, "XYZ")], &[], "XYZ0"), "", "is a copy of no zone");
+        check(&zone_file(&[(0, false, "UCT")], &[], "UCT0"), "", "is a copy of no zone");
         check(
             &zone_file(&[(60, false, "XYZ")], &[], "XYZ-0:01"),
             "Europe/Berlin",
             "is a copy of no zone",
         );
+    }
+
+    #[test]
+    fn a_noted_zone_whose_clock_goes_another_way_from_now_on_is_only_suggested() {
+        let offsets = [(3600, false, "CET"), (7200, true, "CEST")];
+        // The changes of the zone up to the end of 2024.
+        let changes = [(1_700_000_000, 0), (1_711_846_800, 1), (1_729_990_800, 0)];
+        let check = |rule: &str, want: &str| {
+            let Place { folder: _folder, machine } = place();
+            fs::write(&machine.localtime, zone_file(&offsets, &changes, rule)).expect("written");
+            fs::write(&machine.timezone, "Europe/Berlin\n").expect("written");
+            let got = told(&machine);
+            assert_eq!(got.split(' ').next(), Some(want), "{rule}: {got}");
+        };
+        check("CET-1CEST,M3.5.0,M10.5.0/3", "Europe/Berlin");
+        check("CET-1", "Europe/Berlin?");
+        check("CET-1CEST,M4.5.0,M10.5.0/3", "Europe/Berlin?");
     }
 
     #[test]
