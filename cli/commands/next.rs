@@ -125,10 +125,8 @@ struct Problem {
 
 fn show(question: &Question, json: bool) -> Result<u8, Failure> {
     let timetable = question.schedule.bind(question.created, question.zone);
-    if let Err(refusal @ (Refusal::TooFrequent { .. } | Refusal::TooRare { .. })) =
-        timetable.validate(question.from, &LIMITS.schedule_bounds(0))
-    {
-        return refuse(refusal.into(), json);
+    if let Err(problem) = check_interval(question, &timetable) {
+        return refuse(problem, json);
     }
     match json {
         true => ui::print_json(&answer(question))?,
@@ -138,6 +136,17 @@ fn show(question: &Question, json: bool) -> Result<u8, Failure> {
         ui::note(&remark);
     }
     Ok(0)
+}
+
+/// Refuses an interval that `run` refuses.
+fn check_interval(question: &Question, timetable: &Timetable<'_>) -> Result<(), Problem> {
+    match timetable.validate(question.from, &LIMITS.schedule_bounds(0)) {
+        Err(refusal @ (Refusal::TooFrequent { .. } | Refusal::TooRare { .. })) => {
+            Err(refusal.into())
+        }
+        // A schedule without another fire has an answer, too.
+        _ => Ok(()),
+    }
 }
 
 fn refuse(problem: Problem, json: bool) -> Result<u8, Failure> {
@@ -150,6 +159,9 @@ fn refuse(problem: Problem, json: bool) -> Result<u8, Failure> {
 
 fn answer(question: &Question) -> Answer {
     let timetable = question.schedule.bind(question.created, question.zone);
+    if let Err(error) = check_interval(question, &timetable) {
+        return Answer::Error { error };
+    }
     let fires = fires(question, &timetable);
     let text = |fire: &DateTime<Utc>| rfc3339(timetable.zone(), *fire);
     Answer::Next { next: fires.iter().map(text).collect(), finished: fires.len() < question.count }

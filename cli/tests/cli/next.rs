@@ -139,6 +139,10 @@ fn intervals_that_run_refuses_are_refused() {
         assert!(errors.contains("604800 s"), "{errors}");
         let (code, output, _) = next(&[text, "--json"], "");
         assert!(code == 2 && output.contains("InvalidParam.Frequency"), "{output}");
+        let line = format!(r#"{{"expr":"{text}","zone":"UTC"}}"#);
+        let (code, output, _) = next(&["--batch"], line);
+        assert!(code == 0 && output.starts_with(r#"{"error":"#), "{output}");
+        assert!(output.contains("InvalidParam.Frequency"), "{output}");
     }
     let (code, _, _) = next(&["rate(7d)"], "");
     assert_eq!(code, 0);
