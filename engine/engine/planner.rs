@@ -112,15 +112,19 @@ impl Planner {
         let mut by_zone: BTreeMap<String, FirstFire> = BTreeMap::new();
         for target in &targets {
             let row = target.row;
-            let own = match target.instance.time_zone.map_or_else(|| (*local).clone(), Ok) {
-                Ok(zone) => zone,
-                Err(error) if schedule.follows_instances() => {
-                    let message = error.to_string();
-                    found.push(Violation::new("InvalidParam.Frequency", 400, "Frequency", message));
-                    return None;
-                }
+            let own = match target.instance.time_zone {
+                Some(zone) => zone,
                 // The schedule looks at no clock, or at one that it names.
-                Err(_) => Zone::UTC,
+                None if !schedule.follows_instances() => Zone::UTC,
+                None => match &*local {
+                    Ok(zone) => *zone,
+                    Err(error) => {
+                        let message = error.to_string();
+                        let code = "InvalidParam.Frequency";
+                        found.push(Violation::new(code, 400, "Frequency", message));
+                        return None;
+                    }
+                },
             };
             let zone = schedule.bind(self.now, own).zone();
             if let Some(group) = by_zone.get_mut(&*zone.name()) {
