@@ -13,8 +13,8 @@ use super::offsets::Offsets;
 use super::pattern::{NEVER, Pattern};
 use super::zone::Zone;
 
-const FIELDS_MIN: usize = 6;
-const FIELDS_MAX: usize = 8;
+pub(super) const FIELDS_MIN: usize = 6;
+pub(super) const FIELDS_MAX: usize = 8;
 
 /// A bit for each year from 1970 to 2099.
 const EVERY_YEAR: [u64; 3] = [u64::MAX, u64::MAX, 0b11];
@@ -141,7 +141,12 @@ impl Cron {
         let weekdays = Weekdays::read(&mut open(text, words[5], &mut canonical))?;
         let fixed_time = !text[..words[2].1].contains(['*', '/']);
 
-        let has_year = count == FIELDS_MAX || count == 7 && looks_like_year(text, words[6]);
+        let has_year = count > FIELDS_MIN && looks_like_year(text, words[FIELDS_MIN]);
+        if !has_year && count == FIELDS_MAX {
+            // `America/New York`: one name in two words.
+            let (start, end) = (at(FIELDS_MIN), words[count - 1].1);
+            return Err(Zone::unknown(&text[start..end]).shifted(start));
+        }
         let years = match has_year {
             true => field::YEAR.list(&mut open(text, words[6], &mut canonical))?.0,
             false => EVERY_YEAR,

@@ -3,7 +3,7 @@
 //! Used on the way to an error, and by the lenient reader. A translation is given only if it means
 //! the same; otherwise the place is named that has no counterpart.
 
-use super::cron::{Cron, FIELDS_EXPECTED, Word};
+use super::cron::{Cron, FIELDS_EXPECTED, FIELDS_MAX, FIELDS_MIN, Word};
 use super::error::ParseError;
 use super::spelling;
 use super::zone::Zone;
@@ -84,6 +84,12 @@ pub(super) fn recognise(text: &str) -> Option<Foreign> {
 
 /// Says of an error in a text what the text is, if it is in the language of another program.
 pub(super) fn explain(text: &str, error: ParseError) -> ParseError {
+    // The fields before the year and the zone read well, so the text is one of ours.
+    let words = words(text, (0, text.len()));
+    let is_behind_fields = |&(start, _): &Word| error.offset() >= start;
+    if words.len() <= FIELDS_MAX && words.get(FIELDS_MIN).is_some_and(is_behind_fields) {
+        return error;
+    }
     match recognise(text) {
         None => error,
         Some(Foreign { called, meaning: Meaning::Same(schedule) }) => {
@@ -173,7 +179,11 @@ fn quoted(text: &str) -> Option<Foreign> {
     let trimmed = text.trim();
     let quote = trimmed.chars().next().filter(|first| "\"'`".contains(*first))?;
     let inner = trimmed[1..].strip_suffix(quote).unwrap_or(&trimmed[1..]);
-    let schedule = read(inner.trim()).ok()?;
+    let inner = inner.trim();
+    let schedule = read(inner).ok().or_else(|| match recognise(inner)?.meaning {
+        Meaning::Same(schedule) => Some(schedule),
+        Meaning::Other(_) => None,
+    })?;
     let at = text.len() - text.trim_start().len();
     Some(Foreign::other(QUOTED, text, (at, FIELDS_EXPECTED), Some(schedule), ""))
 }
@@ -335,6 +345,12 @@ fn crontab(text: &str, words: &[Word]) -> Option<Foreign> {
         return Some(Foreign::other(JENKINS, text, place, None, remark));
     }
     let rest = words.get(5).map(|&(start, end)| &text[start..end]);
+    // `0 0 9 * * MON-FRI` begins with a second.
+    if let Some(&(_, end)) = words.get(5).filter(|_| words.len() > FIELDS_MIN)
+        && read(&text[words[0].0..end]).is_ok()
+    {
+        return None;
+    }
     let is_line = match rest {
         None => minute.starts_with(|first: char| "0123456789*,-/?~".contains(first)),
         Some(rest) => is_after_schedule(text, rest, &words[5..]),
@@ -361,6 +377,16 @@ fn crontab(text: &str, words: &[Word]) -> Option<Foreign> {
         let place = (words[2].0, "a list of days, or `*`");
         return Some(Foreign::other(CRONTAB, text, place, None, remark));
     }
+    if let Some((index, place)) = unknown_to_crontabs(&fields) {
+        let zone = rest.filter(|_| words.len() == 6).and_then(|rest| rest.parse::<Zone>().ok());
+        let hint = match zone {
+            Some(zone) => read(&format!("{schedule} {zone}")).ok(),
+            None => Some(schedule),
+        };
+        let place = (words[index].0 + place, "what crontabs have");
+        let remark = " with a form that crontabs do not have; if it means the same as here, write a second before it";
+        return Some(Foreign::other(CRONTAB, text, place, hint, remark));
+    }
     let Some(rest) = rest else {
         return Some(Foreign { called: CRONTAB, meaning: Meaning::Same(schedule) });
     };
@@ -373,6 +399,37 @@ fn crontab(text: &str, words: &[Word]) -> Option<Foreign> {
         }
         Err(_) => Some(command(text, at, Some(schedule))),
     }
+}
+
+/// The first item of five fields that no cron reads as it is read here: the field, and the place of the item in it.
+fn unknown_to_crontabs(fields: &[&str]) -> Option<(usize, usize)> {
+    const MONTHS: [&str; 12] =
+        ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
+    let value = |text: &str| {
+        let of = |names: &[&str]| names.iter().position(|name| name.eq_ignore_ascii_case(text));
+        text.parse::<usize>().ok().or_else(|| of(&MONTHS)).or_else(|| of(&DAYS_FROM_ONE[1..]))
+    };
+    let is_unknown = |index: usize, item: &str| {
+        let (base, step) = item.split_once('/').map_or((item, false), |(base, _)| (base, true));
+        let (first, last) = base.split_once('-').map_or((base, None), |(a, b)| (a, Some(b)));
+        let is_wrapped = last.is_some_and(|last| value(first) > value(last));
+        let is_day_form = match index {
+            2 => item.contains(|c: char| c.is_ascii_alphabetic()),
+            4 => item.contains('#') || item.ends_with(['L', 'l']),
+            _ => false,
+        };
+        is_wrapped || is_day_form || step && last.is_none() && !"*?".contains(base)
+    };
+    for (index, field) in fields.iter().enumerate() {
+        let mut at = 0;
+        for item in field.split(',') {
+            if is_unknown(index, item) {
+                return Some((index, at));
+            }
+            at += item.len() + 1;
+        }
+    }
+    None
 }
 
 /// Whether a word behind five fields is a zone, a user or a command, rather than a sixth field.
@@ -390,8 +447,19 @@ fn is_after_schedule(text: &str, word: &str, words: &[Word]) -> bool {
         word.starts_with(|first: char| first.is_ascii_digit() || "*?".contains(first))
             || Zone::from_name(word).is_some()
     };
+    // A single word may be a misspelled weekday.
+    let is_command = || {
+        let is_of_program = |byte: u8| byte.is_ascii_lowercase() || b"._".contains(&byte);
+        word.len() > 2
+            && word.bytes().all(is_of_program)
+            && !word.starts_with("week")
+            && !word.starts_with("work")
+            && !DAYS_FROM_ONE[1..].iter().any(|day| word[..3].eq_ignore_ascii_case(day))
+    };
+    let is_alone = || spelling::nearest_zone(word).is_some() || is_command();
     is_path
         || is_name && word.contains('/')
+        || is_name && words.len() == 1 && is_alone()
         || is_name && words.get(1).is_some_and(|next| !looks_like_field(next))
 }
 
@@ -481,6 +549,8 @@ fn aws_fields(text: &str, words: &[Word]) -> Option<Foreign> {
     if word(year) != "*" {
         parts.push(taken(text, *year));
     }
+    // As in `cron(…)`, its rules run in UTC.
+    parts.push(("UTC".to_owned(), year.1));
     let schedule = translated(text, &parts).ok()?;
     let remark = ", which has no seconds and runs in UTC";
     Some(Foreign::other(AWS, text, (minute.0, FIELDS_EXPECTED), Some(schedule), remark))
@@ -549,11 +619,16 @@ fn on_calendar(text: &str, words: &[Word]) -> Option<Foreign> {
     }
     let word = |&(start, end): &Word| &text[start..end];
     let first = words.first().map(word).unwrap_or_default();
-    if words.len() == 1
-        && let Some((_, meaning)) =
-            CALENDARS.iter().find(|(name, _)| name.eq_ignore_ascii_case(first))
-    {
-        return Foreign::same(SYSTEMD, meaning);
+    let calendar = CALENDARS.iter().find(|(name, _)| name.eq_ignore_ascii_case(first));
+    match (calendar, words.as_slice()) {
+        (Some((_, meaning)), [_]) => return Foreign::same(SYSTEMD, meaning),
+        (Some((_, meaning)), [_, zone]) => {
+            return match word(zone).parse::<Zone>() {
+                Ok(zone) => Foreign::same(SYSTEMD, &format!("{meaning} {zone}")),
+                Err(error) => Some(Foreign::wrong(SYSTEMD, error.moved(zone.0))),
+            };
+        }
+        _ => {}
     }
     if let Some(at) = instant(text, &words) {
         return Some(at);

@@ -158,6 +158,13 @@ impl Zone {
         }
     }
 
+    /// The error for a text that names no zone, with the zone that is nearest.
+    pub(super) fn unknown(text: &str) -> ParseError {
+        const EXPECTED: &str = "a zone such as `Asia/Shanghai`, `GMT+8:00` or `UTC`";
+        let name = text.split_ascii_whitespace().collect::<Vec<_>>().join("_");
+        ParseError::new(0, EXPECTED, text).suggest(spelling::nearest_zone(&name))
+    }
+
     pub(super) fn offsets(self) -> Offsets {
         self.offsets_in(ZoneData::in_use)
     }
@@ -177,9 +184,7 @@ impl FromStr for Zone {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        const EXPECTED: &str = "a zone such as `Asia/Shanghai`, `GMT+8:00` or `UTC`";
-        Zone::from_name(text)
-            .ok_or_else(|| ParseError::new(0, EXPECTED, text).suggest(spelling::nearest_zone(text)))
+        Zone::from_name(text).ok_or_else(|| Zone::unknown(text))
     }
 }
 

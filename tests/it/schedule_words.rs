@@ -256,6 +256,15 @@ fn what_stands_beside_a_crontab_schedule_is_named() {
     refused("0 2 * * * root /usr/bin/backup --all", "          ^", &command, Some("0 0 2 * * *"));
     refused("0 2 * * *\troot\tcd / && run-parts x", "          ^", &command, Some("0 0 2 * * *"));
     refused("0 2 * * 1-5 cd /srv && make", "            ^", &command, Some("0 0 2 * * 1-5"));
+    refused("*/15 * * * * backup.sh", "             ^", &command, Some("0 */15 * * * *"));
+    refused("0 2 * * * root", "          ^", &command, Some("0 0 2 * * *"));
+    // It may be a weekday that is misspelled.
+    for weekday in ["Sonntag", "weekdays", "mond", "M-F", "mo"] {
+        let text = format!("0 0 9 * * {weekday}");
+        let error = text.parse::<Schedule>().unwrap_err();
+        let hint = error.suggestion().filter(|hint| *hint != "MON");
+        assert_eq!((error.offset(), hint, error.remark()), (10, None, None), "{text}");
+    }
     refused("@daily /bin/x", "       ^", &command, Some("0 0 0 * * ?"));
     refused("@every 5m /bin/x", "          ^", &["command"], Some("rate(5m)"));
     refused(
@@ -276,11 +285,55 @@ fn what_stands_beside_a_crontab_schedule_is_named() {
 }
 
 #[test]
+fn a_wrong_zone_behind_sound_fields_is_named_at_its_place() {
+    let zones = [
+        ("America/NewYork", Some("America/New_York")),
+        ("America/New York", Some("America/New_York")),
+        ("Europe/Berlim", Some("Europe/Berlin")),
+        ("Mars/Elysium", None),
+        ("UTC+8", Some("GMT+8:00")),
+        ("utc", Some("UTC")),
+        ("PST", Some("America/Los_Angeles")),
+        ("Berlin", Some("Europe/Berlin")),
+        ("Nowhere", None),
+    ];
+    let fields = (
+        select(vec!["0", "*/10", "0-5"]),
+        select(vec!["0", "0/15", "5,10"]),
+        select(vec!["9", "*", "12"]),
+        select(vec!["*", "1", "L", "?", "10-20"]),
+        select(vec!["*", "1-6", "JAN"]),
+        select(vec!["*", "?", "MON", "mon", "SUN", "MON-FRI", "FRIL", "MON#2", "1-5"]),
+        select(vec!["", " 2030", " *"]),
+    );
+    run(2000, (fields, select(zones.to_vec())), |(fields, (zone, hint))| {
+        let (second, minute, hour, day, month, weekday, year) = fields;
+        let fields = format!("{second} {minute} {hour} {day} {month} {weekday}{year}");
+        prop_assert!(format!("{fields} UTC").parse::<Schedule>().is_ok(), "{}", fields);
+        let text = format!("{fields} {zone}");
+        for error in [text.parse::<Schedule>().err(), Schedule::read_lenient(&text).err()] {
+            let error = error.unwrap();
+            // Of two words behind a year, the second is one too many.
+            let is_one_more = !year.is_empty() && zone.contains(' ');
+            let (at, hint) = match is_one_more {
+                true => (text.rfind(' ').unwrap() + 1, None),
+                false => (fields.len() + 1, hint),
+            };
+            prop_assert_eq!(error.offset(), at, "{}: {}", text, error);
+            prop_assert_eq!(error.suggestion(), hint, "{}: {}", text, error);
+            prop_assert_eq!(error.remark(), None, "{}: {}", text, error);
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn a_wrong_field_of_a_crontab_is_named() {
     refused("60 * * * *", "^", &["a minute", "crontab"], None);
     refused("*/5 * * 13 *", "        ^", &["a month", "crontab"], None);
     refused("*/5 25 * * *", "    ^", &["an hour"], None);
     refused("*/5 * * * mon,8", "              ^", &["a weekday"], None);
+    refused("0 2 * * 1 utc", "          ^", &["a zone"], Some("UTC"));
     refused("30 2 * * * Asia/Shangai", "           ^", &["a zone"], Some("Asia/Shanghai"));
     refused("CRON_TZ=Europe/Berlim 0 2 * * *", "        ^", &["a zone"], Some("Europe/Berlin"));
     refused("CRON_TZ=UTC 0 25 * * *", "              ^", &["an hour"], None);
@@ -309,14 +362,16 @@ fn expressions_of_aws_are_read_in_utc_with_their_weekdays() {
     refused("cron(0 9 * * *)", "     ^", &["six fields"], None);
     refused("cron(0 9 * * ? *", "                ^", &["`)`"], None);
     refused("cron(0 9 * * ? *) UTC", "                  ^", &["the end"], None);
-    refused("0 16 * * ? *", "^", &["AWS", "UTC"], Some("0 0 16 * * ?"));
-    refused("0 16 ? * 2-6 *", "^", &["AWS"], Some("0 0 16 ? * MON-FRI"));
+    refused("0 16 * * ? *", "^", &["AWS", "UTC"], Some("0 0 16 * * ? UTC"));
+    refused("0 16 ? * 2-6 *", "^", &["AWS"], Some("0 0 16 ? * MON-FRI UTC"));
 }
 
 #[test]
 fn calendars_of_systemd_are_read() {
     means("OnCalendar=daily", "0 0 0 * * ?");
     means("weekly", "0 0 0 ? * MON");
+    means("daily UTC", "0 0 0 * * ? UTC");
+    refused("daily Europe/Berlim", "      ^", &["a zone", "systemd"], Some("Europe/Berlin"));
     means("quarterly", "0 0 0 1 1,4,7,10 ?");
     means("*-*-* 02:30:00", "0 30 02 * * ?".replace("02", "2").as_str());
     means("*-*-* 4:00", "0 00 4 * * ?".replace("00", "0").as_str());
@@ -341,6 +396,7 @@ fn signs_of_jenkins_and_quartz_are_named() {
     refused("TZ=Europe/London H 2 * * *", "                 ^", &["Jenkins"], None);
     refused("0 0 12 L-3 * ?", "        ^", &["Quartz"], None);
     refused("\"0 0 12 * * ?\"", "^", &["quotes"], Some("0 0 12 * * ?"));
+    refused("\"*/5 * * * *\"", "^", &["quotes"], Some("0 */5 * * * *"));
 }
 
 #[test]
@@ -377,6 +433,42 @@ fn crontab_field(min: u32, max: u32) -> impl Strategy<Value = (String, Vec<u32>)
         }),
         1 => (min..=max, min..=max).prop_map(|(a, b)| (format!("{a},{b}"), vec![a, b])),
     ]
+}
+
+#[test]
+fn a_form_that_crontabs_do_not_have_is_refused_in_five_fields() {
+    let check = |fields: [&str; 5], index: usize, form: &str| {
+        let mut fields = fields;
+        let list = format!("2,{form}");
+        for form in [form, &list] {
+            fields[index] = form;
+            let text = fields.join(" ");
+            let Ok(schedule) = format!("0 {text}").parse::<Schedule>() else { continue };
+            let at = fields[..index].iter().map(|field| field.len() + 1).sum::<usize>();
+            let at = at + form.find(',').map_or(0, |comma| comma + 1);
+            let mark = format!("{}^", " ".repeat(at));
+            refused(&text, &mark, &["crontab"], Some(&schedule.to_string()));
+            let zoned = format!("{schedule} UTC");
+            refused(&format!("{text} UTC"), &mark, &["crontab"], Some(&zoned));
+        }
+    };
+    let fields = ["5", "3", "*", "*", "*"];
+    run(500, (0..5_usize, 0..60_u32, 0..60_u32), |(index, a, b)| {
+        let (min, max) = [(0, 59), (0, 23), (1, 31), (1, 12), (0, 6)][index];
+        let (a, b) = (min + a % (max - min), min + b % (max - min + 1));
+        check(fields, index, &format!("{a}/{}", b.max(1)));
+        if a > b {
+            check(fields, index, &format!("{a}-{b}"));
+        }
+        Ok(())
+    });
+    for form in ["L", "LW", "15W", "W"] {
+        check(fields, 2, form);
+    }
+    for form in ["L", "FRIL", "5L", "MON#2", "FRI-MON", "fri-sun"] {
+        check(fields, 4, form);
+    }
+    check(fields, 3, "NOV-FEB");
 }
 
 #[test]
