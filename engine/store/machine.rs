@@ -38,7 +38,8 @@ pub(super) fn check(connection: &Connection) -> Result<()> {
     };
     let (number, name) = known.split_once(' ').unwrap_or((&known, ""));
     let is_here = here.split_once(' ').is_some_and(|(here, _)| here == number);
-    if is_here || !has_work(connection)? {
+    // A damaged note names no machine.
+    if !is_number(number) || is_here || !has_work(connection)? {
         return Ok(());
     }
     let message = format!(
@@ -78,6 +79,10 @@ fn this() -> Option<String> {
 fn read_number(path: &str) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     let number = text.trim();
-    let is_number = number.len() == 32 && number.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_number.then(|| number.to_owned())
+    is_number(number).then(|| number.to_owned())
+}
+
+/// Returns whether a text is a number as machines, and this library, write it.
+fn is_number(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
