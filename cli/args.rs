@@ -114,12 +114,12 @@ pub(crate) struct Arguments {
     #[arg(long, global = true)]
     pub refuse_inspection: bool,
 
-    /// Run a database although other users could change it or the files beside it; they could then run commands as
-    /// this user
+    /// Run a database even if other users could change it or the files beside it; these users could then run commands
+    /// as this user
     #[arg(long, global = true)]
     pub no_strict_modes: bool,
 
-    /// Run a database that was run on another machine last, schedules and all
+    /// Take over a database that was last run on another machine, with its schedules
     #[arg(long, global = true)]
     pub adopt: bool,
 
@@ -279,7 +279,7 @@ pub(crate) struct Language {
     /// The script is given as Base64
     #[arg(long)]
     pub base64: bool,
-    /// The value of a parameter that is given none; as for --param
+    /// The default value of a parameter; as for --param
     #[arg(long, value_name = "NAME=VALUE")]
     pub default: Vec<Assignment>,
 }
@@ -308,8 +308,8 @@ impl From<Written> for CommandType {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Parameters")]
 pub(crate) struct Values {
-    /// Put a value in the place of {{NAME}} in the script, as text. NAME=@FILE reads the value from a file, NAME alone
-    /// from the environment: other users of the machine can read the command line
+    /// Put a value in the place of {{NAME}} in the script, as text. Other users of the machine can read the command
+    /// line: NAME=@FILE reads the value from a file, NAME alone from the environment
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub param: Vec<Assignment>,
 }
@@ -532,7 +532,7 @@ pub(crate) struct Rates {
     /// Start on the first number of instances, then on the next number in all, and so on, such as 1,10%,100%
     #[arg(long, value_name = "SHARE", value_delimiter = ',', allow_negative_numbers = true)]
     pub waves: Vec<Share>,
-    /// Wait so long from the end of a wave to the next wave, such as 10m; 0 to 604800 seconds
+    /// Wait this long from the end of a wave to the next wave, such as 10m; 0 to 604800 seconds
     #[arg(long, value_name = "DURATION", value_parser = span(0, 604_800), allow_negative_numbers = true,
         requires = "waves")]
     pub wave_soak: Option<u64>,
@@ -566,7 +566,7 @@ pub(crate) struct Repeat {
     /// Which missed fires are run: skip, latest or all:N; a fire that is at most a minute late is not missed
     #[arg(long, value_name = "WHICH", default_value = "skip", value_parser = missed_policy, requires = "frequency", conflicts_with = "on_reboot")]
     pub missed: MissedPolicy,
-    /// Fire later than the schedule says, by a delay of its own that is less than this, such as 5m
+    /// Delay all fires of the schedule by one time that the engine chooses, less than this, such as 5m
     #[arg(long, value_name = "DURATION", value_parser = span(0, LIMITS.spread_s_max), allow_negative_numbers = true, requires = "frequency", conflicts_with = "on_reboot")]
     pub spread: Option<u64>,
     /// Fire for the last time at or before this instant (RFC 3339)

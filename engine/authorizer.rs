@@ -20,8 +20,8 @@ use crate::tag::Tag;
 /// refused there ends as `Aborted` with the code `Operation.Forbidden`, so there is a record.
 ///
 /// Let rules about users compare [`Action::uid`]. A name says little, because a request without a name runs as the
-/// host's own user, and several names can have one number. No rule sees the rights that a program in a script has of its
-/// own, such as sudo.
+/// host's own user, and several names can have one number. No rule sees the rights that a program in a script has of
+/// its own, such as sudo.
 ///
 /// # Nobody runs as root, and only operators stop
 ///

@@ -14,9 +14,9 @@
 //! the other end can tell a long wait from a suspended process.
 //!
 //! A connection whose first request does not come within [`FIRST_REQUEST_MAX`] ends. If all places are taken, the
-//! connection that has waited longest for a request gets `{"bye":{}}` and ends: the engine has done nothing for it since
-//! its last answer. If a request is under way in each of [`CONNECTIONS_MAX`] connections, a few more connections may still
-//! look and stop.
+//! connection that has waited longest for a request gets `{"bye":{}}` and ends: the engine has done nothing for it
+//! since its last answer. If a request is under way in each of [`CONNECTIONS_MAX`] connections, a few more connections
+//! may still look and stop.
 
 mod address;
 mod peer;

@@ -649,8 +649,7 @@ impl Loop {
         };
         // The request was made when the instance had another executor.
         if job.survive_restarts && !resumes && !self.resources.survivable.contains(name_of) {
-            let info =
-                format!("it is to survive restarts, and runs of executor `{name_of}` cannot");
+            let info = format!("runs of executor `{name_of}` cannot survive restarts");
             self.end(running, Outcome::Unsuitable { code: "CommandNotApplicable", info });
             return;
         }

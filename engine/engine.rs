@@ -426,10 +426,10 @@ impl Engine {
         let _ = tokio::task::spawn_blocking(let_go).await;
     }
 
-    /// Returns a future that completes once the engine begins to shut down, or has ended by itself. From then on the engine
-    /// starts no new execution; running executions still have the time that the shutdown gives them. The future does
-    /// not keep the engine open, and may be polled on any runtime. [`Watch::until_closing`] and [`Feed::until_closing`]
-    /// end at the same time.
+    /// Returns a future that completes once the engine begins to shut down, or has ended by itself. From then on the
+    /// engine starts no new execution; running executions still have the time that the shutdown gives them. The future
+    /// does not keep the engine open, and may be polled on any runtime. [`Watch::until_closing`] and
+    /// [`Feed::until_closing`] end at the same time.
     ///
     /// # A server whose streams end with the engine
     ///

@@ -56,8 +56,8 @@ pub enum Error {
     #[error("{0}")]
     Storage(#[from] StorageError),
 
-    /// The host's own part of a transaction failed, so nothing of the call is stored. The host's error is inside, and is
-    /// also the [`source`](std::error::Error::source).
+    /// The host's own part of a transaction failed, so nothing of the call is stored. The host's error is inside, and
+    /// is also the [`source`](std::error::Error::source).
     #[error("the host's part failed: {0}")]
     Host(#[source] HostFailure),
 

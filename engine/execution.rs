@@ -333,7 +333,7 @@ impl Verdict {
 
     /// Returns the verdict on an execution that cannot wait again, because its stop is on record.
     pub(crate) fn stopped_unstarted() -> Self {
-        let error_info = "it had not been started".into();
+        let error_info = "the execution had not been started".into();
         Self { cause: Cause::Stopped, stop_cause: None, error_info, ..Self::unstarted() }
     }
 

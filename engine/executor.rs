@@ -70,9 +70,9 @@ pub trait Executor: Send + Sync + 'static {
     }
 
     /// Returns whether a run of this executor can go on when the host ends, and be taken back by the next engine on the
-    /// file. Runs of [`ProcessExecutor`] can. An executor of the host's own returns false, the default, unless it passes
-    /// such tasks on to a [`ProcessExecutor`], whose answer it then returns. The engine asks once, when it opens, and
-    /// refuses requests with `SurviveRestarts` on other executors.
+    /// file. Runs of [`ProcessExecutor`] can. An executor of the host's own returns false, the default, unless it
+    /// passes such tasks on to a [`ProcessExecutor`], whose answer it then returns. The engine asks once, when it
+    /// opens, and refuses requests with `SurviveRestarts` on other executors.
     fn can_survive_restarts(&self) -> bool {
         false
     }

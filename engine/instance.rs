@@ -72,9 +72,9 @@ pub struct Instance {
     /// The host's name for the instance. 1 to 128 characters: letters and digits of ASCII and `._:@-`, or more if the
     /// [`Limits`] say so.
     pub instance_id: InstanceId,
-    /// A name for people. At most 128 characters, without control characters and
-    /// [invisible](crate::is_invisible) ones. A script finds it in `ADJUTANT_INSTANCE_NAME`; only a name of letters, digits
-    /// and `._:@-` is filled in for `{{ACS::InstanceName}}`.
+    /// A name for people. At most 128 characters, without control characters and [invisible](crate::is_invisible) ones.
+    /// A script finds it in `ADJUTANT_INSTANCE_NAME`; only a name of letters, digits and `._:@-` is filled in for
+    /// `{{ACS::InstanceName}}`.
     #[serde(rename = "InstanceName", default)]
     pub name: String,
     /// What it runs.

@@ -251,7 +251,8 @@ pub struct Metrics {
     pub invocations: u64,
     /// Executions stored that were to run, further attempts included.
     pub executions: u64,
-    /// Executions claimed: from then on they are `Running`. An execution that a shutdown puts back is claimed again later.
+    /// Executions claimed: from then on they are `Running`. An execution that a shutdown puts back is claimed again
+    /// later.
     pub started: u64,
     /// Executions that ended, by the status they ended with; those passed over are `Skipped`.
     #[serde(serialize_with = "final_ones")]

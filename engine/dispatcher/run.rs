@@ -32,7 +32,7 @@ const APART_MAX: usize = 256;
 
 /// Returns the outcome of an execution that was stopped after its claim and before its start.
 pub(super) fn not_started() -> Outcome {
-    let info = "it had not been started".to_owned();
+    let info = "the execution had not been started".to_owned();
     Outcome::Stopped { signal: None, exit_code: None, info }
 }
 

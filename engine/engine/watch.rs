@@ -166,8 +166,8 @@ impl Watch {
         Ok(None)
     }
 
-    /// Makes this watch end when the engine begins to shut down, instead of when the engine has ended. A later watch can
-    /// go on from its [`position`](Self::position).
+    /// Makes this watch end when the engine begins to shut down, instead of when the engine has ended. A later watch
+    /// can go on from its [`position`](Self::position).
     #[must_use]
     pub fn until_closing(mut self) -> Self {
         self.ends_with_closing = true;

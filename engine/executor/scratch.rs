@@ -564,7 +564,7 @@ fn no_folder(database: Option<&Path>, refused: &[(PathBuf, io::Error)]) -> Error
         Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => StorageErrorKind::Full,
         _ => StorageErrorKind::Io,
     };
-    let message = format!("there is no folder for what runs: {}", reasons(refused));
+    let message = format!("no folder for scripts can be made: {}", reasons(refused));
     Error::Storage(StorageError {
         kind,
         message,
@@ -758,7 +758,7 @@ mod tests {
         let alone = Places::these(std::slice::from_ref(&full));
         let error = Scratch::in_first_of(alone, &database);
         let error = error.expect_err("no other place").to_string();
-        let names = format!("there is no folder for what runs: `{}`: ", full.display());
+        let names = format!("no folder for scripts can be made: `{}`: ", full.display());
         let database = format!("database {}: ", database.display());
         assert!(error.starts_with(&(database + &names)), "{error}");
         assert!(!full.exists());

@@ -70,8 +70,8 @@ pub struct Fire {
     /// When it was dealt with: the difference to its nominal time is how late that was. Of a
     /// stretch, when the last of it was.
     pub dealt_time: DateTime<Utc>,
-    /// How the executions of the fire have ended, taken together; `None` while one of these executions has not ended, and
-    /// for times that did not fire.
+    /// How the executions of the fire have ended, taken together; `None` while one of these executions has not ended,
+    /// and for times that did not fire.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub status: Option<InvocationStatus>,
 }

@@ -38,8 +38,8 @@ macro_rules! invocation_request {
             #[serde(skip_serializing_if = "Option::is_none")]
             pub working_dir: Option<String>,
             /// Seconds a run may take; the command's if not given, otherwise the default of the
-            /// [`Limits`](crate::Limits). The embedded limits have no default: the run may then take any time. A default
-            /// is shortened to a second less than the distance of the fires of a schedule.
+            /// [`Limits`](crate::Limits). The embedded limits have no default: the run may then take any time. A
+            /// default is shortened to a second less than the distance of the fires of a schedule.
             #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
             pub timeout: Option<u64>,
             /// The user to run as; the command's if none is given, otherwise the host's own. At most 255 characters.
@@ -83,8 +83,8 @@ macro_rules! invocation_request {
             /// What becomes of nominal times that nobody was there for.
             #[serde(skip_serializing_if = "Given::is_default")]
             pub missed_policy: Given<MissedPolicy>,
-            /// Seconds over which the timers of schedules are spread: each fires so much later than
-            /// its nominal times as its id determines, always the same and less than this.
+            /// Seconds over which the timers of schedules are spread. The id of a timer determines a
+            /// delay, less than this: all fires of the timer are later by this delay.
             #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
             pub spread: Option<u64>,
             /// No nominal time after this one fires; then the invocation ends.

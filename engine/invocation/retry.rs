@@ -19,8 +19,8 @@ pub enum RetryOn {
     Error,
     /// It could not be delivered to the instance, or the host did not let it start.
     Aborted,
-    /// The engine was shut down or crashed while the attempt ran. Because nobody knows how far the attempt had come, this
-    /// outcome is not among the defaults: name it, or use [`Retry::idempotent`].
+    /// The engine was shut down or crashed while the attempt ran. Because nobody knows how far the attempt had come,
+    /// this outcome is not among the defaults: name it, or use [`Retry::idempotent`].
     Interrupted,
 }
 
@@ -118,8 +118,8 @@ impl Retry {
     }
 
     /// Returns a rule of at most `max` attempts, the first included, after each outcome without success, also if the
-    /// engine ended while the attempt ran ([`RetryOn::Interrupted`]). Because nobody knows how far an interrupted attempt
-    /// had come, this is for work that may run twice without harm.
+    /// engine ended while the attempt ran ([`RetryOn::Interrupted`]). Because nobody knows how far an interrupted
+    /// attempt had come, this is for work that may run twice without harm.
     ///
     /// # A report that a deploy may cut off
     ///

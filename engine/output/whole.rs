@@ -109,7 +109,7 @@ impl WholeOutputs {
     }
 
     fn is_not_ours(&self) -> io::Error {
-        let why = format!("{} is no folder of this user alone", self.folder.display());
+        let why = format!("{} is not a folder of this user alone", self.folder.display());
         io::Error::new(ErrorKind::PermissionDenied, why)
     }
 

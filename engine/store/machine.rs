@@ -43,7 +43,7 @@ pub(super) fn check(connection: &Connection) -> Result<()> {
         return Ok(());
     }
     let message = format!(
-        "it was run last on another machine, `{name}`, and its schedules and the runs that wait would start here too"
+        "it was last run on another machine, `{name}`, so its schedules and waiting runs would start here too"
     );
     Err(storage(StorageErrorKind::OtherMachine, message))
 }

@@ -123,7 +123,7 @@ async fn a_fire_that_cannot_survive_any_longer_says_so_and_does_not_run() {
     let page = engine.describe_invocation_results(only).await.expect("a page").invocation;
     let result = &page.results[0];
     assert_eq!(result.error_code, "CommandNotApplicable");
-    let want = "it is to survive restarts, and runs of executor `closure` cannot";
+    let want = "runs of executor `closure` cannot survive restarts";
     assert_eq!(result.error_info, want);
     assert!(seen.lock().expect("no panic").is_empty());
 }

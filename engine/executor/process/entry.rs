@@ -130,7 +130,7 @@ fn enter_group(entrances: &[OsString]) -> Result<(), Outcome> {
 fn leave_keyring(identity: &Identity) -> Result<(), Outcome> {
     match kernel::leave_session_keyring() {
         Err(error) if matches!(identity, Identity::Account(_)) => {
-            Err(broke("it cannot have a session keyring of its own", &error))
+            Err(broke("the run cannot have a session keyring of its own", &error))
         }
         // The same user may have no room for more keyrings, and may use those keys anyway.
         Ok(()) | Err(_) => Ok(()),

@@ -70,12 +70,12 @@ pub fn helper_main() {
 }
 
 /// Keeps other processes of the same user from the memory, the environment and the descriptors of this process
-/// (`PR_SET_DUMPABLE`). Because runs of the host's own user are such processes, call this in a host that is not root and
-/// has secrets. The helpers of an engine always do this.
+/// (`PR_SET_DUMPABLE`). Because runs of the host's own user are such processes, call this in a host that is not root
+/// and has secrets. The helpers of an engine always do this.
 ///
-/// Because root may inspect every process, this changes nothing in a host that is root. A process that refuses inspection
-/// leaves no core dump, and no debugger of the same user can attach to it. The files of the user, also the database, stay
-/// readable: run scripts as other users to keep them from the database.
+/// Because root may inspect every process, this changes nothing in a host that is root. A process that refuses
+/// inspection leaves no core dump, and no debugger of the same user can attach to it. The files of the user, also the
+/// database, stay readable: run scripts as other users to keep them from the database.
 ///
 /// # Errors
 ///

@@ -485,7 +485,7 @@ impl fmt::Display for Ended {
             listed("still there after SIGKILL:", &self.left),
             self.unseen
                 .as_ref()
-                .map(|why| format!("not all that was left could be looked for: {why}")),
+                .map(|why| format!("not all processes of the run could be looked for: {why}")),
         ];
         f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join("; "))
     }
@@ -510,7 +510,7 @@ mod tests {
             let unseen = (!is_seen).then(|| "/proc does not answer".to_owned());
             let left = Leftovers { scratch: &scratch, lost, abandoned: Vec::new(), found, unseen };
             let (lost, may_forget) = left.end(&[]).await;
-            let says = "not all that was left could be looked for: /proc does not answer";
+            let says = "not all processes of the run could be looked for: /proc does not answer";
             assert_eq!(lost[&run.id].ended, if is_seen { "" } else { says });
             assert_eq!(may_forget, want, "seen: {is_seen}, files: {takes_files}");
             let _ = std::fs::remove_file(scratch.path());

@@ -18,8 +18,8 @@ const SIGNALLED: i32 = 128;
 /// [`helper_main`](crate::helper_main), while the program has one thread.
 ///
 /// If this process gets no such processes, the call does nothing. Otherwise it starts the program again as a child,
-/// with the same arguments, environment and descriptors, and does not return. It passes signals of other processes on to
-/// the child, and reaps all processes that end. Once the child has ended, this process exits with the child's exit
+/// with the same arguments, environment and descriptors, and does not return. It passes signals of other processes on
+/// to the child, and reaps all processes that end. Once the child has ended, this process exits with the child's exit
 /// status, or with 128 plus the number of the signal that has ended the child.
 ///
 /// # Errors

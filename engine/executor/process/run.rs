@@ -96,7 +96,7 @@ async fn carry_out_with(
     let (group, limits) = group::make(brief, mark, engine).await?;
     if cx.contact.order().is_some() {
         // The stop came while the engine made the cgroup.
-        let info = "it had not been started".to_owned();
+        let info = "the execution had not been started".to_owned();
         return Err(Outcome::Stopped { signal: None, exit_code: None, info });
     }
     let kin = Kin { mark, reaper, group: group.clone(), folder: files.folder() };
@@ -178,7 +178,7 @@ impl Started {
     fn new(start: &Start, stdin: OwnedFd, cx: &ExecutionContext) -> Result<Self, Outcome> {
         check_ends()?;
         let without = WithoutCapabilities::new().map_err(|error| {
-            broke("the capabilities of the host cannot be kept from it", &error)
+            broke("the capabilities of the host cannot be kept from the run", &error)
         })?;
         let spawned = standing::start(|| spawn(start, stdin));
         drop(without);
