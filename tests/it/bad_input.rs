@@ -171,7 +171,7 @@ async fn unknown_ids_and_pages_are_said_to_be_so() {
     };
     check(engine.wait(&id).await.expect_err("unknown"), "InvalidInvokeId.NotFound", 404);
     check(engine.wait_status(&id).await.expect_err("unknown"), "InvalidInvokeId.NotFound", 404);
-    check(engine.watch(&id).await.err().expect("unknown"), "InvalidInvokeId.NotFound", 404);
+    check(engine.watch(&id).await.expect_err("unknown"), "InvalidInvokeId.NotFound", 404);
     let stop = engine.stop_invocation(StopInvocation::new(id)).await;
     check(stop.expect_err("unknown"), "InvalidInvokeId.NotFound", 404);
     let results = DescribeInvocationResults { invoke_id: Some(id), ..Default::default() };

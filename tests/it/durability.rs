@@ -112,11 +112,11 @@ async fn a_file_is_run_by_one_engine_at_a_time() {
         assert!(matches!(error, Error::InUse { pid: Some(p), .. } if p == pid), "{error}");
         assert!(error.to_string().contains(&format!("in use by pid {pid}")), "{error}");
     };
-    check(place.builder().open().await.err().expect("in use"));
+    check(place.builder().open().await.expect_err("in use"));
     // Another way to the same file meets the same lock.
     let link = place.folder().join("link.db");
     std::os::unix::fs::symlink(place.database(), &link).expect("a link");
-    check(Engine::open(&link).await.err().expect("in use"));
+    check(Engine::open(&link).await.expect_err("in use"));
     engine.shutdown(Duration::ZERO).await;
     drop(engine);
     place.open().await;
@@ -138,7 +138,7 @@ async fn files_that_cannot_be_used_are_said_to_be_so() {
     let check = async |path: std::path::PathBuf, kind, read_only: bool, want: &str| {
         let builder = Engine::builder().path(&path);
         let builder = if read_only { builder.read_only() } else { builder };
-        let error = within(builder.open()).await.err().expect("refused");
+        let error = within(builder.open()).await.expect_err("refused");
         let Error::Storage(storage) = &error else { panic!("{error:?}") };
         assert_eq!(storage.kind, kind, "{error}");
         assert!(error.to_string().contains(want), "{error}");
@@ -164,7 +164,7 @@ async fn a_file_that_is_refused_has_nothing_beside_it() {
     let place = Place::new();
     let path = place.folder().join("text.db");
     fs::write(&path, "No database. ".repeat(99)).expect("written");
-    within(Engine::builder().path(&path).open()).await.err().expect("refused");
+    within(Engine::builder().path(&path).open()).await.expect_err("refused");
     let names = || {
         fs::read_dir(place.folder())
             .expect("it is there")
@@ -182,7 +182,7 @@ async fn a_file_of_two_names_is_refused_by_either() {
     let check = async |path: &std::path::Path, read_only: bool| {
         let builder = Engine::builder().path(path);
         let builder = if read_only { builder.read_only() } else { builder };
-        let error = within(builder.open()).await.err().expect("refused");
+        let error = within(builder.open()).await.expect_err("refused");
         assert_eq!(error.code(), "Storage.Linked", "{error}");
         assert!(
             error.to_string().contains("it has 2 names (hard links); remove the other"),

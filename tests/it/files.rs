@@ -26,7 +26,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 async fn refusal(path: &Path, read_only: bool) -> Error {
     let builder = Engine::builder().path(path);
     let builder = if read_only { builder.read_only() } else { builder };
-    within(builder.open()).await.err().expect("refused")
+    within(builder.open()).await.expect_err("refused")
 }
 
 #[tokio::test]
@@ -688,7 +688,7 @@ async fn an_engine_waits_for_the_file_until_the_engine_that_runs_it_has_ended() 
     let place = Place::new();
     let first = place.open().await;
     let refused = place.builder().wait_for_file(Duration::from_millis(60)).open().await;
-    let error = refused.err().expect("the other engine goes on").to_string();
+    let error = refused.expect_err("the other engine goes on").to_string();
     let want = format!("pid {}, by another handle in this process", std::process::id());
     assert!(error.contains(&want), "{error}");
     let waits = place.builder().wait_for_file(Duration::from_secs(60));
@@ -789,7 +789,7 @@ async fn an_instance_on_which_nothing_could_ever_start_is_an_error_and_no_wait()
         drop(file);
         let engine = place.builder().open().await.expect("the other instances are sound");
         let refused = within(engine.run_command(RunCommand::shell("exit:0").on(["i-1"]))).await;
-        let error = refused.err().expect(change);
+        let error = refused.expect_err(change);
         assert_eq!(error.code(), "Storage.Record", "{change}: {error}");
         let run = engine.run_command(RunCommand::shell("exit:0").on(["i-2"])).await.expect("sound");
         within(engine.wait(&run.invoke_id)).await.expect("it ends");

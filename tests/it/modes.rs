@@ -32,7 +32,7 @@ fn contents(folder: &Path) -> Vec<(PathBuf, u32, Option<Vec<u8>>)> {
 }
 
 async fn refusal(place: &Place) -> Error {
-    within(Engine::open(place.database())).await.err().expect("refused")
+    within(Engine::open(place.database())).await.expect_err("refused")
 }
 
 async fn open_and_close(place: &Place, is_strict: bool) {
@@ -98,7 +98,7 @@ async fn a_folder_above_that_others_can_write_to_is_refused() {
     let database = above.join("own/adjutant.db");
     let open = async || within(Engine::open(&database)).await;
     set_mode(&above, 0o777);
-    let error = open().await.err().expect("others could replace the folder").to_string();
+    let error = open().await.expect_err("others could replace the folder").to_string();
     let above_is = above.canonicalize().expect("it is there");
     assert!(error.contains(&format!("`{}` can be written by", above_is.display())), "{error}");
     assert_eq!(fs::read_dir(above.join("own")).expect("it is there").count(), 0);
