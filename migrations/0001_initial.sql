@@ -171,6 +171,8 @@ CREATE TABLE invocations (
 ) STRICT;
 CREATE INDEX invocations_by_command ON invocations (command_id) WHERE command_id IS NOT NULL;
 CREATE INDEX invocations_unfinished ON invocations (id) WHERE finished_at_ms IS NULL;
+-- An invocation without a name costs the index nothing.
+CREATE INDEX invocations_by_name ON invocations (name) WHERE name <> '';
 
 CREATE TABLE invocation_tags (
     id         INTEGER PRIMARY KEY,

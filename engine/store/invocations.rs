@@ -583,7 +583,11 @@ pub(crate) fn called(tx: Tx<'_>, text: &str, max: usize) -> Result<Vec<InvokeId>
     if !found.is_empty() || text.is_empty() {
         return Ok(found);
     }
-    ids("SELECT invoke_id FROM invocations WHERE name = ?1 ORDER BY id DESC LIMIT 1", &[&text])
+    // The index is of names that are not empty, and SQLite sees from the statement alone that it can serve.
+    ids(
+        "SELECT invoke_id FROM invocations WHERE name = ?1 AND name <> '' ORDER BY id DESC LIMIT 1",
+        &[&text],
+    )
 }
 
 /// All invocations, for [`read`].

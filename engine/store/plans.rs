@@ -45,7 +45,7 @@ const PINNED: &str = include_str!("plans.txt");
 
 /// What may read all of a table, or sort, which no other statement here does: the beginning of its step
 /// and name, the line of its plan, and why.
-const ALLOWED: [(&str, &str, &str); 6] = [
+const ALLOWED: [(&str, &str, &str); 7] = [
     ("fire, Skip: SELECT instance FROM targets", SORTS, "the targets of one timer"),
     ("wait: SELECT v.invoke_id", SORTS_TAGS, "the tags of one invocation"),
     (
@@ -56,12 +56,14 @@ const ALLOWED: [(&str, &str, &str); 6] = [
     ("results", SORTS_EACH, "the executions of one invocation after another"),
     ("results", SCANS_INVOCATIONS, "the newest first, up to the end of the page, or to count them"),
     ("results", SCANS_TARGETS, "one for each instance, however often it has fired"),
+    ("find by an id or a name: SELECT", SCANS_UNFINISHED, "what has not ended, and no history"),
 ];
 const SORTS: &str = "USE TEMP B-TREE FOR ORDER BY";
 const SORTS_EACH: &str = "USE TEMP B-TREE FOR LAST TERM OF ORDER BY";
 const SORTS_TAGS: &str = "USE TEMP B-TREE FOR json_group_array(ORDER BY)";
 const SCANS_INVOCATIONS: &str = "SCAN v";
 const SCANS_TARGETS: &str = "SCAN t";
+const SCANS_UNFINISHED: &str = "SCAN invocations USING INDEX invocations_unfinished";
 /// Sources that any plan may read whole: single rows, values given with the statement, rows that the
 /// statement itself has found, and the first order to stop, which tells whether there is one.
 const SMALL: [&str; 4] = ["SCAN CONSTANT ROW", "SCAN json_each ", "SCAN (subquery-", "SCAN stops"];
@@ -227,7 +229,7 @@ fn insert(tx: Tx<'_>, request: &RunCommand, claims: bool) -> (i64, Option<Claime
         retry_of: None,
     };
     let definition = Definition {
-        name: String::new(),
+        name: request.name.clone(),
         description: String::new(),
         command_type: checked.command_type.unwrap_or_default(),
         content: checked.content.expect("a script"),
@@ -592,7 +594,7 @@ fn finish_repeating(traced: &mut Traced, invocation: i64) {
 }
 
 fn wait_and_list(traced: &mut Traced) {
-    let request = RunCommand::shell("true").on(INSTANCES).tag("a", "1");
+    let request = RunCommand::shell("true").on(INSTANCES).tag("a", "1").name("named");
     let (invocation, claimed) = traced.write(|tx| insert(tx, &request, true));
     let ClaimedAtOnce { sole, claimed } = claimed.expect("claimed");
     let fire = sole.fire;
@@ -602,6 +604,11 @@ fn wait_and_list(traced: &mut Traced) {
         invocations::find(tx, job.invoke_id).expect("it is there");
         invocations::final_status(tx, invocation).expect("readable").expect("it has ended");
         assert_eq!(records::all_of(tx, invocation).expect("readable").0.len(), INSTANCES.len());
+    });
+    traced.step("find by an id or a name", |tx| {
+        let id = job.invoke_id.to_string();
+        assert_eq!(invocations::called(tx, &id, 2).expect("readable"), [job.invoke_id]);
+        assert_eq!(invocations::called(tx, "named", 2).expect("readable"), [job.invoke_id]);
     });
     let (all, of) = (DescribeInvocationResults::default(), Some(job.invoke_id));
     let of_invocation = DescribeInvocationResults { invoke_id: of, ..all.clone() };
