@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::session::FOLDERS;
 
 /// More than any engine takes, and little enough to hold: `-f /dev/zero` must come to an end.
-const SCRIPT_BYTES_MAX: u64 = 2 << 20;
+pub(crate) const SCRIPT_BYTES_MAX: u64 = 2 << 20;
 
 /// How requests call the encoding of [`base64`].
 pub(crate) const BASE64: &str = "Base64";

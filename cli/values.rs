@@ -3,11 +3,17 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::fs;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::str::FromStr;
+
+use rustix::fs::OFlags;
 
 use crate::args::Pair;
 use crate::failure::Failure;
+use crate::script::SCRIPT_BYTES_MAX;
 
 /// `NAME=VALUE`, `NAME=@FILE`, or `NAME` for the variable of that name. No error repeats it, because it may be a secret
 /// with a mistake in it.
@@ -56,9 +62,15 @@ fn assigned(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Pai
 
 /// Reads a value without the line break at the end of its file.
 fn from_file(path: &str) -> Result<String, String> {
-    let mut value = fs::read_to_string(path).map_err(|error| {
+    let mut value = String::new();
+    let read =
+        open(path).and_then(|file| file.take(SCRIPT_BYTES_MAX + 1).read_to_string(&mut value));
+    read.map_err(|error| {
         format!("cannot read the file after @: {error}; write @@ for a value that begins with @")
     })?;
+    if value.len() as u64 > SCRIPT_BYTES_MAX {
+        return Err(format!("the file after @ has more than {SCRIPT_BYTES_MAX} bytes"));
+    }
     if value.ends_with('\n') {
         value.pop();
         if value.ends_with('\r') {
@@ -68,8 +80,30 @@ fn from_file(path: &str) -> Result<String, String> {
     Ok(value)
 }
 
+/// Opens a regular file, or anything else that this process was given open: what a shell writes for `<(…)` is a pipe.
+fn open(path: &str) -> io::Result<File> {
+    const GIVEN: [&str; 3] = ["/dev/stdin", "/dev/fd", "/proc/self/fd"];
+    if GIVEN.iter().any(|given| Path::new(path).starts_with(given)) {
+        return File::open(path);
+    }
+    // Because a name can lead to a pipe, the open must not wait for a writer.
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::other("it is no regular file"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+
+    use rustix::fs::Mode;
+
     use super::*;
 
     #[test]
@@ -92,6 +126,32 @@ mod tests {
             fs::write(&file, content).expect("written");
             check(&format!("a=@{}", file.display()), ("a", want));
         }
+    }
+
+    #[test]
+    fn a_value_from_a_file_comes_to_an_end_whatever_the_file_is() {
+        let place = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| place.path().join(name).display().to_string();
+        let check = |path: &str, want: &str| {
+            let error = assigned(&format!("a=@{path}"), |_| None).expect_err(path);
+            assert!(error.contains(want), "{path}: {error}");
+        };
+        let zeros = File::open("/dev/zero").expect("there");
+        let large = File::create(path("large")).expect("made");
+        large.set_len(SCRIPT_BYTES_MAX + 1).expect("large");
+        rustix::fs::mkfifoat(rustix::fs::CWD, path("pipe"), Mode::RWXU).expect("a pipe");
+        check("/dev/zero", "it is no regular file");
+        check(&path("pipe"), "it is no regular file");
+        check(&path(""), "it is no regular file");
+        check(&path("large"), "has more than");
+        check(&format!("/dev/fd/{}", zeros.as_raw_fd()), "has more than");
+
+        let (reader, mut writer) = io::pipe().expect("a pipe");
+        writer.write_all(b"from a shell\n").expect("written");
+        drop(writer);
+        let given = format!("a=@/dev/fd/{}", reader.as_raw_fd());
+        let (_, value) = assigned(&given, |_| None).expect("readable");
+        assert_eq!(value, "from a shell");
     }
 
     #[test]
