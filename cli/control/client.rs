@@ -1,13 +1,13 @@
 //! The other side of the control socket.
 
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
 use adjutant::Event;
 use adjutant::control::{Address, Hello, Line, Ready, Reply, Request, WatchedRequest};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
@@ -16,6 +16,12 @@ use crate::user;
 
 /// The longest silence of an owner that works: it says each second that it does, while there is nothing else to say.
 pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// The longest line of a greeting. Because root may ask a process of any user, no process is trusted to end its lines.
+const GREETING_BYTES_MAX: usize = 4 << 10;
+
+/// The longest line after the greeting: more than the fullest page takes.
+const LINE_BYTES_MAX: usize = 256 << 20;
 
 /// A conversation with the owner. While it is open, the owner does not go away.
 #[derive(Debug)]
@@ -120,6 +126,7 @@ struct Connection {
     reader: BufReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
     line: Vec<u8>,
+    line_bytes_max: usize,
     /// The process at the other end; `None` before it has greeted.
     ready: Option<Ready>,
 }
@@ -140,16 +147,25 @@ impl Connection {
     /// Waits for the owner's greeting, and says who asks; `None` if the owner hangs up instead.
     async fn begin(stream: UnixStream) -> Result<Option<Self>, Failure> {
         let (reader, writer) = stream.into_split();
-        let mut connection =
-            Self { reader: BufReader::new(reader), writer, line: Vec::new(), ready: None };
+        let mut connection = Self {
+            reader: BufReader::new(reader),
+            writer,
+            line: Vec::new(),
+            line_bytes_max: GREETING_BYTES_MAX,
+            ready: None,
+        };
         match connection.greeting().await {
             Err(failure) if failure.is_lost() => Ok(None),
-            greeting => greeting.map(|()| Some(connection)),
+            greeting => greeting.map(|()| {
+                connection.line_bytes_max = LINE_BYTES_MAX;
+                Some(connection)
+            }),
         }
     }
 
     async fn greeting(&mut self) -> Result<(), Failure> {
-        let ready = match self.receive().await? {
+        // An owner greets without a sign of life before, so a greeting ends after two lines.
+        let ready = match self.hear().await? {
             Reply::Ready(ready) => self.ready.insert(ready),
             Reply::Error(refusal) => return Err(refusal.into()),
             reply => return Err(out_of_turn(&reply)),
@@ -162,7 +178,8 @@ impl Connection {
             );
             return Err(Failure::new("Control.Version", 409, message));
         }
-        self.ask(&Hello::for_user(user::acts_for()), false).await
+        self.say(&Hello::for_user(user::acts_for()), false).await?;
+        read(answer(self.hear().await?)?)
     }
 
     fn pid(&self) -> Option<u32> {
@@ -170,16 +187,13 @@ impl Connection {
     }
 
     async fn ask<O: Request>(&mut self, request: &O, watch: bool) -> Result<O::Response, Failure> {
-        self.send(&Line { op: O::NAME.to_owned(), request, watch }).await?;
-        match self.receive().await? {
-            Reply::Ok(response) => read(response),
-            Reply::Error(refusal) => Err(refusal.into()),
-            reply => Err(out_of_turn(&reply)),
-        }
+        self.say(request, watch).await?;
+        read(answer(self.receive().await?)?)
     }
 
-    async fn send(&mut self, request: &impl Serialize) -> Result<(), Failure> {
-        let mut line = serde_json::to_vec(request).map_err(|error| not_understood(&error))?;
+    async fn say<O: Request>(&mut self, request: &O, watch: bool) -> Result<(), Failure> {
+        let request = Line { op: O::NAME.to_owned(), request, watch };
+        let mut line = serde_json::to_vec(&request).map_err(|error| not_understood(&error))?;
         line.push(b'\n');
         // Half a line is carried out by nobody.
         self.writer.write_all(&line).await.map_err(|_| Failure::unsent())
@@ -197,12 +211,19 @@ impl Connection {
 
     /// Returns the next line. May be dropped and called again: the beginning of a line is kept.
     async fn hear(&mut self) -> Result<Reply, Failure> {
-        let read = self.reader.read_until(b'\n', &mut self.line);
+        let bytes_max = self.line_bytes_max;
+        let left = bytes_max.saturating_sub(self.line.len());
+        let mut reader = (&mut self.reader).take(left as u64);
+        let read = reader.read_until(b'\n', &mut self.line);
         let Ok(read) = tokio::time::timeout(SILENCE_MAX, read).await else {
             return Err(Failure::silent(self.pid()));
         };
         if read.is_err() || !self.line.ends_with(b"\n") {
-            return Err(Failure::lost());
+            return Err(if self.line.len() < bytes_max {
+                Failure::lost()
+            } else {
+                odd(format_args!("a line has more than {bytes_max} bytes"))
+            });
         }
         let reply = serde_json::from_slice(&self.line).map_err(|error| not_understood(&error));
         self.line.clear();
@@ -223,10 +244,51 @@ fn read<T: DeserializeOwned>(response: serde_json::Value) -> Result<T, Failure> 
     serde_json::from_value(response).map_err(|error| not_understood(&error))
 }
 
+fn answer(reply: Reply) -> Result<serde_json::Value, Failure> {
+    match reply {
+        Reply::Ok(response) => Ok(response),
+        Reply::Error(refusal) => Err(refusal.into()),
+        reply => Err(out_of_turn(&reply)),
+    }
+}
+
 fn not_understood(error: &serde_json::Error) -> Failure {
-    Failure::new("Control.Protocol", 500, format!("the control socket's answer is odd: {error}"))
+    odd(error)
+}
+
+fn odd(why: impl fmt::Display) -> Failure {
+    Failure::new("Control.Protocol", 500, format!("the control socket's answer is odd: {why}"))
 }
 
 fn out_of_turn(reply: &Reply) -> Failure {
     Failure::new("Control.Protocol", 500, format!("an answer out of turn: {reply:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lets an owner say this and no more, and returns the error of the client.
+    async fn refused(said: Vec<u8>) -> Failure {
+        let place = tempfile::tempdir().expect("a folder");
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        let owner = tokio::spawn(async move {
+            // The client hangs up before the end of a line that is too long.
+            let _ = theirs.write_all(&said).await;
+            theirs
+        });
+        let failure = Client::over(ours, place.path()).await.expect_err("no greeting");
+        drop(owner.await.expect("no panic"));
+        failure
+    }
+
+    #[tokio::test]
+    async fn a_greeting_is_short_whoever_greets() {
+        let check = async |said: &[u8], want: &str| {
+            let failure = refused(said.repeat(GREETING_BYTES_MAX * 64 / said.len())).await;
+            assert!(failure.to_string().contains(want), "{failure}");
+        };
+        check(b"x", "a line has more than 4096 bytes").await;
+        check(b"{\"alive\":{}}\n", "an answer out of turn: Alive").await;
+    }
 }
