@@ -172,8 +172,17 @@ impl Session {
                 Ok((response, Watching::Here(watch)))
             }
             Role::Client(client) => {
-                let (response, events) = client.watch(&request).await?;
-                Ok((response, Watching::There(events)))
+                match client.watch(&request).await {
+                    // A request that has not been taken may be asked of the process that has the file now.
+                    Err(failure) if failure.is_unsent() => {
+                        client.hang_up().await;
+                        self.role = Role::find(&self.database, self.need).await?;
+                        Box::pin(self.watch(request)).await
+                    }
+                    watched => {
+                        watched.map(|(response, events)| (response, Watching::There(events)))
+                    }
+                }
             }
             Role::Reader(engine) => {
                 let (response, watch) = request.perform_and_watch(engine).await?;
@@ -397,5 +406,66 @@ impl Watching {
             Self::Here(watch) => Ok(watch.next().await?.map(Heard::Event)),
             Self::There(events) => events.next().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use adjutant::control::{Line, Ready, Reply};
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::{UnixListener, UnixStream};
+
+    use super::*;
+
+    async fn say(stream: &mut BufReader<UnixStream>, reply: &Reply) {
+        let mut line = serde_json::to_vec(reply).expect("a line");
+        line.push(b'\n');
+        // The client may have gone.
+        let _ = stream.get_mut().write_all(&line).await;
+    }
+
+    /// Answers one connection. The first requests to watch lose their place instead.
+    async fn answer(stream: UnixStream, watches: Arc<AtomicU32>) {
+        const EVICTIONS: u32 = 2;
+        let mut stream = BufReader::new(stream);
+        say(&mut stream, &Reply::Ready(Ready::this_process())).await;
+        let mut text = String::new();
+        while stream.read_line(&mut text).await.is_ok_and(|bytes| bytes > 0) {
+            let line: Line<serde_json::Value> = serde_json::from_str(&text).expect("a request");
+            text.clear();
+            if line.watch && watches.fetch_add(1, Ordering::Relaxed) < EVICTIONS {
+                return say(&mut stream, &Reply::Bye {}).await;
+            }
+            say(&mut stream, &Reply::Ok(serde_json::Value::Null)).await;
+            if line.watch {
+                say(&mut stream, &Reply::End {}).await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_watch_whose_place_is_taken_is_asked_for_again() {
+        let place = tempfile::tempdir().expect("a folder");
+        let database = place.path().join("a.db");
+        let engine = builder(&database).idle().open().await.expect("an engine");
+        engine.shutdown(Duration::ZERO).await;
+        let listener = UnixListener::bind(place.path().join("a.db.sock")).expect("a socket");
+        let watches = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&watches);
+        let owner = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(answer(stream, Arc::clone(&count)));
+            }
+        });
+        let mut session = Session::open(&database, Need::Follow).await.expect("an owner");
+        let invoke_id = "t-018bcfe5680072cdab6300748fca9a40".parse().expect("an id");
+        let request = WatchInvocation { invoke_id };
+        let ((), mut watching) = session.watch(request).await.expect("a watch in the end");
+        assert!(!watching.is_here() && watching.next().await.expect("an end").is_none());
+        assert_eq!(watches.load(Ordering::Relaxed), 3);
+        owner.abort();
     }
 }
