@@ -23,7 +23,8 @@ use super::peer::Peer;
 pub struct Address {
     folder: PathBuf,
     name: OsString,
-    /// The socket that this process has made.
+    /// The socket that this process has made. Whoever makes or removes the socket holds the lock, so that the socket is
+    /// not made again while it is removed for good.
     made: Arc<Mutex<Option<Identity>>>,
 }
 
@@ -49,6 +50,18 @@ impl Address {
     /// Makes the socket in the place of the socket of an earlier owner. The caller must hold the lock of the database:
     /// because the lock has one holder, a socket that is there was left behind.
     pub(super) fn listen(&self) -> io::Result<UnixListener> {
+        self.make(&mut self.made())
+    }
+
+    /// Makes the socket again if the socket that this process has made is no longer at its place; `None` if it is, or
+    /// if it was removed by [`remove`](Self::remove).
+    pub(super) fn listen_if_lost(&self) -> io::Result<Option<UnixListener>> {
+        let mut made = self.made();
+        let is_lost = made.is_some() && *made != self.found();
+        is_lost.then(|| self.make(&mut made)).transpose()
+    }
+
+    fn make(&self, made: &mut Option<Identity>) -> io::Result<UnixListener> {
         let folder = self.enter()?;
         match self.kind_in(&folder)? {
             Some(FileType::Socket) => rustix::fs::unlinkat(&folder, &self.name, AtFlags::empty())?,
@@ -57,8 +70,8 @@ impl Address {
         }
         // A peer of another user that connects before the mode is right is sent away by the check of peers.
         let listener = UnixListener::bind(through(&folder).join(&self.name))?;
-        let made = self.make_private(&folder);
-        *self.made() = Some(made.inspect_err(|_| {
+        let private = self.make_private(&folder);
+        *made = Some(private.inspect_err(|_| {
             let _ = rustix::fs::unlinkat(&folder, &self.name, AtFlags::empty());
         })?);
         Ok(listener)
@@ -116,7 +129,8 @@ impl Address {
     /// Removes the socket that this process has made: from then on a client finds no owner. A socket that another
     /// process has put in its place stays.
     pub fn remove(&self) {
-        let made = *self.made();
+        let mut lock = self.made();
+        let made = lock.take();
         if made.is_some() && made == self.found() {
             let removed = self
                 .enter()
@@ -133,12 +147,6 @@ impl Address {
         {
             let _ = rustix::fs::unlinkat(folder, &self.name, AtFlags::empty());
         }
-    }
-
-    /// Returns whether the socket that this process has made is no longer at its place.
-    pub(super) fn is_lost(&self) -> bool {
-        let made = *self.made();
-        made.is_some() && made != self.found()
     }
 
     fn enter(&self) -> io::Result<OwnedFd> {

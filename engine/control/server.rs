@@ -1,6 +1,7 @@
 //! The engine's side of the control socket.
 
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OnceCell, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 
 use super::address::Address;
 use super::peer::{Peer, caller};
@@ -41,6 +43,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The time between two looks whether the socket is still there.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// The longest time between two looks, where the socket does not stay.
+const LOOK_PAUSE_MAX: Duration = Duration::from_secs(60);
+
 /// The service of a control socket: [`Engine::serve_control`] starts it. It ends with the engine; dropping this handle
 /// does not end it.
 #[derive(Debug)]
@@ -60,14 +65,7 @@ impl ControlServer {
         let (count, connections) = watch::channel(0);
         let (retire, retiring) = mpsc::channel(1);
         let closed = engine.closed();
-        let accepting = Accepting {
-            conversations: Arc::new(Conversations::new(engine)),
-            // The socket goes when the task is dropped too, as when its runtime ends.
-            socket: Socket(address.clone()),
-            listener,
-            connections: JoinSet::new(),
-            count,
-        };
+        let accepting = Accepting::new(engine, address.clone(), listener, count);
         let accepting = tokio::spawn(accepting.run(closed, stopped, retiring));
         Ok(Self { address, stop, connections, retire, accepting })
     }
@@ -114,21 +112,108 @@ impl Drop for Socket {
 }
 
 fn listen(address: &Address) -> io::Result<UnixListener> {
-    let listener = address.listen()?;
+    adopt(address.listen()?)
+}
+
+fn adopt(listener: StdListener) -> io::Result<UnixListener> {
     listener.set_nonblocking(true)?;
     UnixListener::from_std(listener)
+}
+
+/// Looks whether the socket is still there: a program that tidies up folders may have removed the socket as a leftover.
+#[derive(Debug)]
+struct Looks {
+    address: Address,
+    /// The look under way, off the threads of the runtime, because a file system may take its time.
+    now: Option<JoinHandle<io::Result<Option<StdListener>>>>,
+    next: Instant,
+    pause: Duration,
+    /// The last error that a warning was about.
+    told: Option<String>,
+}
+
+impl Looks {
+    fn new(address: Address) -> Self {
+        let next = Instant::now() + LOOK_EVERY;
+        Self { address, now: None, next, pause: LOOK_EVERY, told: None }
+    }
+
+    /// Waits for a socket that was made again. May be dropped and called again.
+    async fn made_again(&mut self) -> UnixListener {
+        loop {
+            let look = match &mut self.now {
+                Some(look) => look,
+                None => {
+                    tokio::time::sleep_until(self.next).await;
+                    let address = self.address.clone();
+                    let look = tokio::task::spawn_blocking(move || address.listen_if_lost());
+                    self.now.insert(look)
+                }
+            };
+            // A look is cancelled only if the runtime ends.
+            let found = look.await.unwrap_or(Ok(None));
+            self.now = None;
+            let made = self.see(found);
+            self.next = Instant::now() + self.pause;
+            if let Some(listener) = made {
+                return listener;
+            }
+        }
+    }
+
+    /// Returns the socket that a look has made, and sets the pause until the next look.
+    fn see(&mut self, found: io::Result<Option<StdListener>>) -> Option<UnixListener> {
+        let is_there = matches!(found, Ok(None));
+        self.pause = if is_there { LOOK_EVERY } else { (self.pause * 2).min(LOOK_PAUSE_MAX) };
+        match found.and_then(|made| made.map(adopt).transpose()) {
+            Ok(made) => {
+                self.told = None;
+                made
+            }
+            Err(error) => {
+                self.tell(&error);
+                None
+            }
+        }
+    }
+
+    fn tell(&mut self, error: &io::Error) {
+        let text = error.to_string();
+        if self.told.as_ref() != Some(&text) {
+            tell(|| tracing::warn!(%error, "the control socket cannot be made again"));
+            self.told = Some(text);
+        }
+    }
 }
 
 /// The task that takes connections.
 struct Accepting {
     conversations: Arc<Conversations>,
     socket: Socket,
+    looks: Looks,
     listener: UnixListener,
     connections: JoinSet<()>,
     count: watch::Sender<usize>,
 }
 
 impl Accepting {
+    fn new(
+        engine: &Engine,
+        address: Address,
+        listener: UnixListener,
+        count: watch::Sender<usize>,
+    ) -> Self {
+        Self {
+            conversations: Arc::new(Conversations::new(engine)),
+            looks: Looks::new(address.clone()),
+            // The socket goes when the task is dropped too, as when its runtime ends.
+            socket: Socket(address),
+            listener,
+            connections: JoinSet::new(),
+            count,
+        }
+    }
+
     async fn run(
         mut self,
         closed: impl Future + Send,
@@ -136,7 +221,6 @@ impl Accepting {
         mut retiring: mpsc::Receiver<oneshot::Sender<bool>>,
     ) {
         let mut closed = std::pin::pin!(closed);
-        let mut looks = tokio::time::interval(LOOK_EVERY);
         loop {
             tokio::select! {
                 accepted = accept(&self.conversations.places, &self.listener) => match accepted {
@@ -151,12 +235,7 @@ impl Accepting {
                         return;
                     }
                 }
-                _ = looks.tick() => {
-                    // A program that tidies up folders may have removed the socket as a leftover.
-                    if self.socket.0.is_lost() {
-                        self.listen_again();
-                    }
-                }
+                listener = self.looks.made_again() => self.listener = listener,
                 _ = &mut closed => break,
                 () = asked_to_stop(&mut stopped) => break,
             }
@@ -170,7 +249,8 @@ impl Accepting {
 
     fn take(&mut self, stream: UnixStream) {
         let Some(peer) = Peer::of(&stream).ok().filter(|peer| peer.is_admitted()) else { return };
-        let Some(place) = self.conversations.places.take() else { return };
+        // The place that made room for this connection may have got a request since.
+        let Some(place) = self.conversations.places.take() else { return turn_away(stream) };
         let conversations = Arc::clone(&self.conversations);
         self.count.send_modify(|count| *count += 1);
         self.connections.spawn(async move { conversations.hold(stream, peer, Some(place)).await });
@@ -180,6 +260,7 @@ impl Accepting {
     async fn retire(&mut self) -> bool {
         // From here on no process finds the socket, so each process that will connect has connected.
         self.socket.0.remove();
+        self.looks.now = None;
         let places = Arc::clone(&self.conversations.places);
         while let Ok(Ok(stream)) =
             tokio::time::timeout(Duration::ZERO, accept(&places, &self.listener)).await
@@ -196,10 +277,18 @@ impl Accepting {
     fn listen_again(&mut self) {
         match listen(&self.socket.0) {
             Ok(listener) => self.listener = listener,
-            Err(error) => {
-                tell(|| tracing::warn!(%error, "the control socket cannot be made again"))
-            }
+            Err(error) => self.looks.tell(&error),
         }
+    }
+}
+
+/// Tells the other end of a new connection that no place is left. One short line fits into any new socket, so nothing
+/// waits for the other end.
+fn turn_away(stream: UnixStream) {
+    let message = format!("a request is under way in each of {CONNECTIONS_MAX} connections");
+    let why = Reply::Error(Refusal::new("Throttling", 503, message));
+    if let (Ok(line), Ok(mut stream)) = (line(&why), stream.into_std()) {
+        let _ = stream.write_all(&line);
     }
 }
 
@@ -437,7 +526,69 @@ impl Conversation {
 }
 
 async fn send(writer: &mut OwnedWriteHalf, reply: &Reply) -> io::Result<()> {
+    writer.write_all(&line(reply)?).await
+}
+
+fn line(reply: &Reply) -> io::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(reply)?;
     line.push(b'\n');
-    writer.write_all(&line).await
+    Ok(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_for_which_no_place_is_left_is_told_so() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("a.db");
+        let engine = Engine::open(&file).await.expect("an engine");
+        let address = Address::of(&file).expect("a file");
+        let listener = listen(&address).expect("a socket");
+        let mut accepting = Accepting::new(&engine, address, listener, watch::Sender::new(0));
+        let mut held = Vec::new();
+        while let Some(place) = accepting.conversations.places.take() {
+            assert!(place.begin());
+            held.push(place);
+        }
+        let (mut ours, theirs) = UnixStream::pair().expect("a pair");
+        accepting.take(theirs);
+        let mut said = String::new();
+        ours.read_to_string(&mut said).await.expect("readable");
+        let Ok(Reply::Error(refusal)) = serde_json::from_str(&said) else { panic!("{said}") };
+        assert_eq!((refusal.code.as_str(), refusal.http_status), ("Throttling", 503));
+        engine.shutdown(Duration::ZERO).await;
+    }
+
+    #[tokio::test]
+    async fn a_lost_socket_is_looked_for_less_and_less_and_never_made_after_its_end() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (file, socket) = (folder.path().join("a.db"), folder.path().join("a.db.sock"));
+        fs::write(&file, "").expect("written");
+        let address = Address::of(&file).expect("a file");
+        let _first = listen(&address).expect("a socket");
+        let mut looks = Looks::new(address.clone());
+        let mut look = |times: u32| {
+            let made = (0..times).filter_map(|_| looks.see(address.listen_if_lost())).count();
+            (made, looks.pause, looks.told.clone().unwrap_or_default())
+        };
+        assert_eq!(look(3), (0, LOOK_EVERY, String::new()), "the socket is there");
+
+        fs::remove_file(&socket).expect("removed");
+        fs::create_dir(&socket).expect("in the way");
+        let (made, pause, told) = look(10);
+        assert_eq!((made, pause), (0, LOOK_PAUSE_MAX));
+        assert!(told.contains("is a folder"), "{told}");
+
+        fs::remove_dir(&socket).expect("removed");
+        assert_eq!(look(1), (1, LOOK_PAUSE_MAX, String::new()));
+        assert_eq!(look(1), (0, LOOK_EVERY, String::new()), "the socket stays");
+
+        address.remove();
+        assert_eq!(look(1), (0, LOOK_EVERY, String::new()), "the service has ended");
+        assert!(!socket.exists());
+    }
 }
