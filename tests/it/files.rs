@@ -705,7 +705,7 @@ async fn a_file_of_another_machine_starts_nothing_unless_it_is_adopted() {
     let place = Place::new();
     let set_machine = || {
         let file = Connection::open(place.database()).expect("a database");
-        let elsewhere = "UPDATE meta SET value = 'of-another-machine web-7' WHERE key = 'machine'";
+        let elsewhere = "UPDATE meta SET value = '00112233445566778899aabbccddeeff web-7' WHERE key = 'machine'";
         file.execute(elsewhere, ()).expect("sound SQL")
     };
     let engine = place.open().await;
