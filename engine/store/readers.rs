@@ -211,8 +211,30 @@ impl Shared {
         let mut kept = None;
         while let Some(job) = self.next() {
             // No caller needs the payload of the panic.
-            let _ = contain(|| self.run(job, &mut kept));
+            let given_back = contain(|| self.run(job, &mut kept)).ok().flatten();
+            if given_back.is_some_and(|job| self.leave_to_others(job)) {
+                return;
+            }
         }
+    }
+
+    /// Leaves a read to the other threads, because this thread gets no connection, and ends the thread. The last thread
+    /// does not end: it tells the caller the error. Returns whether this thread has ended.
+    fn leave_to_others(&self, job: Box<dyn Job>) -> bool {
+        let mut queue = self.lock();
+        if queue.threads.len() <= 1 {
+            drop(queue);
+            let _ = contain(|| {
+                job.run(self.open().as_mut().map_err(|error| error.clone()), &self.path)
+            });
+            return false;
+        }
+        let own = thread::current().id();
+        queue.threads.retain(|thread| thread.thread().id() != own);
+        queue.own.push_front(job);
+        drop(queue);
+        self.news.notify_one();
+        true
     }
 
     fn next(&self) -> Option<Box<dyn Job>> {
@@ -230,19 +252,24 @@ impl Shared {
         }
     }
 
-    /// Runs a read on the connection that the thread has kept, or on a new one.
-    fn run(&self, job: Box<dyn Job>, kept: &mut Option<Kept>) {
+    /// Runs a read on the connection that the thread has kept, or on a new one. Gives the read back if there is no
+    /// connection for it.
+    fn run(&self, job: Box<dyn Job>, kept: &mut Option<Kept>) -> Option<Box<dyn Job>> {
         if !job.is_wanted() {
-            return;
+            return None;
         }
         if matches!(kept, Some(Kept::Look(look)) if !look.is_current(&self.path)) {
             *kept = None;
         }
         let opened = match kept {
-            Some(kept) => Ok(kept),
-            None => self.open().map(|opened| kept.insert(opened)),
+            Some(kept) => kept,
+            None => match self.open() {
+                Ok(opened) => kept.insert(opened),
+                Err(_) => return Some(job),
+            },
         };
-        job.run(opened, &self.path);
+        job.run(Ok(opened), &self.path);
+        None
     }
 
     fn open(&self) -> Result<Kept> {
