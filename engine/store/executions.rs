@@ -197,19 +197,18 @@ fn finish_within(tx: Tx<'_>, ended: &[&Ended], apart: bool, mut left: usize) -> 
     let mut fires = BTreeMap::<i64, EndedOfFire>::new();
     let mut finished = Finished::default();
     for alike in ended.chunk_by(|one, next| one.goes_with(next)) {
-        let (stopped, only);
-        let alike = match alike {
+        let stopped = match alike {
             [one] if one.verdict.cause == Cause::Unstarted => {
                 if put_back(tx, one)? {
                     finished.put_back.insert(one.id);
                     continue;
                 }
-                stopped = one.with(Verdict::stopped_unstarted());
-                only = [&stopped];
-                &only[..]
+                Some(one.with(Verdict::stopped_unstarted()))
             }
-            alike => alike,
+            _ => None,
         };
+        let stopped = stopped.as_ref();
+        let alike = stopped.as_ref().map_or(alike, std::slice::from_ref);
         finish_alike(tx, alike)?;
         for execution in alike {
             if let Some(next) = insert_next_attempt(tx, execution)? {

@@ -28,17 +28,17 @@ const TRIES_MAX: usize = 16;
 pub(super) struct Look {
     pub connection: Connection,
     basis: Basis,
-    /// The folder of the copy that is read, if the file itself cannot be.
-    _copy: Option<TempDir>,
 }
 
 /// The state of the files that a connection relies on.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Basis {
     /// SQLite notices what other processes write: only the files must stay the same.
     Shared([Option<Identity>; 3]),
     /// Nobody writes, as the files say.
     Still(Stamp),
+    /// The file cannot be read itself: the state of which a copy was made, and the folder of the copy.
+    Copied(Stamp, #[expect(dead_code, reason = "the folder goes with the connection")] TempDir),
 }
 
 /// The state of a file and of its log.
@@ -113,7 +113,7 @@ impl Look {
 
     fn still(path: &Path, stamp: Stamp) -> Result<Self> {
         let connection = reader(path, Access::Still)?;
-        Ok(Self { connection, basis: Basis::Still(stamp), _copy: None })
+        Ok(Self { connection, basis: Basis::Still(stamp) })
     }
 
     fn with_log(path: &Path, stamp: Stamp) -> Result<Self> {
@@ -122,7 +122,7 @@ impl Look {
             [_, _, None] => None,
             _ => match Self::shared(path) {
                 Ok(connection) => {
-                    return Ok(Self { connection, basis: Basis::Shared(files), _copy: None });
+                    return Ok(Self { connection, basis: Basis::Shared(files) });
                 }
                 Err(error) if is_decided(&error) => return Err(error),
                 Err(error) => Some(error),
@@ -149,7 +149,7 @@ impl Look {
             fs::copy(&from, beside(&copy, suffix)).map_err(|error| cannot_open(&from, &error))?;
         }
         let connection = reader(&copy, Access::Own)?;
-        Ok(Self { connection, basis: Basis::Still(stamp), _copy: Some(folder) })
+        Ok(Self { connection, basis: Basis::Copied(stamp, folder) })
     }
 
     fn files(path: &Path) -> [Option<Identity>; 3] {
@@ -160,7 +160,9 @@ impl Look {
     pub(super) fn is_current(&self, path: &Path) -> bool {
         match &self.basis {
             Basis::Shared(files) => *files == Self::files(path),
-            Basis::Still(stamp) => Stamp::of(path).is_ok_and(|now| now == *stamp),
+            Basis::Still(stamp) | Basis::Copied(stamp, _) => {
+                Stamp::of(path).is_ok_and(|now| now == *stamp)
+            }
         }
     }
 
@@ -172,11 +174,11 @@ impl Look {
     pub(super) fn check(&self, path: &Path) -> Result<()> {
         match &self.basis {
             // A log that has come since changes nothing in the file itself.
-            Basis::Still(stamp) if self._copy.is_none() => match Stamp::of(path) {
+            Basis::Still(stamp) => match Stamp::of(path) {
                 Ok(now) if now.file == stamp.file => Ok(()),
                 _ => Err(changed()),
             },
-            _ => Ok(()),
+            Basis::Shared(_) | Basis::Copied(..) => Ok(()),
         }
     }
 }

@@ -80,17 +80,18 @@ pub(super) fn check_readable(connection: &Connection) -> Result<()> {
 /// [`StorageErrorKind::Corrupt`] if a thing is missing, [`StorageErrorKind::Altered`] for each other difference.
 fn check_schema(tx: &Connection, steps: &[Migration]) -> Result<()> {
     let found = things(tx)?;
-    let ours = || steps.iter().flat_map(|step| made_by(step.sql));
-    let is_ours = |table: &str| ours().any(|(kind, name, _)| kind == "table" && name == table);
+    let ours: Vec<_> = steps.iter().flat_map(|step| made_by(step.sql)).collect();
+    let is_ours =
+        |table: &str| ours.iter().any(|&(kind, name, _)| kind == "table" && name == table);
     // SQLite keeps the text of a statement as it was.
     let is_as_made = |thing: &Thing| {
-        ours().any(|(kind, name, text)| {
+        ours.iter().any(|&(kind, name, text)| {
             (kind, name) == (&thing.kind, &thing.name)
                 && (kind == "table"
                     || text.strip_prefix(&thing.sql).is_some_and(|rest| rest.starts_with(';')))
         })
     };
-    let is_whole = ours().all(|(_, name, _)| found.iter().any(|thing| thing.name == name));
+    let is_whole = ours.iter().all(|&(_, name, _)| found.iter().any(|thing| thing.name == name));
     if is_whole && found.iter().filter(|thing| is_ours(&thing.table)).all(is_as_made) {
         return Ok(());
     }

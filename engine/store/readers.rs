@@ -211,30 +211,38 @@ impl Shared {
         let mut kept = None;
         while let Some(job) = self.next() {
             // No caller needs the payload of the panic.
-            let given_back = contain(|| self.run(job, &mut kept)).ok().flatten();
-            if given_back.is_some_and(|job| self.leave_to_others(job)) {
+            if contain(|| self.serve(job, &mut kept)).is_ok_and(|goes_on| !goes_on) {
                 return;
             }
         }
     }
 
-    /// Leaves a read to the other threads, because this thread gets no connection, and ends the thread. The last thread
-    /// does not end: it tells the caller the error. Returns whether this thread has ended.
-    fn leave_to_others(&self, job: Box<dyn Job>) -> bool {
+    /// Serves a read. Returns whether the thread is to go on.
+    fn serve(&self, job: Box<dyn Job>, kept: &mut Option<Kept>) -> bool {
+        if !job.is_wanted() {
+            return true;
+        }
+        let connection = self.connect(kept);
+        let job = if connection.is_ok() { Some(job) } else { self.leave_to_others(job) };
+        let Some(job) = job else { return false };
+        job.run(connection, &self.path);
+        true
+    }
+
+    /// Leaves a read to the other threads, because this thread gets no connection; the thread is to end then. Gives the
+    /// read back if there is no other thread: its caller is told the error.
+    fn leave_to_others(&self, job: Box<dyn Job>) -> Option<Box<dyn Job>> {
         let mut queue = self.lock();
         if queue.threads.len() <= 1 {
-            drop(queue);
-            let _ = contain(|| {
-                job.run(self.open().as_mut().map_err(|error| error.clone()), &self.path)
-            });
-            return false;
+            return Some(job);
         }
         let own = thread::current().id();
         queue.threads.retain(|thread| thread.thread().id() != own);
+        // The read had its turn already.
         queue.own.push_front(job);
         drop(queue);
         self.news.notify_one();
-        true
+        None
     }
 
     fn next(&self) -> Option<Box<dyn Job>> {
@@ -252,24 +260,15 @@ impl Shared {
         }
     }
 
-    /// Runs a read on the connection that the thread has kept, or on a new one. Gives the read back if there is no
-    /// connection for it.
-    fn run(&self, job: Box<dyn Job>, kept: &mut Option<Kept>) -> Option<Box<dyn Job>> {
-        if !job.is_wanted() {
-            return None;
-        }
+    /// Returns the connection that the thread has kept, or a new one.
+    fn connect<'a>(&self, kept: &'a mut Option<Kept>) -> Result<&'a mut Kept> {
         if matches!(kept, Some(Kept::Look(look)) if !look.is_current(&self.path)) {
             *kept = None;
         }
-        let opened = match kept {
-            Some(kept) => kept,
-            None => match self.open() {
-                Ok(opened) => kept.insert(opened),
-                Err(_) => return Some(job),
-            },
-        };
-        job.run(Ok(opened), &self.path);
-        None
+        match kept {
+            Some(kept) => Ok(kept),
+            None => Ok(kept.insert(self.open()?)),
+        }
     }
 
     fn open(&self) -> Result<Kept> {

@@ -117,10 +117,10 @@ impl Folder {
         group || others
     }
 
-    /// Takes the name of the journal in a folder to which others may add files, until the guard is dropped: while
+    /// Takes the name of the journal, for a folder to which others may add files, until the guard is dropped: while
     /// SQLite opens a file, it would write a journal of another user back into the file. An empty journal does nothing.
     pub(super) fn hold_journal(&self) -> Result<Option<HeldName>> {
-        if !self.is_open_to_others || self.find("")?.is_none_or(|found| found.st_size == 0) {
+        if self.find("")?.is_none_or(|found| found.st_size == 0) {
             return Ok(None);
         }
         let name = self.name_of(JOURNAL);
