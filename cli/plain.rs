@@ -7,36 +7,11 @@ const SGR_BYTES_MAX: usize = 48;
 /// Ends all colours.
 pub(crate) const RESET: &[u8] = b"\x1b[0m";
 
-/// Characters that are not seen, or that change how others are seen: format characters (`Cf`), and the separators of
-/// lines and paragraphs (`Zl`, `Zp`).
-const HIDDEN: [(u32, u32); 21] = [
-    (0x00AD, 0x00AD),
-    (0x0600, 0x0605),
-    (0x061C, 0x061C),
-    (0x06DD, 0x06DD),
-    (0x070F, 0x070F),
-    (0x0890, 0x0891),
-    (0x08E2, 0x08E2),
-    (0x180E, 0x180E),
-    (0x200B, 0x200F),
-    (0x2028, 0x202E),
-    (0x2060, 0x2064),
-    (0x2066, 0x206F),
-    (0xFEFF, 0xFEFF),
-    (0xFFF9, 0xFFFB),
-    (0x110BD, 0x110BD),
-    (0x110CD, 0x110CD),
-    (0x13430, 0x1343F),
-    (0x1BCA0, 0x1BCA3),
-    (0x1D173, 0x1D17A),
-    (0xE0001, 0xE0001),
-    (0xE0020, 0xE007F),
-];
-
-/// Returns whether a terminal must not get a character as it is.
+/// Returns whether a terminal must not get a character as it is. A selector of a variant only changes the form of the
+/// character before it, and the blank of braille is a part of drawings.
 pub(crate) fn is_unsafe(c: char) -> bool {
-    let code = u32::from(c);
-    c.is_control() || HIDDEN.iter().any(|&(first, last)| (first..=last).contains(&code))
+    let is_seen = matches!(c, '\u{180b}'..='\u{180d}' | '\u{180f}' | '\u{2800}' | '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}');
+    adjutant::is_invisible(c) && !is_seen
 }
 
 /// Returns the text in one line, with every character written out that a terminal would not show as it is.

@@ -14,7 +14,8 @@
 /// assert!(!"Zürich-1 数据".contains(adjutant::is_invisible));
 /// ```
 pub fn is_invisible(c: char) -> bool {
-    /// Categories Cf, Zl and Zp of Unicode 16, and what else its property `Default_Ignorable_Code_Point` has.
+    /// Categories Cf, Zl and Zp of Unicode 16, what else its property `Default_Ignorable_Code_Point` has,
+    /// and the blank of braille.
     const RANGES: [(u32, u32); 31] = [
         (0x00ad, 0x00ad),
         (0x034f, 0x034f),
@@ -50,7 +51,9 @@ pub fn is_invisible(c: char) -> bool {
         (0x3fffe, 0x3ffff),
     ];
     let code = u32::from(c);
-    c.is_control() || RANGES.iter().any(|(from, to)| (*from..=*to).contains(&code))
+    // Most texts have none of these characters.
+    c.is_control()
+        || code >= RANGES[0].0 && RANGES.iter().any(|(from, to)| (*from..=*to).contains(&code))
 }
 
 /// Returns whether a character is a letter, a digit or one of `._:@-`: no shell takes these for more than text,
