@@ -637,19 +637,19 @@ impl Loop {
             running.contact.report(|report| report.is_kept = true);
         }
         hub.publish(invoke_id, || vec![running.change(ExecutionStatus::Running, at.ms)]);
-        let Instance { executor: name_of, name, shell, .. } = &running.target.instance;
+        let Instance { executor: executor_name, name, shell, .. } = &running.target.instance;
         let plugged_in = match resumes {
             true => Some(Arc::new(Resumption) as Arc<dyn DynExecutor>),
-            false => executors.get(name_of).map(Arc::clone),
+            false => executors.get(executor_name).map(Arc::clone),
         };
         let Some(executor) = plugged_in else {
-            let info = format!("no executor `{name_of}` is plugged in");
+            let info = format!("no executor `{executor_name}` is plugged in");
             self.end(running, Outcome::Undeliverable { code: "ClientNotRunning", info });
             return;
         };
         // The request was made when the instance had another executor.
-        if job.survive_restarts && !resumes && !self.resources.survivable.contains(name_of) {
-            let info = format!("runs of executor `{name_of}` cannot survive restarts");
+        if job.survive_restarts && !resumes && !self.resources.survivable.contains(executor_name) {
+            let info = format!("runs of executor `{executor_name}` cannot survive restarts");
             self.end(running, Outcome::Unsuitable { code: "CommandNotApplicable", info });
             return;
         }
@@ -681,7 +681,7 @@ impl Loop {
         let (start, timeout) = (Start::new(store.meters(), &running, at.committed), task.timeout());
         // The host is not asked again about executions that it has permitted to start.
         let (work, start) = if !resumes && self.needs_admission(job) {
-            let admission = self.admission(name, name_of, start);
+            let admission = self.admission(executor_name, start);
             (Box::pin(admission.execute(executor, task, cx.clone())) as Execute, None)
         } else {
             (executor.execute(task, cx.clone()), Some(start))
@@ -700,13 +700,12 @@ impl Loop {
     }
 
     /// Returns the host's part in the start of an execution.
-    fn admission(&self, instance_name: &str, executor: &str, start: Start) -> Box<Admission> {
+    fn admission(&self, executor: &str, start: Start) -> Box<Admission> {
         let Resources { authorizer, secrets, config, clock, .. } = &self.resources;
         Box::new(Admission {
             authorizer: authorizer.clone(),
             secrets: secrets.clone(),
             config: Arc::clone(config),
-            instance_name: instance_name.to_owned(),
             executor: executor.to_owned(),
             orders: Arc::clone(&self.orders) as Arc<dyn PendingStops>,
             clock: Arc::clone(clock),
@@ -733,10 +732,9 @@ impl Loop {
     /// Tells the watchers, now that it is on disk.
     fn tell(&self, over: &[Over], finished: &Finished) {
         for Over { ended, run, .. } in over {
+            let waits_again = finished.put_back.contains(&ended.id);
             let status = match ended.verdict.cause {
-                Cause::Unstarted if !finished.put_back.contains(&ended.id) => {
-                    Cause::Stopped.target()
-                }
+                Cause::Unstarted if !waits_again => Cause::Stopped.target(),
                 cause => cause.target(),
             };
             let end = || run.change(status, ended.finished_at_ms);
@@ -747,7 +745,9 @@ impl Loop {
             self.resources
                 .hub
                 .publish(run.job().invoke_id, || std::iter::once(end()).chain(next).collect());
-            trace::tell_end(run, ended);
+            if !waits_again {
+                trace::tell_end(run, status, ended.finished_at_ms);
+            }
             if ended.report.as_ref().is_some_and(|report| report.is_kept) {
                 let name = Scratch::name(ended.id, ended.attempt);
                 self.resources.scratch.forget(name.as_ref());

@@ -103,14 +103,12 @@ impl Error {
     /// Everything that is wrong with a request as an error, as the operation's page has it.
     pub(crate) fn all(operation: Operation, mut violations: Vec<Violation>) -> Self {
         pages::arrange(operation, &mut violations);
-        let resets: Option<Vec<_>> = violations.iter().map(|violation| violation.quota).collect();
-        match resets {
-            Some(resets) if !resets.is_empty() => {
-                let mut resets = resets.into_iter();
-                let first = resets.next().and_then(|quota| quota.resets_at);
+        let quotas: Option<Vec<_>> = violations.iter().map(|violation| violation.quota).collect();
+        match quotas {
+            Some(quotas) if !quotas.is_empty() => {
                 // The last of several, if all of them begin anew.
-                let last = |last: DateTime<Utc>, quota: Quota| Some(last.max(quota.resets_at?));
-                let resets_at = first.and_then(|first| resets.try_fold(first, last));
+                let resets: Option<Vec<_>> = quotas.iter().map(|quota| quota.resets_at).collect();
+                let resets_at = resets.and_then(|resets| resets.into_iter().max());
                 Self::Quota { resets_at, violations }
             }
             _ => Self::Invalid(violations),

@@ -25,7 +25,6 @@ pub(super) struct Admission {
     pub authorizer: Option<Arc<dyn DynAuthorizer>>,
     pub secrets: Option<Arc<dyn DynSecretResolver>>,
     pub config: Arc<Config>,
-    pub instance_name: String,
     /// The name of the executor that is to have it.
     pub executor: String,
     pub orders: Arc<dyn PendingStops>,
@@ -122,7 +121,7 @@ impl Admission {
         let facts = Facts {
             names: &self.config.names,
             instance_id: &task.instance_id,
-            instance_name: &self.instance_name,
+            instance_name: task.instance_name(),
             invoke_id: task.job.invoke_id,
             command_id: task.job.command_id,
         };

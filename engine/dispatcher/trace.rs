@@ -8,8 +8,7 @@ use tracing::Span;
 use super::Running;
 use crate::metrics::{Measured, Meters};
 use crate::panics::{contain, tell};
-use crate::status::Cause;
-use crate::store::executions::Ended;
+use crate::status::ExecutionStatus;
 
 /// The span of an execution, in which its executor works.
 pub(super) fn span(running: &Running) -> Span {
@@ -57,19 +56,16 @@ pub(super) fn tell_claim(count: usize, fires: usize) {
     }
 }
 
-/// The end of an execution is on disk, or that the execution waits again.
-pub(super) fn tell_end(running: &Running, ended: &Ended) {
-    if ended.verdict.cause == Cause::Unstarted {
-        return;
-    }
+/// The end of an execution is on disk.
+pub(super) fn tell_end(running: &Running, status: ExecutionStatus, finished_at_ms: i64) {
     tell(|| {
         tracing::debug!(
             invoke_id = %running.job().invoke_id,
             execution_id = %running.id,
             instance_id = %running.instance_id(),
             attempt = running.attempt,
-            status = %ended.verdict.cause.target(),
-            duration_ms = ended.finished_at_ms.saturating_sub(running.started_at_ms),
+            %status,
+            duration_ms = finished_at_ms.saturating_sub(running.started_at_ms),
             "an execution has ended"
         )
     });

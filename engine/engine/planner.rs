@@ -47,8 +47,6 @@ pub(super) struct Draft {
     pub command_type: Option<CommandType>,
     /// Whether the command is kept, too, and under which id.
     pub keeps: Option<CommandId>,
-    /// The timeout that the request or its command states, in seconds. A default is shortened to fit a schedule.
-    pub stated_timeout_s: Option<u64>,
     pub new: NewInvocation,
 }
 
@@ -131,7 +129,8 @@ impl Planner {
                 group.target_rows.push(row);
                 continue;
             }
-            let stated = draft.stated_timeout_s;
+            // A default is shortened to fit a schedule, so that only a stated timeout counts.
+            let stated = draft.definition.as_ref().and_then(|definition| definition.timeout_s);
             let first = recurrence.first_fire(schedule, self.now, zone, stated, &self.limits);
             let at_ms = match first {
                 Ok(first) => first.timestamp_millis(),

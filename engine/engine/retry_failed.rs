@@ -43,9 +43,7 @@ impl Engine {
         &self,
         request: RetryFailed,
     ) -> Result<(InvokeCommandResponse, Watch)> {
-        let invoke_id = self.new_invoke_id();
-        self.authorize_reading(invoke_id).await?;
-        let subscription = self.inner.records.hub.subscribe(invoke_id);
+        let (invoke_id, subscription) = self.subscribe_to_new().await?;
         let response = self.submit_retry(invoke_id, request).await?;
         let watch = self.watch_submitted(subscription, response.invoke_id).await?;
         Ok((response, watch))
@@ -97,12 +95,10 @@ impl Engine {
             ..self.origin(invoke_id, kept_id, content_max)
         };
         // The timeout is the earlier invocation's, also if that was a default, and also if there was none.
-        let stated_timeout_s = definition.timeout_s;
-        let (targets, new) = split(origin, terms, stated_timeout_s);
+        let (targets, new) = split(origin, terms, definition.timeout_s);
         let (command_type, definition) = (Some(definition.command_type), Some(definition));
         let keeps = None;
-        let draft =
-            Arc::new(Draft { targets, definition, command_type, keeps, stated_timeout_s, new });
+        let draft = Arc::new(Draft { targets, definition, command_type, keeps, new });
         let draft = move |_: Tx<'_>, _: &mut Vec<Violation>| Ok(Arc::clone(&draft));
         let response = InvokeCommandResponse { request_id: wire::request_id(), invoke_id };
         let (first, _) = self.submit(submission, draft, response, None::<HostPart<_, ()>>).await?;

@@ -112,9 +112,7 @@ impl Engine {
         &self,
         request: RunCommand,
     ) -> Result<(RunCommandResponse, Watch)> {
-        let invoke_id = self.new_invoke_id();
-        self.authorize_reading(invoke_id).await?;
-        let subscription = self.inner.records.hub.subscribe(invoke_id);
+        let (invoke_id, subscription) = self.subscribe_to_new().await?;
         let (response, _) = self.submit_run(invoke_id, request, None::<HostPart<_, ()>>).await?;
         let watch = self.watch_submitted(subscription, response.invoke_id).await?;
         Ok((response, watch))
@@ -133,13 +131,10 @@ impl Engine {
         action.instance_ids.clone_from(&request.instance_ids);
         action.resource_tags.clone_from(&request.resource_tags);
         action.resource_group_id.clone_from(&request.resource_group_id);
-        let settings = request.settings();
-        action.with_settings(&settings);
         let container = Container::new(&request.container_id, &request.container_name);
         action.within(&container, request.resource_limits);
         action.frequency = request.frequency.clone().filter(|schedule| !schedule.is_empty());
-        self.tell_user(&mut action, settings.username.as_deref()).await;
-        self.authorize(action).await?;
+        self.authorize_with(action, None, |_| request.settings()).await?;
         self.submit_permitted(invoke_id, request, host).await
     }
 
@@ -185,11 +180,11 @@ impl Engine {
             found,
         };
         let origin = self.origin(invoke_id, keeps, checked.content_max);
-        let stated_timeout_s = request.timeout;
-        let timeout_s = self.timeout_s(stated_timeout_s, &terms);
+        let timeout_s =
+            recurrence::timeout_s(request.timeout, terms.recurrence.as_ref(), self.limits());
         let (targets, new) = split(origin, terms, timeout_s);
         let definition = Some(definition);
-        let draft = Draft { targets, definition, command_type, keeps, stated_timeout_s, new };
+        let draft = Draft { targets, definition, command_type, keeps, new };
         let draft = Arc::new(draft);
         let draft = move |_: Tx<'_>, _: &mut _| Ok(Arc::clone(&draft));
         let response = RunCommandResponse { request_id: wire::request_id(), command_id, invoke_id };
@@ -235,9 +230,7 @@ impl Engine {
         &self,
         request: InvokeCommand,
     ) -> Result<(InvokeCommandResponse, Watch)> {
-        let invoke_id = self.new_invoke_id();
-        self.authorize_reading(invoke_id).await?;
-        let subscription = self.inner.records.hub.subscribe(invoke_id);
+        let (invoke_id, subscription) = self.subscribe_to_new().await?;
         let (response, _) = self.submit_invoke(invoke_id, request, None::<HostPart<_, ()>>).await?;
         let watch = self.watch_submitted(subscription, response.invoke_id).await?;
         Ok((response, watch))
@@ -310,7 +303,7 @@ impl Engine {
             let (targets, new) = split(origin.clone(), terms, timeout_s);
             let command_type = definition.as_ref().map(|definition| definition.command_type);
             let keeps = None;
-            Ok(Arc::new(Draft { targets, definition, command_type, keeps, stated_timeout_s, new }))
+            Ok(Arc::new(Draft { targets, definition, command_type, keeps, new }))
         };
         let response = InvokeCommandResponse { request_id: wire::request_id(), invoke_id };
         let (first, done) = self.submit(submission, draft, response, host).await?;
@@ -391,11 +384,6 @@ impl Engine {
         op: impl FnOnce(&HostTransaction<'_>) -> Result<T, HostError> + Send + 'static,
     ) -> Result<T> {
         self.write_once(move |tx| host::perform(tx, op), |_| {}).await
-    }
-
-    /// Returns the timeout of an invocation whose request or command states this one, or none.
-    pub(super) fn timeout_s(&self, stated: Option<u64>, terms: &Terms) -> Option<u64> {
-        recurrence::timeout_s(stated, terms.recurrence.as_ref(), self.limits())
     }
 
     /// Returns the checks of a request whose content may have this size, its parameters filled in.
@@ -582,6 +570,13 @@ impl Engine {
             false => self.write_once(store, then).await?,
         };
         Ok((response, submitted.and_then(|submitted| submitted.host)))
+    }
+
+    /// Returns the id of a new invocation and a subscription to it, if the caller may read its outputs.
+    pub(super) async fn subscribe_to_new(&self) -> Result<(InvokeId, Arc<Subscription>)> {
+        let invoke_id = self.new_invoke_id();
+        self.authorize_reading(invoke_id).await?;
+        Ok((invoke_id, self.inner.records.hub.subscribe(invoke_id)))
     }
 
     /// Watches what has just been submitted, or what the first request with its token was given.

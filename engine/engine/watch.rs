@@ -123,8 +123,9 @@ impl Watch {
         }
     }
 
-    /// The next event; `None` after [`Event::Finished`], or when the engine has ended. May be
-    /// dropped and called again without losing anything.
+    /// The next event; `None` after [`Event::Finished`], when the engine has ended or, after
+    /// [`until_closing`](Self::until_closing), when it begins to shut down. May be dropped and called again without losing
+    /// anything.
     ///
     /// # Errors
     ///

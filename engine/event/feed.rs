@@ -97,14 +97,14 @@ impl Feed {
         self
     }
 
-    /// Returns the notices as a stream, which ends once the engine has ended.
+    /// Returns the notices as a stream, which ends with the feed.
     #[cfg(feature = "stream")]
     pub fn into_stream(self) -> FeedStream {
         FeedStream(Some(Box::pin(next(self))))
     }
 
-    /// The next notice; `None` once the engine has ended. May be dropped and called again without
-    /// losing anything.
+    /// The next notice; `None` once the engine has ended or, after [`until_closing`](Self::until_closing), once it begins
+    /// to shut down. May be dropped and called again without losing anything.
     pub async fn next(&mut self) -> Option<Notice> {
         let notices = self.notices.as_mut()?;
         let told = tokio::select! {

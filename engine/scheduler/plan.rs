@@ -46,7 +46,8 @@ pub(super) struct Plan {
 impl Plan {
     /// Returns the plan for a timer that is due. The last of the passed times runs if it is not too late for that. Of
     /// the others, as many run as the policy says, each on `targets` targets, the oldest first, as far as the budget
-    /// goes. Times in `dealt`, which is in order, have records already and are left out.
+    /// goes. Times in the stretches of `dealt`, which are in order, have records already and are
+    /// left out.
     pub(super) fn for_due(
         timer: &Timer,
         dealt: &[Stretch],
