@@ -131,10 +131,7 @@ impl Scratch {
                     scratch.tell_of_second_place(&refused);
                     return Ok(scratch);
                 }
-                Err(error) => {
-                    scratch.tell_no_more();
-                    refused.push((scratch.path.clone(), error));
-                }
+                Err(error) => refused.push((scratch.path.clone(), error)),
             }
         }
         Err(no_folder(Some(database), &refused))
@@ -150,13 +147,6 @@ impl Scratch {
             tell(
                 || tracing::warn!(%path, %reasons, "scripts of runs are kept in another place than usual{on_disk}"),
             );
-        }
-    }
-
-    /// Tells the next engine no longer of the place of the folder, if that is gone.
-    fn tell_no_more(&self) {
-        if let Some(place) = &self.place {
-            place.forget();
         }
     }
 
@@ -364,7 +354,7 @@ impl Scratch {
             }
         }
         for place in self.places.iter().filter(|place| **place != self.path) {
-            // This engine has no files there, and has removed those of earlier engines when it opened.
+            // The files of earlier engines there are gone. If this engine keeps a list there, the folder stays.
             let place = place.clone();
             removal::after(&place.clone(), move || remove_if_unused(&place));
         }

@@ -1,10 +1,10 @@
 //! Everything that an execution prints, on disk until a sink has it. It may be more than memory has
 //! room for, so it is kept beside the database and not where the scripts are.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use uuid::Uuid;
 
 use super::delivery::{Delivery, INCOMPLETE, NO_ROOM, SPOOL_FAILED, TOO_LARGE};
-use crate::files::beside;
+use crate::files::{beside, set_mode_of_folder};
 use crate::id::ExecutionId;
 use crate::panics::tell;
 
@@ -72,9 +72,8 @@ impl WholeOutputs {
 
     fn create(&self, id: ExecutionId) -> io::Result<File> {
         match DirBuilder::new().mode(0o700).create(&self.folder) {
-            // The umask of the process may have taken rights from this user. A link that has taken the place of the
-            // new folder would be followed, but only this user and root can put one there.
-            Ok(()) => fs::set_permissions(&self.folder, Permissions::from_mode(0o700))?,
+            // The umask of the process may have taken rights from this user.
+            Ok(()) => set_mode_of_folder(&self.folder, 0o700)?,
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
@@ -88,24 +87,14 @@ impl WholeOutputs {
 
     /// Opens the folder, if it is this user's.
     fn open(&self) -> io::Result<OwnedFd> {
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let flags = flags.bits().cast_signed();
-        let opened = OpenOptions::new().read(true).custom_flags(flags).open(&self.folder);
-        let folder = match opened.map_err(|error| (error.raw_os_error(), error)) {
-            Ok(folder) => folder,
-            Err((Some(errno), _))
-                if [Errno::NOTDIR, Errno::LOOP].map(Errno::raw_os_error).contains(&errno) =>
-            {
-                return Err(self.is_not_ours());
-            }
-            Err((_, error)) => return Err(error),
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let folder = match rustix::fs::open(&self.folder, flags, Mode::empty()) {
+            Err(Errno::NOTDIR | Errno::LOOP) => return Err(self.is_not_ours()),
+            folder => folder?,
         };
-        let found = folder.metadata()?;
-        let is_private = found.mode() & 0o022 == 0;
-        match found.uid() == rustix::process::geteuid().as_raw() && is_private {
-            true => Ok(folder.into()),
-            false => Err(self.is_not_ours()),
-        }
+        let found = rustix::fs::fstat(&folder)?;
+        let is_ours = found.st_uid == rustix::process::geteuid().as_raw();
+        if is_ours && found.st_mode & 0o022 == 0 { Ok(folder) } else { Err(self.is_not_ours()) }
     }
 
     fn is_not_ours(&self) -> io::Error {
@@ -124,11 +113,7 @@ impl WholeOutputs {
     /// [`ErrorKind::NotFound`] if nothing of the output is there, an error of another kind if this user may not read
     /// it, or if it is no regular file.
     pub(crate) fn bytes(&self, id: ExecutionId) -> io::Result<u64> {
-        let found = rustix::fs::statat(self.open()?, id.to_string(), AtFlags::SYMLINK_NOFOLLOW)?;
-        match FileType::from_raw_mode(found.st_mode) {
-            FileType::RegularFile => Ok(found.st_size.cast_unsigned()),
-            _ => Err(io::Error::other("it is no regular file")),
-        }
+        bytes_in(&self.open()?, id)
     }
 
     /// Whether there is anything of an output.
@@ -140,8 +125,8 @@ impl WholeOutputs {
     pub(crate) fn remove(&self, id: ExecutionId) {
         let remove = || {
             let folder = self.open()?;
-            let bytes = self.bytes(id).unwrap_or_default();
-            rustix::fs::unlinkat(folder, id.to_string(), AtFlags::empty())?;
+            let bytes = bytes_in(&folder, id).unwrap_or_default();
+            rustix::fs::unlinkat(&folder, id.to_string(), AtFlags::empty())?;
             self.room.give_back(bytes);
             Ok(())
         };
@@ -155,15 +140,24 @@ impl WholeOutputs {
             folder => folder?,
         };
         let (mut ids, mut taken) = (Vec::new(), 0_u64);
-        for entry in Dir::new(folder)? {
+        for entry in Dir::read_from(&folder)? {
             // What has another name is not ours to touch.
             let id = entry?.file_name().to_str().ok().and_then(|name| name.parse().ok());
             let Some(id) = id.map(ExecutionId) else { continue };
-            taken = taken.saturating_add(self.bytes(id).unwrap_or_default());
+            taken = taken.saturating_add(bytes_in(&folder, id).unwrap_or_default());
             ids.push(id);
         }
         self.room.taken.store(taken, Ordering::Relaxed);
         Ok(ids)
+    }
+}
+
+/// Returns the size of an output in the folder.
+fn bytes_in(folder: &OwnedFd, id: ExecutionId) -> io::Result<u64> {
+    let found = rustix::fs::statat(folder, id.to_string(), AtFlags::SYMLINK_NOFOLLOW)?;
+    match FileType::from_raw_mode(found.st_mode) {
+        FileType::RegularFile => Ok(found.st_size.cast_unsigned()),
+        _ => Err(io::Error::other("it is no regular file")),
     }
 }
 
@@ -259,6 +253,8 @@ fn tell_of_failure(removed: io::Result<()>, path: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     fn place() -> (tempfile::TempDir, WholeOutputs) {

@@ -88,8 +88,8 @@ async fn has_mark(mut pids: Vec<Pid>, asked: Asked, mark: Mark) -> bool {
     if pids.is_empty() {
         return false;
     }
-    let looked = tokio::time::timeout(LOOK_MAX, census::has_mark(pids, asked, mark)).await;
-    !matches!(looked, Ok(Ok(false)))
+    let looked = census::in_time(LOOK_MAX, census::has_mark(pids, asked, mark)).await;
+    !matches!(looked, Ok(false))
 }
 
 /// Returns the numbers of processes that may have started since this one, without other leaders; `None` if they are
@@ -187,10 +187,7 @@ async fn look(
             if pipes.is_empty() { BTreeSet::new() } else { find_holders(census, pipes).await? };
         Ok((family.names(), holders))
     };
-    let looked = tokio::time::timeout(LOOK_MAX, look).await;
-    let in_time =
-        looked.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "/proc does not answer"));
-    in_time.flatten().map_err(|error| errno::describe(&error))
+    census::in_time(LOOK_MAX, look).await.map_err(|error| errno::describe(&error))
 }
 
 /// Returns the processes that have one of these pipes open, found on a thread of its own.

@@ -1,5 +1,5 @@
-//! Every process of the machine at one moment, as `/proc` tells it. Shared by all who ask at the same
-//! time: when thousands of runs time out together, they are counted once.
+//! Every process of the machine at one moment, as `/proc` tells it. Shared by all who ask about
+//! the same user at the same time: when thousands of runs time out together, they are counted once.
 
 mod desk;
 
@@ -68,6 +68,19 @@ pub(super) enum Asked {
 /// pass for one that has ended.
 pub(super) async fn take(asked: Asked) -> io::Result<Arc<Census>> {
     Desk::of(asked).count().await
+}
+
+/// Waits for a look, for a bounded time.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::TimedOut`] once the time is over.
+pub(super) async fn in_time<T>(
+    limit: Duration,
+    look: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    let late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "/proc does not answer"));
+    tokio::time::timeout(limit, look).await.unwrap_or_else(late)
 }
 
 /// Returns whether one of these processes belongs to those that are asked, and has this mark.

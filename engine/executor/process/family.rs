@@ -137,11 +137,8 @@ impl Family {
     ///
     /// If that cannot be told, or takes too long; who was known stays so.
     pub(super) async fn look(&mut self) -> io::Result<()> {
-        let census = census::take(self.kin.asked());
-        let Ok(census) = tokio::time::timeout(LOOK_MAX, census).await else {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "/proc does not answer"));
-        };
-        self.update(&*census?);
+        let census = census::in_time(LOOK_MAX, census::take(self.kin.asked())).await?;
+        self.update(&census);
         Ok(())
     }
 

@@ -19,9 +19,6 @@ const READ_ON_MAX: usize = 256;
 /// The stack of a thread that reads pipes, or waits for a helper.
 const STACK_BYTES: usize = 128 * 1024;
 
-/// The name of a reading helper.
-pub(super) const NAME: &str = "adjutant-reader";
-
 static READ_ON: AtomicUsize = AtomicUsize::new(0);
 
 /// Has these pipes, two at most, read until no process holds them. Returns whether they have a reader.

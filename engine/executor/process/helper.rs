@@ -47,20 +47,15 @@ pub fn helper_main() {
     CAN_HELP.store(true, Ordering::Relaxed);
     kernel::set_up_signals();
     let Some(role) = role else { return };
-    let work = match role {
-        ENTRY if is_started_by_host() => entry::enter,
-        KEEPER if is_started_by_host() => keeper::keep,
+    let (work, name): (fn() -> io::Result<()>, _) = match role {
+        ENTRY if is_started_by_host() => (entry::enter, "adjutant-entry"),
+        KEEPER if is_started_by_host() => (keeper::keep, "adjutant-keeper"),
         // The reader needs no check of its parent, because the parent may have ended by now.
-        READER => heirs::read,
+        READER => (heirs::read, "adjutant-reader"),
         _ => std::process::exit(1),
     };
-    // The name under which people see a process. The path that it was started by says nothing, and once it refuses to
-    // be looked at, its name is root's to change.
-    let name = match role {
-        KEEPER => keeper::NAME,
-        READER => heirs::NAME,
-        _ => "adjutant-entry",
-    };
+    // People see the process under this name. The path that it was started by says nothing, and once it refuses to be
+    // looked at, its name is root's to change.
     let _ = std::fs::write("/proc/self/comm", name);
     // Runs are processes of the same user, and have no business in the orders for other runs.
     let _ = refuse_inspection();

@@ -385,14 +385,10 @@ impl Processes {
         let (mut all, mut unseen): (Option<Census>, Vec<String>) = (None, Vec::new());
         for &user in &self.users {
             let look = census::take(Asked::User(user));
-            let census = match tokio::time::timeout(LOOK_MAX, look).await {
-                Ok(Ok(census)) => census,
-                Ok(Err(error)) => {
+            let census = match census::in_time(LOOK_MAX, look).await {
+                Ok(census) => census,
+                Err(error) => {
                     unseen.push(errno::describe(&error));
-                    continue;
-                }
-                Err(_) => {
-                    unseen.push("/proc does not answer".to_owned());
                     continue;
                 }
             };

@@ -182,9 +182,6 @@ fn write(folder: &Path, name: &str, content: &impl Serialize, durably: bool) -> 
     Ok(())
 }
 
-/// The name by which people know a keeper, and its helpers know it.
-pub(super) const NAME: &str = "adjutant-keeper";
-
 /// Does a keeper's work: standard input says what, standard output is the socket to listen at.
 ///
 /// # Errors

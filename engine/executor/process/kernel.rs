@@ -1,6 +1,6 @@
-//! The only unsafe code of this library: posix_spawn(3), execve(2), wait4(2), getrusage(2), sigaction(2), kill(2), keyctl(2), the
-//! priorities of a thread and its mask, and having a descriptor watched by the runtime; no safe crate offers them as
-//! they are needed here.
+//! The only unsafe code of this library: posix_spawn(3), execve(2), wait4(2), getrusage(2), sigaction(2),
+//! sigwaitinfo(2), kill(2), keyctl(2), the signals that a thread blocks, its priorities and its mask, and having a
+//! descriptor watched by the runtime; no safe crate offers them as they are needed here.
 //!
 //! A process is made with `posix_spawn`, which lends it the host's memory until it runs its program: so
 //! the size of the host costs nothing, and between the two only the C library's own code runs.

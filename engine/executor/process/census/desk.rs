@@ -42,7 +42,7 @@ pub(super) struct Sources {
 pub(super) trait Ask {
     /// # Errors
     ///
-    /// [`Silence`] if the process does not answer, or is not to be asked.
+    /// [`NoMark::Silence`] if the process does not answer, or if too many do not.
     fn mark_of(&self, process: &Process) -> Result<Option<Mark>, NoMark>;
 }
 
