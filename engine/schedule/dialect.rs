@@ -174,16 +174,21 @@ fn taken(text: &str, (start, end): Word) -> (String, usize) {
     (text[start..end].to_owned(), start)
 }
 
+/// Returns the schedule that a text says in this library's words or in those of another program, if it says one.
+fn meant(text: &str) -> Option<Schedule> {
+    read(text).ok().or_else(|| match recognise(text)?.meaning {
+        Meaning::Same(schedule) => Some(schedule),
+        Meaning::Other(_) => None,
+    })
+}
+
 /// `"0 0 12 * * ?"`: quotes that a shell should have taken off.
 fn quoted(text: &str) -> Option<Foreign> {
     let trimmed = text.trim();
     let quote = trimmed.chars().next().filter(|first| "\"'`".contains(*first))?;
     let inner = trimmed[1..].strip_suffix(quote).unwrap_or(&trimmed[1..]);
     let inner = inner.trim();
-    let schedule = read(inner).ok().or_else(|| match recognise(inner)?.meaning {
-        Meaning::Same(schedule) => Some(schedule),
-        Meaning::Other(_) => None,
-    })?;
+    let schedule = meant(inner)?;
     let at = text.len() - text.trim_start().len();
     Some(Foreign::other(QUOTED, text, (at, FIELDS_EXPECTED), Some(schedule), ""))
 }
@@ -214,11 +219,8 @@ fn variables(text: &str, words: &[Word]) -> Option<Foreign> {
     let Some(zone) = zone else {
         let remark = ": variables are no part of a schedule";
         let rest = &text[words[1].0..];
-        let hint = read(rest).ok().or_else(|| match recognise(rest)?.meaning {
-            Meaning::Same(schedule) => Some(schedule),
-            Meaning::Other(_) => None,
-        });
-        return Some(Foreign::other(CRONTAB, text, (start, FIELDS_EXPECTED), hint, remark));
+        let place = (start, FIELDS_EXPECTED);
+        return Some(Foreign::other(CRONTAB, text, place, meant(rest), remark));
     };
     let rest_at = words[1].0;
     let rest = &text[rest_at..];

@@ -231,11 +231,9 @@ impl Machine {
             _ => format!("{source}, {},", shown(&path.to_string_lossy())),
         };
         let because = |what: &str| NoLocalZone::because(format!("{place} {what}"));
-        let bytes = zone_files::read_file(path).map_err(|error| match error {
-            FileError::Missing => because("leads to no file"),
-            FileError::Unsound(reason) => because(&reason),
-        })?;
-        let file = ZoneFile::parse(&bytes).map_err(|error| match error {
+        let read = zone_files::read_file(path)
+            .and_then(|bytes| ZoneFile::parse(&bytes).map(|file| (bytes, file)));
+        let (bytes, file) = read.map_err(|error| match error {
             FileError::Missing => because("leads to no file"),
             FileError::Unsound(reason) => because(&reason),
         })?;
@@ -263,19 +261,19 @@ impl Machine {
         {
             return found.clone();
         }
-        let found = self.search_content(bytes, file);
+        let found = self.search_content(bytes, file, content.noted.as_deref());
         *kept = Some((content, found.clone()));
         found
     }
 
-    fn search_content(&self, bytes: &[u8], file: &ZoneFile) -> Found {
+    fn search_content(&self, bytes: &[u8], file: &ZoneFile, noted: Option<&str>) -> Found {
         if let [kind] = file.zone.as_ref().local_time_types()
             && kind.time_zone_designation() == "UTC"
             && kind.ut_offset() == 0
         {
             return Ok(Zone::UTC);
         }
-        let noted = self.noted().and_then(|name| self.named(&name));
+        let noted = noted.and_then(|name| self.named(name));
         let is_same = |name: &&str| {
             let files = self.data.files();
             files.and_then(|files| files.bytes(name)).is_some_and(|other| other == bytes)
