@@ -203,7 +203,7 @@ pub(crate) enum Verb {
     /// Show a script with its parameters filled in, and run nothing
     #[command(after_help = examples(
         "",
-        &["adjutant preview 'echo {{name}}' --param name=world", "adjutant preview c-01a22c269321 --param name=world"],
+        &["adjutant preview 'echo {{name}}' --param name=world", "adjutant preview -f deploy.sh --param name=world"],
     ))]
     Preview(Preview),
     /// Show how much of the quotas is used
@@ -380,7 +380,7 @@ pub(crate) struct Target {
     #[arg(help_heading = "Limits", long, value_enum, value_name = "WHAT", default_value_t = Termination::Tree)]
     pub termination: Termination,
     /// Limits of its processes, separated by commas: cpu=10s (at least 1s), memory=256M (1M),
-    /// files=64 (16), processes=32 (1), file-size=1G (4K), address-space=1G (1M)
+    /// files=64 (16), processes=32 (1), file-size=1G (4K), address-space=1G (1M); or no-new-privileges
     #[arg(help_heading = "Limits", long, value_name = "NAME=MOST", value_delimiter = ',')]
     pub limit: Vec<Limit>,
     /// Let the run go on when the process that runs the database ends; the next process takes it back
@@ -867,7 +867,7 @@ impl From<Profile> for ApiPages {
 /// What a script is once its parameters are filled in.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Preview {
-    /// The stored command, or the script itself; `-` reads it from standard input
+    /// The script itself, or the whole id of a stored command; `-` reads the script from standard input
     pub script: Option<OsString>,
     /// A file with the script
     #[arg(

@@ -127,8 +127,7 @@ impl Owner {
             "stopping the run"
         };
         ui::note(&format!("{what}; {key} again leaves at once"));
-        let (once, repeating): (Vec<_>, Vec<_>) =
-            left.iter().partition(|left| left.repeat_mode == RepeatMode::Once);
+        let (once, repeating): (Vec<_>, Vec<_>) = left.iter().partition(|left| !repeats(left));
         let once: Vec<InvokeId> = once.iter().map(|left| left.invoke_id).collect();
         stop_all(&engine, &once).await?;
         let stopped = if repeating.is_empty() {

@@ -16,8 +16,8 @@
 //! A connection whose first request does not come within [`FIRST_REQUEST_MAX`] ends. If all places are taken, the
 //! connection that has waited longest for a request gets `{"bye":{}}` and ends: the engine has done nothing for it
 //! since its last answer. If a request is under way in each of [`CONNECTIONS_MAX`] connections, a few more connections
-//! may still look and stop. A connection for which no place is left gets an error with the code `Throttling` in place of
-//! `ready`.
+//! may still look and stop. A connection for which no place is left waits. If the last place was taken while it was
+//! accepted, it gets an error with the code `Throttling` in place of `ready`.
 
 mod address;
 mod peer;

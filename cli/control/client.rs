@@ -193,7 +193,7 @@ impl Connection {
 
     async fn say<O: Request>(&mut self, request: &O, watch: bool) -> Result<(), Failure> {
         let request = Line { op: O::NAME.to_owned(), request, watch };
-        let mut line = serde_json::to_vec(&request).map_err(|error| not_understood(&error))?;
+        let mut line = serde_json::to_vec(&request).map_err(odd)?;
         line.push(b'\n');
         // Half a line is carried out by nobody.
         self.writer.write_all(&line).await.map_err(|_| Failure::unsent())
@@ -225,7 +225,7 @@ impl Connection {
                 odd(format_args!("a line has more than {bytes_max} bytes"))
             });
         }
-        let reply = serde_json::from_slice(&self.line).map_err(|error| not_understood(&error));
+        let reply = serde_json::from_slice(&self.line).map_err(odd);
         self.line.clear();
         match reply? {
             // The owner has given the place of this connection to another.
@@ -241,7 +241,7 @@ pub(crate) fn process(pid: Option<u32>) -> String {
 }
 
 fn read<T: DeserializeOwned>(response: serde_json::Value) -> Result<T, Failure> {
-    serde_json::from_value(response).map_err(|error| not_understood(&error))
+    serde_json::from_value(response).map_err(odd)
 }
 
 fn answer(reply: Reply) -> Result<serde_json::Value, Failure> {
@@ -250,10 +250,6 @@ fn answer(reply: Reply) -> Result<serde_json::Value, Failure> {
         Reply::Error(refusal) => Err(refusal.into()),
         reply => Err(out_of_turn(&reply)),
     }
-}
-
-fn not_understood(error: &serde_json::Error) -> Failure {
-    odd(error)
 }
 
 fn odd(why: impl fmt::Display) -> Failure {

@@ -132,11 +132,10 @@ impl Address {
         let mut lock = self.made();
         let made = lock.take();
         if made.is_some() && made == self.found() {
-            let removed = self
-                .enter()
-                .map(|folder| rustix::fs::unlinkat(folder, &self.name, AtFlags::empty()));
             // A folder that has gone has no socket.
-            drop(removed);
+            if let Ok(folder) = self.enter() {
+                let _ = rustix::fs::unlinkat(folder, &self.name, AtFlags::empty());
+            }
         }
     }
 

@@ -1,8 +1,5 @@
 //! The lines of the protocol: the library's requests and answers under their names.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -17,6 +14,7 @@ use crate::engine::{Engine, Watch};
 use crate::error::{Error, Result, Violation};
 use crate::event::{Event, Notice};
 use crate::execution::{DescribeInvocationResults, DescribeInvocationResultsResponse};
+use crate::files::pid_namespace;
 use crate::id::{InstanceId, InvokeId};
 use crate::instance::{
     DescribeCloudAssistantStatus, DescribeCloudAssistantStatusResponse, DescribeInstances,
@@ -75,9 +73,9 @@ pub struct Ready {
     pub version: String,
     /// The number of the process, in its own namespace.
     pub pid: u32,
-    /// The namespace of the number, as the system numbers namespaces.
+    /// The namespace of the number, as the system names it; empty if the system does not tell.
     #[serde(default)]
-    pub pid_namespace: Option<u64>,
+    pub pid_namespace: String,
 }
 
 impl Ready {
@@ -92,12 +90,9 @@ impl Ready {
 
     /// Returns the number of the process if it means the same here: in a container, processes have other numbers.
     pub fn pid_here(&self) -> Option<u32> {
-        (self.pid_namespace.is_some() && self.pid_namespace == pid_namespace()).then_some(self.pid)
+        let is_known = !self.pid_namespace.is_empty();
+        (is_known && self.pid_namespace == pid_namespace()).then_some(self.pid)
     }
-}
-
-fn pid_namespace() -> Option<u64> {
-    fs::metadata("/proc/self/ns/pid").ok().map(|found| found.ino())
 }
 
 /// The cause why a request has no answer: an [`Error`] as it travels.
