@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use adjutant::tencent::Tencent;
 use adjutant::{
-    ClosureExecutor, CreateCommand, DescribeInvocationResults, DescribeInvocations, Engine,
-    ExecutionContext, Instance, Invocation, InvocationResult, InvokeId, OverlapPolicy,
-    ResourceLimits, RunCommand, Share, StopInvocation, StopReason, Task, Usage,
+    ClosureExecutor, CreateCommand, DescribeInvocations, Engine, ExecutionContext, Instance,
+    Invocation, InvocationResult, InvokeId, OverlapPolicy, ResourceLimits, RunCommand, Share,
+    StopInvocation, StopReason, Task, Usage,
 };
 use serde_json::{Value, json};
 
 use crate::recurrence::{clock, ended, open, pass};
-use crate::support::{Gate, Place, ask, engine, everything, register, wait, with, within};
+use crate::support::{Gate, Place, ask, engine, everything, history, register, wait, with, within};
 
 /// An engine whose instance `i-1` is served by a closure.
 async fn served(act: impl Fn(&Task, &ExecutionContext) + Send + Sync + 'static) -> Engine {
@@ -241,18 +241,6 @@ async fn results_are_kept_or_it_is_said_why_not() {
     check(json!("x".repeat(65_535)), false, "at most 65536 bytes of JSON; it has 65537").await;
     let nested = (0..200).fold(json!(0), |inner, _| json!([inner]));
     check(nested, false, "recursion limit").await;
-}
-
-/// The executions of an invocation, oldest first.
-async fn history(engine: &Engine, invoke_id: InvokeId) -> Vec<InvocationResult> {
-    let request = DescribeInvocationResults {
-        invoke_id: Some(invoke_id),
-        include_history: true,
-        max_results: Some(50),
-        ..Default::default()
-    };
-    let page = engine.describe_invocation_results(request).await.expect("it exists");
-    page.invocation.results.into_iter().rev().collect()
 }
 
 /// Why each execution was asked to end, by whom, what for, and what that comes to in words.

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use adjutant::{
-    Clock, DescribeFires, DescribeInvocationResults, DescribeInvocations, Engine, EngineBuilder,
-    ExecutionStatus, FireDisposition, InvocationStatus, InvokeId, ManualClock, MissedPolicy,
-    OverlapPolicy, RunCommand, StopInvocation,
+    Clock, DescribeFires, DescribeInvocations, Engine, EngineBuilder, ExecutionStatus,
+    FireDisposition, InvocationStatus, InvokeId, ManualClock, MissedPolicy, OverlapPolicy,
+    RunCommand, StopInvocation,
 };
 use chrono::TimeDelta;
 
-use crate::support::{Gate, Place, pages, register, register_in_zones, wait, within};
+use crate::support::{Gate, Place, history, pages, register, register_in_zones, wait, within};
 
 pub fn clock() -> ManualClock {
     ManualClock::at("2026-01-01T00:00:00Z".parse().expect("a time"))
@@ -57,15 +57,8 @@ pub async fn fires(engine: &Engine, invoke_id: InvokeId) -> Vec<String> {
 pub async fn ended(engine: &Engine, invoke_id: InvokeId, count: usize) -> Vec<ExecutionStatus> {
     let mut watch = engine.watch(&invoke_id).await.expect("it exists");
     loop {
-        let request = DescribeInvocationResults {
-            invoke_id: Some(invoke_id),
-            include_history: true,
-            max_results: Some(50),
-            ..Default::default()
-        };
-        let page = engine.describe_invocation_results(request).await.expect("it exists");
-        let results = page.invocation.results;
-        let statuses: Vec<_> = results.iter().rev().map(|r| r.status).collect();
+        let results = history(engine, invoke_id).await;
+        let statuses: Vec<_> = results.iter().map(|result| result.status).collect();
         if statuses.len() >= count && statuses.iter().all(|status| status.is_final()) {
             return statuses;
         }
@@ -337,14 +330,8 @@ async fn a_schedule_whose_zone_has_no_file_for_a_while_fires_when_the_file_is_ba
     // A watch would be told that the zone is missing.
     let fires = async |engine: &Engine, invoke_id: InvokeId, count: usize| {
         loop {
-            let request = DescribeInvocationResults {
-                invoke_id: Some(invoke_id),
-                include_history: true,
-                max_results: Some(50),
-                ..Default::default()
-            };
-            let page = engine.describe_invocation_results(request).await.expect("it exists");
-            let ended = page.invocation.results.iter().filter(|run| run.status.is_final());
+            let results = history(engine, invoke_id).await;
+            let ended = results.iter().filter(|result| result.status.is_final());
             if ended.count() >= count {
                 return;
             }

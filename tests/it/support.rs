@@ -6,8 +6,8 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use adjutant::{
-    ClosureExecutor, Engine, EngineBuilder, Error, Finished, HostTransaction, Instance, InvokeId,
-    Limits, RunCommand, Stream,
+    ClosureExecutor, DescribeInvocationResults, Engine, EngineBuilder, Error, Finished,
+    HostTransaction, Instance, InvocationResult, InvokeId, Limits, RunCommand, Stream,
 };
 use rusqlite::Connection;
 use serde::Serialize;
@@ -277,6 +277,18 @@ pub async fn wait(engine: &Engine, invoke_id: &InvokeId) -> Finished {
     let finished = within(engine.wait(invoke_id)).await.expect("it has ended");
     assert_eq!(finished.status, status);
     finished
+}
+
+/// Returns the executions of an invocation, oldest first.
+pub async fn history(engine: &Engine, invoke_id: InvokeId) -> Vec<InvocationResult> {
+    let request = DescribeInvocationResults {
+        invoke_id: Some(invoke_id),
+        include_history: true,
+        max_results: Some(50),
+        ..Default::default()
+    };
+    let page = engine.describe_invocation_results(request).await.expect("it exists");
+    page.invocation.results.into_iter().rev().collect()
 }
 
 /// Fails the test if `future` has not ended in half a minute.

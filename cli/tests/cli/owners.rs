@@ -7,10 +7,10 @@ use std::{fs, iter};
 use adjutant::Engine;
 use rustix::process::Signal;
 
-use crate::harness::{Place, Running};
+use crate::harness::{Gate, Place, Running};
 
 /// A run that says when it has started and goes on when its gate is opened.
-fn start(place: &Place, gate: &crate::harness::Gate, more: &str) -> Running {
+fn start(place: &Place, gate: &Gate, more: &str) -> Running {
     let run = place.start(&["run", &format!("echo started; {}; {more}", gate.wait())]);
     run.out.expect("started");
     run
@@ -98,15 +98,21 @@ fn a_client_survives_its_owner() {
     assert!(done.err.contains("ExecutionInterrupted"), "{}", done.err);
 }
 
-#[test]
-fn a_run_that_survives_its_program_is_taken_back() {
-    let place = Place::new();
-    let gate = place.gate("gate");
+/// Returns the id of a run that goes on until the gate opens, although its program was killed.
+fn survivor(place: &Place, gate: &Gate) -> String {
     let script = format!("echo one; {}; echo two; exit 4", gate.wait());
     let owner = place.start(&["run", "--survive-restarts", &script]);
     owner.out.expect("one");
     let id = place.newest();
     owner.kill();
+    id
+}
+
+#[test]
+fn a_run_that_survives_its_program_is_taken_back() {
+    let place = Place::new();
+    let gate = place.gate("gate");
+    let id = survivor(&place, &gate);
     let follow = place.start(&["show", "--follow", &id]);
     follow.out.expect("one");
     gate.open();
@@ -127,11 +133,7 @@ fn a_run_that_survives_its_program_is_taken_back() {
 fn a_look_tells_how_a_run_ended_that_nobody_has_run_since() {
     let place = Place::new();
     let gate = place.gate("gate");
-    let script = format!("echo one; {}; echo two; exit 4", gate.wait());
-    let owner = place.start(&["run", "--survive-restarts", &script]);
-    owner.out.expect("one");
-    let id = place.newest();
-    owner.kill();
+    let id = survivor(&place, &gate);
     assert!(place.ok(&["ps"]).contains("Running"));
     gate.open();
     place.wait_until(&id, "Failed");
