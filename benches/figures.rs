@@ -421,17 +421,17 @@ fn columns(file: &Connection, table: &str) -> Vec<String> {
 
 /// Pages of executions out of the large file, beside the same out of the small one.
 async fn pages(small: &Engine, large: &Engine, oldest: InvokeId) {
-    let all = DescribeInvocationResults { max_results: Some(50), ..Default::default() };
-    let of = |invoke_id| DescribeInvocationResults { invoke_id: Some(invoke_id), ..all.clone() };
-    let on = |id: &str| DescribeInvocationResults { instance_id: Some(id.into()), ..all.clone() };
+    let all = DescribeInvocationResults::default().max_results(50);
+    let of = |invoke_id| all.clone().invoke_id(invoke_id);
+    let on = |id: &str| all.clone().instance_id(id);
     // Where a page of the oldest ends, there one of all may go on.
     let first = large.describe_invocation_results(of(oldest)).await.expect("a page");
-    let late = Some(first.invocation.next_token);
-    assert!(late.as_ref().is_some_and(|token| !token.is_empty()), "it has more than a page");
-    let late = DescribeInvocationResults { next_token: late, ..all.clone() };
+    let late = first.invocation.next_token;
+    assert!(!late.is_empty(), "it has more than a page");
+    let late = all.clone().next_token(late);
     let newest = begin(small, 0..INSTANCES).await;
     end(small, vec![newest]).await;
-    let numbered = DescribeInvocationResults { page_size: Some(50), ..Default::default() };
+    let numbered = DescribeInvocationResults::default().page_size(50);
     let cases = [
         ("the first page", all.clone(), Some(all.clone())),
         ("a late page", late, None),
@@ -505,12 +505,8 @@ async fn history(fires: usize) {
     drop(file);
     let engine = builder(&path, fleet::PLACES, at_once()).open().await.expect("the file is there");
     let beside = format!("{fires} fires of {HISTORY_INSTANCES} instances");
-    let page = DescribeInvocationResults {
-        invoke_id: Some(id),
-        max_results: Some(50),
-        ..Default::default()
-    };
-    let all = DescribeInvocationResults { include_history: true, ..page.clone() };
+    let page = DescribeInvocationResults::default().invoke_id(id).max_results(50);
+    let all = page.clone().include_history();
     let found = engine.describe_invocation_results(page.clone()).await.expect("a page");
     assert_eq!(found.invocation.results.len(), HISTORY_INSTANCES);
     row(
@@ -521,7 +517,7 @@ async fn history(fires: usize) {
     row("history: a page of 50 out of all", format!("{:.2} ms", page_ms(&engine, &all).await), "");
     let mut described = Vec::new();
     for _ in 0..ROUNDS {
-        let request = DescribeInvocations { invoke_id: Some(id), ..Default::default() };
+        let request = DescribeInvocations::default().invoke_id(id);
         let began = Instant::now();
         engine.describe_invocations(request).await.expect("a page");
         described.push(milliseconds(began.elapsed()));

@@ -234,12 +234,8 @@ async fn finish(engine: &Engine) -> Result<(), Failure> {
 async fn finish_fire(engine: &Engine, invoke_id: InvokeId) -> Result<(), Failure> {
     let mut watch = engine.watch(&invoke_id).await?;
     loop {
-        let request = DescribeInvocations {
-            invoke_id: Some(invoke_id),
-            omit_instances: true,
-            max_results: Some(1),
-            ..Default::default()
-        };
+        let request =
+            DescribeInvocations::default().invoke_id(invoke_id).omit_instances().max_results(1);
         let found = engine.describe_invocations(request).await?.invocations;
         if !found.iter().any(|invocation| UNFINISHED.contains(&invocation.status)) {
             return Ok(());
@@ -278,12 +274,8 @@ const UNFINISHED: [InvocationStatus; 3] =
 async fn unfinished(engine: &Engine) -> Result<Vec<Invocation>, Failure> {
     let mut found = Vec::new();
     for status in UNFINISHED {
-        let mut request = DescribeInvocations {
-            status: Some(status),
-            omit_instances: true,
-            max_results: Some(PAGE_SIZE),
-            ..Default::default()
-        };
+        let mut request =
+            DescribeInvocations::default().status(status).omit_instances().max_results(PAGE_SIZE);
         loop {
             let page = engine.describe_invocations(request.clone()).await?;
             found.extend(page.invocations);

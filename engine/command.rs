@@ -59,6 +59,7 @@ page_request! {
 /// be.
 ///
 /// As JSON, `CommandContent` is Base64 unless `ContentEncoding` says `PlainText`.
+#[non_exhaustive]
 pub struct CreateCommand {
     /// A name for people; at least 1 character.
     pub name: String,
@@ -344,6 +345,7 @@ pub struct DeleteCommandResponse {}
 
 page_request! {
 /// Which stored commands to list.
+#[non_exhaustive]
 pub struct DescribeCommands {
     /// Only this one.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -405,6 +405,7 @@ impl Verdict {
 
 page_request! {
 /// Which executions to list.
+#[non_exhaustive]
 pub struct DescribeInvocationResults {
     /// Only those of this invocation.
     #[serde(skip_serializing_if = "Option::is_none")]

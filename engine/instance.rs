@@ -309,6 +309,7 @@ impl Instance {
 
 page_request! {
 /// Which instances to list.
+#[non_exhaustive]
 pub struct DescribeInstances {
     /// Only these; all if empty.
     #[serde(rename = "InstanceId", skip_serializing_if = "Vec::is_empty")]
@@ -374,6 +375,7 @@ pub struct DescribeInstancesResponse {
 
 page_request! {
 /// Of which instances to tell what is known of their agents.
+#[non_exhaustive]
 pub struct DescribeCloudAssistantStatus {
     /// Only these, as many as a page has at most; all if empty.
     #[serde(rename = "InstanceId", skip_serializing_if = "Vec::is_empty")]

@@ -75,6 +75,7 @@ text_enum!(TerminationMode, "termination mode", [Process, ProcessTree]);
 
 page_request! {
 /// Which invocations to list.
+#[non_exhaustive]
 pub struct DescribeInvocations {
     /// Only this one.
     #[serde(skip_serializing_if = "Option::is_none")]

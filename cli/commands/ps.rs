@@ -48,7 +48,7 @@ pub(super) async fn ps(context: &Context, ps: &Ps) -> Result<u8, Failure> {
 
 /// The newest runs and all that have not ended.
 async fn newest(session: &mut Session, limit: usize) -> Result<Listed, Failure> {
-    let newest = DescribeInvocations { omit_instances: true, ..Default::default() };
+    let newest = DescribeInvocations::default().omit_instances();
     let mut page = session.pages(newest, |page| page.invocations.len() >= limit).await?;
     let more = page.invocations.len() > limit || !page.next_token.is_empty();
     if more {
@@ -67,8 +67,7 @@ async fn newest(session: &mut Session, limit: usize) -> Result<Listed, Failure> 
 
 /// The newest runs that failed, and all schedules whose last fire failed.
 async fn failed(session: &mut Session, limit: usize) -> Result<Listed, Failure> {
-    let schedules =
-        DescribeInvocations { timed: Some(true), omit_instances: true, ..Default::default() };
+    let schedules = DescribeInvocations::default().timed(true).omit_instances();
     let mut page = session.pages(schedules, |_| false).await?;
     let mut last_fires = last_fires(session, &page.invocations).await?;
     last_fires.retain(|_, fire| fire.status.is_some_and(|status| FAILED.contains(&status)));
@@ -100,8 +99,7 @@ async fn of_status(
     status: InvocationStatus,
     limit: usize,
 ) -> Result<Vec<Invocation>, Failure> {
-    let request =
-        DescribeInvocations { status: Some(status), omit_instances: true, ..Default::default() };
+    let request = DescribeInvocations::default().status(status).omit_instances();
     let enough = |page: &DescribeInvocationsResponse| page.invocations.len() >= limit;
     Ok(session.pages(request, enough).await?.invocations)
 }

@@ -44,11 +44,8 @@ impl Record {
         history: bool,
     ) -> Result<Self, Failure> {
         let invocation = find(session, invoke_id).await?;
-        let all = DescribeInvocationResults {
-            invoke_id: Some(invoke_id),
-            include_history: history,
-            ..Default::default()
-        };
+        let mut all = DescribeInvocationResults::default().invoke_id(invoke_id);
+        all.include_history = history;
         let mut results = session.pages(all, |_| false).await?.invocation.results;
         results.sort_by_key(|result| result.execution_id);
         let fires = match invocation.repeat_mode {
@@ -90,12 +87,7 @@ pub(super) async fn find(
     session: &mut Session,
     invoke_id: InvokeId,
 ) -> Result<Invocation, Failure> {
-    let one = DescribeInvocations {
-        invoke_id: Some(invoke_id),
-        omit_instances: true,
-        max_results: Some(1),
-        ..Default::default()
-    };
+    let one = DescribeInvocations::default().invoke_id(invoke_id).omit_instances().max_results(1);
     session.call(one).await?.invocations.pop().ok_or_else(|| not_found(invoke_id))
 }
 

@@ -167,12 +167,8 @@ impl Teller {
         if let Some(name) = self.names.get(&invoke_id) {
             return name.clone();
         }
-        let one = DescribeInvocations {
-            invoke_id: Some(invoke_id),
-            omit_instances: true,
-            max_results: Some(1),
-            ..Default::default()
-        };
+        let one =
+            DescribeInvocations::default().invoke_id(invoke_id).omit_instances().max_results(1);
         // A record that cannot be read has no name; the line says the rest.
         let found = self.engine.describe_invocations(one).await.ok();
         let found = found.and_then(|mut page| page.invocations.pop());
@@ -189,12 +185,10 @@ impl Teller {
 
     /// Returns the exit code or the signal with which an execution failed, if its record is the latest there.
     async fn exit(&self, invoke_id: InvokeId, id: ExecutionId, on: &InstanceId) -> String {
-        let latest = DescribeInvocationResults {
-            invoke_id: Some(invoke_id),
-            instance_id: Some(on.clone()),
-            max_results: Some(1),
-            ..Default::default()
-        };
+        let latest = DescribeInvocationResults::default()
+            .invoke_id(invoke_id)
+            .instance_id(on.clone())
+            .max_results(1);
         let found = self.engine.describe_invocation_results(latest).await.ok();
         let found = found.and_then(|mut page| page.invocation.results.pop());
         match found.filter(|result| result.execution_id == id) {

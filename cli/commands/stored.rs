@@ -48,8 +48,9 @@ async fn list(
     name: Option<String>,
     tags: Vec<args::Pair>,
 ) -> Result<u8, Failure> {
-    let tags = tags.into_iter().map(Tag::from).collect();
-    let request = DescribeCommands { name, tags, ..Default::default() };
+    let mut request = DescribeCommands::default();
+    request.name = name;
+    request.tags = tags.into_iter().map(Tag::from).collect();
     let all = async |session: &mut Session| session.pages(request, |_| false).await;
     let page = context.with_session(Need::Read, all).await?;
     context.answer(&page, || render::commands(&page.commands, Target::Stdout))
@@ -58,7 +59,7 @@ async fn list(
 async fn show(context: &Context, command: &str) -> Result<u8, Failure> {
     let find = async |session: &mut Session| {
         let command_id = called::command(session, command).await?;
-        let request = DescribeCommands { command_id: Some(command_id), ..Default::default() };
+        let request = DescribeCommands::default().command_id(command_id);
         session.call(request).await
     };
     let mut page = context.with_session(Need::Read, find).await?;

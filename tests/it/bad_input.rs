@@ -174,18 +174,14 @@ async fn unknown_ids_and_pages_are_said_to_be_so() {
     check(engine.watch(&id).await.expect_err("unknown"), "InvalidInvokeId.NotFound", 404);
     let stop = engine.stop_invocation(StopInvocation::new(id)).await;
     check(stop.expect_err("unknown"), "InvalidInvokeId.NotFound", 404);
-    let results = DescribeInvocationResults { invoke_id: Some(id), ..Default::default() };
+    let results = DescribeInvocationResults::default().invoke_id(id);
     let results = engine.describe_invocation_results(results).await;
     check(results.expect_err("unknown"), "InvalidInvokeId.NotFound", 404);
-    let page = |max_results, next_token: &str| DescribeInvocations {
-        max_results,
-        next_token: Some(next_token.to_owned()),
-        ..Default::default()
-    };
+    let all = DescribeInvocations::default;
     for size in [0, 51] {
-        let error = engine.describe_invocations(page(Some(size), "")).await.expect_err("size");
+        let error = engine.describe_invocations(all().max_results(size)).await.expect_err("size");
         check(error, "InvalidParameter.MaxResults", 400);
     }
-    let error = engine.describe_invocations(page(None, "../x")).await.expect_err("token");
+    let error = engine.describe_invocations(all().next_token("../x")).await.expect_err("token");
     check(error, "InvalidParameter.NextToken", 400);
 }

@@ -88,7 +88,7 @@ impl World {
     }
 
     async fn invocation(&self) -> Invocation {
-        let filter = DescribeInvocations { invoke_id: Some(self.id), ..Default::default() };
+        let filter = DescribeInvocations::default().invoke_id(self.id);
         let page = self.engine.describe_invocations(filter).await.expect("it exists");
         page.invocations.into_iter().next().expect("it exists")
     }

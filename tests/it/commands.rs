@@ -19,7 +19,7 @@ async fn commands_are_created_listed_changed_and_deleted() {
         engine.create_command(CreateCommand::shell(name, "exit:0")).await.expect("sound");
     }
     let check = async |pattern: &str, want: &[&str]| {
-        let filter = DescribeCommands { name: Some(pattern.to_owned()), ..Default::default() };
+        let filter = DescribeCommands::default().name(pattern.to_owned());
         assert_eq!(names(&engine, filter).await, want, "{pattern}");
     };
     check("backup-*", &["backup-files", "backup-db"]).await;
@@ -32,7 +32,7 @@ async fn commands_are_created_listed_changed_and_deleted() {
     let all = engine.describe_commands(DescribeCommands::default()).await.expect("a page");
     let id = all.commands[0].command_id;
     engine.modify_command(ModifyCommand::new(id).name("n").working_dir("/tmp")).await.expect("ok");
-    let only = DescribeCommands { command_id: Some(id), ..Default::default() };
+    let only = DescribeCommands::default().command_id(id);
     let changed = engine.describe_commands(only.clone()).await.expect("a page").commands;
     assert_eq!((&*changed[0].name, &*changed[0].working_dir), ("n", "/tmp"));
     assert_eq!(changed[0].timeout, None);

@@ -148,20 +148,13 @@ async fn use_it(file: &Path, world: &World, wrong: &mut Vec<String>) {
         note("overview", &error);
     }
     for id in world.invocations.iter().chain([&world.schedule]) {
-        let described = DescribeInvocations {
-            invoke_id: Some(*id),
-            include_output: true,
-            ..Default::default()
-        };
+        let described = DescribeInvocations::default().invoke_id(*id).include_output();
         if let Err(error) = engine.describe_invocations(described).await {
             note("describe", &error);
         }
         for include_history in [false, true] {
-            let results = DescribeInvocationResults {
-                invoke_id: Some(*id),
-                include_history,
-                ..Default::default()
-            };
+            let mut results = DescribeInvocationResults::default().invoke_id(*id);
+            results.include_history = include_history;
             if let Err(error) = engine.describe_invocation_results(results).await {
                 note("results", &error);
             }
@@ -329,7 +322,7 @@ async fn pages_that_lead_back_to_themselves_come_to_an_end() {
         let path = place.folder().join(format!("damaged-{cell}.db"));
         std::fs::write(&path, damaged).expect("a file");
         let reader = Engine::builder().path(&path).read_only().open().await.expect("it opens");
-        let mut request = DescribeInvocations { max_results: Some(50), ..Default::default() };
+        let mut request = DescribeInvocations::default().max_results(50);
         let mut pages = 0;
         let error = loop {
             match within(reader.describe_invocations(request.clone())).await {

@@ -88,7 +88,7 @@ async fn a_run_has_no_timeout_unless_somebody_states_one() {
         // With a timeout, the run sleeps beside the scheduler.
         within(clock.sleeping(1 + usize::from(want.is_some()))).await;
         clock.advance(Duration::from_secs(1_000 * 24 * 3_600));
-        let one = DescribeInvocations { invoke_id: Some(invoke_id), ..Default::default() };
+        let one = DescribeInvocations::default().invoke_id(invoke_id);
         let page = engine.describe_invocations(one).await.expect("a page");
         assert_eq!(page.invocations[0].timeout, want, "{shown}");
         let json = serde_json::to_value(&page.invocations[0]).expect("JSON");
@@ -121,7 +121,7 @@ async fn a_default_timeout_ends_before_the_next_fire_of_a_schedule() {
     let timed = engine.create_command(create.timeout(60)).await.expect("sound").command_id;
     let timeout_of = async |done: Result<adjutant::InvokeId, Error>| match done {
         Ok(invoke_id) => {
-            let one = DescribeInvocations { invoke_id: Some(invoke_id), ..Default::default() };
+            let one = DescribeInvocations::default().invoke_id(invoke_id);
             let page = engine.describe_invocations(one).await.expect("a page");
             Ok(page.invocations[0].timeout.expect("the pages have a default"))
         }
@@ -168,7 +168,7 @@ async fn one_engine_serves_an_application_and_the_pages_clients() {
     for (handle, want) in [(&engine, None), (&pages, Some(60))] {
         let invoke = InvokeCommand::new(command.command_id).on(["i-1"]);
         let invoke_id = handle.invoke_command(invoke).await.expect("sound").invoke_id;
-        let one = DescribeInvocations { invoke_id: Some(invoke_id), ..Default::default() };
+        let one = DescribeInvocations::default().invoke_id(invoke_id);
         // Whoever asks: an invocation keeps its timeout.
         let page = engine.describe_invocations(one).await.expect("a page");
         assert_eq!(page.invocations[0].timeout, want);

@@ -120,8 +120,7 @@ async fn a_wave_ends_though_what_follows_it_cannot_be_read() {
     let damage = "UPDATE invocations SET rate_control = 'x' WHERE rate_control IS NOT NULL";
     assert_eq!(file.execute(damage, ()).expect("sound SQL"), 2);
     let is_recorded = async |engine: &Engine, wave: usize| {
-        let filter =
-            DescribeInvocationResults { invoke_id: Some(waves[wave]), ..Default::default() };
+        let filter = DescribeInvocationResults::default().invoke_id(waves[wave]);
         let page = engine.describe_invocation_results(filter).await.expect("readable");
         page.invocation.results.iter().any(|result| result.status.is_final())
     };
@@ -161,7 +160,7 @@ async fn invocations_that_end_in_one_commit_have_their_own_times() {
         (after, "2025-12-31T23:00:00Z"),
     ] {
         wait(&engine, &invoke_id).await;
-        let filter = DescribeInvocations { invoke_id: Some(invoke_id), ..Default::default() };
+        let filter = DescribeInvocations::default().invoke_id(invoke_id);
         let page = engine.describe_invocations(filter).await.expect("it exists");
         let ended = page.invocations[0].finish_time.map(|time| time.to_rfc3339());
         assert_eq!(ended.as_deref(), Some(&*end.replace('Z', "+00:00")), "{invoke_id}");

@@ -91,7 +91,7 @@ async fn a_clock_that_was_ahead_explains_missed_times_and_a_schedule_that_waits(
     pass(&clock, 410).await;
     check("00:07:00", "It fired").await;
     check("00:20:00", "times up to 2026-01-01T00:13:00Z have records already").await;
-    let filter = DescribeInvocations { invoke_id: Some(id), ..Default::default() };
+    let filter = DescribeInvocations::default().invoke_id(id);
     let page = engine.describe_invocations(filter).await.expect("it exists");
     let invocation = &page.invocations[0];
     assert_eq!(invocation.dealt_until, Some("2026-01-01T00:13:00Z".parse().expect("a time")));

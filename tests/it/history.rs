@@ -21,12 +21,8 @@ async fn page(
     invoke_id: Option<InvokeId>,
     next_token: &str,
 ) -> (Vec<InvocationResult>, String) {
-    let request = DescribeInvocationResults {
-        invoke_id,
-        max_results: Some(2),
-        next_token: Some(next_token.to_owned()),
-        ..Default::default()
-    };
+    let mut request = DescribeInvocationResults::default().max_results(2).next_token(next_token);
+    request.invoke_id = invoke_id;
     let page = engine.describe_invocation_results(request).await.expect("a page").invocation;
     assert!(page.unreadable.is_empty(), "{:?}", page.unreadable);
     (page.results, page.next_token)
@@ -226,13 +222,10 @@ async fn tokens_and_numbers_of_pages_may_be_anything() {
     let id = Some(finished.results[0].invoke_id);
     let check = async |token: &str, entries: Option<usize>| {
         for (invoke_id, include_history) in [(None, false), (id, false)] {
-            let request = DescribeInvocationResults {
-                invoke_id,
-                include_history,
-                max_results: Some(50),
-                next_token: Some(token.to_owned()),
-                ..Default::default()
-            };
+            let mut request =
+                DescribeInvocationResults::default().max_results(50).next_token(token);
+            request.invoke_id = invoke_id;
+            request.include_history = include_history;
             let found = engine.describe_invocation_results(request).await;
             let found = found.map(|page| page.invocation.results.len());
             assert_eq!(found.as_ref().ok(), entries.as_ref(), "{token}: {found:?}");
@@ -248,8 +241,7 @@ async fn tokens_and_numbers_of_pages_may_be_anything() {
     check(".1", None).await;
     check("1.2.3", None).await;
     for page_number in [1, usize::MAX] {
-        let request =
-            DescribeInvocationResults { page_number: Some(page_number), ..Default::default() };
+        let request = DescribeInvocationResults::default().page_number(page_number);
         let page = engine.describe_invocation_results(request).await.expect("a page").invocation;
         assert_eq!(page.results.len(), if page_number == 1 { 2 } else { 0 });
         assert_eq!(page.total_count, Some(2));
@@ -314,13 +306,13 @@ async fn the_status_of_an_invocation_goes_by_its_latest_execution_on_each_instan
             engine.run_now(&id).await.expect("it repeats");
         }
         let results = async || {
-            let request = DescribeInvocationResults { invoke_id: Some(id), ..Default::default() };
+            let request = DescribeInvocationResults::default().invoke_id(id);
             let page = engine.describe_invocation_results(request).await.expect("a page");
             let results = page.invocation.results.into_iter();
             results.map(|one| (one.status, one.repeats)).collect::<Vec<_>>()
         };
         assert_eq!(results().await, then, "{policy:?}");
-        let describe = adjutant::DescribeInvocations { invoke_id: Some(id), ..Default::default() };
+        let describe = adjutant::DescribeInvocations::default().invoke_id(id);
         let page = engine.describe_invocations(describe).await.expect("a page");
         let stands: Vec<_> =
             page.invocations[0].invoke_instances.iter().map(|on| on.repeats).collect();

@@ -205,7 +205,7 @@ async fn the_host_is_told_what_a_request_is_about() {
     assert_eq!(asked.caller.as_deref(), Some("ann"));
     assert_eq!((asked.invoke_id, asked.command_id), (Some(run), Some(world.command)));
     assert_eq!(asked.instance_ids, [InstanceId::from("i-2")]);
-    let filter = DescribeInvocations { invoke_id: Some(run), ..Default::default() };
+    let filter = DescribeInvocations::default().invoke_id(run);
     let listed = engine.describe_invocations(filter).await.expect("it exists");
     assert_eq!(listed.invocations[0].caller, "ann");
 }
@@ -243,8 +243,7 @@ async fn the_host_is_told_as_which_user_a_script_would_run() {
         wait(engine, &run).await;
         assert_eq!(&told(Operation::StartExecution), want);
     }
-    let as_root =
-        CreateCommand { username: Some("root".to_owned()), ..CreateCommand::shell("r", "exit:1") };
+    let as_root = CreateCommand::shell("r", "exit:1").username("root".to_owned());
     let as_root = engine.create_command(as_root).await.expect("allowed").command_id;
     assert_eq!(told(Operation::CreateCommand), root);
     engine.create_command(CreateCommand::shell("o", "exit:0")).await.expect("allowed");
@@ -365,7 +364,7 @@ async fn a_start_that_is_refused_leaves_a_record() {
     pass(&clock, 60).await;
     assert_eq!(ended(&engine, scheduled, 1).await, [ExecutionStatus::Aborted]);
     for invoke_id in [at_once, scheduled] {
-        let filter = DescribeInvocationResults { invoke_id: Some(invoke_id), ..Default::default() };
+        let filter = DescribeInvocationResults::default().invoke_id(invoke_id);
         let listed = engine.describe_invocation_results(filter).await.expect("it exists");
         let result = &listed.invocation.results[0];
         assert_eq!(result.status, ExecutionStatus::Aborted);
@@ -482,7 +481,7 @@ async fn secrets_reach_the_script_and_nothing_else() {
             assert_eq!(preview.to_text(), "login u ******");
         }
         shown += &preview.to_text();
-        let filter = DescribeInvocations { invoke_id: Some(run.invoke_id), ..Default::default() };
+        let filter = DescribeInvocations::default().invoke_id(run.invoke_id);
         let listed = engine.describe_invocations(filter).await.expect("it exists");
         let values = &listed.invocations[0].parameters;
         assert_eq!((values.get("password"), values.get("user")), (Some("******"), Some("u")));
@@ -544,7 +543,7 @@ async fn a_secret_that_cannot_be_had_when_it_is_needed_leaves_a_record() {
         pass(&clock, 60).await;
         let statuses = ended(&engine, id, n + 1).await;
         assert_eq!(statuses.last(), Some(&ExecutionStatus::Aborted), "{code}");
-        let filter = DescribeInvocationResults { invoke_id: Some(id), ..Default::default() };
+        let filter = DescribeInvocationResults::default().invoke_id(id);
         let listed = engine.describe_invocation_results(filter).await.expect("it exists");
         let result = &listed.invocation.results[0];
         assert_eq!(result.error_code, code);
@@ -635,7 +634,7 @@ async fn what_was_made_with_a_store_does_not_run_without_and_the_other_way_round
         let engine = reopen(&place, vault(!made_with), &seen, &clock).await;
         pass(&clock, 3_600).await;
         assert_eq!(ended(&engine, id, 1).await, [want]);
-        let filter = DescribeInvocationResults { invoke_id: Some(id), ..Default::default() };
+        let filter = DescribeInvocationResults::default().invoke_id(id);
         let listed = engine.describe_invocation_results(filter).await.expect("it exists");
         let result = &listed.invocation.results[0];
         assert_eq!(result.error_code, code);

@@ -7,7 +7,7 @@ use adjutant::{
 use crate::support::{Gate, Place, engine, register, run, wait, within};
 
 async fn ids(engine: &Engine) -> Vec<String> {
-    let all = DescribeInstances { max_results: Some(50), ..Default::default() };
+    let all = DescribeInstances::default().max_results(50);
     let listed = engine.describe_instances(all).await.expect("a page");
     listed.instances.iter().map(|i| i.instance_id.to_string()).collect()
 }
@@ -32,7 +32,7 @@ async fn registering_again_changes_and_updating_needs_one() {
     let changed = || Instance::new("i-1").name("web").state(InstanceState::Stopped);
     for changed in [changed().max_concurrency(2), changed()] {
         engine.register_instance(changed.clone()).await.expect("sound");
-        let only = DescribeInstances { instance_ids: vec!["i-1".into()], ..Default::default() };
+        let only = DescribeInstances::default().only(["i-1"]);
         let listed = engine.describe_instances(only).await.expect("it exists");
         assert_eq!(listed.instances, [changed]);
     }

@@ -225,7 +225,7 @@ async fn rows_of_executions_do_not_grow() {
 }
 
 async fn status(engine: &Engine, invoke_id: &adjutant::InvokeId) -> InvocationStatus {
-    let filter = DescribeInvocations { invoke_id: Some(*invoke_id), ..Default::default() };
+    let filter = DescribeInvocations::default().invoke_id(*invoke_id);
     engine.describe_invocations(filter).await.expect("it exists").invocations[0].status
 }
 
@@ -345,11 +345,8 @@ async fn listings_are_paged_filtered_and_stable() {
     let mut seen = Vec::new();
     let mut token = None;
     loop {
-        let request = DescribeInvocations {
-            max_results: Some(3),
-            next_token: token.clone(),
-            ..Default::default()
-        };
+        let mut request = DescribeInvocations::default().max_results(3);
+        request.next_token = token.clone();
         let page = engine.describe_invocations(request).await.expect("a page");
         seen.extend(page.invocations.iter().map(|i| i.invoke_id));
         if page.next_token.is_empty() {
@@ -362,31 +359,30 @@ async fn listings_are_paged_filtered_and_stable() {
     assert_eq!(seen, ids);
 
     let count = async |request: DescribeInvocationResults| {
-        let page = DescribeInvocationResults { max_results: Some(50), ..request };
+        let page = request.max_results(50);
         let response = engine.describe_invocation_results(page).await.expect("a page");
         response.invocation.results.len()
     };
     let any = DescribeInvocationResults::default;
     assert_eq!(count(any()).await, 9);
-    assert_eq!(count(DescribeInvocationResults { invoke_id: Some(ids[0]), ..any() }).await, 1);
-    let on_two = DescribeInvocationResults { instance_id: Some("i-2".into()), ..any() };
+    assert_eq!(count(any().invoke_id(ids[0])).await, 1);
+    let on_two = any().instance_id("i-2");
     assert_eq!(count(on_two).await, 3);
-    let failed = DescribeInvocationResults { status: Some(ExecutionStatus::Failed), ..any() };
+    let failed = any().status(ExecutionStatus::Failed);
     assert_eq!(count(failed).await, 3);
 
     let by = async |request: DescribeInvocations| {
-        let page = DescribeInvocations { max_results: Some(50), ..request };
+        let page = request.max_results(50);
         engine.describe_invocations(page).await.expect("a page").invocations
     };
     let any = DescribeInvocations::default;
-    let failed = by(DescribeInvocations { status: Some(InvocationStatus::Failed), ..any() }).await;
+    let failed = by(any().status(InvocationStatus::Failed)).await;
     assert_eq!(failed.len(), 3);
-    let running =
-        by(DescribeInvocations { status: Some(InvocationStatus::Running), ..any() }).await;
+    let running = by(any().status(InvocationStatus::Running)).await;
     assert_eq!(running, []);
-    let of_command = DescribeInvocations { command_id: Some(failed[0].command_id), ..any() };
+    let of_command = any().command_id(failed[0].command_id);
     assert_eq!(by(of_command).await, [failed[0].clone()]);
-    let on_two = by(DescribeInvocations { instance_id: Some("i-2".into()), ..any() }).await;
+    let on_two = by(any().instance_id("i-2")).await;
     assert_eq!(on_two.len(), 3);
 }
 
@@ -556,7 +552,7 @@ async fn unfinished_invocations_are_found_by_where_they_stand() {
     let waits = submit(RunCommand::shell("x").on(["i-2"])).await;
     let planned = submit(RunCommand::shell("x").on(["i-1"]).frequency("rate(2m)")).await;
     let check = async |status, want: &[adjutant::InvokeId]| {
-        let filter = DescribeInvocations { status: Some(status), ..Default::default() };
+        let filter = DescribeInvocations::default().status(status);
         let found = engine.describe_invocations(filter).await.expect("a page").invocations;
         let ids: Vec<_> = found.iter().map(|invocation| invocation.invoke_id).collect();
         assert_eq!(ids, want, "{status}");

@@ -43,12 +43,10 @@ async fn fire_again(engine: &Engine, id: InvokeId) -> (FireDisposition, String) 
 
 /// How the executions stand, oldest first.
 async fn standing(engine: &Engine, invoke_id: InvokeId) -> Vec<ExecutionStatus> {
-    let request = adjutant::DescribeInvocationResults {
-        invoke_id: Some(invoke_id),
-        include_history: true,
-        max_results: Some(50),
-        ..Default::default()
-    };
+    let request = adjutant::DescribeInvocationResults::default()
+        .invoke_id(invoke_id)
+        .include_history()
+        .max_results(50);
     let page = engine.describe_invocation_results(request).await.expect("it exists");
     page.invocation.results.iter().rev().map(|result| result.status).collect()
 }
@@ -213,15 +211,12 @@ async fn late_runs_wait_for_one_another_however_many_there_are() {
     let engine = builder().open().await.expect("it opens");
     for id in ids {
         assert_eq!(wait(&engine, &id).await.status, InvocationStatus::Success);
-        let other = adjutant::DescribeInvocationResults {
-            invoke_id: Some(id),
-            include_history: true,
-            max_results: Some(50),
-            ..Default::default()
-        };
+        let other = adjutant::DescribeInvocationResults::default()
+            .invoke_id(id)
+            .include_history()
+            .max_results(50);
         for status in [Skipped, Cancelled, Terminated] {
-            let filter =
-                adjutant::DescribeInvocationResults { status: Some(status), ..other.clone() };
+            let filter = other.clone().status(status);
             let page = engine.describe_invocation_results(filter).await.expect("a page");
             assert_eq!(page.invocation.results.len(), 0, "{status}");
         }

@@ -146,7 +146,7 @@ async fn a_stored_command_takes_values_when_it_is_invoked() {
     let run = engine.invoke_command(request).await.expect("sound");
     let finished = wait(&engine, &run.invoke_id).await;
     assert_eq!(finished.results[0].output.to_text(), "hello Jack\n");
-    let filter = DescribeInvocations { invoke_id: Some(run.invoke_id), ..Default::default() };
+    let filter = DescribeInvocations::default().invoke_id(run.invoke_id);
     let listed = engine.describe_invocations(filter).await.expect("it exists");
     assert_eq!(listed.invocations[0].parameters, Parameters::from_iter(values));
 

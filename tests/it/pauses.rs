@@ -20,7 +20,7 @@ fn time(text: &str) -> DateTime<Utc> {
 }
 
 async fn next_fire(engine: &Engine, invoke_id: InvokeId) -> Option<DateTime<Utc>> {
-    let filter = DescribeInvocations { invoke_id: Some(invoke_id), ..Default::default() };
+    let filter = DescribeInvocations::default().invoke_id(invoke_id);
     engine.describe_invocations(filter).await.expect("it exists").invocations[0].next_fire_time
 }
 

@@ -33,7 +33,7 @@ fn statuses(finished: &Finished) -> Vec<ExecutionStatus> {
 }
 
 async fn count(engine: &Engine, invoke_id: InvokeId, status: ExecutionStatus) -> usize {
-    let filter = DescribeInvocations { invoke_id: Some(invoke_id), ..Default::default() };
+    let filter = DescribeInvocations::default().invoke_id(invoke_id);
     let page = engine.describe_invocations(filter).await.expect("it exists");
     let standings = &page.invocations[0].invoke_instances;
     standings.iter().filter(|standing| standing.status == status).count()

@@ -132,12 +132,10 @@ async fn a_run_beside_the_schedule_leaves_out_what_has_been_removed() {
     engine.remove_instance(&"i-1".into()).await.expect("nothing of it is left");
     engine.run_now(&id).await.expect("i-2 still waits");
     ended(&engine, id, 2).await;
-    let filter = adjutant::DescribeInvocationResults {
-        invoke_id: Some(id),
-        instance_id: Some("i-1".into()),
-        include_history: true,
-        ..Default::default()
-    };
+    let filter = adjutant::DescribeInvocationResults::default()
+        .invoke_id(id)
+        .instance_id("i-1")
+        .include_history();
     let on_removed = engine.describe_invocation_results(filter).await.expect("a page");
     assert_eq!(on_removed.invocation.results.len(), 1);
 }

@@ -67,7 +67,7 @@ pub async fn ended(engine: &Engine, invoke_id: InvokeId, count: usize) -> Vec<Ex
 }
 
 pub async fn status(engine: &Engine, invoke_id: InvokeId) -> InvocationStatus {
-    let filter = DescribeInvocations { invoke_id: Some(invoke_id), ..Default::default() };
+    let filter = DescribeInvocations::default().invoke_id(invoke_id);
     engine.describe_invocations(filter).await.expect("it exists").invocations[0].status
 }
 

@@ -23,12 +23,8 @@ use ExecutionStatus::{
 
 /// Every execution of an invocation, oldest first.
 async fn history(engine: &Engine, invoke_id: InvokeId) -> Vec<InvocationResult> {
-    let mut request = DescribeInvocationResults {
-        invoke_id: Some(invoke_id),
-        include_history: true,
-        max_results: Some(50),
-        ..Default::default()
-    };
+    let mut request =
+        DescribeInvocationResults::default().invoke_id(invoke_id).include_history().max_results(50);
     let mut all = Vec::new();
     loop {
         let page = engine.describe_invocation_results(request.clone()).await.expect("it exists");
@@ -182,9 +178,9 @@ async fn success_ends_it_and_says_how_the_invocation_stands() {
     let waiting = history(&engine, id).await.pop().expect("one");
     assert_eq!((waiting.attempt, waiting.status, waiting.retry_time), (2, Scheduled, Some(at)));
     assert_eq!((waiting.start_time, waiting.repeats), (None, 2));
-    let filter = DescribeInvocations { invoke_id: Some(id), ..Default::default() };
+    let filter = DescribeInvocations::default().invoke_id(id);
     let listed = async |status| {
-        let filter = DescribeInvocations { status: Some(status), ..filter.clone() };
+        let filter = filter.clone().status(status);
         engine.describe_invocations(filter).await.expect("it exists").invocations.len()
     };
     assert_eq!(listed(InvocationStatus::Running).await, 1);
@@ -208,11 +204,8 @@ async fn success_ends_it_and_says_how_the_invocation_stands() {
     pass(&clock, 600).await;
     assert_eq!(calls.load(Ordering::Relaxed), 3);
     let of = async |history| {
-        let request = DescribeInvocationResults {
-            invoke_id: Some(id),
-            include_history: history,
-            ..Default::default()
-        };
+        let mut request = DescribeInvocationResults::default().invoke_id(id);
+        request.include_history = history;
         engine.describe_invocation_results(request).await.expect("it exists").invocation.results
     };
     assert_eq!((of(false).await.len(), of(true).await.len()), (2, 4));
@@ -516,7 +509,7 @@ async fn an_invocation_goes_on_while_any_fire_is_tried_again() {
     until(&engine, id, &mut watch, &[(1, Failed), (2, Scheduled), (1, Success)]).await;
     assert_eq!(status(&engine, id).await, InvocationStatus::Running);
     for (status, count) in [(InvocationStatus::Running, 1), (InvocationStatus::Scheduled, 0)] {
-        let filter = DescribeInvocations { status: Some(status), ..Default::default() };
+        let filter = DescribeInvocations::default().status(status);
         let listed = engine.describe_invocations(filter).await.expect("readable");
         assert_eq!(listed.invocations.len(), count, "{status}");
     }

@@ -38,7 +38,7 @@ impl Bad {
 }
 
 async fn record(engine: &Engine, invoke_id: InvokeId) -> Invocation {
-    let filter = DescribeInvocations { invoke_id: Some(invoke_id), ..Default::default() };
+    let filter = DescribeInvocations::default().invoke_id(invoke_id);
     engine.describe_invocations(filter).await.expect("it exists").invocations.remove(0)
 }
 

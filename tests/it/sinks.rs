@@ -100,7 +100,7 @@ async fn delivered(feed: &mut Feed) -> DeliveryStatus {
 }
 
 async fn result(engine: &Engine, id: InvokeId) -> InvocationResult {
-    let request = DescribeInvocationResults { invoke_id: Some(id), ..Default::default() };
+    let request = DescribeInvocationResults::default().invoke_id(id);
     let page = engine.describe_invocation_results(request).await.expect("it exists");
     page.invocation.results.into_iter().next().expect("an execution")
 }

@@ -281,12 +281,8 @@ pub async fn wait(engine: &Engine, invoke_id: &InvokeId) -> Finished {
 
 /// Returns the executions of an invocation, oldest first.
 pub async fn history(engine: &Engine, invoke_id: InvokeId) -> Vec<InvocationResult> {
-    let request = DescribeInvocationResults {
-        invoke_id: Some(invoke_id),
-        include_history: true,
-        max_results: Some(50),
-        ..Default::default()
-    };
+    let request =
+        DescribeInvocationResults::default().invoke_id(invoke_id).include_history().max_results(50);
     let page = engine.describe_invocation_results(request).await.expect("it exists");
     page.invocation.results.into_iter().rev().collect()
 }

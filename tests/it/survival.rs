@@ -119,7 +119,7 @@ async fn a_fire_that_cannot_survive_any_longer_says_so_and_does_not_run() {
     engine.register_instance(moved).await.expect("sound");
     pass(&clock, 3_600).await;
     assert_eq!(ended(&engine, hourly, 1).await, [ExecutionStatus::Invalid]);
-    let only = DescribeInvocationResults { invoke_id: Some(hourly), ..Default::default() };
+    let only = DescribeInvocationResults::default().invoke_id(hourly);
     let page = engine.describe_invocation_results(only).await.expect("a page").invocation;
     let result = &page.results[0];
     assert_eq!(result.error_code, "CommandNotApplicable");

@@ -95,7 +95,7 @@ async fn tags_select_no_more_instances_than_they_may() {
 #[tokio::test]
 async fn an_instance_keeps_its_tags_and_group() {
     let engine = fleet().await;
-    let filter = DescribeInstances { instance_ids: vec!["i-1".into()], ..Default::default() };
+    let filter = DescribeInstances::default().only(["i-1"]);
     let listed = engine.describe_instances(filter.clone()).await.expect("it exists").instances;
     assert_eq!(listed[0].tags, [Tag::new("role", "web"), Tag::new("stage", "live")]);
     assert_eq!(listed[0].resource_group_id.as_deref(), Some("rg-web"));
@@ -115,14 +115,14 @@ async fn what_is_tagged_is_found_by_its_tags() {
     let kept = engine.create_command(create).await.expect("sound").command_id;
     engine.create_command(CreateCommand::shell("other", "exit:0")).await.expect("sound");
     let tags = vec![Tag::new("team", "a"), Tag::new("kind", "x")];
-    let filter = DescribeCommands { tags: tags.clone(), ..Default::default() };
+    let filter = DescribeCommands::default().tag("team", "a").tag("kind", "x");
     let found = engine.describe_commands(filter).await.expect("a page").commands;
     assert_eq!((found.len(), found[0].command_id, &found[0].tags), (1, kept, &tags));
 
     let request = InvokeCommand::new(kept).on(["i-1"]).tag("team", "b");
     let run = engine.invoke_command(request).await.expect("sound").invoke_id;
     engine.run_command(RunCommand::shell("exit:0").on(["i-1"])).await.expect("sound");
-    let filter = DescribeInvocations { tags: vec![Tag::new("team", "b")], ..Default::default() };
+    let filter = DescribeInvocations::default().tag("team", "b");
     let found = engine.describe_invocations(filter).await.expect("a page").invocations;
     assert_eq!((found.len(), found[0].invoke_id), (1, run));
     assert_eq!(found[0].tags, [Tag::new("team", "b")], "an invocation's tags are its own");

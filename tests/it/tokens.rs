@@ -13,7 +13,7 @@ fn request() -> RunCommand {
 }
 
 async fn count(engine: &Engine) -> usize {
-    let request = DescribeInvocations { max_results: Some(50), ..Default::default() };
+    let request = DescribeInvocations::default().max_results(50);
     engine.describe_invocations(request).await.expect("a page").invocations.len()
 }
 

@@ -841,12 +841,10 @@ impl World {
     /// did not run.
     async fn executions(&self, one: &Repeating) -> HashMap<usize, usize> {
         let mut executions = HashMap::new();
-        let mut request = DescribeInvocationResults {
-            invoke_id: Some(one.id),
-            include_history: true,
-            max_results: Some(50),
-            ..Default::default()
-        };
+        let mut request = DescribeInvocationResults::default()
+            .invoke_id(one.id)
+            .include_history()
+            .max_results(50);
         loop {
             let page = self.engine().describe_invocation_results(request.clone()).await;
             let page = page.expect("a page").invocation;

@@ -98,12 +98,8 @@ impl World {
     }
 
     async fn results(&self, id: InvokeId) -> Vec<InvocationResult> {
-        let request = DescribeInvocationResults {
-            invoke_id: Some(id),
-            include_history: true,
-            max_results: Some(50),
-            ..Default::default()
-        };
+        let request =
+            DescribeInvocationResults::default().invoke_id(id).include_history().max_results(50);
         let page = self.engine.describe_invocation_results(request).await.expect("it exists");
         let mut results = page.invocation.results;
         results.sort_by_key(|result| result.execution_id);

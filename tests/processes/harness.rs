@@ -339,7 +339,7 @@ pub async fn ended(engine: &Engine, invoke_id: &InvokeId) -> InvocationResult {
 
 /// The record of a run that may go on.
 pub async fn record(engine: &Engine, invoke_id: InvokeId) -> InvocationResult {
-    let request = DescribeInvocationResults { invoke_id: Some(invoke_id), ..Default::default() };
+    let request = DescribeInvocationResults::default().invoke_id(invoke_id);
     let mut page = engine.describe_invocation_results(request).await.expect("a page").invocation;
     page.results.remove(0)
 }

@@ -130,7 +130,7 @@ async fn check(job: Job, event: Event) {
 
 /// How the attempts of a job ended, the first attempt first.
 async fn ends(engine: &Engine, invoke_id: InvokeId) -> Vec<(ExecutionStatus, String)> {
-    let mut all = DescribeInvocationResults { invoke_id: Some(invoke_id), ..Default::default() };
+    let mut all = DescribeInvocationResults::default().invoke_id(invoke_id);
     all.include_history = true;
     let page = engine.describe_invocation_results(all).await.expect("a page").invocation;
     let mut results = page.results;

@@ -136,7 +136,7 @@ pub fn own() {
 
 /// Returns invocations that have not ended.
 async fn known(engine: &Engine) -> Vec<InvokeId> {
-    let request = DescribeInvocations { max_results: Some(50), ..Default::default() };
+    let request = DescribeInvocations::default().max_results(50);
     let page = engine.describe_invocations(request).await.expect("a page");
     let open = page.invocations.iter().filter(|one| !one.status.is_final());
     open.map(|one| one.invoke_id).collect()
@@ -399,7 +399,7 @@ impl Crashes {
         let ended = runtime().block_on(async {
             let engine = open(|| builder(&place)).await;
             let ledger = Ledger::open(&place.join("ledger"));
-            let mut request = DescribeInvocations { max_results: Some(50), ..Default::default() };
+            let mut request = DescribeInvocations::default().max_results(50);
             let mut all = Vec::new();
             loop {
                 let page = engine.describe_invocations(request.clone()).await.expect("a page");

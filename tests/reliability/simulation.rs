@@ -728,8 +728,7 @@ impl World {
             (80..86, Some(id)) => {
                 let which = self.random.below(4);
                 let read = async move {
-                    let request =
-                        DescribeInvocationResults { invoke_id: Some(id), ..Default::default() };
+                    let request = DescribeInvocationResults::default().invoke_id(id);
                     match which {
                         0 => {
                             drop(engine.describe_invocations(DescribeInvocations::default()).await?)
