@@ -300,7 +300,7 @@ async fn a_stop_of_all_of_an_invocation_is_on_its_own_record() {
     for (engine, invoke_id) in [once, (engine, timed)] {
         let stop = |reason| StopInvocation::new(invoke_id).reason(reason);
         let record = async || {
-            let filter = DescribeInvocations { invoke_id: Some(invoke_id), ..Default::default() };
+            let filter = DescribeInvocations::default().invoke_id(invoke_id);
             let page = engine.describe_invocations(filter).await.expect("it exists");
             let one = page.invocations[0].clone();
             (one.stop_time.is_some(), one.stopped_by, one.stop_reason)
@@ -353,18 +353,19 @@ async fn a_run_whose_time_is_up_was_stopped_by_nobody() {
 #[tokio::test]
 async fn what_a_later_fire_replaces_says_so() {
     let (clock, gate) = (clock(), Gate::new());
-    let engine = open(gate.plug_in(Engine::builder()), &clock).await;
-    register(&engine, "gate", 1).await;
+    let engine = open(gate.plug_in(Engine::builder().max_concurrent(1)), &clock).await;
+    register(&engine, "gate", 2).await;
     let run = RunCommand::shell("x").on(["i-1"]).frequency("rate(60s)").timeout(59);
     let run = engine.run_command(run.overlap_policy(OverlapPolicy::Replace)).await;
     let invoke_id = run.expect("sound").invoke_id;
     pass(&clock, 60).await;
     within(gate.arrivals(1)).await;
-    for _ in 0..2 {
-        engine.run_now(&invoke_id).await.expect("it repeats");
-    }
+    // Another run gets the only place, so that the second fire waits until the third replaces it.
+    engine.run_command(RunCommand::shell("y").on(["i-2"])).await.expect("sound");
+    engine.run_now(&invoke_id).await.expect("it repeats");
     within(gate.arrivals(1)).await;
-    gate.let_go(1);
+    engine.run_now(&invoke_id).await.expect("it repeats");
+    gate.let_go(2);
     ended(&engine, invoke_id, 3).await;
     let results = history(&engine, invoke_id).await;
     let told = |info| (Some(StopReason::Replaced), "", "", info);
