@@ -324,8 +324,9 @@ mod tests {
         let check = |before: (u64, usize), happened: &[(Counted, usize)], want: (u64, u64)| {
             let meters = Meters::beginning_with(before.0);
             meters.found_running(before.1);
-            happened.iter().for_each(|&(what, times)| tally::count(what, times));
-            meters.committed(tally::take(), 1, 0, Duration::ZERO);
+            let counts = tally::Counts::default();
+            happened.iter().for_each(|&(what, times)| counts.add(what, times));
+            meters.committed(counts.take(), 1, 0, Duration::ZERO);
             let told = meters.snapshot();
             assert_eq!((told.waiting, told.running), want, "{before:?}, {happened:?}");
         };

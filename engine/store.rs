@@ -5,6 +5,7 @@
 //! file. Other processes may read.
 
 pub(crate) mod aside;
+mod cache;
 mod cause;
 pub(crate) mod claims;
 pub(crate) mod client_tokens;
@@ -23,11 +24,11 @@ mod guard;
 pub(crate) mod host;
 pub(crate) mod instances;
 pub(crate) mod invocations;
-mod known;
 mod lock;
 mod log;
 mod look;
 mod machine;
+mod memory;
 pub(crate) mod meta;
 mod migrate;
 mod outputs;
@@ -45,6 +46,7 @@ mod sync;
 mod tags;
 pub(crate) mod targets;
 pub(crate) mod timers;
+mod tx;
 mod upkeep;
 pub(crate) mod waits;
 pub(crate) mod waves;
@@ -65,7 +67,7 @@ use crate::config::Durability;
 use crate::ending::Ending;
 use crate::error::{EngineEnd, Error, Result, StorageError, StorageErrorKind, Violation};
 use crate::metrics::Meters;
-use crate::metrics::tally::{self, Tally};
+use crate::metrics::tally::Tally;
 use crate::panics::tell;
 use crate::wire::UnreadableRecord;
 use aside::Aside;
@@ -74,14 +76,13 @@ use guard::Guard;
 pub use host::{HostError, HostTransaction};
 use lock::Lock;
 use look::Look;
+use memory::Memory;
 pub(crate) use readers::ReadLane;
 use readers::Readers;
 use strict::Folder;
+pub(crate) use tx::Tx;
 use upkeep::Upkeep;
 use writer::{Lane, Writer};
-
-/// What closures of [`Store::read`] and [`Store::write`] work on.
-pub(crate) type Tx<'a> = &'a Connection;
 
 /// Where the database is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -262,16 +263,18 @@ impl Store {
         if is_left {
             upkeep::check_soundness(&connection)?;
         }
+        let opening = Memory::of_reader();
         if options.starts && !options.adopts {
-            machine::check(&connection)?;
+            machine::check(Tx::new(&connection, &opening))?;
         }
         let engine = custody::new_engine();
         let mark = migrate::migrate(&mut connection, engine)?;
         if options.starts {
-            machine::note(&connection)?;
+            machine::note(Tx::new(&connection, &opening))?;
         }
         let readers = Readers::new(path, true, options.readers_max, ending);
-        let meters = Arc::new(Meters::beginning_with(fires::unended(&connection)?));
+        let meters =
+            Arc::new(Meters::beginning_with(fires::unended(Tx::new(&connection, &opening))?));
         let counts = Arc::clone(&meters);
         let upkeep = Upkeep::begin(&connection, guard, path.to_path_buf(), counts, (engine, mark))?;
         let (counts, ending, known_as) =
@@ -377,7 +380,7 @@ impl Store {
         let resume = move |tx: Tx<'_>| {
             // An engine has one clock.
             let _ = waits.set(waits::resume(tx, clock)?);
-            waits::follow(waits);
+            tx.memory.follow(waits);
             Ok(())
         };
         self.write_once(resume, |_| {}).await
@@ -482,25 +485,25 @@ pub(crate) fn trial<T>(tx: Tx<'_>, op: impl FnOnce() -> Result<T>) -> Result<T> 
 }
 
 fn in_savepoint<T>(tx: Tx<'_>, op: impl FnOnce() -> Result<T>, is_trial: bool) -> Result<T> {
-    tx.prepare_cached("SAVEPOINT apart")?.execute(())?;
-    let counted = tally::so_far();
+    tx.execute("SAVEPOINT apart", ())?;
+    let counted = tx.memory.counts.so_far();
     let done = op();
-    if done.is_err() && tx.is_autocommit() {
+    if done.is_err() && tx.is_undone() {
         // All of the transaction has been undone, this with it.
         return done;
     }
     if done.is_err() || is_trial {
         undo_to(tx, "apart", counted)?;
     }
-    tx.prepare_cached("RELEASE apart")?.execute(())?;
+    tx.execute("RELEASE apart", ())?;
     done
 }
 
 /// Undoes what has been done since a savepoint, when so much had been counted.
 fn undo_to(tx: Tx<'_>, savepoint: &str, counted: Tally) -> Result<()> {
-    tx.prepare_cached(&format!("ROLLBACK TO {savepoint}"))?.execute(())?;
-    tally::back_to(counted);
-    known::forget_all();
+    tx.execute(&format!("ROLLBACK TO {savepoint}"), ())?;
+    tx.memory.counts.back_to(counted);
+    tx.memory.cache.forget_all();
     Ok(())
 }
 
@@ -738,9 +741,11 @@ impl Query {
     fn count(&self, tx: Tx<'_>) -> Result<u64> {
         let mut total = 0u64;
         for way in &self.ways {
-            let mut count =
-                tx.prepare_cached(&format!("SELECT count(*) {}", self.from(way, None)))?;
-            let counted: u64 = count.query_row(params_from_iter(&self.values), |row| row.get(0))?;
+            let counted: u64 = tx.one(
+                &format!("SELECT count(*) {}", self.from(way, None)),
+                params_from_iter(&self.values),
+                |row| row.get(0),
+            )?;
             total = total.saturating_add(counted);
         }
         Ok(total)
@@ -790,7 +795,7 @@ impl Query {
                 format!("{ways} ORDER BY 1 {direction} LIMIT ?{limit} OFFSET ?{offset}")
             }
         };
-        let mut query = tx.prepare_cached(&sql)?;
+        let mut query = tx.prepare(&sql)?;
         let mut rows = query.query(params_from_iter(&self.values))?;
         let (mut entries, mut unreadable) = (Vec::new(), Vec::new());
         let mut next = None;

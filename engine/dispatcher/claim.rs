@@ -88,7 +88,7 @@ pub(super) fn claim(
     now_ms: i64,
 ) -> Result<ClaimedWork> {
     let (work, suspects) = (ClaimedWork::default(), plan.is_careful.then_some(suspects));
-    let steady_ms = waits::now(now_ms);
+    let steady_ms = waits::now(tx, now_ms);
     let (own, left) = (&plan.handed_over, ABORTED_MAX);
     let mut claiming =
         Claiming { tx, orders, bounds, own, now_ms, steady_ms, suspects, top: 0, left, work };

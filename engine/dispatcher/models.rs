@@ -308,8 +308,7 @@ fn nothing_is_polled_between_the_commit_of_its_stop_and_the_order() {
             let (orders, gate) = (Arc::clone(&orders), Arc::clone(&gate));
             let on_disk = Arc::clone(&on_disk);
             spawn(move || {
-                commit_gate::note_stop();
-                gate.close_for_stops(|| {
+                gate.close(|| {
                     thread::yield_now();
                     true
                 });

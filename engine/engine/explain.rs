@@ -137,13 +137,13 @@ impl Question<'_> {
         };
         let mut told = String::new();
         let nominal_ms = nominal.timestamp_millis();
-        if let Some(at) = fires::withdrawn(tx, timer.invocation, nominal_ms)? {
+        if let Some(at) = fires::withdrawn(*tx, timer.invocation, nominal_ms)? {
             told = format!(
                 " A clock that was ahead had written this time off; the record was taken back at {}.",
                 text(at)
             );
         }
-        if let Some((_, last)) = fires::last_before(tx, timer.id, next_ms)? {
+        if let Some((_, last)) = fires::last_before(*tx, timer.id, next_ms)? {
             let until = last.until.unwrap_or(last.time);
             if until > *now {
                 told.push_str(&format!(

@@ -1,48 +1,60 @@
-//! What the transaction under way adds to the counts: nothing is counted that is undone. Kept by thread, for
-//! a database is written by one.
+//! The counts of the transaction under way: nothing is counted that is undone.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 
 use super::Counted;
-
-thread_local! {
-    static TALLY: RefCell<Tally> = const { RefCell::new(Tally([0; Counted::KINDS])) };
-}
 
 /// How often each thing has happened in a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tally([u64; Counted::KINDS]);
 
 impl Tally {
-    /// What has happened, and how often.
+    const NONE: Self = Self([0; Counted::KINDS]);
+
+    /// Returns what has happened, each with how often.
     pub(super) fn entries(&self) -> impl Iterator<Item = (Counted, u64)> {
         Counted::all().zip(self.0).filter(|(_, count)| *count > 0)
     }
 }
 
-/// Counts what this transaction has done.
-pub(crate) fn count(what: Counted, times: usize) {
-    TALLY.with_borrow_mut(|tally| tally.0[what.index()] += times as u64);
+/// The counts of a transaction under way.
+#[derive(Debug)]
+pub(crate) struct Counts([Cell<u64>; Counted::KINDS]);
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self([const { Cell::new(0) }; Counted::KINDS])
+    }
 }
 
-/// How often this has happened in this transaction.
-pub(crate) fn count_of(what: Counted) -> u64 {
-    TALLY.with_borrow(|tally| tally.0[what.index()])
-}
+impl Counts {
+    /// Counts what the transaction has done.
+    pub(crate) fn add(&self, what: Counted, times: usize) {
+        let count = &self.0[what.index()];
+        count.set(count.get() + times as u64);
+    }
 
-/// What this transaction has done so far, to come [back to](back_to) when what follows is undone.
-pub(crate) fn so_far() -> Tally {
-    TALLY.with_borrow(|tally| *tally)
-}
+    /// Returns how often this has happened in the transaction.
+    pub(crate) fn of(&self, what: Counted) -> u64 {
+        self.0[what.index()].get()
+    }
 
-/// Forgets what has been undone.
-pub(crate) fn back_to(before: Tally) {
-    TALLY.set(before);
-}
+    /// Returns what the transaction has done so far, to come [back to](Self::back_to) if the rest is undone.
+    pub(crate) fn so_far(&self) -> Tally {
+        Tally(self.0.each_ref().map(Cell::get))
+    }
 
-/// What this transaction has done, for it ends here.
-pub(crate) fn take() -> Tally {
-    TALLY.replace(Tally([0; Counted::KINDS]))
+    /// Forgets what has been undone.
+    pub(crate) fn back_to(&self, before: Tally) {
+        self.0.iter().zip(before.0).for_each(|(count, before)| count.set(before));
+    }
+
+    /// Returns what the transaction has done, and begins anew: the transaction ends here.
+    pub(crate) fn take(&self) -> Tally {
+        let done = self.so_far();
+        self.back_to(Tally::NONE);
+        done
+    }
 }
 
 #[cfg(test)]
@@ -52,15 +64,16 @@ mod tests {
 
     #[test]
     fn what_is_undone_does_not_count() {
+        let counts = Counts::default();
         let ended = Counted::Ended(ExecutionStatus::Failed);
-        count(Counted::Started, 2);
-        let before = so_far();
-        count(Counted::Started, 1);
-        count(ended, 1);
-        back_to(before);
-        count(Counted::Lost, 3);
-        let entries: Vec<_> = take().entries().collect();
+        counts.add(Counted::Started, 2);
+        let before = counts.so_far();
+        counts.add(Counted::Started, 1);
+        counts.add(ended, 1);
+        counts.back_to(before);
+        counts.add(Counted::Lost, 3);
+        let entries: Vec<_> = counts.take().entries().collect();
         assert_eq!(entries, [(Counted::Started, 2), (Counted::Lost, 3)]);
-        assert_eq!(take().entries().count(), 0);
+        assert_eq!(counts.take().entries().count(), 0);
     }
 }

@@ -168,7 +168,7 @@ impl Step {
         aside: &Aside,
     ) -> Result<Self> {
         let now_ms = watchful.now.timestamp_millis();
-        let steady_ms = waits::now(now_ms);
+        let steady_ms = waits::now(tx, now_ms);
         let mut step = Self { steady_ms, ..Self::at(now_ms) };
         let mut budget = Budget { times: TIMES_MAX, fires: FIRES_MAX, executions: EXECUTIONS_MAX };
         let mut next_wave_ms = None;
@@ -460,7 +460,7 @@ impl Step {
             return Ok(step);
         }
         match decision {
-            WaveDecision::Proceed => step.open(tx, aside, due, waits::now(now_ms))?,
+            WaveDecision::Proceed => step.open(tx, aside, due, waits::now(tx, now_ms))?,
             WaveDecision::Wait(time) => {
                 let time_ms = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
                 waves::put_off(tx, due, time_ms.max(WAIT_MS_MIN), now_ms)?;

@@ -151,7 +151,7 @@ impl Aside {
             return Err(error);
         }
         let is_set = self.set(subject, invoke_id, error.clone());
-        match !is_set || error.is_damage() || tx.is_autocommit() {
+        match !is_set || error.is_damage() || tx.is_undone() {
             true => Err(error),
             false => Ok(()),
         }
@@ -200,7 +200,7 @@ impl Subject {
             Self::Stop(_) => "SELECT invocation FROM stops WHERE id = ?1",
         };
         let sql = format!("SELECT invoke_id FROM invocations WHERE id = ({invocation})");
-        let mut query = tx.prepare_cached(&sql).ok()?;
+        let mut query = tx.prepare(&sql).ok()?;
         query.query_row([self.row()], |row| Ok(InvokeId::from_bytes(row.get(0)?))).ok()
     }
 

@@ -8,14 +8,14 @@ use rusqlite::{OptionalExtension, Row};
 use crate::error::{Error, Result};
 use crate::id::ExecutionId;
 use crate::invocation::rate_control::PRIORITY_MAX;
-use crate::metrics::{Counted, tally};
+use crate::metrics::Counted;
 use crate::status::{Cause, ExecutionStatus};
 
 use super::aside::{Aside, Subject};
 use super::executions::{self, SoleFire, expect_one};
 use super::instances::{self, Target};
 use super::stop::NOT_STOPPED;
-use super::{Tx, apart, fires, running, stop, targets};
+use super::{Tx, apart, fires, stop, targets};
 
 /// An execution that has just been claimed.
 #[derive(Debug)]
@@ -112,7 +112,7 @@ pub(crate) fn claim(
             )
         })
     });
-    let mut query = tx.prepare_cached(&SQL[usize::from(may_be_stopped)])?;
+    let mut query = tx.prepare(&SQL[usize::from(may_be_stopped)])?;
     let open_until = open_until.unwrap_or(i64::MAX);
     // Executions that an order to stop applies to are passed over, a part of them in each commit.
     let mut held_max = if may_be_stopped { HELD_MAX } else { 0 };
@@ -144,7 +144,7 @@ pub(crate) fn claim(
     }
     drop(rows);
     let (claimed, held): (Vec<Claimed>, Vec<_>) = found.into_iter().partition(&mut admit);
-    running::note(of.fire, claimed.iter().map(|one| one.id));
+    tx.memory.running.note(of.fire, claimed.iter().map(|one| one.id));
     if let Some(until) = claimed.iter().map(|one| one.target.row).max() {
         fires::note_claimed(tx, of.fire, until)?;
     }
@@ -153,35 +153,33 @@ pub(crate) fn claim(
     let all =
         held.is_empty() && unreadable.is_empty() && !of.has_waves && !of.is_late && !may_be_stopped;
     if let (Some(last), true) = (claimed.last(), all) {
-        let changed = tx
-            .prepare_cached(
-                "UPDATE OR FAIL executions INDEXED BY executions_by_fire
-                 SET status = ?4, started_at_ms = ?5, room = ?6
-                 WHERE fire = ?1 AND instance > ?2 AND instance <= ?3 AND status = 'Pending'
-                     AND awaits_instance IS NULL",
-            )?
-            .execute((of.fire, of.after, last.target.row, status, of.now_ms, room))?;
+        let changed = tx.execute(
+            "UPDATE OR FAIL executions INDEXED BY executions_by_fire
+             SET status = ?4, started_at_ms = ?5, room = ?6
+             WHERE fire = ?1 AND instance > ?2 AND instance <= ?3 AND status = 'Pending'
+                 AND awaits_instance IS NULL",
+            (of.fire, of.after, last.target.row, status, of.now_ms, room),
+        )?;
         if changed != claimed.len() {
             let (fire, waited) = (of.fire, claimed.len());
             return Err(Error::Internal(format!(
                 "{changed} executions of fire {fire} were claimed, and {waited} were waiting"
             )));
         }
-        tally::count(Counted::Started, claimed.len());
+        tx.count(Counted::Started, claimed.len());
         return Ok(ClaimedFrom { claimed, unreadable, more_after });
     }
     for one in &claimed {
-        let changed = tx
-            .prepare_cached(
-                "UPDATE executions SET status = ?2, started_at_ms = ?3, room = ?4
-                 WHERE id = ?1 AND status = 'Pending'",
-            )?
-            .execute((one.id.0, status, of.now_ms, room))?;
+        let changed = tx.execute(
+            "UPDATE executions SET status = ?2, started_at_ms = ?3, room = ?4
+             WHERE id = ?1 AND status = 'Pending'",
+            (one.id.0, status, of.now_ms, room),
+        )?;
         expect_one(changed, one.id)?;
     }
     for one in held {
         let changed = tx
-            .prepare_cached(
+            .prepare(
                 "UPDATE executions SET awaits_instance = ?2, room = ?3
                  WHERE id = ?1 AND status = 'Pending'",
             )?
@@ -189,7 +187,7 @@ pub(crate) fn claim(
             .execute((one.id.0, of.standing.rank(), room))?;
         expect_one(changed, one.id)?;
     }
-    tally::count(Counted::Started, claimed.len());
+    tx.count(Counted::Started, claimed.len());
     Ok(ClaimedFrom { claimed, unreadable, more_after })
 }
 
@@ -219,17 +217,18 @@ impl Place {
 /// Returns the next execution, after a given one, that waits for a place on an instance, even if an order to stop
 /// applies to it: a search for others goes on behind it.
 pub(crate) fn next_awaiting(tx: Tx<'_>, instance: i64, after: Place) -> Result<Option<Awaiting>> {
-    let next = tx
-        .prepare_cached(&format!(
+    let next = tx.find(
+        &format!(
             "SELECT e.id, e.attempt, e.fire, e.awaits_instance, NOT {NOT_STOPPED}
              FROM executions e INDEXED BY executions_awaiting
              WHERE e.awaits_instance IS NOT NULL AND e.instance = ?1 AND (e.awaits_instance, e.id) > (?2, ?3)
              ORDER BY e.awaits_instance, e.id LIMIT 1"
-        ))?
-        .query_row((instance, after.0, after.1), |row| {
+        ),
+        (instance, after.0, after.1),
+        |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
-        })
-        .optional()?;
+        },
+    )?;
     let Some((id, attempt, fire, rank, is_held)) = next else { return Ok(None) };
     let standing = Standing::of_rank(fires::priority(tx, fire)?, rank);
     let (id, place) = (ExecutionId(id), Place(rank, id));
@@ -239,36 +238,36 @@ pub(crate) fn next_awaiting(tx: Tx<'_>, instance: i64, after: Place) -> Result<O
 /// Claims an execution that has waited for a place on its instance.
 pub(crate) fn claim_awaiting(tx: Tx<'_>, of: &Awaiting, now_ms: i64) -> Result<()> {
     let status = Cause::Claimed.target();
-    running::note(of.fire, [of.id]);
+    tx.memory.running.note(of.fire, [of.id]);
     fires::note_claimed(tx, of.fire, of.instance)?;
-    let changed = tx
-        .prepare_cached(
-            "UPDATE executions SET status = ?2, started_at_ms = ?3, room = ?4, awaits_instance = NULL
-             WHERE id = ?1 AND status = 'Pending'",
-        )?
-        .execute((of.id.0, status.as_str(), now_ms, executions::room(status)))?;
+    let changed = tx.execute(
+        "UPDATE executions SET status = ?2, started_at_ms = ?3, room = ?4, awaits_instance = NULL
+         WHERE id = ?1 AND status = 'Pending'",
+        (of.id.0, status.as_str(), now_ms, executions::room(status)),
+    )?;
     expect_one(changed, of.id)?;
-    tally::count(Counted::Started, 1);
+    tx.count(Counted::Started, 1);
     Ok(())
 }
 
 /// Unmarks an execution that waits for a place on its instance: it waits for another bound now.
 pub(crate) fn unmark_awaiting(tx: Tx<'_>, of: &Awaiting) -> Result<()> {
     let room = executions::room(ExecutionStatus::Pending);
-    tx.prepare_cached("UPDATE executions SET awaits_instance = NULL, room = ?2 WHERE id = ?1")?
-        .execute((of.id.0, room))?;
+    tx.execute(
+        "UPDATE executions SET awaits_instance = NULL, room = ?2 WHERE id = ?1",
+        (of.id.0, room),
+    )?;
     Ok(())
 }
 
 /// Returns whether an execution waits for a place on an instance.
 pub(super) fn any_awaits(tx: Tx<'_>, instance: i64) -> Result<bool> {
-    let any = tx
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM executions INDEXED BY executions_awaiting
-                 WHERE awaits_instance IS NOT NULL AND instance = ?1)",
-        )?
-        .query_row([instance], |row| row.get(0))?;
-    Ok(any)
+    tx.one(
+        "SELECT EXISTS (SELECT 1 FROM executions INDEXED BY executions_awaiting
+         WHERE awaits_instance IS NOT NULL AND instance = ?1)",
+        [instance],
+        |row| row.get(0),
+    )
 }
 
 /// Executions that may be claimed now.
@@ -298,12 +297,12 @@ pub(super) struct EndedEarly {
 
 /// Releases executions of the same invocation that waited for executions which have ended before they started.
 pub(super) fn release_behind(tx: Tx<'_>, fire: i64, ended: &[EndedEarly]) -> Result<Vec<Released>> {
-    let repeats: bool = tx
-        .prepare_cached(
-            "SELECT v.overlap_policy IS NOT NULL FROM fires f JOIN invocations v ON v.id = f.invocation
-             WHERE f.id = ?1",
-        )?
-        .query_row([fire], |row| row.get(0))?;
+    let repeats: bool = tx.one(
+        "SELECT v.overlap_policy IS NOT NULL FROM fires f JOIN invocations v ON v.id = f.invocation
+         WHERE f.id = ?1",
+        [fire],
+        |row| row.get(0),
+    )?;
     let mut released = Vec::new();
     for one in ended.iter().filter(|_| repeats) {
         if one.was_next {
@@ -318,20 +317,19 @@ pub(super) fn release_behind(tx: Tx<'_>, fire: i64, ended: &[EndedEarly]) -> Res
 /// Lets up to `max` executions be claimed that wait for room on their instance, whichever instance that is: the
 /// dispatcher checks later how many run there. Returns the number of these executions.
 pub(crate) fn admit_all(tx: Tx<'_>, max: usize) -> Result<usize> {
-    let admitted = tx
-        .prepare_cached(
-            "UPDATE executions SET awaits_instance = NULL, room = ?1 WHERE id IN (
-                 SELECT id FROM executions INDEXED BY executions_awaiting
-                 WHERE awaits_instance IS NOT NULL LIMIT ?2)",
-        )?
-        .execute((executions::room(ExecutionStatus::Pending), max as i64))?;
+    let admitted = tx.execute(
+        "UPDATE executions SET awaits_instance = NULL, room = ?1 WHERE id IN (
+         SELECT id FROM executions INDEXED BY executions_awaiting
+         WHERE awaits_instance IS NOT NULL LIMIT ?2)",
+        (executions::room(ExecutionStatus::Pending), max as i64),
+    )?;
     Ok(admitted)
 }
 
 /// Returns all executions that wait for room on their instance. The search reads the index alone, so that no damaged
 /// execution hides another.
 pub(crate) fn all_awaiting(tx: Tx<'_>) -> Result<Vec<i64>> {
-    let mut query = tx.prepare_cached(
+    let mut query = tx.prepare(
         "SELECT id FROM executions INDEXED BY executions_awaiting WHERE awaits_instance IS NOT NULL",
     )?;
     let ids = query.query_map((), |row| row.get(0))?;
@@ -340,7 +338,7 @@ pub(crate) fn all_awaiting(tx: Tx<'_>) -> Result<Vec<i64>> {
 
 /// Works like [`admit_all`], on these executions.
 pub(crate) fn admit_these(tx: Tx<'_>, ids: &[i64]) -> Result<()> {
-    let mut update = tx.prepare_cached(
+    let mut update = tx.prepare(
         "UPDATE executions SET awaits_instance = NULL, room = ?1 WHERE id = ?2 AND awaits_instance IS NOT NULL",
     )?;
     for id in ids {
@@ -352,7 +350,7 @@ pub(crate) fn admit_these(tx: Tx<'_>, ids: &[i64]) -> Result<()> {
 /// Lets up to `max` executions be claimed whose time for another attempt has come, the longest
 /// waiting first. A claim leaves out executions that an order stops.
 pub(crate) fn release_due(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<Released>> {
-    let mut update = tx.prepare_cached(
+    let mut update = tx.prepare(
         "UPDATE executions SET status = ?3, retry_at_ms = NULL WHERE status = 'Scheduled' AND id IN (
              SELECT id FROM executions INDEXED BY executions_by_retry
              WHERE retry_at_ms <= ?1 ORDER BY retry_at_ms, id LIMIT ?2)
@@ -372,13 +370,13 @@ pub(crate) fn release_due_apart(
     aside: &Aside,
 ) -> Result<Vec<Released>> {
     let limit = max.saturating_add(aside.count()) as i64;
-    let mut query = tx.prepare_cached(
+    let mut query = tx.prepare(
         "SELECT id FROM executions INDEXED BY executions_by_retry
          WHERE retry_at_ms <= ?1 ORDER BY retry_at_ms, id LIMIT ?2",
     )?;
     let due = query.query_map((now_ms, limit), |row| row.get(0))?;
     let due = due.collect::<rusqlite::Result<_>>()?;
-    let mut update = tx.prepare_cached(
+    let mut update = tx.prepare(
         "UPDATE executions SET status = ?3, retry_at_ms = NULL WHERE status = 'Scheduled' AND id = ?1
          RETURNING fire, instance, (SELECT f.priority FROM fires f WHERE f.id = fire), ?2",
     )?;
@@ -402,21 +400,20 @@ pub(crate) fn release_due_apart(
 
 /// When the next execution is tried again.
 pub(crate) fn next_retry_ms(tx: Tx<'_>) -> Result<Option<i64>> {
-    let next = tx
-        .prepare_cached(
-            // A time that is no number comes after all numbers, and never comes.
-            "SELECT CAST(min(retry_at_ms) AS INTEGER) FROM executions INDEXED BY executions_by_retry
-             WHERE retry_at_ms <= 9223372036854775807",
-        )?
-        .query_row((), |row| row.get(0))?;
-    Ok(next)
+    tx.one(
+        // A time that is no number comes after all numbers, and never comes.
+        "SELECT CAST(min(retry_at_ms) AS INTEGER) FROM executions INDEXED BY executions_by_retry
+         WHERE retry_at_ms <= 9223372036854775807",
+        (),
+        |row| row.get(0),
+    )
 }
 
 /// Lets the execution that waited for the end of this one be claimed.
 pub(super) fn release(tx: Tx<'_>, ended: ExecutionId) -> Result<Option<Released>> {
     let Some(from) = stop::free_behind(tx, ended)? else { return Ok(None) };
-    let released = tx
-        .prepare_cached(&format!(
+    let released = tx.find(
+        &format!(
             "UPDATE executions SET status = ?2 WHERE status = 'Scheduled' AND id = (
                  SELECT e.id FROM executions o JOIN fires f ON f.id = o.fire
                      CROSS JOIN fires wf INDEXED BY fires_unfinished_by_invocation
@@ -427,11 +424,12 @@ pub(super) fn release(tx: Tx<'_>, ended: ExecutionId) -> Result<Option<Released>
                  ORDER BY wf.id LIMIT 1)
              RETURNING fire, instance, (SELECT f.priority FROM fires f WHERE f.id = fire),
                  (SELECT coalesce(f.since_ms, f.dealt_at_ms) FROM fires f WHERE f.id = fire), id",
-        ))?
-        .query_row((ended.0, Cause::Released.target().as_str(), from), |row| {
+        ),
+        (ended.0, Cause::Released.target().as_str(), from),
+        |row| {
             Ok((read_released(row)?, ExecutionId(row.get(4)?)))
-        })
-        .optional()?;
+        },
+    )?;
     let Some((released, id)) = released else { return Ok(None) };
     targets::note_standing(tx, id)?;
     Ok(Some(released))

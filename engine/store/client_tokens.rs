@@ -1,6 +1,5 @@
 //! Table `client_tokens`: the answers that a repeated request gets again.
 
-use rusqlite::OptionalExtension;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -36,23 +35,23 @@ pub(crate) fn once<R: Serialize + DeserializeOwned, T>(
         return Ok((serde_json::from_str(&response).map_err(unreadable)?, None));
     }
     let done = op()?;
-    tx.prepare_cached(
+    tx.execute(
         "DELETE FROM client_tokens WHERE id IN (
              SELECT id FROM client_tokens WHERE created_at_ms <= ?1 ORDER BY created_at_ms LIMIT ?2)
          OR (caller = ?3 AND token = ?4)",
-    )?
-    .execute((now_ms.saturating_sub(KEPT_MS), FORGOTTEN_MAX, &token.caller, &token.token))?;
-    tx.prepare_cached(
+        (now_ms.saturating_sub(KEPT_MS), FORGOTTEN_MAX, &token.caller, &token.token),
+    )?;
+    tx.execute(
         "INSERT INTO client_tokens (caller, token, request_sha256, response, created_at_ms)
          VALUES (?1, ?2, ?3, ?4, ?5)",
-    )?
-    .execute((
-        &token.caller,
-        &token.token,
-        token.request_sha256,
-        serde_json::to_string(&response).map_err(unreadable)?,
-        now_ms,
-    ))?;
+        (
+            &token.caller,
+            &token.token,
+            token.request_sha256,
+            serde_json::to_string(&response).map_err(unreadable)?,
+            now_ms,
+        ),
+    )?;
     Ok((response, done))
 }
 
@@ -63,14 +62,10 @@ pub(crate) fn is_known(tx: Tx<'_>, token: &ClientToken, now_ms: i64) -> Result<b
 
 /// What a token was first given with, and the answer.
 fn find(tx: Tx<'_>, token: &ClientToken, now_ms: i64) -> Result<Option<([u8; 32], String)>> {
-    let known = tx
-        .prepare_cached(
-            "SELECT request_sha256, response FROM client_tokens
-             WHERE caller = ?1 AND token = ?2 AND created_at_ms > ?3",
-        )?
-        .query_row((&token.caller, &token.token, now_ms.saturating_sub(KEPT_MS)), |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
-        .optional()?;
-    Ok(known)
+    tx.find(
+        "SELECT request_sha256, response FROM client_tokens
+         WHERE caller = ?1 AND token = ?2 AND created_at_ms > ?3",
+        (&token.caller, &token.token, now_ms.saturating_sub(KEPT_MS)),
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )
 }

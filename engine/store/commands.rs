@@ -1,7 +1,7 @@
 //! Table `commands`: what is kept for later invocations.
 
 use chrono::{DateTime, Utc};
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{Row, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -57,13 +57,12 @@ pub(crate) struct NewCommand<'a> {
 pub(crate) fn insert(tx: Tx<'_>, new: &NewCommand<'_>, now_ms: i64) -> Result<()> {
     let Definition { settings, .. } = new.definition;
     let content = contents::intern(tx, &new.definition.content)?;
-    tx.prepare_cached(
+    tx.execute(
         "INSERT INTO commands (command_id, name, description, type, content, working_dir, timeout_s,
              enable_parameter, created_at_ms, updated_at_ms, username, launcher, output_to,
              default_parameters, secret_parameters, resource_group_id)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
-    )?
-    .execute(params![
+        params![
         new.command_id.as_bytes(),
         &new.definition.name,
         &new.definition.description,
@@ -79,8 +78,9 @@ pub(crate) fn insert(tx: Tx<'_>, new: &NewCommand<'_>, now_ms: i64) -> Result<()
         json_or_null(&new.definition.default_parameters, Parameters::is_empty)?,
         json_or_null(&new.definition.secret_parameters, SecretNames::is_empty)?,
         new.resource_group_id,
-    ])?;
-    Tagged::Command.insert(tx, tx.last_insert_rowid(), new.tags)
+    ],
+    )?;
+    Tagged::Command.insert(tx, tx.last_id(), new.tags)
 }
 
 /// What is wrong with keeping one more command, of this name.
@@ -105,11 +105,11 @@ pub(crate) fn name_taken(
     if !limits.command_names_differ {
         return Ok(None);
     }
-    let taken: bool = tx
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM commands WHERE name = ?1 AND command_id <> ?2)",
-        )?
-        .query_row((name, command_id.as_bytes()), |row| row.get(0))?;
+    let taken: bool = tx.one(
+        "SELECT EXISTS (SELECT 1 FROM commands WHERE name = ?1 AND command_id <> ?2)",
+        (name, command_id.as_bytes()),
+        |row| row.get(0),
+    )?;
     Ok(taken.then(|| {
         let message = format!("a command of the name `{name}` is kept already; want another name");
         Violation::new("CmdName.Duplicate", 400, "Name", message)
@@ -160,7 +160,7 @@ pub(super) fn read_settings(row: &Row<'_>, column: usize) -> Result<Settings> {
 
 /// How many commands are kept.
 pub(crate) fn count(tx: Tx<'_>) -> Result<u64> {
-    Ok(tx.prepare_cached("SELECT count(*) FROM commands")?.query_row((), |row| row.get(0))?)
+    tx.one("SELECT count(*) FROM commands", (), |row| row.get(0))
 }
 
 /// The columns of a definition.
@@ -170,10 +170,12 @@ const DEFINITION: &str =
 
 /// The definition of a kept command, if there is one.
 pub(crate) fn find(tx: Tx<'_>, command_id: CommandId) -> Result<Option<Definition>> {
-    tx.prepare_cached(&format!("SELECT {DEFINITION} FROM commands c WHERE c.command_id = ?1"))?
-        .query_row([command_id.as_bytes()], |row| Ok(read_definition(tx, row, 0)))
-        .optional()?
-        .transpose()
+    tx.find(
+        &format!("SELECT {DEFINITION} FROM commands c WHERE c.command_id = ?1"),
+        [command_id.as_bytes()],
+        |row| Ok(read_definition(tx, row, 0)),
+    )?
+    .transpose()
 }
 
 /// The definition of a kept command.
@@ -204,14 +206,12 @@ pub(crate) fn replace(
 ) -> Result<()> {
     let settings = &definition.settings;
     let content = contents::intern(tx, &definition.content)?;
-    let changed = tx
-        .prepare_cached(
-            "UPDATE commands SET name = ?2, description = ?3, type = ?4, content = ?5, timeout_s = ?6,
-                 working_dir = ?7, username = ?8, launcher = ?9, output_to = ?10,
-                 default_parameters = ?11, updated_at_ms = ?12
-             WHERE command_id = ?1",
-        )?
-        .execute(params![
+    let changed = tx.execute(
+        "UPDATE commands SET name = ?2, description = ?3, type = ?4, content = ?5, timeout_s = ?6,
+             working_dir = ?7, username = ?8, launcher = ?9, output_to = ?10,
+             default_parameters = ?11, updated_at_ms = ?12
+         WHERE command_id = ?1",
+        params![
             command_id.as_bytes(),
             &definition.name,
             &definition.description,
@@ -224,18 +224,19 @@ pub(crate) fn replace(
             &settings.output_to,
             json_or_null(&definition.default_parameters, Parameters::is_empty)?,
             now_ms,
-        ])?;
+        ],
+    )?;
     if changed == 0 { Err(Error::invalid(not_found(command_id))) } else { Ok(()) }
 }
 
 /// Deletes a command that no unfinished invocation uses.
 pub(crate) fn delete(tx: Tx<'_>, command_id: CommandId) -> Result<()> {
-    let in_use: bool = tx
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM invocations INDEXED BY invocations_unfinished
-             WHERE finished_at_ms IS NULL AND command_id = ?1)",
-        )?
-        .query_row([command_id.as_bytes()], |row| row.get(0))?;
+    let in_use: bool = tx.one(
+        "SELECT EXISTS (SELECT 1 FROM invocations INDEXED BY invocations_unfinished
+         WHERE finished_at_ms IS NULL AND command_id = ?1)",
+        [command_id.as_bytes()],
+        |row| row.get(0),
+    )?;
     if in_use {
         return Err(Error::Conflict {
             code: "InvalidStatus.CmdIdInUse",
@@ -244,9 +245,8 @@ pub(crate) fn delete(tx: Tx<'_>, command_id: CommandId) -> Result<()> {
             ),
         });
     }
-    let deleted = tx
-        .prepare_cached("DELETE FROM commands WHERE command_id = ?1")?
-        .execute([command_id.as_bytes()])?;
+    let deleted =
+        tx.execute("DELETE FROM commands WHERE command_id = ?1", [command_id.as_bytes()])?;
     if deleted == 0 { Err(Error::invalid(not_found(command_id))) } else { Ok(()) }
 }
 

@@ -4,21 +4,10 @@
 //! dispatcher hears of it. A start has passed the gate once its executor has been polled, and such a commit waits for
 //! the starts that are passing. Other commits leave the gate open and wait for none.
 
-use std::cell::Cell;
 use std::sync::PoisonError;
 use std::task::{Context, Poll, Waker};
 
 use super::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering};
-
-thread_local! {
-    /// Whether the transaction of this thread has stopped executions.
-    static STOPS: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Notes that the transaction of this thread stops an execution that runs.
-pub(super) fn note_stop() {
-    STOPS.set(true);
-}
 
 #[derive(Debug, Default)]
 pub(crate) struct CommitGate {
@@ -35,12 +24,8 @@ impl CommitGate {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes the gate if the transaction of this thread has stopped executions. While starts are passing, this calls
-    /// `go_on_waiting`, until that returns false.
-    pub(super) fn close_for_stops(&self, mut go_on_waiting: impl FnMut() -> bool) {
-        if !STOPS.take() {
-            return;
-        }
+    /// Closes the gate. While starts are passing, this calls `go_on_waiting`, until that returns false.
+    pub(super) fn close(&self, mut go_on_waiting: impl FnMut() -> bool) {
         let waiting = self.waiting();
         self.is_closed.store(true, Ordering::SeqCst);
         drop(waiting);

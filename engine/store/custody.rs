@@ -21,7 +21,7 @@ use crate::files::{beside, open_regular};
 use super::cause::cannot_open;
 use super::connection::{Access, has_log, reader};
 use super::look::Stamp;
-use super::{Tx, log, migrate, storage};
+use super::{log, migrate, storage};
 
 /// A mark that ties a log to its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,10 +128,10 @@ pub(super) fn new_engine() -> i64 {
 }
 
 /// Makes the file an engine's, in the first transaction that it writes.
-pub(super) fn take_over(tx: Tx<'_>, engine: i64) -> Result<Mark> {
+pub(super) fn take_over(connection: &Connection, engine: i64) -> Result<Mark> {
     let new = || Mark { generation: random(), is_first: true };
-    let mark = mark_of(tx)?.map_or_else(new, Mark::first);
-    tx.execute(
+    let mark = mark_of(connection)?.map_or_else(new, Mark::first);
+    connection.execute(
         "INSERT INTO ownership (id, engine, mark) VALUES (1, ?1, ?2)
          ON CONFLICT (id) DO UPDATE SET engine = excluded.engine, mark = excluded.mark",
         (engine, mark.to_bytes()),
@@ -140,19 +140,22 @@ pub(super) fn take_over(tx: Tx<'_>, engine: i64) -> Result<Mark> {
 }
 
 /// Checks that the file is still this engine's.
-pub(super) fn check_engine(tx: Tx<'_>, engine: i64) -> Result<bool> {
-    let mut owner = tx.prepare_cached("SELECT engine FROM ownership WHERE id = 1")?;
+pub(super) fn check_engine(connection: &Connection, engine: i64) -> Result<bool> {
+    let mut owner = connection.prepare_cached("SELECT engine FROM ownership WHERE id = 1")?;
     Ok(owner.query_row((), |row| row.get::<_, i64>(0)).optional()? == Some(engine))
 }
 
-pub(super) fn write_mark(tx: Tx<'_>, mark: Mark) -> Result<()> {
-    tx.prepare_cached("UPDATE ownership SET mark = ?1 WHERE id = 1")?.execute([mark.to_bytes()])?;
+pub(super) fn write_mark(connection: &Connection, mark: Mark) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE ownership SET mark = ?1 WHERE id = 1")?
+        .execute([mark.to_bytes()])?;
     Ok(())
 }
 
-fn mark_of(tx: Tx<'_>) -> Result<Option<Mark>> {
-    let mark =
-        tx.query_row("SELECT mark FROM ownership WHERE id = 1", (), |row| row.get(0)).optional()?;
+fn mark_of(connection: &Connection) -> Result<Option<Mark>> {
+    let mark = connection
+        .query_row("SELECT mark FROM ownership WHERE id = 1", (), |row| row.get(0))
+        .optional()?;
     Ok(mark.map(Mark::from_bytes))
 }
 

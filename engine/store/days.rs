@@ -1,11 +1,10 @@
 //! Table `days`: how many invocations each day of UTC has had.
 
 use chrono::DateTime;
-use rusqlite::OptionalExtension;
 
 use crate::error::{Error, Result, Violation};
 
-use super::{Tx, known};
+use super::Tx;
 
 const DAY_MS: i64 = 24 * 3600 * 1000;
 
@@ -18,11 +17,11 @@ pub(super) fn count_invocation(tx: Tx<'_>, now_ms: i64) -> Result<()> {
         // Less work than an INSERT with ON CONFLICT.
         _ => "UPDATE days SET invocations = invocations + 1 WHERE id = ?1",
     };
-    let changed = tx.prepare_cached(sql)?.execute([day])?;
+    let changed = tx.execute(sql, [day])?;
     if changed != 1 {
         return Err(Error::Internal(format!("day {day} has no count, and had {count}")));
     }
-    known::set_invocations_on(day, count);
+    tx.memory.cache.set_invocations_on(day, count);
     Ok(())
 }
 
@@ -43,14 +42,12 @@ pub(crate) fn beyond_quota(tx: Tx<'_>, now_ms: i64, max: u64) -> Result<Option<V
 /// How many invocations the day has had so far.
 pub(crate) fn invocations(tx: Tx<'_>, now_ms: i64) -> Result<u64> {
     let day = now_ms.div_euclid(DAY_MS);
-    if let Some(count) = known::invocations_on(day) {
+    if let Some(count) = tx.memory.cache.invocations_on(day) {
         return Ok(count);
     }
     let count = tx
-        .prepare_cached("SELECT invocations FROM days WHERE id = ?1")?
-        .query_row([day], |row| row.get(0))
-        .optional()?
+        .find("SELECT invocations FROM days WHERE id = ?1", [day], |row| row.get(0))?
         .unwrap_or_default();
-    known::set_invocations_on(day, count);
+    tx.memory.cache.set_invocations_on(day, count);
     Ok(count)
 }

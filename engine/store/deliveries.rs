@@ -1,6 +1,6 @@
 //! Table `deliveries`: what came of sending whole outputs to where they were to go.
 
-use rusqlite::{OptionalExtension, Row};
+use rusqlite::Row;
 
 use crate::error::Result;
 use crate::id::{ExecutionId, InvokeId};
@@ -12,18 +12,18 @@ use super::{Tx, parse, unreadable};
 
 /// Records a delivery: one that waits, or one that has failed already.
 pub(super) fn insert(tx: Tx<'_>, id: ExecutionId, delivery: &Delivery) -> Result<()> {
-    tx.prepare_cached(
+    tx.execute(
         "INSERT INTO deliveries (execution, status, bytes, uri, error_code, error_info)
          VALUES (?1, ?2, ?3, nullif(?4, ''), nullif(?5, ''), nullif(?6, ''))",
-    )?
-    .execute((
-        id.0,
-        delivery.status.as_str(),
-        delivery.bytes,
-        &delivery.uri,
-        &delivery.error_code,
-        delivery.error_info.text(),
-    ))?;
+        (
+            id.0,
+            delivery.status.as_str(),
+            delivery.bytes,
+            &delivery.uri,
+            &delivery.error_code,
+            delivery.error_info.text(),
+        ),
+    )?;
     Ok(())
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Waiting {
 /// Returns up to `max` outputs after `after` that wait to be delivered, in the order they came, each with the number
 /// of its record. A record that cannot be read hides no other record.
 pub(crate) fn waiting(tx: Tx<'_>, after: i64, max: usize) -> Result<Vec<(i64, Result<Waiting>)>> {
-    let mut query = tx.prepare_cached(
+    let mut query = tx.prepare(
         "SELECT d.id, d.execution, v.invoke_id, v.output_to, d.bytes
          FROM deliveries d INDEXED BY deliveries_unfinished
              CROSS JOIN executions e ON e.id = d.execution
@@ -68,10 +68,11 @@ pub(crate) fn waiting(tx: Tx<'_>, after: i64, max: usize) -> Result<Vec<(i64, Re
 
 /// Whether the output of an execution waits to be delivered.
 pub(crate) fn waits(tx: Tx<'_>, id: ExecutionId) -> Result<bool> {
-    let mut query = tx.prepare_cached(
+    tx.one(
         "SELECT EXISTS (SELECT 1 FROM deliveries WHERE execution = ?1 AND status = 'InProgress')",
-    )?;
-    Ok(query.query_row([id.0], |row| row.get(0))?)
+        [id.0],
+        |row| row.get(0),
+    )
 }
 
 /// Records how deliveries ended.
@@ -79,7 +80,7 @@ pub(crate) fn finish<'a>(
     tx: Tx<'_>,
     ended: impl IntoIterator<Item = &'a (Waiting, Delivery)>,
 ) -> Result<()> {
-    let mut update = tx.prepare_cached(
+    let mut update = tx.prepare(
         "UPDATE deliveries SET status = ?2, uri = nullif(?3, ''), error_code = nullif(?4, ''),
              error_info = nullif(?5, '')
          WHERE id = ?1 AND status = 'InProgress'",
@@ -118,12 +119,11 @@ pub(super) fn told(
         let status = DeliveryStatus::InProgress.to_string();
         return Ok(Told { status, ..Told::default() });
     }
-    let found = tx
-        .prepare_cached(
-            "SELECT status, uri, error_code, error_info FROM deliveries WHERE execution = ?1",
-        )?
-        .query_row([id.0], |row| Ok(read(row)))
-        .optional()?;
+    let found = tx.find(
+        "SELECT status, uri, error_code, error_info FROM deliveries WHERE execution = ?1",
+        [id.0],
+        |row| Ok(read(row)),
+    )?;
     found.unwrap_or_else(|| Ok(Told::default()))
 }
 

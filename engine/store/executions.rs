@@ -14,7 +14,7 @@ use crate::execution::{
 use crate::id::{ExecutionId, InstanceId, InvokeId};
 use crate::invocation::Job;
 use crate::invocation::retry::Retry;
-use crate::metrics::{Counted, tally};
+use crate::metrics::Counted;
 use crate::output::{Delivery, Output};
 use crate::panics::tell;
 use crate::status::{Cause, Ends, ExecutionStatus, InvocationStatus};
@@ -24,8 +24,8 @@ use super::commands::read_json;
 use super::fires::FireLimits;
 use super::stop::{Ending, NOT_STOPPED, Scope};
 use super::{
-    Tx, deliveries, fires, instances, invocations, outputs, parse, results, running, stop, targets,
-    waits, waves,
+    Tx, deliveries, fires, instances, invocations, outputs, parse, results, stop, targets, waits,
+    waves,
 };
 use crate::store;
 
@@ -52,7 +52,7 @@ pub(super) fn insert(
         for (statement, rows) in ROWS.into_iter().enumerate() {
             while let Some((some, others)) = rest.split_at_checked(rows) {
                 insert_alike(tx, fire, statement, some, now_ms)?;
-                first.get_or_insert_with(|| tx.last_insert_rowid() - (rows as i64 - 1));
+                first.get_or_insert_with(|| tx.last_id() - (rows as i64 - 1));
                 rest = others;
             }
         }
@@ -85,13 +85,13 @@ fn insert_alike(
             let rows = (0..rows).map(|row| format!("(?1, ?{}, 1, ?2, ?3, ?4, ?5, ?6)", row + 7));
             format!(
                 "INSERT OR FAIL INTO executions (fire, instance, attempt, status, started_at_ms,
-                     finished_at_ms, error_info, room) VALUES {}",
+                 finished_at_ms, error_info, room) VALUES {}",
                 rows.collect::<Vec<_>>().join(", ")
             )
         })
     });
     let [NewExecution { status, info, .. }, ..] = *alike else { return Ok(()) };
-    let mut insert = tx.prepare_cached(&SQL[statement])?;
+    let mut insert = tx.prepare(&SQL[statement])?;
     let started_at_ms = Some(now_ms).filter(|_| status == ExecutionStatus::Running);
     let finished_at_ms = Some(now_ms).filter(|_| status.is_final());
     insert.raw_bind_parameter(1, fire)?;
@@ -105,11 +105,11 @@ fn insert_alike(
     }
     insert.raw_execute()?;
     match status {
-        ExecutionStatus::Skipped => tally::count(Counted::Ended(status), alike.len()),
-        _ => tally::count(Counted::Execution, alike.len()),
+        ExecutionStatus::Skipped => tx.count(Counted::Ended(status), alike.len()),
+        _ => tx.count(Counted::Execution, alike.len()),
     }
     if status == ExecutionStatus::Running {
-        tally::count(Counted::Started, alike.len());
+        tx.count(Counted::Started, alike.len());
     }
     Ok(())
 }
@@ -243,15 +243,14 @@ fn put_back(tx: Tx<'_>, one: &Ended) -> Result<bool> {
         return Err(Error::Internal("an execution is put back from one status".to_owned()));
     };
     let to = Cause::Unstarted.target();
-    let changed = tx
-        .prepare_cached(
-            "UPDATE executions SET status = ?3, started_at_ms = NULL, room = ?4
-             WHERE id = ?1 AND attempt = ?2 AND status = ?5",
-        )?
-        .execute((one.id.0, one.attempt, to.as_str(), room(to), from.as_str()))?;
+    let changed = tx.execute(
+        "UPDATE executions SET status = ?3, started_at_ms = NULL, room = ?4
+         WHERE id = ?1 AND attempt = ?2 AND status = ?5",
+        (one.id.0, one.attempt, to.as_str(), room(to), from.as_str()),
+    )?;
     if changed == 1 {
-        running::forget([one.id]);
-        tally::count(Counted::PutBack, 1);
+        tx.memory.running.forget([one.id]);
+        tx.count(Counted::PutBack, 1);
     }
     Ok(changed == 1)
 }
@@ -365,8 +364,8 @@ impl EndedOfFire {
 fn insert_next_attempt(tx: Tx<'_>, ended: &Ended) -> Result<Option<NextAttempt>> {
     let Some(wait_ms) = ended.retry_after_ms else { return Ok(None) };
     let over = waits::begin(tx, ended.finished_at_ms, wait_ms)?;
-    let inserted = tx
-        .prepare_cached(&format!(
+    let inserted = tx.execute(
+        &format!(
             "INSERT INTO executions (fire, instance, attempt, status, retry_at_ms, retries_once)
              SELECT e.fire, e.instance, e.attempt + 1, 'Scheduled', ?2,
                  (SELECT v.repeat_mode = 'Once' FROM invocations v WHERE v.id = f.invocation)
@@ -374,13 +373,14 @@ fn insert_next_attempt(tx: Tx<'_>, ended: &Ended) -> Result<Option<NextAttempt>>
              WHERE e.id = ?1 AND e.stop_at_ms IS NULL
                  AND (f.errors_max IS NULL OR f.failed <= f.errors_max)
                  AND {NOT_STOPPED}"
-        ))?
-        .execute((ended.id.0, over.at_ms))?;
-    tally::count(Counted::Execution, inserted);
+        ),
+        (ended.id.0, over.at_ms),
+    )?;
+    tx.count(Counted::Execution, inserted);
     if inserted == 0 {
         return Ok(None);
     }
-    let id = ExecutionId(tx.last_insert_rowid());
+    let id = ExecutionId(tx.last_id());
     targets::count_attempt(tx, id)?;
     Ok(Some(NextAttempt { id, retry_at_ms: over.told_ms }))
 }
@@ -431,16 +431,14 @@ fn finish_alike(tx: Tx<'_>, alike: &[&Ended]) -> Result<()> {
             first.verdict.cause
         )));
     };
-    running::forget(alike.iter().map(|ended| ended.id));
+    tx.memory.running.forget(alike.iter().map(|ended| ended.id));
     if !first.is_plain() {
         return alike.iter().try_for_each(|ended| finish_one(tx, ended, from, or_from));
     }
-    let changed = tx
-        .prepare_cached(
-            "UPDATE OR FAIL executions SET status = ?4, finished_at_ms = ?5, exit_code = ?6, room = NULL
-             WHERE id BETWEEN ?1 AND ?2 AND attempt = ?3 AND (status = ?7 OR status = ?8)",
-        )?
-        .execute((
+    let changed = tx.execute(
+        "UPDATE OR FAIL executions SET status = ?4, finished_at_ms = ?5, exit_code = ?6, room = NULL
+         WHERE id BETWEEN ?1 AND ?2 AND attempt = ?3 AND (status = ?7 OR status = ?8)",
+        (
             first.id.0,
             last.id.0,
             first.attempt,
@@ -449,15 +447,13 @@ fn finish_alike(tx: Tx<'_>, alike: &[&Ended]) -> Result<()> {
             first.verdict.exit_code,
             from.as_str(),
             or_from.as_str(),
-        ))?;
+        ),
+    )?;
     if changed != alike.len() {
         return Err(not_so(first.id));
     }
-    tally::count(Counted::Ended(first.verdict.cause.target()), changed);
-    tally::count(
-        Counted::Lost,
-        if first.verdict.cause == Cause::Interrupted { changed } else { 0 },
-    );
+    tx.count(Counted::Ended(first.verdict.cause.target()), changed);
+    tx.count(Counted::Lost, if first.verdict.cause == Cause::Interrupted { changed } else { 0 });
     Ok(())
 }
 
@@ -469,15 +465,13 @@ fn finish_one(
 ) -> Result<()> {
     let (verdict, report) = (&ended.verdict, ended.report.as_deref());
     let usage = report.and_then(|report| report.usage);
-    let changed = tx
-        .prepare_cached(
-            "UPDATE executions SET status = ?2, finished_at_ms = ?3, exit_code = ?4, signal = ?5,
-                 error_code = nullif(?6, ''), error_info = nullif(?7, ''), user_time_us = ?11,
-                 system_time_us = ?12, max_rss_bytes = ?13, memory_peak_bytes = ?14,
-                 stop_cause = coalesce(?15, stop_cause), room = NULL
-             WHERE id = ?1 AND attempt = ?8 AND (status = ?9 OR status = ?10)",
-        )?
-        .execute((
+    let changed = tx.execute(
+        "UPDATE executions SET status = ?2, finished_at_ms = ?3, exit_code = ?4, signal = ?5,
+             error_code = nullif(?6, ''), error_info = nullif(?7, ''), user_time_us = ?11,
+             system_time_us = ?12, max_rss_bytes = ?13, memory_peak_bytes = ?14,
+             stop_cause = coalesce(?15, stop_cause), room = NULL
+         WHERE id = ?1 AND attempt = ?8 AND (status = ?9 OR status = ?10)",
+        (
             ended.id.0,
             verdict.cause.target().as_str(),
             ended.finished_at_ms,
@@ -493,10 +487,11 @@ fn finish_one(
             usage.and_then(|usage| usage.max_rss_bytes).map(stored),
             usage.and_then(|usage| usage.memory_peak_bytes).map(stored),
             verdict.stop_cause.map(StopReason::as_str),
-        ))?;
+        ),
+    )?;
     expect_one(changed, ended.id)?;
-    tally::count(Counted::Ended(verdict.cause.target()), 1);
-    tally::count(Counted::Lost, usize::from(verdict.cause == Cause::Interrupted));
+    tx.count(Counted::Ended(verdict.cause.target()), 1);
+    tx.count(Counted::Lost, usize::from(verdict.cause == Cause::Interrupted));
     if let Some(result) = report.and_then(|report| report.result.as_ref()) {
         results::insert(tx, ended.id, result)?;
     }
@@ -671,7 +666,7 @@ pub(crate) fn unended(tx: Tx<'_>) -> Result<LeftRunning> {
 }
 
 fn unended_of(tx: Tx<'_>, fire: i64, unended: &mut Vec<(Unended, i64)>) -> Result<()> {
-    let mut query = tx.prepare_cached(
+    let mut query = tx.prepare(
         "SELECT e.id, e.attempt
          FROM fires f CROSS JOIN executions e INDEXED BY executions_by_fire
              ON e.fire = f.id AND e.instance <= f.claimed_until
@@ -686,12 +681,12 @@ fn unended_of(tx: Tx<'_>, fire: i64, unended: &mut Vec<(Unended, i64)>) -> Resul
 
 /// Works like [`unended_of`]; an execution that cannot be read hides no other execution.
 fn unended_one_by_one(tx: Tx<'_>, fire: i64, left: &mut LeftRunning) -> Result<()> {
-    let mut query = tx.prepare_cached(
+    let mut query = tx.prepare(
         "SELECT id, attempt FROM executions INDEXED BY executions_by_fire
          WHERE fire = ?1 AND instance <= (SELECT claimed_until FROM fires WHERE id = ?1)",
     )?;
-    let mut runs = tx
-        .prepare_cached("SELECT status IN ('Running', 'Stopping') FROM executions WHERE id = ?1")?;
+    let mut runs =
+        tx.prepare("SELECT status IN ('Running', 'Stopping') FROM executions WHERE id = ?1")?;
     let mut rows = query.query([fire])?;
     while let Some(row) = rows.next()? {
         let one = read_unended(row)?;
@@ -720,10 +715,10 @@ fn read_unended(row: &Row<'_>) -> rusqlite::Result<Unended> {
 /// the engine cut it off. A run that a shutdown stops goes on, because it ends by itself. A run whose record cannot
 /// be read is logged and left out.
 pub(crate) fn not_to_go_on(tx: Tx<'_>, runs: Vec<Unended>) -> Result<Vec<Unended>> {
-    let mut query = tx.prepare_cached(
+    let mut query = tx.prepare(
         "SELECT EXISTS (SELECT 1 FROM executions
-             WHERE id = ?1 AND attempt = ?2 AND status NOT IN ('Pending', 'Scheduled')
-                 AND (error_code IS NOT ?3 OR stop_cause IS ?4))",
+         WHERE id = ?1 AND attempt = ?2 AND status NOT IN ('Pending', 'Scheduled')
+             AND (error_code IS NOT ?3 OR stop_cause IS ?4))",
     )?;
     let mut not_to_go_on = Vec::new();
     for run in runs {
@@ -826,7 +821,7 @@ fn cut_off(
     evidence: &str,
     now_ms: i64,
 ) -> Result<Option<(Ended, ToldBy)>> {
-    let mut query = tx.prepare_cached(
+    let mut query = tx.prepare(
         "SELECT e.attempt, e.fire, v.overlap_policy IS NOT NULL, v.invoke_id, i.instance_id, v.retry,
              v.output_to IS NOT NULL
          FROM executions e JOIN fires f ON f.id = e.fire JOIN invocations v ON v.id = f.invocation
@@ -881,7 +876,7 @@ pub(crate) fn not_to_be_taken_back(
 
 /// Returns the records that are needed to take back executions that have survived their engine.
 pub(crate) fn going_on(tx: Tx<'_>, ids: &[ExecutionId]) -> Result<Vec<GoingOn>> {
-    let mut query = tx.prepare_cached(
+    let mut query = tx.prepare(
         "SELECT e.attempt, e.fire, e.instance, e.started_at_ms, e.status = 'Stopping', e.stop_cause, e.stopped_by,
              e.stop_reason
          FROM executions e WHERE e.id = ?1 AND e.status IN ('Running', 'Stopping')",
@@ -891,7 +886,7 @@ pub(crate) fn going_on(tx: Tx<'_>, ids: &[ExecutionId]) -> Result<Vec<GoingOn>> 
         let mut rows = query.query([id.0])?;
         let Some(row) = rows.next()? else { continue };
         let fire = row.get(1)?;
-        running::note(fire, [id]);
+        tx.memory.running.note(fire, [id]);
         going_on.push(GoingOn {
             fire,
             job: invocations::job_of_fire(tx, fire)?,

@@ -4,13 +4,13 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use rusqlite::{OptionalExtension, Row};
+use rusqlite::Row;
 
 use crate::error::{Error, Result};
 use crate::id::{ExecutionId, InvokeId};
 use crate::invocation::bounds::Bounds;
 use crate::invocation::fire::{Fire, FireDisposition};
-use crate::metrics::{Counted, tally};
+use crate::metrics::Counted;
 use crate::panics::tell;
 use crate::status::{Ends, InvocationStatus};
 
@@ -40,13 +40,12 @@ pub(super) struct NewFire<'a> {
 
 /// Stores a fire; its row.
 pub(super) fn insert(tx: Tx<'_>, new: &NewFire<'_>) -> Result<i64> {
-    tx.prepare_cached(
+    tx.execute(
         "INSERT INTO fires (invocation, timer, fire_at_ms, disposition, reason, unfinished, dealt_at_ms,
              priority, concurrency_max, concurrency_key, errors_max, start_by_ms, end_by_ms, due_until_ms,
              since_ms, claimed_until)
          VALUES (?1, ?2, ?3, ?4, nullif(?5, ''), ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
-    )?
-    .execute((
+        (
         new.invocation,
         new.timer,
         new.fire_at_ms,
@@ -61,11 +60,12 @@ pub(super) fn insert(tx: Tx<'_>, new: &NewFire<'_>) -> Result<i64> {
         new.bounds.start_by_ms,
         new.bounds.end_by_ms,
         new.due_until_ms,
-        waits::since(),
+        waits::since(tx),
         new.claimed_until,
-    ))?;
-    tally::count(counted(new.disposition), 1);
-    Ok(tx.last_insert_rowid())
+    ),
+    )?;
+    tx.count(counted(new.disposition), 1);
+    Ok(tx.last_id())
 }
 
 /// A number as large as a column holds.
@@ -79,17 +79,17 @@ const CLAIMED_AHEAD: i64 = 64;
 
 /// Notes that executions of a fire are claimed on instances up to this one, in the transaction of the claim.
 pub(super) fn note_claimed(tx: Tx<'_>, fire: i64, until: i64) -> Result<()> {
-    tx.prepare_cached(
+    tx.execute(
         "UPDATE fires SET claimed_until = ?3
          WHERE id = ?1 AND (claimed_until IS NULL OR claimed_until < ?2)",
-    )?
-    .execute((fire, until, until.saturating_add(CLAIMED_AHEAD)))?;
+        (fire, until, until.saturating_add(CLAIMED_AHEAD)),
+    )?;
     Ok(())
 }
 
 /// Returns the fires with executions that have not ended and of which some have been claimed.
 pub(super) fn claimed(tx: Tx<'_>) -> Result<Vec<i64>> {
-    let mut query = tx.prepare_cached(
+    let mut query = tx.prepare(
         "SELECT id FROM fires INDEXED BY fires_claimed
          WHERE claimed_until IS NOT NULL AND unfinished > 0",
     )?;
@@ -99,10 +99,10 @@ pub(super) fn claimed(tx: Tx<'_>) -> Result<Vec<i64>> {
 
 /// Lets a wave of a fire loose: so many of its executions in all, up to this one.
 pub(super) fn open_wave(tx: Tx<'_>, fire: i64, opened: u64, until: ExecutionId) -> Result<()> {
-    tx.prepare_cached(
+    tx.execute(
         "UPDATE fires SET opened = ?2, open_until = ?3, wave_at_ms = NULL WHERE id = ?1",
-    )?
-    .execute((fire, stored(opened), until.0))?;
+        (fire, stored(opened), until.0),
+    )?;
     Ok(())
 }
 
@@ -156,22 +156,21 @@ fn read_terms(row: &Row<'_>) -> rusqlite::Result<Terms> {
 
 /// The terms of a fire, if executions of it have not ended.
 pub(crate) fn terms(tx: Tx<'_>, fire: i64) -> Result<Option<Terms>> {
-    let terms = tx
-        .prepare_cached(&format!("SELECT {TERMS} FROM fires WHERE id = ?1 AND unfinished > 0"))?
-        .query_row([fire], read_terms)
-        .optional()?;
-    Ok(terms)
+    tx.find(
+        &format!("SELECT {TERMS} FROM fires WHERE id = ?1 AND unfinished > 0"),
+        [fire],
+        read_terms,
+    )
 }
 
 /// Returns the highest priority below `below` of a fire with executions that have not ended.
 pub(crate) fn priority_below(tx: Tx<'_>, below: u8) -> Result<Option<u8>> {
-    let priority = tx
-        .prepare_cached(
-            "SELECT max(priority) FROM fires INDEXED BY fires_unfinished
-             WHERE unfinished > 0 AND priority < ?1",
-        )?
-        .query_row([below], |row| row.get(0))?;
-    Ok(priority)
+    tx.one(
+        "SELECT max(priority) FROM fires INDEXED BY fires_unfinished
+         WHERE unfinished > 0 AND priority < ?1",
+        [below],
+        |row| row.get(0),
+    )
 }
 
 /// Returns the fires of a priority after `after` with executions that have not ended, oldest first, each with its
@@ -182,7 +181,7 @@ pub(crate) fn queue(
     after: i64,
     max: usize,
 ) -> Result<Vec<(i64, Result<Terms>)>> {
-    let mut query = tx.prepare_cached(&format!(
+    let mut query = tx.prepare(&format!(
         "SELECT {TERMS} FROM fires INDEXED BY fires_unfinished
          WHERE unfinished > 0 AND priority = ?1 AND id > ?2 ORDER BY id LIMIT ?3"
     ))?;
@@ -194,18 +193,12 @@ pub(crate) fn queue(
 
 /// Returns the priority of a fire.
 pub(super) fn priority(tx: Tx<'_>, fire: i64) -> Result<u8> {
-    let priority = tx
-        .prepare_cached("SELECT priority FROM fires WHERE id = ?1")?
-        .query_row([fire], |row| row.get(0))?;
-    Ok(priority)
+    tx.one("SELECT priority FROM fires WHERE id = ?1", [fire], |row| row.get(0))
 }
 
 /// Up to which execution a fire may start them; none if it has no waves.
 pub(super) fn open_until(tx: Tx<'_>, fire: i64) -> Result<Option<i64>> {
-    let until = tx
-        .prepare_cached("SELECT open_until FROM fires WHERE id = ?1")?
-        .query_row([fire], |row| row.get(0))?;
-    Ok(until)
+    tx.one("SELECT open_until FROM fires WHERE id = ?1", [fire], |row| row.get(0))
 }
 
 /// A stretch of nominal times that did not fire.
@@ -236,30 +229,19 @@ pub(crate) fn pass_over(
 ) -> Result<Fire> {
     let Stretch { from_ms, until_ms, count } = stretch;
     let due_until_ms = (!is_final).then(|| until_ms.saturating_add(timer.delay_ms));
-    let extended = tx
-        .prepare_cached(
-            "UPDATE fires SET until_ms = ?2, count = count + ?3, dealt_at_ms = ?4, due_until_ms = ?7
-             WHERE id = (SELECT id FROM fires WHERE timer = ?1 AND fire_at_ms < ?8
-                         ORDER BY fire_at_ms DESC LIMIT 1)
-               AND disposition = ?5 AND reason = ?6 AND until_ms IS NOT NULL",
-        )?
-        .execute((
-            timer.id,
-            until_ms,
-            count,
-            now_ms,
-            disposition.as_str(),
-            reason,
-            due_until_ms,
-            from_ms,
-        ))?;
+    let extended = tx.execute(
+        "UPDATE fires SET until_ms = ?2, count = count + ?3, dealt_at_ms = ?4, due_until_ms = ?7
+         WHERE id = (SELECT id FROM fires WHERE timer = ?1 AND fire_at_ms < ?8
+                     ORDER BY fire_at_ms DESC LIMIT 1)
+           AND disposition = ?5 AND reason = ?6 AND until_ms IS NOT NULL",
+        (timer.id, until_ms, count, now_ms, disposition.as_str(), reason, due_until_ms, from_ms),
+    )?;
     if extended == 0 {
-        tx.prepare_cached(
+        tx.execute(
             "INSERT INTO fires (invocation, timer, fire_at_ms, until_ms, count, disposition, reason,
                  unfinished, dealt_at_ms, due_until_ms)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9)",
-        )?
-        .execute((
+            (
             timer.invocation,
             timer.id,
             from_ms,
@@ -269,9 +251,10 @@ pub(crate) fn pass_over(
             reason,
             now_ms,
             due_until_ms,
-        ))?;
+        ),
+        )?;
     }
-    tally::count(counted(disposition), usize::try_from(count).unwrap_or(usize::MAX));
+    tx.count(counted(disposition), usize::try_from(count).unwrap_or(usize::MAX));
     Ok(Fire {
         time: read_time(from_ms)?,
         until: Some(read_time(until_ms)?),
@@ -287,21 +270,19 @@ pub(crate) fn pass_over(
 /// Records at the next nominal time of a timer that the timer had to be given up. No other fire of the timer is read,
 /// because it may be the record that cannot be understood.
 pub(crate) fn give_up(tx: Tx<'_>, timer: i64, reason: &str, now_ms: i64) -> Result<Option<Fire>> {
-    let inserted = tx
-        .prepare_cached(
+    let inserted = tx.execute(
         "INSERT INTO fires (invocation, timer, fire_at_ms, disposition, reason, unfinished, dealt_at_ms)
          SELECT invocation, id, next_fire_at_ms, 'Skipped', ?2, 0, ?3
          FROM timers WHERE id = ?1 AND next_fire_at_ms IS NOT NULL
          ON CONFLICT DO NOTHING",
-    )?
-    .execute((timer, reason, now_ms))?;
+        (timer, reason, now_ms),
+    )?;
     if inserted == 0 {
         return Ok(None);
     }
-    tally::count(Counted::FireSkipped, inserted);
-    let mut query =
-        tx.prepare_cached(&format!("SELECT {COLUMNS} FROM {TABLES} WHERE f.id = ?1"))?;
-    let mut rows = query.query([tx.last_insert_rowid()])?;
+    tx.count(Counted::FireSkipped, inserted);
+    let mut query = tx.prepare(&format!("SELECT {COLUMNS} FROM {TABLES} WHERE f.id = ?1"))?;
+    let mut rows = query.query([tx.last_id()])?;
     match rows.next()?.map(read).transpose() {
         // The record of the timer cannot be understood. The fire with the reason is stored all the same.
         Err(error) if error.is_of_a_record() => Ok(None),
@@ -321,7 +302,7 @@ pub(crate) struct Ahead {
 /// Returns up to `max` records of times that did not fire and that are not due at `now_ms`. The query reads the index
 /// alone: each record is read by itself later, so that the engine knows which record cannot be read.
 pub(crate) fn ahead(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<i64>> {
-    let mut query = tx.prepare_cached(
+    let mut query = tx.prepare(
         "SELECT id FROM fires INDEXED BY fires_by_due_until
          WHERE due_until_ms > ?1 ORDER BY due_until_ms, id LIMIT ?2",
     )?;
@@ -331,15 +312,14 @@ pub(crate) fn ahead(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<i64>> {
 
 /// Returns a record of times that did not fire.
 pub(crate) fn get_ahead(tx: Tx<'_>, record: i64) -> Result<Ahead> {
-    let ahead = tx
-        .prepare_cached(
-            "SELECT timer, fire_at_ms, coalesce(until_ms, fire_at_ms), count FROM fires WHERE id = ?1",
-        )?
-        .query_row([record], |row| {
+    tx.one(
+        "SELECT timer, fire_at_ms, coalesce(until_ms, fire_at_ms), count FROM fires WHERE id = ?1",
+        [record],
+        |row| {
             let times = Stretch { from_ms: row.get(1)?, until_ms: row.get(2)?, count: row.get(3)? };
             Ok(Ahead { id: record, timer: row.get(0)?, times })
-        })?;
-    Ok(ahead)
+        },
+    )
 }
 
 /// Cuts a record in two. Returns the second part.
@@ -350,35 +330,35 @@ pub(crate) fn cut(
     first: Stretch,
     second: Stretch,
 ) -> Result<Ahead> {
-    tx.prepare_cached(
+    tx.execute(
         "INSERT INTO fires (invocation, timer, fire_at_ms, until_ms, count, disposition, reason,
              unfinished, dealt_at_ms, due_until_ms)
          SELECT invocation, timer, ?2, ?3, ?4, disposition, reason, 0, dealt_at_ms, ?3 + ?5
          FROM fires WHERE id = ?1",
-    )?
-    .execute((record.id, second.from_ms, second.until_ms, second.count, delay_ms))?;
-    let id = tx.last_insert_rowid();
-    tx.prepare_cached(
+        (record.id, second.from_ms, second.until_ms, second.count, delay_ms),
+    )?;
+    let id = tx.last_id();
+    tx.execute(
         "UPDATE fires SET until_ms = ?2, count = ?3, due_until_ms = ?2 + ?4 WHERE id = ?1",
-    )?
-    .execute((record.id, first.until_ms, first.count, delay_ms))?;
+        (record.id, first.until_ms, first.count, delay_ms),
+    )?;
     Ok(Ahead { id, times: second, ..record })
 }
 
 /// Takes a record back, so that its times have no record any more. The row stays, because its number must not
 /// be used again, and says when it was taken back.
 pub(crate) fn withdraw(tx: Tx<'_>, record: i64, now_ms: i64) -> Result<()> {
-    tx.prepare_cached(
+    tx.execute(
         "UPDATE fires SET disposition = 'Withdrawn', timer = NULL, due_until_ms = NULL, dealt_at_ms = ?2
          WHERE id = ?1",
-    )?
-    .execute((record, now_ms))?;
+        (record, now_ms),
+    )?;
     Ok(())
 }
 
 /// Makes a record final, whatever happens to the clock.
 pub(crate) fn keep(tx: Tx<'_>, record: i64) -> Result<()> {
-    tx.prepare_cached("UPDATE fires SET due_until_ms = NULL WHERE id = ?1")?.execute([record])?;
+    tx.execute("UPDATE fires SET due_until_ms = NULL WHERE id = ?1", [record])?;
     Ok(())
 }
 
@@ -389,7 +369,7 @@ pub(crate) fn dealt_ahead(tx: Tx<'_>, timer: &Timer) -> Result<Vec<Stretch>> {
     if timer.fired_until_ms.is_none_or(|until_ms| until_ms < next_ms) {
         return Ok(Vec::new());
     }
-    let mut query = tx.prepare_cached(
+    let mut query = tx.prepare(
         "SELECT fire_at_ms, coalesce(until_ms, fire_at_ms), count FROM fires INDEXED BY fires_by_timer
          WHERE timer = ?1 AND fire_at_ms > ?2 ORDER BY fire_at_ms",
     )?;
@@ -402,13 +382,14 @@ pub(crate) fn dealt_ahead(tx: Tx<'_>, timer: &Timer) -> Result<Vec<Stretch>> {
 /// Returns when the last record of an invocation that covered the time `at_ms` was withdrawn; `None` if there is no
 /// such record.
 pub(crate) fn withdrawn(tx: Tx<'_>, invocation: i64, at_ms: i64) -> Result<Option<DateTime<Utc>>> {
-    let dealt_at_ms = tx
-        .prepare_cached(
-            "SELECT max(dealt_at_ms) FROM fires INDEXED BY fires_beside_schedule
-             WHERE invocation = ?1 AND timer IS NULL AND reason IS NOT NULL AND disposition = 'Withdrawn'
-                 AND fire_at_ms <= ?2 AND coalesce(until_ms, fire_at_ms) >= ?2",
-        )?
-        .query_row((invocation, at_ms), |row| row.get::<_, Option<i64>>(0))?;
+    let dealt_at_ms = tx.one(
+        "SELECT max(dealt_at_ms) FROM fires INDEXED BY fires_beside_schedule
+         WHERE invocation = ?1 AND timer IS NULL AND reason IS NOT NULL AND disposition = 'Withdrawn'
+             AND fire_at_ms <= ?2 AND coalesce(until_ms, fire_at_ms) >= ?2",
+        (invocation, at_ms),
+        |row| row.get::<_,
+        Option<i64>>(0),
+    )?;
     dealt_at_ms.map(read_time).transpose()
 }
 
@@ -433,8 +414,8 @@ pub(super) fn unended(tx: Tx<'_>) -> Result<u64> {
 
 fn unended_of_each(tx: Tx<'_>) -> Result<u64> {
     let mut all =
-        tx.prepare_cached("SELECT id FROM fires INDEXED BY fires_unfinished WHERE unfinished > 0")?;
-    let mut one = tx.prepare_cached("SELECT total(unfinished) FROM fires WHERE id = ?1")?;
+        tx.prepare("SELECT id FROM fires INDEXED BY fires_unfinished WHERE unfinished > 0")?;
+    let mut one = tx.prepare("SELECT total(unfinished) FROM fires WHERE id = ?1")?;
     let (mut unended, mut fires) = (0, all.query(())?);
     loop {
         match fires.next().map_err(Error::from) {
@@ -455,12 +436,12 @@ fn unended_of_each(tx: Tx<'_>) -> Result<u64> {
 }
 
 fn unended_of_all(tx: Tx<'_>) -> Result<u64> {
-    let unended = tx
-        .prepare_cached(
-            // Not `sum`, which fails if a damaged row makes it overflow.
-            "SELECT total(unfinished) FROM fires INDEXED BY fires_unfinished WHERE unfinished > 0",
-        )?
-        .query_row((), |row| row.get::<_, f64>(0))?;
+    let unended = tx.one(
+        // Not `sum`, which fails if a damaged row makes it overflow.
+        "SELECT total(unfinished) FROM fires INDEXED BY fires_unfinished WHERE unfinished > 0",
+        (),
+        |row| row.get::<_, f64>(0),
+    )?;
     Ok(unended as u64)
 }
 
@@ -506,14 +487,14 @@ const CHECKED_MAX: usize = 16_384;
 ///
 /// Returns the error of the record of a fire that cannot end.
 pub(crate) fn check_counts(tx: Tx<'_>, invocation: i64) -> Result<()> {
-    let mut unended = tx.prepare_cached(
+    let mut unended = tx.prepare(
         "SELECT id, unfinished, succeeded, failed, stopped
          FROM fires INDEXED BY fires_unfinished_by_invocation
          WHERE invocation = ?1 AND unfinished > 0 ORDER BY id LIMIT ?2",
     )?;
     let mut rows = unended.query((invocation, CHECKED_MAX as i64))?;
     // Executions on the last instances are claimed last.
-    let mut executions = tx.prepare_cached(
+    let mut executions = tx.prepare(
         "SELECT finished_at_ms IS NULL FROM executions INDEXED BY executions_by_fire
          WHERE fire = ?1 ORDER BY instance DESC, attempt DESC",
     )?;
@@ -552,23 +533,27 @@ pub(crate) fn check_counts(tx: Tx<'_>, invocation: i64) -> Result<()> {
 pub(super) fn count_down(tx: Tx<'_>, fire: i64, ended: Ends) -> Result<Countdown> {
     // Not by RETURNING, for which SQLite makes a table each time.
     let mut counted = tx
-        .prepare_cached(
+        .find(
             "SELECT f.invocation, v.invoke_id, v.overlap_policy IS NULL, f.unfinished, f.succeeded,
                  f.failed, f.stopped, f.errors_max, f.opened
              FROM fires f JOIN invocations v ON v.id = f.invocation WHERE f.id = ?1",
+            [fire],
+            |row| {
+                Ok(Countdown {
+                    invocation: row.get(0)?,
+                    invoke_id: InvokeId::from_bytes(row.get(1)?),
+                    is_only: row.get(2)?,
+                    unfinished: row.get(3)?,
+                    ended: Ends {
+                        succeeded: row.get(4)?,
+                        failed: row.get(5)?,
+                        stopped: row.get(6)?,
+                    },
+                    errors_max: row.get(7)?,
+                    opened: row.get(8)?,
+                })
+            },
         )?
-        .query_row([fire], |row| {
-            Ok(Countdown {
-                invocation: row.get(0)?,
-                invoke_id: InvokeId::from_bytes(row.get(1)?),
-                is_only: row.get(2)?,
-                unfinished: row.get(3)?,
-                ended: Ends { succeeded: row.get(4)?, failed: row.get(5)?, stopped: row.get(6)? },
-                errors_max: row.get(7)?,
-                opened: row.get(8)?,
-            })
-        })
-        .optional()?
         .ok_or_else(|| Error::Internal(format!("fire {fire} is gone")))?;
     let count = counted.unfinished.saturating_add(counted.ended.total());
     if count > EXECUTIONS_MAX {
@@ -578,34 +563,26 @@ pub(super) fn count_down(tx: Tx<'_>, fire: i64, ended: Ends) -> Result<Countdown
     counted.unfinished =
         left.ok_or_else(|| Error::Internal(format!("fire {fire} ends more often than it began")))?;
     counted.ended += ended;
-    tx.prepare_cached(
+    tx.execute(
         "UPDATE fires SET unfinished = ?2, succeeded = ?3, failed = ?4, stopped = ?5 WHERE id = ?1",
-    )?
-    .execute((
-        fire,
-        counted.unfinished,
-        counted.ended.succeeded,
-        counted.ended.failed,
-        counted.ended.stopped,
-    ))?;
+        (
+            fire,
+            counted.unfinished,
+            counted.ended.succeeded,
+            counted.ended.failed,
+            counted.ended.stopped,
+        ),
+    )?;
     Ok(counted)
 }
 
 /// Takes note that all executions of these fires have ended, of each so many in these ways.
 pub(super) fn end(tx: Tx<'_>, fires: RangeInclusive<i64>, ends: Ends) -> Result<()> {
-    let changed = tx
-        .prepare_cached(
-            "UPDATE OR FAIL fires SET unfinished = 0, succeeded = ?4, failed = ?5, stopped = ?6
-             WHERE id BETWEEN ?1 AND ?2 AND unfinished = ?3",
-        )?
-        .execute((
-            fires.start(),
-            fires.end(),
-            ends.total(),
-            ends.succeeded,
-            ends.failed,
-            ends.stopped,
-        ))?;
+    let changed = tx.execute(
+        "UPDATE OR FAIL fires SET unfinished = 0, succeeded = ?4, failed = ?5, stopped = ?6
+         WHERE id BETWEEN ?1 AND ?2 AND unfinished = ?3",
+        (fires.start(), fires.end(), ends.total(), ends.succeeded, ends.failed, ends.stopped),
+    )?;
     expect_all(changed, &fires, "fires")
 }
 
@@ -646,7 +623,7 @@ pub(crate) fn list(tx: Tx<'_>, invocation: i64, slice: Slice) -> Result<Listing<
 
 /// The last fire of a timer, or stretch of them, that begins before `until_ms`; with its row.
 pub(crate) fn last_before(tx: Tx<'_>, timer: i64, until_ms: i64) -> Result<Option<(i64, Fire)>> {
-    let mut query = tx.prepare_cached(&format!(
+    let mut query = tx.prepare(&format!(
         "SELECT {COLUMNS} FROM {TABLES} WHERE f.timer = ?1 AND f.fire_at_ms < ?2 ORDER BY f.fire_at_ms DESC LIMIT 1"
     ))?;
     let mut rows = query.query((timer, until_ms))?;
@@ -664,7 +641,7 @@ pub(crate) fn beside_schedule(
     const WITHIN: &str =
         "f.invocation = ?1 AND f.timer IS NULL AND f.fire_at_ms >= ?2 AND f.fire_at_ms < ?3
         AND f.disposition <> 'Withdrawn'";
-    let mut query = tx.prepare_cached(&format!(
+    let mut query = tx.prepare(&format!(
         "SELECT {COLUMNS} FROM fires f INDEXED BY fires_beside_schedule LEFT JOIN timers m ON m.id = f.timer
          WHERE {WITHIN} AND f.reason IS NOT NULL
          UNION ALL

@@ -4,8 +4,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rusqlite::OptionalExtension;
-
 use crate::error::{Error, Result};
 use crate::execution::StopReason;
 use crate::id::{ExecutionId, InstanceId, InvokeId};
@@ -25,7 +23,7 @@ use super::instances::{News, Target};
 use super::stop::{self, Ending, Scope, Stopped, Unfinished};
 use super::targets::{self, Booted};
 use super::timers::Timer;
-use super::{Tx, apart, instances, invocations, running};
+use super::{Tx, apart, instances, invocations};
 
 /// What is to fire.
 #[derive(Debug)]
@@ -92,7 +90,7 @@ pub(super) fn at_once(
     let claimed =
         claimed.map(|(id, target)| Claimed { id, attempt: 1, target: Arc::clone(target) });
     let claimed: Vec<_> = claimed.collect();
-    running::note(fire, claimed.iter().map(|one| one.id));
+    tx.memory.running.note(fire, claimed.iter().map(|one| one.id));
     let sole = SoleFire { fire, invocation, invoke_id, executions: targets.len() as u64 };
     Ok(Some(ClaimedAtOnce { sole, claimed }))
 }
@@ -220,13 +218,11 @@ pub(crate) fn note_boot(tx: Tx<'_>, id: &InstanceId, boot_id: &str) -> Result<()
 /// because it may be the record that cannot be understood; later commits tell the targets. Returns the row of the
 /// instance.
 pub(crate) fn give_up_boot(tx: Tx<'_>, id: &InstanceId, boot_id: &str) -> Result<Option<i64>> {
-    let instance = tx
-        .prepare_cached(
-            "UPDATE instances SET boot_id = ?2, is_booting = ?3 WHERE instance_id = ?1 RETURNING id",
-        )?
-        .query_row((id.as_str(), boot_id, News::Known.stored()), |row| row.get(0))
-        .optional()?;
-    Ok(instance)
+    tx.find(
+        "UPDATE instances SET boot_id = ?2, is_booting = ?3 WHERE instance_id = ?1 RETURNING id",
+        (id.as_str(), boot_id, News::Known.stored()),
+        |row| row.get(0),
+    )
 }
 
 /// Lets an instance that has become another machine start over from its current boot: no invocation fires because of

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-use super::commit_gate::{CommitGate, note_stop};
+use super::commit_gate::CommitGate;
 
 struct Count(AtomicUsize);
 
@@ -22,9 +22,8 @@ fn a_start_waits_for_a_commit_that_stops_executions_and_for_no_other() {
     let cx = Context::from_waker(&waker);
     let check = |stops: bool, is_open: bool| {
         if stops {
-            note_stop();
+            gate.close(|| panic!("no start is passing"));
         }
-        gate.close_for_stops(|| panic!("no start is passing"));
         assert_eq!(gate.poll_pass(&cx).is_ready(), is_open);
         gate.open();
         assert!(gate.poll_pass(&cx).is_ready());
@@ -41,17 +40,16 @@ fn a_commit_that_stops_executions_waits_for_starts_that_are_passing_and_not_for_
         let gate = CommitGate::default();
         let cx = Context::from_waker(Waker::noop());
         let Poll::Ready(pass) = gate.poll_pass(&cx) else { panic!("the gate is open") };
-        if stops {
-            note_stop();
-        }
         let (mut pass, mut waited) = (Some(pass), 0);
-        gate.close_for_stops(|| {
-            waited += 1;
-            if waited == polls {
-                pass = None;
-            }
-            waited < most
-        });
+        if stops {
+            gate.close(|| {
+                waited += 1;
+                if waited == polls {
+                    pass = None;
+                }
+                waited < most
+            });
+        }
         assert_eq!(waited, waits, "{stops} {polls} {most}");
     };
     check(true, 3, 10, 3);

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
-use rusqlite::{CachedStatement, OptionalExtension, Params, Row, Statement};
+use rusqlite::{CachedStatement, Connection, Params, Row, Statement};
 
 use crate::error::{Error, Result};
 use crate::panics::contain;
@@ -23,7 +23,7 @@ use super::{Tx, apart, unreadable};
 ///
 /// A statement with `OR ROLLBACK` that fails also fails all other writes of the commit.
 pub struct HostTransaction<'a> {
-    connection: Tx<'a>,
+    connection: &'a Connection,
 }
 
 /// The SQL of the host, in the terms of [`rusqlite`](crate::rusqlite). The connection itself stays with the engine,
@@ -106,16 +106,16 @@ pub(crate) fn perform<T>(
     op: impl FnOnce(&HostTransaction<'_>) -> Result<T, HostError>,
 ) -> Result<T> {
     apart(tx, || {
-        tx.authorizer(Some(authorize))?;
+        tx.connection().authorizer(Some(authorize))?;
         // After an `OR ROLLBACK` each statement would be a transaction of its own.
-        tx.commit_hook(Some(|| true))?;
-        let ward = Ward(tx);
-        let host = HostTransaction { connection: tx };
+        tx.connection().commit_hook(Some(|| true))?;
+        let ward = Ward(tx.connection());
+        let host = HostTransaction { connection: tx.connection() };
         let done = contain(|| op(&host));
         drop(ward);
         let done = done.unwrap_or_else(|message| Err(format!("it panicked: {message}").into()));
         let done = done.map_err(Error::host)?;
-        if tx.is_autocommit() {
+        if tx.is_undone() {
             return Err(Error::host("it ended the transaction, as OR ROLLBACK does"));
         }
         check_schema(tx)?;
@@ -128,47 +128,44 @@ pub(crate) fn perform<T>(
 /// fails for everybody in it.
 fn check_schema(tx: Tx<'_>) -> Result<()> {
     let own = serde_json::to_string(&TABLES).map_err(unreadable)?;
-    let hiding = tx
-        .prepare_cached(
-            "SELECT name FROM sqlite_temp_schema WHERE type IN ('table', 'view')
-             AND name COLLATE NOCASE IN (SELECT value FROM json_each(?1)) LIMIT 1",
-        )?
-        .query_row([&own], |row| row.get::<_, String>(0))
-        .optional()?;
+    let hiding = tx.find(
+        "SELECT name FROM sqlite_temp_schema WHERE type IN ('table', 'view')
+         AND name COLLATE NOCASE IN (SELECT value FROM json_each(?1)) LIMIT 1",
+        [&own],
+        |row| row.get::<_, String>(0),
+    )?;
     if let Some(name) = hiding {
         return Err(Error::host(format!(
             "a temporary table `{name}` hides the engine's; want another name"
         )));
     }
-    let referring = tx
-        .prepare_cached(
-            "SELECT m.name, k.\"table\" FROM sqlite_schema m JOIN pragma_foreign_key_list(m.name) k
-             WHERE m.type = 'table' AND m.name NOT IN (SELECT value FROM json_each(?1))
-                 AND k.\"table\" COLLATE NOCASE IN (SELECT value FROM json_each(?1)) LIMIT 1",
-        )?
-        .query_row([&own], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))
-        .optional()?;
+    let referring = tx.find(
+        "SELECT m.name, k.\"table\" FROM sqlite_schema m JOIN pragma_foreign_key_list(m.name) k
+         WHERE m.type = 'table' AND m.name NOT IN (SELECT value FROM json_each(?1))
+             AND k.\"table\" COLLATE NOCASE IN (SELECT value FROM json_each(?1)) LIMIT 1",
+        [&own],
+        |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)),
+    )?;
     if let Some((name, engines)) = referring {
         return Err(Error::host(format!(
             "table `{name}` has a foreign key to the engine's `{engines}`, which would keep rows from being changed; want a plain column"
         )));
     }
-    let reserved = tx
-        .prepare_cached(
-            "SELECT type, name FROM (SELECT * FROM sqlite_schema UNION ALL SELECT * FROM sqlite_temp_schema)
-             WHERE name LIKE ?2 ESCAPE '\\' AND tbl_name NOT IN (SELECT value FROM json_each(?1)) LIMIT 1",
-        )?
-        .query_row((&own, format!("{}%", RESERVED.replace('_', "\\_"))), |row| {
+    let reserved = tx.find(
+        "SELECT type, name FROM (SELECT * FROM sqlite_schema UNION ALL SELECT * FROM sqlite_temp_schema)
+         WHERE name LIKE ?2 ESCAPE '\\' AND tbl_name NOT IN (SELECT value FROM json_each(?1)) LIMIT 1",
+        (&own, format!("{}%", RESERVED.replace('_', "\\_"))),
+        |row| {
             Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
-        })
-        .optional()?;
+        },
+    )?;
     if let Some((what, name)) = reserved {
         return Err(Error::host(format!(
             "the {what} `{name}` has a reserved name: those that begin with `{RESERVED}` are the engine's; want another name"
         )));
     }
     // The comparison by LIKE is quick and finds too many tables; the second look leaves the surplus out.
-    let mut suspect = tx.prepare_cached(
+    let mut suspect = tx.prepare(
         "SELECT name, sql FROM (SELECT * FROM sqlite_schema UNION ALL SELECT * FROM sqlite_temp_schema)
          WHERE type = 'table' AND sql LIKE '%deferrable%initially%deferred%'",
     )?;
@@ -233,7 +230,7 @@ impl<'a> Iterator for Words<'a> {
     }
 }
 
-struct Ward<'a>(Tx<'a>);
+struct Ward<'a>(&'a Connection);
 
 impl Drop for Ward<'_> {
     fn drop(&mut self) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use rusqlite::{OptionalExtension, Row, params_from_iter, types::Value};
+use rusqlite::{Row, params_from_iter, types::Value};
 use serde::Serialize;
 
 use crate::error::{Error, Result, Violation};
@@ -16,7 +16,7 @@ use super::claims::{self, Released};
 use super::commands::{json_or_null, read_json};
 use super::selections::AgentNarrow;
 use super::tags::{self, Tagged};
-use super::{Listing, Query, Slice, Tx, known, parse, targets, unreadable};
+use super::{Listing, Query, Slice, Tx, parse, targets, unreadable};
 
 /// An instance and its row.
 #[derive(Debug, Clone)]
@@ -33,8 +33,8 @@ const TARGET: &str = "i.id, i.instance_id, i.name, i.os_type, i.state, i.executo
 /// Registers an instance, or changes the instance of that name. Returns the executions that wait for room on it,
 /// because it may run more now.
 pub(crate) fn upsert(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Result<Option<Released>> {
-    known::forget(&instance.instance_id);
-    let row: i64 = tx.prepare_cached(
+    tx.memory.cache.forget(&instance.instance_id);
+    let row: i64 = tx.one(
         "INSERT INTO instances (instance_id, name, os_type, state, executor, time_zone, resource_group_id,
              agent_status, agent_version, kind, attributes, shell, max_concurrency, registered_at_ms, updated_at_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?9, ?10, ?11, ?12, ?13, ?14, ?8, ?8)
@@ -46,8 +46,7 @@ pub(crate) fn upsert(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Result<Opt
              kind = excluded.kind, attributes = excluded.attributes, shell = excluded.shell,
              max_concurrency = excluded.max_concurrency, removed_at_ms = NULL
          RETURNING id",
-    )?
-    .query_row((
+        (
         instance.instance_id.as_str(),
         &instance.name,
         instance.os_type.as_str(),
@@ -62,7 +61,9 @@ pub(crate) fn upsert(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Result<Opt
         json_or_null(&instance.attributes, BTreeMap::is_empty)?,
         &instance.shell,
         instance.max_concurrency,
-    ), |row| row.get(0))?;
+    ),
+        |row| row.get(0),
+    )?;
     Tagged::Instance.clear(tx, row)?;
     Tagged::Instance.insert(tx, row, &instance.tags)?;
     Ok(claims::any_awaits(tx, row)?.then_some(Released::Instance(row)))
@@ -89,10 +90,10 @@ impl News {
 
 /// Records the news of the current boot of an instance that its targets have yet to hear, if any.
 pub(super) fn set_booting(tx: Tx<'_>, instance: i64, news: Option<News>) -> Result<()> {
-    tx.prepare_cached(
+    tx.execute(
         "UPDATE instances SET is_booting = ?2 WHERE id = ?1 AND is_booting IS NOT ?2",
-    )?
-    .execute((instance, news.map(News::stored)))?;
+        (instance, news.map(News::stored)),
+    )?;
     Ok(())
 }
 
@@ -105,7 +106,7 @@ pub(crate) struct Booting {
 
 /// Returns up to `max` instances whose boot is not dealt with.
 pub(crate) fn booting(tx: Tx<'_>, max: usize) -> Result<Vec<i64>> {
-    let mut query = tx.prepare_cached(
+    let mut query = tx.prepare(
         "SELECT id FROM instances INDEXED BY instances_booting
          WHERE is_booting IS NOT NULL AND id > 0 ORDER BY id LIMIT ?1",
     )?;
@@ -115,12 +116,11 @@ pub(crate) fn booting(tx: Tx<'_>, max: usize) -> Result<Vec<i64>> {
 
 /// Returns an instance whose boot is not dealt with.
 pub(crate) fn get_booting(tx: Tx<'_>, instance: i64) -> Result<Booting> {
-    let booting = tx
-        .prepare_cached("SELECT instance_id, coalesce(boot_id, '') FROM instances WHERE id = ?1")?
-        .query_row([instance], |row| {
-            Ok(Booting { id: row.get::<_, String>(0)?.into(), boot_id: row.get(1)? })
-        })?;
-    Ok(booting)
+    tx.one(
+        "SELECT instance_id, coalesce(boot_id, '') FROM instances WHERE id = ?1",
+        [instance],
+        |row| Ok(Booting { id: row.get::<_, String>(0)?.into(), boot_id: row.get(1)? }),
+    )
 }
 
 /// Records that no more targets are to be told of the current boot of an instance.
@@ -130,24 +130,26 @@ pub(crate) fn end_booting(tx: Tx<'_>, instance: i64) -> Result<()> {
 
 /// Registers an instance unless one of that name is, or was, registered.
 pub(crate) fn insert_if_new(tx: Tx<'_>, instance: &Instance, now_ms: i64) -> Result<()> {
-    let known: bool = tx
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM instances WHERE instance_id = ?1)")?
-        .query_row([instance.instance_id.as_str()], |row| row.get(0))?;
+    let known: bool = tx.one(
+        "SELECT EXISTS (SELECT 1 FROM instances WHERE instance_id = ?1)",
+        [instance.instance_id.as_str()],
+        |row| row.get(0),
+    )?;
     if known { Ok(()) } else { upsert(tx, instance, now_ms).map(drop) }
 }
 
 /// Removes an instance; its records stay. Refused while an execution on it has not ended.
 pub(crate) fn remove(tx: Tx<'_>, id: &InstanceId, now_ms: i64) -> Result<()> {
     let target = find(tx, id)?.ok_or_else(|| Error::invalid(not_found(id)))?;
-    let busy: bool = tx
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM fires f INDEXED BY fires_unfinished
-                     CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
-                 WHERE f.unfinished > 0 AND e.instance = ?1 AND e.finished_at_ms IS NULL)
-             OR EXISTS (SELECT 1 FROM targets t LEFT JOIN timers m ON m.id = t.timer
-                 WHERE t.instance = ?1 AND (t.awaits_boot = 1 OR m.next_fire_at_ms IS NOT NULL))",
-        )?
-        .query_row([target.row], |row| row.get(0))?;
+    let busy: bool = tx.one(
+        "SELECT EXISTS (SELECT 1 FROM fires f INDEXED BY fires_unfinished
+                 CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
+             WHERE f.unfinished > 0 AND e.instance = ?1 AND e.finished_at_ms IS NULL)
+         OR EXISTS (SELECT 1 FROM targets t LEFT JOIN timers m ON m.id = t.timer
+             WHERE t.instance = ?1 AND (t.awaits_boot = 1 OR m.next_fire_at_ms IS NOT NULL))",
+        [target.row],
+        |row| row.get(0),
+    )?;
     if busy {
         return Err(Error::Conflict {
             code: "InvalidStatus.InstanceIdInUse",
@@ -156,30 +158,34 @@ pub(crate) fn remove(tx: Tx<'_>, id: &InstanceId, now_ms: i64) -> Result<()> {
             ),
         });
     }
-    known::forget(id);
-    tx.prepare_cached("UPDATE instances SET removed_at_ms = ?2, is_booting = NULL WHERE id = ?1")?
-        .execute((target.row, now_ms))?;
+    tx.memory.cache.forget(id);
+    tx.execute(
+        "UPDATE instances SET removed_at_ms = ?2, is_booting = NULL WHERE id = ?1",
+        (target.row, now_ms),
+    )?;
     Ok(())
 }
 
 /// The instance of that name.
 pub(crate) fn find(tx: Tx<'_>, id: &InstanceId) -> Result<Option<Target>> {
-    tx.prepare_cached(&format!(
-        "SELECT {TARGET} FROM instances i WHERE i.instance_id = ?1 AND i.removed_at_ms IS NULL"
-    ))?
-    .query_row([id.as_str()], |row| Ok(read_target(row)))
-    .optional()?
+    tx.find(
+        &format!(
+            "SELECT {TARGET} FROM instances i WHERE i.instance_id = ?1 AND i.removed_at_ms IS NULL"
+        ),
+        [id.as_str()],
+        |row| Ok(read_target(row)),
+    )?
     .transpose()
 }
 
 /// The instances of these names, in their order; none where there is none of a name.
 pub(crate) fn find_all(tx: Tx<'_>, ids: &[InstanceId]) -> Result<Vec<Option<Arc<Target>>>> {
-    let mut targets = known::instances(ids);
+    let mut targets = tx.memory.cache.instances(ids);
     let unknown = targets.iter().zip(ids).filter(|(target, _)| target.is_none());
     let found = look_up(tx, unknown.map(|(_, id)| id).collect())?;
     for (target, id) in targets.iter_mut().zip(ids) {
         if target.is_none() {
-            *target = found.get(id).cloned().inspect(known::add);
+            *target = found.get(id).cloned().inspect(|target| tx.memory.cache.add(target));
         }
     }
     Ok(targets)
@@ -196,7 +202,7 @@ fn look_up(tx: Tx<'_>, ids: Vec<&InstanceId>) -> Result<HashMap<InstanceId, Arc<
         }
         return Ok(found);
     }
-    let mut query = tx.prepare_cached(&format!(
+    let mut query = tx.prepare(&format!(
         "SELECT {TARGET} FROM json_each(?1) wanted CROSS JOIN instances i ON i.instance_id = wanted.value
          WHERE i.removed_at_ms IS NULL"
     ))?;
@@ -209,16 +215,17 @@ fn look_up(tx: Tx<'_>, ids: Vec<&InstanceId>) -> Result<HashMap<InstanceId, Arc<
 
 /// The instance of a row.
 pub(crate) fn of_row(tx: Tx<'_>, row: i64) -> Result<Arc<Target>> {
-    if let Some(target) = known::instance(row) {
+    if let Some(target) = tx.memory.cache.instance(row) {
         return Ok(target);
     }
-    let mut query = tx.prepare_cached(&format!(
-        "SELECT {TARGET}, i.removed_at_ms IS NULL FROM instances i WHERE i.id = ?1"
-    ))?;
-    let found = query.query_row([row], |row| Ok((read_target(row), row.get(13)?)))?;
+    let found = tx.one(
+        &format!("SELECT {TARGET}, i.removed_at_ms IS NULL FROM instances i WHERE i.id = ?1"),
+        [row],
+        |row| Ok((read_target(row), row.get(13)?)),
+    )?;
     let (target, is_registered) = (Arc::new(found.0?), found.1);
     if is_registered {
-        known::add(&target);
+        tx.memory.cache.add(&target);
     }
     Ok(target)
 }
@@ -228,8 +235,7 @@ const FEW: usize = 4;
 
 /// Records the boot that an instance is in.
 pub(super) fn set_boot(tx: Tx<'_>, instance: i64, boot_id: &str) -> Result<()> {
-    tx.prepare_cached("UPDATE instances SET boot_id = ?2 WHERE id = ?1")?
-        .execute((instance, boot_id))?;
+    tx.execute("UPDATE instances SET boot_id = ?2 WHERE id = ?1", (instance, boot_id))?;
     Ok(())
 }
 
@@ -243,21 +249,21 @@ pub(super) struct KnownBoot {
 }
 
 pub(super) fn known_boot(tx: Tx<'_>, id: &InstanceId) -> Result<KnownBoot> {
-    tx.prepare_cached(
+    tx.find(
         "SELECT id, boot_id, is_booting IS NOT NULL, is_booting IS 2 FROM instances
          WHERE instance_id = ?1 AND removed_at_ms IS NULL",
+        [id.as_str()],
+        |row| {
+            // A boot that cannot be read differs from every later boot.
+            let boot_id = row.get(1).unwrap_or_default();
+            let news = match (row.get(2)?, row.get(3)?) {
+                (false, _) => None,
+                (true, false) => Some(News::Told),
+                (true, true) => Some(News::Known),
+            };
+            Ok(KnownBoot { instance: row.get(0)?, boot_id, news })
+        },
     )?
-    .query_row([id.as_str()], |row| {
-        // A boot that cannot be read differs from every later boot.
-        let boot_id = row.get(1).unwrap_or_default();
-        let news = match (row.get(2)?, row.get(3)?) {
-            (false, _) => None,
-            (true, false) => Some(News::Told),
-            (true, true) => Some(News::Known),
-        };
-        Ok(KnownBoot { instance: row.get(0)?, boot_id, news })
-    })
-    .optional()?
     .ok_or_else(|| Error::invalid(not_found(id)))
 }
 
@@ -270,7 +276,7 @@ pub(crate) fn booted_since(
     after: i64,
     max: usize,
 ) -> Result<Vec<(i64, Option<InstanceId>)>> {
-    let mut query = tx.prepare_cached(&format!(
+    let mut query = tx.prepare(&format!(
         "SELECT i.id, i.instance_id FROM instances i
          WHERE i.executor = ?1 AND i.removed_at_ms IS NULL AND i.id > ?3
              AND (i.boot_id IS NOT ?2 OR i.is_booting IS NOT NULL OR {})
@@ -294,7 +300,7 @@ pub(crate) fn tagged(tx: Tx<'_>, tags: &[Tag], max: usize) -> Result<Vec<Target>
     let mut conditions = Tagged::Instance.conditions("f.instance", &others, &mut values);
     conditions.push("i.removed_at_ms IS NULL".to_owned());
     values.push(limit.into());
-    let mut query = tx.prepare_cached(&format!(
+    let mut query = tx.prepare(&format!(
         "SELECT {TARGET} FROM instances i JOIN instance_tags f INDEXED BY instance_tags_by_value ON f.instance = i.id
          WHERE f.key = ? AND f.value = ? AND {} ORDER BY f.instance LIMIT ?",
         conditions.join(" AND ")
@@ -313,9 +319,9 @@ fn rarest<'a>(tx: Tx<'_>, tags: &'a [Tag], limit: i64) -> Result<Option<&'a Tag>
     if let [_] | [] = tags {
         return Ok(tags.first());
     }
-    let mut count = tx.prepare_cached(
+    let mut count = tx.prepare(
         "SELECT count(*) FROM (SELECT 1 FROM instance_tags INDEXED BY instance_tags_by_value
-             WHERE key = ?1 AND value = ?2 LIMIT ?3)",
+         WHERE key = ?1 AND value = ?2 LIMIT ?3)",
     )?;
     let mut rarest: Option<(i64, &Tag)> = None;
     for tag in tags {
@@ -329,12 +335,11 @@ fn rarest<'a>(tx: Tx<'_>, tags: &'a [Tag], limit: i64) -> Result<Option<&'a Tag>
 
 /// Whether any instance belongs to a group.
 pub(crate) fn is_group(tx: Tx<'_>, resource_group_id: &str) -> Result<bool> {
-    let is_group = tx
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM instances WHERE resource_group_id = ?1 AND removed_at_ms IS NULL)",
-        )?
-        .query_row([resource_group_id], |row| row.get(0))?;
-    Ok(is_group)
+    tx.one(
+        "SELECT EXISTS (SELECT 1 FROM instances WHERE resource_group_id = ?1 AND removed_at_ms IS NULL)",
+        [resource_group_id],
+        |row| row.get(0),
+    )
 }
 
 /// Which instances a listing has.
@@ -380,7 +385,7 @@ pub(crate) struct Activity {
 pub(crate) fn activity(tx: Tx<'_>, targets: &[Target]) -> Result<Vec<Activity>> {
     // Of a target: when the last of its executions has started. After the one that says how the invocation stands,
     // none has.
-    let mut repeating = tx.prepare_cached(
+    let mut repeating = tx.prepare(
         "SELECT max((SELECT l.started_at_ms FROM fires lf INDEXED BY fires_by_invocation
                          CROSS JOIN executions l INDEXED BY executions_by_fire
                      WHERE lf.invocation = t.invocation AND lf.id <= s.fire
@@ -393,7 +398,7 @@ pub(crate) fn activity(tx: Tx<'_>, targets: &[Target]) -> Result<Vec<Activity>> 
     )?;
     let rows: Vec<i64> = targets.iter().map(|target| target.row).collect();
     let once: HashMap<i64, (Option<i64>, u64)> = tx
-        .prepare_cached(
+        .prepare(
             "SELECT e.instance, max(e.started_at_ms), count(*)
              FROM invocations v CROSS JOIN fires f INDEXED BY fires_by_invocation ON f.invocation = v.id
                  CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
@@ -403,7 +408,7 @@ pub(crate) fn activity(tx: Tx<'_>, targets: &[Target]) -> Result<Vec<Activity>> 
         .query_map([json(&rows)?], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?
         .collect::<rusqlite::Result<_>>()?;
     let active: HashMap<i64, u64> = tx
-        .prepare_cached(
+        .prepare(
             "SELECT e.instance, count(*) FROM fires f INDEXED BY fires_unfinished
                  CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
              WHERE f.unfinished > 0 AND e.finished_at_ms IS NULL
@@ -412,7 +417,7 @@ pub(crate) fn activity(tx: Tx<'_>, targets: &[Target]) -> Result<Vec<Activity>> 
         )?
         .query_map([json(&rows)?], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
-    let mut seen = tx.prepare_cached("SELECT seen_at_ms FROM instances WHERE id = ?1")?;
+    let mut seen = tx.prepare("SELECT seen_at_ms FROM instances WHERE id = ?1")?;
     let mut activity = Vec::with_capacity(targets.len());
     for target in targets {
         let read =
@@ -431,13 +436,12 @@ pub(crate) fn activity(tx: Tx<'_>, targets: &[Target]) -> Result<Vec<Activity>> 
 
 /// Takes note that the host has seen an instance, and whether its agent is up.
 pub(crate) fn set_seen(tx: Tx<'_>, id: &InstanceId, agent: AgentStatus, now_ms: i64) -> Result<()> {
-    known::forget(id);
-    let changed = tx
-        .prepare_cached(
-            "UPDATE instances SET seen_at_ms = ?2, agent_status = ?3
-             WHERE instance_id = ?1 AND removed_at_ms IS NULL",
-        )?
-        .execute((id.as_str(), now_ms, agent.as_str()))?;
+    tx.memory.cache.forget(id);
+    let changed = tx.execute(
+        "UPDATE instances SET seen_at_ms = ?2, agent_status = ?3
+         WHERE instance_id = ?1 AND removed_at_ms IS NULL",
+        (id.as_str(), now_ms, agent.as_str()),
+    )?;
     if changed == 0 { Err(Error::invalid(not_found(id))) } else { Ok(()) }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use rusqlite::types::ValueRef;
-use rusqlite::{OptionalExtension, Row, ToSql, params};
+use rusqlite::{Row, ToSql, params};
 
 use crate::command::parameters::{Arguments, Parameters, SecretNames};
 use crate::error::{Error, Result, Violation};
@@ -20,7 +20,7 @@ use crate::invocation::recurrence::{MissedPolicy, OverlapPolicy, Recurrence, Tri
 use crate::invocation::resource_limits::ResourceLimits;
 use crate::invocation::retry::Retry;
 use crate::invocation::{DescribeInvocations, Invocation, Job, RepeatMode, TerminationMode};
-use crate::metrics::{Counted, tally};
+use crate::metrics::Counted;
 use crate::schedule::Zone;
 use crate::status::{ExecutionStatus, InvocationStatus, InvokeStatus, StatusCounts, roll_up};
 use crate::tag::Tag;
@@ -133,7 +133,7 @@ pub(crate) fn insert(
     now_ms: i64,
 ) -> Result<Option<ClaimedAtOnce>> {
     days::count_invocation(tx, now_ms)?;
-    tally::count(Counted::Invocation, 1);
+    tx.count(Counted::Invocation, 1);
     let content = contents::intern(tx, &definition.content)?;
     let recurrence = new.recurrence.as_ref();
     let schedule = recurrence.and_then(|recurrence| match &recurrence.trigger {
@@ -144,7 +144,7 @@ pub(crate) fn insert(
         true => Some(serde_json::to_string(&new.arguments.values).map_err(unreadable)?),
         false => None,
     };
-    tx.prepare_cached(
+    tx.execute(
         "INSERT INTO invocations (invoke_id, command_id, name, description, type, content, working_dir,
              timeout_s, termination_mode, repeat_mode, created_at_ms, frequency, overlap_policy, missed_policy,
              spread_s, end_at_ms, fires_max, parameters, parameter_passing, username, launcher, output_to,
@@ -153,8 +153,7 @@ pub(crate) fn insert(
              survive_restarts, retry, rate_control, retry_of, room)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
              ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, zeroblob(13))",
-    )?
-    .execute(params![
+        params![
         new.invoke_id.as_bytes(),
         new.kept_id.as_ref().map(CommandId::as_bytes),
         &definition.name,
@@ -191,8 +190,9 @@ pub(crate) fn insert(
         json_or_null(&new.retry, Option::is_none)?,
         json_or_null(&new.rate_control, RateControl::is_default)?,
         new.retry_of,
-    ])?;
-    let invocation = tx.last_insert_rowid();
+    ],
+    )?;
+    let invocation = tx.last_id();
     Tagged::Invocation.insert(tx, invocation, &new.tags)?;
     match start {
         Start::Now { targets } => {
@@ -225,17 +225,17 @@ pub(crate) fn insert(
 
 /// The row of an invocation.
 pub(crate) fn find(tx: Tx<'_>, invoke_id: InvokeId) -> Result<i64> {
-    tx.prepare_cached("SELECT id FROM invocations WHERE invoke_id = ?1")?
-        .query_row([invoke_id.as_bytes()], |row| row.get(0))
-        .optional()?
-        .ok_or_else(|| {
-            Error::invalid(Violation::new(
-                "InvalidInvokeId.NotFound",
-                404,
-                "InvokeId",
-                format!("there is no invocation `{invoke_id}`"),
-            ))
-        })
+    tx.find("SELECT id FROM invocations WHERE invoke_id = ?1", [invoke_id.as_bytes()], |row| {
+        row.get(0)
+    })?
+    .ok_or_else(|| {
+        Error::invalid(Violation::new(
+            "InvalidInvokeId.NotFound",
+            404,
+            "InvokeId",
+            format!("there is no invocation `{invoke_id}`"),
+        ))
+    })
 }
 
 /// What the executions of an invocation have in common; for [`read_job`].
@@ -248,11 +248,11 @@ pub(super) const JOB: &str =
 
 /// Returns the id of the invocation of a fire.
 pub(crate) fn invoke_id_of_fire(tx: Tx<'_>, fire: i64) -> Result<InvokeId> {
-    let invoke_id = tx
-        .prepare_cached(
-            "SELECT v.invoke_id FROM fires f JOIN invocations v ON v.id = f.invocation WHERE f.id = ?1",
-        )?
-        .query_row([fire], |row| row.get(0))?;
+    let invoke_id = tx.one(
+        "SELECT v.invoke_id FROM fires f JOIN invocations v ON v.id = f.invocation WHERE f.id = ?1",
+        [fire],
+        |row| row.get(0),
+    )?;
     Ok(InvokeId::from_bytes(invoke_id))
 }
 
@@ -260,12 +260,13 @@ pub(crate) fn invoke_id_of_fire(tx: Tx<'_>, fire: i64) -> Result<InvokeId> {
 /// index tells its invocation.
 pub(crate) fn invoke_id_of_damaged_fire(tx: Tx<'_>, fire: i64) -> Option<InvokeId> {
     let by_index = || {
-        tx.prepare_cached(
+        tx.one(
             "SELECT invoke_id FROM invocations WHERE id = (
-                 SELECT invocation FROM fires INDEXED BY fires_unfinished_by_invocation
-                 WHERE unfinished > 0 AND +id = ?1)",
-        )?
-        .query_row([fire], |row| row.get(0))
+             SELECT invocation FROM fires INDEXED BY fires_unfinished_by_invocation
+             WHERE unfinished > 0 AND +id = ?1)",
+            [fire],
+            |row| row.get(0),
+        )
     };
     let found = invoke_id_of_fire(tx, fire).ok();
     found.or_else(|| by_index().ok().map(InvokeId::from_bytes))
@@ -273,10 +274,13 @@ pub(crate) fn invoke_id_of_damaged_fire(tx: Tx<'_>, fire: i64) -> Option<InvokeI
 
 /// What the executions of a fire have in common.
 pub(crate) fn job_of_fire(tx: Tx<'_>, fire: i64) -> Result<Arc<Job>> {
-    tx.prepare_cached(&format!(
-        "SELECT {JOB} FROM fires f JOIN invocations v ON v.id = f.invocation WHERE f.id = ?1"
-    ))?
-    .query_row([fire], |row| Ok(read_job(tx, row)))?
+    tx.one(
+        &format!(
+            "SELECT {JOB} FROM fires f JOIN invocations v ON v.id = f.invocation WHERE f.id = ?1"
+        ),
+        [fire],
+        |row| Ok(read_job(tx, row)),
+    )?
     .map(Arc::new)
 }
 
@@ -308,15 +312,18 @@ pub(super) fn read_job(tx: Tx<'_>, row: &Row<'_>) -> Result<Job> {
 
 /// How the executions of an invocation are let loose.
 pub(super) fn rate_control(tx: Tx<'_>, invocation: i64) -> Result<RateControl> {
-    tx.prepare_cached("SELECT rate_control FROM invocations WHERE id = ?1")?
-        .query_row([invocation], |row| Ok(read_json(row, 0)))?
+    tx.one("SELECT rate_control FROM invocations WHERE id = ?1", [invocation], |row| {
+        Ok(read_json(row, 0))
+    })?
 }
 
 /// How an invocation has ended; none as long as it has not.
 pub(crate) fn final_status(tx: Tx<'_>, invocation: i64) -> Result<Option<InvocationStatus>> {
-    let (stored, has_ended): (Option<String>, bool) = tx
-        .prepare_cached("SELECT status, finished_at_ms IS NOT NULL FROM invocations WHERE id = ?1")?
-        .query_row([invocation], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (stored, has_ended): (Option<String>, bool) = tx.one(
+        "SELECT status, finished_at_ms IS NOT NULL FROM invocations WHERE id = ?1",
+        [invocation],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
     match stored {
         // Without the error a wait for this invocation would never end.
         None if has_ended => Err(unreadable("an invocation has ended, and does not say how")),
@@ -340,7 +347,7 @@ pub(crate) fn status(tx: Tx<'_>, invocation: i64) -> Result<InvocationStatus> {
 /// execution that says how the invocation stands there; any other invocation has one fire.
 fn counts(tx: Tx<'_>, invocation: i64) -> Result<StatusCounts> {
     // Counted here: to group them SQLite sorts them first.
-    let mut query = tx.prepare_cached(&format!(
+    let mut query = tx.prepare(&format!(
         "SELECT e.status FROM targets t CROSS JOIN executions e ON e.id = t.standing_execution
          WHERE t.invocation = ?1
          UNION ALL
@@ -375,14 +382,13 @@ fn finish(
     if_it_never_ran: InvocationStatus,
     now_ms: i64,
 ) -> Result<Option<(InvokeId, InvocationStatus)>> {
-    let done = tx
-        .prepare_cached(
-            "SELECT v.invoke_id FROM invocations v
-             WHERE v.id = ?1 AND v.finished_at_ms IS NULL
-               AND NOT EXISTS (SELECT 1 FROM fires f WHERE f.invocation = v.id AND f.unfinished > 0)",
-        )?
-        .query_row([invocation], |row| Ok(InvokeId::from_bytes(row.get(0)?)))
-        .optional()?;
+    let done = tx.find(
+        "SELECT v.invoke_id FROM invocations v
+         WHERE v.id = ?1 AND v.finished_at_ms IS NULL
+           AND NOT EXISTS (SELECT 1 FROM fires f WHERE f.invocation = v.id AND f.unfinished > 0)",
+        [invocation],
+        |row| Ok(InvokeId::from_bytes(row.get(0)?)),
+    )?;
     let Some(invoke_id) = done else { return Ok(None) };
     if targets::any_left(tx, invocation)? {
         return Ok(None);
@@ -403,10 +409,10 @@ pub(super) fn set_finished(
     status: InvocationStatus,
     now_ms: i64,
 ) -> Result<()> {
-    tx.prepare_cached(
+    tx.execute(
         "UPDATE invocations SET status = ?2, finished_at_ms = ?3, room = NULL WHERE id = ?1",
-    )?
-    .execute((invocation, status.as_str(), now_ms))?;
+        (invocation, status.as_str(), now_ms),
+    )?;
     Ok(())
 }
 
@@ -418,12 +424,11 @@ pub(super) fn end(
     now_ms: i64,
 ) -> Result<()> {
     // By an index that the change takes rows out of SQLite would go through them twice.
-    let changed = tx
-        .prepare_cached(
-            "UPDATE OR FAIL invocations NOT INDEXED SET status = ?3, finished_at_ms = ?4, room = NULL
-             WHERE id BETWEEN ?1 AND ?2 AND finished_at_ms IS NULL",
-        )?
-        .execute((invocations.start(), invocations.end(), status.as_str(), now_ms))?;
+    let changed = tx.execute(
+        "UPDATE OR FAIL invocations NOT INDEXED SET status = ?3, finished_at_ms = ?4, room = NULL
+         WHERE id BETWEEN ?1 AND ?2 AND finished_at_ms IS NULL",
+        (invocations.start(), invocations.end(), status.as_str(), now_ms),
+    )?;
     expect_all(changed, &invocations, "invocations")
 }
 
@@ -431,38 +436,40 @@ pub(super) fn end(
 /// invocation, if it had only run out of times.
 pub(crate) fn take_back(tx: Tx<'_>, timer: &Timer, next_fire_at_ms: i64) -> Result<()> {
     if timer.next_fire_at_ms.is_none() {
-        let was_stopped: bool = tx
-            .prepare_cached("SELECT stop_at_ms IS NOT NULL FROM invocations WHERE id = ?1")?
-            .query_row([timer.invocation], |row| row.get(0))?;
+        let was_stopped: bool = tx.one(
+            "SELECT stop_at_ms IS NOT NULL FROM invocations WHERE id = ?1",
+            [timer.invocation],
+            |row| row.get(0),
+        )?;
         if was_stopped || timer.fires_left == Some(0) || !targets::revive(tx, timer.id)? {
             return Ok(());
         }
-        tx.prepare_cached(
+        tx.execute(
             "UPDATE invocations SET status = NULL, finished_at_ms = NULL, room = zeroblob(13)
              WHERE id = ?1 AND finished_at_ms IS NOT NULL",
-        )?
-        .execute([timer.invocation])?;
+            [timer.invocation],
+        )?;
     }
     timers::take_back(tx, timer.id, next_fire_at_ms)
 }
 
 /// Takes note of the first request to stop all of an invocation, unless it has ended.
 pub(super) fn note_stop(tx: Tx<'_>, invocation: i64, order: &StopOrder, now_ms: i64) -> Result<()> {
-    tx.prepare_cached(
+    tx.execute(
         "UPDATE invocations SET stop_at_ms = ?2, stopped_by = ?3, stop_reason = ?4
          WHERE id = ?1 AND stop_at_ms IS NULL AND finished_at_ms IS NULL",
-    )?
-    .execute((invocation, now_ms, &order.by, &order.reason))?;
+        (invocation, now_ms, &order.by, &order.reason),
+    )?;
     Ok(())
 }
 
 /// Checks that an invocation can do what only one that will fire again can do; its policy.
 pub(crate) fn check_repeats(tx: Tx<'_>, invocation: i64) -> Result<OverlapPolicy> {
-    let (invoke_id, overlap) = tx
-        .prepare_cached("SELECT invoke_id, overlap_policy FROM invocations WHERE id = ?1")?
-        .query_row([invocation], |row| {
-            Ok((InvokeId::from_bytes(row.get(0)?), read_policy(row, 1)))
-        })?;
+    let (invoke_id, overlap) = tx.one(
+        "SELECT invoke_id, overlap_policy FROM invocations WHERE id = ?1",
+        [invocation],
+        |row| Ok((InvokeId::from_bytes(row.get(0)?), read_policy(row, 1))),
+    )?;
     let (code, why) = match overlap? {
         None => ("InvalidStatus.NotRepeating", "runs once; want one that repeats"),
         Some(_) if !targets::any_left(tx, invocation)? => {
@@ -482,9 +489,11 @@ pub(crate) struct Standing {
 
 /// Since when an invocation pauses, and when it ended.
 pub(crate) fn standing_of(tx: Tx<'_>, invocation: i64) -> Result<Standing> {
-    let (paused, ended): (Option<i64>, Option<i64>) = tx
-        .prepare_cached("SELECT paused_at_ms, finished_at_ms FROM invocations WHERE id = ?1")?
-        .query_row([invocation], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (paused, ended): (Option<i64>, Option<i64>) = tx.one(
+        "SELECT paused_at_ms, finished_at_ms FROM invocations WHERE id = ?1",
+        [invocation],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
     Ok(Standing {
         paused: paused.map(read_time).transpose()?,
         ended: ended.map(read_time).transpose()?,
@@ -493,17 +502,16 @@ pub(crate) fn standing_of(tx: Tx<'_>, invocation: i64) -> Result<Standing> {
 
 /// Keeps an invocation from firing until [`resume`].
 pub(crate) fn pause(tx: Tx<'_>, invocation: i64, now_ms: i64) -> Result<()> {
-    tx.prepare_cached(
+    tx.execute(
         "UPDATE invocations SET paused_at_ms = ?2 WHERE id = ?1 AND paused_at_ms IS NULL",
-    )?
-    .execute((invocation, now_ms))?;
+        (invocation, now_ms),
+    )?;
     timers::hold(tx, invocation)
 }
 
 /// Lets an invocation fire again.
 pub(crate) fn resume(tx: Tx<'_>, invocation: i64) -> Result<()> {
-    tx.prepare_cached("UPDATE invocations SET paused_at_ms = NULL WHERE id = ?1")?
-        .execute([invocation])?;
+    tx.execute("UPDATE invocations SET paused_at_ms = NULL WHERE id = ?1", [invocation])?;
     timers::release(tx, invocation)
 }
 
@@ -560,7 +568,7 @@ pub(crate) fn list(
 /// of this name that have not ended; without any, the newest of this name.
 pub(crate) fn called(tx: Tx<'_>, text: &str, max: usize) -> Result<Vec<InvokeId>> {
     let ids = |sql: &str, values: &[&dyn ToSql]| -> Result<Vec<InvokeId>> {
-        let mut query = tx.prepare_cached(sql)?;
+        let mut query = tx.prepare(sql)?;
         let found = query.query_map(values, |row| Ok(InvokeId::from_bytes(row.get(0)?)))?;
         Ok(found.collect::<rusqlite::Result<_>>()?)
     };
@@ -763,15 +771,14 @@ fn invoke_status(tx: Tx<'_>, invocation: i64, status: InvocationStatus) -> Resul
 }
 
 fn instance_count(tx: Tx<'_>, invocation: i64) -> Result<u64> {
-    let count = tx
-        .prepare_cached(
-            "SELECT coalesce(
-                 (SELECT nullif(count(*), 0) FROM targets t WHERE t.invocation = ?1),
-                 (SELECT count(*) FROM executions e WHERE e.attempt = 1 AND e.fire =
-                     (SELECT min(f.id) FROM fires f WHERE f.invocation = ?1)))",
-        )?
-        .query_row([invocation], |row| row.get(0))?;
-    Ok(count)
+    tx.one(
+        "SELECT coalesce(
+         (SELECT nullif(count(*), 0) FROM targets t WHERE t.invocation = ?1),
+         (SELECT count(*) FROM executions e WHERE e.attempt = 1 AND e.fire =
+             (SELECT min(f.id) FROM fires f WHERE f.invocation = ?1)))",
+        [invocation],
+        |row| row.get(0),
+    )
 }
 
 pub(super) fn read_command_id(

@@ -8,7 +8,6 @@
 use std::fs;
 use std::path::Path;
 
-use rusqlite::Connection;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Result, StorageErrorKind};
@@ -29,17 +28,17 @@ const OF_THIS_BOOT: &str = "/run/machine-id";
 /// # Errors
 ///
 /// [`StorageErrorKind::OtherMachine`].
-pub(super) fn check(connection: &Connection) -> Result<()> {
-    if migrate::is_empty(connection)? {
+pub(super) fn check(tx: Tx<'_>) -> Result<()> {
+    if migrate::is_empty(tx.connection())? {
         return Ok(());
     }
-    let (Some(here), Some(known)) = (this(), meta::get(connection, MACHINE)?) else {
+    let (Some(here), Some(known)) = (this(), meta::get(tx, MACHINE)?) else {
         return Ok(());
     };
     let (number, name) = known.split_once(' ').unwrap_or((&known, ""));
     let is_here = here.split_once(' ').is_some_and(|(here, _)| here == number);
     // A damaged note names no machine.
-    if !is_number(number) || is_here || !has_work(connection)? {
+    if !is_number(number) || is_here || !has_work(tx)? {
         return Ok(());
     }
     let message = format!(
@@ -49,18 +48,18 @@ pub(super) fn check(connection: &Connection) -> Result<()> {
 }
 
 /// Notes this machine in the file, if it is known and not noted yet.
-pub(super) fn note(connection: &Connection) -> Result<()> {
+pub(super) fn note(tx: Tx<'_>) -> Result<()> {
     let Some(here) = this() else { return Ok(()) };
-    match meta::get(connection, MACHINE)? {
+    match meta::get(tx, MACHINE)? {
         Some(known) if known == here => Ok(()),
-        _ => meta::set(connection, MACHINE, &here),
+        _ => meta::set(tx, MACHINE, &here),
     }
 }
 
 /// Returns whether anything can start without another request.
 fn has_work(tx: Tx<'_>) -> Result<bool> {
     let unfinished = "SELECT EXISTS (SELECT 1 FROM invocations WHERE finished_at_ms IS NULL)";
-    Ok(tx.query_row(unfinished, (), |row| row.get(0))?)
+    tx.one(unfinished, (), |row| row.get(0))
 }
 
 /// Returns the number and the name of this machine; `None` if it is not known.

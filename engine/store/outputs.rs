@@ -1,6 +1,6 @@
 //! Table `outputs`: what executions printed, apart from the small rows.
 
-use rusqlite::{OptionalExtension, Row};
+use rusqlite::Row;
 
 use crate::error::Result;
 use crate::id::ExecutionId;
@@ -13,25 +13,20 @@ pub(super) fn insert(tx: Tx<'_>, id: ExecutionId, output: &Output) -> Result<()>
     if output.is_empty() {
         return Ok(());
     }
-    tx.prepare_cached(
+    tx.execute(
         "INSERT INTO outputs (execution, bytes, runs, gap_at, dropped) VALUES (?1, ?2, ?3, ?4, ?5)",
-    )?
-    .execute((
-        id.0,
-        output.as_bytes(),
-        output.runs().to_bytes(),
-        output.gap_at(),
-        output.dropped(),
-    ))?;
+        (id.0, output.as_bytes(), output.runs().to_bytes(), output.gap_at(), output.dropped()),
+    )?;
     Ok(())
 }
 
 /// The output of an execution; empty if it printed nothing.
 pub(super) fn get(tx: Tx<'_>, id: ExecutionId) -> Result<Output> {
-    let stored = tx
-        .prepare_cached("SELECT bytes, runs, gap_at, dropped FROM outputs WHERE execution = ?1")?
-        .query_row([id.0], |row| Ok(read(row)))
-        .optional()?;
+    let stored = tx.find(
+        "SELECT bytes, runs, gap_at, dropped FROM outputs WHERE execution = ?1",
+        [id.0],
+        |row| Ok(read(row)),
+    )?;
     stored.unwrap_or_else(|| Ok(Output::default()))
 }
 

@@ -1,6 +1,6 @@
 //! A bounded look at all tables: by indexes and keys only, and at so many rows at most.
 
-use rusqlite::{OptionalExtension, Row};
+use rusqlite::Row;
 
 use crate::error::Result;
 use crate::id::{ExecutionId, InvokeId};
@@ -36,44 +36,40 @@ pub(crate) fn overview(tx: Tx<'_>, max: usize) -> Result<Overview> {
 }
 
 fn unended(tx: Tx<'_>) -> Result<(u64, bool)> {
-    let counted = tx
-        .prepare_cached(
-            "SELECT total(unfinished), count(*) >= ?1 FROM (
-                 SELECT unfinished FROM fires INDEXED BY fires_unfinished WHERE unfinished > 0
-                 ORDER BY id LIMIT ?1)",
-        )?
-        .query_row([FIRES_MAX], |row| Ok((row.get::<_, f64>(0)? as u64, row.get(1)?)))?;
-    Ok(counted)
+    tx.one(
+        "SELECT total(unfinished), count(*) >= ?1 FROM (
+         SELECT unfinished FROM fires INDEXED BY fires_unfinished WHERE unfinished > 0
+         ORDER BY id LIMIT ?1)",
+        [FIRES_MAX],
+        |row| Ok((row.get::<_, f64>(0)? as u64, row.get(1)?)),
+    )
 }
 
 /// The first execution that waits, more or less: those of a fire are stored, and claimed, one after another.
 fn front(tx: Tx<'_>) -> Result<Option<i64>> {
-    let front = tx
-        .prepare_cached(
-            "WITH oldest AS (
-                 SELECT id, unfinished FROM fires INDEXED BY fires_unfinished WHERE unfinished > 0
-                 ORDER BY id LIMIT 1),
-             ends AS (
-                 SELECT unfinished,
-                     (SELECT e.id FROM executions e INDEXED BY executions_by_fire
-                      WHERE e.fire = oldest.id ORDER BY e.instance, e.attempt LIMIT 1) AS a,
-                     (SELECT e.id FROM executions e INDEXED BY executions_by_fire
-                      WHERE e.fire = oldest.id ORDER BY e.instance DESC, e.attempt DESC LIMIT 1) AS b
-                 FROM oldest)
-             SELECT max(min(a, b), max(a, b) + 1 - unfinished) FROM ends",
-        )?
-        .query_row((), |row| row.get(0))
-        .optional()?;
-    Ok(front)
+    tx.find(
+        "WITH oldest AS (
+             SELECT id, unfinished FROM fires INDEXED BY fires_unfinished WHERE unfinished > 0
+             ORDER BY id LIMIT 1),
+         ends AS (
+             SELECT unfinished,
+                 (SELECT e.id FROM executions e INDEXED BY executions_by_fire
+                  WHERE e.fire = oldest.id ORDER BY e.instance, e.attempt LIMIT 1) AS a,
+                 (SELECT e.id FROM executions e INDEXED BY executions_by_fire
+                  WHERE e.fire = oldest.id ORDER BY e.instance DESC, e.attempt DESC LIMIT 1) AS b
+             FROM oldest)
+         SELECT max(min(a, b), max(a, b) + 1 - unfinished) FROM ends",
+        (),
+        |row| row.get(0),
+    )
 }
 
 /// Executions that run or have ended, near where the queue has come to and of the newest.
 fn nearby(tx: Tx<'_>) -> Result<Vec<OverviewExecution>> {
-    let newest: i64 = tx
-        .prepare_cached("SELECT coalesce(max(id), 0) FROM executions")?
-        .query_row((), |row| row.get(0))?;
+    let newest: i64 =
+        tx.one("SELECT coalesce(max(id), 0) FROM executions", (), |row| row.get(0))?;
     let front = front(tx)?.unwrap_or(newest);
-    let mut query = tx.prepare_cached(
+    let mut query = tx.prepare(
         &format!("SELECT e.id, v.invoke_id, {COMMAND}, i.instance_id, e.status, e.started_at_ms,
              e.finished_at_ms
          FROM executions e CROSS JOIN fires f ON f.id = e.fire
@@ -112,7 +108,7 @@ fn read(row: &Row<'_>) -> Result<OverviewExecution> {
 }
 
 fn due(tx: Tx<'_>, max: usize) -> Result<Vec<OverviewTimer>> {
-    let mut query = tx.prepare_cached(&format!(
+    let mut query = tx.prepare(&format!(
         "SELECT v.invoke_id, {COMMAND}, coalesce(v.frequency, ''), m.due_at_ms
          FROM timers m INDEXED BY timers_due CROSS JOIN invocations v ON v.id = m.invocation
              CROSS JOIN contents c ON c.id = v.content

@@ -34,6 +34,7 @@ use super::commands::Definition;
 use super::executions::{self, Ended, Finished};
 use super::fires::{self, PassedOver, Stretch};
 use super::invocations::{self, FirstFire, NewInvocation, Start};
+use super::memory::Memory;
 use super::records;
 use super::selections::{self, ExecutionNarrow, InvocationNarrow};
 use super::{
@@ -79,6 +80,7 @@ thread_local! {
 /// A database whose statements are known.
 struct Traced {
     connection: Connection,
+    memory: Memory,
     /// Statements, by the first of the steps that ran them, with the steps of SQLite's machine that each took.
     steps: Vec<(&'static str, Vec<(String, i32)>)>,
 }
@@ -88,7 +90,7 @@ impl Traced {
         let mut connection = Connection::open_in_memory().expect("memory");
         connection::set_up_memory(&connection).expect("every pragma is taken");
         migrate::migrate(&mut connection, 1).expect("the tables");
-        let traced = Self { connection, steps: Vec::new() };
+        let traced = Self { connection, memory: Memory::of_reader(), steps: Vec::new() };
         traced.write(|tx| {
             for id in INSTANCES {
                 let instance = Instance::new(id).tag("a", "1").tag("b", "2");
@@ -98,9 +100,13 @@ impl Traced {
         traced
     }
 
+    fn tx(&self) -> Tx<'_> {
+        Tx::new(&self.connection, &self.memory)
+    }
+
     /// Does what is not looked at.
     fn write<T>(&self, op: impl FnOnce(Tx<'_>) -> T) -> T {
-        op(&self.connection)
+        op(self.tx())
     }
 
     /// Does a step, and takes note of the statements that it is the first to run.
@@ -127,7 +133,7 @@ impl Traced {
             }
         };
         self.connection.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(remember));
-        let done = op(&self.connection);
+        let done = op(self.tx());
         self.connection.trace_v2(TraceEventCodes::empty(), None);
         let mut run: Vec<(String, i32)> = Vec::new();
         for sql in RUN.take() {
@@ -318,7 +324,8 @@ fn stop(traced: &mut Traced) {
 
 /// A database with one invocation. Its only fire has executions that all wait.
 pub(super) struct Database {
-    pub connection: Connection,
+    connection: Connection,
+    memory: Memory,
     pub invocation: i64,
     pub fire: i64,
 }
@@ -330,7 +337,12 @@ impl Database {
         let (invocation, _) = traced.write(|tx| insert(tx, &request, false));
         let queued = traced.write(|tx| fires::queue(tx, STANDING.priority, 0, 1));
         let (fire, _) = queued.expect("readable").pop().expect("a fire");
-        Self { connection: traced.connection, invocation, fire }
+        let Traced { connection, memory, .. } = traced;
+        Self { connection, memory, invocation, fire }
+    }
+
+    pub(super) fn tx(&self) -> Tx<'_> {
+        Tx::new(&self.connection, &self.memory)
     }
 }
 
@@ -726,10 +738,9 @@ impl History {
         for request in &requests {
             repeating.push(traced.write(|tx| {
                 let (row, _) = insert(tx, request, false);
-                let id =
-                    tx.query_row("SELECT invoke_id FROM invocations WHERE id = ?1", [row], |row| {
-                        row.get(0)
-                    });
+                let id = tx.one("SELECT invoke_id FROM invocations WHERE id = ?1", [row], |row| {
+                    row.get(0)
+                });
                 (row, InvokeId::from_bytes(id.expect("it is stored")))
             }));
         }
@@ -750,7 +761,7 @@ impl History {
                 let (_, claimed) = insert(tx, &request, false);
                 assert!(claimed.is_none());
                 let fire: i64 =
-                    tx.query_row("SELECT max(id) FROM fires", (), |row| row.get(0)).expect("one");
+                    tx.one("SELECT max(id) FROM fires", (), |row| row.get(0)).expect("one");
                 let mut all = ended(fire, &claim(tx, fire));
                 if request.retry.is_some() {
                     all.iter_mut().for_each(|one| one.retry_after_ms = Some(0));
@@ -773,7 +784,7 @@ impl History {
                 let fired = firing::by_timer(tx, timer, &targets, at_ms, false, at_ms, &mut 9);
                 fired.expect("it fires");
                 let fire: i64 =
-                    tx.query_row("SELECT max(id) FROM fires", (), |row| row.get(0)).expect("one");
+                    tx.one("SELECT max(id) FROM fires", (), |row| row.get(0)).expect("one");
                 let claimed = claim(tx, fire);
                 if goes_on || claimed.is_empty() {
                     return;
@@ -909,9 +920,8 @@ impl History {
         }
         read("tasks", &|tx| {
             let found = selections::of_executions(tx, &[], slice(None, true), false);
-            let total: u64 = tx
-                .query_row("SELECT count(*) FROM executions", (), |row| row.get(0))
-                .expect("readable");
+            let total: u64 =
+                tx.one("SELECT count(*) FROM executions", (), |row| row.get(0)).expect("readable");
             assert_eq!(found.expect("readable").total, Some(total));
         });
         for (_, id) in &self.repeating {
@@ -1074,7 +1084,7 @@ fn executions_left_running_are_found_at_the_same_cost_however_many_wait() {
             insert(tx, &request, true);
             insert(tx, &request, false);
             let fire: i64 =
-                tx.query_row("SELECT max(id) FROM fires", (), |row| row.get(0)).expect("one");
+                tx.one("SELECT max(id) FROM fires", (), |row| row.get(0)).expect("one");
             let claim = Claim {
                 fire,
                 after: 0,

@@ -18,6 +18,7 @@ use crate::panics::contain;
 use super::Tx;
 use super::connection::{self, Access};
 use super::look::Look;
+use super::memory::Memory;
 
 /// Reads for calls of the host that may wait; further calls are refused. At a millisecond each, four threads need two
 /// seconds for this many reads, which is as long as a caller waits for an answer.
@@ -339,7 +340,8 @@ where
         let read = || {
             let kept = connection?;
             let snapshot = kept.connection().transaction()?;
-            let read = op(&snapshot);
+            let memory = Memory::of_reader();
+            let read = op(Tx::new(&snapshot, &memory));
             drop(snapshot);
             kept.check(path)?;
             read
@@ -433,9 +435,8 @@ mod tests {
         let panics = |_: Tx<'_>| -> Result<()> { panic!("as told") };
         let error = readers.read(ReadLane::Calls, panics).await.expect_err("it panics");
         assert!(error.to_string().contains("a read panicked"), "{error}");
-        let count = |tx: Tx<'_>| {
-            Ok(tx.query_row("SELECT count(*) FROM executions", (), |row| row.get::<_, i64>(0))?)
-        };
+        let count =
+            |tx: Tx<'_>| tx.one("SELECT count(*) FROM executions", (), |row| row.get::<_, i64>(0));
         assert_eq!(readers.read(ReadLane::Calls, count).await.expect("the thread goes on"), 0);
     }
 

@@ -157,13 +157,12 @@ fn of_history(
         ];
         return Ok(query);
     };
-    let found: Option<(i64, bool, bool)> = tx
-        .prepare_cached(
-            "SELECT v.id, EXISTS (SELECT 1 FROM targets t WHERE t.invocation = v.id), v.retry IS NOT NULL
-             FROM invocations v WHERE v.invoke_id = ?1",
-        )?
-        .query_row([invoke_id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-        .optional()?;
+    let found: Option<(i64, bool, bool)> = tx.find(
+        "SELECT v.id, EXISTS (SELECT 1 FROM targets t WHERE t.invocation = v.id), v.retry IS NOT NULL
+         FROM invocations v WHERE v.invoke_id = ?1",
+        [invoke_id.as_bytes()],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+    )?;
     // No invocation has the number 0.
     let (invocation, repeats, is_retried) = found.unwrap_or_default();
     query.values.push(invocation.into());
@@ -203,7 +202,7 @@ fn of_repeating(condition: &str, is_retried: bool) -> Vec<Way> {
 /// Returns the executions of these invocations, for [`read`], and their number. Each invocation that repeats is read
 /// from its newest fire on.
 pub(super) fn of_invocations(tx: Tx<'_>, ids: &[InvokeId]) -> Result<(Query, u64)> {
-    let mut find = tx.prepare_cached(
+    let mut find = tx.prepare(
         "SELECT v.id, v.repeat_mode <> 'Once', v.retry IS NOT NULL,
              CASE WHEN v.repeat_mode = 'Once'
                  THEN (SELECT count(*) FROM fires f INDEXED BY fires_by_invocation
@@ -242,15 +241,15 @@ pub(super) fn of_invocations(tx: Tx<'_>, ids: &[InvokeId]) -> Result<(Query, u64
 /// Returns the number of executions. The targets of an invocation that repeats give its number, however often the
 /// invocation has fired.
 pub(super) fn count_all(tx: Tx<'_>) -> Result<u64> {
-    let count: f64 = tx
-        .prepare_cached(
-            "SELECT (SELECT total(executions_made) FROM targets)
-                 + (SELECT count(*) FROM invocations v
-                        CROSS JOIN fires f INDEXED BY fires_by_invocation ON f.invocation = v.id
-                        CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
-                    WHERE v.repeat_mode = 'Once')",
-        )?
-        .query_row((), |row| row.get(0))?;
+    let count: f64 = tx.one(
+        "SELECT (SELECT total(executions_made) FROM targets)
+         + (SELECT count(*) FROM invocations v
+                CROSS JOIN fires f INDEXED BY fires_by_invocation ON f.invocation = v.id
+                CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
+            WHERE v.repeat_mode = 'Once')",
+        (),
+        |row| row.get(0),
+    )?;
     Ok(count as u64)
 }
 
@@ -259,16 +258,15 @@ pub(super) fn count_all(tx: Tx<'_>) -> Result<u64> {
 /// and again: as few invocations are looked at for the last page as for the first.
 fn last_that_runs_once(tx: Tx<'_>, before: i64) -> Result<i64> {
     // Any first attempt tells the place of its invocation.
-    let mut at_or_below = tx.prepare_cached(
+    let mut at_or_below = tx.prepare(
         "SELECT v.id, (SELECT e.id FROM fires f INDEXED BY fires_by_invocation
                  CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
              WHERE f.invocation = v.id LIMIT 1)
          FROM invocations v WHERE v.id <= ?1 AND v.id > ?2 AND v.repeat_mode = 'Once'
          ORDER BY v.id DESC LIMIT 1",
     )?;
-    let newest: i64 = tx
-        .prepare_cached("SELECT coalesce(max(id), 0) FROM invocations")?
-        .query_row((), |row| row.get(0))?;
+    let newest: i64 =
+        tx.one("SELECT coalesce(max(id), 0) FROM invocations", (), |row| row.get(0))?;
     // Invocations up to `low` begin before; invocations above `high` do not.
     let (mut low, mut high) = (0, newest);
     while low < high {
@@ -284,21 +282,17 @@ fn last_that_runs_once(tx: Tx<'_>, before: i64) -> Result<i64> {
         }
     }
     // The next invocation may have attempts on either side.
-    let next: Option<i64> = tx
-        .prepare_cached(
-            "SELECT id FROM invocations WHERE id > ?1 AND repeat_mode = 'Once' ORDER BY id LIMIT 1",
-        )?
-        .query_row([low], |row| row.get(0))
-        .optional()?;
+    let next: Option<i64> = tx.find(
+        "SELECT id FROM invocations WHERE id > ?1 AND repeat_mode = 'Once' ORDER BY id LIMIT 1",
+        [low],
+        |row| row.get(0),
+    )?;
     Ok(next.unwrap_or(i64::MAX))
 }
 
 /// Returns the number of the newest execution.
 fn newest(tx: Tx<'_>) -> Result<i64> {
-    let newest = tx
-        .prepare_cached("SELECT coalesce(max(id), 0) FROM executions")?
-        .query_row((), |row| row.get(0))?;
-    Ok(newest)
+    tx.one("SELECT coalesce(max(id), 0) FROM executions", (), |row| row.get(0))
 }
 
 /// A slice of the executions, newest first.
@@ -356,13 +350,13 @@ pub(crate) fn all_of(
         let Some(Range { fire, first, last, count }) = range_of(tx, invocation)? else {
             return Ok((results, unreadable));
         };
-        let (any_result, any_output): (bool, bool) = tx
-            .prepare_cached(
-                "SELECT EXISTS (SELECT 1 FROM results WHERE execution BETWEEN ?1 AND ?2),
-                     EXISTS (SELECT 1 FROM outputs WHERE execution BETWEEN ?1 AND ?2)",
-            )?
-            .query_row((first, last), |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let mut query = tx.prepare_cached(&format!(
+        let (any_result, any_output): (bool, bool) = tx.one(
+            "SELECT EXISTS (SELECT 1 FROM results WHERE execution BETWEEN ?1 AND ?2),
+             EXISTS (SELECT 1 FROM outputs WHERE execution BETWEEN ?1 AND ?2)",
+            (first, last),
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        let mut query = tx.prepare(&format!(
             "SELECT {RESULT_COLUMNS}, {HAS_MORE} FROM fires f CROSS JOIN executions e
                  JOIN instances i ON i.id = e.instance
              WHERE f.id = ?1 AND +e.fire = f.id AND e.id BETWEEN ?4 AND ?5 ORDER BY e.id"
@@ -377,7 +371,7 @@ pub(crate) fn all_of(
     } else {
         // An invocation that repeats has targets; an invocation that runs once has one fire, also if it is tried
         // again.
-        let mut query = tx.prepare_cached(&format!(
+        let mut query = tx.prepare(&format!(
             "SELECT {RESULT_COLUMNS}, {HAS_MORE} FROM targets t
                  CROSS JOIN executions e ON e.id = t.latest_execution
                  CROSS JOIN fires f ON f.id = e.fire AND f.invocation = t.invocation
@@ -386,7 +380,7 @@ pub(crate) fn all_of(
         ))?;
         let rows = query.query((invocation, true, true))?;
         read_all(tx, &mut known, (&mut results, &mut unreadable), rows)?;
-        let mut query = tx.prepare_cached(&format!(
+        let mut query = tx.prepare(&format!(
             "SELECT {RESULT_COLUMNS}, {HAS_MORE} FROM {BY_FIRE}
                  JOIN executions o INDEXED BY executions_by_fire
                      ON o.fire = e.fire AND o.instance = e.instance AND o.attempt = 1
@@ -426,17 +420,17 @@ struct Range {
 }
 
 fn range_of(tx: Tx<'_>, invocation: i64) -> Result<Option<Range>> {
-    let mut query = tx.prepare_cached(
+    tx.one(
         "SELECT f.id, min(e.id), max(e.id), count(*) FROM fires f INDEXED BY fires_by_invocation
              CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
          WHERE f.invocation = ?1",
-    )?;
-    let found = query.query_row([invocation], |row| {
-        // Without any there is one row, of nothing.
-        let Some(fire) = row.get(0)? else { return Ok(None) };
-        Ok(Some(Range { fire, first: row.get(1)?, last: row.get(2)?, count: row.get(3)? }))
-    });
-    Ok(found?)
+        [invocation],
+        |row| {
+            // Without any there is one row, of nothing.
+            let Some(fire) = row.get(0)? else { return Ok(None) };
+            Ok(Some(Range { fire, first: row.get(1)?, last: row.get(2)?, count: row.get(3)? }))
+        },
+    )
 }
 
 /// What the executions of a listing have in common, each looked up once.
@@ -464,15 +458,17 @@ impl Known {
         if let Some(known) = self.invocations.get(&invocation) {
             return Ok(Arc::clone(known));
         }
-        let found = tx
-            .prepare_cached(&format!(
+        let found = tx.one(
+            &format!(
                 "SELECT v.invoke_id, v.command_id, v.termination_mode, v.working_dir, v.username,
                      v.launcher, v.output_to, v.container_id, v.container_name,
                      v.repeat_mode = 'Once' AND v.retry IS NULL, {}
                  FROM invocations v WHERE v.id = ?1",
                 Tagged::Invocation.column("v.id")
-            ))?
-            .query_row([invocation], |row| Ok(OfInvocation::read(row)))?;
+            ),
+            [invocation],
+            |row| Ok(OfInvocation::read(row)),
+        )?;
         let found = Arc::new(found?);
         self.invocations.insert(invocation, Arc::clone(&found));
         Ok(found)
@@ -483,14 +479,14 @@ impl Known {
         if let Some(count) = self.repeats.get(&(invocation, instance)) {
             return Ok(*count);
         }
-        let count = tx
-            .prepare_cached(
-                "SELECT coalesce(
-                     (SELECT executions_made FROM targets WHERE invocation = ?1 AND instance = ?3),
-                     (SELECT count(*) FROM executions INDEXED BY executions_by_fire
-                      WHERE fire = ?2 AND instance = ?3))",
-            )?
-            .query_row((invocation, fire, instance), |row| row.get(0))?;
+        let count = tx.one(
+            "SELECT coalesce(
+             (SELECT executions_made FROM targets WHERE invocation = ?1 AND instance = ?3),
+             (SELECT count(*) FROM executions INDEXED BY executions_by_fire
+              WHERE fire = ?2 AND instance = ?3))",
+            (invocation, fire, instance),
+            |row| row.get(0),
+        )?;
         self.repeats.insert((invocation, instance), count);
         Ok(count)
     }
@@ -636,7 +632,7 @@ const PROGRESS: &str =
 /// instance, and all that have not ended. An execution that still runs may be older than the latest fire, because a
 /// fire that meets it is skipped.
 pub(crate) fn first_look(tx: Tx<'_>, invocation: i64) -> Result<Look> {
-    let mut query = tx.prepare_cached(&format!(
+    let mut query = tx.prepare(&format!(
         "WITH s (id) AS (
              SELECT e.id FROM targets t CROSS JOIN executions x ON x.id = t.latest_execution
                  CROSS JOIN executions e INDEXED BY executions_by_fire
@@ -665,13 +661,12 @@ pub(crate) fn next_look(
     let open: Vec<i64> = open.iter().map(|id| id.0).collect();
     let open = serde_json::to_string(&open).map_err(unreadable)?;
     // The executions of a fire are stored together, and fires are stored one after another.
-    let from_fire: Option<i64> = tx
-        .prepare_cached(
-            "SELECT fire FROM executions WHERE id > ?1 AND attempt = 1 ORDER BY id LIMIT 1",
-        )?
-        .query_row([until.0], |row| row.get(0))
-        .optional()?;
-    let mut query = tx.prepare_cached(&format!(
+    let from_fire: Option<i64> = tx.find(
+        "SELECT fire FROM executions WHERE id > ?1 AND attempt = 1 ORDER BY id LIMIT 1",
+        [until.0],
+        |row| row.get(0),
+    )?;
+    let mut query = tx.prepare(&format!(
         "WITH s (id) AS (
              SELECT e.id FROM fires f INDEXED BY fires_by_invocation
                  CROSS JOIN executions e INDEXED BY executions_by_fire ON e.fire = f.id
@@ -719,7 +714,7 @@ fn read_progress(tx: Tx<'_>, row: &Row<'_>) -> Result<Progress> {
 
 /// What became of a fire on each instance: how the last attempt there stands.
 pub(crate) fn of_fire(tx: Tx<'_>, fire: i64) -> Result<Vec<FiredOn>> {
-    let mut query = tx.prepare_cached(&format!(
+    let mut query = tx.prepare(&format!(
         "SELECT e.id, i.instance_id, e.status, e.error_info
          FROM executions e JOIN instances i ON i.id = e.instance
          WHERE e.fire = ?1 AND {LAST_ATTEMPT} ORDER BY e.id"
@@ -739,10 +734,7 @@ pub(crate) fn of_fire(tx: Tx<'_>, fire: i64) -> Result<Vec<FiredOn>> {
 
 /// What the record of a finished execution keeps of its output.
 pub(crate) fn output(tx: Tx<'_>, id: ExecutionId) -> Result<Output> {
-    let exists = tx
-        .prepare_cached("SELECT 1 FROM executions WHERE id = ?1")?
-        .query_row([id.0], |_| Ok(()))
-        .optional()?;
+    let exists = tx.find("SELECT 1 FROM executions WHERE id = ?1", [id.0], |_| Ok(()))?;
     if exists.is_none() {
         return Err(unreadable(format_args!("execution {id} is gone")));
     }

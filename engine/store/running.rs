@@ -11,32 +11,30 @@ use foldhash::HashMap;
 
 use crate::id::ExecutionId;
 
-thread_local! {
-    /// The executions, each with its fire.
-    static RUNNING: RefCell<HashMap<i64, i64>> = RefCell::default();
-}
+/// The executions, each with its fire.
+#[derive(Debug, Default)]
+pub(super) struct Running(RefCell<HashMap<i64, i64>>);
 
-/// Notes executions of a fire, which run once the transaction of this thread is on disk.
-pub(super) fn note(fire: i64, executions: impl IntoIterator<Item = ExecutionId>) {
-    let noted = executions.into_iter().map(|id| (id.0, fire));
-    RUNNING.with_borrow_mut(|running| running.extend(noted));
-}
+impl Running {
+    /// Notes executions of a fire, which run once the transaction under way is on disk.
+    pub(super) fn note(&self, fire: i64, executions: impl IntoIterator<Item = ExecutionId>) {
+        self.0.borrow_mut().extend(executions.into_iter().map(|id| (id.0, fire)));
+    }
 
-/// Forgets executions that have ended, or do not run.
-pub(super) fn forget(executions: impl IntoIterator<Item = ExecutionId>) {
-    RUNNING.with_borrow_mut(|running| {
+    /// Forgets executions that have ended, or do not run.
+    pub(super) fn forget(&self, executions: impl IntoIterator<Item = ExecutionId>) {
+        let mut running = self.0.borrow_mut();
         for id in executions {
             running.remove(&id.0);
         }
-    });
-}
+    }
 
-/// Returns the noted executions of a fire, or of all fires for `None`, in the order of their numbers.
-pub(super) fn of(fire: Option<i64>) -> Vec<ExecutionId> {
-    let mut found: Vec<_> = RUNNING.with_borrow(|running| {
+    /// Returns the noted executions of a fire, or of all fires for `None`, in the order of their numbers.
+    pub(super) fn of(&self, fire: Option<i64>) -> Vec<ExecutionId> {
+        let running = self.0.borrow();
         let of = running.iter().filter(|(_, of)| fire.is_none_or(|fire| fire == **of));
-        of.map(|(id, _)| ExecutionId(*id)).collect()
-    });
-    found.sort_unstable_by_key(|id| id.0);
-    found
+        let mut found: Vec<_> = of.map(|(id, _)| ExecutionId(*id)).collect();
+        found.sort_unstable_by_key(|id| id.0);
+        found
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 
 use crate::command::{Command, CommandType};
 use crate::error::Result;
@@ -208,7 +208,7 @@ fn without_instances() -> DescribeInvocations {
 }
 
 fn tasks(tx: Tx<'_>, invocation: i64) -> Result<Vec<TaskEntry>> {
-    let mut query = tx.prepare_cached(&format!(
+    let mut query = tx.prepare(&format!(
         "SELECT e.id, i.instance_id, e.status, e.error_code, e.started_at_ms
          FROM (SELECT t.standing_execution AS id FROM targets t WHERE t.invocation = ?1
                UNION ALL
@@ -232,15 +232,14 @@ fn tasks(tx: Tx<'_>, invocation: i64) -> Result<Vec<TaskEntry>> {
 }
 
 fn instance_kind(tx: Tx<'_>, invocation: i64) -> Result<Option<String>> {
-    let kind = tx
-        .prepare_cached(
-            "SELECT i.kind FROM instances i WHERE i.id = coalesce(
-                 (SELECT t.instance FROM targets t WHERE t.invocation = ?1 ORDER BY t.id LIMIT 1),
-                 (SELECT e.instance FROM executions e WHERE e.fire =
-                     (SELECT min(f.id) FROM fires f WHERE f.invocation = ?1) ORDER BY e.id LIMIT 1))",
-        )?
-        .query_row(params![invocation], |row| row.get(0))
-        .optional()?;
+    let kind = tx.find(
+        "SELECT i.kind FROM instances i WHERE i.id = coalesce(
+         (SELECT t.instance FROM targets t WHERE t.invocation = ?1 ORDER BY t.id LIMIT 1),
+         (SELECT e.instance FROM executions e WHERE e.fire =
+             (SELECT min(f.id) FROM fires f WHERE f.invocation = ?1) ORDER BY e.id LIMIT 1))",
+        params![invocation],
+        |row| row.get(0),
+    )?;
     Ok(kind.flatten())
 }
 
@@ -261,7 +260,7 @@ pub(crate) fn of_agents(
 ) -> Result<Listing<AgentEntry>> {
     let filter = instances::Filter { ids, narrows, ..Default::default() };
     let Listing { entries, unreadable, next, total } = instances::list(tx, &filter, slice)?;
-    let mut seen = tx.prepare_cached("SELECT seen_at_ms FROM instances WHERE id = ?1")?;
+    let mut seen = tx.prepare("SELECT seen_at_ms FROM instances WHERE id = ?1")?;
     let mut agents = Vec::with_capacity(entries.len());
     for target in entries {
         let seen_at_ms = seen.query_row([target.row], |row| row.get(0))?;

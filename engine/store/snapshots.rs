@@ -50,9 +50,10 @@ pub(crate) fn of_failed(tx: Tx<'_>, invoke_id: InvokeId) -> Result<Snapshot> {
 /// The instances where an invocation did not succeed, in the order of its request: those where it
 /// never ran are among them.
 fn failed_on(tx: Tx<'_>, invocation: i64) -> Result<Vec<InstanceId>> {
-    let created_at_ms = tx
-        .prepare_cached("SELECT created_at_ms FROM invocations WHERE id = ?1")?
-        .query_row([invocation], |row| row.get(0))?;
+    let created_at_ms =
+        tx.one("SELECT created_at_ms FROM invocations WHERE id = ?1", [invocation], |row| {
+            row.get(0)
+        })?;
     let asked = standings::Question {
         creation_time: read_time(created_at_ms)?,
         only: None,
@@ -67,11 +68,14 @@ fn failed_on(tx: Tx<'_>, invocation: i64) -> Result<Vec<InstanceId>> {
 
 /// An invocation as it was asked for, but once, at once and on these instances only.
 fn take(tx: Tx<'_>, invocation: i64, on: Vec<InstanceId>) -> Result<Snapshot> {
-    tx.prepare_cached(&format!(
+    tx.one(
+        &format!(
         "SELECT {JOB}, v.rate_control, v.name, v.description, v.resource_group_id, {}, v.id FROM invocations v WHERE v.id = ?1",
         Tagged::Invocation.column("v.id")
-    ))?
-    .query_row([invocation], |row| Ok(read(tx, row, on)))?
+    ),
+        [invocation],
+        |row| Ok(read(tx, row, on)),
+    )?
 }
 
 fn read(tx: Tx<'_>, row: &Row<'_>, on: Vec<InstanceId>) -> Result<Snapshot> {

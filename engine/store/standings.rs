@@ -31,7 +31,7 @@ pub(super) fn of_invocation(
     invocation: i64,
     asked: &Question<'_>,
 ) -> Result<Vec<InvokeInstance>> {
-    let mut query = tx.prepare_cached(
+    let mut query = tx.prepare(
         "WITH named (instance, place, will_fire, made, execution) AS (
              SELECT t.instance, t.id, t.awaits_boot = 1 OR EXISTS (
                  SELECT 1 FROM timers m WHERE m.id = t.timer AND m.next_fire_at_ms IS NOT NULL),

@@ -10,7 +10,7 @@ use rusqlite::{OptionalExtension, Row};
 use crate::error::{Error, Result, StorageErrorKind, Violation};
 use crate::execution::{START_DEADLINE_EXCEEDED, StopOrder, StopReason};
 use crate::id::{ExecutionId, InstanceId, InvokeId};
-use crate::metrics::{Counted, tally};
+use crate::metrics::Counted;
 use crate::panics::tell;
 use crate::status::{Cause, Ends, ExecutionStatus};
 
@@ -18,7 +18,7 @@ use super::aside::{Aside, Subject};
 use super::claims::{self, EndedEarly, Released};
 use super::executions::{self, Finished, FinishedInvocations, expect_one};
 use super::invocations::{self, read_status};
-use super::{Tx, apart, commit_gate, parse, running, storage, targets};
+use super::{Tx, apart, parse, storage, targets};
 
 /// The number of executions that one commit ends; other writes come between two such commits.
 pub(crate) const SLICE: usize = 2_048;
@@ -37,37 +37,35 @@ pub(super) const NOT_STOPPED: &str = "(NOT EXISTS (SELECT 1 FROM stops) OR NOT E
 
 /// Returns whether an order may keep executions of a fire from starting.
 pub(super) fn may_hold(tx: Tx<'_>, fire: i64) -> Result<bool> {
-    let may_hold = tx
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM (SELECT 1 FROM stops LIMIT 1) CROSS JOIN fires f
-                 CROSS JOIN stops s INDEXED BY stops_by_invocation ON s.invocation = f.invocation
-                 WHERE f.id = ?1 AND (s.fire IS NULL OR s.fire = f.id))",
-        )?
-        .query_row([fire], |row| row.get(0))?;
-    Ok(may_hold)
+    tx.one(
+        "SELECT EXISTS (SELECT 1 FROM (SELECT 1 FROM stops LIMIT 1) CROSS JOIN fires f
+         CROSS JOIN stops s INDEXED BY stops_by_invocation ON s.invocation = f.invocation
+         WHERE f.id = ?1 AND (s.fire IS NULL OR s.fire = f.id))",
+        [fire],
+        |row| row.get(0),
+    )
 }
 
 /// Returns the first fire of an invocation of which an execution on an instance may not be held by an order about all
 /// of its fires; none if all of them are held. So nobody looks at one fire after another that is about to be stopped.
 fn free_from(tx: Tx<'_>, invocation: i64, instance: i64) -> Result<Option<i64>> {
-    let until: Option<i64> = tx
-        .prepare_cached(
-            "SELECT max(s.until) FROM stops s INDEXED BY stops_by_invocation
-             WHERE s.invocation = ?1 AND s.fire IS NULL AND s.cause <> 'Expired'
-                 AND (s.is_partial = 0 OR EXISTS (
-                     SELECT 1 FROM stopped_instances si WHERE si.stop = s.id AND si.instance = ?2))",
-        )?
-        .query_row((invocation, instance), |row| row.get(0))?;
+    let until: Option<i64> = tx.one(
+        "SELECT max(s.until) FROM stops s INDEXED BY stops_by_invocation
+         WHERE s.invocation = ?1 AND s.fire IS NULL AND s.cause <> 'Expired'
+             AND (s.is_partial = 0 OR EXISTS (
+                 SELECT 1 FROM stopped_instances si WHERE si.stop = s.id AND si.instance = ?2))",
+        (invocation, instance),
+        |row| row.get(0),
+    )?;
     match until {
         None => Ok(Some(0)),
         Some(i64::MAX) => Ok(None),
         Some(until) => {
-            let fire = tx
-                .prepare_cached(
-                    "SELECT fire FROM executions WHERE id <= ?1 ORDER BY id DESC LIMIT 1",
-                )?
-                .query_row([until], |row| row.get(0))
-                .optional()?;
+            let fire = tx.find(
+                "SELECT fire FROM executions WHERE id <= ?1 ORDER BY id DESC LIMIT 1",
+                [until],
+                |row| row.get(0),
+            )?;
             Ok(Some(fire.unwrap_or_default()))
         }
     }
@@ -79,12 +77,11 @@ pub(super) fn free_behind(tx: Tx<'_>, ended: ExecutionId) -> Result<Option<i64>>
     if !any(tx)? {
         return Ok(Some(0));
     }
-    let of = tx
-        .prepare_cached(
-            "SELECT f.invocation, e.instance FROM executions e JOIN fires f ON f.id = e.fire WHERE e.id = ?1",
-        )?
-        .query_row([ended.0], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
+    let of = tx.find(
+        "SELECT f.invocation, e.instance FROM executions e JOIN fires f ON f.id = e.fire WHERE e.id = ?1",
+        [ended.0],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
     match of {
         None => Ok(None),
         Some((invocation, instance)) => free_from(tx, invocation, instance),
@@ -93,10 +90,7 @@ pub(super) fn free_behind(tx: Tx<'_>, ended: ExecutionId) -> Result<Option<i64>>
 
 /// Returns whether there is any order.
 fn any(tx: Tx<'_>) -> Result<bool> {
-    let any = tx
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM stops)")?
-        .query_row((), |row| row.get(0))?;
-    Ok(any)
+    tx.one("SELECT EXISTS (SELECT 1 FROM stops)", (), |row| row.get(0))
 }
 
 /// An execution that has not ended.
@@ -169,7 +163,7 @@ impl Unfinished {
         (invocation, instance, from): (i64, i64, i64),
         is_so: &str,
     ) -> Result<Option<Self>> {
-        let mut query = tx.prepare_cached(&format!(
+        let mut query = tx.prepare(&format!(
             "{UNFINISHED} WHERE f.invocation = ?1 AND e.instance = ?2 AND f.id >= ?3 AND {is_so}
              ORDER BY f.id LIMIT 1"
         ))?;
@@ -346,9 +340,8 @@ pub(super) struct Scope {
 
 impl Scope {
     pub(super) fn of_fire(tx: Tx<'_>, fire: i64) -> Result<Self> {
-        let invocation = tx
-            .prepare_cached("SELECT invocation FROM fires WHERE id = ?1")?
-            .query_row([fire], |row| row.get(0))?;
+        let invocation =
+            tx.one("SELECT invocation FROM fires WHERE id = ?1", [fire], |row| row.get(0))?;
         Ok(Self { invocation, fire: Some(fire), until: i64::MAX, instances: None })
     }
 }
@@ -464,7 +457,7 @@ pub(crate) struct CarriedOn {
 
 /// Returns up to `max` orders that are not carried out, the oldest first.
 pub(crate) fn unfinished(tx: Tx<'_>, max: usize) -> Result<Vec<i64>> {
-    let mut query = tx.prepare_cached("SELECT id FROM stops WHERE id > 0 ORDER BY id LIMIT ?1")?;
+    let mut query = tx.prepare("SELECT id FROM stops WHERE id > 0 ORDER BY id LIMIT ?1")?;
     let orders = query.query_map([max as i64], |row| row.get(0))?;
     Ok(orders.collect::<rusqlite::Result<_>>()?)
 }
@@ -478,7 +471,7 @@ pub(crate) fn carry_on(
     left: &mut usize,
     aside: &Aside,
 ) -> Result<CarriedOn> {
-    let mut query = tx.prepare_cached(
+    let mut query = tx.prepare(
         "SELECT s.id, s.invocation, s.fire, s.until, s.is_partial, s.cause, s.stopped_by, s.stop_reason,
              s.stop_at_ms, s.at_fire, s.at_instance, s.unstopped, s.unstopped_why, s.error_code, v.invoke_id
          FROM stops s LEFT JOIN invocations v ON v.id = s.invocation WHERE s.id = ?1",
@@ -530,17 +523,16 @@ pub(crate) fn carry_on(
 
 /// Returns whether the executions in a scope are being ended already because they cannot start.
 pub(super) fn is_aborting(tx: Tx<'_>, scope: &Scope) -> Result<bool> {
-    let is_aborting = tx
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM stops INDEXED BY stops_by_invocation
-                 WHERE invocation = ?1 AND fire = ?2 AND is_partial = 0 AND cause = ?3)",
-        )?
-        .query_row((scope.invocation, scope.fire, UNREADABLE), |row| row.get(0))?;
-    Ok(is_aborting)
+    tx.one(
+        "SELECT EXISTS (SELECT 1 FROM stops INDEXED BY stops_by_invocation
+         WHERE invocation = ?1 AND fire = ?2 AND is_partial = 0 AND cause = ?3)",
+        (scope.invocation, scope.fire, UNREADABLE),
+        |row| row.get(0),
+    )
 }
 
 fn delete(tx: Tx<'_>, order: i64) -> Result<()> {
-    tx.prepare_cached("DELETE FROM stops WHERE id = ?1")?.execute([order])?;
+    tx.execute("DELETE FROM stops WHERE id = ?1", [order])?;
     Ok(())
 }
 
@@ -591,10 +583,11 @@ impl Stop {
             Ok(is_partial) => is_partial,
             Err(error) => {
                 wrong.get_or_insert(error.into());
-                tx.prepare_cached(
+                tx.one(
                     "SELECT EXISTS (SELECT 1 FROM stopped_instances WHERE stop = ?1)",
+                    [id],
+                    |row| row.get(0),
                 )?
-                .query_row([id], |row| row.get(0))?
             }
         };
         let until = match row.get(3) {
@@ -642,11 +635,11 @@ impl Stop {
             return delete(tx, order);
         }
         let update = || {
-            tx.prepare_cached(
+            tx.execute(
                 "UPDATE stops SET at_fire = ?2, at_instance = ?3, unstopped = ?4, unstopped_why = ?5
                  WHERE id = ?1",
-            )?
-            .execute((order, self.at_fire, self.at_instance, self.unstopped, &self.why))?;
+                (order, self.at_fire, self.at_instance, self.unstopped, &self.why),
+            )?;
             Ok(())
         };
         match apart(tx, update) {
@@ -662,7 +655,7 @@ impl Stop {
             Only::All => Vec::new(),
             _ => {
                 let mut query =
-                    tx.prepare_cached("SELECT instance FROM stopped_instances WHERE stop = ?1")?;
+                    tx.prepare("SELECT instance FROM stopped_instances WHERE stop = ?1")?;
                 let these = query.query_map([order], |row| row.get(0))?;
                 these.collect::<rusqlite::Result<Vec<i64>>>()?
             }
@@ -687,12 +680,11 @@ impl Stop {
             Ending::Unstartable { code, info } => (Some(code), Some(info)),
             _ => (None, order.and_then(|order| order.reason.as_ref())),
         };
-        tx.prepare_cached(
+        tx.execute(
             "INSERT INTO stops (id, invocation, fire, until, is_partial, cause, stopped_by, stop_reason, stop_at_ms,
                  at_fire, at_instance, unstopped, unstopped_why, error_code)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
-        )?
-        .execute((
+            (
             self.id,
             self.invocation,
             self.fire,
@@ -707,9 +699,10 @@ impl Stop {
             self.unstopped,
             &self.why,
             code.map(|code| &**code),
-        ))?;
-        let id = tx.last_insert_rowid();
-        let mut insert = tx.prepare_cached(
+        ),
+        )?;
+        let id = tx.last_id();
+        let mut insert = tx.prepare(
             "INSERT INTO stopped_instances (stop, instance) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
         )?;
         for instance in instances {
@@ -743,12 +736,12 @@ impl Stop {
         aside: &Aside,
     ) -> Result<()> {
         let asked: HashSet<_> = stopped.stopping.iter().map(|(id, _)| *id).collect();
-        let mut query = tx.prepare_cached(
+        let mut query = tx.prepare(
             "SELECT e.instance, e.status IN ('Running', 'Stopping'), f.invocation
              FROM executions e CROSS JOIN fires f ON f.id = e.fire WHERE e.id = ?1",
         )?;
         let (mut found, mut idle) = (FoundExecutions::default(), Vec::new());
-        for id in running::of(self.fire) {
+        for id in tx.memory.running.of(self.fire) {
             if aside.has(Subject::Execution(id.0)) {
                 continue;
             }
@@ -785,7 +778,7 @@ impl Stop {
                 self.take_in(tx, id.0, &mut found, aside)?;
             }
         }
-        running::forget(idle);
+        tx.memory.running.forget(idle);
         stopped.add(self.end_found(tx, found, now_ms, left, aside)?);
         Ok(())
     }
@@ -852,7 +845,7 @@ impl Stop {
     ) -> Result<()> {
         let end = || {
             let changed = tx
-                .prepare_cached(
+                .prepare(
                     "UPDATE executions SET status = ?2, stop_at_ms = ?3, finished_at_ms = ?4, error_info = ?5,
                          stop_cause = ?6, stopped_by = ?7, stop_reason = ?8, error_code = nullif(?9, ''),
                          retry_at_ms = NULL, awaits_instance = NULL, room = NULL
@@ -880,7 +873,7 @@ impl Stop {
                 order.and_then(|order| order.reason.as_deref()),
                 code,
             ))?;
-            tally::count(Counted::Ended(target), changed);
+            tx.count(Counted::Ended(target), changed);
             Ok((changed > 0).then_some(target))
         };
         let target = match apart(tx, end) {
@@ -902,7 +895,7 @@ impl Stop {
             };
             if is_about_it {
                 // The execution runs, and is asked to end all the same.
-                commit_gate::note_stop();
+                tx.memory.note_stop();
                 stopped.stopping.push((id, on));
             }
             return Ok(());
@@ -986,13 +979,12 @@ impl Stop {
 
     /// Returns the next fire with executions that have not ended.
     fn next_fire(&self, tx: Tx<'_>) -> Result<Option<i64>> {
-        let next = tx
-            .prepare_cached(
-                "SELECT id FROM fires INDEXED BY fires_unfinished_by_invocation
-                 WHERE invocation = ?1 AND unfinished > 0 AND id >= ?2 ORDER BY id LIMIT 1",
-            )?
-            .query_row((self.invocation, self.at_fire), |row| row.get(0))
-            .optional()?;
+        let next = tx.find(
+            "SELECT id FROM fires INDEXED BY fires_unfinished_by_invocation
+             WHERE invocation = ?1 AND unfinished > 0 AND id >= ?2 ORDER BY id LIMIT 1",
+            (self.invocation, self.at_fire),
+            |row| row.get(0),
+        )?;
         Ok(next.filter(|next| self.fire.is_none_or(|fire| fire == *next)))
     }
 
@@ -1006,7 +998,7 @@ impl Stop {
                 Ok(Some(these[from..].iter().copied().take(max + 1).collect()))
             }
             Only::Stored => {
-                let mut query = tx.prepare_cached(
+                let mut query = tx.prepare(
                     "SELECT instance FROM stopped_instances WHERE stop = ?1 AND instance > ?2
                      ORDER BY instance LIMIT ?3",
                 )?;
@@ -1028,7 +1020,7 @@ impl Stop {
         looks: &mut usize,
         aside: &Aside,
     ) -> Result<bool> {
-        let mut query = tx.prepare_cached(
+        let mut query = tx.prepare(
             "SELECT e.id, e.instance FROM executions e INDEXED BY executions_by_fire
              WHERE e.fire = ?1 AND e.instance > ?2 ORDER BY e.instance, e.attempt",
         )?;
@@ -1057,7 +1049,7 @@ impl Stop {
         looks: &mut usize,
         aside: &Aside,
     ) -> Result<bool> {
-        let mut query = tx.prepare_cached(
+        let mut query = tx.prepare(
             "SELECT e.id FROM executions e INDEXED BY executions_by_fire
              WHERE e.fire = ?1 AND e.instance = ?2 ORDER BY e.attempt",
         )?;
@@ -1090,12 +1082,12 @@ impl Stop {
             self.why.get_or_insert_with(|| format!("execution {id} lies on a damaged page"));
             return Ok(());
         }
-        let mut query = tx.prepare_cached(
+        let read = tx.find(
             "SELECT e.id, e.fire, e.instance, e.status, e.attempt FROM executions e
              WHERE e.id = ?1 AND e.finished_at_ms IS NULL",
-        )?;
-        let read = query.query_row([id], |row| Ok(Unfinished::read(row)));
-        let read = read.optional().map_err(Error::from);
+            [id],
+            |row| Ok(Unfinished::read(row)),
+        );
         match read.and_then(Option::transpose) {
             Ok(one) => found.readable.extend(one.filter(|one| self.is_about(one))),
             Err(error) if error.is_of_a_record() => {
@@ -1173,14 +1165,12 @@ impl Stop {
 
     fn cancel(&self, tx: Tx<'_>, one: &Unfinished, order: &StopOrder, now_ms: i64) -> Result<()> {
         let cancelled = Cause::StopAskedEarly.target();
-        let changed = tx
-            .prepare_cached(
-                "UPDATE executions SET status = ?2, stop_at_ms = ?3, finished_at_ms = ?10, error_info = ?5,
-                     stop_cause = ?6, stopped_by = ?7, stop_reason = ?8, retry_at_ms = NULL,
-                     awaits_instance = NULL, error_code = nullif(?9, ''), room = NULL
-                 WHERE id = ?1 AND status = ?4",
-            )?
-            .execute((
+        let changed = tx.execute(
+            "UPDATE executions SET status = ?2, stop_at_ms = ?3, finished_at_ms = ?10, error_info = ?5,
+                 stop_cause = ?6, stopped_by = ?7, stop_reason = ?8, retry_at_ms = NULL,
+                 awaits_instance = NULL, error_code = nullif(?9, ''), room = NULL
+             WHERE id = ?1 AND status = ?4",
+            (
                 one.id.0,
                 cancelled.as_str(),
                 self.at_ms,
@@ -1191,9 +1181,10 @@ impl Stop {
                 &order.reason,
                 order.cause.code(),
                 now_ms,
-            ))?;
+            ),
+        )?;
         expect_one(changed, one.id)?;
-        tally::count(Counted::Ended(cancelled), 1);
+        tx.count(Counted::Ended(cancelled), 1);
         if one.status == ExecutionStatus::Scheduled && one.attempt == 1 {
             targets::note_standing(tx, one.id)?;
         }
@@ -1204,14 +1195,12 @@ impl Stop {
     /// to the clock.
     fn ask_to_end(&self, tx: Tx<'_>, one: &Unfinished, order: &StopOrder) -> Result<()> {
         let Some(stopping) = one.status.on(Cause::StopAsked) else { return Ok(()) };
-        commit_gate::note_stop();
-        let changed = tx
-            .prepare_cached(
-                "UPDATE executions SET status = ?2, stop_at_ms = max(?3, started_at_ms), stop_cause = ?5,
-                     stopped_by = ?6, stop_reason = ?7
-                 WHERE id = ?1 AND status = ?4",
-            )?
-            .execute((
+        tx.memory.note_stop();
+        let changed = tx.execute(
+            "UPDATE executions SET status = ?2, stop_at_ms = max(?3, started_at_ms), stop_cause = ?5,
+                 stopped_by = ?6, stop_reason = ?7
+             WHERE id = ?1 AND status = ?4",
+            (
                 one.id.0,
                 stopping.as_str(),
                 self.at_ms,
@@ -1219,7 +1208,8 @@ impl Stop {
                 order.cause.as_str(),
                 &order.by,
                 &order.reason,
-            ))?;
+            ),
+        )?;
         expect_one(changed, one.id)
     }
 }
@@ -1227,49 +1217,44 @@ impl Stop {
 /// Records that an execution was not started in time.
 fn expire(tx: Tx<'_>, one: &Unfinished, now_ms: i64) -> Result<()> {
     let target = Cause::Expired.target();
-    let changed = tx
-        .prepare_cached(
-            "UPDATE executions SET status = ?2, finished_at_ms = ?3, error_code = ?4, awaits_instance = NULL,
-                 room = NULL, error_info = 'it had not started when its start deadline was over'
-             WHERE id = ?1 AND status = ?5",
-        )?
-        .execute((one.id.0, target.as_str(), now_ms, START_DEADLINE_EXCEEDED, one.status.as_str()))?;
+    let changed = tx.execute(
+        "UPDATE executions SET status = ?2, finished_at_ms = ?3, error_code = ?4, awaits_instance = NULL,
+             room = NULL, error_info = 'it had not started when its start deadline was over'
+         WHERE id = ?1 AND status = ?5",
+        (one.id.0, target.as_str(), now_ms, START_DEADLINE_EXCEEDED, one.status.as_str()),
+    )?;
     expect_one(changed, one.id)?;
-    tally::count(Counted::Ended(target), 1);
-    tally::count(Counted::Expired, 1);
+    tx.count(Counted::Ended(target), 1);
+    tx.count(Counted::Expired, 1);
     Ok(())
 }
 
 /// Ends an execution that cannot start because of a record.
 fn abort(tx: Tx<'_>, one: &Unfinished, code: &str, info: &str, now_ms: i64) -> Result<()> {
     let target = Cause::Unreadable.target();
-    let changed = tx
-        .prepare_cached(
-            "UPDATE executions SET status = ?2, finished_at_ms = ?3, error_code = ?4, error_info = ?5,
-                 retry_at_ms = NULL, awaits_instance = NULL, room = NULL
-             WHERE id = ?1 AND status = ?6",
-        )?
-        .execute((one.id.0, target.as_str(), now_ms, code, info, one.status.as_str()))?;
+    let changed = tx.execute(
+        "UPDATE executions SET status = ?2, finished_at_ms = ?3, error_code = ?4, error_info = ?5,
+             retry_at_ms = NULL, awaits_instance = NULL, room = NULL
+         WHERE id = ?1 AND status = ?6",
+        (one.id.0, target.as_str(), now_ms, code, info, one.status.as_str()),
+    )?;
     expect_one(changed, one.id)?;
-    tally::count(Counted::Ended(target), 1);
+    tx.count(Counted::Ended(target), 1);
     Ok(())
 }
 
 /// The name of an instance. A name that cannot be read keeps no execution from being ended there.
 fn name(tx: Tx<'_>, instance: i64) -> Result<InstanceId> {
-    let name = tx
-        .prepare_cached("SELECT instance_id FROM instances WHERE id = ?1")?
-        .query_row([instance], |row| Ok(row.get::<_, String>(0).unwrap_or_else(|_| "?".to_owned())))
-        .optional()?;
+    let name = tx.find("SELECT instance_id FROM instances WHERE id = ?1", [instance], |row| {
+        Ok(row.get::<_, String>(0).unwrap_or_else(|_| "?".to_owned()))
+    })?;
     Ok(name.unwrap_or_else(|| "?".to_owned()).into())
 }
 
 /// The name of the instance of an execution, as far as it can be read.
 fn name_of(tx: Tx<'_>, id: ExecutionId) -> InstanceId {
-    let instance = tx
-        .prepare_cached("SELECT instance FROM executions WHERE id = ?1")
-        .and_then(|mut query| query.query_row([id.0], |row| row.get(0)));
-    let name = instance.map_err(Error::from).and_then(|instance| name(tx, instance));
+    let sql = "SELECT instance FROM executions WHERE id = ?1";
+    let name = tx.one(sql, [id.0], |row| row.get(0)).and_then(|instance| name(tx, instance));
     name.unwrap_or_else(|_| "?".into())
 }
 
@@ -1295,13 +1280,12 @@ pub(crate) fn invocation(
     } else {
         targets::remove(tx, invocation, only)?;
     }
-    let under_way = tx
-        .prepare_cached(
-            "SELECT id FROM stops INDEXED BY stops_by_invocation WHERE invocation = ?1 AND fire IS NULL
-                 AND is_partial = 0 LIMIT 1",
-        )?
-        .query_row([invocation], |row| row.get(0))
-        .optional()?;
+    let under_way = tx.find(
+        "SELECT id FROM stops INDEXED BY stops_by_invocation WHERE invocation = ?1 AND fire IS NULL
+         AND is_partial = 0 LIMIT 1",
+        [invocation],
+        |row| row.get(0),
+    )?;
     if under_way.is_some() {
         return Ok(Stopped { left: under_way, ..Stopped::default() });
     }
@@ -1316,15 +1300,14 @@ pub(crate) fn invocation(
 
 /// Returns the row of an instance that is a target of an invocation.
 fn target_row(tx: Tx<'_>, invocation: i64, id: &InstanceId) -> Result<i64> {
-    let found: Option<(i64, bool)> = tx
-        .prepare_cached(
-            "SELECT i.id, EXISTS (SELECT 1 FROM targets t WHERE t.invocation = ?1 AND t.instance = i.id)
-             OR EXISTS (SELECT 1 FROM executions e INDEXED BY executions_by_fire
-                 WHERE e.fire = (SELECT min(f.id) FROM fires f WHERE f.invocation = ?1) AND e.instance = i.id)
-             FROM instances i WHERE i.instance_id = ?2",
-        )?
-        .query_row((invocation, id.as_str()), |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
+    let found: Option<(i64, bool)> = tx.find(
+        "SELECT i.id, EXISTS (SELECT 1 FROM targets t WHERE t.invocation = ?1 AND t.instance = i.id)
+         OR EXISTS (SELECT 1 FROM executions e INDEXED BY executions_by_fire
+             WHERE e.fire = (SELECT min(f.id) FROM fires f WHERE f.invocation = ?1) AND e.instance = i.id)
+         FROM instances i WHERE i.instance_id = ?2",
+        (invocation, id.as_str()),
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
     if let Some((row, true)) = found {
         return Ok(row);
     }
@@ -1348,7 +1331,7 @@ mod tests {
     fn the_first_commit_of_an_order_asks_all_running_executions_to_end() {
         let check = |cause: StopReason, only: &[InstanceId], stopping: usize, slices: usize| {
             let database = Database::with_one_fire();
-            let (tx, fire) = (&database.connection, database.fire);
+            let (tx, fire) = (database.tx(), database.fire);
             let claim = Claim {
                 fire,
                 after: 2,
@@ -1369,11 +1352,9 @@ mod tests {
             let running: Vec<_> = claimed.iter().map(|one| one.id).take(stopping).collect();
             assert_eq!((told, stopped.cancelled.len()), (running, 1), "{cause:?} on {only:?}");
             let status: String = tx
-                .query_row(
-                    "SELECT status FROM executions WHERE id = ?1",
-                    [claimed[0].id.0],
-                    |row| row.get(0),
-                )
+                .one("SELECT status FROM executions WHERE id = ?1", [claimed[0].id.0], |row| {
+                    row.get(0)
+                })
                 .expect("it is stored");
             assert_eq!(status, if stopping == 1 { "Stopping" } else { "Running" });
             // The later slices report no execution twice.

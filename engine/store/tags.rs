@@ -30,7 +30,7 @@ impl Tagged {
             return Ok(());
         }
         let name = self.name();
-        let mut insert = tx.prepare_cached(&format!(
+        let mut insert = tx.prepare(&format!(
             "INSERT INTO {name}_tags ({name}, key, value) VALUES (?1, ?2, ?3)"
         ))?;
         for tag in tags {
@@ -42,7 +42,7 @@ impl Tagged {
     /// Takes all tags off a row.
     pub(super) fn clear(self, tx: Tx<'_>, row: i64) -> Result<()> {
         let name = self.name();
-        tx.prepare_cached(&format!("DELETE FROM {name}_tags WHERE {name} = ?1"))?.execute([row])?;
+        tx.execute(&format!("DELETE FROM {name}_tags WHERE {name} = ?1"), [row])?;
         Ok(())
     }
 

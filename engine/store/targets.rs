@@ -16,7 +16,7 @@ pub(super) fn insert_timed(
     instances: &[i64],
 ) -> Result<()> {
     let mut insert =
-        tx.prepare_cached("INSERT INTO targets (invocation, instance, timer) VALUES (?1, ?2, ?3)")?;
+        tx.prepare("INSERT INTO targets (invocation, instance, timer) VALUES (?1, ?2, ?3)")?;
     for instance in instances {
         insert.execute((invocation, instance, timer))?;
     }
@@ -25,7 +25,7 @@ pub(super) fn insert_timed(
 
 /// Stores targets that fire when they boot: with another boot than they have now.
 pub(super) fn insert_booting(tx: Tx<'_>, invocation: i64, instances: &[i64]) -> Result<()> {
-    let mut insert = tx.prepare_cached(
+    let mut insert = tx.prepare(
         "INSERT INTO targets (invocation, instance, awaits_boot, boot_id)
          SELECT ?1, id, 1, boot_id FROM instances WHERE id = ?2",
     )?;
@@ -37,36 +37,34 @@ pub(super) fn insert_booting(tx: Tx<'_>, invocation: i64, instances: &[i64]) -> 
 
 /// The instances that a timer fires for.
 pub(crate) fn of_timer(tx: Tx<'_>, invocation: i64, timer: i64) -> Result<Vec<i64>> {
-    let mut query = tx.prepare_cached(
-        "SELECT instance FROM targets WHERE invocation = ?1 AND timer = ?2 ORDER BY id",
-    )?;
+    let mut query = tx
+        .prepare("SELECT instance FROM targets WHERE invocation = ?1 AND timer = ?2 ORDER BY id")?;
     let instances = query.query_map((invocation, timer), |row| row.get(0))?;
     Ok(instances.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Takes removed instances out of an ended timer. Returns whether other instances are left.
 pub(super) fn revive(tx: Tx<'_>, timer: i64) -> Result<bool> {
-    tx.prepare_cached(
+    tx.execute(
         "UPDATE targets SET stopped = 1, timer = NULL
          WHERE invocation = (SELECT invocation FROM timers WHERE id = ?1) AND timer = ?1
              AND EXISTS (SELECT 1 FROM instances i
                          WHERE i.id = targets.instance AND i.removed_at_ms IS NOT NULL)",
-    )?
-    .execute([timer])?;
-    let any = tx
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM targets
-                 WHERE invocation = (SELECT invocation FROM timers WHERE id = ?1) AND timer = ?1)",
-        )?
-        .query_row([timer], |row| row.get(0))?;
-    Ok(any)
+        [timer],
+    )?;
+    tx.one(
+        "SELECT EXISTS (SELECT 1 FROM targets
+         WHERE invocation = (SELECT invocation FROM timers WHERE id = ?1) AND timer = ?1)",
+        [timer],
+        |row| row.get(0),
+    )
 }
 
 /// The instances that an invocation fires for.
 pub(super) fn of_invocation(tx: Tx<'_>, invocation: i64) -> Result<Vec<i64>> {
-    let mut query = tx.prepare_cached(
+    let mut query = tx.prepare(
         "SELECT t.instance FROM targets t JOIN instances i ON i.id = t.instance
-             WHERE t.invocation = ?1 AND t.stopped = 0 AND i.removed_at_ms IS NULL ORDER BY t.id",
+         WHERE t.invocation = ?1 AND t.stopped = 0 AND i.removed_at_ms IS NULL ORDER BY t.id",
     )?;
     let instances = query.query_map([invocation], |row| row.get(0))?;
     Ok(instances.collect::<rusqlite::Result<_>>()?)
@@ -74,10 +72,9 @@ pub(super) fn of_invocation(tx: Tx<'_>, invocation: i64) -> Result<Vec<i64>> {
 
 /// Whether an invocation will fire again: by a timer or at a boot.
 pub(super) fn any_left(tx: Tx<'_>, invocation: i64) -> Result<bool> {
-    let any = tx
-        .prepare_cached(&format!("SELECT {ANY_LEFT} FROM invocations v WHERE v.id = ?1"))?
-        .query_row([invocation], |row| row.get(0))?;
-    Ok(any)
+    tx.one(&format!("SELECT {ANY_LEFT} FROM invocations v WHERE v.id = ?1"), [invocation], |row| {
+        row.get(0)
+    })
 }
 
 /// The condition that an invocation will fire again.
@@ -88,21 +85,21 @@ pub(super) const ANY_LEFT: &str =
 /// Lets an invocation fire no more.
 pub(super) fn end_all(tx: Tx<'_>, invocation: i64) -> Result<()> {
     timers::end_all(tx, invocation)?;
-    tx.prepare_cached(
+    tx.execute(
         "UPDATE targets SET awaits_boot = 0 WHERE invocation = ?1 AND awaits_boot = 1",
-    )?
-    .execute([invocation])?;
+        [invocation],
+    )?;
     Ok(())
 }
 
 /// Takes instances out of an invocation; timers without any end.
 pub(super) fn remove(tx: Tx<'_>, invocation: i64, ids: &[InstanceId]) -> Result<()> {
     for id in ids {
-        tx.prepare_cached(
+        tx.execute(
             "UPDATE targets SET stopped = 1, timer = NULL, awaits_boot = 0 WHERE invocation = ?1
              AND instance = (SELECT id FROM instances WHERE instance_id = ?2)",
-        )?
-        .execute((invocation, id.as_str()))?;
+            (invocation, id.as_str()),
+        )?;
     }
     timers::end_idle(tx, invocation)
 }
@@ -137,19 +134,19 @@ pub(super) const ANY_BOOTED: &str = "EXISTS (SELECT 1 FROM targets t INDEXED BY 
 
 /// Returns up to `max` targets that wait for an instance and do not know of the boot that it is in.
 pub(super) fn booted(tx: Tx<'_>, instance: i64, boot_id: &str, max: usize) -> Result<Vec<i64>> {
-    let mut query = tx.prepare_cached(&format!("{BOOTED} LIMIT ?3"))?;
+    let mut query = tx.prepare(&format!("{BOOTED} LIMIT ?3"))?;
     let booted = query.query_map((instance, boot_id, max as i64), |row| row.get(0))?;
     Ok(booted.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Returns the invocation of a target that waits for a boot, with its terms.
 pub(super) fn get_booted(tx: Tx<'_>, target: i64) -> Result<Booted> {
-    let mut query = tx.prepare_cached(
+    tx.one(
         "SELECT t.invocation, v.invoke_id, v.repeat_mode = 'NextRebootOnly', v.paused_at_ms IS NOT NULL,
                 v.overlap_policy, t.boot_id IS NULL
          FROM targets t LEFT JOIN invocations v ON v.id = t.invocation WHERE t.id = ?1",
-    )?;
-    let booted = query.query_row([target], |row| {
+        [target],
+        |row| {
         let terms = || Ok((InvokeId::from_bytes(row.get(1)?), parse(&row.get::<_, String>(4)?)?));
         Ok(Booted {
             invocation: row.get(0)?,
@@ -158,8 +155,8 @@ pub(super) fn get_booted(tx: Tx<'_>, target: i64) -> Result<Booted> {
             terms: terms(),
             is_first: row.get(5)?,
         })
-    })?;
-    Ok(booted)
+    },
+    )
 }
 
 /// Lets up to `max` targets on an instance take its current boot for one that they know of. Returns the number of
@@ -170,18 +167,18 @@ pub(super) fn take_for_known(
     boot_id: &str,
     max: usize,
 ) -> Result<usize> {
-    let changed = tx
-        .prepare_cached(&format!(
+    let changed = tx.execute(
+        &format!(
             "UPDATE targets SET boot_id = ?2 WHERE id IN (SELECT id FROM ({BOOTED}) LIMIT ?3)"
-        ))?
-        .execute((instance, boot_id, max as i64))?;
+        ),
+        (instance, boot_id, max as i64),
+    )?;
     Ok(changed)
 }
 
 /// Lets a target take a boot for one that it knows of.
 pub(super) fn set_boot(tx: Tx<'_>, target: i64, boot_id: &str) -> Result<()> {
-    tx.prepare_cached("UPDATE targets SET boot_id = ?2 WHERE id = ?1")?
-        .execute((target, boot_id))?;
+    tx.execute("UPDATE targets SET boot_id = ?2 WHERE id = ?1", (target, boot_id))?;
     Ok(())
 }
 
@@ -192,8 +189,10 @@ pub(super) fn know_boot(
     boot_id: &str,
     awaits_another: bool,
 ) -> Result<()> {
-    tx.prepare_cached("UPDATE targets SET boot_id = ?2, awaits_boot = ?3 WHERE id = ?1")?
-        .execute((target, boot_id, awaits_another))?;
+    tx.execute(
+        "UPDATE targets SET boot_id = ?2, awaits_boot = ?3 WHERE id = ?1",
+        (target, boot_id, awaits_another),
+    )?;
     Ok(())
 }
 
@@ -205,7 +204,7 @@ pub(super) fn count_fired(
     first: ExecutionId,
     executions: &[NewExecution<'_>],
 ) -> Result<()> {
-    let mut update = tx.prepare_cached(
+    let mut update = tx.prepare(
         "UPDATE targets SET executions_made = executions_made + 1, latest_execution = ?3,
              standing_execution = iif(?4, ?3, standing_execution)
          WHERE invocation = ?1 AND instance = ?2",
@@ -220,24 +219,26 @@ pub(super) fn count_fired(
 
 /// Counts another attempt in its target, if the invocation has targets.
 pub(super) fn count_attempt(tx: Tx<'_>, id: ExecutionId) -> Result<()> {
-    tx.prepare_cached(&format!(
+    tx.execute(
+        &format!(
         "UPDATE targets SET executions_made = executions_made + 1,
              latest_execution = CASE WHEN e.fire < (SELECT l.fire FROM executions l WHERE l.id = latest_execution)
                  THEN latest_execution ELSE e.id END,
              standing_execution = {STANDING}
          {OF_EXECUTION}"
-    ))?
-    .execute([id.0])?;
+    ),
+        [id.0],
+    )?;
     Ok(())
 }
 
 /// Notes in its target that an execution no longer waits for another: from now on it says how the invocation stands
 /// there.
 pub(super) fn note_standing(tx: Tx<'_>, id: ExecutionId) -> Result<()> {
-    tx.prepare_cached(&format!(
-        "UPDATE targets SET standing_execution = {STANDING} {OF_EXECUTION}"
-    ))?
-    .execute([id.0])?;
+    tx.execute(
+        &format!("UPDATE targets SET standing_execution = {STANDING} {OF_EXECUTION}"),
+        [id.0],
+    )?;
     Ok(())
 }
 

@@ -28,18 +28,12 @@ pub(super) struct NewTimer {
 
 /// Stores a timer; its row.
 pub(super) fn insert(tx: Tx<'_>, new: &NewTimer) -> Result<i64> {
-    tx.prepare_cached(
+    tx.execute(
         "INSERT INTO timers (invocation, zone, next_fire_at_ms, delay_ms, due_at_ms, fires_left)
          VALUES (?1, ?2, ?3, ?4, ?3 + ?4, ?5)",
-    )?
-    .execute((
-        new.invocation,
-        new.zone.name(),
-        new.next_fire_at_ms,
-        new.delay_ms,
-        new.fires_left,
-    ))?;
-    Ok(tx.last_insert_rowid())
+        (new.invocation, new.zone.name(), new.next_fire_at_ms, new.delay_ms, new.fires_left),
+    )?;
+    Ok(tx.last_id())
 }
 
 /// A timer, with what its invocation says of its fires.
@@ -119,8 +113,8 @@ pub(crate) fn first_after(
 
 const TIMER: &str =
     "SELECT m.id, m.invocation, v.invoke_id, m.next_fire_at_ms, m.delay_ms, m.fires_left,
-        m.zone, v.frequency, v.created_at_ms, v.overlap_policy, v.missed_policy, v.end_at_ms, m.catching_up,
-        m.fired_until_ms";
+     m.zone, v.frequency, v.created_at_ms, v.overlap_policy, v.missed_policy, v.end_at_ms, m.catching_up,
+     m.fired_until_ms";
 
 fn read(row: &Row<'_>) -> Result<Timer> {
     let text = |column| row.get::<_, Option<String>>(column).map(Option::unwrap_or_default);
@@ -165,7 +159,7 @@ pub(crate) struct Found {
 }
 
 fn find_all(tx: Tx<'_>, from: &str, parameters: impl rusqlite::Params) -> Result<Vec<Found>> {
-    let mut query = tx.prepare_cached(&format!("{TIMER} {from}"))?;
+    let mut query = tx.prepare(&format!("{TIMER} {from}"))?;
     let mut rows = query.query(parameters)?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
@@ -190,7 +184,7 @@ pub(crate) fn due(tx: Tx<'_>, now_ms: i64, max: usize) -> Result<Vec<Found>> {
 /// cannot be read.
 pub(crate) fn due_apart(tx: Tx<'_>, now_ms: i64, max: usize, aside: &Aside) -> Result<Vec<Found>> {
     let limit = max.saturating_add(aside.count()) as i64;
-    let mut query = tx.prepare_cached(
+    let mut query = tx.prepare(
         "SELECT id FROM timers INDEXED BY timers_due WHERE due_at_ms <= ?1 ORDER BY due_at_ms, id LIMIT ?2",
     )?;
     let due = query.query_map((now_ms, limit), |row| row.get(0))?;
@@ -217,7 +211,7 @@ pub(crate) fn of_invocation(tx: Tx<'_>, invocation: i64) -> Result<Vec<Found>> {
 
 /// Timers after this one that have not ended.
 pub(crate) fn planned(tx: Tx<'_>, after: i64, max: usize) -> Result<Vec<i64>> {
-    let mut query = tx.prepare_cached(
+    let mut query = tx.prepare(
         "SELECT id FROM timers WHERE id > ?1 AND next_fire_at_ms IS NOT NULL ORDER BY id LIMIT ?2",
     )?;
     let ids = query.query_map((after, max as i64), |row| row.get(0))?;
@@ -227,8 +221,7 @@ pub(crate) fn planned(tx: Tx<'_>, after: i64, max: usize) -> Result<Vec<i64>> {
 /// Returns all timers, those that have ended too. The search reads an index alone, so that no damaged timer hides
 /// another.
 pub(crate) fn all(tx: Tx<'_>) -> Result<Vec<i64>> {
-    let mut query =
-        tx.prepare_cached("SELECT id FROM timers INDEXED BY sqlite_autoindex_timers_1")?;
+    let mut query = tx.prepare("SELECT id FROM timers INDEXED BY sqlite_autoindex_timers_1")?;
     let ids = query.query_map((), |row| row.get(0))?;
     Ok(ids.collect::<rusqlite::Result<_>>()?)
 }
@@ -245,14 +238,13 @@ fn find(tx: Tx<'_>, timer: i64) -> Result<Option<Found>> {
 
 /// When the next timer is due.
 pub(crate) fn next_due_ms(tx: Tx<'_>) -> Result<Option<i64>> {
-    let next = tx
-        .prepare_cached(
-            // A time that is no number comes after all numbers, and is none at which a timer is due.
-            "SELECT CAST(min(due_at_ms) AS INTEGER) FROM timers INDEXED BY timers_due
-             WHERE due_at_ms <= 9223372036854775807",
-        )?
-        .query_row((), |row| row.get(0))?;
-    Ok(next)
+    tx.one(
+        // A time that is no number comes after all numbers, and is none at which a timer is due.
+        "SELECT CAST(min(due_at_ms) AS INTEGER) FROM timers INDEXED BY timers_due
+         WHERE due_at_ms <= 9223372036854775807",
+        (),
+        |row| row.get(0),
+    )
 }
 
 /// Sets the next nominal time of a timer of which the one before has been dealt with; none ends it.
@@ -263,13 +255,12 @@ pub(crate) fn advance(
     fires_left: Option<u64>,
     catching_up: bool,
 ) -> Result<()> {
-    let changed = tx
-        .prepare_cached(
-            "UPDATE timers SET next_fire_at_ms = ?3, fires_left = ?4, catching_up = ?5,
-                 due_at_ms = iif(due_at_ms IS NULL, NULL, ?3 + delay_ms)
-             WHERE id = ?1 AND next_fire_at_ms = ?2",
-        )?
-        .execute((timer.id, timer.next_fire_at_ms, next_fire_at_ms, fires_left, catching_up))?;
+    let changed = tx.execute(
+        "UPDATE timers SET next_fire_at_ms = ?3, fires_left = ?4, catching_up = ?5,
+             due_at_ms = iif(due_at_ms IS NULL, NULL, ?3 + delay_ms)
+         WHERE id = ?1 AND next_fire_at_ms = ?2",
+        (timer.id, timer.next_fire_at_ms, next_fire_at_ms, fires_left, catching_up),
+    )?;
     if changed == 1 {
         return Ok(());
     }
@@ -278,79 +269,80 @@ pub(crate) fn advance(
 
 /// Moves a timer back to a nominal time that has no record any more, if that time is before the next one.
 pub(crate) fn take_back(tx: Tx<'_>, timer: i64, next_fire_at_ms: i64) -> Result<()> {
-    tx.prepare_cached(
+    tx.execute(
         "UPDATE timers SET next_fire_at_ms = ?2, catching_up = 0,
              due_at_ms = iif((SELECT paused_at_ms IS NULL FROM invocations v WHERE v.id = timers.invocation),
                  ?2 + delay_ms, NULL),
              fired_until_ms = (SELECT max(fire_at_ms) FROM fires WHERE timer = ?1)
          WHERE id = ?1 AND (next_fire_at_ms IS NULL OR next_fire_at_ms > ?2)",
-    )?
-    .execute((timer, next_fire_at_ms))?;
+        (timer, next_fire_at_ms),
+    )?;
     Ok(())
 }
 
 /// Returns the last nominal time of an invocation before the next one that has a record; the latest of several
 /// timers.
 pub(super) fn dealt_until_ms(tx: Tx<'_>, invocation: i64) -> Result<Option<i64>> {
-    let until_ms = tx
-        .prepare_cached(
-            "SELECT max((SELECT coalesce(f.until_ms, f.fire_at_ms) FROM fires f INDEXED BY fires_by_timer
-                 WHERE f.timer = m.id AND f.fire_at_ms < m.next_fire_at_ms
-                 ORDER BY f.fire_at_ms DESC LIMIT 1))
-             FROM timers m WHERE m.invocation = ?1 AND m.next_fire_at_ms IS NOT NULL",
-        )?
-        .query_row([invocation], |row| row.get(0))?;
-    Ok(until_ms)
+    tx.one(
+        "SELECT max((SELECT coalesce(f.until_ms, f.fire_at_ms) FROM fires f INDEXED BY fires_by_timer
+             WHERE f.timer = m.id AND f.fire_at_ms < m.next_fire_at_ms
+             ORDER BY f.fire_at_ms DESC LIMIT 1))
+         FROM timers m WHERE m.invocation = ?1 AND m.next_fire_at_ms IS NOT NULL",
+        [invocation],
+        |row| row.get(0),
+    )
 }
 
 /// Ends a timer, whatever it says of itself.
 pub(crate) fn end(tx: Tx<'_>, timer: i64) -> Result<()> {
-    tx.prepare_cached("UPDATE timers SET next_fire_at_ms = NULL, due_at_ms = NULL WHERE id = ?1")?
-        .execute([timer])?;
+    tx.execute(
+        "UPDATE timers SET next_fire_at_ms = NULL, due_at_ms = NULL WHERE id = ?1",
+        [timer],
+    )?;
     Ok(())
 }
 
 /// Ends the timers of an invocation.
 pub(super) fn end_all(tx: Tx<'_>, invocation: i64) -> Result<()> {
-    tx.prepare_cached(
+    tx.execute(
         "UPDATE timers SET next_fire_at_ms = NULL, due_at_ms = NULL
          WHERE invocation = ?1 AND next_fire_at_ms IS NOT NULL",
-    )?
-    .execute([invocation])?;
+        [invocation],
+    )?;
     Ok(())
 }
 
 /// Ends the timers of an invocation that have no targets left.
 pub(super) fn end_idle(tx: Tx<'_>, invocation: i64) -> Result<()> {
-    tx.prepare_cached(
+    tx.execute(
         "UPDATE timers SET next_fire_at_ms = NULL, due_at_ms = NULL
          WHERE invocation = ?1 AND NOT EXISTS (
              SELECT 1 FROM targets t WHERE t.invocation = ?1 AND t.timer = timers.id)",
-    )?
-    .execute([invocation])?;
+        [invocation],
+    )?;
     Ok(())
 }
 
 /// Keeps the timers of an invocation from firing; their nominal times stay.
 pub(super) fn hold(tx: Tx<'_>, invocation: i64) -> Result<()> {
-    tx.prepare_cached("UPDATE timers SET due_at_ms = NULL WHERE invocation = ?1")?
-        .execute([invocation])?;
+    tx.execute("UPDATE timers SET due_at_ms = NULL WHERE invocation = ?1", [invocation])?;
     Ok(())
 }
 
 /// Lets the timers of an invocation fire again.
 pub(super) fn release(tx: Tx<'_>, invocation: i64) -> Result<()> {
-    tx.prepare_cached(
+    tx.execute(
         "UPDATE timers SET due_at_ms = next_fire_at_ms + delay_ms WHERE invocation = ?1",
-    )?
-    .execute([invocation])?;
+        [invocation],
+    )?;
     Ok(())
 }
 
 /// The next nominal time at which a timer of an invocation is to fire; none while it pauses.
 pub(super) fn next_fire_ms(tx: Tx<'_>, invocation: i64) -> Result<Option<i64>> {
-    let next = tx
-        .prepare_cached("SELECT min(next_fire_at_ms) FROM timers WHERE invocation = ?1 AND due_at_ms IS NOT NULL")?
-        .query_row([invocation], |row| row.get(0))?;
-    Ok(next)
+    tx.one(
+        "SELECT min(next_fire_at_ms) FROM timers WHERE invocation = ?1 AND due_at_ms IS NOT NULL",
+        [invocation],
+        |row| row.get(0),
+    )
 }

@@ -23,7 +23,7 @@ use super::connection::{BUSY_MS, execute, roll_back};
 use super::custody::{self, Mark, Marks};
 use super::guard::{Guard, moved};
 use super::log::{self, Copied, Index};
-use super::{Tx, storage};
+use super::storage;
 
 /// A checkpoint is made each 16 MiB of log: this takes fewer syncs than SQLite's 4 MiB, and such a log is still
 /// read back quickly.
@@ -237,12 +237,12 @@ impl Upkeep {
     /// # Errors
     ///
     /// [`StorageErrorKind::Moved`] if another engine has the file.
-    pub(super) fn enter(&mut self, tx: Tx<'_>) -> Result<()> {
-        if !custody::check_engine(tx, self.engine)? {
+    pub(super) fn enter(&mut self, connection: &Connection) -> Result<()> {
+        if !custody::check_engine(connection, self.engine)? {
             return Err(self.fail(custody::taken_over()));
         }
         if self.begins {
-            custody::write_mark(tx, self.marks.stored().first())?;
+            custody::write_mark(connection, self.marks.stored().first())?;
         }
         Ok(())
     }

@@ -6,7 +6,6 @@
 //! the last look. An engine whose clock is behind that time of day goes on from there, so that no wait gets longer
 //! because the clock was set back while no engine ran.
 
-use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
 
 use crate::clock::{Clock, Steady, now_ms};
@@ -23,20 +22,6 @@ const LOOKED_MS_MAX: i64 = 1_000;
 
 /// The clock of an engine; empty until the engine has a clock.
 pub(super) type Shared = Arc<OnceLock<Steady>>;
-
-thread_local! {
-    /// `None` in a thread that does not write.
-    static CLOCK: RefCell<Option<Shared>> = const { RefCell::new(None) };
-}
-
-/// Makes this thread go by a clock.
-pub(super) fn follow(clock: Shared) {
-    CLOCK.set(Some(clock));
-}
-
-fn with<T>(read: impl FnOnce(&Steady) -> T) -> Option<T> {
-    CLOCK.with_borrow(|clock| clock.as_ref()?.get().map(read))
-}
 
 /// The values in `meta`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -78,14 +63,15 @@ pub(super) fn resume(tx: Tx<'_>, clock: Arc<dyn Clock>) -> Result<Steady> {
     Ok(Steady::begin(clock, steady_ms))
 }
 
-/// Returns steady time; in a thread without a clock the given time of day.
-pub(crate) fn now(now_ms: i64) -> i64 {
-    with(Steady::now_ms).unwrap_or(now_ms)
+/// Returns steady time; without a clock the given time of day.
+pub(crate) fn now(tx: Tx<'_>, now_ms: i64) -> i64 {
+    tx.clock().map_or(now_ms, Steady::now_ms)
 }
 
 /// Returns steady time for a wait that begins now; `None` if it is the same as the time of day.
-pub(super) fn since() -> Option<i64> {
-    with(|clock| (clock.ahead_ms().abs() > DRIFT_MS_MAX).then(|| clock.now_ms())).flatten()
+pub(super) fn since(tx: Tx<'_>) -> Option<i64> {
+    let clock = tx.clock()?;
+    (clock.ahead_ms().abs() > DRIFT_MS_MAX).then(|| clock.now_ms())
 }
 
 /// The end of a wait.
@@ -97,11 +83,11 @@ pub(super) struct Over {
     pub told_ms: i64,
 }
 
-/// Begins a wait. `now_ms`, a time of day, counts only in a thread without a clock.
+/// Begins a wait. `now_ms`, a time of day, counts only without a clock.
 pub(super) fn begin(tx: Tx<'_>, now_ms: i64, wait_ms: i64) -> Result<Over> {
     let before = Looked::read(tx)?;
     let looked =
-        with(|clock| before.and_then(clock)).unwrap_or(Looked { ahead_ms: 0, at_ms: now_ms });
+        tx.clock().map_or(Looked { ahead_ms: 0, at_ms: now_ms }, |clock| before.and_then(clock));
     // The wait and the state of its clock come to disk together.
     looked.write(tx)?;
     let told_ms = looked.at_ms.saturating_add(wait_ms);
@@ -111,7 +97,7 @@ pub(super) fn begin(tx: Tx<'_>, now_ms: i64, wait_ms: i64) -> Result<Over> {
 /// Records the clocks if one of them has been set, or if a wait is on record and the last look is old.
 pub(crate) fn look(tx: Tx<'_>, any_wait: bool) -> Result<()> {
     let before = Looked::read(tx)?;
-    let Some(now) = with(|clock| before.and_then(clock)) else { return Ok(()) };
+    let Some(now) = tx.clock().map(|clock| before.and_then(clock)) else { return Ok(()) };
     let is_set = before.ahead_ms != now.ahead_ms;
     let is_old = before.at_ms.abs_diff(now.at_ms) > LOOKED_MS_MAX.unsigned_abs();
     if is_set || (any_wait && is_old) { now.write(tx) } else { Ok(()) }

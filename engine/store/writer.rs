@@ -21,14 +21,15 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::ending::Ending;
 use crate::error::{EngineEnd, Error, Result, StorageErrorKind};
-use crate::metrics::{Counted, Meters, tally};
+use crate::metrics::{Counted, Meters};
 use crate::panics::contain;
 use crate::panics::tell;
 
 use super::commit_gate::CommitGate;
 use super::connection::{self, execute};
+use super::memory::Memory;
 use super::upkeep::{self, Upkeep};
-use super::{Tx, at, known, storage, undo_to};
+use super::{Tx, at, storage, undo_to};
 
 /// Writes that wait for the thread; past this callers wait to be let in.
 const QUEUE_MAX: usize = 1_024;
@@ -389,7 +390,7 @@ impl Work {
         batch: &mut Vec<Box<dyn Job>>,
         upkeep: &mut Option<Box<Upkeep>>,
     ) {
-        known::start();
+        let memory = Memory::of_writer();
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut commit_takes = Duration::ZERO;
         if let Some(upkeep) = upkeep {
@@ -400,7 +401,7 @@ impl Work {
             if let Some(first) = first {
                 let changes = self.connection.total_changes();
                 let batch_of = Batch {
-                    connection: &self.connection,
+                    tx: Tx::new(&self.connection, &memory),
                     gate: &self.gate,
                     upkeep: upkeep.as_deref_mut(),
                     is_apart: false,
@@ -408,7 +409,7 @@ impl Work {
                     suspects: Vec::new(),
                 };
                 let written = batch_of.write(first, lanes, batch, commit_takes);
-                let tally = tally::take();
+                let tally = memory.counts.take();
                 if let Ok(took) = written {
                     commit_takes = took;
                     let rows = self.connection.total_changes().saturating_sub(changes);
@@ -452,7 +453,7 @@ impl Work {
 
 /// The means to write a batch.
 struct Batch<'a> {
-    connection: &'a Connection,
+    tx: Tx<'a>,
     gate: &'a CommitGate,
     /// `None` for a database in memory.
     upkeep: Option<&'a mut Upkeep>,
@@ -491,7 +492,7 @@ impl Batch<'_> {
             Err(error) if error.is_damage() => {
                 // A write may have met damage without returning the error.
                 let _ = self.undo(error);
-                tally::take();
+                self.tx.memory.counts.take();
                 batch.iter_mut().for_each(|job| self.write_alone(job.as_mut()));
                 Ok(began.elapsed())
             }
@@ -500,9 +501,9 @@ impl Batch<'_> {
     }
 
     fn begin(&mut self) -> Result<()> {
-        execute(self.connection, "BEGIN IMMEDIATE")?;
+        execute(self.tx.connection(), "BEGIN IMMEDIATE")?;
         match &mut self.upkeep {
-            Some(upkeep) => upkeep.enter(self.connection),
+            Some(upkeep) => upkeep.enter(self.tx.connection()),
             None => Ok(()),
         }
     }
@@ -519,7 +520,7 @@ impl Batch<'_> {
             self.is_apart |= !job.is_repeatable();
             batch.push(job);
             self.write_last(batch)?;
-            let starts = tally::count_of(Counted::Started);
+            let starts = self.tx.memory.counts.of(Counted::Started);
             let time_max = if starts < BATCH_STARTS { BATCH_TIME_MAX } else { commit_takes };
             let more = !self.is_closed
                 && batch.len() < BATCH_MAX
@@ -532,14 +533,16 @@ impl Batch<'_> {
     /// Commits. Returns the time that the commit took.
     fn commit(&mut self) -> Result<Duration> {
         if let Some(upkeep) = &mut self.upkeep {
-            upkeep.before_commit(tally::count_of(Counted::Started) > 0)?;
+            upkeep.before_commit(self.tx.memory.counts.of(Counted::Started) > 0)?;
         }
         let began = Instant::now();
-        self.gate.close_for_stops(|| {
-            thread::park_timeout(START_LOOK_EVERY);
-            began.elapsed() < STARTS_TIME_MAX
-        });
-        execute(self.connection, "COMMIT")?;
+        if self.tx.memory.take_stops() {
+            self.gate.close(|| {
+                thread::park_timeout(START_LOOK_EVERY);
+                began.elapsed() < STARTS_TIME_MAX
+            });
+        }
+        execute(self.tx.connection(), "COMMIT")?;
         Ok(began.elapsed())
     }
 
@@ -548,34 +551,36 @@ impl Batch<'_> {
     fn undo(&mut self, error: Error) -> Error {
         self.roll_back();
         match &mut self.upkeep {
-            Some(upkeep) => upkeep.after_failure(self.connection, &error).err().unwrap_or(error),
+            Some(upkeep) => {
+                upkeep.after_failure(self.tx.connection(), &error).err().unwrap_or(error)
+            }
             None => error,
         }
     }
 
     fn roll_back(&self) {
-        known::forget_all();
-        connection::roll_back(self.connection);
+        self.tx.memory.cache.forget_all();
+        connection::roll_back(self.tx.connection());
     }
 
     /// Runs the last job of a batch. An error here is an error of the whole batch.
     fn write_last(&mut self, batch: &mut [Box<dyn Job>]) -> Result<()> {
-        let connection = self.connection;
+        let tx = self.tx;
         let Some(last) = batch.last_mut() else { return Ok(()) };
         if self.is_apart {
-            return match write_apart(connection, last.as_mut())? {
+            return match write_apart(tx, last.as_mut())? {
                 Apart::Goes => Ok(()),
                 Apart::Ends(error) => self.do_again_without(batch.len() - 1, batch, error),
             };
         }
-        let (changes, counted) = (connection.total_changes(), tally::so_far());
-        let Some(error) = last.run(connection) else { return Ok(()) };
-        let ends = error.is_damage() || connection.is_autocommit();
+        let (changes, counted) = (tx.total_changes(), tx.memory.counts.so_far());
+        let Some(error) = last.run(tx) else { return Ok(()) };
+        let ends = error.is_damage() || tx.is_undone();
         // If SQLite refuses a row of an OR FAIL statement, rows that it has changed before may not be counted. Such
         // an error looks like a record that cannot be understood, which is rare.
         let may_be_partial = matches!(error, Error::Storage(_));
-        if !ends && connection.total_changes() == changes && !may_be_partial {
-            tally::back_to(counted);
+        if !ends && tx.total_changes() == changes && !may_be_partial {
+            tx.memory.counts.back_to(counted);
             return Ok(());
         }
         self.is_apart = true;
@@ -588,7 +593,7 @@ impl Batch<'_> {
     /// Runs the jobs of a batch again, each in a savepoint.
     fn do_again(&mut self, batch: &mut [Box<dyn Job>]) -> Result<()> {
         self.roll_back();
-        tally::take();
+        self.tx.memory.counts.take();
         // All jobs forget before any job runs again, because a job may need a value that another holds.
         batch.iter_mut().for_each(|job| job.forget());
         self.begin()?;
@@ -597,7 +602,7 @@ impl Batch<'_> {
             if job.is_refused() || self.suspects.contains(&at) {
                 continue;
             }
-            if let Apart::Ends(error) = write_apart(self.connection, job)? {
+            if let Apart::Ends(error) = write_apart(self.tx, job)? {
                 return self.do_again_without(at, batch, error);
             }
         }
@@ -638,14 +643,14 @@ impl Batch<'_> {
             job.refuse(failed);
             return;
         }
-        let counted = tally::so_far();
-        let written = self.begin().and_then(|()| match write_apart(self.connection, job)? {
+        let counted = self.tx.memory.counts.so_far();
+        let written = self.begin().and_then(|()| match write_apart(self.tx, job)? {
             Apart::Goes => self.commit().map(drop),
             Apart::Ends(error) => Err(error),
         });
         if let Err(error) = written {
             let error = self.undo(error);
-            tally::back_to(counted);
+            self.tx.memory.counts.back_to(counted);
             job.refuse(error);
         }
     }
@@ -665,16 +670,16 @@ enum Apart {
 }
 
 /// Runs one job in a savepoint. An `Err` is an error of the whole batch.
-fn write_apart(connection: &Connection, job: &mut dyn Job) -> Result<Apart> {
-    execute(connection, "SAVEPOINT job")?;
-    let counted = tally::so_far();
-    if let Some(error) = job.run(connection) {
-        if error.is_damage() || connection.is_autocommit() {
+fn write_apart(tx: Tx<'_>, job: &mut dyn Job) -> Result<Apart> {
+    tx.execute("SAVEPOINT job", ())?;
+    let counted = tx.memory.counts.so_far();
+    if let Some(error) = job.run(tx) {
+        if error.is_damage() || tx.is_undone() {
             return Ok(Apart::Ends(error));
         }
-        undo_to(connection, "job", counted)?;
+        undo_to(tx, "job", counted)?;
     }
-    execute(connection, "RELEASE job").map(|()| Apart::Goes)
+    tx.execute("RELEASE job", ()).map(|_| Apart::Goes)
 }
 
 #[cfg(test)]
@@ -682,13 +687,13 @@ mod tests {
     use super::*;
 
     fn count(tx: Tx<'_>) -> Result<i64> {
-        Ok(tx.query_row("SELECT count(*) FROM numbers", (), |row| row.get(0))?)
+        tx.one("SELECT count(*) FROM numbers", (), |row| row.get(0))
     }
 
     fn execute_and_count(sql: &'static str) -> impl FnMut(Tx<'_>) -> Result<i64> + Send + 'static {
         move |tx| {
             tx.execute(sql, ())?;
-            tally::count(Counted::Started, 1);
+            tx.count(Counted::Started, 1);
             count(tx)
         }
     }
@@ -754,7 +759,7 @@ mod tests {
         use Write::{Damaged, Failed, Once, OnceFailed, Silent, Sound};
         fn add(tx: Tx<'_>, n: i64, write: Write) -> Result<i64> {
             tx.execute("INSERT INTO numbers VALUES (?1)", [n])?;
-            tally::count(Counted::Started, 1);
+            tx.count(Counted::Started, 1);
             let meet = || tx.execute("INSERT INTO damaged VALUES (1)", ());
             match write {
                 Sound | Once => {}
