@@ -87,7 +87,11 @@ pub(super) fn explain(text: &str, error: ParseError) -> ParseError {
     // The fields before the year and the zone read well, so the text is one of ours.
     let words = words(text, (0, text.len()));
     let is_behind_fields = |&(start, _): &Word| error.offset() >= start;
-    if words.len() <= FIELDS_MAX && words.get(FIELDS_MIN).is_some_and(is_behind_fields) {
+    let sets_variable = words.first().is_some_and(|&(start, _)| assignment(text, start).is_some());
+    if !sets_variable
+        && words.len() <= FIELDS_MAX
+        && words.get(FIELDS_MIN).is_some_and(is_behind_fields)
+    {
         return error;
     }
     match recognise(text) {
@@ -195,34 +199,82 @@ fn quoted(text: &str) -> Option<Foreign> {
 
 /// `CRON_TZ=Europe/Berlin 0 2 * * *`, and lines that set variables only.
 fn variables(text: &str, words: &[Word]) -> Option<Foreign> {
-    let (start, end) = words[0];
+    let (start, _) = words[0];
     if text[start..].starts_with('#') {
         let remark = ": a comment, which says no time";
         return Some(Foreign::other(CRONTAB, text, (start, FIELDS_EXPECTED), None, remark));
     }
-    let (name, value) = text[start..end].split_once('=')?;
-    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    if name.is_empty() || !name.bytes().all(is_name) || name == "OnCalendar" {
+    let Assignment { name, value: (zone_at, value), rest_at } = assignment(text, start)?;
+    if name == "OnCalendar" {
         return None;
     }
-    let zone_at = end - value.len();
-    let is_zone = ["CRON_TZ", "TZ"].contains(&name);
-    let zone = match value.trim_matches(['"', '\'', ':']).parse::<Zone>() {
+    let is_zone = ["CRON_TZ", "TZ"].iter().any(|known| known.eq_ignore_ascii_case(name));
+    let zone = match value.trim_start_matches(':').parse::<Zone>() {
         Ok(zone) if is_zone => Some(zone),
         Err(error) if is_zone => return Some(Foreign::wrong(CRONTAB, error.moved(zone_at))),
         _ => None,
     };
-    if words.len() == 1 {
+    let rest = &text[rest_at..];
+    if rest.is_empty() {
         let remark = ": it sets a variable and says no time; a zone goes to the end of a schedule";
         return Some(Foreign::other(CRONTAB, text, (start, FIELDS_EXPECTED), None, remark));
     }
     let Some(zone) = zone else {
         let remark = ": variables are no part of a schedule";
-        let rest = &text[words[1].0..];
         let place = (start, FIELDS_EXPECTED);
         return Some(Foreign::other(CRONTAB, text, place, meant(rest), remark));
     };
-    let rest_at = words[1].0;
+    let foreign = in_zone(text, zone, zone_at, rest_at);
+    match &foreign.meaning {
+        // To cron, a name in other letters is another variable, which sets no zone.
+        Meaning::Same(schedule) if name != name.to_ascii_uppercase() => {
+            let remark = ": the names of variables that set a zone have capital letters";
+            let place = (start, "`CRON_TZ`");
+            Some(Foreign::other(CRONTAB, text, place, Some(schedule.clone()), remark))
+        }
+        _ => Some(foreign),
+    }
+}
+
+/// `CRON_TZ = "Europe/Berlin"` at the start of a line: the name, the value without its quotes and where it starts, and
+/// where the text behind them starts.
+struct Assignment<'a> {
+    name: &'a str,
+    value: (usize, &'a str),
+    rest_at: usize,
+}
+
+fn assignment(text: &str, start: usize) -> Option<Assignment<'_>> {
+    let is_blank = |letter: char| letter == ' ' || letter == '\t';
+    let line = text[start..].split(['\n', '\r']).next()?;
+    let (name, value) = line.split_once('=')?;
+    let name = name.trim_end_matches(is_blank);
+    let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    if name.starts_with(|first: char| first.is_ascii_digit())
+        || name.is_empty()
+        || !name.bytes().all(is_of_name)
+    {
+        return None;
+    }
+    let value = value.trim_start_matches(is_blank);
+    let value_at = start + line.len() - value.len();
+    let quote = value.chars().next().filter(|first| "\"'".contains(*first));
+    let quoted = quote.and_then(|quote| value[1..].split_once(quote)).filter(|(_, behind)| {
+        behind.is_empty() || behind.starts_with(|letter: char| letter.is_ascii_whitespace())
+    });
+    let (value, end) = match quoted {
+        Some((inner, _)) => ((value_at + 1, inner), value_at + inner.len() + 2),
+        None => {
+            let word = value.split(|letter: char| letter.is_ascii_whitespace()).next()?;
+            ((value_at, word), value_at + word.len())
+        }
+    };
+    let rest = text[end..].trim_start_matches(|letter: char| letter.is_ascii_whitespace());
+    Some(Assignment { name, value, rest_at: text.len() - rest.len() })
+}
+
+/// The schedule behind `CRON_TZ=Europe/Berlin`, in that zone.
+fn in_zone(text: &str, zone: Zone, zone_at: usize, rest_at: usize) -> Foreign {
     let rest = &text[rest_at..];
     let (called, schedule) = match (read(rest.trim_end()), recognise(rest)) {
         (Ok(schedule), _) => (CRONTAB, schedule),
@@ -234,19 +286,24 @@ fn variables(text: &str, words: &[Word]) -> Option<Foreign> {
                 Some(hint) => error.suggest(Some(hint.to_string())),
                 None => error,
             };
-            return Some(Foreign { called, meaning: Meaning::Other(error) });
+            return Foreign { called, meaning: Meaning::Other(error) };
         }
-        (Err(error), None) => return Some(Foreign::wrong(CRONTAB, error.shifted(rest_at))),
+        (Err(error), None) => return Foreign::wrong(CRONTAB, error.shifted(rest_at)),
     };
-    match schedule {
-        Schedule::Cron(cron) if cron.zone().is_none() => {
-            Foreign::same(called, &format!("{cron} {zone}"))
+    let moved = match &schedule {
+        Schedule::Cron(cron) if cron.zone().is_none() => read(&format!("{cron} {zone}")).ok(),
+        Schedule::At(at) if at.zone().is_none() => {
+            read(&format!("{} {zone})", at.to_string().trim_end_matches(')'))).ok()
         }
         // No clock moves a rate.
-        Schedule::Rate(_) => Some(Foreign { called, meaning: Meaning::Same(schedule) }),
-        _ => {
+        Schedule::Rate(_) => Some(schedule),
+        _ => None,
+    };
+    match moved {
+        Some(schedule) => Foreign { called, meaning: Meaning::Same(schedule) },
+        None => {
             let remark = ": it names two zones";
-            Some(Foreign::other(CRONTAB, text, (zone_at, "one zone"), None, remark))
+            Foreign::other(CRONTAB, text, (zone_at, "one zone"), None, remark)
         }
     }
 }

@@ -250,6 +250,48 @@ fn crontab_lines_are_read_with_a_second_before_them() {
 }
 
 #[test]
+fn a_zone_before_a_crontab_schedule_is_read_in_all_its_forms() {
+    let berlin = "0 0 2 * * * Europe/Berlin";
+    for set in [
+        "CRON_TZ = Europe/Berlin",
+        "CRON_TZ= Europe/Berlin",
+        "TZ =Europe/Berlin",
+        "TZ\t=\tEurope/Berlin",
+        "CRON_TZ=\"Europe/Berlin\"",
+        "CRON_TZ='Europe/Berlin'",
+        "CRON_TZ = \"Europe/Berlin\" ",
+        "TZ=:Europe/Berlin",
+        "TZ = ':Europe/Berlin'",
+    ] {
+        for between in [" ", "\t", "\n", "\r\n", "\n\n  "] {
+            means(&format!("{set}{between}0 2 * * *"), berlin);
+        }
+    }
+    means("CRON_TZ = UTC @daily", "0 0 0 * * ? UTC");
+    means("CRON_TZ='GMT+8:00' @daily", "0 0 0 * * ? GMT+8:00");
+    means("TZ = UTC rate(5m)", "rate(5m)");
+    means("TZ=Europe/Berlin at(2030-01-01 08:00:00)", "at(2030-01-01 08:00:00 Europe/Berlin)");
+    // Cron knows these names in capital letters only.
+    for set in ["cron_tz=Europe/Berlin", "Tz = 'Europe/Berlin'", "tz=Europe/Berlin"] {
+        refused(&format!("{set} 0 2 * * *"), "^", &["`CRON_TZ`", "capital letters"], Some(berlin));
+    }
+    refused("tz=Europe/Berlin", "^", &["variable", "zone"], None);
+    let zone = ["a zone"];
+    refused("CRON_TZ = europe/berlin 0 2 * * *", "          ^", &zone, Some("Europe/Berlin"));
+    refused("CRON_TZ=\"europe/berlin\" 0 2 * * *", "         ^", &zone, Some("Europe/Berlin"));
+    refused("CRON_TZ=\"Europe/Berlin 0 2 * * *", "        ^", &zone, Some("Europe/Berlin"));
+    refused("CRON_TZ=\"Europe/Berlin'\n0 2 * * *", "        ^", &zone, Some("Europe/Berlin"));
+    refused("TZ = utc @daily", "     ^", &zone, Some("UTC"));
+    refused("TZ=JST 0 2 * * *", "   ^", &zone, Some("Asia/Tokyo"));
+    refused("CRON_TZ=\n0 2 * * *", "        ^", &zone, None);
+    refused("CRON_TZ=\"\" 0 2 * * *", "         ^", &zone, None);
+    refused("CRON_TZ = 0 2 * * *", "          ^", &zone, None);
+    refused("TZ=UTC at(2030-01-01 08:00:00 GMT)", "   ^", &["two zones"], None);
+    refused("MAILTO = root\nCRON_TZ = UTC\n0 2 * * *", "^", &["variable"], Some("0 0 2 * * * UTC"));
+    refused("TZ=UTC 0 2 * * * run", "                 ^", &["--user"], Some("0 0 2 * * * UTC"));
+}
+
+#[test]
 fn what_stands_beside_a_crontab_schedule_is_named() {
     let command = ["crontab line", "--user"];
     refused("*/15 * * * * /bin/x", "             ^", &command, Some("0 */15 * * * *"));
@@ -527,7 +569,9 @@ fn no_foreign_text_breaks_the_readers() {
         "cron(0",
         "*)",
         "CRON_TZ=UTC",
+        "CRON_TZ",
         "TZ=",
+        "tz=UTC",
         "OnCalendar=",
         "Mon..Fri",
         "*-*-*",
