@@ -14,12 +14,10 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use chrono_tz::TZ_VARIANTS;
-use tz::TimeZoneSettings;
-use tz::timezone::{TimeZone, TransitionRule};
 
 use super::offsets::{Offsets, Spans};
 use super::spelling;
-use super::zone::{LAST, STEP_SECONDS, Zone};
+use super::zone::{LAST, Zone};
 use super::zone_data::{FOLDER, ZoneData};
 use super::zone_files::{self, FileError, ZoneFile};
 
@@ -183,20 +181,26 @@ impl Machine {
         }
         let unknown =
             |what: &str| NoLocalZone::because(format!("TZ is `{}`, {what}", shown(value)));
-        match rule(value) {
-            Some(TransitionRule::Fixed(kind)) => {
-                let name = kind.time_zone_designation();
+        match ZoneFile::of_rule(value) {
+            Ok(rule) => {
+                let name = rule.local_time(SAMPLES[0]).1;
                 if is_unset(name) {
                     return Err(unknown("which says that nobody has set a zone"));
                 }
-                fixed(name, kind.ut_offset())
-                    .ok_or_else(|| unknown("an offset that no schedule can name"))
+                match rule.spans.only_offset() {
+                    Some(offset) => fixed(name, offset)
+                        .ok_or_else(|| unknown("an offset that no schedule can name")),
+                    None => Err(NoLocalZone {
+                        suggestion: self.with_rule(&rule),
+                        ..unknown("a rule without the name of a zone")
+                    }),
+                }
             }
-            Some(TransitionRule::Alternate(_)) => Err(NoLocalZone {
-                suggestion: self.with_rule(value),
-                ..unknown("a rule without the name of a zone")
-            }),
-            None => Err(NoLocalZone {
+            // The C library takes the days of the United States for these, wherever the clock is.
+            Err(_) if ZoneFile::of_rule(&format!("{value},M3.2.0,M11.1.0")).is_ok() => {
+                Err(unknown("a rule that does not say when its clock changes"))
+            }
+            Err(_) => Err(NoLocalZone {
                 suggestion: spelling::nearest_zone(value).filter(|name| name.contains('/')),
                 ..unknown("which is neither a zone nor a rule")
             }),
@@ -365,14 +369,8 @@ impl Machine {
     }
 
     /// A zone that goes by this rule today.
-    fn with_rule(&self, rule: &str) -> Option<String> {
-        let zone = settings_without_files().parse_posix_tz(rule).ok()?;
-        let offset_at = |at| {
-            let kind = zone.find_local_time_type(at);
-            kind.map_or(0, |kind| i64::from(kind.ut_offset()))
-        };
-        let range = (past().1, LAST);
-        let named = self.with_clock(&Spans::find(range, STEP_SECONDS, offset_at), range);
+    fn with_rule(&self, rule: &ZoneFile) -> Option<String> {
+        let named = self.with_clock(&rule.spans, (past().1, LAST));
         self.preferred(&named, None).map(|zone| zone.to_string())
     }
 
@@ -433,24 +431,13 @@ fn past() -> (i64, i64) {
     (start(2015), start(2025))
 }
 
-/// Reads a rule such as `EST5EDT,M3.2.0,M11.1.0` or `<+0330>-3:30`.
-fn rule(text: &str) -> Option<TransitionRule> {
-    let zone: TimeZone = settings_without_files().parse_posix_tz(text).ok()?;
-    *zone.as_ref().extra_rule()
-}
-
-/// Reads rules only: whether a file exists is looked up before.
-fn settings_without_files() -> TimeZoneSettings<'static> {
-    TimeZoneSettings::new(&[], |_| Err("no file is read".into()))
-}
-
 /// Whether this short name of a time says that the time is not known.
 fn is_unset(name: &str) -> bool {
     name == "-00"
 }
 
 /// The zone of a clock with one offset.
-fn fixed(name: &str, offset: i32) -> Option<Zone> {
+fn fixed(name: &str, offset: i64) -> Option<Zone> {
     let (hours, minutes) = (offset / 3600, offset / 60 % 60);
     match offset {
         0 if name == "GMT" => Zone::from_name(name),
@@ -566,6 +553,61 @@ mod tests {
         check("<+0330>-3:30", "GMT+3:30");
         check(NEW_YORK, "America/New_York? TZ is `EST5EDT,M3.2.0,M11.1.0`, a rule");
         check("XYZ5ABC,M1.1.1,M2.2.2", "? TZ is");
+        // A clock that changes never, or between two offsets of which one always holds.
+        for (rule, want) in [
+            ("<+03>-3", "GMT+3:00"),
+            ("<-0930>+9:30", "GMT-9:30"),
+            ("EST5EDT,0/0,J365/25", "GMT-4:00"),
+            ("XXX3EDT4,0/0,J365/23", "GMT-4:00"),
+            (":<+03>-3", "GMT+3:00"),
+        ] {
+            check(rule, want);
+        }
+        // Days of the year and hours of other days; the zones of the files go by none of these.
+        for rule in [
+            "AAA0BBB,J60,J300",
+            "AAA0BBB,59/0,299/24",
+            "AAA0BBB,M3.4.4/50,M10.4.4/50",
+            "AAA0BBB,M3.5.0/-167,M10.5.0/167",
+            "<+00>0<+01>,M3.5.0/-1:59:59,M10.5.0/0",
+        ] {
+            check(rule, &format!("? TZ is `{rule}`, a rule without the name"));
+        }
+        // Nothing in the files says which name is an old one.
+        check("<-02>2<-01>,M3.5.0/-1,M10.5.0/0", "America/Godthab? TZ is");
+        check("IST-2IDT,M3.4.4/26,M10.5.0", "Asia/Jerusalem? TZ is");
+        check("AEST-10AEDT", "? TZ is `AEST-10AEDT`, a rule that does not say when");
+        for no_rule in [
+            "AAA0BBB,J0,J300",
+            "AAA0BBB,J1,J366",
+            "AAA0BBB,1,366",
+            "AAA0BBB,M0.1.0,M3.1.0",
+            "AAA0BBB,M3.2.0/168,M11.1.0",
+            "AAA0BBB,M3.2.0/-168,M11.1.0",
+            "AAA0BBB,M3.2.0",
+            "AAA0BBB,M3.2.0,M11.1.0,",
+            "AAA25",
+            "AA0",
+            "Z0",
+            "AAA0BB,M3.2.0,M11.1.0",
+            "<AAA0",
+            "<A A>0",
+            "UTC0 ",
+            " UTC0",
+            "UTC0\n",
+            "::UTC0",
+            " ",
+            "\0",
+            "0",
+            "posixrules",
+            "../Own",
+            "garbage",
+            "Etc/Garbage",
+        ] {
+            let text = shown(no_rule.strip_prefix(':').unwrap_or(no_rule));
+            check(no_rule, &format!("? TZ is `{text}`, which is neither a zone nor a rule"));
+        }
+        check("\"Europe/Berlin\"", "Europe/Berlin? TZ is `\\\"Europe/Berlin\\\"`");
         check("XYZ20", "? TZ is `XYZ20`, an offset");
         check("<-00>0", "? TZ is `<-00>0`, which says that nobody has set");
         check("XYZ0:00:07", "? TZ is `XYZ0:00:07`, an offset");
@@ -656,6 +698,105 @@ mod tests {
         check("CET-1CEST,M3.5.0,M10.5.0/3", "Europe/Berlin");
         check("CET-1", "Europe/Berlin?");
         check("CET-1CEST,M4.5.0,M10.5.0/3", "Europe/Berlin?");
+    }
+
+    #[test]
+    fn a_machine_that_is_given_another_zone_has_it_at_the_next_look() {
+        let Place { folder: _folder, machine } = place();
+        let berlin_file = berlin();
+        let link = |to: &str| {
+            let _ = fs::remove_file(&machine.localtime);
+            symlink(format!("../usr/share/zoneinfo/{to}"), &machine.localtime).expect("a link");
+        };
+        let copy = |bytes: &[u8]| {
+            let _ = fs::remove_file(&machine.localtime);
+            fs::write(&machine.localtime, bytes).expect("written");
+        };
+        let note = |name: &str| fs::write(&machine.timezone, name).expect("written");
+        for round in ["first", "second"] {
+            link("Europe/Berlin");
+            assert_eq!(told(&machine), "Europe/Berlin", "{round}");
+            link("America/Vancouver");
+            assert_eq!(told(&machine), "America/Vancouver", "{round}");
+            note("Europe/Berlin\n");
+            copy(&berlin_file);
+            assert_eq!(told(&machine), "Europe/Berlin", "{round}");
+            note("Arctic/Longyearbyen\n");
+            assert_eq!(told(&machine), "Arctic/Longyearbyen", "{round}");
+            // Written over in place.
+            fs::write(&machine.localtime, vancouver()).expect("written");
+            assert_eq!(told(&machine), "America/Vancouver", "{round}");
+            let set = |tz: &str| Machine { tz: Some(tz.into()), ..machine.clone() };
+            assert_eq!(told(&set("Europe/Berlin")), "Europe/Berlin", "{round}");
+        }
+    }
+
+    #[test]
+    fn a_path_in_tz_leads_to_a_zone_as_the_clock_file_does() {
+        let Place { folder: _folder, machine } = place();
+        let posix_rules = machine.folder.join("posixrules");
+        let set = |tz: &Path, mark: &str| {
+            let mut value = OsString::from(mark);
+            value.push(tz);
+            told(&Machine { tz: Some(value), ..machine.clone() })
+        };
+        for mark in ["", ":"] {
+            let told = set(&machine.localtime, mark);
+            assert!(told.contains("leads to no file"), "{told}");
+        }
+        symlink("../usr/share/zoneinfo/Europe/Berlin", &machine.localtime).expect("a link");
+        symlink("America/Vancouver", &posix_rules).expect("a link");
+        for mark in ["", ":"] {
+            assert_eq!(set(&machine.localtime, mark), "Europe/Berlin");
+            assert_eq!(set(Path::new("posixrules"), mark), "America/Vancouver");
+        }
+        for file in [&machine.localtime, &posix_rules] {
+            fs::remove_file(file).expect("removed");
+            fs::write(file, vancouver()).expect("written");
+        }
+        assert_eq!(set(&machine.localtime, ":"), "America/Vancouver", "a copy");
+        assert_eq!(set(Path::new("posixrules"), ""), "America/Vancouver", "a copy");
+    }
+
+    #[test]
+    fn what_is_no_zone_file_stands_for_no_zone_and_is_not_waited_for() {
+        let check = |make: &dyn Fn(&Path), want: &str| {
+            let Place { folder: _folder, machine } = place();
+            make(&machine.localtime);
+            // What the machine's owner noted does not stand for a file that says something else.
+            fs::write(&machine.timezone, "Europe/Berlin\n").expect("written");
+            for tz in [None, Some(machine.localtime.clone().into_os_string())] {
+                let got = told(&Machine { tz, ..machine.clone() });
+                assert!(got.starts_with("? ") && got.contains(want), "{got}, want {want}");
+            }
+        };
+        let put = |bytes: Vec<u8>| move |at: &Path| fs::write(at, &bytes).expect("written");
+        let link = |to: &'static str| move |at: &Path| symlink(to, at).expect("a link");
+        check(&|at| fs::create_dir(at).expect("a folder"), "no regular file");
+        check(
+            &|at| {
+                let mode = rustix::fs::Mode::RUSR;
+                let kind = rustix::fs::FileType::Fifo;
+                rustix::fs::mknodat(rustix::fs::CWD, at, kind, mode, 0).expect("a pipe");
+            },
+            "no regular file",
+        );
+        check(&link("/dev/zero"), "no regular file");
+        check(&link("localtime"), "cannot be read");
+        check(&link("/nowhere"), "leads to no file");
+        check(&link("timezone/x"), "leads to no file");
+        check(&put(Vec::new()), "no sound zone file");
+        check(&put(vec![0; 1 << 20]), "more than");
+        check(&put(b"Europe/Berlin\n".to_vec()), "no sound zone file");
+        check(&put(berlin()[..100].to_vec()), "no sound zone file");
+        let version = |version| {
+            let mut bytes = berlin();
+            bytes[4] = version;
+            bytes
+        };
+        check(&put(version(0)), "version 1");
+        check(&put(version(b'5')), "version 5");
+        check(&put(version(b'x')), "no sound zone file");
     }
 
     #[test]

@@ -191,6 +191,14 @@ impl Spans {
         changes(self, (from, to)).eq(changes(other, (from, to)))
     }
 
+    /// Returns the offset of a clock that never changes.
+    pub(super) fn only_offset(&self) -> Option<i64> {
+        match *self.spans {
+            [span] => Some(span.offset),
+            _ => None,
+        }
+    }
+
     /// The offset at an instant.
     #[cfg(test)]
     pub(super) fn offset_at(&self, instant: i64) -> i64 {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, FixedOffset, Utc};
 use sha2::{Digest, Sha256};
-use tz::timezone::{TimeZone, TransitionRule};
+use tz::timezone::{LocalTimeType, TimeZone, TransitionRule};
 
 use super::calendar::SECONDS_PER_DAY;
 use super::offsets::Spans;
@@ -25,6 +25,8 @@ const FILE_BYTES_MAX: u64 = 128 * 1024;
 const SOURCE_BYTES_MAX: u64 = 2 * 1024 * 1024;
 /// The longest name of a zone; the longest of the database has 32 bytes.
 const NAME_LEN_MAX: usize = 64;
+/// The shortest name of a time in a rule.
+const RULE_NAME_MIN: usize = 3;
 /// How deep folders of zones lie within each other, and how many files count: the database has two
 /// levels and 600 names.
 const DEPTH_MAX: usize = 3;
@@ -175,10 +177,39 @@ impl ZoneFile {
         if bytes.starts_with(b"TZif\0") {
             return Err(unsound("has the old version 1 of the format, whose times end in 2037"));
         }
-        let zone = TimeZone::from_tz_data(bytes)
+        if let Some(version @ b'5'..=b'9') =
+            bytes.strip_prefix(b"TZif").and_then(|rest| rest.first())
+        {
+            let version = char::from(*version);
+            return Err(unsound(format!(
+                "has version {version} of the format, which is not known"
+            )));
+        }
+        let bytes = without_leap_seconds(bytes).unwrap_or_else(|| bytes.to_vec());
+        let zone = TimeZone::from_tz_data(&bytes)
             .map_err(|error| unsound(format!("is no sound zone file: {error}")))?;
         let spans = spans(&zone)?;
         Ok(ZoneFile { zone, spans })
+    }
+
+    /// Reads a rule such as `EST5EDT,M3.2.0,M11.1.0`, which is how a zone file ends.
+    pub(super) fn of_rule(rule: &str) -> Result<Self, FileError> {
+        // The reader of files would pass over blanks, and an empty rule says nothing.
+        if rule.is_empty() || rule.contains(|letter: char| letter.is_ascii_whitespace()) {
+            return Err(unsound("is no rule"));
+        }
+        let mut bytes = EMPTY_PART.to_vec();
+        bytes.extend(EMPTY_PART);
+        bytes.extend(format!("\n{rule}\n").bytes());
+        let file = ZoneFile::parse(&bytes)?;
+        // The reader of files takes shorter names for the times than a rule can have.
+        let is_name = |kind: &LocalTimeType| kind.time_zone_designation().len() >= RULE_NAME_MIN;
+        let is_sound = match file.zone.as_ref().extra_rule() {
+            Some(TransitionRule::Fixed(kind)) => is_name(kind),
+            Some(TransitionRule::Alternate(rule)) => is_name(rule.std()) && is_name(rule.dst()),
+            None => false,
+        };
+        if is_sound { Ok(file) } else { Err(unsound("is no rule")) }
     }
 
     /// What the zone's clock shows at an instant, and how that time is called for short.
@@ -193,6 +224,91 @@ impl ZoneFile {
             FixedOffset::east_opt(offset).unwrap_or(FixedOffset::east_opt(0).expect("zero"));
         (instant.with_timezone(&offset), name)
     }
+}
+
+/// The length of the header of each of a file's two parts.
+const HEADER_BYTES: usize = 44;
+
+/// A part of a file of version 3, whose rules have all forms, without a change: one offset without a name.
+const EMPTY_PART: [u8; HEADER_BYTES + 7] = {
+    let mut part = [0; HEADER_BYTES + 7];
+    part.split_at_mut(5).0.copy_from_slice(b"TZif3");
+    // The number of offsets and the length of their names.
+    part[39] = 1;
+    part[43] = 1;
+    part
+};
+
+/// Returns a file that counts leap seconds as a file that counts none, as the instants of schedules do. `None` if the
+/// file is of version 2 or 3 and counts none, or if it is not sound.
+///
+/// In a file of version 4, the table of leap seconds may begin after 1972 and may end with the instant at which the
+/// table expires. No other part of the format is new in version 4.
+fn without_leap_seconds(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut rest = bytes;
+    let [utc, standard, leaps, times, kinds, letters] = counts(&mut rest)?;
+    for (count, size) in [(times, 5), (kinds, 6), (letters, 1), (leaps, 8), (standard, 1), (utc, 1)]
+    {
+        take(&mut rest, count, size)?;
+    }
+    let header = rest.get(..HEADER_BYTES)?;
+    let [_, _, leaps, times, kinds, letters] = counts(&mut rest)?;
+    let times = take(&mut rest, times, 8)?;
+    let until_leaps = rest;
+    for (count, size) in [(times.len() / 8, 1), (kinds, 6), (letters, 1)] {
+        take(&mut rest, count, size)?;
+    }
+    let until_leaps = &until_leaps[..until_leaps.len() - rest.len()];
+    let leaps = take(&mut rest, leaps, 12)?;
+    if leaps.is_empty() && header[4] != b'4' {
+        return None;
+    }
+    let leaps: Vec<(i64, i64)> = leaps
+        .chunks_exact(12)
+        .map(|leap| {
+            let (at, correction) = leap.split_at(8);
+            (number(at), i64::from(number(correction) as i32))
+        })
+        .collect();
+    // Before a table that begins late, its first number is the nearest to what held.
+    let before = leaps.first().map_or(0, |&(_, first)| if first.abs() == 1 { 0 } else { first });
+    let mut plain = EMPTY_PART.to_vec();
+    plain.extend(header);
+    let start = plain.len() - HEADER_BYTES;
+    if header[4] == b'4' {
+        plain[start + 4] = b'3';
+    }
+    plain[start + 28..start + 32].fill(0);
+    for time in times.chunks_exact(8).map(number) {
+        let leap = leaps.iter().rev().find(|(at, _)| *at <= time);
+        let correction = leap.map_or(before, |&(_, correction)| correction);
+        plain.extend(time.saturating_sub(correction).to_be_bytes());
+    }
+    plain.extend(until_leaps);
+    plain.extend(rest);
+    Some(plain)
+}
+
+/// Takes the header of a part of a file off its start: six counts, in the order of the format.
+fn counts(rest: &mut &[u8]) -> Option<[usize; 6]> {
+    let header = take(rest, HEADER_BYTES, 1)?;
+    header.strip_prefix(b"TZif")?.first().filter(|version| (b'2'..=b'4').contains(version))?;
+    let mut counts = [0; 6];
+    for (count, bytes) in counts.iter_mut().zip(header[20..].chunks_exact(4)) {
+        *count = usize::try_from(number(bytes)).ok()?;
+    }
+    Some(counts)
+}
+
+fn take<'a>(rest: &mut &'a [u8], count: usize, size: usize) -> Option<&'a [u8]> {
+    let (taken, left) = rest.split_at_checked(count.checked_mul(size)?)?;
+    *rest = left;
+    Some(taken)
+}
+
+/// The number in up to eight bytes, the highest first.
+fn number(bytes: &[u8]) -> i64 {
+    bytes.iter().fold(0, |number, byte| number << 8 | i64::from(*byte))
 }
 
 /// The offsets of a zone from 1970 to 2100.
@@ -213,22 +329,16 @@ fn spans(zone: &TimeZone) -> Result<Spans, FileError> {
         }
     };
     let range = (-SECONDS_PER_DAY, LAST);
-    // Times of files that count leap seconds are not ours.
-    let counts_leap_seconds = !zone.leap_seconds().is_empty();
-    let spans = if counts_leap_seconds {
-        Spans::find(range, STEP_SECONDS, offset_at)
-    } else {
-        let stated: Vec<i64> = zone
-            .transitions()
-            .iter()
-            .map(|transition| transition.unix_leap_time())
-            .filter(|at| (range.0 + 1..=range.1).contains(at))
-            .collect();
-        let ends = zone.transitions().last().map_or(i64::MIN, |last| last.unix_leap_time());
-        let rule_changes = matches!(zone.extra_rule(), Some(TransitionRule::Alternate(_)));
-        let rule_from = if rule_changes { ends.max(range.0) } else { range.1 };
-        Spans::stated(range, &stated, rule_from, STEP_SECONDS, offset_at)
-    };
+    let stated: Vec<i64> = zone
+        .transitions()
+        .iter()
+        .map(|transition| transition.unix_leap_time())
+        .filter(|at| (range.0 + 1..=range.1).contains(at))
+        .collect();
+    let ends = zone.transitions().last().map_or(i64::MIN, |last| last.unix_leap_time());
+    let rule_changes = matches!(zone.extra_rule(), Some(TransitionRule::Alternate(_)));
+    let rule_from = if rule_changes { ends.max(range.0) } else { range.1 };
+    let spans = Spans::stated(range, &stated, rule_from, STEP_SECONDS, offset_at);
     match problem.get() {
         Some(problem) => Err(unsound(problem)),
         None => Ok(spans),
@@ -277,5 +387,92 @@ fn open(path: &Path) -> io::Result<File> {
     match file.metadata()?.is_file() {
         true => Ok(file),
         false => Err(io::Error::other("it is no regular file")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tzif::zone_file;
+    use super::*;
+
+    const OFFSETS: [(i32, bool, &str); 2] = [(3_600, false, "AAA"), (7_200, true, "BBB")];
+    const RULE: &str = "AAA-1BBB,M3.5.0,M10.5.0/3";
+
+    /// Where the second part of a file of the tests begins.
+    const SECOND: usize = HEADER_BYTES + 7;
+
+    /// A file with a table of leap seconds: when each is counted, and how many there are by then.
+    fn file(version: u8, changes: &[(i64, u8)], leaps: &[(i64, i32)], rule: &str) -> Vec<u8> {
+        let mut bytes = zone_file(&OFFSETS, changes, rule);
+        (bytes[4], bytes[SECOND + 4]) = (version, version);
+        bytes[SECOND + 31] = leaps.len() as u8;
+        let end = bytes.len() - rule.len() - 2;
+        let table = leaps
+            .iter()
+            .flat_map(|(at, count)| at.to_be_bytes().into_iter().chain(count.to_be_bytes()));
+        bytes.splice(end..end, table);
+        bytes
+    }
+
+    #[test]
+    fn changes_are_read_in_time_without_leap_seconds_whatever_their_table() {
+        // The second change counts in the time of the file, the first is before all leap seconds.
+        let check = |version: u8, leaps: &[(i64, i32)], first: i64, second: i64| {
+            let bytes = file(version, &[(100_000_000, 1), (1_511_000_000, 0)], leaps, RULE);
+            let read = ZoneFile::parse(&bytes);
+            let read = read.unwrap_or_else(|error| panic!("{version} {leaps:?}: {error:?}"));
+            for (at, offset) in [
+                (first - 1, 3_600),
+                (first, 7_200),
+                (second - 1, 7_200),
+                (second, 3_600),
+                // The rule: 2027-03-28 at 01:00Z.
+                (1_806_195_599, 3_600),
+                (1_806_195_600, 7_200),
+            ] {
+                assert_eq!(read.spans.offset_at(at), offset, "{version} {leaps:?} {at}");
+                let instant = DateTime::from_timestamp(at, 0).expect("an instant");
+                let shown = read.local_time(instant).0.offset().local_minus_utc();
+                assert_eq!(i64::from(shown), offset, "{version} {leaps:?} {at}");
+            }
+        };
+        let (first, second) = (100_000_000, 1_511_000_000);
+        for version in [b'2', b'3', b'4'] {
+            check(version, &[], first, second);
+            check(version, &[(200_000_000, 1), (300_000_001, 2)], first, second - 2);
+            check(version, &[(200_000_000, -1)], first, second + 1);
+        }
+        // The table begins late, expires, or both.
+        check(b'4', &[(200_000_000, 25), (300_000_025, 26)], first - 25, second - 26);
+        check(b'4', &[(200_000_000, 1), (1_400_000_000, 1)], first, second - 1);
+        check(b'4', &[(300_000_025, 26), (1_400_000_000, 26)], first - 26, second - 26);
+    }
+
+    #[test]
+    fn a_file_of_any_version_that_is_cut_short_or_altered_is_no_zone_and_no_panic() {
+        let leaps = [(200_000_000, 25), (300_000_025, 26), (1_400_000_000, 26)];
+        let whole = file(b'4', &[(100_000_000, 1), (1_511_000_000, 0)], &leaps, RULE);
+        assert!(ZoneFile::parse(&whole).is_ok());
+        for length in 0..whole.len() {
+            let read = ZoneFile::parse(&whole[..length]);
+            assert!(read.is_err(), "{length} bytes of {}", whole.len());
+        }
+        for at in 0..whole.len() {
+            for byte in [0, 1, 0x7f, 0x80, 0xff] {
+                let mut altered = whole.clone();
+                altered[at] = byte;
+                // Whether a zone or not, the answer comes.
+                let _ = ZoneFile::parse(&altered);
+            }
+        }
+        for (version, why) in [(0, "version 1"), (b'5', "version 5"), (b'1', "no sound zone file")]
+        {
+            let mut other = whole.clone();
+            other[4] = version;
+            let Err(FileError::Unsound(reason)) = ZoneFile::parse(&other) else {
+                panic!("{version} is read")
+            };
+            assert!(reason.contains(why), "{version}: {reason}");
+        }
     }
 }
