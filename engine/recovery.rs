@@ -9,12 +9,13 @@ use crate::error::{Error, Result};
 use crate::execution::{Lost, Unended};
 use crate::executor::{Leftovers, Scratch};
 use crate::files::pid_namespace;
-use crate::id::ExecutionId;
+use crate::id::{ExecutionId, InvokeId};
 use crate::output::WholeOutputs;
 use crate::panics::tell;
 use crate::schedule::ZoneData;
+use crate::status::InvocationStatus;
 use crate::store::claims;
-use crate::store::executions::{GoingOn, Interrupted, LeftRunning};
+use crate::store::executions::{FinishedInvocations, GoingOn, Interrupted, LeftRunning};
 use crate::store::timers::{self, Timer};
 use crate::store::{Store, Tx, apart, deliveries, executions, fires, invocations, meta};
 
@@ -139,11 +140,12 @@ async fn admit_all(store: &Store) -> Result<()> {
     };
     tell(|| tracing::error!(%error, "not all executions that wait for an instance can be read"));
     let found = found_apart(store.read(claims::all_awaiting).await, "executions")?;
-    write_apart(store, found, ADMITTED_MAX, claims::admit_these, |id, error| {
+    let admit = claims::admit_these;
+    let admitted = write_apart(store, found, ADMITTED_MAX, admit, |id, error| {
         let id = ExecutionId(id);
         tell(|| tracing::error!(%error, %id, "an execution goes on waiting for its instance"));
-    })
-    .await
+    });
+    admitted.await.map(drop)
 }
 
 /// Returns the rows that an index names; no row if the index cannot be read either.
@@ -161,13 +163,14 @@ fn found_apart(found: Result<Vec<i64>>, rows: &str) -> Result<Vec<i64>> {
 
 /// Writes rows, `max` in each commit. Because SQLite commits nothing of a transaction that has met a damaged page, a
 /// commit that fails is tried again in halves, until the row is known that cannot be written.
-async fn write_apart(
+async fn write_apart<T: Send + 'static>(
     store: &Store,
     rows: Vec<i64>,
     max: usize,
-    write: impl Fn(Tx<'_>, &[i64]) -> Result<()> + Clone + Send + 'static,
+    write: impl Fn(Tx<'_>, &[i64]) -> Result<T> + Clone + Send + 'static,
     fail: impl Fn(i64, &Error),
-) -> Result<()> {
+) -> Result<Vec<T>> {
+    let mut all = Vec::new();
     let mut slices: Vec<Arc<[i64]>> = rows.chunks(max).rev().map(Arc::from).collect();
     while let Some(slice) = slices.pop() {
         let (write, rows) = (write.clone(), Arc::clone(&slice));
@@ -179,10 +182,10 @@ async fn write_apart(
                     slices.extend([Arc::from(second), Arc::from(first)]);
                 }
             },
-            written => written?,
+            written => all.push(written?),
         }
     }
-    Ok(())
+    Ok(all)
 }
 
 /// Writes down that some of these executions were cut off, in one commit.
@@ -237,30 +240,39 @@ pub(crate) async fn tidy_outputs(
     Ok(())
 }
 
-/// Plans future fires again if they were planned with other zone data. Times that are due already
-/// stay due, and records of nominal times stay as they are.
-pub(crate) async fn replan(store: &Store, now_ms: i64) -> Result<()> {
-    let data = ZoneData::in_use();
+/// Plans future fires again if they were planned with other zone data, which is certain if `is_other`. Times that are
+/// due already stay due, and records of nominal times stay as they are. Returns the invocations that have no time left,
+/// and ended with that.
+pub(crate) async fn replan(
+    store: &Store,
+    data: &'static ZoneData,
+    is_other: bool,
+    now_ms: i64,
+) -> Result<FinishedInvocations> {
+    let mut finished = Vec::new();
     let fingerprint = data.fingerprint();
     let planned_with = store.read(|tx| meta::get(tx, ZONE_DATA)).await?;
-    if planned_with.as_ref() == Some(&fingerprint) {
-        return Ok(());
+    if !is_other && planned_with.as_deref() == Some(fingerprint) {
+        return Ok(finished);
     }
     let mut last = 0;
     loop {
         let replan = move |tx: Tx<'_>| replan_some(tx, last, now_ms);
         match store.write(replan).await {
-            Ok(Some(timer)) => last = timer,
-            Ok(None) => break,
+            Ok((Some(timer), ended)) => {
+                last = timer;
+                finished.extend(ended);
+            }
+            Ok((None, _)) => break,
             Err(error) if error.is_lasting() => {
                 tell(|| tracing::error!(%error, "not all timers can be planned again together"));
-                replan_apart(store, now_ms).await?;
+                finished.extend(replan_apart(store, now_ms).await?);
                 break;
             }
             Err(error) => return Err(error),
         }
     }
-    store.write(move |tx| meta::set(tx, ZONE_DATA, &fingerprint)).await?;
+    store.write(move |tx| meta::set(tx, ZONE_DATA, fingerprint)).await?;
     if let Some(before) = planned_with {
         tell(|| {
             tracing::info!(
@@ -270,30 +282,31 @@ pub(crate) async fn replan(store: &Store, now_ms: i64) -> Result<()> {
             )
         });
     }
-    Ok(())
+    Ok(finished)
 }
 
 /// Plans the timers after this one, up to the last that is returned.
-fn replan_some(tx: Tx<'_>, after: i64, now_ms: i64) -> Result<Option<i64>> {
+fn replan_some(tx: Tx<'_>, after: i64, now_ms: i64) -> Result<(Option<i64>, FinishedInvocations)> {
     let ids = timers::planned(tx, after, TIMERS_MAX)?;
-    replan_these(tx, &ids, now_ms)?;
-    Ok(ids.last().copied())
+    let finished = replan_these(tx, &ids, now_ms)?;
+    Ok((ids.last().copied(), finished))
 }
 
 /// Plans all timers again, without those that a damaged page keeps from it.
-async fn replan_apart(store: &Store, now_ms: i64) -> Result<()> {
+async fn replan_apart(store: &Store, now_ms: i64) -> Result<FinishedInvocations> {
     let found = found_apart(store.read(timers::all).await, "timers")?;
     let replan = move |tx: Tx<'_>, ids: &[i64]| replan_these(tx, ids, now_ms);
-    write_apart(store, found, TIMERS_MAX, replan, |timer, error| {
+    let finished = write_apart(store, found, TIMERS_MAX, replan, |timer, error| {
         tell(|| tracing::error!(%error, timer, "a timer is not planned again"));
-    })
-    .await
+    });
+    Ok(finished.await?.concat())
 }
 
-fn replan_these(tx: Tx<'_>, ids: &[i64], now_ms: i64) -> Result<()> {
+fn replan_these(tx: Tx<'_>, ids: &[i64], now_ms: i64) -> Result<FinishedInvocations> {
+    let mut finished = Vec::new();
     for &id in ids {
         let planned = apart(tx, || match timers::get(tx, id)? {
-            timer if timer.next_fire_at_ms.is_none() || timer.is_due(now_ms) => Ok(()),
+            timer if timer.next_fire_at_ms.is_none() || timer.is_due(now_ms) => Ok(None),
             timer => plan(tx, &timer, now_ms),
         });
         match planned {
@@ -302,15 +315,15 @@ fn replan_these(tx: Tx<'_>, ids: &[i64], now_ms: i64) -> Result<()> {
             Err(error) if error.is_of_a_record() || error.is_missing_zone() => {
                 tell(|| tracing::warn!(%error, timer = id, "a timer is not planned again"));
             }
-            planned => planned?,
+            planned => finished.extend(planned?),
         }
     }
-    Ok(())
+    Ok(finished)
 }
 
 /// Plans a timer after the last record of its nominal times. A time that has moved into the past is
-/// due, and meets the policy for missed times.
-fn plan(tx: Tx<'_>, timer: &Timer, now_ms: i64) -> Result<()> {
+/// due, and meets the policy for missed times. Returns the invocation if it has no time left, and ended with that.
+fn plan(tx: Tx<'_>, timer: &Timer, now_ms: i64) -> Result<Option<(InvokeId, InvocationStatus)>> {
     let mut after = timer.created;
     let until_ms = timer.next_fire_at_ms.unwrap_or(i64::MAX);
     if let Some((_, last)) = fires::last_before(tx, timer.id, until_ms)? {
@@ -321,8 +334,8 @@ fn plan(tx: Tx<'_>, timer: &Timer, now_ms: i64) -> Result<()> {
     if next_ms != timer.next_fire_at_ms {
         timers::advance(tx, timer, next_ms, timer.fires_left, timer.catching_up)?;
     }
-    if next_ms.is_none() {
-        invocations::finish_if_done(tx, timer.invocation, now_ms)?;
+    match next_ms {
+        None => invocations::finish_if_done(tx, timer.invocation, now_ms),
+        Some(_) => Ok(None),
     }
-    Ok(())
 }

@@ -11,6 +11,7 @@ mod step;
 mod take_back;
 mod vigil;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,8 @@ use crate::error::{EngineEnd, Error, Result};
 use crate::gate::{DynWaveGate, WaveDecision};
 use crate::panics::tell;
 use crate::schedule::{OUTDATED_TARGET, ZoneData};
-use crate::store::aside::{Aside, Subject};
+use crate::store::aside::{Aside, Refusal, Subject};
+use crate::store::executions::FinishedInvocations;
 use crate::store::waves::DueWave;
 use crate::store::{Store, Tx, waits};
 use questions::Questions;
@@ -40,6 +42,13 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const ASIDE_FOR: Duration = Duration::from_secs(60);
 /// Tries of a part of a step at a time, each of which finds a row that cannot be dealt with.
 const TRIES_MAX: usize = 256;
+/// How often the files of the zone data are looked at.
+const ZONE_DATA_LOOK: Duration = Duration::from_secs(300);
+/// How many of the rows that a step sets aside are told of one by one.
+const ROWS_TOLD_MAX: usize = 20;
+
+/// Ends with the invocations that have no time left.
+pub(crate) type Replanning = Pin<Box<dyn Future<Output = Result<FinishedInvocations>> + Send>>;
 
 /// What the loop works with.
 pub(crate) struct Scheduler {
@@ -50,6 +59,8 @@ pub(crate) struct Scheduler {
     pub gate: Option<Arc<dyn DynWaveGate>>,
     /// A timer, or another attempt, has been added that may be earlier than all others.
     pub wake: Arc<Notify>,
+    /// Plans the timers again with zone data that has replaced other data.
+    pub replan: Box<dyn Fn(&'static ZoneData) -> Replanning + Send + Sync>,
     /// Called with what each step did, right after its commit.
     pub announce: Arc<dyn Fn(&Step) + Send + Sync>,
 }
@@ -75,8 +86,9 @@ impl Scheduler {
 
     async fn work(&self, questions: &mut Questions) {
         let mut troubles = Troubles::default();
-        let mut zone_data = ZoneDataTold::default();
+        let mut zone_data = ZoneDataFollowed::from(self.clock.monotonic());
         loop {
+            self.follow_zone_data(&mut zone_data).await;
             zone_data.tell_remarks();
             let mut wait = SLEEP_MAX;
             if !self.decide_all(questions, &mut troubles).await {
@@ -108,6 +120,31 @@ impl Scheduler {
                 () = self.clock.sleep(wait) => {}
                 () = questions.hear() => {}
             }
+        }
+    }
+
+    /// Looks from time to time whether the zone data has changed. If so, plans fires again.
+    async fn follow_zone_data(&self, followed: &mut ZoneDataFollowed) {
+        let now = self.clock.monotonic();
+        if now.saturating_sub(followed.looked_at) >= ZONE_DATA_LOOK {
+            followed.looked_at = now;
+            // Reads files, which may lie far away.
+            let _ = tokio::task::spawn_blocking(|| ZoneData::look().fingerprint()).await;
+        }
+        let data = ZoneData::in_use();
+        if std::ptr::eq(data, followed.data) {
+            return;
+        }
+        match (self.replan)(data).await {
+            Ok(finished) => {
+                *followed = ZoneDataFollowed { data, ..ZoneDataFollowed::from(now) };
+                (self.announce)(&Step { finished, ..Step::at(now_ms(&*self.clock)) });
+            }
+            Err(error) => self.store.tell_refused(
+                now,
+                &error,
+                "fires are not planned with the changed zone data yet",
+            ),
         }
     }
 
@@ -223,9 +260,7 @@ impl Scheduler {
         if refused.is_empty() {
             return;
         }
-        for refusal in &refused {
-            troubles.tell_row(self.clock.monotonic(), refusal.subject, &refusal.error);
-        }
+        troubles.tell_rows(self.clock.monotonic(), &refused);
         (self.announce)(&Step { refused, ..Step::at(now_ms(&*self.clock)) });
     }
 
@@ -281,17 +316,23 @@ impl Scheduler {
     }
 }
 
-/// What the host has been told of the zone data.
-#[derive(Default)]
-struct ZoneDataTold {
+/// The zone data that fires are planned with, and what the host has been told of it.
+struct ZoneDataFollowed {
+    data: &'static ZoneData,
+    looked_at: Duration,
     remarks: usize,
     age: bool,
 }
 
-impl ZoneDataTold {
+impl ZoneDataFollowed {
+    /// The data that the engine was opened with.
+    fn from(now: Duration) -> Self {
+        Self { data: ZoneData::in_use(), looked_at: now, remarks: 0, age: false }
+    }
+
     /// Tells of files that are missing or not sound, each once.
     fn tell_remarks(&mut self) {
-        let data = ZoneData::in_use();
+        let data = self.data;
         if data.remark_count() > self.remarks {
             let remarks = data.remarks();
             for remark in &remarks[self.remarks.min(remarks.len())..] {
@@ -303,7 +344,7 @@ impl ZoneDataTold {
 
     /// Tells once that the data is outdated, of an engine that has something to do at a time.
     fn tell_age(&mut self, now: DateTime<Utc>) {
-        let data = ZoneData::in_use();
+        let data = self.data;
         if !self.age && data.is_outdated(now) {
             self.age = true;
             tell(|| {
@@ -353,13 +394,20 @@ impl Troubles {
         }
     }
 
-    /// Tells the host of a row that cannot be dealt with.
-    fn tell_row(&mut self, now: Duration, subject: Subject, error: &Error) {
-        let part = Part::of(subject);
-        if self.is_time((part, true), now) {
-            tell(
-                || tracing::error!(%error, ?subject, "a row is passed over, perhaps others: {}", part.undone()),
-            );
+    /// Tells the host of rows that cannot be dealt with: of each part, if it is time for it, the first rows.
+    fn tell_rows(&mut self, now: Duration, refused: &[Refusal]) {
+        for part in Part::ALL {
+            let of_part = |refusal: &&Refusal| Part::of(refusal.subject) == part;
+            let mut rows = refused.iter().filter(of_part).take(ROWS_TOLD_MAX).peekable();
+            if rows.peek().is_none() || !self.is_time((part, true), now) {
+                continue;
+            }
+            for Refusal { subject, invoke_id, error } in rows {
+                tell(|| {
+                    let invoke_id = invoke_id.map(tracing::field::display);
+                    tracing::error!(%error, invoke_id, ?subject, "a row is passed over, perhaps others: {}", part.undone());
+                });
+            }
         }
     }
 

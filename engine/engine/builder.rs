@@ -26,7 +26,8 @@ use crate::limits::Limits;
 use crate::output::WholeOutputs;
 use crate::panics::{contain, tell};
 use crate::recovery;
-use crate::scheduler::{EXECUTIONS_MAX, Scheduler, Step, Vigil};
+use crate::schedule::ZoneData;
+use crate::scheduler::{EXECUTIONS_MAX, Replanning, Scheduler, Step, Vigil};
 use crate::secret::{DynSecretResolver, SecretResolver};
 use crate::sink::{OutputSink, Sinks};
 use crate::store::executions::Interrupted;
@@ -407,7 +408,7 @@ impl EngineBuilder {
             if may_forget {
                 scratch.settle();
             }
-            recovery::replan(&store, now_ms).await?;
+            recovery::replan(&store, ZoneData::in_use(), false, now_ms).await?;
             let outputs = WholeOutputs::new(
                 store.path(),
                 config.delivery_bytes_max,
@@ -454,7 +455,13 @@ impl EngineBuilder {
         let scheduler = dispatcher.as_ref().filter(|_| !idle).map(|dispatcher| {
             let announcer = announcer(dispatcher);
             announcer.new_work();
+            let (replanned, time) = (Arc::clone(&store), Arc::clone(&clock));
+            let replan = move |data: &'static ZoneData| -> Replanning {
+                let (store, clock) = (Arc::clone(&replanned), Arc::clone(&time));
+                Box::pin(async move { recovery::replan(&store, data, true, now_ms(&*clock)).await })
+            };
             let scheduler = Scheduler {
+                replan: Box::new(replan),
                 store: Arc::clone(&store),
                 clock: Arc::clone(&clock),
                 vigil: Arc::clone(&vigil),

@@ -110,7 +110,17 @@ impl Planner {
         let mut by_zone: BTreeMap<String, FirstFire> = BTreeMap::new();
         for target in &targets {
             let row = target.row;
-            let own = match target.instance.time_zone {
+            let own = match target.instance.time_zone.map(Zone::renewed) {
+                Some(zone) if schedule.follows_instances() && !zone.has_rules() => {
+                    let message = format!(
+                        "the schedule follows the clock of `{}`, whose zone {zone} has no sound file here; put the \
+                         file back, or name a zone at the end of the schedule",
+                        target.instance.instance_id
+                    );
+                    let code = "InvalidParam.Frequency";
+                    found.push(Violation::new(code, 400, "Frequency", message));
+                    return None;
+                }
                 Some(zone) => zone,
                 // The schedule looks at no clock, or at one that it names.
                 None if !schedule.follows_instances() => Zone::UTC,

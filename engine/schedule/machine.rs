@@ -17,7 +17,7 @@ use chrono_tz::TZ_VARIANTS;
 
 use super::offsets::{Offsets, Spans};
 use super::spelling;
-use super::zone::{LAST, Zone};
+use super::zone::{LAST, UNKNOWN, Zone};
 use super::zone_data::{FOLDER, ZoneData};
 use super::zone_files::{self, FileError, ZoneFile};
 
@@ -335,7 +335,7 @@ impl Machine {
         static BUILT_IN: OnceLock<ZoneData> = OnceLock::new();
         let built_in = || match zone.offsets_in(|| BUILT_IN.get_or_init(ZoneData::built_in)) {
             Offsets::Changing(of_zone) => of_zone.agree(spans, range),
-            Offsets::Fixed(_) => false,
+            Offsets::Fixed(_) | Offsets::Unknown => false,
         };
         let of_file = || {
             let file = self.data.files().map(|files| files.zone(&zone.name()));
@@ -377,7 +377,7 @@ impl Machine {
     fn spans(&self, zone: Zone) -> Option<&'static Spans> {
         match zone.offsets_in(|| self.data) {
             Offsets::Changing(spans) => Some(spans),
-            Offsets::Fixed(_) => None,
+            Offsets::Fixed(_) | Offsets::Unknown => None,
         }
     }
 
@@ -433,7 +433,7 @@ fn past() -> (i64, i64) {
 
 /// Whether this short name of a time says that the time is not known.
 fn is_unset(name: &str) -> bool {
-    name == "-00"
+    name == UNKNOWN
 }
 
 /// The zone of a clock with one offset.

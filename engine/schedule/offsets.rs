@@ -19,6 +19,8 @@ pub(super) enum Offsets {
     Fixed(i64),
     /// By the offset of the span that holds the instant.
     Changing(&'static Spans),
+    /// By nobody knows how much, so that no reading is an instant.
+    Unknown,
 }
 
 /// The spans of a zone, in order.
@@ -55,6 +57,7 @@ impl Offsets {
         let spans = match self {
             Offsets::Fixed(offset) => return later(next(from + offset), -offset),
             Offsets::Changing(spans) => spans,
+            Offsets::Unknown => return NEVER,
         };
         let mut index = spans.holding(from);
         let spans = &spans.spans;
@@ -89,6 +92,7 @@ impl Offsets {
         let spans = match self {
             Offsets::Fixed(offset) => return later(next(from + offset), -offset),
             Offsets::Changing(spans) => spans,
+            Offsets::Unknown => return NEVER,
         };
         let mut index = spans.holding(from);
         let spans = &spans.spans;
@@ -118,6 +122,7 @@ impl Offsets {
         let spans = match self {
             Offsets::Fixed(offset) => return reading - offset,
             Offsets::Changing(spans) => &spans.spans,
+            Offsets::Unknown => return NEVER,
         };
         let span = spans[spans.partition_point(|span| span.high <= reading) - 1];
         (reading - span.offset).max(span.start)

@@ -15,10 +15,14 @@ use super::machine::{Machine, NoLocalZone};
 use super::offsets::Offsets;
 use super::spelling;
 use super::zone_data::{OwnRegion, ZoneData};
+use super::zone_files::ZoneFile;
 
 /// How far apart offsets are examined to find where they change. Two changes within one step
 /// would go unseen; since 1970 no zone has kept an offset for less than six days.
 pub(super) const STEP_SECONDS: i64 = 2 * SECONDS_PER_DAY;
+
+/// How the database calls local time for short if the time is not known.
+pub(super) const UNKNOWN: &str = "-00";
 
 /// The last instant for which offsets are known, two days after the last year of a schedule.
 pub(super) const LAST: i64 = (DAYS_END as i64 + 2) * SECONDS_PER_DAY;
@@ -55,13 +59,19 @@ enum Kind {
     Own(Own),
 }
 
-/// A region by its name, whatever its data.
+/// A region by its name, whether or not its data is known.
 #[derive(Debug, Clone, Copy)]
 struct Own(&'static OwnRegion);
 
 impl PartialEq for Own {
     fn eq(&self, other: &Self) -> bool {
         self.0.name == other.0.name
+    }
+}
+
+impl Own {
+    fn file(self) -> Option<&'static ZoneFile> {
+        self.0.file.get().or_else(|| ZoneData::in_use().own_region(&self.0.name)?.file.get())
     }
 }
 
@@ -79,7 +89,7 @@ impl Zone {
 
     /// Returns the zone of this machine's own clock, as the C library finds it: in `TZ` (a name, a
     /// path, or a rule), in `/etc/localtime` (a link, or a copy of a zone's file), or in
-    /// `/etc/timezone`.
+    /// `/etc/timezone`. Each call asks the machine anew.
     ///
     /// # Errors
     ///
@@ -104,7 +114,18 @@ impl Zone {
         }
     }
 
-    /// What the zone's clock shows at an instant.
+    /// Returns whether the rules of the zone are known. The rules of a zone whose name is not built in are in a file of
+    /// this machine. An [`Instance`](crate::Instance) keeps such a zone even while the machine has no sound file of it;
+    /// a schedule in that zone has no fires until the file is back.
+    pub fn has_rules(&self) -> bool {
+        match self.0 {
+            Kind::Own(own) => own.file().is_some(),
+            _ => true,
+        }
+    }
+
+    /// What the zone's clock shows at an instant; the time in UTC if the [rules](Self::has_rules) of the zone are not
+    /// known.
     pub fn local_time(&self, instant: DateTime<Utc>) -> DateTime<FixedOffset> {
         match self.0 {
             Kind::Utc | Kind::Gmt => instant.with_timezone(&Utc.fix()),
@@ -113,7 +134,8 @@ impl Zone {
         }
     }
 
-    /// How the zone's time is called for short at an instant: `EDT`, `GMT+8:00`.
+    /// How the zone's time is called for short at an instant: `EDT`, `GMT+8:00`; `-00` if the
+    /// [rules](Self::has_rules) of the zone are not known.
     pub fn abbreviation(&self, instant: DateTime<Utc>) -> String {
         match self.0 {
             Kind::Region(_) | Kind::Own(_) => self.named_time(instant, ZoneData::in_use()).1,
@@ -129,10 +151,13 @@ impl Zone {
     ) -> (DateTime<FixedOffset>, String) {
         match self.0 {
             Kind::Region(tz) => data.region(tz).local_time(tz, instant),
-            Kind::Own(own) => {
-                let (time, name) = own.0.file.local_time(instant);
-                (time, name.to_owned())
-            }
+            Kind::Own(own) => match own.file() {
+                Some(file) => {
+                    let (time, name) = file.local_time(instant);
+                    (time, name.to_owned())
+                }
+                None => (instant.with_timezone(&Utc.fix()), UNKNOWN.to_owned()),
+            },
             _ => (self.local_time(instant), self.name().into_owned()),
         }
     }
@@ -140,6 +165,21 @@ impl Zone {
     /// The zone of exactly this name.
     pub(super) fn from_name(name: &str) -> Option<Self> {
         Zone::from_name_in(name, ZoneData::in_use)
+    }
+
+    /// The zone that a record names. Without its file, too, a zone has a name, which only a schedule in it is not
+    /// content with.
+    pub(crate) fn of_record(name: &str) -> Option<Self> {
+        let without_file = || ZoneData::in_use().region_without_file(name);
+        Zone::from_name(name).or_else(|| without_file().map(|region| Zone(Kind::Own(Own(region)))))
+    }
+
+    /// The same zone by the data that is used now, for a zone that was read a while ago.
+    pub(crate) fn renewed(self) -> Self {
+        match self.0 {
+            Kind::Own(own) => Zone::from_name(&own.0.name).unwrap_or(self),
+            _ => self,
+        }
     }
 
     /// The zone of exactly this name, where the files of a machine may have names of their own.
@@ -175,7 +215,10 @@ impl Zone {
             Kind::Utc | Kind::Gmt => Offsets::Fixed(0),
             Kind::Ahead(minutes) => Offsets::Fixed(60 * i64::from(minutes)),
             Kind::Region(tz) => Offsets::Changing(data().region(tz).spans()),
-            Kind::Own(own) => Offsets::Changing(&own.0.file.spans),
+            Kind::Own(own) => match own.file() {
+                Some(file) => Offsets::Changing(&file.spans),
+                None => Offsets::Unknown,
+            },
         }
     }
 }

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
 
 use chrono::{DateTime, Datelike, FixedOffset, Offset, TimeZone, Utc};
 use chrono_tz::{TZ_VARIANTS, Tz};
@@ -14,7 +14,7 @@ use chrono_tz::{TZ_VARIANTS, Tz};
 use super::calendar::SECONDS_PER_DAY;
 use super::offsets::Spans;
 use super::zone::{LAST, STEP_SECONDS};
-use super::zone_files::{self, FileError, Release, ZoneFile, ZoneFiles};
+use super::zone_files::{self, FileError, Release, Stamp, ZoneFile, ZoneFiles};
 
 /// Where the zone files of a machine lie, unless `TZDIR` says otherwise.
 pub(super) const FOLDER: &str = "/usr/share/zoneinfo";
@@ -30,6 +30,11 @@ pub const OUTDATED_TARGET: &str = "adjutant::zone_data";
 /// The most names that only this machine has. A zone is never forgotten.
 const OWN_NAMES_MAX: usize = 1_024;
 
+/// How often the data of a process is replaced. The data before is never forgotten, because schedules may use it.
+const RENEWALS_MAX: usize = 64;
+
+static IN_USE: LazyLock<Succession> = LazyLock::new(Succession::of_this_machine);
+
 /// The most remarks that are kept.
 const REMARKS_MAX: usize = 64;
 
@@ -38,7 +43,9 @@ const REMARKS_MAX: usize = 64;
 /// A release of the IANA database is built in. If the zone files of this machine (in `TZDIR`,
 /// otherwise in `/usr/share/zoneinfo`) say that they are a newer release, in `tzdata.zi` or in
 /// `+VERSION`, the files are used. So a change of law needs no new build: the system's package is
-/// enough. The choice is made when a process first uses a zone, and holds until the process ends.
+/// enough. The choice is made when a process first uses a zone. An engine looks every five minutes whether the release
+/// of the files has changed. Once two looks in a row have found the same change, the process goes by the new files, and
+/// the engine plans its fires again. A process without an engine keeps its choice until it ends.
 ///
 /// No file is trusted. If the file of a zone is missing or damaged, the zone keeps its built-in
 /// rules, and [`remarks`](Self::remarks) says so.
@@ -61,9 +68,36 @@ pub struct ZoneData {
     regions: Box<[OnceLock<Region>]>,
     /// The zones whose names only the files have.
     own: Mutex<BTreeMap<String, &'static OwnRegion>>,
+    /// The zones that records name and no file has.
+    without_file: Mutex<BTreeMap<String, &'static OwnRegion>>,
     links: OnceLock<BTreeMap<String, String>>,
     remarks: Mutex<Vec<String>>,
     remark_count: AtomicUsize,
+    fingerprint: OnceLock<String>,
+    /// The data that was used before in this process.
+    before: Option<&'static ZoneData>,
+}
+
+/// The data of a process: the first, and after each change of the files the data that replaces it.
+struct Succession {
+    folder: PathBuf,
+    is_given: bool,
+    first: InUse,
+    looked: Mutex<Looked>,
+}
+
+struct InUse {
+    data: ZoneData,
+    next: OnceLock<Box<InUse>>,
+}
+
+/// What looks at the files have found.
+struct Looked {
+    /// The state of the files that are used.
+    used: Stamp,
+    /// The state of the files at the last look.
+    last: Stamp,
+    renewals: usize,
 }
 
 /// The clock of a zone whose name is built in.
@@ -77,7 +111,8 @@ pub(super) enum Region {
 #[derive(Debug)]
 pub(super) struct OwnRegion {
     pub(super) name: String,
-    pub(super) file: ZoneFile,
+    /// Empty if no file said the rules when the zone was named.
+    pub(super) file: OnceLock<ZoneFile>,
 }
 
 impl ZoneData {
@@ -86,14 +121,12 @@ impl ZoneData {
 
     /// Returns the data that this process uses.
     pub fn in_use() -> &'static ZoneData {
-        static IN_USE: OnceLock<ZoneData> = OnceLock::new();
-        IN_USE.get_or_init(|| {
-            let given = env::var_os("TZDIR").filter(|folder| !folder.is_empty());
-            match given {
-                Some(folder) => ZoneData::with_files(Path::new(&folder), true),
-                None => ZoneData::with_files(Path::new(FOLDER), false),
-            }
-        })
+        &IN_USE.last().data
+    }
+
+    /// Looks at the files, and returns the data to be used from now on. Reads files.
+    pub(crate) fn look() -> &'static ZoneData {
+        IN_USE.look()
     }
 
     /// Returns the release that is used, such as `2026b`.
@@ -127,8 +160,12 @@ impl ZoneData {
 
     /// Returns a text that another set of data has not: fires planned with other data are planned
     /// again. Reads the files that are used: all of them if they are newer, otherwise those of names that are not
-    /// built in.
-    pub(crate) fn fingerprint(&self) -> String {
+    /// built in. The answer of the first call stays, as the data does.
+    pub(crate) fn fingerprint(&self) -> &str {
+        self.fingerprint.get_or_init(|| self.read_fingerprint())
+    }
+
+    fn read_fingerprint(&self) -> String {
         let built_in = ZoneData::BUILT_IN;
         let Some(files) = &self.files else { return built_in.to_owned() };
         let is_own = |name: &str| {
@@ -170,9 +207,12 @@ impl ZoneData {
             is_newer: false,
             regions: TZ_VARIANTS.iter().map(|_| OnceLock::new()).collect(),
             own: Mutex::default(),
+            without_file: Mutex::default(),
             links: OnceLock::new(),
             remarks: Mutex::default(),
             remark_count: AtomicUsize::new(0),
+            fingerprint: OnceLock::new(),
+            before: None,
         }
     }
 
@@ -223,17 +263,47 @@ impl ZoneData {
         if let Some(known) = own.get(name) {
             return Some(known);
         }
+        let mut error = None;
         let file = match files.zone(name) {
-            Ok(file) if own.len() < OWN_NAMES_MAX => file,
-            Ok(_) | Err(FileError::Missing) => return None,
-            Err(FileError::Unsound(reason)) => {
-                drop(own);
-                self.remark(format!("{} {reason}", files.folder().join(name).display()));
-                return None;
+            Ok(file) if own.len() < OWN_NAMES_MAX => Some(file),
+            Ok(_) => None,
+            Err(found) => {
+                error = Some(found);
+                None
             }
         };
-        let region: &OwnRegion = Box::leak(Box::new(OwnRegion { name: name.to_owned(), file }));
+        let Some(file) = file else {
+            // The rules of a schedule that goes on stay known.
+            let known = self.before.and_then(|before| before.own_region(name));
+            own.extend(known.map(|region| (name.to_owned(), region)));
+            drop(own);
+            let reason = match error {
+                Some(FileError::Unsound(reason)) => reason,
+                Some(FileError::Missing) if known.is_some() => "is missing".to_owned(),
+                _ => return known,
+            };
+            let file = files.folder().join(name);
+            let follows = known.map_or("", |_| "; the zone follows the rules of the file before");
+            self.remark(format!("{} {reason}{follows}", file.display()));
+            return known;
+        };
+        let region: &OwnRegion = Box::leak(Box::new(OwnRegion::new(name, Some(file))));
         own.insert(name.to_owned(), region);
+        Some(region)
+    }
+
+    /// A zone by its name alone, for the record of an instance whose zone no file of this machine has now.
+    pub(super) fn region_without_file(&self, name: &str) -> Option<&'static OwnRegion> {
+        if !name.contains('/') || !zone_files::is_name(name) {
+            return None;
+        }
+        let mut known = self.without_file.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= OWN_NAMES_MAX && !known.contains_key(name) {
+            return None;
+        }
+        let region = known
+            .entry(name.to_owned())
+            .or_insert_with(|| Box::leak(Box::new(OwnRegion::new(name, None))));
         Some(region)
     }
 
@@ -248,6 +318,62 @@ impl ZoneData {
             remarks.push(text);
             self.remark_count.store(remarks.len(), Ordering::Relaxed);
         }
+    }
+}
+
+impl Succession {
+    fn of_this_machine() -> Self {
+        let given = env::var_os("TZDIR").filter(|folder| !folder.is_empty());
+        let is_given = given.is_some();
+        Succession::new(given.map_or_else(|| FOLDER.into(), PathBuf::from), is_given)
+    }
+
+    fn new(folder: PathBuf, is_given: bool) -> Self {
+        // What is written while the data is made is found by a later look.
+        let stamp = ZoneFiles::new(&folder).stamp();
+        let looked = Looked { used: stamp.clone(), last: stamp, renewals: 0 };
+        let data = ZoneData::with_files(&folder, is_given);
+        let first = InUse { data, next: OnceLock::new() };
+        Succession { folder, is_given, first, looked: Mutex::new(looked) }
+    }
+
+    fn last(&self) -> &InUse {
+        let mut last = &self.first;
+        while let Some(next) = last.next.get() {
+            last = next;
+        }
+        last
+    }
+
+    /// Returns the data to be used. A package is not written all at once, so files count as changed when they have
+    /// stayed as they are since the look before.
+    fn look(&'static self) -> &'static ZoneData {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamp = ZoneFiles::new(&self.folder).stamp();
+        let is_written = stamp == looked.last;
+        looked.last = stamp.clone();
+        let last = self.last();
+        if stamp == looked.used || !is_written {
+            return &last.data;
+        }
+        if looked.renewals == RENEWALS_MAX {
+            last.data.remark(format!(
+                "the zone files in {} have changed more often than a process can follow; restart it",
+                self.folder.display()
+            ));
+            return &last.data;
+        }
+        looked.renewals += 1;
+        looked.used = stamp;
+        let mut data = ZoneData::with_files(&self.folder, self.is_given);
+        data.before = Some(&last.data);
+        &last.next.get_or_init(|| Box::new(InUse { data, next: OnceLock::new() })).data
+    }
+}
+
+impl OwnRegion {
+    fn new(name: &str, file: Option<ZoneFile>) -> Self {
+        OwnRegion { name: name.to_owned(), file: file.map(OnceLock::from).unwrap_or_default() }
     }
 }
 
@@ -329,7 +455,7 @@ mod tests {
         // The spans of schedules and the time that is shown are of one clock.
         let spans = match zone.offsets_in(|| data) {
             super::super::offsets::Offsets::Changing(spans) => spans,
-            super::super::offsets::Offsets::Fixed(_) => unreachable!("a region"),
+            _ => unreachable!("a region"),
         };
         assert_eq!(spans.offset_at(at.timestamp()), i64::from(time.offset().local_minus_utc()));
         format!("{} {name}", time.format("%H:%M %:z"))
@@ -488,7 +614,8 @@ mod tests {
         let folder = folder("9026b", &[("Mars/Olympus", &bytes)]);
         let data = data(&folder);
         let zone = Zone::from_name_in("Mars/Olympus", || data).expect("a zone");
-        let file = &data.own_region("Mars/Olympus").expect("a region").file;
+        let file = data.own_region("Mars/Olympus").and_then(|region| region.file.get());
+        let file = file.expect("a file");
         let super::super::offsets::Offsets::Changing(spans) = zone.offsets_in(|| data) else {
             unreachable!("a region")
         };
@@ -524,7 +651,8 @@ mod tests {
     #[test]
     fn another_set_of_files_has_another_fingerprint() {
         let folder = folder("9026b", &[("America/Vancouver", &vancouver())]);
-        let first = data(&folder).fingerprint();
+        let before = data(&folder);
+        let first = before.fingerprint();
         assert_eq!(data(&folder).fingerprint(), first);
         assert!(first.starts_with(&format!("{} 9026b ", ZoneData::BUILT_IN)), "{first}");
         let file = folder.path().join("America/Vancouver");
@@ -536,6 +664,7 @@ mod tests {
         let opened = fs::File::options().write(true).open(&file).expect("a file");
         opened.set_modified(written).expect("a time");
         assert_ne!(data(&folder).fingerprint(), first);
+        assert_eq!(before.fingerprint(), first, "of the files that are used");
         assert_eq!(ZoneData::built_in().fingerprint(), ZoneData::BUILT_IN);
     }
 
@@ -557,6 +686,113 @@ mod tests {
         check(&|folder| fs::remove_file(folder.join("Mars/Olympus")).expect("removed"), true);
         // The clock that is built in is used.
         check(&put("America/Vancouver", b"older"), false);
+    }
+
+    /// Writes a release in which a zone has one offset, as a package does: each file is replaced.
+    fn install(folder: &Path, release: &str, zones: &[(&str, i32)]) {
+        let names = ["tzdata.zi"].into_iter().chain(zones.iter().map(|(name, _)| *name));
+        for name in names {
+            let _ = fs::remove_file(folder.join(name));
+        }
+        let files: Vec<(&str, Vec<u8>)> = zones
+            .iter()
+            .map(|&(name, offset)| (name, zone_file(&[(offset, false, "XYZ")], &[], "")))
+            .collect();
+        let files: Vec<(&str, &[u8])> =
+            files.iter().map(|(name, bytes)| (*name, &**bytes)).collect();
+        write(folder, release, &files);
+    }
+
+    #[test]
+    fn files_that_change_while_the_process_runs_are_used_once_they_have_settled() {
+        let vancouver = "America/Vancouver";
+        let folder = folder("2000a", &[]);
+        let succession: &Succession =
+            Box::leak(Box::new(Succession::new(folder.path().to_owned(), true)));
+        let check = |version: &str, want: &str| {
+            let data = &succession.last().data;
+            assert_eq!((data.version(), &*shown(data, vancouver, DECEMBER)), (version, want));
+        };
+        let built_in = shown(Box::leak(Box::new(ZoneData::built_in())), vancouver, DECEMBER);
+        let first = succession.look();
+        assert!(std::ptr::eq(first, succession.look()), "nothing has changed");
+        check(ZoneData::BUILT_IN, &built_in);
+        install(folder.path(), "9026b", &[(vancouver, 3_600)]);
+        check(ZoneData::BUILT_IN, &built_in);
+        assert!(std::ptr::eq(first, succession.look()), "the package may not be whole");
+        install(folder.path(), "9026b", &[(vancouver, 7_200)]);
+        assert!(std::ptr::eq(first, succession.look()), "it was not");
+        let second = succession.look();
+        check("9026b", "22:00 +02:00 XYZ");
+        assert_ne!(first.fingerprint(), second.fingerprint());
+        assert!(std::ptr::eq(second, succession.look()));
+        // Who still holds the data before goes on with it.
+        assert_eq!(shown(first, vancouver, DECEMBER), built_in);
+        // A mended package has the same release.
+        install(folder.path(), "9026b", &[(vancouver, 10_800)]);
+        succession.look();
+        check("9026b", "22:00 +02:00 XYZ");
+        succession.look();
+        check("9026b", "23:00 +03:00 XYZ");
+        // A folder that is gone leaves the rules that are built in.
+        fs::remove_dir_all(folder.path()).expect("removed");
+        succession.look();
+        succession.look();
+        check(ZoneData::BUILT_IN, &built_in);
+    }
+
+    #[test]
+    fn a_folder_that_becomes_a_link_to_another_is_another_set_of_files() {
+        let place = tempfile::tempdir().expect("a folder");
+        let (used, zone) = (place.path().join("zoneinfo"), "America/Vancouver");
+        for (release, offset) in [("9026b", 3_600), ("9027a", 7_200)] {
+            install(&place.path().join(release), release, &[(zone, offset)]);
+        }
+        symlink("9026b", &used).expect("a link");
+        let succession: &Succession = Box::leak(Box::new(Succession::new(used.clone(), true)));
+        assert_eq!(shown(succession.look(), zone, DECEMBER), "21:00 +01:00 XYZ");
+        fs::remove_file(&used).expect("removed");
+        symlink("9027a", &used).expect("a link");
+        succession.look();
+        let data = succession.look();
+        assert_eq!((data.version(), &*shown(data, zone, DECEMBER)), ("9027a", "22:00 +02:00 XYZ"));
+    }
+
+    #[test]
+    fn a_zone_that_only_a_replaced_file_had_keeps_its_rules_until_the_process_ends() {
+        let zone = "Mars/Olympus";
+        let folder = folder("9026b", &[]);
+        install(folder.path(), "9026b", &[(zone, 3_600), ("Mars/Unused", 3_600)]);
+        let succession: &Succession =
+            Box::leak(Box::new(Succession::new(folder.path().to_owned(), true)));
+        assert_eq!(shown(succession.look(), zone, DECEMBER), "21:00 +01:00 XYZ");
+        fs::remove_dir_all(folder.path().join("Mars")).expect("removed");
+        for release in ["9026c", "9026d"] {
+            install(folder.path(), release, &[]);
+            succession.look();
+            let data = succession.look();
+            assert_eq!((data.version(), data.remarks()), (release, vec![]));
+            assert_eq!(shown(data, zone, DECEMBER), "21:00 +01:00 XYZ");
+            let remarks = data.remarks();
+            assert!(remarks.len() == 1 && remarks[0].contains("Mars/Olympus is missing; the zone"));
+        }
+        install(folder.path(), "9026e", &[(zone, 7_200)]);
+        succession.look();
+        assert_eq!(shown(succession.look(), zone, DECEMBER), "22:00 +02:00 XYZ");
+    }
+
+    #[test]
+    fn data_is_replaced_so_often_and_then_the_process_says_so() {
+        let zone = "America/Vancouver";
+        let folder = folder("9026b", &[]);
+        let succession: &Succession =
+            Box::leak(Box::new(Succession::new(folder.path().to_owned(), true)));
+        for offset in 0..=RENEWALS_MAX as i32 {
+            install(folder.path(), "9026b", &[(zone, offset)]);
+            succession.look();
+            let data = succession.look();
+            assert_eq!(data.remarks().len(), usize::from(offset == RENEWALS_MAX as i32));
+        }
     }
 
     #[test]

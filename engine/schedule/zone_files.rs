@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, FixedOffset, Utc};
@@ -37,6 +37,9 @@ const FILES_MAX: usize = 4_096;
 pub(super) struct ZoneFiles {
     folder: PathBuf,
 }
+
+/// The state of the folder and of the files in it that say its release: the number, the size and the times of each.
+pub(super) type Stamp = [Option<(u64, u64, u64, (i64, i64), (i64, i64))>; 3];
 
 /// What one zone file says.
 #[derive(Debug)]
@@ -124,6 +127,17 @@ impl ZoneFiles {
             matches!(kind, "L" | "Link").then(|| (name.to_owned(), target.to_owned()))
         };
         source.lines().filter_map(link).collect()
+    }
+
+    /// The state of the files that say the release. A package that changes zones replaces these, too.
+    pub(super) fn stamp(&self) -> Stamp {
+        let of = |path: &Path| {
+            let found = fs::metadata(path).ok()?;
+            let written = (found.mtime(), found.mtime_nsec());
+            let changed = (found.ctime(), found.ctime_nsec());
+            Some((found.dev(), found.ino(), found.size(), written, changed))
+        };
+        ["", "tzdata.zi", "+VERSION"].map(|name| of(&self.folder.join(name)))
     }
 
     /// A number of the files that are used as they are, which other files have not: over the name and the content of

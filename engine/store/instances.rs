@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::error::{Error, Result, Violation};
 use crate::id::InstanceId;
 use crate::instance::{AgentStatus, Instance};
+use crate::schedule::Zone;
 use crate::tag::Tag;
 
 use super::claims::{self, Released};
@@ -477,10 +478,16 @@ fn read_target(row: &Row<'_>) -> Result<Target> {
     instance.kind = row.get(10)?;
     instance.shell = row.get(11)?;
     instance.max_concurrency = row.get(12)?;
-    instance.time_zone = zone.map(|zone| parse(&zone)).transpose()?;
+    instance.time_zone = zone.map(|zone| read_zone(&zone)).transpose()?;
     let target = Target { row: row.get(0)?, instance };
     check_numbers(&target)?;
     Ok(target)
+}
+
+/// Reads the zone of an instance. An instance whose zone has no file here is sound all the same, because only schedules
+/// need the rules of the zone.
+fn read_zone(name: &str) -> Result<Zone> {
+    Zone::of_record(name).map_or_else(|| parse(name), Ok)
 }
 
 /// Refuses numbers with which no execution on the instance would ever start: a claim goes through the instances by

@@ -118,6 +118,13 @@ const TIMER: &str =
 
 fn read(row: &Row<'_>) -> Result<Timer> {
     let text = |column| row.get::<_, Option<String>>(column).map(Option::unwrap_or_default);
+    let schedule: Schedule = parse_in_zone(&text(7)?)?;
+    let zone = text(6)?;
+    // Of a zone that the schedule does not follow, the name is enough.
+    let zone = match schedule.follows_instances() {
+        true => parse_in_zone(&zone)?,
+        false => Zone::of_record(&zone).map_or_else(|| parse_in_zone(&zone), Ok)?,
+    };
     Ok(Timer {
         id: row.get(0)?,
         invocation: row.get(1)?,
@@ -125,8 +132,8 @@ fn read(row: &Row<'_>) -> Result<Timer> {
         next_fire_at_ms: row.get(3)?,
         delay_ms: row.get(4)?,
         fires_left: row.get(5)?,
-        zone: parse_in_zone(&text(6)?)?,
-        schedule: parse_in_zone(&text(7)?)?,
+        zone,
+        schedule,
         created: read_time(row.get(8)?)?,
         overlap: parse(&text(9)?)?,
         missed: parse(&text(10)?)?,

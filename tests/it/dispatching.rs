@@ -462,7 +462,7 @@ async fn on_a_damaged_file_every_wait_returns() {
     check(&index_of("executions_by_fire", "outputs"), [None, corrupt, corrupt]).await;
 }
 
-/// The instance names a time zone that does not exist.
+/// The instance has a time zone whose name no zone can have.
 #[tokio::test]
 async fn an_execution_that_cannot_start_because_of_a_record_ends_and_says_so() {
     let place = Place::new();
@@ -479,7 +479,7 @@ async fn an_execution_that_cannot_start_because_of_a_record_ends_and_says_so() {
     let script = run(&engine, on(&["i-3"])).await;
     let last = run(&engine, on(&["i-3"])).await;
     let file = rusqlite::Connection::open(place.database()).expect("a database");
-    let damage = "UPDATE instances SET time_zone = 'Nowhere/At_All' WHERE instance_id = 'i-1';
+    let damage = "UPDATE instances SET time_zone = 'nowhere' WHERE instance_id = 'i-1';
         UPDATE invocations SET retry = 'no JSON' WHERE id = 3";
     file.execute_batch(damage).expect("sound SQL");
     // A write that is undone makes the engine forget the records that it remembers.

@@ -47,6 +47,8 @@ mod survival;
 mod targets;
 mod tencent;
 mod tokens;
+#[path = "../tzif/mod.rs"]
+mod tzif;
 mod unreadable;
 mod violations;
 mod virtual_year;

@@ -10,6 +10,7 @@ use adjutant::{
 use chrono::TimeDelta;
 
 use crate::support::{Gate, Place, history, pages, register, register_in_zones, wait, within};
+use crate::tzif;
 
 pub fn clock() -> ManualClock {
     ManualClock::at("2026-01-01T00:00:00Z".parse().expect("a time"))
@@ -360,4 +361,134 @@ async fn a_schedule_whose_zone_has_no_file_for_a_while_fires_when_the_file_is_ba
     assert!(error.to_string().contains("zone Mars/Olympus has no sound file here"), "{error}");
     file.execute_batch(&rename(own, built_in)).expect("sound SQL");
     within(fires(&engine, schedule, 4)).await;
+}
+
+#[tokio::test]
+async fn an_instance_whose_zone_has_no_file_runs_all_but_schedules_in_its_clock() {
+    const ZONE: &str = "Mars/Olympus";
+    let (place, clock) = (Place::new(), clock());
+    let request = |frequency: &str| {
+        let request = RunCommand::shell("exit:0").on(["a"]).frequency(frequency);
+        request.missed_policy(MissedPolicy::Latest).overlap_policy(OverlapPolicy::Allow)
+    };
+    let invoke = async |engine: &Engine, request: RunCommand| {
+        engine.run_command(request).await.map(|response| response.invoke_id)
+    };
+    let fired = async |engine: &Engine, invoke_id: InvokeId, more: usize| {
+        let before = history(engine, invoke_id).await.len();
+        let fires = async {
+            while history(engine, invoke_id).await.len() < before + more {
+                clock.advance(Duration::from_secs(1));
+            }
+        };
+        within(fires).await;
+    };
+    let engine = open(place.builder(), &clock).await;
+    register_in_zones(&engine, &[("a", "Asia/Tokyo"), ("b", "Asia/Tokyo")]).await;
+    let local = invoke(&engine, request("0/10 * * * * ?")).await.expect("sound");
+    let rate = invoke(&engine, request("rate(10s)")).await.expect("sound");
+    let named = invoke(&engine, request("0/10 * * * * ? UTC")).await.expect("sound");
+    fired(&engine, local, 1).await;
+    within(engine.shutdown(Duration::ZERO)).await;
+    drop(engine);
+    let file = rusqlite::Connection::open(place.database()).expect("a database");
+    let set_zone = |from: &str, to: &str, of: &str| {
+        let sql = format!(
+            "UPDATE instances SET time_zone = '{to}' WHERE instance_id {of} AND time_zone = '{from}';
+             UPDATE timers SET zone = '{to}' WHERE zone = '{from}'"
+        );
+        file.execute_batch(&sql).expect("sound SQL");
+    };
+    set_zone("Asia/Tokyo", ZONE, "= 'a'");
+
+    let engine = open(place.builder(), &clock).await;
+    let find = async || {
+        let request = adjutant::DescribeInstances::default();
+        let listed = engine.describe_instances(request).await.expect("one zone hides no instance");
+        let found = listed.instances.into_iter().find(|found| found.instance_id == "a".into());
+        found.expect("it is listed")
+    };
+    let instance = find().await;
+    let zone = instance.time_zone.expect("a zone");
+    assert_eq!((&*zone.name(), zone.has_rules()), (ZONE, false));
+    assert_eq!(zone.abbreviation(clock.realtime()), "-00", "not UTC");
+    let at_noon: adjutant::schedule::Schedule = "0 0 12 * * ?".parse().expect("a schedule");
+    let timetable = at_noon.bind(clock.realtime(), zone);
+    assert_eq!(timetable.next_after(clock.realtime()), None, "nothing fires in UTC");
+    engine.register_instance(instance).await.expect("what is listed can be registered again");
+    assert_eq!(find().await.time_zone, Some(zone));
+
+    let plain = RunCommand::shell("exit:0").on(["a"]);
+    let plain = invoke(&engine, plain).await.expect("a command needs no clock");
+    assert_eq!(wait(&engine, &plain).await.status, InvocationStatus::Success);
+    let waits = history(&engine, local).await.len();
+    for frequency in ["0/10 * * * * ? UTC", "rate(10s)"] {
+        let other = invoke(&engine, request(frequency)).await.expect("it follows another clock");
+        fired(&engine, other, 2).await;
+    }
+    for other in [rate, named] {
+        fired(&engine, other, 2).await;
+    }
+    let error = invoke(&engine, request("0/10 * * * * ?")).await.expect_err("no clock to follow");
+    assert_eq!(error.code(), "InvalidParam.Frequency", "{error}");
+    let says = "the clock of `a`, whose zone Mars/Olympus has no sound file here";
+    assert!(error.to_string().contains(says), "{error}");
+    invoke(&engine, request("0/10 * * * * ?").on(["b"])).await.expect("its zone has rules");
+    assert_eq!(history(&engine, local).await.len(), waits, "it fires by no other clock");
+    let error = engine.explain(&local, clock.realtime()).await.expect_err("no clock to follow");
+    assert_eq!(error.code(), "Storage.ZoneMissing", "{error}");
+
+    set_zone(ZONE, "Asia/Tokyo", "= 'a'");
+    fired(&engine, local, 3).await;
+    for id in [local, rate, named] {
+        let results = history(&engine, id).await;
+        let ended = results.iter().map(|result| result.status).filter(|status| status.is_final());
+        let ended: Vec<_> = ended.collect();
+        assert!(ended.iter().all(|status| *status == ExecutionStatus::Success), "{ended:?}");
+    }
+}
+
+/// The zone files are those of a process, so that the test has a process of its own, this program once more.
+#[tokio::test]
+async fn an_engine_plans_again_while_it_runs_once_the_zone_files_have_changed() {
+    const MARK: &str = "ADJUTANT_TEST_ZONES_CHANGE";
+    if std::env::var_os(MARK).is_none() {
+        let name =
+            "recurrence::an_engine_plans_again_while_it_runs_once_the_zone_files_have_changed";
+        let place = Place::new();
+        let zones = place.folder().join("zones");
+        tzif::write(&zones, "2000a", &[]);
+        let mut program =
+            tokio::process::Command::new(std::env::current_exe().expect("this program"));
+        program.args(["--exact", name, "--nocapture"]).env(MARK, "1").env("TZDIR", &zones);
+        let output = within(program.kill_on_drop(true).output()).await.expect("it starts");
+        let told = String::from_utf8_lossy(&output.stdout);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && told.contains("1 passed"), "{told}{errors}");
+        return;
+    }
+    let clock = ManualClock::at("2026-12-15T18:30:00Z".parse().expect("a time"));
+    let engine = open(Engine::builder(), &clock).await;
+    let invoke = async |frequency: &str| {
+        let request = RunCommand::shell("exit:0").on(["i-1"]).timeout(5).frequency(frequency);
+        engine.run_command(request).await.expect("sound").invoke_id
+    };
+    let noon = invoke("0 0 12 * * ? America/Vancouver").await;
+    let other = invoke("0 5 19 * * ? UTC").await;
+    // By the new data, eleven has passed.
+    let once = invoke("0 0 11 15 12 ? 2026 America/Vancouver").await;
+    let waiter = engine.clone();
+    let waits = tokio::spawn(async move { waiter.wait_status(&once).await });
+    let zones = std::env::var_os("TZDIR").expect("a folder");
+    tzif::write(zones.as_ref(), "9026b", &[("America/Vancouver", &tzif::vancouver())]);
+    // Two looks, of which the second finds what the first has found.
+    pass(&clock, 700).await;
+    let status = within(waits).await.expect("no panic").expect("it ends");
+    assert_eq!(status, InvocationStatus::Failed, "no time of it is left");
+    pass(&clock, 1_800).await;
+    ended(&engine, noon, 1).await;
+    ended(&engine, other, 1).await;
+    assert_eq!(fires(&engine, noon).await, ["19:00:00"]);
+    assert_eq!(fires(&engine, other).await, ["19:05:00"]);
+    assert_eq!(fires(&engine, once).await, [""; 0]);
 }

@@ -5,7 +5,7 @@ use std::fs;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::Place;
+use crate::harness::{Place, Running};
 use crate::tzif;
 
 const MINUTELY: &[&str] = &["run", "--timeout", "5", "--frequency", "rate(60s)", "echo hi"];
@@ -199,5 +199,42 @@ fn an_owner_tells_as_exactly_as_the_file_how_long_a_run_took() {
     let of_file = took(place.ok(&["ps"]));
     let serve = place.serve(&[]);
     assert_eq!(took(place.ok(&["ps"])), of_file);
+    serve.interrupt();
+}
+
+#[test]
+fn a_schedule_whose_zone_file_is_gone_is_named_and_the_others_go_on() {
+    let place = Place::new();
+    let zones = place.path("zones");
+    let file = tzif::zone_file(&[(3_600, false, "MTC")], &[], "MTC-1");
+    let names = ["Mars/Elysium", "Mars/Olympus"];
+    tzif::write(&zones, "2000a", &names.map(|name| (name, &*file)));
+    let command = |words: &[&str]| {
+        let mut command = place.command(words);
+        command.env("TZDIR", &zones);
+        command
+    };
+    let schedule = |zone: &str| {
+        let frequency = format!("* * * * * ? {zone}");
+        let words = ["run", "--frequency", &frequency, "--times", "2", "true"];
+        let output = command(&words).output().expect("it starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("an id").trim().to_owned()
+    };
+    let waiting = names.map(schedule);
+    let other = schedule("UTC");
+    fs::remove_dir_all(zones.join("Mars")).expect("removed");
+    let serve = Running::new(command(&["serve"]));
+    let mut told = [0, 1].map(|_| serve.err.expect("timers that are due cannot be fired"));
+    told.sort_by_key(|line| line.contains(names[1]));
+    for ((line, zone), id) in told.iter().zip(names).zip(&waiting) {
+        let says = format!("zone {zone} has no sound file here");
+        assert!(line.contains(&says) && line.contains(id.as_str()), "{line}");
+    }
+    place.wait_until(&other, "Success");
+    for id in &waiting {
+        let shown = place.ok(&["show", id]);
+        assert!(shown.contains("Status    Scheduled\n"), "{shown}");
+    }
     serve.interrupt();
 }
