@@ -128,8 +128,10 @@ impl Scheduler {
         let now = self.clock.monotonic();
         if now.saturating_sub(followed.looked_at) >= ZONE_DATA_LOOK {
             followed.looked_at = now;
-            // Reads files, which may lie far away.
-            let _ = tokio::task::spawn_blocking(|| ZoneData::look().fingerprint()).await;
+            if ZoneData::may_have_changed() {
+                // Reads all files.
+                let _ = tokio::task::spawn_blocking(|| ZoneData::look().fingerprint()).await;
+            }
         }
         let data = ZoneData::in_use();
         if std::ptr::eq(data, followed.data) {

@@ -124,6 +124,11 @@ impl ZoneData {
         &IN_USE.last().data
     }
 
+    /// Returns whether a look may find a change. Reads no file.
+    pub(crate) fn may_have_changed() -> bool {
+        IN_USE.may_have_changed()
+    }
+
     /// Looks at the files, and returns the data to be used from now on. Reads files.
     pub(crate) fn look() -> &'static ZoneData {
         IN_USE.look()
@@ -343,6 +348,12 @@ impl Succession {
             last = next;
         }
         last
+    }
+
+    fn may_have_changed(&self) -> bool {
+        let looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamp = ZoneFiles::new(&self.folder).stamp();
+        stamp != looked.last || stamp != looked.used
     }
 
     /// Returns the data to be used. A package is not written all at once, so files count as changed when they have
@@ -716,16 +727,19 @@ mod tests {
         let built_in = shown(Box::leak(Box::new(ZoneData::built_in())), vancouver, DECEMBER);
         let first = succession.look();
         assert!(std::ptr::eq(first, succession.look()), "nothing has changed");
+        assert!(!succession.may_have_changed());
         check(ZoneData::BUILT_IN, &built_in);
         install(folder.path(), "9026b", &[(vancouver, 3_600)]);
         check(ZoneData::BUILT_IN, &built_in);
         assert!(std::ptr::eq(first, succession.look()), "the package may not be whole");
         install(folder.path(), "9026b", &[(vancouver, 7_200)]);
         assert!(std::ptr::eq(first, succession.look()), "it was not");
+        assert!(succession.may_have_changed(), "the next look finds it settled");
         let second = succession.look();
         check("9026b", "22:00 +02:00 XYZ");
         assert_ne!(first.fingerprint(), second.fingerprint());
         assert!(std::ptr::eq(second, succession.look()));
+        assert!(!succession.may_have_changed());
         // Who still holds the data before goes on with it.
         assert_eq!(shown(first, vancouver, DECEMBER), built_in);
         // A mended package has the same release.
