@@ -336,7 +336,7 @@ impl Succession {
     fn new(folder: PathBuf, is_given: bool) -> Self {
         // What is written while the data is made is found by a later look.
         let stamp = ZoneFiles::new(&folder).stamp();
-        let looked = Looked { used: stamp.clone(), last: stamp, renewals: 0 };
+        let looked = Looked { used: stamp, last: stamp, renewals: 0 };
         let data = ZoneData::with_files(&folder, is_given);
         let first = InUse { data, next: OnceLock::new() };
         Succession { folder, is_given, first, looked: Mutex::new(looked) }
@@ -362,7 +362,7 @@ impl Succession {
         let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
         let stamp = ZoneFiles::new(&self.folder).stamp();
         let is_written = stamp == looked.last;
-        looked.last = stamp.clone();
+        looked.last = stamp;
         let last = self.last();
         if stamp == looked.used || !is_written {
             return &last.data;
