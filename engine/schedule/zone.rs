@@ -167,14 +167,15 @@ impl Zone {
         Zone::from_name_in(name, ZoneData::in_use)
     }
 
-    /// The zone that a record names. Without its file, too, a zone has a name, which only a schedule in it is not
-    /// content with.
+    /// Returns the zone that a record names. A zone keeps its name without its file; only a schedule in the zone needs
+    /// the file.
     pub(crate) fn of_record(name: &str) -> Option<Self> {
         let without_file = || ZoneData::in_use().region_without_file(name);
         Zone::from_name(name).or_else(|| without_file().map(|region| Zone(Kind::Own(Own(region)))))
     }
 
-    /// The same zone by the data that is used now, for a zone that was read a while ago.
+    /// Returns this zone by the data that is used now. The zone may have been read from a record before the data
+    /// changed.
     pub(crate) fn renewed(self) -> Self {
         match self.0 {
             Kind::Own(own) => Zone::from_name(&own.0.name).unwrap_or(self),
