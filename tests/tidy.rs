@@ -112,7 +112,7 @@ fn the_module_list_is_in_layer_order() {
 #[test]
 fn things_have_their_place() {
     /// A word, the files that may hold it, and why.
-    const RULES: [(&[&str], &[&str], &str); 7] = [
+    const RULES: [(&[&str], &[&str], &str); 9] = [
         (
             &["unsafe ", "unsafe{", "allow(unsafe_code)"],
             &["engine/executor/process/kernel.rs"],
@@ -123,6 +123,29 @@ fn things_have_their_place() {
             // The library names it once, for hosts with tables of their own.
             &["engine/store.rs", "engine/store", "engine/lib.rs"],
             "SQL is spoken in store only",
+        ),
+        (
+            &["prepare_cached("],
+            // The files that look after the database file, and a host's own statements, have no transaction.
+            &[
+                "engine/store/tx.rs",
+                "engine/store/connection.rs",
+                "engine/store/custody.rs",
+                "engine/store/host.rs",
+                "engine/store/upkeep.rs",
+                "engine/store/plans.rs",
+            ],
+            "a statement of a table is prepared by its transaction",
+        ),
+        (
+            &["thread_local!"],
+            // SQLite calls the hook of the log without a value of the engine's.
+            &[
+                "engine/store/upkeep.rs",
+                "engine/store/plans.rs",
+                "engine/executor/process/pipes.rs",
+            ],
+            "a transaction carries what its thread remembers",
         ),
         (
             &["Instant::now", "SystemTime::now", "Utc::now", "time::sleep", "Uuid::now"],
