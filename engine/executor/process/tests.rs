@@ -701,6 +701,7 @@ async fn what_ignores_a_stop_is_ended_once_the_grace_is_over() {
     let mut run = Run::new(deaf);
     let task = run.start();
     let (leader, child) = (run.process("leader").await, run.process("child").await);
+    child.becomes("sleep").await;
     run.ask_to_stop();
     while leader.state() != Some('Z') {
         tokio::task::yield_now().await;
