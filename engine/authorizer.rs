@@ -1,4 +1,5 @@
-//! The plug-in point of the host's own rules: who may do what, where, and as whom.
+//! The plug-in point of the host's own rules: the actions that a caller may take, on which instances, and as which
+//! user.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,11 +14,11 @@ use crate::invocation::resource_limits::ResourceLimits;
 use crate::operation::Operation;
 use crate::tag::Tag;
 
-/// Decides what callers may do.
+/// Permits or refuses actions of callers.
 ///
-/// It is asked about each call before that has any effect, and again about each execution, with the
-/// one instance, right before it starts: also of those that a schedule or a boot has led to. What is
-/// refused there ends as `Aborted` with the code `Operation.Forbidden`, so there is a record.
+/// The engine asks about each call before the call has any effect, and again about each execution, with its one
+/// instance, right before the start. This includes executions that a schedule or a boot has led to. A refused
+/// execution ends as `Aborted` with the code `Operation.Forbidden`, so there is a record.
 ///
 /// Let rules about users compare [`Action::uid`]. A name says little, because a request without a name runs as the
 /// host's own user, and several names can have one number. No rule sees the rights that a program in a script has of
@@ -59,22 +60,22 @@ pub trait Authorizer: Send + Sync + 'static {
     fn authorize(&self, action: Action) -> impl Future<Output = Result<(), String>> + Send;
 }
 
-/// What somebody is about to do.
+/// An action that a caller is about to take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Action {
-    /// What it is.
+    /// The operation.
     pub operation: Operation,
-    /// Who does it, if the host said so by [`Engine::called_by`](crate::Engine::called_by).
+    /// The caller, if the host named it by [`Engine::called_by`](crate::Engine::called_by).
     pub caller: Option<Arc<str>>,
-    /// The command, if it names one; of [`Operation::RetryFailed`] that of the invocation, if it was kept.
+    /// The command, if the request names one. For [`Operation::RetryFailed`], the invocation's command if it was kept.
     pub command_id: Option<CommandId>,
     /// The language of the script, where the request brings one.
     pub command_type: Option<CommandType>,
     /// The invocation, if it names one.
     pub invoke_id: Option<InvokeId>,
-    /// The instances it names; of [`Operation::StartExecution`] the one it starts on, of
-    /// [`Operation::RetryFailed`] those it would run on.
+    /// The instances that the request names. For [`Operation::StartExecution`], the instance of the execution. For
+    /// [`Operation::RetryFailed`], the instances that it would run on.
     pub instance_ids: Vec<InstanceId>,
     /// The tags that select instances, where none is named.
     pub resource_tags: Vec<Tag>,
@@ -96,7 +97,7 @@ pub struct Action {
     pub container_id: Option<String>,
     /// The name of that container, if one is given.
     pub container_name: Option<String>,
-    /// What the processes of a run may use.
+    /// The limits on the resources of a run's processes.
     pub resource_limits: ResourceLimits,
     /// The schedule to run on, if one is given.
     pub frequency: Option<String>,
@@ -135,7 +136,7 @@ impl Action {
         self.oss_output_delivery.clone_from(&settings.output_to);
     }
 
-    /// Adds the container that a script runs in, and what its processes may use.
+    /// Adds the container that a script runs in, and the limits of its processes.
     pub(crate) fn within(&mut self, container: &Container, limits: ResourceLimits) {
         self.container_id.clone_from(&container.id);
         self.container_name.clone_from(&container.name);
@@ -157,7 +158,7 @@ pub(crate) struct EffectiveUser {
     pub uid: Option<u32>,
 }
 
-/// The code of what an authorizer refuses.
+/// The code of an action that an authorizer refuses.
 pub(crate) const FORBIDDEN: &str = "Operation.Forbidden";
 
 /// The refusal of a call.

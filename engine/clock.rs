@@ -1,5 +1,5 @@
-//! Time as an argument. Real time decides when something fires, monotonic time measures timeouts;
-//! nothing else in the library reads either, so a test that holds a [`ManualClock`] holds time itself.
+//! Time as an argument. Real time decides when a timer fires, and monotonic time measures timeouts. Because nothing
+//! else in the library reads the time, a test with a [`ManualClock`] decides how time passes.
 
 use std::fmt;
 use std::future::{Future, pending};

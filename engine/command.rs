@@ -1,4 +1,4 @@
-//! Commands: what to run. A command is created once and invoked often, or comes with the one
+//! Commands: scripts with their settings. A command is created once and invoked often, or it comes with the one
 //! invocation that runs it.
 
 pub(crate) mod content;
@@ -63,7 +63,7 @@ page_request! {
 pub struct CreateCommand {
     /// A name for people; at least 1 character.
     pub name: String,
-    /// What it is for.
+    /// The purpose of the command.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// The language.
@@ -71,7 +71,7 @@ pub struct CreateCommand {
     pub command_type: Given<CommandType>,
     /// The script, encoded as the next field says.
     pub command_content: String,
-    /// `PlainText` or `Base64`; anything else, also nothing, means Base64.
+    /// `PlainText` or `Base64`; every other text, also an empty one, means Base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_encoding: Option<String>,
     /// The directory to run in; the user's home if none is given.
@@ -80,7 +80,7 @@ pub struct CreateCommand {
     /// Seconds a run may take; if not given, each invocation gets the default of its [`Limits`](crate::Limits).
     #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub timeout: Option<u64>,
-    /// What the script is given to, in the place of its shell.
+    /// The launcher that gets the script instead of its shell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub launcher: Option<String>,
     /// The user to run as; the host's own if none is given. At most 255 characters.
@@ -89,7 +89,7 @@ pub struct CreateCommand {
     /// Whether `{{name}}` in the script is a parameter.
     #[serde(deserialize_with = "lenient::value", skip_serializing_if = "std::ops::Not::not")]
     pub enable_parameter: bool,
-    /// What parameters are that an invocation gives no value for.
+    /// The defaults of parameters for which an invocation gives no value.
     #[serde(skip_serializing_if = "Parameters::is_empty")]
     pub default_parameters: Parameters,
     /// The parameters whose values are secret.
@@ -122,7 +122,7 @@ impl CreateCommand {
         }
     }
 
-    /// Says what parameters are that an invocation gives no value for.
+    /// Sets the defaults of parameters for which an invocation gives no value.
     #[must_use]
     pub fn default_parameters<N: Into<String>, V: Into<String>>(
         mut self,
@@ -194,7 +194,7 @@ wire::setters!(CreateCommand {
     some client_token: String, "Makes the request safe to repeat.";
 });
 
-/// Checks what a command says of its parameters; an invocation may still give values.
+/// Checks the defaults and secrets of a command's parameters; an invocation may still give values.
 pub(crate) fn check_defaults(
     enabled: bool,
     content: Option<&[u8]>,
@@ -218,7 +218,7 @@ fn nameless(limits: &Limits) -> Violation {
 }
 
 page_request! {
-/// Changes what is given of a stored command. Invocations that exist keep what they were made from.
+/// Changes the given fields of a stored command. Existing invocations keep the command as it was when they were made.
 #[non_exhaustive]
 pub struct ModifyCommand {
     /// The command to change.
@@ -269,8 +269,7 @@ impl ModifyCommand {
         self
     }
 
-    /// Returns how the command is run from then on, if it is run like this before. An empty text takes away what the
-    /// command says.
+    /// Returns the settings after the change, from the settings before. An empty text takes a setting away.
     pub(crate) fn settings(&self, before: Settings) -> Settings {
         let settle = |given: &Option<String>, before: Option<String>| match given {
             Some(text) => Some(text.clone()).filter(|text| !text.is_empty()),
@@ -284,7 +283,7 @@ impl ModifyCommand {
         }
     }
 
-    /// Checks what can be checked without the command.
+    /// Makes the checks that do not need the command.
     pub(crate) fn check(&self, limits: &Limits) -> Result<CommandId, Vec<Violation>> {
         let mut found = Vec::new();
         let command_id = self.command_id.known(&mut found, unknown_command_id);
@@ -326,7 +325,7 @@ pub struct DeleteCommand {
 }
 
 impl DeleteCommand {
-    /// Deletes this one.
+    /// Returns a request to delete this command.
     pub fn new(command_id: CommandId) -> Self {
         Self { command_id: command_id.into(), ..Self::default() }
     }
@@ -347,28 +346,28 @@ page_request! {
 /// Which stored commands to list.
 #[non_exhaustive]
 pub struct DescribeCommands {
-    /// Only this one.
+    /// Lists only this command.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command_id: Option<CommandId>,
-    /// Only those of this name; a `*` at either end stands for anything.
+    /// Lists only commands of this name; a `*` at either end stands for any text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Only those of this description; a `*` at either end stands for anything.
+    /// Lists only commands of this description; a `*` at either end stands for any text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Only those of this language.
+    /// Lists only commands of this language.
     #[serde(rename = "Type", skip_serializing_if = "Option::is_none")]
     pub command_type: Option<CommandType>,
-    /// Only those of this provider: every command here is the `User`'s own.
+    /// Lists only commands of this provider: every command here is the `User`'s own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
     /// Whether to list newest versions: every command here has one, which is the newest.
     #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub latest: Option<bool>,
-    /// Only those that have all of these tags.
+    /// Lists only commands that have all of these tags.
     #[serde(rename = "Tag", skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Tag>,
-    /// Only those of this group.
+    /// Lists only commands of this group.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resource_group_id: Option<String>,
     /// How `CommandContent` comes back; Base64 if not given.
@@ -412,7 +411,7 @@ wire::setters!(DescribeCommands {
 pub struct ParameterDefinition {
     /// Its name.
     pub parameter_name: String,
-    /// What it is if nothing is given for it.
+    /// The value of the parameter if an invocation gives none.
     pub default_value: String,
     /// Whether something has to be given.
     pub required: bool,
@@ -436,7 +435,7 @@ pub struct Command {
     pub command_id: CommandId,
     /// Its name.
     pub name: String,
-    /// What it is for.
+    /// The purpose of the command.
     pub description: String,
     /// Its language.
     #[serde(rename = "Type")]
@@ -449,7 +448,7 @@ pub struct Command {
     /// JSON null, if there is no default.
     #[serde(default)]
     pub timeout: Option<u64>,
-    /// What the script is given to; empty for its shell.
+    /// The launcher that gets the script; empty for its shell.
     pub launcher: String,
     /// The user it runs as; empty for the host's own.
     pub username: String,
@@ -460,10 +459,10 @@ pub struct Command {
     /// The parameters of the script, as it writes them.
     #[serde(with = "parameter_name_list")]
     pub parameter_names: Vec<String>,
-    /// Those that have a default. Secret ones are shown as `******`.
+    /// The parameters that have a default. Secret values are shown as `******`.
     #[serde(with = "parameter_definition_list")]
     pub parameter_definitions: Vec<ParameterDefinition>,
-    /// Those whose values are secret.
+    /// The parameters whose values are secret.
     #[serde(skip_serializing_if = "SecretNames::is_empty", default)]
     pub secret_parameters: SecretNames,
     /// Its tags.
@@ -479,7 +478,7 @@ pub struct Command {
     pub update_time: DateTime<Utc>,
     /// How many invocations there are of it.
     pub invoke_times: u64,
-    /// Who made it: `User`.
+    /// The provider of the command: always `User`.
     pub provider: String,
     /// Which version it is: a new script is a new command, so always 1.
     pub version: u64,
@@ -514,7 +513,7 @@ pub struct DescribeCommandsResponse {
 }
 
 page_response! {
-/// What a new command got.
+/// The answer to a request for a new command.
 pub struct CreateCommandResponse {
     /// The command's id.
     pub command_id: CommandId,
@@ -544,7 +543,7 @@ pub(crate) fn check_names(
     descriptions.check(description, found);
 }
 
-/// What a text is held to.
+/// The rule that a text is checked against.
 pub(crate) struct TextRule {
     pub field: &'static str,
     pub chars_max: usize,

@@ -1,5 +1,5 @@
-//! Takes whole outputs from the disk to the sinks of the host, in the background. Like executions, deliveries
-//! wait in the database and survive a restart: a delivery that was cut off is made again.
+//! Takes whole outputs from the disk to the sinks of the host, in the background. Like executions, deliveries wait in
+//! the database. Because they survive a restart, the next engine repeats a delivery that was cut off.
 
 use std::collections::HashMap;
 use std::io;
@@ -35,7 +35,7 @@ const DELIVERY_TIME_MAX: Duration = Duration::from_secs(3_600);
 /// How long to wait before trying again to use a database that refused.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// What the loop works with.
+/// The state of the loop.
 pub(crate) struct Resources {
     pub store: Arc<Store>,
     pub hub: Arc<Hub>,

@@ -1,7 +1,7 @@
-//! Takes executions from waiting to running to ended. One loop: what has ended and what may start
-//! share a commit; nothing starts before its claim is on disk, and nobody hears of an end before
-//! that is. While one such step is written, the next gets ready. The bound on what runs is the number
-//! of free places the loop hands out.
+//! Takes executions from waiting to running to ended, in one loop. A step of the loop records executions that have
+//! ended and claims executions that may start, in one commit. No execution starts before its claim is on disk, and no
+//! watcher hears of an end before the end is on disk. While a step is written, the next step gets ready. The number of
+//! places bounds the executions that run.
 
 mod admission;
 mod bounds;

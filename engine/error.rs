@@ -16,7 +16,7 @@ pub use end::EngineEnd;
 /// The result of everything that can fail here.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a call did not do what it was asked to do. Nothing of a failed call is stored.
+/// The reason why a call failed. A failed call stores nothing.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -39,7 +39,7 @@ pub enum Error {
     Conflict {
         /// The page's code.
         code: &'static str,
-        /// What is in the way, and what would remove it.
+        /// The obstacle, and the step that removes it.
         message: String,
     },
 
@@ -274,7 +274,7 @@ pub struct Violation {
     pub http_status: u16,
     /// The field at fault, by its name on the page.
     pub field: &'static str,
-    /// The limit, the value or its size, and what would be right.
+    /// The limit, the value or its size, and a value that would be accepted.
     pub message: String,
     /// Set if a quota is used up, and nothing is wrong with the request itself.
     pub(crate) quota: Option<Quota>,
@@ -315,13 +315,13 @@ pub(crate) fn none_of(operation: Operation, violations: Vec<Violation>) -> Resul
     if violations.is_empty() { Ok(()) } else { Err(Error::all(operation, violations)) }
 }
 
-/// The database and what happened to it.
+/// The fault of the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StorageError {
-    /// What kind of trouble it is.
+    /// The kind of the fault.
     pub kind: StorageErrorKind,
-    /// What SQLite or the system said.
+    /// The message of SQLite or of the system.
     pub message: String,
     /// The file, where it is known.
     pub path: Option<PathBuf>,
@@ -341,13 +341,13 @@ pub enum StorageErrorKind {
     Full,
     /// The file is damaged or no database.
     Corrupt,
-    /// A record says what no version of this library writes.
+    /// A record has content that no version of this library writes.
     Record,
     /// A record names a zone for which this machine has no sound file.
     ZoneMissing,
     /// Another program has changed the tables of this library, or has added a trigger or an index to them.
     Altered,
-    /// The file is a sound database of something else.
+    /// The file is a sound database of another program.
     Foreign,
     /// The file has other names, under each of which another engine could run it.
     Linked,
@@ -369,7 +369,7 @@ pub enum StorageErrorKind {
     TooManyFiles,
     /// The system refused a read or a write.
     Io,
-    /// Anything else SQLite reports.
+    /// Every other error of SQLite.
     Other,
 }
 

@@ -1,5 +1,5 @@
-//! What happens to invocations, told to whoever watches. The hub holds the watchers; the stream
-//! that a watcher reads is put together in the engine, from here and from the records.
+//! Events of invocations, and the hub that knows the watchers. The engine puts the stream of a watcher together, from
+//! the hub and from the records.
 
 mod feed;
 
@@ -48,11 +48,11 @@ pub enum Event {
         execution_id: ExecutionId,
         /// Where it runs.
         instance_id: InstanceId,
-        /// What it printed to.
+        /// The stream that the bytes went to.
         stream: Stream,
         /// Where in the whole output of the execution the bytes stand.
         offset: u64,
-        /// What it printed.
+        /// The bytes.
         #[serde(with = "base64_bytes")]
         bytes: Vec<u8>,
     },
@@ -150,7 +150,7 @@ const CHANGES_MAX: usize = 1024;
 /// Invocations whose end cannot be recorded that are remembered at most: more than a damaged page holds.
 const FAILED_MAX: usize = 1_024;
 
-/// Who watches what, and the outputs of what runs.
+/// The watchers of each invocation, and the outputs of running executions.
 #[derive(Debug)]
 pub(crate) struct Hub {
     state: Mutex<HubState>,
@@ -192,8 +192,8 @@ impl Hub {
         self.subscribe_to(Interest::Everything, invoke_id)
     }
 
-    /// Waits for the end of an invocation: it costs those nothing that run meanwhile. And whether the
-    /// records need to be looked at for it: not of one whose end is sure to be told.
+    /// Waits for the end of an invocation; the wait costs running executions nothing. Also returns whether the records
+    /// of the invocation have to be read first: not if its end is sure to be told.
     pub(crate) fn subscribe_to_end(
         self: &Arc<Self>,
         invoke_id: InvokeId,
@@ -214,7 +214,7 @@ impl Hub {
         invoke_id: InvokeId,
     ) -> Arc<Subscription> {
         if interest == Interest::Everything {
-            // Before it looks at the records: what it is not told of is there.
+            // Before the watcher reads the records, because all earlier changes are in the records.
             self.watchers.fetch_add(1, Ordering::SeqCst);
         }
         let mut state = self.state();
@@ -241,7 +241,7 @@ impl Hub {
         invoke_id: InvokeId,
         execution_id: ExecutionId,
     ) -> Arc<LiveOutput> {
-        // Who subscribes after this line finds the output in the change to `Running`.
+        // A watcher that subscribes after this line finds the output in the change to `Running`.
         let watchers = self.watchers(invoke_id);
         let wakes = watchers.iter().map(|watcher| Arc::downgrade(&watcher.wake)).collect();
         let output = LiveOutput::new(self.quota, Arc::clone(&self.space), wakes);
@@ -267,10 +267,10 @@ impl Hub {
         self.feeds.open()
     }
 
-    /// Tells what became of a nominal time.
+    /// Tells whether a nominal time fired.
     pub(crate) fn publish_fire(&self, invoke_id: InvokeId, fire: &Fire) {
         self.feeds.tell(|| Notice::Fire { invoke_id, fire: fire.clone() });
-        // Its executions are in the records, also those that will never run.
+        // The executions of the fire are in the records, also executions that will never run.
         for watcher in self.watchers(invoke_id) {
             watcher.inbox().lagged = true;
             watcher.wake.notify_one();
@@ -321,7 +321,7 @@ impl Hub {
         }
     }
 
-    /// Tells those who follow everything how the delivery of an output ended.
+    /// Tells followers of the whole engine how the delivery of an output ended.
     pub(crate) fn publish_delivery(
         &self,
         invoke_id: InvokeId,
@@ -368,7 +368,7 @@ impl Hub {
         }
     }
 
-    /// Those who want to know of every change.
+    /// The watchers of every change.
     fn watchers(&self, invoke_id: InvokeId) -> Vec<Arc<Subscription>> {
         if self.watchers.load(Ordering::SeqCst) == 0 {
             return Vec::new();
@@ -400,7 +400,7 @@ impl Hub {
     }
 }
 
-/// What a subscription is for.
+/// The events that a subscription wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Interest {
     /// Changes and outputs too.
@@ -419,7 +419,7 @@ pub(crate) struct Subscription {
     pub(crate) wake: Arc<Notify>,
 }
 
-/// What has come for a watcher since it last looked.
+/// The events for a watcher since its last look.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     pub changes: VecDeque<Change>,
@@ -435,12 +435,12 @@ pub(crate) struct Inbox {
 }
 
 impl Subscription {
-    /// What is watched.
+    /// The invocation that is watched.
     pub(crate) fn invoke_id(&self) -> InvokeId {
         self.invoke_id
     }
 
-    /// Takes what has come.
+    /// Takes the events that have come.
     pub(crate) fn take(&self) -> Inbox {
         let mut inbox = self.inbox();
         Inbox {

@@ -23,8 +23,8 @@ use crate::wire::{
 
 pub(crate) use remark::Remark;
 
-/// How an executor's work on a task ended. An executor says what it saw; the engine decides what
-/// status that is.
+/// How an executor's work on a task ended. The executor reports an outcome; the engine decides the status that the
+/// outcome leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -39,26 +39,26 @@ pub enum Outcome {
         signal: Option<i32>,
         /// The exit code it left, if it did.
         exit_code: Option<i32>,
-        /// What it took to end it, if it was not enough to ask; empty otherwise.
+        /// The means that ended it, if an order to stop was not enough; otherwise empty.
         info: String,
     },
     /// The task does not suit the instance; nothing has run.
     Unsuitable {
         /// One of the pages' error codes, such as `DirectoryNotExists`.
         code: &'static str,
-        /// What does not suit, and what would.
+        /// The setting that does not suit, and a setting that would.
         info: String,
     },
     /// The instance could not be reached; nothing has run.
     Undeliverable {
         /// One of the pages' error codes, such as `ClientNotResponse`.
         code: &'static str,
-        /// What was tried.
+        /// The attempts to reach the instance.
         info: String,
     },
     /// It could not be started, or not be seen through to its end.
     Broke {
-        /// What went wrong.
+        /// The fault, in words.
         info: String,
     },
 }
@@ -110,7 +110,7 @@ text_enum!(
 );
 
 impl StopReason {
-    /// The `ErrorCode` of what was stopped for it; empty for what somebody wanted.
+    /// Returns the `ErrorCode` of an execution that was stopped for this reason; empty if a caller asked for the stop.
     pub(crate) const fn code(self) -> &'static str {
         match self {
             Self::Timeout => "ExecutionTimeout",
@@ -127,9 +127,9 @@ impl StopReason {
 #[derive(Debug, Clone)]
 pub(crate) struct StopOrder {
     pub cause: StopReason,
-    /// Who made the request, as far as the host says.
+    /// The caller of the request, if the host named it.
     pub by: Option<Arc<str>>,
-    /// What for, in the words of the request.
+    /// The reason, in the words of the request.
     pub reason: Option<Arc<str>>,
 }
 
@@ -146,7 +146,7 @@ impl StopOrder {
         Self { reason: reason.map(|reason| reason.text().into()), ..cause.into() }
     }
 
-    /// A request of somebody's.
+    /// Returns the order of a caller's request.
     pub(crate) fn request(by: Option<Arc<str>>, reason: Option<String>) -> Self {
         Self {
             cause: StopReason::Stopped,
@@ -155,7 +155,7 @@ impl StopOrder {
         }
     }
 
-    /// What has become of an execution that waited, in words.
+    /// Returns why a waiting execution was cancelled, in words.
     pub(crate) fn cancelled(&self) -> Remark {
         self.told(" before it started")
     }
@@ -176,7 +176,7 @@ impl StopOrder {
     }
 }
 
-/// What the processes of a run have used.
+/// The resources that the processes of a run have used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
     /// Processor time in the script's own code, of the processes that were waited for.
@@ -189,18 +189,18 @@ pub struct Usage {
     pub memory_peak_bytes: Option<u64>,
 }
 
-/// What an executor has reported of a run beside its output.
+/// The report of an executor about a run, beside the output.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub usage: Option<Usage>,
-    /// What it left, or why that cannot be kept.
+    /// The result of the run, or why the result cannot be kept.
     #[serde(with = "as_text")]
     pub result: Option<Result<Value, String>>,
-    /// Why whoever watched over it in the engine's place has ended it.
+    /// The reason why its keeper has ended it while no engine was there.
     pub stopped_for: Option<StopReason>,
     /// When it ended, if the engine was not there.
     pub ended_at_ms: Option<i64>,
-    /// What else is to be known of it, in words.
+    /// A remark for the record, in words.
     pub remark: Option<String>,
     /// Whether the run has begun and its outcome is not known. Because the outcome may be a success, the execution is
     /// not tried again.
@@ -252,12 +252,12 @@ pub(crate) struct Unended {
     pub attempt: u32,
 }
 
-/// What is left of such an execution, if it cannot be taken back.
+/// The remains of an unended execution that cannot be taken back.
 #[derive(Debug, Default)]
 pub(crate) struct Lost {
-    /// What it had printed, as far as that was kept.
+    /// The output, as far as it was kept.
     pub output: Output,
-    /// What it took to end it; empty if nobody was left.
+    /// The means that ended its processes; empty if there was no process.
     pub ended: String,
 }
 
@@ -283,11 +283,11 @@ pub(crate) fn checked_result(result: &Value) -> Result<Value, String> {
             "want a result of at most {RESULT_BYTES_MAX} bytes of JSON; it has {bytes}"
         ));
     }
-    // What is nested too deep can be written and not read again.
+    // A value that is nested too deep can be written, but not read again.
     serde_json::from_str(&text).map_err(|error| format!("the result cannot be kept: {error}"))
 }
 
-/// What the record of a finished execution says.
+/// The verdict: how the record says that an execution ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Verdict {
     pub cause: Cause,
@@ -345,7 +345,7 @@ impl Verdict {
         self.error_info.push_str(remark);
     }
 
-    /// Judges what the executor saw, given what the engine had asked it to do.
+    /// Returns the verdict on an outcome, given the engine's order to stop, if there was one.
     pub(crate) fn new(outcome: Outcome, asked: Option<&StopOrder>, timeout_s: Option<u64>) -> Self {
         let plain = |cause, error_code, error_info: String| Self {
             cause,
@@ -407,29 +407,29 @@ page_request! {
 /// Which executions to list.
 #[non_exhaustive]
 pub struct DescribeInvocationResults {
-    /// Only those of this invocation.
+    /// Lists only executions of this invocation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub invoke_id: Option<InvokeId>,
-    /// Only those of this command.
+    /// Lists only executions of this command.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command_id: Option<CommandId>,
-    /// Only those on this instance.
+    /// Lists only executions on this instance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance_id: Option<InstanceId>,
-    /// Only those that stand so.
+    /// Lists only executions with this status.
     #[serde(rename = "InvocationStatus", skip_serializing_if = "Option::is_none")]
     pub status: Option<ExecutionStatus>,
-    /// Only those whose `InvocationStatus` or `InvokeRecordStatus` has this name.
+    /// Lists only executions whose `InvocationStatus` or `InvokeRecordStatus` has this name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub invoke_record_status: Option<Given<ExecutionFilter>>,
     /// Whether every execution of an invocation comes, of each of its fires every attempt, or the latest
     /// on each instance. Needs `InvokeId`.
     #[serde(deserialize_with = "lenient::value", skip_serializing_if = "std::ops::Not::not")]
     pub include_history: bool,
-    /// Only those of invocations that have all of these tags.
+    /// Lists only executions of invocations that have all of these tags.
     #[serde(rename = "Tag", skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Tag>,
-    /// Only those of invocations whose request named this group.
+    /// Lists only executions of invocations whose request named this group.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resource_group_id: Option<String>,
     /// How `Output` comes back; Base64 if not given.
@@ -483,7 +483,7 @@ impl DescribeInvocationResults {
     }
 }
 
-/// What is known of an execution.
+/// The record of an execution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 #[non_exhaustive]
@@ -504,7 +504,7 @@ pub struct InvocationResult {
     /// Where it stands.
     #[serde(rename = "InvocationStatus")]
     pub status: ExecutionStatus,
-    /// The same in the pages' older terms.
+    /// The status in the pages' older terms.
     pub invoke_record_status: InvokeStatus,
     /// How many executions of the invocation there have been on this instance.
     pub repeats: u64,
@@ -514,28 +514,28 @@ pub struct InvocationResult {
     /// When it ended.
     #[serde(rename = "FinishedTime", with = "wire::time::optional")]
     pub finish_time: Option<DateTime<Utc>>,
-    /// When somebody asked to stop it.
+    /// When a caller asked to stop it.
     #[serde(with = "wire::time::optional")]
     pub stop_time: Option<DateTime<Utc>>,
     /// Why it was asked to end, if it was.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub stop_cause: Option<StopReason>,
-    /// Who asked to stop it, if the host said so; else empty.
+    /// The caller that asked for the stop, if the host named it; otherwise empty.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub stopped_by: String,
-    /// What for, in the words of the request; empty if it had none.
+    /// The reason of the stop, in the words of the request; empty if the request had none.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub stop_reason: String,
     /// Milliseconds from start to end, once it has ended.
     #[serde(rename = "DurationMs")]
     pub duration_ms: Option<u64>,
-    /// What the process left; −1 if a signal ended it.
+    /// The exit code of the process; −1 if a signal ended it.
     pub exit_code: Option<i32>,
     /// The signal that ended it, if one did.
     pub signal: Option<i32>,
-    /// The page's code for what went wrong; empty if nothing did.
+    /// The page's code for the fault; empty if there was none.
     pub error_code: String,
-    /// What went wrong, in words.
+    /// The fault, in words.
     pub error_info: String,
     /// Microseconds of processor time in the script's own code, of the processes that were waited
     /// for; none where nobody counted.
@@ -550,13 +550,13 @@ pub struct InvocationResult {
     /// The most memory that all had together, in bytes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub memory_peak_bytes: Option<u64>,
-    /// What it left beside its output, if anything.
+    /// The result that it left beside its output, if any.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present", default)]
     pub result: Option<Value>,
     /// Why there is no result where one was meant to be; empty if there is one, or none was meant.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub result_error: String,
-    /// What it printed, within the quota: both streams, in the order in which they came.
+    /// The output within the quota: both streams, in the order in which the bytes came.
     pub output: Encoded,
     /// Which bytes of `output`, before any encoding, came from which stream.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
@@ -567,27 +567,27 @@ pub struct InvocationResult {
     pub dropped_at: Option<u64>,
     /// The user it runs as; empty for the host's own.
     pub username: String,
-    /// What the script is given to; empty for its shell.
+    /// The launcher that gets the script; empty for its shell.
     pub launcher: String,
     /// The container it runs in; empty for none.
     pub container_id: String,
     /// The name of that container; empty for none.
     pub container_name: String,
-    /// What a timeout or a stop ends.
+    /// The processes that a timeout or a stop ends.
     pub termination_mode: TerminationMode,
     /// The tags of the invocation.
     #[serde(with = "tag::response")]
     pub tags: Vec<Tag>,
     /// Where the whole output goes; empty for nowhere.
     pub oss_output_delivery: String,
-    /// What came of sending it there: `InProgress`, `Finished` or `Failed`; empty if nowhere, or if
-    /// there was nothing to send because nothing has run.
+    /// The state of the delivery: `InProgress`, `Finished` or `Failed`; empty if no place was named, or if there was
+    /// no output to deliver because nothing has run.
     pub oss_output_status: String,
-    /// Where it is; empty unless it is there.
+    /// The address of the delivered output; empty until the delivery has finished.
     pub oss_output_uri: String,
-    /// The code of what went wrong with that.
+    /// The code of the fault of the delivery.
     pub oss_output_error_code: String,
-    /// What went wrong with that, in words.
+    /// The fault of the delivery, in words.
     pub oss_output_error_info: String,
 }
 
@@ -638,7 +638,7 @@ pub struct DescribeInvocationResultsResponse {
 }
 }
 
-/// What became of an invocation: every execution, in the order of the request's instances.
+/// An ended invocation: its status and every execution, in the order of the request's instances.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finished {

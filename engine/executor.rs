@@ -1,5 +1,5 @@
-//! The plug-in point: whoever takes commands to instances. Two come with the library, one for
-//! processes of this machine and one for closures of the host; a host adds its own.
+//! The plug-in point for executors, which carry out tasks on instances. The library has an executor for processes of
+//! this machine and an executor for closures of the host; a host adds its own.
 
 mod closure;
 mod contact;
@@ -30,10 +30,10 @@ pub(crate) use process::{Leftovers, Resumption, effective_user, has_ended, order
 pub use process::{ProcessExecutor, helper_main, reap_orphans, refuse_inspection};
 pub(crate) use scratch::Scratch;
 
-/// Takes commands to the instances that name it.
+/// Carries out tasks on the instances that name this executor.
 ///
-/// Each task is given to `execute` at most once. What it returns is written down as the outcome; if
-/// it panics, the execution ends as an error and the engine goes on.
+/// Each task is given to `execute` at most once. The outcome that `execute` returns goes into the record. If `execute`
+/// panics, the execution ends as an error, and the engine goes on.
 ///
 /// # An executor of a host's own
 ///
@@ -52,11 +52,11 @@ pub(crate) use scratch::Scratch;
 pub trait Executor: Send + Sync + 'static {
     /// Carries out `task` to its end.
     ///
-    /// An executor listens to [`ExecutionContext::stop_asked`] and returns soon after it; one that
-    /// does not is dropped in mid-flight once the grace period is over.
+    /// An executor listens to [`ExecutionContext::stop_asked`] and returns soon after it. Otherwise its future is
+    /// dropped once the grace period is over.
     ///
-    /// Like any future it must not block its thread, on which others wait for their turn: what blocks
-    /// belongs into [`spawn_blocking`](tokio::task::spawn_blocking).
+    /// Because other futures wait for their turn on the same thread, an executor must not block it. Blocking calls
+    /// belong into [`spawn_blocking`](tokio::task::spawn_blocking).
     fn execute(&self, task: Task, cx: ExecutionContext) -> impl Future<Output = Outcome> + Send;
 
     /// Checks whether this executor can work in the host. An engine calls this when it opens, unless the engine is to
@@ -104,27 +104,27 @@ impl<E: Executor> DynExecutor for E {
     }
 }
 
-/// What an executor is asked to do.
+/// The work that an executor is asked to do.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Task {
-    /// The record this becomes.
+    /// The id of the execution.
     pub execution_id: ExecutionId,
     /// The instance to run on.
     pub instance_id: InstanceId,
-    /// Which try this is, from 1.
+    /// Returns the number of the attempt, from 1.
     pub attempt: u32,
     pub(crate) job: Arc<Job>,
-    /// The script as it is for this instance.
+    /// The script with the values for this instance.
     pub(crate) content: Content,
-    /// What secrets it names stand for, once they have been resolved.
+    /// The values of the secrets that the task names, once they have been resolved.
     pub(crate) resolved: Option<Box<Resolved>>,
-    /// What the instance runs shell scripts with.
+    /// The shell of the instance.
     pub(crate) shell: Option<Box<str>>,
     pub(crate) instance_name: Box<str>,
 }
 
-/// What the secrets that a task names stand for.
+/// The values of the secrets that a task names.
 #[derive(Clone, Default)]
 pub(crate) struct Resolved {
     /// The arguments with their secrets filled in, if there were any.
@@ -145,7 +145,7 @@ impl std::fmt::Debug for Task {
 }
 
 impl Task {
-    /// The invocation it belongs to.
+    /// Returns the invocation that the execution belongs to.
     pub fn invoke_id(&self) -> InvokeId {
         self.job.invoke_id
     }
@@ -155,65 +155,65 @@ impl Task {
         &self.instance_name
     }
 
-    /// The command it runs.
+    /// Returns the command that the execution runs.
     pub fn command_id(&self) -> CommandId {
         self.job.command_id
     }
 
-    /// The language of the script.
+    /// Returns the language of the script.
     pub fn command_type(&self) -> CommandType {
         self.job.command_type
     }
 
-    /// The script.
+    /// Returns the script.
     pub fn content(&self) -> &[u8] {
         &self.content
     }
 
-    /// Variables to add to the script's environment: values of parameters that are passed so.
+    /// Returns variables to add to the script's environment: the values of parameters that are passed there.
     pub fn variables(&self) -> Vec<(String, String)> {
         let resolved = self.resolved.as_ref().and_then(|resolved| resolved.arguments.as_ref());
         let arguments = resolved.or(self.job.arguments.as_ref());
         arguments.map(Arguments::variables).unwrap_or_default()
     }
 
-    /// The directory to run in; the user's home if `None`.
+    /// Returns the directory to run in; `None` for the user's home.
     pub fn working_dir(&self) -> Option<&Path> {
         self.job.settings.working_dir.as_deref().map(Path::new)
     }
 
-    /// The user to run as; the executor's own if `None`.
+    /// Returns the user to run as; `None` for the executor's own user.
     pub fn username(&self) -> Option<&str> {
         self.job.settings.username.as_deref()
     }
 
-    /// The password of that user, if the request named one and the host has resolved it.
+    /// Returns the password of that user, if the request named a password and the host has resolved it.
     pub fn password(&self) -> Option<&Secret> {
         self.resolved.as_ref()?.password.as_ref()
     }
 
-    /// What the script is to be given to; its shell if `None`.
+    /// Returns the launcher that gets the script; `None` for its shell.
     pub fn launcher(&self) -> Option<&str> {
         self.job.settings.launcher.as_deref()
     }
 
-    /// What runs shell scripts on the instance that have no `#!` line, by its path or a name that is
-    /// looked up in PATH; the executor's own if `None`.
+    /// Returns the shell of the instance for scripts without a `#!` line: a path, or a name that is looked up in PATH.
+    /// `None` for the executor's own shell.
     pub fn shell(&self) -> Option<&str> {
         self.shell.as_deref()
     }
 
-    /// The id of the container to run in.
+    /// Returns the id of the container to run in.
     pub fn container_id(&self) -> Option<&str> {
         self.job.container.id.as_deref()
     }
 
-    /// The name of the container to run in.
+    /// Returns the name of the container to run in.
     pub fn container_name(&self) -> Option<&str> {
         self.job.container.name.as_deref()
     }
 
-    /// Who made the invocation, as far as the host said.
+    /// Returns the caller that made the invocation, if the host named it.
     pub fn caller(&self) -> Option<&str> {
         self.job.caller.as_deref()
     }
@@ -223,12 +223,12 @@ impl Task {
         self.job.timeout_s.map(Duration::from_secs)
     }
 
-    /// What a timeout or a stop ends.
+    /// Returns the processes that a timeout or a stop ends.
     pub fn termination_mode(&self) -> TerminationMode {
         self.job.termination_mode
     }
 
-    /// What its processes may use.
+    /// Returns the limits on the resources of its processes.
     pub fn resource_limits(&self) -> &ResourceLimits {
         &self.job.resource_limits
     }
@@ -244,7 +244,7 @@ impl Task {
 /// the task had the time of the shutdown to end.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(50);
 
-/// What an executor works with: where output goes, when to stop, what time it is.
+/// The means of an executor: it prints output, hears of a stop, and reads the time.
 #[derive(Clone)]
 pub struct ExecutionContext {
     pub(crate) output: Arc<LiveOutput>,
@@ -260,7 +260,7 @@ impl std::fmt::Debug for ExecutionContext {
     }
 }
 
-/// What is the same for all that an engine runs.
+/// The part of a context that is the same for all executions of an engine.
 pub(crate) struct Surroundings {
     pub stop_grace: Duration,
     pub clock: Arc<dyn Clock>,
@@ -293,19 +293,19 @@ impl ExecutionContext {
         self.surroundings.clock.sleep(duration)
     }
 
-    /// Says what the task's processes have used, for its record. The last one counts.
+    /// Reports the resources that the task's processes have used, for the record. The last report counts.
     pub fn report_usage(&self, usage: Usage) {
         self.report(|report| report.usage = Some(usage));
     }
 
-    /// Leaves a result beside the output, for the record. The last one counts. One of more than
-    /// 64 KiB of JSON is not kept; the record says so.
+    /// Leaves a result beside the output, for the record. The last result counts. A result of more than 64 KiB of JSON
+    /// is not kept, and the record says so.
     pub fn report_result(&self, result: serde_json::Value) {
         let checked = checked_result(&result);
         self.report(|report| report.result = Some(checked));
     }
 
-    /// Says why there is no result where one was meant to be.
+    /// Reports why a result that was expected is missing.
     pub(crate) fn report_bad_result(&self, why: String) {
         let why = Remark::from(why).text().into_owned();
         self.report(|report| report.result = Some(Err(why)));
@@ -315,7 +315,7 @@ impl ExecutionContext {
         self.contact.report(change);
     }
 
-    /// A folder that only this user can read; emptied when the engine opens.
+    /// Returns a folder that only this user can read; the engine empties the folder when it opens.
     pub fn scratch_dir(&self) -> &Path {
         self.scratch().path()
     }

@@ -1,5 +1,5 @@
-//! Values of requests that must name one of a set: kept as they were given until the check, which
-//! finds everything that is wrong with a request at once.
+//! Values of requests that must name a member of a set. A value is kept as the request gave it until the check, so
+//! that the check finds all faults of a request at once.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,9 +11,9 @@ use crate::error::Violation;
 use crate::id::{CommandId, InvokeId};
 use crate::wire::shortened;
 
-/// What a request gave where one of a set of values belongs.
+/// The value of a field that must name a member of a set, as the request gave it.
 ///
-/// # One of the set, and something else
+/// # A member of the set, and another value
 ///
 /// ```
 /// use adjutant::{Given, RepeatMode, RunCommand};
@@ -33,7 +33,7 @@ use crate::wire::shortened;
 pub enum Given<T> {
     /// One of the set.
     Known(T),
-    /// Something else, or nothing; requests with it are refused.
+    /// Another text, or an empty one; requests with it are refused.
     Unknown(String),
 }
 
@@ -48,7 +48,7 @@ impl<T: PartialEq> Given<T>
 where
     Self: Default,
 {
-    /// Whether it is what it would be if nothing were given.
+    /// Returns whether the value is the default.
     pub(crate) fn is_default(&self) -> bool {
         *self == Self::default()
     }

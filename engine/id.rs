@@ -1,5 +1,5 @@
-//! The names of things. Commands and invocations carry a time-ordered UUID (version 7) behind a
-//! one-letter prefix; executions are numbered by the database; instances are named by the host.
+//! Ids. The id of a command or an invocation is a time-ordered UUID (version 7) behind a one-letter prefix. The
+//! database numbers executions, and the host names instances.
 
 use std::fmt;
 use std::str::FromStr;
@@ -100,11 +100,11 @@ macro_rules! text_id {
 }
 
 text_id!(
-    /// A command: `c-` and 32 hexadecimal digits. Read from `cmd-` and those too.
+    /// The id of a command: `c-` and 32 hexadecimal digits. `cmd-` with the digits is read too.
     CommandId, "command id", "c-", "cmd-"
 );
 text_id!(
-    /// An invocation: `t-` and 32 hexadecimal digits. Read from `inv-` and those too.
+    /// The id of an invocation: `t-` and 32 hexadecimal digits. `inv-` with the digits is read too.
     InvokeId, "invocation id", "t-", "inv-"
 );
 

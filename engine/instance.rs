@@ -40,21 +40,21 @@ pub enum InstanceState {
 
 text_enum!(InstanceState, "state of an instance", [Running, Stopped]);
 
-/// Whether what serves an instance there is up.
+/// The state of the agent that serves an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum AgentStatus {
-    /// It is up.
+    /// The agent is up.
     #[default]
     Online,
-    /// It is not: a request that names the instance is refused.
+    /// The agent is down: a request that names the instance is refused.
     Offline,
-    /// There is none: a request that names the instance is refused.
+    /// There is no agent: a request that names the instance is refused.
     NotInstalled,
 }
 
 text_enum!(AgentStatus, "status of an agent", [Online, Offline, NotInstalled]);
 
-/// A target: a name, what it is, and which executor takes commands to it.
+/// A target of invocations: its name, its properties, and the executor that serves it.
 ///
 /// # Three names served by this machine
 ///
@@ -77,7 +77,7 @@ pub struct Instance {
     /// `{{ACS::InstanceName}}`.
     #[serde(rename = "InstanceName", default)]
     pub name: String,
-    /// What it runs.
+    /// The kind of its operating system.
     #[serde(rename = "OSType", default)]
     pub os_type: OsType,
     /// Whether it takes commands.
@@ -86,23 +86,23 @@ pub struct Instance {
     /// The executor that serves it, by the name it was given to the engine under.
     #[serde(default = "local")]
     pub executor: String,
-    /// Whether what serves it there is up, as far as the host knows.
+    /// The state of its agent, as far as the host knows.
     #[serde(default)]
     pub agent_status: AgentStatus,
-    /// The version of that, if the host says it. At most 128 characters.
+    /// The version of its agent, if the host states it. At most 128 characters.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub agent_version: String,
-    /// What kind of machine it is, where requests must not mix kinds (see
-    /// [`Limits::one_kind_of_instance`]). At most 128 characters.
+    /// The kind of machine, if requests must not mix kinds (see [`Limits::one_kind_of_instance`]). At most 128
+    /// characters.
     #[serde(rename = "InstanceKind", default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
-    /// What else the host wants to keep with it. At most 100, of at most 4,096 bytes each.
+    /// Attributes that the host keeps with the instance. At most 100, of at most 4,096 bytes each.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,
-    /// The group it belongs to, if it does to one.
+    /// The group that it belongs to, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource_group_id: Option<String>,
-    /// What selects it, beside its name. At most 1,000, each key once.
+    /// The tags that select it. At most 1,000, each key once.
     #[serde(rename = "Tag", default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Tag>,
     /// The time zone of the instance, which schedules without a zone follow; this machine's zone if not given. An
@@ -110,20 +110,19 @@ pub struct Instance {
     /// later change of a zone applies to later invocations only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<Zone>,
-    /// What runs shell scripts there that have no `#!` line: a path, or a name that is looked up in
-    /// PATH, without arguments; the executor's own if none is given. 1 to 255 characters, none white space
-    /// or a control character.
+    /// The shell for scripts without a `#!` line: a path, or a name that is looked up in PATH, without arguments. If
+    /// none is given, the executor's own shell. 1 to 255 characters, without white space and control characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shell: Option<String>,
-    /// How many executions run on it at a time, those of all invocations together. At least 1; any
-    /// number if not given.
+    /// The number of executions, of all invocations together, that may run on it at a time. At least 1; any number if
+    /// not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_concurrency: Option<u32>,
 }
 
-/// What a host keeps with an instance, in entries; more belongs into tables of its own.
+/// The most attributes of an instance; more data belongs into tables of the host's own.
 const ATTRIBUTES_MAX: usize = 100;
-/// One of them, in bytes of its key and value.
+/// The longest attribute, in bytes of its key and value.
 const ATTRIBUTE_BYTES_MAX: usize = 4_096;
 
 /// The longest path or name of a shell.
@@ -173,21 +172,21 @@ impl Instance {
         self
     }
 
-    /// Says whether what serves it there is up.
+    /// Sets the state of its agent.
     #[must_use]
     pub fn agent_status(mut self, status: AgentStatus) -> Self {
         self.agent_status = status;
         self
     }
 
-    /// Sets the version of what serves it there.
+    /// Sets the version of its agent.
     #[must_use]
     pub fn agent_version(mut self, version: impl Into<String>) -> Self {
         self.agent_version = version.into();
         self
     }
 
-    /// Sets what kind of machine it is.
+    /// Sets the kind of machine.
     #[must_use]
     pub fn kind(mut self, kind: impl Into<String>) -> Self {
         self.kind = Some(kind.into());
@@ -222,7 +221,7 @@ impl Instance {
         self
     }
 
-    /// Sets what runs shell scripts there.
+    /// Sets the shell for scripts without a `#!` line.
     #[must_use]
     pub fn shell(mut self, shell: impl Into<String>) -> Self {
         self.shell = Some(shell.into());
@@ -236,7 +235,7 @@ impl Instance {
         self
     }
 
-    /// Sets what it runs.
+    /// Sets the kind of its operating system.
     #[must_use]
     pub fn os_type(mut self, os_type: OsType) -> Self {
         self.os_type = os_type;
@@ -308,13 +307,13 @@ impl Instance {
 }
 
 page_request! {
-/// Which instances to list.
+/// Lists instances.
 #[non_exhaustive]
 pub struct DescribeInstances {
     /// Only these; all if empty.
     #[serde(rename = "InstanceId", skip_serializing_if = "Vec::is_empty")]
     pub instance_ids: Vec<InstanceId>,
-    /// Only those that have all of these tags.
+    /// Lists only instances that have all of these tags.
     #[serde(rename = "Tag", skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Tag>,
     /// Entries a page, at least 1; the [`Limits`](crate::Limits) say how many at most, and how many if not given.
@@ -374,13 +373,13 @@ pub struct DescribeInstancesResponse {
 }
 
 page_request! {
-/// Of which instances to tell what is known of their agents.
+/// Lists the state of the agents of instances.
 #[non_exhaustive]
 pub struct DescribeCloudAssistantStatus {
     /// Only these, as many as a page has at most; all if empty.
     #[serde(rename = "InstanceId", skip_serializing_if = "Vec::is_empty")]
     pub instance_ids: Vec<InstanceId>,
-    /// Only those that run this.
+    /// Lists only instances with this kind of operating system.
     #[serde(rename = "OSType", skip_serializing_if = "Option::is_none")]
     pub os_type: Option<OsType>,
     /// Entries a page, at least 1; the [`Limits`](crate::Limits) say how many at most, and how many if not given.
@@ -415,14 +414,14 @@ impl DescribeCloudAssistantStatus {
     }
 }
 
-/// What is known of the agent of an instance.
+/// The state of an instance's agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 #[non_exhaustive]
 pub struct InstanceCloudAssistantStatus {
     /// The instance.
     pub instance_id: InstanceId,
-    /// What it runs.
+    /// The kind of its operating system.
     #[serde(rename = "OSType")]
     pub os_type: OsType,
     /// Whether it takes commands: `"true"` or `"false"`, as the pages write it.
@@ -464,7 +463,7 @@ mod boolean_text {
 crate::wire::wrapped_list!(status_list, "InstanceCloudAssistantStatus");
 
 page_response! {
-/// What is known of the agents of a page of instances, in the order of their registration.
+/// A page of the states of agents, in the order of the registration of their instances.
 pub struct DescribeCloudAssistantStatusResponse {
     /// One entry for each instance.
     #[serde(with = "status_list")]

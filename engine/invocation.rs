@@ -1,4 +1,4 @@
-//! Invocations: requests to run a command on instances, and what became of them.
+//! Invocations: requests to run a command on instances, and their records.
 
 pub(crate) mod bounds;
 pub(crate) mod client_token;
@@ -61,10 +61,10 @@ pub enum RepeatMode {
 
 text_enum!(RepeatMode, "repeat mode", [Once, Period, NextRebootOnly, EveryReboot, DryRun]);
 
-/// What a timeout or a stop ends.
+/// The processes that a timeout or a stop ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum TerminationMode {
-    /// The command's own process; what it started lives on.
+    /// The command's own process; processes that it has started go on.
     Process,
     /// Everything that the command has started. The default: a stopped command leaves nothing behind.
     #[default]
@@ -74,47 +74,47 @@ pub enum TerminationMode {
 text_enum!(TerminationMode, "termination mode", [Process, ProcessTree]);
 
 page_request! {
-/// Which invocations to list.
+/// Lists invocations.
 #[non_exhaustive]
 pub struct DescribeInvocations {
-    /// Only this one.
+    /// Lists only this invocation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub invoke_id: Option<InvokeId>,
-    /// Only those of this command.
+    /// Lists only invocations of this command.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command_id: Option<CommandId>,
-    /// Only those of commands of this name; a `*` at either end stands for anything. Not used where
-    /// an instance is given.
+    /// Lists only invocations of commands of this name; a `*` at either end stands for any text. Not used if an
+    /// instance is given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command_name: Option<String>,
-    /// Only those of this language.
+    /// Lists only invocations of this language.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command_type: Option<CommandType>,
-    /// Only those that run on this instance.
+    /// Lists only invocations that run on this instance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance_id: Option<InstanceId>,
-    /// Only those that stand so.
+    /// Lists only invocations with this status.
     #[serde(rename = "InvocationStatus", skip_serializing_if = "Option::is_none")]
     pub status: Option<InvocationStatus>,
-    /// Only those whose `InvocationStatus` or `InvokeStatus` has this name.
+    /// Lists only invocations whose `InvocationStatus` or `InvokeStatus` has this name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub invoke_status: Option<Given<InvocationFilter>>,
-    /// Only those of this mode. Not used where an instance is given.
+    /// Lists only invocations of this mode. Not used if an instance is given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repeat_mode: Option<Given<RepeatMode>>,
-    /// Only those that will still run on a schedule or at a boot, or only the others.
+    /// Lists only invocations that will still run on a schedule or at a boot; if false, only all others.
     #[serde(deserialize_with = "lenient::optional", skip_serializing_if = "Option::is_none")]
     pub timed: Option<bool>,
     /// Whether the outputs come along. Needs `InvokeId` or `InstanceId`.
     #[serde(deserialize_with = "lenient::value", skip_serializing_if = "std::ops::Not::not")]
     pub include_output: bool,
-    /// Whether to leave out what became of it on each instance.
+    /// Whether to leave out the state on each instance.
     #[serde(deserialize_with = "lenient::value", skip_serializing_if = "std::ops::Not::not")]
     pub omit_instances: bool,
-    /// Only those that have all of these tags.
+    /// Lists only invocations that have all of these tags.
     #[serde(rename = "Tag", skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Tag>,
-    /// Only those whose request named this group.
+    /// Lists only invocations whose request named this group.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resource_group_id: Option<String>,
     /// How `CommandContent` and `Output` come back; Base64 if not given.
@@ -176,7 +176,7 @@ impl DescribeInvocations {
     }
 }
 
-/// An invocation, with what it took from its command when it was made.
+/// The record of an invocation, with the settings that it took from its command when it was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 #[non_exhaustive]
@@ -187,7 +187,7 @@ pub struct Invocation {
     pub command_id: CommandId,
     /// The command's name.
     pub command_name: String,
-    /// What the command is for.
+    /// The purpose of the command.
     pub command_description: String,
     /// The command's language.
     pub command_type: CommandType,
@@ -204,9 +204,9 @@ pub struct Invocation {
     pub timed: bool,
     /// The schedule it runs on; empty if it has none.
     pub frequency: String,
-    /// What a fire does on an instance where an execution before it has not ended.
+    /// The policy for a fire on an instance where an earlier execution has not ended.
     pub overlap_policy: OverlapPolicy,
-    /// What becomes of nominal times that nobody was there for.
+    /// The policy for nominal times at which no engine ran.
     pub missed_policy: MissedPolicy,
     /// Seconds over which its timers are spread.
     pub spread: u64,
@@ -231,7 +231,7 @@ pub struct Invocation {
     /// Seconds from the end of a wave to the next one, if there is a wait.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub wave_soak: Option<u64>,
-    /// Which executions come first, 0 to 9: those that have more of it. As JSON left out if it is 5.
+    /// The priority, 0 to 9: executions of a higher priority start first. As JSON left out if it is 5.
     #[serde(
         skip_serializing_if = "rate_control::is_usual",
         default = "rate_control::usual_priority"
@@ -266,7 +266,7 @@ pub struct Invocation {
     pub username: String,
     /// The name of that user's password in the host's store; empty for none.
     pub windows_password_name: String,
-    /// What the script is given to; empty for its shell.
+    /// The launcher that gets the script; empty for its shell.
     pub launcher: String,
     /// The container it runs in; empty for none.
     pub container_id: String,
@@ -275,10 +275,10 @@ pub struct Invocation {
     /// Where the whole output goes; empty for nowhere.
     pub oss_output_delivery: String,
     /// The values that were given for parameters; as JSON the text of an object, empty for none.
-    /// Secret ones are shown as `******`.
+    /// Secret values are shown as `******`.
     #[serde(with = "crate::command::parameters::as_text")]
     pub parameters: Parameters,
-    /// What parameters are that no value was given for.
+    /// The defaults of parameters for which no value was given.
     #[serde(with = "crate::command::parameters::as_text")]
     pub default_parameters: Parameters,
     /// The parameters whose values are secret.
@@ -291,11 +291,11 @@ pub struct Invocation {
     pub tags: Vec<Tag>,
     /// The group that its instances had to belong to; empty for any.
     pub resource_group_id: String,
-    /// Who made it, if the host said so; else empty.
+    /// The caller that made it, if the host named it; otherwise empty.
     pub caller: String,
-    /// What a timeout or a stop ends.
+    /// The processes that a timeout or a stop ends.
     pub termination_mode: TerminationMode,
-    /// What its processes may use.
+    /// The limits on the resources of its processes.
     #[serde(skip_serializing_if = "ResourceLimits::is_empty", default)]
     pub resource_limits: ResourceLimits,
     /// Whether its runs go on when the host ends.
@@ -307,13 +307,13 @@ pub struct Invocation {
     /// When its last execution ended, if it has.
     #[serde(with = "wire::time::optional")]
     pub finish_time: Option<DateTime<Utc>>,
-    /// When somebody first asked to stop all of it, before it had ended.
+    /// When a caller first asked to stop all of it, before it had ended.
     #[serde(with = "wire::time::optional", skip_serializing_if = "Option::is_none", default)]
     pub stop_time: Option<DateTime<Utc>>,
-    /// Who that was, if the host said so; else empty.
+    /// That caller, if the host named it; otherwise empty.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub stopped_by: String,
-    /// What for, in the words of the request; empty if it had none.
+    /// The reason of the stop, in the words of the request; empty if the request had none.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub stop_reason: String,
     /// The invocation that it is another run of, where that did not succeed.
@@ -321,12 +321,12 @@ pub struct Invocation {
     pub retry_of: Option<InvokeId>,
     /// How many instances it runs on.
     pub instance_count: u64,
-    /// What became of it on each instance, unless that was to be left out.
+    /// The state on each instance, unless the request left it out.
     #[serde(with = "instance_list")]
     pub invoke_instances: Vec<InvokeInstance>,
 }
 
-/// What became of an invocation on one instance: its latest execution there.
+/// The state of an invocation on one instance: its latest execution there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 #[non_exhaustive]
@@ -347,19 +347,19 @@ pub struct InvokeInstance {
     /// When it ended.
     #[serde(with = "wire::time::optional")]
     pub finish_time: Option<DateTime<Utc>>,
-    /// When somebody asked to stop it.
+    /// When a caller asked to stop it.
     #[serde(with = "wire::time::optional")]
     pub stop_time: Option<DateTime<Utc>>,
-    /// When any of this was last true anew.
+    /// When any of this last changed.
     #[serde(with = "wire::time")]
     pub update_time: DateTime<Utc>,
-    /// What the process left; −1 if a signal ended it.
+    /// The exit code of the process; −1 if a signal ended it.
     pub exit_code: Option<i32>,
-    /// The page's code for what went wrong; empty if nothing did.
+    /// The page's code for the fault; empty if there was none.
     pub error_code: String,
-    /// What went wrong, in words.
+    /// The fault, in words.
     pub error_info: String,
-    /// What it printed, within the quota; empty unless the request asked for it.
+    /// The output within the quota; empty unless the request asked for it.
     pub output: Encoded,
     /// Bytes of output that the quota left out; 0 unless the request asked for the output.
     pub dropped: u64,
@@ -367,18 +367,18 @@ pub struct InvokeInstance {
     pub repeats: u64,
     /// Whether it will still run there on a schedule or at a boot.
     pub timed: bool,
-    /// What came of sending the whole output where it was to go: `InProgress`, `Finished` or
-    /// `Failed`; empty if nowhere, or if there was nothing to send because nothing has run.
+    /// The state of the delivery of the whole output: `InProgress`, `Finished` or `Failed`; empty if no place was
+    /// named, or if there was no output to deliver because nothing has run.
     pub oss_output_status: String,
-    /// Where it is; empty unless it is there.
+    /// The address of the delivered output; empty until the delivery has finished.
     pub oss_output_uri: String,
-    /// The code of what went wrong with that.
+    /// The code of the fault of the delivery.
     pub oss_output_error_code: String,
-    /// What went wrong with that, in words.
+    /// The fault of the delivery, in words.
     pub oss_output_error_info: String,
 }
 
-/// How much of what is limited is used, from [`Engine::quotas`](crate::Engine::quotas).
+/// The use of the quotas, from [`Engine::quotas`](crate::Engine::quotas).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 #[non_exhaustive]
@@ -393,7 +393,7 @@ pub struct Quotas {
     pub invocations_per_day_max: u64,
 }
 
-/// What all executions of a fire have in common.
+/// The part of a task that all executions of a fire share.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub invoke_id: InvokeId,
@@ -415,7 +415,7 @@ pub(crate) struct Job {
     pub resource_limits: ResourceLimits,
     /// Whether a run goes on when the host ends.
     pub survive_restarts: bool,
-    /// Who made the invocation, as far as the host says.
+    /// The caller that made the invocation, if the host named it.
     pub caller: Option<Arc<str>>,
     /// Whether other executions may wait for the end of one.
     pub lets_wait: bool,
@@ -423,7 +423,7 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// Whether the host's store has to be asked for something before it runs.
+    /// Returns whether the host's store of secrets has to be asked before a run.
     pub(crate) fn has_secret_names(&self) -> bool {
         let has_secrets = |arguments: &Arguments| arguments.secret_pairs().next().is_some();
         self.windows_password_name.is_some()

@@ -59,7 +59,7 @@ pub struct Limits {
     pub parameters_passed_max: usize,
     /// Longest parameter name, in bytes.
     pub parameter_name_bytes_max: usize,
-    /// Whether a parameter that has neither a value nor a default is refused; else it is empty.
+    /// Whether a parameter that has neither a value nor a default is refused; otherwise it is empty.
     pub parameters_need_values: bool,
     /// Most tags on a command or an invocation.
     pub tags_max: usize,

@@ -1,6 +1,6 @@
-//! What the engine counts and times as it works, for whoever asks. Counting takes no lock and allocates
-//! nothing. What records say is counted by the transaction that writes them (`tally`), and only once that is
-//! on disk: so the counts are those of the records.
+//! Counts and times of an engine's work. Counting takes no lock and allocates nothing. The transaction that writes a
+//! record counts it (`tally`), and the count takes effect once the transaction is on disk. So the counts agree with
+//! the records.
 
 #[cfg(feature = "metrics")]
 mod facade;
@@ -19,7 +19,7 @@ use histogram::Recorder;
 
 pub use histogram::Histogram;
 
-/// What transactions count.
+/// The counts of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Counted {
     /// An invocation was stored.
@@ -78,7 +78,7 @@ impl Counted {
     }
 }
 
-/// What is measured each time it happens.
+/// Measurements of single events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Measured {
     /// From the end of the writes of a transaction until they were on disk.

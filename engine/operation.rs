@@ -1,10 +1,10 @@
-//! What can be asked of an engine, by the names of the API pages and by this library's own.
+//! The operations of an engine, under the names of the API pages or of this library.
 
 use std::fmt;
 
 macro_rules! operations {
     ($($(#[$about:meta])* $name:ident,)+) => {
-        /// An operation of the engine: what an [`Authorizer`](crate::Authorizer) is asked about.
+        /// An operation of the engine, about which an [`Authorizer`](crate::Authorizer) is asked.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum Operation { $($(#[$about])* $name,)+ }
@@ -62,7 +62,7 @@ operations! {
     ReportInstance,
     /// To list instances.
     DescribeInstances,
-    /// To list what is known of the agents of instances.
+    /// To list the states of instances' agents.
     DescribeCloudAssistantStatus,
     /// To ask how much of the quotas is used.
     DescribeQuotas,

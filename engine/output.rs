@@ -1,4 +1,4 @@
-//! What executions print: the record's share of it, and the live view.
+//! Outputs of executions: the part that the record keeps, and the live view.
 
 mod delivery;
 mod live;
@@ -171,7 +171,7 @@ impl Runs {
         sum == Some(bytes)
     }
 
-    /// What they are made of, in order.
+    /// Returns its parts, in order.
     pub(crate) fn stretches(&self) -> impl Iterator<Item = OutputStretch> {
         let streams = [Stream::Stdout, Stream::Stderr].into_iter().cycle();
         let stretches = self.0.iter().zip(streams);

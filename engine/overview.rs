@@ -1,11 +1,11 @@
-//! What is going on in a file at a glance: a bounded look, however much there is.
+//! A file at a glance: the look reads a bounded number of records, however many there are.
 
 use chrono::{DateTime, Utc};
 
 use crate::id::{ExecutionId, InstanceId, InvokeId};
 use crate::status::ExecutionStatus;
 
-/// What is going on, from [`Engine::overview`](crate::Engine::overview).
+/// A file at a glance, from [`Engine::overview`](crate::Engine::overview).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Overview {

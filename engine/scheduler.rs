@@ -1,9 +1,7 @@
-//! Turns timers that are due into fires, lets executions be tried again when their time has come and
-//! waves start when theirs has, and ends what is past its deadline.
-//! Fire times follow the real-time clock; since that one can
-//! be set at any moment, the loop reads it again at least every half minute. All that counts is in
-//! the records: each timer holds its next nominal time, so nothing fires twice whatever the clock
-//! does, and what it passed over is seen as such.
+//! Turns due timers into fires, makes attempts and waves ready to start when they are due, and ends executions that
+//! are past a deadline. Fire times follow the real-time clock. Because this clock can be set at any moment, the loop
+//! reads it at least every half minute. Because each timer's record holds its next nominal time, no time fires twice
+//! whatever the clock does, and times that the clock has passed over are found.
 
 mod plan;
 mod questions;
@@ -50,7 +48,7 @@ const ROWS_TOLD_MAX: usize = 20;
 /// Ends with the invocations that have no time left.
 pub(crate) type Replanning = Pin<Box<dyn Future<Output = Result<FinishedInvocations>> + Send>>;
 
-/// What the loop works with.
+/// The state of the loop.
 pub(crate) struct Scheduler {
     pub store: Arc<Store>,
     pub clock: Arc<dyn Clock>,

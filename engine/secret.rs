@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::id::{CommandId, InstanceId, InvokeId};
 use crate::operation::Operation;
 
-/// Turns the names of secrets into what they stand for.
+/// Turns the names of secrets into their values.
 ///
 /// With one plugged in, the value given for a secret parameter (see
 /// [`RunCommand::secret_parameters`](crate::RunCommand::secret_parameters)) is a name in the host's
@@ -44,7 +44,7 @@ use crate::operation::Operation;
 /// # }).unwrap();
 /// ```
 pub trait SecretResolver: Send + Sync + 'static {
-    /// What a name stands for.
+    /// The value of a secret.
     ///
     /// # Errors
     ///

@@ -1,6 +1,5 @@
-//! The plug-in point for whole outputs: whoever takes them to where requests want them. One for
-//! folders of this machine comes with the library, one for buckets with its feature `object-store`;
-//! a host adds its own.
+//! The plug-in point for sinks, which take whole outputs to the places that requests name. The library has a sink for
+//! folders of this machine, and with the feature `object-store` a sink for buckets; a host adds its own.
 
 mod directory;
 #[cfg(feature = "object-store")]
@@ -18,18 +17,18 @@ use crate::id::{ExecutionId, InvokeId};
 pub use self::object_store::ObjectStoreSink;
 pub use directory::DirectorySink;
 
-/// Takes whole outputs to where they are to stay.
+/// Takes whole outputs to the place where they stay.
 ///
-/// The record of an execution keeps the beginning and the end of what it printed. Where a request says
-/// where the whole of it goes (`OssOutputDelivery`, or `OutputCOSBucketUrl` in Tencent's terms), and a
-/// sink is plugged in for that place with [`output_sink`](crate::EngineBuilder::output_sink), all of it,
-/// both streams in the order they arrived, is kept on disk while the execution runs and given to the
-/// sink afterwards. The end of the execution does not wait for that, and its result is not changed by
-/// it: what came of it is in fields of its own (`OssOutputStatus`, `OssOutputUri`, `OssOutputErrorCode`,
+/// The record of an execution keeps the beginning and the end of its output. If a request names a place for the whole
+/// output (`OssOutputDelivery`, or `OutputCOSBucketUrl` in Tencent's terms), and a sink is plugged in for that place
+/// with [`output_sink`](crate::EngineBuilder::output_sink), the engine keeps the whole output on disk while the
+/// execution runs, both streams in the order in which they arrived. After the end, the engine gives it to the sink.
+/// The end of the execution does not wait for the delivery, and the delivery does not change its result: the state of
+/// the delivery is in fields of its own (`OssOutputStatus`, `OssOutputUri`, `OssOutputErrorCode`,
 /// `OssOutputErrorInfo`).
 ///
-/// An output that was not delivered when its engine ended is given to the sink of the next one that has
-/// one for that place, so the same key may come twice, with the same bytes.
+/// If an engine ends before an output is delivered, the next engine with a sink for that place delivers it. The same
+/// key may therefore come twice, with the same bytes.
 ///
 /// # A sink of a host's own
 ///
@@ -88,7 +87,7 @@ pub enum OutputSinkError {
     /// The engine may not write there (`OutputSink.Denied`).
     #[error("{0}")]
     Denied(String),
-    /// Something else went wrong (`OutputSink.Failed`).
+    /// Every other failure (`OutputSink.Failed`).
     #[error("{0}")]
     Failed(String),
 }

@@ -111,7 +111,7 @@ status_enum! {
     }
 }
 
-/// Why an execution changes its status. Named by what happened, not by where it leads.
+/// The cause of a change of an execution's status. Its name is the event, not the status that the event leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// The execution that it waited for has ended, or its time has come.
@@ -205,7 +205,7 @@ impl InvocationStatus {
     }
 }
 
-/// How many executions stand where; what [`roll_up`] decides from.
+/// The number of executions in each status; [`roll_up`] decides from these counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StatusCounts([u64; ExecutionStatus::ALL.len()]);
 

@@ -30,10 +30,10 @@ impl<K: Into<String>, V: Into<String>> From<(K, V)> for Tag {
     }
 }
 
-/// What tags of a request are for; each use has its own codes and limit.
+/// The use of a request's tags; each use has its own codes and limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TagUse {
-    /// They are put on what the request makes, or select what has them.
+    /// The tags are put on the records that the request makes, or select records that have them.
     Tag,
     /// They select the instances to run on.
     ResourceTag,
@@ -109,14 +109,14 @@ pub(crate) fn check(tags: &[Tag], tag_use: TagUse, limits: &Limits, found: &mut 
     }
 }
 
-/// What is wrong with tags that select records.
+/// Returns the faults of tags that select records.
 pub(crate) fn violations(tags: &[Tag], limits: &Limits) -> Vec<Violation> {
     let mut found = Vec::new();
     check(tags, TagUse::Tag, limits, &mut found);
     found
 }
 
-/// What is wrong with a key or a value.
+/// Returns the fault of a key or a value.
 fn malformed(text: &str, chars_max: usize) -> Option<String> {
     let chars = text.chars().count();
     if chars > chars_max {

@@ -1,9 +1,8 @@
 //! A second dialect for the same engine: the requests, answers, statuses and errors of Tencent's
 //! automation tools.
 //!
-//! The records are the engine's: what is run in one dialect is listed in the other. What differs is
-//! how things are written, what requests are held to ([`Limits::tencent`]), and the words for what
-//! became of them.
+//! The records are the engine's: each dialect lists invocations that were made in the other. The dialects differ in
+//! their JSON, in the limits of requests ([`Limits::tencent`]), and in the names of statuses.
 //!
 //! # Run a command as the page's example has it
 //!
@@ -118,9 +117,9 @@ impl Tencent {
     /// The names of the actions.
     pub const ACTIONS: &[&str] = &NAMES;
 
-    /// Speaks to an engine in this dialect, with the numbers of its pages; what they do not name,
-    /// such as how much may be run in a day, is as the engine's own [`Limits`] have it. Who asks is
-    /// who the handle says.
+    /// Returns a handle of an engine in this dialect, with the limits of its pages. Limits that the pages do not name,
+    /// such as the number of invocations in a day, are the engine's own [`Limits`]. The caller is the caller of the
+    /// engine's handle.
     pub fn new(engine: &Engine) -> Self {
         let own = engine.limits();
         let limits = Limits {
@@ -153,7 +152,7 @@ impl Tencent {
     /// # Errors
     ///
     /// [`Error`] with the code `InvalidAction` if there is no such action, `InvalidParameter` or
-    /// `UnknownParameter` if the text is no request of it, and else as the action's own method.
+    /// `UnknownParameter` if the text is no request of it, and otherwise as the action's own method.
     pub async fn call(&self, action: &str, request: &str) -> Result<Value> {
         let Ok(action) = action.parse::<Action>() else {
             let names = Self::ACTIONS.join(", ");

@@ -1,5 +1,5 @@
-//! How the API pages write things down: lists in two wrappings, times to the second, content and
-//! output as Base64 unless plain text is asked for.
+//! The JSON of the API pages: lists in two forms, times to the second, content and output as Base64 unless a request
+//! asks for plain text.
 
 pub(crate) mod document;
 mod flat;
@@ -67,13 +67,13 @@ impl Encoded {
         &self.bytes
     }
 
-    /// The bytes as text; what is no UTF-8 is replaced.
+    /// Returns the bytes as text; bytes that are not UTF-8 are replaced.
     pub fn to_text(&self) -> std::borrow::Cow<'_, str> {
         String::from_utf8_lossy(&self.bytes)
     }
 }
 
-/// The length only: scripts and outputs may hold what no log should.
+/// Only the length, because scripts and outputs may hold secrets that must not get into a log.
 impl std::fmt::Debug for Encoded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} bytes", self.bytes.len())
