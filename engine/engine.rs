@@ -55,10 +55,10 @@ pub(crate) use select::{Agent, Stretch};
 pub use stream::WatchStream;
 pub use watch::{Position, Watch};
 
-/// An open engine. Clones are handles of the same one; dropping the last ends it once what runs has
-/// ended, while [`shutdown`](Engine::shutdown) says when.
+/// An open engine. Clones are handles of the same engine. After the last handle is dropped, the engine ends once its
+/// executions have ended; [`shutdown`](Engine::shutdown) ends it by a deadline.
 ///
-/// # Run a script and read what it printed
+/// # Run a script and read its output
 ///
 /// ```
 /// use adjutant::{Engine, RunCommand};
@@ -75,9 +75,9 @@ pub use watch::{Position, Watch};
 #[derive(Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
-    /// What requests through this handle are held to.
+    /// The limits of requests through this handle.
     limits: Arc<Limits>,
-    /// Who makes them, as far as the host says.
+    /// The caller of these requests, if the host named it.
     caller: Option<Arc<str>>,
 }
 
@@ -130,7 +130,7 @@ struct Inner {
     under_way: Arc<UnderWay>,
 }
 
-/// What reading and watching need; does not keep the engine going.
+/// The parts that reading and watching need; they do not keep the engine open.
 #[derive(Clone)]
 struct Records {
     store: Arc<Store>,
@@ -221,7 +221,7 @@ impl Engine {
         self.inner.records.store.path()
     }
 
-    /// What requests through this handle are held to.
+    /// The limits of requests through this handle.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -272,13 +272,13 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// Those of [`wait`](Engine::wait).
+    /// As [`wait`](Engine::wait).
     pub async fn wait_status(&self, invoke_id: &InvokeId) -> Result<InvocationStatus> {
         self.authorize_of(Operation::DescribeInvocations, *invoke_id).await?;
         self.ended(*invoke_id).await
     }
 
-    /// What became of an invocation, once it has ended, whoever asks.
+    /// Returns the end of an invocation, once it has ended, without asking the authorizer.
     async fn finished(&self, invoke_id: InvokeId) -> Result<Finished> {
         let status = self.ended(invoke_id).await?;
         let read = move |tx: Tx<'_>| records::all_of(tx, invocations::find(tx, invoke_id)?);
@@ -339,9 +339,9 @@ impl Engine {
         self.watch_with(subscription, *invoke_id, position).await
     }
 
-    /// Follows what happens to all invocations from now on: what fires, what starts and ends. For
-    /// everything of one, from its beginning, there is [`watch`](Engine::watch). This is for the host
-    /// itself: no [`Authorizer`](crate::Authorizer) is asked.
+    /// Follows the events of all invocations from now on: fires, starts and ends. [`watch`](Engine::watch) returns all
+    /// events of one invocation, from its beginning. This is for the host itself: no [`Authorizer`](crate::Authorizer)
+    /// is asked.
     pub fn follow(&self) -> Feed {
         self.inner.records.hub.follow()
     }
@@ -357,9 +357,9 @@ impl Engine {
         Ok(Watch::new(self.inner.records.clone(), subscription, invocation, position))
     }
 
-    /// What this engine has done since it was opened, and what it does now. It looks at counters in memory
-    /// only, so it may be asked as often as one likes. This is for the host itself: no
-    /// [`Authorizer`](crate::Authorizer) is asked.
+    /// Returns counts and times of this engine since it was opened. Because the call reads counters in memory only, it
+    /// may be made as often as the host likes. This is for the host itself: no [`Authorizer`](crate::Authorizer) is
+    /// asked.
     ///
     /// # How far a backlog has come
     ///
@@ -568,7 +568,7 @@ impl Engine {
         self.write_then(op, |_| {}).await
     }
 
-    /// Writes, and does what has to follow even if the caller no longer waits.
+    /// Writes, and takes the actions that follow the commit even if the caller no longer waits.
     async fn write_then<T, F, G>(&self, op: F, then: G) -> Result<T>
     where
         T: Send + 'static,
@@ -590,7 +590,7 @@ impl Engine {
         self.inner.records.store.write_first(op, then).await
     }
 
-    /// Does the same with what can be run only once.
+    /// Does the same with a closure that can be run only once.
     async fn write_once<T, F, G>(&self, op: F, then: G) -> Result<T>
     where
         T: Send + 'static,

@@ -1,15 +1,19 @@
-//! Adjutant runs commands on fleets of instances and keeps every command, invocation and
-//! per-instance record in one SQLite file of the host application.
+//! Run commands on a fleet, from inside your program. Every command, invocation and execution is on record, in one
+//! SQLite file of the host application.
 //!
-//! A host opens an [`Engine`], registers its [`Instance`]s, plugs in [`Executor`]s where the local
-//! machine is not enough, and then runs, watches and stops commands in the terms of the cloud
-//! vendors' Run Command services: requests and results are the JSON of their API pages.
+//! A host opens an [`Engine`], registers its [`Instance`]s, and plugs in an [`Executor`] for instances that are not this
+//! machine. Then it runs, watches and stops commands in the terms of the cloud vendors' Run Command services: requests
+//! and answers are the JSON of their API pages.
 //!
-//! - **Durable.** When a call returns, what it did is on disk; when an end is told, its record is.
-//! - **At most once.** A claim is on disk before anything starts, so nothing runs twice, whatever dies when.
-//! - **Nothing hidden.** There is a record whatever happened, with a reason; output that a quota leaves
-//!   out is counted to the byte.
-//! - **Bounded.** What waits, waits in the database; what runs is limited and everyone has a turn.
+//! - **Durable.** A call returns after its commit is on disk. A watcher hears of an end after its record is on disk.
+//! - **At most once.** A claim is on disk before an execution starts, so no execution runs twice, whatever dies when.
+//! - **On time.** Rate, at and cron in any time zone; every nominal time has a record.
+//! - **Nothing hidden.** Every event leaves a record with its reason. Output that a quota leaves out is counted.
+//! - **Bounded.** Waiting executions wait in the database, the number of running executions is limited, and every
+//!   invocation has its turn.
+//!
+//! Adjutant is not a service: nothing listens on the network, nobody is authenticated, and one process at a time runs a
+//! file. It is not a sandbox: a command may do everything that its user may.
 //!
 //! # Run a script, and read its record
 //!
@@ -25,16 +29,34 @@
 //! # }
 //! ```
 //!
-//! It works on the host's tokio runtime, of either kind, with time and I/O enabled.
+//! The engine works on the host's tokio runtime, of either kind, with time and I/O enabled.
 //!
-//! # See it work
+//! # Where to look
 //!
-//! [`Engine::metrics`] says how much was done, how much runs and waits, and how long things took. With the
-//! feature `metrics` the same goes to whatever recorder the host has installed for the crate `metrics`, as
-//! `adjutant_…`; of several engines in a process the gauges are those of the last to commit.
+//! | task | begin with |
+//! |---|---|
+//! | run a script, on which instances and when | [`RunCommand`], [`Engine::run_command`] |
+//! | wait, watch, stop | [`Engine::wait`], [`Engine::watch`], [`Engine::stop_invocation`] |
+//! | store a command and invoke it often | [`CreateCommand`], [`InvokeCommand`] |
+//! | schedules | [`schedule`], [`OverlapPolicy`], [`MissedPolicy`], [`Engine::explain`] |
+//! | fleets: waves, bounds, priorities | [`Share`], [`WaveGate`], [`Instance::max_concurrency`] |
+//! | attempts | [`Retry`], [`RetryFailed`] |
+//! | records | [`Engine::describe_invocations`], [`Engine::describe_invocation_results`], [`Engine::describe_fires`] |
+//! | scripts as other users, limits, runs that survive | [`helper_main`], [`ResourceLimits`], [`ProcessExecutor`] |
+//! | an executor, a sink or rules of the host's own | [`Executor`], [`OutputSink`], [`Authorizer`], [`SecretResolver`] |
+//! | the host's own tables in the same commit | [`Engine::run_command_with`], [`Engine::write`], [`HostTransaction`] |
+//! | requests as JSON | [`Engine::call`], [`tencent`] |
+//! | settings of an engine, limits of requests | [`EngineBuilder`], [`Limits`] |
+//! | tests | [`ManualClock`], [`Engine::open_in_memory`], [`ClosureExecutor`] |
 //!
-//! To `tracing` go a span `execution` (`invoke_id`, `execution_id`, `instance_id`, `attempt`), in which the
-//! executor works, and at the level `DEBUG` these events, each told once it is on disk:
+//! # Metrics and tracing
+//!
+//! [`Engine::metrics`] returns counts of work done, running and waiting, and times. With the feature `metrics`, the
+//! recorder that the host has installed for the crate `metrics` gets the same figures, as `adjutant_…`. If a process
+//! has several engines, the gauges are the figures of the engine with the latest commit.
+//!
+//! `tracing` gets a span `execution` (`invoke_id`, `execution_id`, `instance_id`, `attempt`), in which the executor
+//! works, and these events at the level `DEBUG`, each after its commit is on disk:
 //!
 //! | event | fields |
 //! |---|---|
@@ -42,12 +64,7 @@
 //! | `a nominal time has been dealt with` | `invoke_id`, `time`, `disposition`, `count`, `reason` |
 //! | `executions are claimed` | `count`, `fires` |
 //! | `the executor is called`, in the span | `resumed` |
-//! | `an execution has ended` | those of the span, `status`, `duration_ms` |
-//!
-//! # What it is not
-//!
-//! No service: nothing listens on the network, nobody is authenticated, and one process at a time runs
-//! a file. No sandbox: a command may do what its user may.
+//! | `an execution has ended` | the fields of the span, `status`, `duration_ms` |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(missing_debug_implementations)]

@@ -109,7 +109,7 @@ pub(crate) struct Meters {
     writes: AtomicU64,
     /// Requests refused because too many were waiting.
     busy: AtomicU64,
-    /// Executions that had not ended when the file was opened, those that ran among them.
+    /// Executions that had not ended when the file was opened, including executions that ran.
     unended_before: AtomicU64,
     running_before: AtomicU64,
     measured: [Recorder; Measured::KINDS],
@@ -125,7 +125,7 @@ impl Meters {
         Self { unended_before: unended.into(), ..Self::default() }
     }
 
-    /// Takes note of how many of those run.
+    /// Takes note of how many of these executions run.
     pub(crate) fn found_running(&self, executions: usize) {
         self.running_before.store(executions as u64, Ordering::Relaxed);
     }
@@ -192,7 +192,7 @@ impl Meters {
 
     // The counts are read one after another while others add to them: none may come out below 0.
 
-    /// Executions that were claimed, without those that were put back.
+    /// Executions that were claimed, without executions that were put back.
     fn begun(&self) -> u64 {
         let begun = self.running_before.load(Ordering::Relaxed) + self.count(Counted::Started);
         begun.saturating_sub(self.count(Counted::PutBack))
@@ -240,9 +240,8 @@ impl Meters {
     }
 }
 
-/// What an engine has done since it was opened, and what it does now; from
-/// [`Engine::metrics`](crate::Engine::metrics). It says what is on disk. Of an engine that only reads
-/// everything is 0.
+/// Counts and times of an engine since it was opened, from [`Engine::metrics`](crate::Engine::metrics). The counts are
+/// of records on disk. For an engine that only reads, all of them are 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 #[non_exhaustive]
@@ -254,14 +253,13 @@ pub struct Metrics {
     /// Executions claimed: from then on they are `Running`. An execution that a shutdown puts back is claimed again
     /// later.
     pub started: u64,
-    /// Executions that ended, by the status they ended with; those passed over are `Skipped`.
+    /// Executions that ended, by their last status; executions that were passed over are `Skipped`.
     #[serde(serialize_with = "final_ones")]
     pub ended: StatusCounts,
-    /// Executions whose end nobody knows, for their engine ended before them; those that an engine finds
-    /// when it opens a file included. They are among those that ended, as `Error`.
+    /// Executions whose end is not known, because their engine ended before them, including executions that an engine
+    /// finds when it opens a file. They count as ended, as `Error`.
     pub lost: u64,
-    /// Executions whose start deadline was over before they started. They are among those that ended, as
-    /// `Aborted`.
+    /// Executions whose start deadline was over before they started. They count as ended, as `Aborted`.
     pub expired: u64,
     /// Requests refused with [`Error::Busy`](crate::Error::Busy), for too many were waiting to be stored.
     pub busy: u64,

@@ -9,7 +9,7 @@ use crate::status::ExecutionStatus;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Overview {
-    /// Executions that have not ended, those of the oldest 100,000 fires that have some.
+    /// Executions that have not ended, of the oldest 100,000 fires that have such executions.
     pub unended: u64,
     /// Whether there may be more: there are as many fires as are looked at.
     pub more_unended: bool,

@@ -48,15 +48,15 @@ pub trait SecretResolver: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Why there is no answer; the names of secrets may be told, what they stand for never.
+    /// The reason why there is no value. The reason may hold the names of secrets, but never their values.
     fn resolve(
         &self,
         request: SecretRequest,
     ) -> impl Future<Output = Result<Secret, SecretError>> + Send;
 }
 
-/// Which secret is wanted, by whom and what for: names can be guessed, so who may have what is for
-/// the resolver to say.
+/// A request for a secret, with its caller and its purpose. Because names can be guessed, the resolver decides which
+/// caller may have a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SecretRequest {
@@ -64,9 +64,9 @@ pub struct SecretRequest {
     pub name: String,
     /// The parameter that it is for; none if it is the password of a user.
     pub parameter: Option<String>,
-    /// [`Operation::StartExecution`] if it is about to be used, else what is only looked into.
+    /// [`Operation::StartExecution`] if the secret is about to be used; otherwise the operation that only checks it.
     pub operation: Operation,
-    /// Who asked for the run, as far as the host said.
+    /// The caller that asked for the run, if the host named it.
     pub caller: Option<Arc<str>>,
     /// The command, once there is one.
     pub command_id: Option<CommandId>,
