@@ -10,8 +10,8 @@ pub(crate) const RESET: &[u8] = b"\x1b[0m";
 /// Returns whether a terminal must not get a character as it is. A selector of a variant only changes the form of the
 /// character before it, and the blank of braille is a part of drawings.
 pub(crate) fn is_unsafe(c: char) -> bool {
-    let is_seen = matches!(c, '\u{180b}'..='\u{180d}' | '\u{180f}' | '\u{2800}' | '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}');
-    adjutant::is_invisible(c) && !is_seen
+    let is_selector = |c| matches!(c, '\u{180b}'..='\u{180d}' | '\u{180f}' | '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}');
+    adjutant::is_invisible(c) && !is_selector(c) && c != '\u{2800}'
 }
 
 /// Returns the text in one line, with every character written out that a terminal would not show as it is.
