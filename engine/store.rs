@@ -134,6 +134,21 @@ impl Drop for Store {
 }
 
 impl Store {
+    /// Returns a new database in memory, which one engine can run.
+    #[cfg(test)]
+    fn in_memory() -> Self {
+        let options = StoreOptions {
+            location: Location::Memory,
+            read_only: false,
+            is_strict: true,
+            starts: true,
+            adopts: false,
+            durability: Durability::Full,
+            readers_max: 1,
+        };
+        Self::open(&options).expect("memory")
+    }
+
     /// Opens the database, creates or upgrades its tables. Blocks.
     pub(crate) fn open(options: &StoreOptions) -> Result<Self> {
         match &options.location {

@@ -18,7 +18,7 @@ const INSTANCES_MAX: usize = 16_384;
 /// Scripts that are remembered at a time: few enough to be compared one by one.
 const CONTENTS_MAX: usize = 8;
 
-/// The rows that the thread that writes remembers. A thread that only reads remembers none.
+/// The rows that the writing thread remembers. A reading thread remembers none.
 #[derive(Debug)]
 pub(super) struct WriterCache(Option<RefCell<Rows>>);
 
@@ -34,7 +34,7 @@ struct Rows {
 }
 
 impl WriterCache {
-    /// Returns the cache of the thread that writes. No other thread or process may change the rows.
+    /// Returns the cache of the writing thread. No other thread or process may change the rows.
     pub(super) fn of_writer() -> Self {
         Self(Some(RefCell::default()))
     }
@@ -48,13 +48,13 @@ impl WriterCache {
         self.0.as_ref().map(|rows| act(&mut rows.borrow_mut())).unwrap_or_default()
     }
 
-    /// Returns each of these instances, or `None` for an instance that is not remembered.
+    /// Returns each of these instances; `None` for an instance that the cache does not have.
     pub(super) fn instances(&self, ids: &[InstanceId]) -> Vec<Option<Arc<Target>>> {
         let rows = self.0.as_ref().map(RefCell::borrow);
         ids.iter().map(|id| rows.as_ref()?.instances.get(id).cloned()).collect()
     }
 
-    /// The instance of a row, if it is remembered.
+    /// Returns the instance of a row, if the cache has it.
     pub(super) fn instance(&self, row: i64) -> Option<Arc<Target>> {
         self.with(|rows| rows.rows.get(&row).cloned())
     }
@@ -80,7 +80,7 @@ impl WriterCache {
         });
     }
 
-    /// The row of a script, if it is remembered.
+    /// Returns the row of a script, if the cache has it.
     pub(super) fn content(&self, content: &Content) -> Option<i64> {
         self.with(|rows| {
             let at = rows.contents.iter().position(|(one, _)| one == content)?;
@@ -99,17 +99,17 @@ impl WriterCache {
         });
     }
 
-    /// How many invocations a day has had, if that is remembered.
+    /// Returns the number of invocations of a day, if the cache has it.
     pub(super) fn invocations_on(&self, day: i64) -> Option<u64> {
         self.with(|rows| rows.day.filter(|(counted, _)| *counted == day).map(|(_, count)| count))
     }
 
-    /// Remembers how many invocations a day has had.
+    /// Remembers the number of invocations of a day.
     pub(super) fn set_invocations_on(&self, day: i64, count: u64) {
         self.with(|rows| rows.day = Some((day, count)));
     }
 
-    /// Forgets all of it: what was read may have been undone.
+    /// Forgets all rows, because a write that has changed some of them may have been undone.
     pub(super) fn forget_all(&self) {
         self.with(|rows| *rows = Rows::default());
     }
@@ -120,9 +120,7 @@ mod tests {
     use super::*;
     use crate::error::{Error, Result};
     use crate::instance::{Instance, InstanceState};
-    use crate::store::{
-        Durability, Location, Store, StoreOptions, Tx, contents, days, instances as table,
-    };
+    use crate::store::{Store, Tx, contents, days, instances as table};
 
     fn state_of(tx: Tx<'_>) -> Result<InstanceState> {
         let found = table::find_all(tx, &["i-1".into()])?.pop().flatten();
@@ -135,16 +133,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_changed_or_undone_is_forgotten() {
-        let store = Store::open(&StoreOptions {
-            location: Location::Memory,
-            read_only: false,
-            is_strict: true,
-            starts: true,
-            adopts: false,
-            durability: Durability::Full,
-            readers_max: 1,
-        });
-        let store = store.expect("memory");
+        let store = Store::in_memory();
         let set_and_read = |state| {
             store.write(move |tx: Tx<'_>| {
                 set_state(tx, state)?;

@@ -949,20 +949,11 @@ fn not_so(id: ExecutionId) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Durability, Location, Store, StoreOptions};
+    use crate::store::Store;
 
     #[tokio::test]
     async fn executions_are_stored_in_their_order_however_many() {
-        let options = StoreOptions {
-            location: Location::Memory,
-            read_only: false,
-            is_strict: true,
-            starts: true,
-            adopts: false,
-            durability: Durability::Full,
-            readers_max: 1,
-        };
-        let store = Store::open(&options).expect("memory");
+        let store = Store::in_memory();
         // So many, of which each so-manieth is skipped.
         let check = async |count: usize, skipped: usize| {
             let op = move |tx: Tx<'_>| {

@@ -1,4 +1,4 @@
-//! What a thread that works on the database remembers beside the file, from transaction to transaction.
+//! The memory of a thread that works on the database, beside the file, from transaction to transaction.
 
 use std::cell::{Cell, OnceCell};
 
@@ -8,7 +8,7 @@ use super::waits;
 use crate::clock::Steady;
 use crate::metrics::tally::Counts;
 
-/// What a thread remembers. Each thread that reads or writes has its own.
+/// The memory of a thread. A read begins with an empty one.
 #[derive(Debug)]
 pub(crate) struct Memory {
     pub(super) cache: WriterCache,
@@ -23,7 +23,7 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// Returns the memory of the thread that writes.
+    /// Returns the memory of the writing thread.
     pub(super) fn of_writer() -> Self {
         Self::new(WriterCache::of_writer())
     }
