@@ -317,13 +317,12 @@ pub(super) fn release_behind(tx: Tx<'_>, fire: i64, ended: &[EndedEarly]) -> Res
 /// Lets up to `max` executions be claimed that wait for room on their instance, whichever instance that is: the
 /// dispatcher checks later how many run there. Returns the number of these executions.
 pub(crate) fn admit_all(tx: Tx<'_>, max: usize) -> Result<usize> {
-    let admitted = tx.execute(
+    tx.execute(
         "UPDATE executions SET awaits_instance = NULL, room = ?1 WHERE id IN (
-         SELECT id FROM executions INDEXED BY executions_awaiting
-         WHERE awaits_instance IS NOT NULL LIMIT ?2)",
+             SELECT id FROM executions INDEXED BY executions_awaiting
+             WHERE awaits_instance IS NOT NULL LIMIT ?2)",
         (executions::room(ExecutionStatus::Pending), max as i64),
-    )?;
-    Ok(admitted)
+    )
 }
 
 /// Returns all executions that wait for room on their instance. The search reads the index alone, so that no damaged

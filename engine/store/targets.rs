@@ -147,15 +147,15 @@ pub(super) fn get_booted(tx: Tx<'_>, target: i64) -> Result<Booted> {
          FROM targets t LEFT JOIN invocations v ON v.id = t.invocation WHERE t.id = ?1",
         [target],
         |row| {
-        let terms = || Ok((InvokeId::from_bytes(row.get(1)?), parse(&row.get::<_, String>(4)?)?));
-        Ok(Booted {
-            invocation: row.get(0)?,
-            once: row.get::<_, Option<bool>>(2)?.unwrap_or_default(),
-            paused: row.get(3)?,
-            terms: terms(),
-            is_first: row.get(5)?,
-        })
-    },
+            let terms = || Ok((InvokeId::from_bytes(row.get(1)?), parse(&row.get::<_, String>(4)?)?));
+            Ok(Booted {
+                invocation: row.get(0)?,
+                once: row.get::<_, Option<bool>>(2)?.unwrap_or_default(),
+                paused: row.get(3)?,
+                terms: terms(),
+                is_first: row.get(5)?,
+            })
+        },
     )
 }
 

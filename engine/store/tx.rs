@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::metrics::Counted;
 
 /// What closures of [`Store::read`](super::Store::read) and [`Store::write`](super::Store::write) work on: the
-/// connection, and what its thread remembers beside the file. Every statement is prepared once a connection.
+/// connection, and what its thread remembers beside the file. Each statement is prepared once for each connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tx<'a> {
     connection: &'a Connection,

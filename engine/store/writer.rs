@@ -26,7 +26,7 @@ use crate::panics::contain;
 use crate::panics::tell;
 
 use super::commit_gate::CommitGate;
-use super::connection::{self, execute};
+use super::connection;
 use super::memory::Memory;
 use super::upkeep::{self, Upkeep};
 use super::{Tx, at, storage, undo_to};
@@ -501,7 +501,7 @@ impl Batch<'_> {
     }
 
     fn begin(&mut self) -> Result<()> {
-        execute(self.tx.connection(), "BEGIN IMMEDIATE")?;
+        self.tx.execute("BEGIN IMMEDIATE", ())?;
         match &mut self.upkeep {
             Some(upkeep) => upkeep.enter(self.tx.connection()),
             None => Ok(()),
@@ -542,7 +542,7 @@ impl Batch<'_> {
                 began.elapsed() < STARTS_TIME_MAX
             });
         }
-        execute(self.tx.connection(), "COMMIT")?;
+        self.tx.execute("COMMIT", ())?;
         Ok(began.elapsed())
     }
 
